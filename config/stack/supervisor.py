@@ -173,19 +173,16 @@ class Supervisor:
             self._append({"child": asdict(child)})
             self._children.append(child)
 
-    def record_descendants(self, pid: int, name: str) -> int:
-        """Takes charge of every descendant of `pid`; returns how many are alive. Call it again after more have started.
+    def record_descendants(self, name: str) -> int:
+        """Takes charge of all descendants of the children recorded under `name`, under the same name; returns how many.
 
-        Needed for what Ray starts: its agents and Serve's haproxy outlive a killed driver.
+        Call it again after more have started. Needed for what Ray starts: its agents and Serve's haproxy outlive a killed
+        driver and a killed raylet, and by then nothing tells whose children they were.
         """
-        try:
-            descendants = psutil.Process(pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return 0
-        owned = {child.pid for child in self._children if child.process() is not None}
-        for descendant in descendants:
-            if descendant.pid not in owned:
-                self.record(descendant.pid, name)
+        parents = [process for child in self._children if child.name == name and (process := child.process()) is not None]
+        descendants = {found.pid for parent in parents for found in _descendants(parent)}
+        for pid in sorted(descendants):
+            self.record(pid, name)
         return len(descendants)
 
     def own_folder(self, path: Path) -> None:
@@ -202,6 +199,11 @@ class Supervisor:
         if not mine:
             raise KeyError(f"pid {pid} was not started under {self.run_dir}")
         _stop_children(mine, self.grace_s)
+        self._collect()
+
+    def stop_named(self, name: str) -> None:
+        """Stops all children recorded under `name`, together."""
+        _stop_children([child for child in self._children if child.name == name], self.grace_s)
         self._collect()
 
     def stop_all(self) -> None:

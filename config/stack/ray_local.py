@@ -1,0 +1,159 @@
+"""A local Ray of this run alone: token authentication, short paths, small memory, every process recorded.
+
+Ray reads its settings from the environment, in the driver when it starts and in every process that it starts. They are
+therefore set in this process before Ray is imported, and taken back when it is stopped.
+"""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from config.stack.supervisor import Say, Supervisor
+
+_NAME = "ray"
+# Ray puts Unix sockets about 60 characters below its folder, and the kernel allows 107 in all.
+_TEMP_DIR_LENGTH_MAX = 40
+_OBJECT_STORE_BYTES = 80_000_000  # the smallest that Ray accepts is 75 MB; no event travels through it
+
+
+@dataclass(frozen=True, slots=True)
+class RayLocal:
+    """A running local Ray. `environment` is what another process needs to join it as a driver."""
+
+    address: str
+    environment: Mapping[str, str]
+    temp_dir: Path
+    saved_environment: Mapping[str, str | None]
+
+
+def ray_environment(token_path: Path) -> dict[str, str]:
+    """The variables that every process of one Ray must share.
+
+    A process with another authentication mode or token is refused, and Ray retries for 20 s before it says so.
+    """
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_path),
+        # Ray runs workers at nice 15: beside a broker on the same cores the shards would starve.
+        "RAY_worker_niceness": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # The memory monitor counts the whole host: it would kill shards because of someone else's process.
+        "RAY_memory_monitor_refresh_ms": "0",
+        "RAY_task_events_report_interval_ms": "0",
+        "RAY_enable_metrics_collection": "0",
+    }
+
+
+def start_ray(
+    supervisor: Supervisor,
+    num_cpus: int,
+    *,
+    namespace: str = "tallygate",
+    extra_environment: Mapping[str, str] | None = None,
+    say: Say | None = None,
+) -> RayLocal:
+    """Starts Ray on 127.0.0.1, connects this process as its driver and records all of its processes.
+
+    `extra_environment` reaches every Ray process too (the switches of Serve). Call it from the main thread, once per
+    process at a time. After starting anything else that forks, Serve above all, call `record_ray`.
+    """
+    tell = say or supervisor.say
+    temp_dir = _short_temp_dir(supervisor)
+    token_path = supervisor.run_dir / "ray-token"
+    _write_token(token_path)
+    environment = {**ray_environment(token_path.resolve()), **(extra_environment or {})}
+    saved = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    tell("ray: starting")
+    not_ray = _own_children()
+    try:
+        address = _init(num_cpus, namespace, temp_dir)
+    except BaseException:
+        _restore(saved)
+        raise
+    finally:
+        for pid in sorted(_own_children() - not_ray):
+            supervisor.record(pid, _NAME)
+        record_ray(supervisor)
+    tell(f"ray: ready at {address}")
+    return RayLocal(address, environment, temp_dir, saved)
+
+
+def record_ray(supervisor: Supervisor) -> int:
+    """Records what Ray's processes have started since (workers, agents, Serve's haproxy); returns how many there are."""
+    return supervisor.record_descendants(_NAME)
+
+
+def stop_ray(supervisor: Supervisor, local: RayLocal) -> None:
+    """Disconnects the driver and stops every Ray process, also those that Ray itself leaves behind."""
+    import ray
+
+    record_ray(supervisor)
+    try:
+        ray.shutdown()
+    finally:
+        _restore(local.saved_environment)
+        _reload_settings()
+        supervisor.stop_named(_NAME)
+
+
+def _init(num_cpus: int, namespace: str, temp_dir: Path) -> str:
+    import ray
+
+    _reload_settings()
+    context = ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        num_gpus=0,
+        namespace=namespace,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        _temp_dir=str(temp_dir),
+        _node_ip_address="127.0.0.1",
+    )
+    return str(context.address_info["gcs_address"])
+
+
+def _own_children() -> set[int]:
+    return {process.pid for process in psutil.Process().children()}
+
+
+def _reload_settings() -> None:
+    """Makes Ray read the environment and the token again: it keeps what it saw at its import and at an earlier start."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _write_token(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, secrets.token_hex(32).encode())
+    finally:
+        os.close(descriptor)
+
+
+def _short_temp_dir(supervisor: Supervisor) -> Path:
+    made = tempfile.mkdtemp(prefix="tg-")
+    if len(made) > _TEMP_DIR_LENGTH_MAX:
+        os.rmdir(made)
+        made = tempfile.mkdtemp(prefix="tg-", dir="/tmp")
+    path = Path(made)
+    supervisor.own_folder(path)
+    return path
+
+
+def _restore(saved: Mapping[str, str | None]) -> None:
+    for name, value in saved.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
