@@ -1,0 +1,298 @@
+"""The outside world as shard and controller see it: six small protocols and the facts that cross them.
+
+Each protocol has two implementations, the real one and the simulator's, and one contract suite
+(`tests/contracts/`) that both pass. Nothing here knows Kafka, SQL, HTTP or Ray.
+
+| port | real | simulated |
+|---|---|---|
+| Clock | `actors/clock.py` | `tests/simulation/world.py` |
+| Log | `actors/kafka.py` | `tests/simulation/sim_log.py` |
+| Store | `actors/postgres.py` | `tests/simulation/sim_store.py` |
+| Membership, Roster | `actors/membership.py` | `tests/simulation/sim_store.py` |
+| Receivers | `actors/webhooks.py` | `tests/simulation/world.py` |
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import xxhash
+from msgspec import Struct
+
+from engine.outcomes import AccountRow, AlertRow, CommandRow, DeadLetterRow, DedupSegment, PostingRow
+
+__all__ = ["AccountRow", "AlertRow", "CommandRow", "DeadLetterRow", "DedupSegment", "PostingRow"]  # rows of a checkpoint
+
+# --------------------------------------------------------------------------------------------------------- errors
+
+
+class Fenced(Exception):
+    """Another owner holds the partition: stop touching it at once. Nothing of the refused call took effect."""
+
+
+class CommitUnknown(Exception):
+    """The connection broke while COMMIT was in flight: ask `Store.settle_commit` before anything else."""
+
+
+class StoreUnavailable(Exception):
+    """Postgres could not be reached, or refused for a passing reason; nothing took effect. Try again later."""
+
+
+class LogUnavailable(Exception):
+    """Kafka could not be reached in time. An append that raised this may still appear in the log."""
+
+
+class LogDamaged(Exception):
+    """The log no longer holds what the checkpoint saw (truncated, or retention passed it). The partition halts."""
+
+
+# ----------------------------------------------------------------------------------------------------------- clock
+
+
+class Clock(Protocol):
+    """Time. Wall time is only compared with log time; deadlines use the clock that also runs in suspend."""
+
+    def wall_us(self) -> int:
+        """Microseconds since 1970 UTC."""
+
+    def boot_s(self) -> float:
+        """Seconds since an arbitrary start; never goes back, and counts time spent suspended."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after at least `seconds`."""
+
+
+# ------------------------------------------------------------------------------------------------------------- log
+
+
+class Record(Protocol):
+    """One record of the topic `usage`, as any Kafka client hands it out."""
+
+    offset: int
+    timestamp: int  # append time, milliseconds since 1970 UTC, set by the broker
+    key: bytes | None
+    value: bytes | None
+
+
+class Outgoing(Struct, frozen=True):
+    """A record to produce. `partition` None lets the key decide (murmur2)."""
+
+    topic: str  # "usage", "rated" or "dead-letters": the role, not the physical topic name
+    value: bytes
+    key: bytes | None = None
+    partition: int | None = None
+
+
+class Log(Protocol):
+    """The topics. One consumer over manually assigned partitions of `usage`, one idempotent producer (acks=all)."""
+
+    partitions: int  # of the topic `usage`; fixed for its life
+
+    async def start(self) -> None:
+        """Connect. Raises `LogDamaged` when the topic's timestamps are not LogAppendTime."""
+
+    async def stop(self) -> None:
+        """Flush what was sent, and disconnect."""
+
+    async def bounds(self, partition: int) -> tuple[int, int]:
+        """(first offset still held, next offset to be written)."""
+
+    async def read_one(self, partition: int, offset: int) -> Record | None:
+        """The record at `offset`; None when the log holds none there. Does not move the consumer's positions."""
+
+    def assign(self, positions: dict[int, int]) -> None:
+        """Consume exactly these partitions, each from the given offset."""
+
+    async def fetch(self, records_max: int, timeout_s: float) -> dict[int, Sequence[Record]]:
+        """What has arrived, by partition, in offset order; empty after `timeout_s` without any.
+
+        Raises `LogDamaged` when a position is outside the log, never skipping on its own."""
+
+    def position(self, partition: int) -> int:
+        """The next offset the consumer will read: beyond control batches that leave no record."""
+
+    async def append(self, records: Sequence[Outgoing]) -> list[int]:
+        """Produce, and return the offsets once all are durable. Raises `LogUnavailable`; some may be in the log."""
+
+
+# ------------------------------------------------------------------------------------------------- store: the facts
+
+
+class LastRecord(Struct, frozen=True):
+    """The last record a checkpoint has consumed, re-read at takeover to see a log that was cut and regrown."""
+
+    offset: int
+    append_ms: int
+    digest: bytes  # `record_digest` of key and value
+
+
+class Checkpoint(Struct, frozen=True):
+    """A cut: everything a partition changed since the last one, at one offset."""
+
+    partition: int
+    epoch: int
+    ckpt_seq: int  # of this checkpoint; the row in the store must carry ckpt_seq - 1
+    next_offset: int
+    last: LastRecord | None
+    blob: bytes  # the partition's own state (engine/snapshot.py)
+    accounts: list[AccountRow]
+    dedup: list[DedupSegment]
+    dedup_bucket_min: int  # segments of earlier buckets are forgotten
+    commands: list[CommandRow]
+    postings: list[PostingRow]
+    alerts: list[AlertRow]
+    dead_letters: list[DeadLetterRow]
+
+
+class PreviousOwner(Struct, frozen=True):
+    """Whose lease must have run out, or be proven dead, before the new owner speaks for the partition."""
+
+    incarnation: str
+    host: str
+    lock_path: str  # held with an exclusive flock for as long as that process lives
+    lease_left_s: float  # by the store's clock, at the moment of the claim
+
+
+class Claim(Struct, frozen=True):
+    """What a new owner of a partition starts from."""
+
+    partition: int
+    epoch: int
+    ckpt_seq: int
+    next_offset: int
+    last: LastRecord | None
+    blob: bytes | None  # None: never checkpointed
+    previous: PreviousOwner | None
+
+
+class PartitionImage(Struct, frozen=True):
+    """All a partition has in the store."""
+
+    accounts: list[AccountRow]
+    dedup: list[DedupSegment]
+    commands: list[CommandRow]  # of the last 30 days of log time
+    engine_errors: list[int]  # offsets whose record broke the engine; skipped on replay
+    alerts: list[AlertRow]  # neither delivered nor given up
+
+
+class Delivery(Struct, frozen=True):
+    """How far the telling of an alert has come."""
+
+    alert_id: str
+    attempts: int
+    delivered: bool
+    given_up: bool
+    error: str  # of the last failed attempt; "" if none
+
+
+# --------------------------------------------------------------------------------------------- store: the protocols
+
+
+class Store(Protocol):
+    """The checkpoints. Every write is fenced by the partition's epoch. Any call may raise `StoreUnavailable`."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def claim(self, partition: int, incarnation: str) -> Claim:
+        """Raise the epoch and become the owner, if the assignment names this incarnation; else `Fenced`.
+
+        The previous owner's database session is ended first, so that a transaction it left open cannot block us."""
+
+    async def load(self, partition: int, command_log_time_min_us: int) -> PartitionImage:
+        """All rows of the partition; commands not older than the given log time."""
+
+    async def commit(self, checkpoint: Checkpoint) -> None:
+        """One transaction. Raises `Fenced`, `CommitUnknown`, or `StoreUnavailable` (nothing took effect)."""
+
+    async def settle_commit(self, partition: int, epoch: int, ckpt_seq: int) -> tuple[int, bool]:
+        """After `CommitUnknown`: raise the epoch (which waits for the row) and say (new epoch, was it committed?).
+
+        Raises `Fenced` when the partition is no longer ours."""
+
+    async def release(self, partition: int, epoch: int) -> None:
+        """Give the partition back; the next owner need not wait for our lease."""
+
+    async def record_deliveries(self, deliveries: Sequence[Delivery]) -> None:
+        """Update outbox rows; ids without a row are ignored (their checkpoint has not come yet)."""
+
+    async def catalogue(self, version: int) -> bytes | None:
+        """The catalogue's JSON (engine/catalog.py); None when there is no such version."""
+
+    async def answer(self, account: str, command_key: str) -> str | None:
+        """The answer to a command, once a checkpoint holds it."""
+
+
+class Renewal(Struct, frozen=True):
+    """What a heartbeat learns: the partitions this incarnation should own."""
+
+    partitions: frozenset[int]
+    lease_s: float  # the lease runs this long from the moment *before* the call was made
+
+
+class Membership(Protocol):
+    """Who is alive, and who should own what. Leases are judged by the store's clock only."""
+
+    async def register(self, incarnation: str, shard: str, host: str, lock_path: str, pid: int) -> None: ...
+
+    async def renew(self, incarnation: str) -> Renewal:
+        """Extend the lease. Raises `Fenced` when the controller has declared this incarnation dead."""
+
+    async def leave(self, incarnation: str) -> None: ...
+
+
+class Member(Struct, frozen=True):
+    """A shard process as the controller sees it."""
+
+    incarnation: str
+    shard: str
+    host: str
+    lock_path: str
+    lease_left_s: float  # negative: run out that long ago
+    partitions: frozenset[int]  # assigned to it
+
+
+class Roster(Protocol):
+    """The controller's view of the members. Every write is fenced by the controller's own term."""
+
+    async def take_office(self, controller: str, lease_s: float) -> int | None:
+        """The new term, when the last controller's lease has run out or `controller` holds it already; else None."""
+
+    async def stay_in_office(self, term: int, lease_s: float) -> None:
+        """Extend the controller's lease. Raises `Fenced` when a later term has begun."""
+
+    async def members(self) -> list[Member]:
+        """All registered members that have not been declared dead."""
+
+    async def assign(self, term: int, partitions: dict[int, str]) -> None:
+        """Set the owner-to-be (an incarnation) of these partitions, in one transaction. Raises `Fenced`."""
+
+    async def declare_dead(self, term: int, incarnation: str) -> None:
+        """Its next renewal is refused; its partitions keep their assignment until `assign` moves them."""
+
+
+# ------------------------------------------------------------------------------------------------------- receivers
+
+
+class Attempt(Struct, frozen=True):
+    """The result of one POST of one alert."""
+
+    delivered: bool
+    error: str = ""  # what to show a person; never holds the secret
+    retry_after_s: float | None = None
+    final: bool = False  # the receiver asked never to be called again (410)
+
+
+class Receivers(Protocol):
+    """Whoever is told of alerts."""
+
+    async def post(self, alert_id: str, body: bytes) -> Attempt:
+        """One signed attempt; never raises for what the receiver does."""
+
+
+def record_digest(key: bytes | None, value: bytes | None) -> bytes:
+    """16 bytes that tell two records apart; a missing key or value differs from an empty one."""
+    digest = xxhash.xxh3_128()
+    for part in (key, value):
+        digest.update(b"\x00" if part is None else b"\x01" + len(part).to_bytes(8, "big") + part)
+    return digest.digest()

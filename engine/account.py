@@ -1,0 +1,371 @@
+"""One account's whole state, and everything that may happen to it. Start reading the engine here.
+
+Stored: usage as a table of quantities, lots, caps, rules and how they stand. All money is derived from these
+(`engine/charges.py`, `engine/credit.py`), so two orders of arrival cannot end in two balances.
+
+Most events change nothing but a quantity, so an account keeps *one guard*: how much may be charged before a rule can
+change. An event in the newest segment, within its tier, and below the guard is added and done; any other takes the
+full path, which derives everything anew. Both give the same lines: `tests/engine/test_account.py` compares them.
+
+A refused or failed call changes nothing: each method computes first and assigns at the end.
+"""
+
+from typing import Final
+
+from msgspec import Struct
+
+from engine.alerts import WALLET_WINDOW, Balance, CapPercent, Crossing, Rule, Standing, step
+from engine.catalog import PriceBook
+from engine.charges import Row, Running, Table, segments
+from engine.credit import Allocation, Lot, allocate
+from engine.limits import Cap
+from engine.meters import Cell
+from engine.money import NANO
+from engine.outcomes import Line, PostingRow
+from engine.periods import month_around
+from engine.prices import Price
+
+CELLS_MAX: Final = 10_000  # distinct (segment, price, cell) of one account; each costs about 100 bytes
+UNBOUNDED: Final = 1 << 200  # beyond any amount or quantity that M1 admits
+
+Usage = tuple[Price, Cell, int]  # what one meter says of one event: its price, its cell, nano-units
+
+
+class TooManyCells(ValueError):
+    """A dimension with unbounded values would grow the account without limit."""
+
+
+class Derived(Struct):
+    """All money of an account, derived from its table, lots and woken instant."""
+
+    allocation: Allocation
+    spend: dict[int, int]  # calendar month start -> pico
+    running: dict[tuple[int, str], Running]  # (period start, price) -> what it owes
+
+
+class _Use:
+    """A price in the newest segment: what the fast path needs of it."""
+
+    __slots__ = ("edge", "price", "quantity", "tier_number", "unit_pico")
+
+    def __init__(self, price: Price, run: Running) -> None:
+        tier = price.tier_at(run.quantity)
+        self.price = price
+        self.quantity = run.quantity  # nano-units in the period
+        self.edge = UNBOUNDED if tier.end is None else tier.end
+        self.unit_pico = tier.unit_pico if run.whole else None
+        self.tier_number = price.tiers.index(tier) + 1
+
+
+class _Newest:
+    """The newest segment with usage."""
+
+    __slots__ = ("end", "guard", "row", "start", "uses")
+
+    def __init__(self, start: int, end: int, row: Row, uses: dict[str, _Use], guard: int) -> None:
+        self.start = start
+        self.end = end
+        self.row = row
+        self.uses = uses
+        self.guard = guard  # pico that may be charged here before any rule can change
+
+
+class Account:
+    """See the module's docstring. `woken_us` is the log time up to which lots have begun and expired."""
+
+    def __init__(
+        self, account: str, plan: str, currency: str, zone: str, anchor_day: int, woken_us: int, book: PriceBook
+    ) -> None:
+        self.account = account
+        self.plan = plan
+        self.currency = currency
+        self.zone = zone
+        self.anchor_day = anchor_day
+        self.woken_us = woken_us
+        self.newest_event_us = 0
+        self.rated = 0  # events
+        self.sequence = 0  # alerts told
+        self.table: Table = {}
+        self.lots: dict[str, Lot] = {}
+        self.caps: dict[str, Cap] = {}
+        self.rules: dict[str, Rule] = {}
+        self.standings: dict[tuple[str, str], Standing] = {}
+        self._book = book
+        self._newest: _Newest | None = None
+        self._posted = Allocation()
+        self._granted_posted: frozenset[str] = frozenset()
+
+    # ------------------------------------------------------------------------------------------------- questions
+
+    def period_of(self, time_us: int) -> int:
+        """Start of the billing period of an instant."""
+        return month_around(self.zone, self.anchor_day, time_us)[0]
+
+    def month_of(self, time_us: int) -> int:
+        """Start of the calendar month of an instant, in the account's zone."""
+        return month_around(self.zone, 1, time_us)[0]
+
+    def _segment_around(self, time_us: int, lots: dict[str, Lot]) -> tuple[int, int]:
+        """[start, end) of the segment of an instant: no period, month, lot or version boundary lies inside."""
+        start, end = month_around(self.zone, self.anchor_day, time_us)
+        month_start, month_end = month_around(self.zone, 1, time_us)
+        version_start, version_end = self._book.around(time_us)
+        boundaries = [month_start, month_end]
+        boundaries += [instant for instant in (version_start, version_end) if instant is not None]
+        for lot in lots.values():
+            boundaries.append(lot.effective_us)
+            if lot.expires_us is not None:
+                boundaries.append(lot.expires_us)
+        for boundary in boundaries:
+            if boundary <= time_us:
+                start = max(start, boundary)
+            else:
+                end = min(end, boundary)
+        return start, end
+
+    def derive(self) -> Derived:
+        """All money, anew."""
+        return self._derive(self.table, self.lots, self.woken_us)
+
+    def wake_us(self) -> int | None:
+        """When log time reaches this instant, `wake` wants calling."""
+        pending = [
+            instant
+            for lot in self.lots.values()
+            for instant in (lot.effective_us, lot.expires_us)
+            if instant is not None and instant > self.woken_us
+        ]
+        return min(pending, default=None)
+
+    # ----------------------------------------------------------------------------------------------------- events
+
+    def rate(self, time_us: int, usages: list[Usage]) -> tuple[tuple[Line, ...], list[Crossing]]:
+        """Charge one event: its lines, and the rules it changed. Raises TooManyCells."""
+        newest = self._newest
+        if newest is not None and newest.start <= time_us < newest.end:
+            lines = self._rate_within_guard(newest, usages)
+            if lines is not None:
+                self.newest_event_us = max(self.newest_event_us, time_us)
+                self.rated += 1
+                return lines, []
+        return self._rate_in_full(time_us, usages)
+
+    def _rate_within_guard(self, newest: _Newest, usages: list[Usage]) -> tuple[Line, ...] | None:
+        lines = []
+        total = 0
+        for price, cell, quantity in usages:
+            use = newest.uses.get(price.name)
+            units, fraction = divmod(quantity, NANO)
+            if (
+                use is None
+                or use.unit_pico is None
+                or fraction
+                or use.quantity + quantity > use.edge
+                or (price.name, cell) not in newest.row
+            ):
+                return None
+            amount = units * use.unit_pico
+            total += amount
+            lines.append(Line(price.name, cell, quantity, amount, ((use.tier_number, quantity),) if quantity else ()))
+        if total >= newest.guard:
+            return None
+        newest.guard -= total
+        for price, cell, quantity in usages:
+            newest.uses[price.name].quantity += quantity
+            newest.row[price.name, cell] += quantity
+        return tuple(lines)
+
+    def _rate_in_full(self, time_us: int, usages: list[Usage]) -> tuple[tuple[Line, ...], list[Crossing]]:
+        start, _ = self._segment_around(time_us, self.lots)
+        period = self.period_of(time_us)
+        row = dict(self.table.get(start, ()))
+        for price, cell, quantity in usages:
+            row[price.name, cell] = row.get((price.name, cell), 0) + quantity
+        if sum(map(len, self.table.values())) + len(row) - len(self.table.get(start, ())) > CELLS_MAX:
+            raise TooManyCells(f"account {self.account} would hold more than {CELLS_MAX} cells")
+        table = {**self.table, start: row}
+        before = self.derive().running
+        derived = self._derive(table, self.lots, self.woken_us)
+        lines = []
+        for price, cell, quantity in usages:
+            run = derived.running[period, price.name]
+            earlier = before.get((period, price.name))
+            amount = run.amount - (earlier.amount if earlier else 0)
+            used = earlier.quantity if earlier else 0
+            lines.append(Line(price.name, cell, quantity, amount, price.lines(used, used + quantity)))
+        standings, crossings = self._stand(derived, self.caps, self.rules)
+        newest = self._watch(table, self.lots, derived, standings, self.caps, self.rules)
+
+        self.table = table
+        self.newest_event_us = max(self.newest_event_us, time_us)
+        self.rated += 1
+        self.standings = standings
+        self._newest = newest
+        return tuple(lines), crossings
+
+    def wake(self, instant_us: int) -> list[Crossing]:
+        """Log time has reached a lot's boundary: what it changed."""
+        return self._become(woken_us=instant_us)
+
+    def reprice(self) -> None:
+        """A catalogue version was published: the newest segment may now end earlier."""
+        self._newest = None
+
+    # --------------------------------------------------------------------------------------------------- commands
+
+    def grant(self, lot: Lot, woken_us: int) -> list[Crossing]:
+        """Add a lot whose boundaries lie behind all usage rated so far (README, "Credit")."""
+        assert lot.lot not in self.lots
+        assert lot.effective_us > self.newest_event_us or not self.table
+        return self._become(lots={**self.lots, lot.lot: lot}, woken_us=woken_us)
+
+    def set_cap(self, cap: Cap, woken_us: int) -> list[Crossing]:
+        """Set or replace a cap."""
+        return self._become(caps={**self.caps, cap.cap: cap}, woken_us=woken_us)
+
+    def set_rule(self, name: str, rule: Rule, woken_us: int) -> list[Crossing]:
+        """Set or replace a rule; its ordinals go on."""
+        return self._become(rules={**self.rules, name: rule}, woken_us=woken_us)
+
+    def _become(
+        self,
+        *,
+        woken_us: int,
+        lots: dict[str, Lot] | None = None,
+        caps: dict[str, Cap] | None = None,
+        rules: dict[str, Rule] | None = None,
+    ) -> list[Crossing]:
+        lots = self.lots if lots is None else lots
+        caps = self.caps if caps is None else caps
+        rules = self.rules if rules is None else rules
+        derived = self._derive(self.table, lots, woken_us)
+        standings, crossings = self._stand(derived, caps, rules)
+        newest = self._watch(self.table, lots, derived, standings, caps, rules)
+
+        self.lots, self.caps, self.rules, self.woken_us = lots, caps, rules, woken_us
+        self.standings = standings
+        self._newest = newest
+        return crossings
+
+    # ------------------------------------------------------------------------------------------------- derivation
+
+    def _price_at(self, time_us: int, name: str) -> Price:
+        catalogue = self._book.at(time_us)
+        assert catalogue is not None
+        return catalogue.plans[self.plan].prices[name]
+
+    def _derive(self, table: Table, lots: dict[str, Lot], woken_us: int) -> Derived:
+        spend: dict[int, int] = {}
+        amounts = []
+        running: dict[tuple[int, str], Running] = {}
+        for start, period, by_price, running in segments(table, self.period_of, self._price_at):  # noqa: B007
+            month = self.month_of(start)
+            spend[month] = spend.get(month, 0) + sum(by_price.values())
+            amounts.append((start, period, by_price))
+        return Derived(allocate(amounts, lots, woken_us), spend, running)
+
+    def _stand(
+        self, derived: Derived, caps: dict[str, Cap], rules: dict[str, Rule]
+    ) -> tuple[dict[tuple[str, str], Standing], list[Crossing]]:
+        """How every rule stands now, and what changed, in the order of rule, then window."""
+        standings = dict(self.standings)
+        crossings = []
+        for name in sorted(rules):
+            rule = rules[name]
+            for window, value, threshold, reached, cleared in _readings(rule, derived, caps):
+                standing, phase = step(standings.get((name, window), Standing()), reached=reached, cleared=cleared)
+                if phase is not None:
+                    standings[name, window] = standing
+                    crossings.append(
+                        Crossing(self.account, name, window, standing.ordinal, phase, value, threshold)
+                    )
+        return standings, crossings
+
+    def _watch(
+        self,
+        table: Table,
+        lots: dict[str, Lot],
+        derived: Derived,
+        standings: dict[tuple[str, str], Standing],
+        caps: dict[str, Cap],
+        rules: dict[str, Rule],
+    ) -> _Newest | None:
+        """What the fast path needs: the newest segment, its prices, and the guard."""
+        if not table:
+            return None
+        start = max(table)
+        _, end = self._segment_around(max(start, self.newest_event_us), lots)
+        period, month = self.period_of(start), self.month_of(start)
+        uses = {
+            name: _Use(self._price_at(start, name), run)
+            for (run_period, name), run in derived.running.items()
+            if run_period == period
+        }
+        guard = UNBOUNDED
+        for name, rule in rules.items():
+            match rule:
+                case CapPercent():
+                    window = str(month)
+                    distance = caps[rule.cap].reached(rule.percent) - derived.spend.get(month, 0)
+                case Balance():
+                    window = WALLET_WINDOW
+                    distance = derived.allocation.balance - rule.threshold
+            if not standings.get((name, window), Standing()).active:
+                guard = min(guard, distance)
+        return _Newest(start, end, table[start], uses, guard)
+
+    # ------------------------------------------------------------------------------------------------- the ledger
+
+    def mark_posted(self) -> None:
+        """The ledger holds everything up to now: called when an account is thawed from a checkpoint."""
+        self._posted = self.derive().allocation
+        self._granted_posted = frozenset(self.lots)
+
+    def settle(self, derived: Derived, posting_period_us: int) -> list[PostingRow]:
+        """The signed postings since the last call (law C1): granted = remaining + burnt + expired, per lot."""
+        after, before = derived.allocation, self._posted
+        postings = []
+
+        def post(lot: Lot | None, kind: str, usage_period: int | None, amount: int) -> None:
+            if amount:
+                postings.append(
+                    PostingRow(
+                        self.account,
+                        lot.lot if lot else "",
+                        lot.kind if lot else "",
+                        kind,
+                        usage_period,
+                        posting_period_us,
+                        amount,
+                    )
+                )
+
+        for name, lot in sorted(self.lots.items()):
+            if name not in self._granted_posted:
+                post(lot, "grant", None, lot.granted)
+        for name, period in sorted(after.burnt.keys() | before.burnt.keys()):
+            change = after.burnt.get((name, period), 0) - before.burnt.get((name, period), 0)
+            post(self.lots[name], "burn", period, change)
+        for name, lot in sorted(self.lots.items()):
+            post(lot, "expire", None, after.expired.get(name, 0) - before.expired.get(name, 0))
+        for period in sorted(after.debt.keys() | before.debt.keys()):
+            post(None, "debt", period, after.debt.get(period, 0) - before.debt.get(period, 0))
+        self._posted = after
+        self._granted_posted = frozenset(self.lots)
+        return postings
+
+
+def _readings(
+    rule: Rule, derived: Derived, caps: dict[str, Cap]
+) -> list[tuple[str, int, int, bool, bool]]:
+    """(window, value, threshold, reached, cleared) of a rule in each of its windows, in order of the window's name."""
+    match rule:
+        case CapPercent():
+            cap = caps[rule.cap]
+            high, low = cap.reached(rule.percent), cap.reached(rule.clear_percent)
+            return sorted(
+                (str(month), spend, high, spend >= high, spend < low) for month, spend in derived.spend.items()
+            )
+        case Balance():
+            balance = derived.allocation.balance
+            return [(WALLET_WINDOW, balance, rule.threshold, balance <= rule.threshold, balance > rule.clear)]

@@ -1,0 +1,289 @@
+"""The catalogue: an immutable, numbered set of meters and plans, compiled for rating.
+
+`CatalogueDocument` is what is published and stored as JSON; `compile_catalogue` checks it and makes the tables that
+rating looks into. `PriceBook` orders the versions by the time from which each is in force (law R2).
+"""
+
+from bisect import bisect_right
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from engine.events import is_text
+from engine.meters import Cell, Meter
+from engine.money import NotADecimal, parse_amount, parse_quantity
+from engine.prices import Price, compile_price
+
+TIERS_MAX: Final = 100
+CELL_LOOKUPS_MAX: Final = 65_536
+SKEW_US: Final = 5 * 60 * 1_000_000  # how far an event's own time may run ahead of log time
+
+
+class MeterDefinition(Struct, forbid_unknown_fields=True, frozen=True):
+    event_type: str
+    aggregation: Literal["count", "sum"]
+    field: str | None = None
+    group_by: tuple[str, ...] = ()
+
+
+class TierDefinition(Struct, forbid_unknown_fields=True, frozen=True):
+    amount: str
+    per: str = "1"
+    up_to: str | None = None
+
+
+class PriceDefinition(Struct, forbid_unknown_fields=True, frozen=True):
+    meter: str
+    model: Literal["per_unit", "graduated"]
+    where: dict[str, str] = field(default_factory=dict)
+    amount: str | None = None
+    per: str = "1"
+    tiers: tuple[TierDefinition, ...] = ()
+
+
+class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True):
+    currency: str
+    prices: dict[str, PriceDefinition]
+
+
+class CatalogueDocument(Struct, forbid_unknown_fields=True, frozen=True):
+    meters: dict[str, MeterDefinition]
+    plans: dict[str, PlanDefinition]
+
+
+class CatalogueFault(Struct, frozen=True):
+    """Why a catalogue may not be published: where (keys from the root) and what to do about it."""
+
+    path: tuple[str | int, ...]
+    message: str
+
+
+class BadCatalogue(ValueError):
+    """The document breaks a law; `faults` lists every breach found."""
+
+    def __init__(self, faults: list[CatalogueFault]) -> None:
+        super().__init__("; ".join(f"{'.'.join(map(str, fault.path))}: {fault.message}" for fault in faults))
+        self.faults = faults
+
+
+class NoPrice(ValueError):
+    """A meter takes the event, but the account's plan has no price for its cell. Free is an explicit price of 0."""
+
+
+class Plan:
+    """A compiled plan. `price_of` is the only look-up on the rating path."""
+
+    def __init__(self, name: str, currency: str, prices: list[Price], meters: dict[str, Meter]) -> None:
+        self.name = name
+        self.currency = currency
+        self.prices = {price.name: price for price in prices}
+        self._by_meter: dict[str, list[Price]] = {}
+        for price in prices:
+            self._by_meter.setdefault(price.meter, []).append(price)
+        self._meters = meters
+        self._cells: dict[tuple[str, Cell], Price] = {}
+
+    def price_of(self, meter: Meter, cell: Cell) -> Price:
+        """The price of a meter's cell. Raises NoPrice."""
+        price = self._cells.get((meter.name, cell))
+        if price is None:
+            price = self._find(meter, cell)
+            if len(self._cells) >= CELL_LOOKUPS_MAX:
+                self._cells.clear()
+            self._cells[meter.name, cell] = price
+        return price
+
+    def _find(self, meter: Meter, cell: Cell) -> Price:
+        values = dict(zip(meter.group_by, cell, strict=True))
+        for price in self._by_meter.get(meter.name, ()):
+            if all(values[dimension] == value for dimension, value in price.where.items()):
+                return price
+        raise NoPrice(f"plan {self.name} has no price for meter {meter.name}, cell {values}")
+
+
+class Catalogue:
+    """A compiled version."""
+
+    def __init__(self, version: int, meters: dict[str, Meter], plans: dict[str, Plan]) -> None:
+        self.version = version
+        self.plans = plans
+        self.meters_of: dict[str, tuple[Meter, ...]] = {}
+        for meter in sorted(meters.values(), key=lambda meter: meter.name):
+            self.meters_of[meter.event_type] = (*self.meters_of.get(meter.event_type, ()), meter)
+
+
+class _Checker:
+    """Collects every fault of a document, so that its author mends them in one go."""
+
+    def __init__(self) -> None:
+        self.faults: list[CatalogueFault] = []
+
+    def fault(self, path: tuple[str | int, ...], message: str) -> None:
+        self.faults.append(CatalogueFault(path, message))
+
+    def name(self, path: tuple[str | int, ...], value: object) -> None:
+        if not is_text(value, 128):
+            self.fault(path, "a name must be a string of 1 to 128 characters without NUL")
+
+    def meter(self, name: str, definition: MeterDefinition) -> Meter:
+        path = ("meters", name)
+        self.name(path, name)
+        self.name((*path, "event_type"), definition.event_type)
+        if definition.aggregation == "sum" and not definition.field:
+            self.fault((*path, "aggregation"), "a sum needs `field`, the name of the field of `data` that it sums")
+        if definition.aggregation == "count" and definition.field is not None:
+            self.fault((*path, "field"), "a count takes no field: remove it, or make the aggregation a sum")
+        if len(set(definition.group_by)) != len(definition.group_by):
+            self.fault((*path, "group_by"), "names a dimension twice")
+        for dimension in definition.group_by:
+            self.name((*path, "group_by"), dimension)
+        return Meter(name, definition.event_type, definition.field, definition.group_by)
+
+    def _number(self, path: tuple[str | int, ...], text: str | None, parse: Any, minimum: int) -> int:
+        try:
+            value: int = parse(text if text is not None else "")
+        except NotADecimal as error:
+            self.fault(path, str(error))
+            return 1
+        if value < minimum:
+            self.fault(path, f"{text} is too small" if minimum else f"{text} is negative")
+            return 1
+        return value
+
+    def tier(self, path: tuple[str | int, ...], amount: str | None, per: str) -> tuple[int, int]:
+        if amount is None:
+            self.fault((*path, "amount"), "is missing; free is an explicit amount of 0")
+            amount = "0"
+        return (
+            self._number((*path, "amount"), amount, parse_amount, 0),
+            self._number((*path, "per"), per, parse_quantity, 1),
+        )
+
+    def tiers(
+        self, path: tuple[str | int, ...], definition: PriceDefinition
+    ) -> list[tuple[int | None, int, int]]:
+        if definition.model == "per_unit":
+            if definition.tiers:
+                self.fault((*path, "tiers"), "per_unit takes `amount` and `per`, no tiers")
+            return [(None, *self.tier(path, definition.amount, definition.per))]
+        if definition.amount is not None:
+            self.fault((*path, "amount"), "graduated takes `tiers`; each tier has its own amount")
+        if not 1 <= len(definition.tiers) <= TIERS_MAX:
+            self.fault((*path, "tiers"), f"graduated takes 1 to {TIERS_MAX} tiers")
+            return [(None, 1, 1)]
+        tiers: list[tuple[int | None, int, int]] = []
+        reached = 0
+        for index, tier in enumerate(definition.tiers):
+            here = (*path, "tiers", index)
+            last = index == len(definition.tiers) - 1
+            up_to = None
+            if last and tier.up_to is not None:
+                self.fault((*here, "up_to"), "the last tier is open: remove up_to, or add a tier behind it")
+            elif not last:
+                up_to = self._number((*here, "up_to"), tier.up_to, parse_quantity, 1)
+                if up_to <= reached:
+                    self.fault((*here, "up_to"), "must be above the up_to of the tier before it")
+                    up_to = reached + 1
+                reached = up_to
+            tiers.append((up_to, *self.tier(here, tier.amount, tier.per)))
+        return tiers
+
+    def price(self, plan: str, name: str, definition: PriceDefinition, meters: dict[str, Meter]) -> Price:
+        path = ("plans", plan, "prices", name)
+        self.name(path, name)
+        meter = meters.get(definition.meter)
+        if meter is None:
+            self.fault((*path, "meter"), f"there is no meter {definition.meter!r}")
+        else:
+            for dimension, value in definition.where.items():
+                if dimension not in meter.group_by:
+                    self.fault(
+                        (*path, "where", dimension), f"meter {meter.name} does not group by it; add it to group_by"
+                    )
+                self.name((*path, "where", dimension), value)
+        return compile_price(name, definition.meter, definition.where, self.tiers(path, definition))
+
+    def plan(self, name: str, definition: PlanDefinition, meters: dict[str, Meter]) -> Plan:
+        path = ("plans", name)
+        self.name(path, name)
+        if not (len(definition.currency) == 3 and definition.currency.isalpha() and definition.currency.isupper()):
+            self.fault((*path, "currency"), f"{definition.currency!r} is not a three-letter ISO 4217 code (law M3)")
+        prices = [self.price(name, key, value, meters) for key, value in definition.prices.items()]
+        for index, price in enumerate(prices):
+            for other in prices[:index]:
+                if price.meter == other.meter and not any(
+                    price.where[dimension] != other.where[dimension] for dimension in price.where.keys() & other.where
+                ):
+                    self.fault((*path, "prices", price.name), f"can match the same cell as price {other.name}")
+        priced = {price.meter for price in prices}
+        sold = {meter.event_type for meter in meters.values() if meter.name in priced}
+        for meter in meters.values():
+            if meter.event_type in sold and meter.name not in priced:
+                self.fault(
+                    (*path, "prices"),
+                    f"{meter.event_type} events also feed meter {meter.name}, which has no price here; "
+                    "add one (amount 0 to give it away)",
+                )
+        return Plan(name, definition.currency, prices, meters)
+
+
+_document_decoder: Final = msgspec.json.Decoder(CatalogueDocument)
+
+
+def compile_catalogue(version: int, document: CatalogueDocument) -> Catalogue:
+    """The document as look-up tables. Raises BadCatalogue with every fault."""
+    checker = _Checker()
+    meters = {name: checker.meter(name, definition) for name, definition in document.meters.items()}
+    plans = {name: checker.plan(name, definition, meters) for name, definition in document.plans.items()}
+    if not meters:
+        checker.fault(("meters",), "a catalogue needs at least one meter")
+    if not plans:
+        checker.fault(("plans",), "a catalogue needs at least one plan")
+    if checker.faults:
+        raise BadCatalogue(checker.faults)
+    return Catalogue(version, meters, plans)
+
+
+def document_json(document: CatalogueDocument) -> bytes:
+    """The stored form: the same document gives the same bytes."""
+    return msgspec.json.encode(document, order="deterministic")
+
+
+def load_catalogue(version: int, body: bytes) -> Catalogue:
+    """A stored catalogue. Raises msgspec.MsgspecError or BadCatalogue when the store holds something else."""
+    return compile_catalogue(version, _document_decoder.decode(body))
+
+
+class PriceBook:
+    """The catalogue versions in force, each from an instant of event time on; the first one for all time."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []  # of every version but the first
+        self._versions: list[Catalogue] = []
+
+    def publish(self, effective_us: int, catalogue: Catalogue) -> None:
+        """Add a version behind all others; the first one's instant does not matter."""
+        if self._versions:
+            assert effective_us > (self._starts[-1] if self._starts else effective_us - 1)
+            self._starts.append(effective_us)
+        self._versions.append(catalogue)
+
+    def at(self, time_us: int) -> Catalogue | None:
+        """The version in force at an event's own time; None before any publication."""
+        if not self._versions:
+            return None
+        return self._versions[bisect_right(self._starts, time_us)]
+
+    def around(self, time_us: int) -> tuple[int | None, int | None]:
+        """The nearest version starts at or before, and after, the instant."""
+        index = bisect_right(self._starts, time_us)
+        return (
+            self._starts[index - 1] if index else None,
+            self._starts[index] if index < len(self._starts) else None,
+        )
+
+    @property
+    def versions(self) -> list[tuple[int, int]]:
+        """(version, effective instant) in order; the first one's instant is 0."""
+        return list(zip((v.version for v in self._versions), [0, *self._starts], strict=False))

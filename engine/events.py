@@ -1,0 +1,267 @@
+"""What stands in a record: usage events (CloudEvents JSON) and control records (sealed with a MAC).
+
+Wire formats: README.md, "A record's way" and "Control records". Nothing here knows accounts or prices.
+"""
+
+import hashlib
+import hmac
+import re
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+import xxhash
+from msgspec import Struct
+
+from engine.periods import EPOCH, MICROSECOND
+
+VALUE_BYTES_MAX: Final = 65_536  # a usage event is a few hundred bytes; ten times the largest seen in practice
+KEY_BYTES_MAX: Final = 256
+TEXT_MAX: Final = 256
+DATA_FIELDS_MAX: Final = 64
+CONTROL_MAGIC: Final = b"TGC1"
+_MAC_BYTES: Final = 32
+
+
+class Malformed(ValueError):
+    """The record cannot be read as what it claims to be. The message is for a person."""
+
+
+class BadMac(ValueError):
+    """A control record that the deployment's key did not seal for this topic and partition."""
+
+
+# ---------------------------------------------------------------------------------------------------- usage events
+
+
+class _CloudEvent(Struct, gc=False):
+    id: str
+    source: str
+    type: str
+    specversion: str
+    data: dict[str, Any]
+    time: str | None = None
+    subject: str | None = None
+
+
+class UsageEvent(Struct, gc=False):
+    """A usage event as it was sent. `time_us` is None when the event states no time."""
+
+    id: str
+    source: str
+    type: str
+    subject: str | None
+    time_us: int | None
+    data: dict[str, Any]
+
+
+_decoder: Final = msgspec.json.Decoder(_CloudEvent, float_hook=Decimal)
+_RFC3339: Final = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,18}))?([Zz]|[+-][0-9]{2}:[0-9]{2})",
+    re.ASCII,
+)
+_second_starts: dict[str, int] = {}  # "2026-11-22T10:00:00" -> microseconds; events of one second share the parse
+_SECOND_STARTS_MAX: Final = 4096
+
+
+def _parse_time(text: str) -> int:
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        raise Malformed(f"time {text[:40]!r} is not RFC 3339 with an offset")
+    day, clock, fraction, offset = match.groups()
+    try:
+        second = datetime.fromisoformat(f"{day}T{clock}{'+00:00' if offset in 'Zz' else offset}")
+        return (second - EPOCH) // MICROSECOND + int((fraction or "0")[:6].ljust(6, "0"))
+    except (ValueError, OverflowError) as error:
+        raise Malformed(f"time {text[:40]!r} is not an instant") from error
+
+
+def parse_time(text: str) -> int:
+    """Microseconds since 1970 UTC; digits beyond the sixth are cut off. Raises Malformed."""
+    fraction = text[20:-1]
+    if len(text) == 27 and text[19] == "." and text[26] == "Z" and fraction.isdecimal() and fraction.isascii():
+        start = _second_starts.get(text[:19])
+        if start is None:
+            start = _parse_time(text[:19] + "Z")
+            if len(_second_starts) >= _SECOND_STARTS_MAX:
+                _second_starts.clear()
+            _second_starts[text[:19]] = start
+        return start + int(fraction)
+    return _parse_time(text)
+
+
+def is_text(value: object, length_max: int = TEXT_MAX) -> bool:
+    """A string of 1 to length_max characters that Postgres and UTF-8 can hold (no NUL; JSON lets no surrogate in)."""
+    return type(value) is str and 0 < len(value) <= length_max and "\x00" not in value
+
+
+def parse_usage(value: bytes) -> UsageEvent:
+    """The event in a record's value. Raises Malformed, naming the field."""
+    try:
+        event = _decoder.decode(value)
+    except (msgspec.MsgspecError, ValueError, RecursionError, ArithmeticError) as error:
+        raise Malformed(str(error)[:200]) from error
+    if event.specversion != "1.0":
+        raise Malformed(f"specversion {event.specversion[:20]!r} is not 1.0")
+    if not (is_text(event.id) and is_text(event.source) and is_text(event.type)):
+        raise Malformed(f"id, source and type must be strings of 1 to {TEXT_MAX} characters without NUL")
+    if event.subject is not None and not is_text(event.subject):
+        raise Malformed(f"subject must be a string of 1 to {TEXT_MAX} characters without NUL")
+    if len(event.data) > DATA_FIELDS_MAX:
+        raise Malformed(f"data has {len(event.data)} fields; {DATA_FIELDS_MAX} is the limit")
+    time_us = None if event.time is None else parse_time(event.time)
+    return UsageEvent(event.id, event.source, event.type, event.subject, time_us, event.data)
+
+
+def _canonical(value: Any) -> Any:
+    """The value with every number written one way, so that 5, 5.0 and 5e0 are the same billing field."""
+    if type(value) is Decimal:
+        sign, digits, exponent = value.as_tuple()
+        assert type(exponent) is int, "JSON has no NaN or infinity"
+        text = "".join(map(str, digits)).lstrip("0")
+        stripped = text.rstrip("0")
+        exponent += len(text) - len(stripped)
+        if not stripped:
+            return 0
+        if 0 <= exponent <= 40:
+            return int(stripped) * 10**exponent * (-1 if sign else 1)
+        return f"{'-' if sign else ''}{stripped}e{exponent}"
+    if type(value) is dict:
+        return {key: _canonical(item) for key, item in value.items()}
+    if type(value) is list:
+        return [_canonical(item) for item in value]
+    return value
+
+
+def fingerprint(event: UsageEvent) -> bytes:
+    """4 bytes over the billing fields: type, time (which must be present) and the whole of data."""
+    data = event.data
+    for item in data.values():
+        if type(item) is not int and type(item) is not str:
+            data = _canonical(data)
+            break
+    digest = xxhash.xxh3_64(msgspec.json.encode(data, order="deterministic"))
+    digest.update(b"\x00%d\x00%b" % (event.time_us, event.type.encode()))
+    return digest.digest()[:4]
+
+
+# -------------------------------------------------------------------------------------------------- control records
+
+
+class Tick(Struct, tag_field="kind", tag="tick", forbid_unknown_fields=True, frozen=True):
+    """Moves log time on when nothing else does."""
+
+    epoch: int
+
+
+class Owner(Struct, tag_field="kind", tag="owner", forbid_unknown_fields=True, frozen=True):
+    """A new owner of the partition has begun."""
+
+    epoch: int
+
+
+class CatalogueMarker(Struct, tag_field="kind", tag="catalogue", forbid_unknown_fields=True, frozen=True):
+    """A catalogue version comes into force for event times from effective_us on."""
+
+    version: int
+    effective_us: int
+
+
+class OpenAccount(Struct, tag_field="kind", tag="open_account", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    plan: str
+    zone: str = "UTC"
+    anchor_day: int = 1
+
+
+class Grant(Struct, tag_field="kind", tag="grant", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    lot: str
+    lot_kind: str
+    amount: str
+    currency: str
+    priority: int = 100
+    effective_us: int | None = None
+    expires_us: int | None = None
+    scope: tuple[str, ...] = ()
+
+
+class SetCap(Struct, tag_field="kind", tag="set_cap", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    cap: str
+    amount: str
+    currency: str
+
+
+class OnCapPercent(Struct, tag_field="measure", tag="cap_percent", forbid_unknown_fields=True, frozen=True):
+    cap: str
+    percent: int
+    clear_percent: int | None = None
+
+
+class OnBalance(Struct, tag_field="measure", tag="balance", forbid_unknown_fields=True, frozen=True):
+    threshold: str
+    clear: str | None = None
+
+
+class SetRule(Struct, tag_field="kind", tag="set_rule", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    rule: str
+    on: OnCapPercent | OnBalance
+
+
+Command = OpenAccount | Grant | SetCap | SetRule
+Control = Tick | Owner | CatalogueMarker | Command
+
+_control_decoder: Final = msgspec.json.Decoder(Control)
+
+
+def seal(control_key: bytes, topic: str, partition: int, body: bytes) -> bytes:
+    """A control record's value: only valid in this topic and partition."""
+    return CONTROL_MAGIC + _mac(control_key, topic, partition, body) + body
+
+
+def _mac(control_key: bytes, topic: str, partition: int, body: bytes) -> bytes:
+    message = b"%b\x00%d\x00%b" % (topic.encode(), partition, body)
+    return hmac.digest(control_key, message, "sha256")
+
+
+def unseal(control_key: bytes, topic: str, partition: int, value: bytes) -> bytes:
+    """The body of a control record. Raises BadMac."""
+    start = len(CONTROL_MAGIC)
+    body = value[start + _MAC_BYTES :]
+    if not hmac.compare_digest(value[start : start + _MAC_BYTES], _mac(control_key, topic, partition, body)):
+        raise BadMac("the MAC does not hold for this topic and partition")
+    return body
+
+
+def parse_control(body: bytes) -> Control:
+    """The control record in a body. Raises Malformed, naming the field."""
+    try:
+        control = _control_decoder.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise Malformed(str(error)[:200]) from error
+    if isinstance(control, Command):
+        names = [control.account, control.command_key]
+        match control:
+            case OpenAccount():
+                names += [control.plan, control.zone]
+            case Grant():
+                names += [control.lot, control.lot_kind, control.currency, *control.scope]
+            case SetCap():
+                names += [control.cap, control.currency]
+            case SetRule():
+                names += [control.rule]
+        if not all(map(is_text, names)):
+            raise Malformed(f"every name must be a string of 1 to {TEXT_MAX} characters without NUL")
+    return control
+
+
+def command_digest(body: bytes) -> bytes:
+    """16 bytes that tell the bodies of two commands apart, whoever chose them."""
+    return hashlib.sha256(body).digest()[:16]

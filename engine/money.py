@@ -1,0 +1,74 @@
+"""Integer money and quantities: parsing, printing, and the only rounding (laws M1 and M2).
+
+Money counts pico-units (10^-12) of a currency, quantities count nano-units (10^-9).
+"""
+
+import re
+from decimal import Decimal
+from typing import Final
+
+PICO: Final = 10**12
+NANO: Final = 10**9
+
+WHOLE_DIGITS_MAX: Final = 18
+_WHOLE_LIMIT: Final = 10**WHOLE_DIGITS_MAX
+_DECIMAL: Final = re.compile(r"(-?)([0-9]{1,18})(?:\.([0-9]{1,12}))?", re.ASCII)
+
+
+class NotADecimal(ValueError):
+    """The text is not a plain decimal within the limits of law M1."""
+
+
+def _scaled(text: str, fraction_digits: int) -> int:
+    match = _DECIMAL.fullmatch(text)
+    fraction = (match[3] or "") if match else ""
+    if match is None or len(fraction) > fraction_digits:
+        raise NotADecimal(
+            f"{text[:40]!r} is not a decimal with at most {WHOLE_DIGITS_MAX} digits before the point "
+            f"and {fraction_digits} after it"
+        )
+    value = int(match[2] + fraction.ljust(fraction_digits, "0"))
+    return -value if match[1] else value
+
+
+def parse_amount(text: str) -> int:
+    """Pico-units from decimal text such as "0.15". Raises NotADecimal."""
+    return _scaled(text, 12)
+
+
+def parse_quantity(value: object) -> int:
+    """Nano-units from a JSON number as written (int or Decimal) or from decimal text. Raises NotADecimal."""
+    if type(value) is int:
+        if -_WHOLE_LIMIT < value < _WHOLE_LIMIT:
+            return value * NANO
+        raise NotADecimal(f"a whole number of more than {WHOLE_DIGITS_MAX} digits")
+    if type(value) is Decimal:
+        return _scaled(str(value), 9)
+    if type(value) is str:
+        return _scaled(value, 9)
+    raise NotADecimal(f"a {type(value).__name__} is not a number")
+
+
+def _text(value: int, scale: int, fraction_digits: int) -> str:
+    whole, fraction = divmod(abs(value), scale)
+    sign = "-" if value < 0 else ""
+    return f"{sign}{whole}.{fraction:0{fraction_digits}d}" if fraction else f"{sign}{whole}"
+
+
+def amount_text(pico: int) -> str:
+    """Decimal text in currency units: all twelve fractional digits, or none when the amount is whole."""
+    return _text(pico, PICO, 12)
+
+
+def quantity_text(nano: int) -> str:
+    """Decimal text in whole units: all nine fractional digits, or none when the quantity is whole."""
+    return _text(nano, NANO, 9)
+
+
+def round_half_even(numerator: int, denominator: int) -> int:
+    """numerator / denominator as an integer; a tie goes to the even neighbour. The denominator is positive."""
+    quotient, remainder = divmod(numerator, denominator)
+    twice = 2 * remainder
+    if twice > denominator or (twice == denominator and quotient & 1):
+        return quotient + 1
+    return quotient

@@ -1,0 +1,200 @@
+"""What goes out of the core: charges, postings, alerts, dead letters, answers. Wire names live here."""
+
+from enum import StrEnum
+
+import msgspec
+from msgspec import Struct
+
+from engine.meters import Cell
+from engine.money import amount_text, quantity_text
+
+
+class DeadLetterReason(StrEnum):
+    """Why a record was not rated. The wire names are stable; README has the order in which they are tested."""
+
+    TOO_LARGE = "too_large"
+    MALFORMED = "malformed"
+    BAD_MAC = "bad_mac"
+    BAD_CONTROL = "bad_control"
+    UNKNOWN_ACCOUNT = "unknown_account"
+    MISSING_TIME = "missing_time"
+    TOO_FAR_AHEAD = "too_far_ahead"
+    TOO_OLD = "too_old"
+    ID_CONFLICT = "id_conflict"
+    NO_METER = "no_meter"
+    BAD_QUANTITY = "bad_quantity"
+    BAD_DIMENSION = "bad_dimension"
+    NO_PRICE = "no_price"
+    TOO_MANY_CELLS = "too_many_cells"
+    ENGINE_ERROR = "engine_error"
+
+
+class Refusal(StrEnum):
+    """Why a command was not applied, in the order in which the reasons are tested."""
+
+    KEY_REUSED = "key_reused"
+    ACCOUNT_EXISTS = "account_exists"
+    UNKNOWN_ACCOUNT = "unknown_account"
+    UNKNOWN_PLAN = "unknown_plan"
+    UNKNOWN_ZONE = "unknown_zone"
+    BAD_ANCHOR = "bad_anchor"
+    BAD_AMOUNT = "bad_amount"
+    BAD_LOT = "bad_lot"
+    CURRENCY_MISMATCH = "currency_mismatch"
+    LOT_EXISTS = "lot_exists"
+    UNKNOWN_PRICE = "unknown_price"
+    EXPIRES_TOO_SOON = "expires_too_soon"
+    UNKNOWN_CAP = "unknown_cap"
+    BAD_RULE = "bad_rule"
+
+
+APPLIED = "applied"
+
+
+class Line(Struct, frozen=True, gc=False):
+    """What one price charges for one event (law A2)."""
+
+    price: str
+    cell: Cell
+    quantity: int  # nano-units
+    amount: int  # pico
+    tiers: tuple[tuple[int, int], ...]  # (tier number from 1, nano-units)
+
+
+class RatedEvent(Struct, frozen=True):
+    """One rated usage event, with what charged it."""
+
+    offset: int
+    log_time_us: int
+    account: str
+    source: str
+    id: str
+    time_us: int
+    version: int
+    currency: str
+    lines: tuple[Line, ...]
+    dimensions: tuple[tuple[str, ...], ...]  # names of each line's cell, in the same order
+
+
+class _RatedLine(Struct):
+    partition: int
+    offset: int
+    line: int
+    epoch: int
+    account: str
+    source: str
+    id: str
+    time_us: int
+    log_time_us: int
+    price: str
+    version: int
+    cell: dict[str, str]
+    quantity: str
+    amount: str
+    currency: str
+    tiers: tuple[tuple[int, str], ...]
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def rated_lines(event: RatedEvent, partition: int, epoch: int) -> list[bytes]:
+    """The event's lines for the topic `rated`: a JSON object each; key = (partition, offset, line)."""
+    return [
+        _encoder.encode(
+            _RatedLine(
+                partition,
+                event.offset,
+                number,
+                epoch,
+                event.account,
+                event.source,
+                event.id,
+                event.time_us,
+                event.log_time_us,
+                line.price,
+                event.version,
+                dict(zip(names, line.cell, strict=True)),
+                quantity_text(line.quantity),
+                amount_text(line.amount),
+                event.currency,
+                tuple((tier, quantity_text(quantity)) for tier, quantity in line.tiers),
+            )
+        )
+        for number, (line, names) in enumerate(zip(event.lines, event.dimensions, strict=True))
+    ]
+
+
+class Forward(Struct, frozen=True):
+    """A usage event found in the wrong partition: produced again under its key."""
+
+    offset: int
+    partition: int
+    key: bytes
+    value: bytes
+
+
+# ------------------------------------------------------------------------------- what a checkpoint writes, row by row
+
+
+class AccountRow(Struct, frozen=True):
+    """One account in a checkpoint."""
+
+    account: str
+    blob: bytes  # engine/snapshot.py
+    wake_us: int | None  # when log time reaches this, the account wants waking
+    balance: int  # pico; shown to people, never read back
+    spend: int  # pico, of the newest calendar month; shown to people, never read back
+    currency: str
+
+
+class CommandRow(Struct, frozen=True):
+    """A command and its answer: the audit copy, and the memory of command keys."""
+
+    offset: int
+    log_time_us: int
+    account: str
+    command_key: str
+    digest: bytes  # 16 bytes over the body
+    kind: str
+    body: bytes
+    answer: str  # "applied", or the refusal's wire name
+
+
+class PostingRow(Struct, frozen=True):
+    """A signed change of one lot's standing, or of debt (lot "")."""
+
+    account: str
+    lot: str
+    lot_kind: str  # "" for debt
+    kind: str  # grant, burn, expire, debt
+    usage_period_us: int | None  # start of the billing period of the usage; None for grant and expire
+    posting_period_us: int
+    amount: int  # pico
+
+
+class AlertRow(Struct, frozen=True):
+    """An alert to be told. `body` is the JSON that is signed and sent, the same bytes at every attempt."""
+
+    alert_id: str
+    account: str
+    offset: int
+    body: bytes
+
+
+class DeadLetterRow(Struct, frozen=True):
+    """A record that was not rated, kept whole so that it can be mended and sent again."""
+
+    offset: int
+    log_time_us: int
+    reason: str
+    detail: str
+    key: bytes | None
+    value: bytes | None
+
+
+class DedupSegment(Struct, frozen=True):
+    """Identities of events rated since the last checkpoint: 20-byte entries of one bucket (engine/dedup.py)."""
+
+    bucket: int
+    entries: bytes
