@@ -41,6 +41,8 @@ def ray_environment(token_path: Path) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(token_path),
         # Ray runs workers at nice 15: beside a broker on the same cores the shards would starve.
         "RAY_worker_niceness": "0",
+        # Ray's name for "one machine only": it then listens on 127.0.0.1 instead of on every interface.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         # The memory monitor counts the whole host: it would kill shards because of someone else's process.
         "RAY_memory_monitor_refresh_ms": "0",
@@ -57,7 +59,7 @@ def start_ray(
     extra_environment: Mapping[str, str] | None = None,
     say: Say | None = None,
 ) -> RayLocal:
-    """Starts Ray on 127.0.0.1, connects this process as its driver and records all of its processes.
+    """Starts Ray on this machine, connects this process as its driver and records all of its processes.
 
     `extra_environment` reaches every Ray process too (the switches of Serve). Call it from the main thread, once per
     process at a time. After starting anything else that forks, Serve above all, call `record_ray`.
@@ -116,7 +118,6 @@ def _init(num_cpus: int, namespace: str, temp_dir: Path) -> str:
         configure_logging=False,
         object_store_memory=_OBJECT_STORE_BYTES,
         _temp_dir=str(temp_dir),
-        _node_ip_address="127.0.0.1",
     )
     return str(context.address_info["gcs_address"])
 
