@@ -1,0 +1,1078 @@
+"""A second, slow and obvious implementation of the rating core, to check the first one with.
+
+It folds the same log by the same text (`engine/README.md`) and imports nothing of the product: a mistake would
+have to be made twice, independently, to go unseen. Where the engine keeps aggregates and guards, the oracle keeps
+every rated event and derives. Money is exact (`fractions.Fraction`) until the one rounding the law names.
+
+What the quick mode remembers between events is one table per account, (period, price) -> segment -> quantity, and
+the amounts that follow from it; any command or catalogue throws it away. `paranoid=True` derives everything from
+the raw events each time and compares it with the table.
+
+Times are microseconds since 1970 UTC, money pico-units (10^-12), quantities nano-units (10^-9), all integers.
+"""
+
+import hashlib
+import hmac
+import importlib.resources
+import json
+import re
+from bisect import insort
+from calendar import monthrange
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, NamedTuple, TypedDict, TypeGuard
+from zoneinfo import ZoneInfo
+
+SECOND_US = 1_000_000
+DAY_US = 86_400 * SECOND_US
+SKEW_US = 300 * SECOND_US
+WINDOW_US = 35 * DAY_US
+BUCKET_US = 7 * DAY_US
+COMMAND_MEMORY_US = 30 * DAY_US
+TIME_MAX_US = 253_402_300_800 * SECOND_US - 1
+
+VALUE_BYTES_MAX = 65_536
+KEY_BYTES_MAX = 256
+TEXT_CHARACTERS_MAX = 256
+DIMENSION_CHARACTERS_MAX = 128
+DATA_FIELDS_MAX = 64
+
+CONTROL_PREFIX = b"TGC1"
+MAC_BYTES = 32
+LOT_KINDS = ("paid", "promo", "commit", "refund")
+
+
+# ---------------------------------------------------------------------------------------------------------- results
+
+
+class Rated(NamedTuple):
+    """One rated event: whose it is, and per price its quantity (nano) and charge (pico)."""
+
+    account: str
+    source: str
+    id: str
+    prices: dict[str, tuple[int, int]]
+
+
+class Alert(TypedDict):
+    """One crossing or recovery, and the record that caused it. `window` is text, as it enters the alert id."""
+
+    account: str
+    rule: str
+    window: str
+    ordinal: int
+    phase: str
+    partition: int
+    offset: int
+
+
+class LotStanding(NamedTuple):
+    """granted = burnt + expired + remaining, in pico."""
+
+    granted: int
+    burnt: int
+    expired: int
+    remaining: int
+
+
+@dataclass(frozen=True)
+class OracleAccount:
+    """What an account has come to. Quantities in nano, money in pico, keys that are times in microseconds."""
+
+    plan: str
+    currency: str
+    counters: dict[tuple[int, str, tuple[str, ...]], int]  # (period start, price, cell)
+    amounts: dict[tuple[int, str], int]  # (period start, price)
+    lots: dict[str, LotStanding]
+    debt: int
+    balance: int
+    spend: dict[int, int]  # calendar month start
+
+
+# ------------------------------------------------------------------------------------------------- small readings
+
+
+def murmur2(data: bytes) -> int:
+    """Kafka's 32-bit hash of a key, with the sign bit cleared."""
+    multiplier, mask = 0x5BD1E995, 0xFFFFFFFF
+    whole = len(data) - len(data) % 4
+    result = 0x9747B28C ^ len(data)
+    for start in range(0, whole, 4):
+        word = int.from_bytes(data[start : start + 4], "little") * multiplier & mask
+        word = (word ^ word >> 24) * multiplier & mask
+        result = result * multiplier & mask ^ word
+    if whole < len(data):
+        result = (result ^ int.from_bytes(data[whole:], "little")) * multiplier & mask
+    result = (result ^ result >> 13) * multiplier & mask
+    return (result ^ result >> 15) & 0x7FFFFFFF
+
+
+@lru_cache(maxsize=100_000)
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key, as Kafka's default partitioner names it."""
+    return murmur2(key) % partitions
+
+
+class Number(str):
+    """A JSON number as it was written."""
+
+
+PLAIN_NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?")
+ANY_NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
+
+
+def fixed_point(text: str, digits: int) -> int | None:
+    """`text` times 10 ** digits; None when it is not a plain number of at most 18 digits and `digits` decimals."""
+    match = PLAIN_NUMBER.fullmatch(text)
+    if match is None:
+        return None
+    sign, whole, decimals = match[1], match[2], match[3] or ""
+    if len(whole) > 18 or len(decimals) > digits:
+        return None
+    value = int(whole + decimals.ljust(digits, "0"))
+    return -value if sign else value
+
+
+def pico_of(text: str) -> int | None:
+    """An amount in pico-units, or None when it is not one."""
+    return fixed_point(text, 12)
+
+
+def read_json(data: bytes) -> object:
+    """A JSON document with its numbers as written. ValueError when it is not JSON, or holds what is no text."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    text = data.decode("utf-8")
+    try:
+        document = json.loads(text, parse_int=Number, parse_float=Number, parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if "\\ud" in text or "\\uD" in text:
+        # An escaped half of a surrogate pair is no character: encoding the strings finds it.
+        json.dumps(document, ensure_ascii=False).encode("utf-8")
+    return document
+
+
+def canonical(value: object) -> object:
+    """The same for two JSON values exactly when they mean the same: 5 and 5.0, keys in any order."""
+    if isinstance(value, dict):
+        return ("object", tuple(sorted((name, canonical(item)) for name, item in value.items())))
+    if isinstance(value, list):
+        return ("array", tuple(canonical(item) for item in value))
+    if isinstance(value, Number):
+        match = ANY_NUMBER.fullmatch(value)
+        if match is None or len(match[4] or "") > 20:
+            return ("number", str(value))
+        digits = (match[2] + (match[3] or "")).lstrip("0")
+        exponent = int(match[4] or 0) - len(match[3] or "")
+        exponent += len(digits) - len(digits.rstrip("0"))
+        digits = digits.rstrip("0")
+        return ("number", match[1] + digits + "e" + str(exponent)) if digits else ("number", "0")
+    if isinstance(value, str):
+        return ("text", value)
+    return ("literal", repr(value))
+
+
+RFC_3339 = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
+    r"(?:([Zz])|([+-])([0-9]{2}):([0-9]{2}))"
+)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NAIVE_EPOCH = datetime(1970, 1, 1)
+
+
+def time_us_of(text: str) -> int | None:
+    """An RFC 3339 time in microseconds (further digits are cut off), or None when it is not one."""
+    match = RFC_3339.fullmatch(text)
+    if match is None:
+        return None
+    day, clock, decimals, zulu, sign, hours, minutes = match.groups()
+    try:
+        local = datetime.fromisoformat(f"{day}T{clock}")
+    except ValueError:
+        return None
+    value = (local - NAIVE_EPOCH) // timedelta(microseconds=1) + int((decimals or "").ljust(6, "0")[:6])
+    if zulu:
+        return value
+    if int(hours) > 23 or int(minutes) > 59:
+        return None
+    shift = (int(hours) * 3600 + int(minutes) * 60) * SECOND_US
+    return value - shift if sign == "+" else value + shift
+
+
+# ---------------------------------------------------------------------------------------------------------- periods
+
+
+@lru_cache(maxsize=1)
+def zone_names() -> frozenset[str]:
+    """The zones of the pinned `tzdata` package; the host's own files are never read."""
+    return frozenset(importlib.resources.files("tzdata").joinpath("zones").read_text().split())
+
+
+@lru_cache(maxsize=1000)
+def zone_of(name: str) -> ZoneInfo:
+    with importlib.resources.files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as data:
+        return ZoneInfo.from_file(data, key=name)
+
+
+def local_time(zone: str, time_us: int) -> datetime:
+    """The wall clock of the zone, without a zone attached, so that it compares as a wall clock."""
+    return (EPOCH + timedelta(microseconds=time_us)).astimezone(zone_of(zone)).replace(tzinfo=None)
+
+
+@lru_cache(maxsize=100_000)
+def period_start_us(zone: str, anchor: int, year: int, month: int) -> int:
+    """The first instant at or after local midnight of the anchor day of that month."""
+    midnight = datetime(year, month, min(anchor, monthrange(year, month)[1]))
+    instants = []
+    for fold in (0, 1):
+        offset = midnight.replace(tzinfo=zone_of(zone), fold=fold).utcoffset()
+        assert offset is not None
+        instants.append((midnight - offset - NAIVE_EPOCH) // timedelta(microseconds=1))
+    first, second = instants
+    if local_time(zone, first) == midnight:
+        return first  # fold 0 is the earlier of two
+    # In a gap the two readings enclose the jump: find the first instant whose wall clock is past midnight.
+    low, high = min(first, second), max(first, second)
+    while low < high:
+        middle = (low + high) // 2
+        if local_time(zone, middle) >= midnight:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@lru_cache(maxsize=100_000)
+def period_of(zone: str, anchor: int, time_us: int) -> int:
+    """The start of the period that an instant lies in: the latest start that is not after it."""
+    local = local_time(zone, time_us)
+    months = local.year * 12 + local.month - 1
+    for candidate in range(months + 1, months - 3, -1):
+        start = period_start_us(zone, anchor, candidate // 12, candidate % 12 + 1)
+        if start <= time_us:
+            return start
+    raise AssertionError(f"no period of {zone} anchored at {anchor} holds {time_us}")
+
+
+# -------------------------------------------------------------------------------------------------------- catalogue
+
+
+@dataclass(frozen=True)
+class Tier:
+    up_to: int | None  # nano; None: open
+    pico_per_nano: Fraction  # exact
+
+
+@dataclass(frozen=True)
+class Price:
+    name: str
+    meter: str
+    where: dict[str, str]
+    tiers: list[Tier]  # per_unit is one open tier
+
+    def owed(self, quantity: int) -> Fraction:
+        """What `quantity` nano-units of a period owe, exactly, in pico."""
+        total, floor = Fraction(0), 0
+        for tier in self.tiers:
+            top = quantity if tier.up_to is None else min(quantity, tier.up_to)
+            if top > floor:
+                total += tier.pico_per_nano * (top - floor)
+                floor = top
+        return total
+
+
+@dataclass(frozen=True)
+class Meter:
+    name: str
+    event_type: str
+    field: str | None  # None: a count
+    group_by: list[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    currency: str
+    prices: dict[str, Price]
+
+
+class Version:
+    """One numbered catalogue."""
+
+    def __init__(self, number: int, document: Mapping[str, Any]) -> None:
+        self.number = number
+        self.meters = [
+            Meter(name, body["event_type"], body["field"] if body["aggregation"] == "sum" else None, body["group_by"])
+            for name, body in sorted(document["meters"].items())
+        ]
+        self.plans = {
+            name: Plan(body["currency"], {price: read_price(price, text) for price, text in body["prices"].items()})
+            for name, body in document["plans"].items()
+        }
+
+    def price_of(self, plan: str, meter: Meter, cell: tuple[str, ...]) -> Price | None:
+        values = dict(zip(meter.group_by, cell, strict=True))
+        if plan in self.plans:
+            for price in self.plans[plan].prices.values():
+                if price.meter == meter.name and all(values.get(name) == want for name, want in price.where.items()):
+                    return price
+        return None
+
+
+def read_price(name: str, body: Mapping[str, Any]) -> Price:
+    """A price of a catalogue document. A rate is amount / per: pico per nano-unit is that times 10^12 / 10^9."""
+
+    def rate(part: Mapping[str, Any]) -> Fraction:
+        return Fraction(part["amount"]) / Fraction(part["per"]) * 1000
+
+    if body["model"] == "per_unit":
+        return Price(name, body["meter"], dict(body["where"]), [Tier(None, rate(body))])
+    tiers = []
+    for part in body["tiers"]:
+        up_to = None if part["up_to"] is None else fixed_point(part["up_to"], 9)
+        tiers.append(Tier(up_to, rate(part)))
+    return Price(name, body["meter"], dict(body["where"]), tiers)
+
+
+# ----------------------------------------------------------------------------------------------------------- credit
+
+
+@dataclass(frozen=True)
+class Lot:
+    lot: str
+    kind: str
+    granted: int
+    priority: int
+    effective: int
+    expires: int | None
+    scope: frozenset[str]
+
+    def valid(self, instant: int) -> bool:
+        return self.effective <= instant and (self.expires is None or instant < self.expires)
+
+    def may_pay(self, segment: int, price: str) -> bool:
+        return self.valid(segment) and (not self.scope or price in self.scope)
+
+    def order(self) -> tuple[int, bool, int, int, str]:
+        return (self.priority, self.expires is None, self.expires or 0, self.effective, self.lot)
+
+
+Amounts = dict[int, dict[str, int]]  # segment start -> price -> pico
+
+
+def allocate(amounts: Amounts, lots: list[Lot], woken: int) -> tuple[dict[str, int], dict[int, int]]:
+    """(what is burnt per lot, the debt per segment). `lots` come in the order in which they pay."""
+    left = {lot.lot: lot.granted for lot in lots}
+    debts: dict[int, int] = {}
+
+    def pay(lot: Lot, due: int) -> int:
+        paid = min(left[lot.lot], due)
+        left[lot.lot] -= paid
+        return due - paid
+
+    settling = [lot for lot in lots if lot.kind == "paid" and lot.effective <= woken]
+    for instant in sorted({*amounts, *(lot.effective for lot in settling)}):
+        for lot in settling:
+            if lot.effective == instant:
+                for segment in sorted(debts):
+                    debts[segment] = pay(lot, debts[segment])
+        classes: dict[tuple[str, ...], int] = {}
+        for price, amount in amounts.get(instant, {}).items():
+            payers = tuple(sorted(lot.lot for lot in lots if lot.may_pay(instant, price)))
+            classes[payers] = classes.get(payers, 0) + amount
+        for payers in sorted(classes, key=lambda payers: (len(payers), payers)):
+            due = classes[payers]
+            for lot in lots:
+                if lot.lot in payers:
+                    due = pay(lot, due)
+            if due:
+                debts[instant] = debts.get(instant, 0) + due
+    return {lot.lot: lot.granted - left[lot.lot] for lot in lots}, debts
+
+
+# --------------------------------------------------------------------------------------------------------- accounts
+
+
+@dataclass(frozen=True)
+class Rule:
+    on: str  # cap_percent, balance
+    cap: str
+    percent: int
+    clear_percent: int
+    threshold: int
+    clear: int
+
+
+@dataclass
+class Crossing:
+    """The state of a rule in one window."""
+
+    active: bool = False
+    ordinal: int = 0
+
+
+@dataclass(frozen=True)
+class RatedEvent:
+    """A rated event as it is kept: when, and per price its cell and quantity."""
+
+    time_us: int
+    parts: list[tuple[str, tuple[str, ...], int]]
+
+
+@dataclass
+class Account:
+    account: str
+    plan: str
+    currency: str
+    zone: str
+    anchor: int
+    woken: int
+    events: list[RatedEvent] = field(default_factory=list)
+    newest_us: int | None = None
+    lots: list[Lot] = field(default_factory=list)  # in the order in which they pay
+    caps: dict[str, int] = field(default_factory=dict)
+    rules: dict[str, Rule] = field(default_factory=dict)
+    crossings: dict[tuple[str, str], Crossing] = field(default_factory=dict)
+    table: "Table | None" = None
+
+
+@dataclass
+class Table:
+    """What follows from an account's events; kept between events in the quick mode only."""
+
+    quantities: dict[tuple[int, str], dict[int, int]] = field(default_factory=dict)  # (period, price) -> segment
+    amounts: Amounts = field(default_factory=dict)
+
+    def total(self, period: int, price: str) -> int:
+        """A of the whole period, in pico."""
+        return sum(self.amounts[segment][price] for segment in self.quantities.get((period, price), {}))
+
+
+class Partition:
+    """The fold over one partition of the log."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.offset = -1
+        self.log_us = 0
+        self.epoch = 0
+        self.accounts: dict[str, Account] = {}
+        self.versions: list[tuple[int, int]] = []  # (version, effective), ascending versions
+        self.identities: dict[tuple[str, str, str], tuple[int, object]] = {}  # -> (bucket, billing fields)
+        self.commands: dict[tuple[str, str], tuple[int, bytes]] = {}  # -> (log time, hash of the body)
+        self.wakes: list[tuple[int, str]] = []
+        self.outcomes: Counter[str] = Counter()
+
+
+class DeadLetterError(Exception):
+    """The record is not applied; the message is the reason's wire name."""
+
+
+class RefusedError(Exception):
+    """The command is not applied; the message is the reason's wire name."""
+
+
+# ----------------------------------------------------------------------------------------------------------- oracle
+
+
+class Oracle:
+    """Feed it the log, partition by partition in offset order, then read what should have come of it.
+
+    `catalogues` holds the JSON document of each version; the log's markers say from when each is in force."""
+
+    def __init__(
+        self,
+        catalogues: Mapping[int, Mapping[str, Any]],
+        control_key: bytes,
+        topic: str,
+        partitions: int,
+        paranoid: bool = False,
+    ) -> None:
+        self._versions = {number: Version(number, document) for number, document in catalogues.items()}
+        self._control_key = control_key
+        self._topic = topic
+        self._partition_count = partitions
+        self._paranoid = paranoid
+        self._partitions = {number: Partition(number) for number in range(partitions)}
+        self.rated: dict[tuple[int, int], Rated] = {}
+        self.alerts: dict[str, Alert] = {}
+
+    # ---- results
+
+    @property
+    def outcomes(self) -> dict[int, Counter[str]]:
+        """Per partition, how many records came to what: `rated`, `duplicate`, `forwarded`, `dead_letter.<reason>`,
+        `applied`, `repeated`, `refused.<reason>`, `tick`, `tick_void`, `owner`, `catalogue`."""
+        return {number: partition.outcomes for number, partition in self._partitions.items()}
+
+    @property
+    def accounts(self) -> dict[str, OracleAccount]:
+        """Every open account, derived from its raw events now."""
+        return {
+            name: self._standing(partition, account)
+            for partition in self._partitions.values()
+            for name, account in partition.accounts.items()
+        }
+
+    def _standing(self, partition: Partition, account: Account) -> OracleAccount:
+        table = self._derive(partition, account)
+        counters: Counter[tuple[int, str, tuple[str, ...]]] = Counter()
+        for event in account.events:
+            period = period_of(account.zone, account.anchor, event.time_us)
+            for price, cell, quantity in event.parts:
+                counters[(period, price, cell)] += quantity
+        burnt, debts = allocate(table.amounts, account.lots, account.woken)
+        lots = {}
+        for lot in account.lots:
+            rest = lot.granted - burnt[lot.lot]
+            over = lot.expires is not None and account.woken >= lot.expires
+            lots[lot.lot] = LotStanding(lot.granted, burnt[lot.lot], rest if over else 0, 0 if over else rest)
+        return OracleAccount(
+            plan=account.plan,
+            currency=account.currency,
+            counters=dict(counters),
+            amounts={key: table.total(*key) for key in table.quantities},
+            lots=lots,
+            debt=sum(debts.values()),
+            balance=self._balance(account, table),
+            spend=self._spend(account, table),
+        )
+
+    # ---- the fold
+
+    def feed(self, partition: int, offset: int, append_ms: int, key: bytes | None, value: bytes | None) -> str:
+        """Apply the next record of a partition; returns its outcome, as `outcomes` counts it."""
+        state = self._partitions[partition]
+        if offset <= state.offset:
+            raise ValueError(f"partition {partition}: offset {offset} does not follow {state.offset}; feed in order")
+        state.offset = offset
+        state.log_us = max(state.log_us, append_ms * 1000)
+        self._wake(state)
+        try:
+            if value is None:
+                raise DeadLetterError("malformed")
+            if value.startswith(CONTROL_PREFIX):
+                outcome = self._control(state, value)
+            else:
+                outcome = self._usage(state, key, value)
+        except DeadLetterError as error:
+            outcome = f"dead_letter.{error}"
+        except RefusedError as error:
+            outcome = f"refused.{error}"
+        state.outcomes[outcome] += 1
+        return outcome
+
+    def _wake(self, state: Partition) -> None:
+        while state.wakes and state.wakes[0][0] <= state.log_us:
+            instant, name = state.wakes.pop(0)
+            account = state.accounts[name]
+            account.woken = instant
+            self._evaluate(state, account)
+
+    # ---- usage
+
+    def _usage(self, state: Partition, key: bytes | None, value: bytes) -> str:
+        if len(value) > VALUE_BYTES_MAX:
+            raise DeadLetterError("too_large")
+        name = None
+        if key is not None:
+            name = read_key(key)
+            if partition_of(key, self._partition_count) != state.number:
+                return "forwarded"
+        event = read_event(value)
+        if name is None:
+            subject = event.get("subject")
+            if subject is None:
+                raise DeadLetterError("malformed")
+            name = read_key(subject.encode("utf-8"))
+            if partition_of(subject.encode("utf-8"), self._partition_count) != state.number:
+                return "forwarded"
+        account = state.accounts.get(name)
+        if account is None:
+            raise DeadLetterError("unknown_account")
+        time_us = event.get("time_us")
+        if time_us is None:
+            raise DeadLetterError("missing_time")
+        if time_us > state.log_us + SKEW_US:
+            raise DeadLetterError("too_far_ahead")
+        if time_us < state.log_us - (WINDOW_US - SKEW_US):
+            raise DeadLetterError("too_old")
+        identity = (name, event["source"], event["id"])
+        billing = event["billing"]
+        known = self._known(state, identity)
+        if known is not None:
+            if known == billing:
+                return "duplicate"
+            self._tell(state, name, "id_conflict", f"{event['source']}\n{event['id']}", 1, "crossed")
+            raise DeadLetterError("id_conflict")
+        parts = self._measure(state, account, event["type"], time_us, event["data"])
+        state.identities[identity] = (state.log_us // BUCKET_US, billing)
+        self._rate(state, account, identity, RatedEvent(time_us, parts))
+        return "rated"
+
+    def _known(self, state: Partition, identity: tuple[str, str, str]) -> object | None:
+        if identity not in state.identities:
+            return None
+        bucket, billing = state.identities[identity]
+        forgotten = state.log_us >= (bucket + 1) * BUCKET_US + WINDOW_US
+        return None if forgotten else billing
+
+    def _measure(
+        self, state: Partition, account: Account, event_type: str, time_us: int, data: dict[str, object]
+    ) -> list[tuple[str, tuple[str, ...], int]]:
+        version = self._version_at(state, time_us)
+        meters = [meter for meter in version.meters if meter.event_type == event_type] if version else []
+        if version is None or not meters:
+            raise DeadLetterError("no_meter")
+        parts = []
+        for meter in meters:
+            quantity = read_quantity(data, meter.field)
+            cell = tuple(read_dimension(data, name) for name in meter.group_by)
+            price = version.price_of(account.plan, meter, cell)
+            if price is None:
+                raise DeadLetterError("no_price")
+            parts.append((price.name, cell, quantity))
+        return parts
+
+    def _rate(self, state: Partition, account: Account, identity: tuple[str, str, str], event: RatedEvent) -> None:
+        period = period_of(account.zone, account.anchor, event.time_us)
+        prices = {price for price, _, _ in event.parts}
+        table = self._table(state, account)
+        before = {price: table.total(period, price) for price in prices}
+        account.events.append(event)
+        account.newest_us = event.time_us if account.newest_us is None else max(account.newest_us, event.time_us)
+        self._add(state, account, table, event)
+        after = {price: table.total(period, price) for price in prices}
+        lines = {}
+        for price in sorted(prices):
+            quantity = sum(part[2] for part in event.parts if part[0] == price)
+            lines[price] = (quantity, after[price] - before[price])
+        self.rated[(state.number, state.offset)] = Rated(*identity, lines)
+        self._evaluate(state, account)
+
+    # ---- what follows from the events
+
+    def _version_at(self, state: Partition, time_us: int) -> Version | None:
+        """The highest version that is effective by then; the first one holds for all time."""
+        chosen = None
+        for position, (number, effective) in enumerate(state.versions):
+            if position == 0 or effective <= time_us:
+                chosen = self._versions[number]
+        return chosen
+
+    def _segment_of(self, state: Partition, account: Account, time_us: int) -> int:
+        """The latest boundary that is not after the instant."""
+        boundaries = [period_of(account.zone, account.anchor, time_us), period_of(account.zone, 1, time_us)]
+        boundaries += [effective for _, effective in state.versions[1:]]
+        for lot in account.lots:
+            boundaries.append(lot.effective)
+            if lot.expires is not None:
+                boundaries.append(lot.expires)
+        return max(instant for instant in boundaries if instant <= time_us)
+
+    def _add(self, state: Partition, account: Account, table: Table, event: RatedEvent) -> None:
+        """Count one event into the table, and derive again the amounts of the prices it touches."""
+        period = period_of(account.zone, account.anchor, event.time_us)
+        segment = self._segment_of(state, account, event.time_us)
+        for price, _, quantity in event.parts:
+            quantities = table.quantities.setdefault((period, price), {})
+            quantities[segment] = quantities.get(segment, 0) + quantity
+            for start, amount in self._segment_amounts(state, account, price, quantities).items():
+                table.amounts.setdefault(start, {})[price] = amount
+
+    def _segment_amounts(
+        self, state: Partition, account: Account, name: str, quantities: dict[int, int]
+    ) -> dict[int, int]:
+        """A through each segment less A before it, where a new version continues the count of the last one."""
+        amounts = {}
+        quantity, owed = 0, Fraction(0)
+        for segment in sorted(quantities):
+            version = self._version_at(state, segment)
+            assert version is not None
+            price = version.plans[account.plan].prices[name]
+            through = owed + price.owed(quantity + quantities[segment]) - price.owed(quantity)
+            amounts[segment] = round(through) - round(owed)  # of a Fraction: half to even
+            quantity, owed = quantity + quantities[segment], through
+        return amounts
+
+    def _derive(self, state: Partition, account: Account) -> Table:
+        """The table from the raw events alone."""
+        table = Table()
+        for event in account.events:
+            period = period_of(account.zone, account.anchor, event.time_us)
+            segment = self._segment_of(state, account, event.time_us)
+            for price, _, quantity in event.parts:
+                quantities = table.quantities.setdefault((period, price), {})
+                quantities[segment] = quantities.get(segment, 0) + quantity
+        for (_, price), quantities in table.quantities.items():
+            for start, amount in self._segment_amounts(state, account, price, quantities).items():
+                table.amounts.setdefault(start, {})[price] = amount
+        return table
+
+    def _table(self, state: Partition, account: Account) -> Table:
+        if account.table is None:
+            account.table = self._derive(state, account)
+        elif self._paranoid and account.table != self._derive(state, account):
+            raise AssertionError(f"account {account.account}: the quick table differs from its events")
+        return account.table
+
+    def _spend(self, account: Account, table: Table) -> dict[int, int]:
+        """Per calendar month with usage, what its segments amount to."""
+        spend: dict[int, int] = {}
+        for segment, prices in table.amounts.items():
+            month = period_of(account.zone, 1, segment)
+            spend[month] = spend.get(month, 0) + sum(prices.values())
+        return spend
+
+    def _balance(self, account: Account, table: Table) -> int:
+        burnt, debts = allocate(table.amounts, account.lots, account.woken)
+        held = sum(lot.granted - burnt[lot.lot] for lot in account.lots if lot.valid(account.woken))
+        return held - sum(debts.values())
+
+    # ---- rules
+
+    def _evaluate(self, state: Partition, account: Account) -> None:
+        if not account.rules and not self._paranoid:
+            return
+        table = self._table(state, account)
+        spend, balance = self._spend(account, table), self._balance(account, table)
+        for name in sorted(account.rules):
+            rule = account.rules[name]
+            if rule.on == "balance":
+                self._step(state, account, name, "-", balance <= rule.threshold, balance > rule.clear)
+                continue
+            cap = account.caps[rule.cap]
+            for month in sorted(spend):
+                active = spend[month] * 100 >= rule.percent * cap
+                clears = spend[month] * 100 < rule.clear_percent * cap
+                self._step(state, account, name, str(month), active, clears)
+
+    def _step(self, state: Partition, account: Account, rule: str, window: str, active: bool, clears: bool) -> None:
+        crossing = account.crossings.setdefault((rule, window), Crossing())
+        if not crossing.active and active:
+            crossing.active = True
+            crossing.ordinal += 1
+            self._tell(state, account.account, rule, window, crossing.ordinal, "crossed")
+        elif crossing.active and clears:
+            crossing.active = False
+            self._tell(state, account.account, rule, window, crossing.ordinal, "recovered")
+
+    def _tell(self, state: Partition, account: str, rule: str, window: str, ordinal: int, phase: str) -> None:
+        text = "\n".join((account, rule, window, str(ordinal), phase))
+        alert_id = "alert_" + hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
+        self.alerts.setdefault(
+            alert_id,
+            Alert(
+                account=account,
+                rule=rule,
+                window=window,
+                ordinal=ordinal,
+                phase=phase,
+                partition=state.number,
+                offset=state.offset,
+            ),
+        )
+
+    # ---- control records
+
+    def _control(self, state: Partition, value: bytes) -> str:
+        mac = value[len(CONTROL_PREFIX) : len(CONTROL_PREFIX) + MAC_BYTES]
+        body = value[len(CONTROL_PREFIX) + MAC_BYTES :]
+        message = self._topic.encode("utf-8") + b"\0" + str(state.number).encode() + b"\0" + body
+        if not hmac.compare_digest(mac, hmac.new(self._control_key, message, hashlib.sha256).digest()):
+            raise DeadLetterError("bad_mac")
+        try:
+            document = read_json(body)
+        except ValueError as error:
+            raise DeadLetterError("bad_control") from error
+        if not isinstance(document, dict):
+            raise DeadLetterError("bad_control")
+        fields = Fields(document)
+        kind = fields.text("kind")
+        if kind == "tick":
+            return "tick" if fields.integer("epoch") >= state.epoch else "tick_void"
+        if kind == "owner":
+            state.epoch = max(state.epoch, fields.integer("epoch"))
+            return "owner"
+        if kind == "catalogue":
+            return self._catalogue(state, fields)
+        commands: dict[str, Callable[[Partition, Fields], Callable[[], None]]] = {
+            "open_account": self._open_account,
+            "grant": self._grant,
+            "set_cap": self._set_cap,
+            "set_rule": self._set_rule,
+        }
+        if kind not in commands:
+            raise DeadLetterError("bad_control")
+        return self._command(state, fields, body, commands[kind])
+
+    def _catalogue(self, state: Partition, fields: "Fields") -> str:
+        number, effective = fields.integer("version"), fields.integer("effective_us")
+        if state.versions and (number <= state.versions[-1][0] or effective <= state.log_us + SKEW_US):
+            raise DeadLetterError("bad_control")
+        if number not in self._versions:
+            raise ValueError(f"the log names catalogue version {number}: give its document to the oracle")
+        state.versions.append((number, effective))
+        for account in state.accounts.values():
+            account.table = None
+        return "catalogue"
+
+    def _command(
+        self,
+        state: Partition,
+        fields: "Fields",
+        body: bytes,
+        prepare: "Callable[[Partition, Fields], Callable[[], None]]",
+    ) -> str:
+        """`prepare` reads the fields, and returns what refuses or applies the command."""
+        name, command_key = fields.text("account"), fields.text("command_key")
+        apply = prepare(state, fields)
+        digest = hashlib.sha256(body).digest()
+        known = state.commands.get((name, command_key))
+        if known is not None and state.log_us < known[0] + COMMAND_MEMORY_US:
+            if known[1] == digest:
+                return "repeated"
+            raise RefusedError("key_reused")
+        state.commands[(name, command_key)] = (state.log_us, digest)
+        apply()
+        account = state.accounts[name]
+        account.woken = state.log_us
+        account.table = None
+        self._evaluate(state, account)
+        return "applied"
+
+    def _known_account(self, state: Partition, name: str) -> Account:
+        if name not in state.accounts:
+            raise RefusedError("unknown_account")
+        return state.accounts[name]
+
+    def _open_account(self, state: Partition, fields: "Fields") -> Callable[[], None]:
+        name, plan = fields.text("account"), fields.text("plan")
+        zone, anchor = fields.text("zone", "UTC"), fields.integer("anchor_day", 1)
+
+        def apply() -> None:
+            if name in state.accounts:
+                raise RefusedError("account_exists")
+            version = self._version_at(state, state.log_us)
+            if version is None or plan not in version.plans:
+                raise RefusedError("unknown_plan")
+            if zone not in zone_names():
+                raise RefusedError("unknown_zone")
+            if not 1 <= anchor <= 31:
+                raise RefusedError("bad_anchor")
+            state.accounts[name] = Account(name, plan, version.plans[plan].currency, zone, anchor, state.log_us)
+
+        return apply
+
+    def _grant(self, state: Partition, fields: "Fields") -> Callable[[], None]:
+        name, lot_id, kind = fields.text("account"), fields.text("lot"), fields.text("lot_kind")
+        amount, currency = pico_of(fields.string("amount")), fields.text("currency")
+        priority, scope = fields.integer("priority", 100), fields.texts("scope")
+        requested, expires = fields.instant("effective_us"), fields.instant("expires_us")
+        if kind not in LOT_KINDS:
+            raise DeadLetterError("bad_control")
+
+        def apply() -> None:
+            account = self._known_account(state, name)
+            if amount is None or amount <= 0:
+                raise RefusedError("bad_amount")
+            if currency != account.currency:
+                raise RefusedError("currency_mismatch")
+            if any(lot.lot == lot_id for lot in account.lots):
+                raise RefusedError("lot_exists")
+            version = self._version_at(state, state.log_us)
+            assert version is not None
+            plan = version.plans.get(account.plan)
+            if any(plan is None or price not in plan.prices for price in scope):
+                raise RefusedError("unknown_price")
+            effective = state.log_us if requested is None else requested
+            if account.newest_us is not None:
+                effective = max(effective, account.newest_us + 1)
+            newest = account.newest_us
+            if expires is not None and (
+                expires <= state.log_us or expires <= effective or (newest is not None and expires <= newest)
+            ):
+                raise RefusedError("expires_too_soon")
+            account.lots.append(Lot(lot_id, kind, amount, priority, effective, expires, frozenset(scope)))
+            account.lots.sort(key=Lot.order)
+            for instant in (effective, expires):
+                if instant is not None and instant > state.log_us and (instant, name) not in state.wakes:
+                    insort(state.wakes, (instant, name))
+
+        return apply
+
+    def _set_cap(self, state: Partition, fields: "Fields") -> Callable[[], None]:
+        name, cap = fields.text("account"), fields.text("cap")
+        amount, currency = pico_of(fields.string("amount")), fields.text("currency")
+
+        def apply() -> None:
+            account = self._known_account(state, name)
+            if amount is None or amount <= 0:
+                raise RefusedError("bad_amount")
+            if currency != account.currency:
+                raise RefusedError("currency_mismatch")
+            account.caps[cap] = amount
+
+        return apply
+
+    def _set_rule(self, state: Partition, fields: "Fields") -> Callable[[], None]:
+        name, rule, on = fields.text("account"), fields.text("rule"), fields.text("on")
+        if on == "cap_percent":
+            cap, percent = fields.text("cap"), fields.integer("percent")
+            clear_percent = fields.optional_integer("clear_percent")
+
+            def apply_cap_percent() -> None:
+                account = self._known_account(state, name)
+                if cap not in account.caps:
+                    raise RefusedError("unknown_cap")
+                low = percent if clear_percent is None else clear_percent
+                if percent <= 0 or not 0 <= low <= percent:
+                    raise RefusedError("bad_rule")
+                account.rules[rule] = Rule(on, cap, percent, low, 0, 0)
+
+            return apply_cap_percent
+        if on == "balance":
+            threshold = pico_of(fields.string("threshold"))
+            text = fields.optional_string("clear")
+            clear = threshold if text is None else pico_of(text)
+
+            def apply_balance() -> None:
+                account = self._known_account(state, name)
+                if threshold is None or clear is None:
+                    raise RefusedError("bad_amount")
+                if clear < threshold:
+                    raise RefusedError("bad_rule")
+                account.rules[rule] = Rule(on, "", 0, 0, threshold, clear)
+
+            return apply_balance
+
+        def apply_unknown() -> None:
+            self._known_account(state, name)
+            raise RefusedError("bad_rule")
+
+        return apply_unknown
+
+
+# ------------------------------------------------------------------------------------------------- reading records
+
+
+def read_key(key: bytes) -> str:
+    """The account that a key names."""
+    if not 1 <= len(key) <= KEY_BYTES_MAX:
+        raise DeadLetterError("malformed")
+    try:
+        return key.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DeadLetterError("malformed") from error
+
+
+def read_event(value: bytes) -> dict[str, Any]:
+    """The CloudEvent's id, source, type, data, subject, `time_us` (None: it has no time) and billing fields."""
+    try:
+        document = read_json(value)
+    except ValueError as error:
+        raise DeadLetterError("malformed") from error
+    if not isinstance(document, dict):
+        raise DeadLetterError("malformed")
+    specversion, subject, time = document.get("specversion"), document.get("subject"), document.get("time")
+    if isinstance(specversion, Number) or specversion != "1.0":
+        raise DeadLetterError("malformed")
+    for name in ("id", "source", "type"):
+        text = document.get(name)
+        if not is_text(text) or "\0" in text or not 1 <= len(text) <= TEXT_CHARACTERS_MAX:
+            raise DeadLetterError("malformed")
+    data = document.get("data")
+    if not isinstance(data, dict) or len(data) > DATA_FIELDS_MAX:
+        raise DeadLetterError("malformed")
+    if subject is not None and not is_text(subject):
+        raise DeadLetterError("malformed")
+    time_us = None
+    if time is not None:
+        time_us = time_us_of(time) if is_text(time) else None
+        if time_us is None:
+            raise DeadLetterError("malformed")
+    try:
+        billing = (document["type"], time_us, canonical(data))
+    except RecursionError as error:
+        raise DeadLetterError("malformed") from error
+    event = {name: document[name] for name in ("id", "source", "type", "data")}
+    return event | {"subject": subject, "time_us": time_us, "billing": billing}
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and not isinstance(value, Number)
+
+
+def read_quantity(data: dict[str, object], name: str | None) -> int:
+    """What a meter counts of an event, in nano; a count counts one."""
+    if name is None:
+        return 10**9
+    value = data.get(name)
+    quantity = fixed_point(value, 9) if isinstance(value, str) else None
+    if quantity is None or quantity < 0:
+        raise DeadLetterError("bad_quantity")
+    return quantity
+
+
+def read_dimension(data: dict[str, object], name: str) -> str:
+    value = data.get(name)
+    if not isinstance(value, str) or isinstance(value, Number):
+        raise DeadLetterError("bad_dimension")
+    if not 1 <= len(value) <= DIMENSION_CHARACTERS_MAX or "\0" in value:
+        raise DeadLetterError("bad_dimension")
+    return value
+
+
+class Fields:
+    """The fields of a control record's body; what cannot be read is `bad_control`."""
+
+    def __init__(self, body: dict[str, object]) -> None:
+        self._body = body
+
+    def string(self, name: str) -> str:
+        value = self._body.get(name)
+        if not isinstance(value, str) or isinstance(value, Number):
+            raise DeadLetterError("bad_control")
+        return value
+
+    def optional_string(self, name: str) -> str | None:
+        return None if self._body.get(name) is None else self.string(name)
+
+    def text(self, name: str, default: str | None = None) -> str:
+        if default is not None and name not in self._body:
+            return default
+        value = self.string(name)
+        if not 1 <= len(value) <= TEXT_CHARACTERS_MAX or "\0" in value:
+            raise DeadLetterError("bad_control")
+        return value
+
+    def texts(self, name: str) -> list[str]:
+        value = self._body.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(is_text(item) for item in value):
+            raise DeadLetterError("bad_control")
+        return value
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        if default is not None and name not in self._body:
+            return default
+        value = self._body.get(name)
+        if not isinstance(value, Number) or re.fullmatch(r"-?[0-9]{1,19}", value) is None:
+            raise DeadLetterError("bad_control")
+        return int(value)
+
+    def optional_integer(self, name: str) -> int | None:
+        return None if self._body.get(name) is None else self.integer(name)
+
+    def instant(self, name: str) -> int | None:
+        value = self.optional_integer(name)
+        if value is not None and not 0 <= value <= TIME_MAX_US:
+            raise DeadLetterError("bad_control")
+        return value
