@@ -1,0 +1,49 @@
+"""The port `Receivers` of the simulator: a receiver with seeded faults, on virtual time."""
+
+from random import Random
+
+from msgspec import Struct
+
+from actors.ports import Attempt, Clock
+
+
+class ReceiverFaults(Struct, frozen=True, kw_only=True):
+    """How often an attempt meets which fault; the rest is taken and answered 2xx."""
+
+    answer_lost: float = 0.0  # taken, but the 2xx never reaches us
+    hang: float = 0.0  # no answer until the time-out; not taken
+    busy: float = 0.0  # 503 with Retry-After; not taken
+    gone: float = 0.0  # 410; not taken
+    latency_s: float = 0.05
+    timeout_s: float = 15.0
+    retry_after_max_s: float = 60.0
+
+
+class SimReceivers:
+    """Faults are drawn from `random` in the order of the attempts."""
+
+    def __init__(self, clock: Clock, random: Random, faults: ReceiverFaults) -> None:
+        self._clock = clock
+        self._random = random
+        self.faults = faults  # may be replaced while running
+        self.taken: dict[str, list[bytes]] = {}  # alert id -> the body of each arrival the receiver took
+
+    async def post(self, alert_id: str, body: bytes) -> Attempt:
+        faults = self.faults
+        draw = self._random.random()
+        wait_s = float(self._random.randint(0, int(faults.retry_after_max_s)))
+        if draw < faults.hang:
+            return await self._time_out()
+        await self._clock.sleep(faults.latency_s)
+        if (draw := draw - faults.hang) < faults.busy:
+            return Attempt(delivered=False, error="HTTP 503", retry_after_s=wait_s)
+        if (draw := draw - faults.busy) < faults.gone:
+            return Attempt(delivered=False, error="HTTP 410: the receiver is gone for good", final=True)
+        self.taken.setdefault(alert_id, []).append(body)
+        if draw - faults.gone < faults.answer_lost:
+            return await self._time_out()
+        return Attempt(delivered=True)
+
+    async def _time_out(self) -> Attempt:
+        await self._clock.sleep(self.faults.timeout_s)
+        return Attempt(delivered=False, error=f"no answer within {self.faults.timeout_s:g} s")
