@@ -142,10 +142,14 @@ class KafkaSettings(_Group):
         le=1_024,
     )
     replication_factor: int = _setting(
-        1, "one broker is all a laptop has; production needs 3, to lose a broker without losing the log", ge=1, le=7
+        1,
+        "one broker is all a laptop has; production needs 3, to lose a broker without losing the log",
+        "replicas",
+        ge=1,
+        le=7,
     )
     min_insync_replicas: int = _setting(
-        1, "replicas that must hold a record before it counts as written; production needs 2", ge=1, le=6
+        1, "replicas that must hold a record before it counts as written; production needs 2", "replicas", ge=1, le=6
     )
     fetch_max_wait_ms: int = _setting(
         25,
