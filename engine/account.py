@@ -178,10 +178,10 @@ class Account:
     def _rate_in_full(self, time_us: int, usages: list[Usage]) -> tuple[tuple[Line, ...], list[Crossing]]:
         start, _ = self._segment_around(time_us, self.lots)
         period = self.period_of(time_us)
-        row = dict(self.table.get(start, ()))
+        row = dict(self.table.get(start, {}))
         for price, cell, quantity in usages:
             row[price.name, cell] = row.get((price.name, cell), 0) + quantity
-        if sum(map(len, self.table.values())) + len(row) - len(self.table.get(start, ())) > CELLS_MAX:
+        if sum(map(len, self.table.values())) + len(row) - len(self.table.get(start, {})) > CELLS_MAX:
             raise TooManyCells(f"account {self.account} would hold more than {CELLS_MAX} cells")
         table = {**self.table, start: row}
         before = self.derive().running

@@ -22,6 +22,7 @@ TEXT_MAX: Final = 256
 DATA_FIELDS_MAX: Final = 64
 CONTROL_MAGIC: Final = b"TGC1"
 _MAC_BYTES: Final = 32
+CONTROL_BODY_START: Final = len(CONTROL_MAGIC) + _MAC_BYTES
 
 
 class Malformed(ValueError):
@@ -134,15 +135,15 @@ def _canonical(value: Any) -> Any:
     return value
 
 
-def fingerprint(event: UsageEvent) -> bytes:
-    """4 bytes over the billing fields: type, time (which must be present) and the whole of data."""
+def fingerprint(event: UsageEvent, time_us: int) -> bytes:
+    """4 bytes over the billing fields: type, time and the whole of data."""
     data = event.data
     for item in data.values():
         if type(item) is not int and type(item) is not str:
             data = _canonical(data)
             break
     digest = xxhash.xxh3_64(msgspec.json.encode(data, order="deterministic"))
-    digest.update(b"\x00%d\x00%b" % (event.time_us, event.type.encode()))
+    digest.update(b"\x00%d\x00%b" % (time_us, event.type.encode()))
     return digest.digest()[:4]
 
 
@@ -233,9 +234,9 @@ def _mac(control_key: bytes, topic: str, partition: int, body: bytes) -> bytes:
 
 def unseal(control_key: bytes, topic: str, partition: int, value: bytes) -> bytes:
     """The body of a control record. Raises BadMac."""
-    start = len(CONTROL_MAGIC)
-    body = value[start + _MAC_BYTES :]
-    if not hmac.compare_digest(value[start : start + _MAC_BYTES], _mac(control_key, topic, partition, body)):
+    body = value[CONTROL_BODY_START:]
+    stated = value[len(CONTROL_MAGIC) : CONTROL_BODY_START]
+    if not hmac.compare_digest(stated, _mac(control_key, topic, partition, body)):
         raise BadMac("the MAC does not hold for this topic and partition")
     return body
 
@@ -243,7 +244,7 @@ def unseal(control_key: bytes, topic: str, partition: int, value: bytes) -> byte
 def parse_control(body: bytes) -> Control:
     """The control record in a body. Raises Malformed, naming the field."""
     try:
-        control = _control_decoder.decode(body)
+        control: Control = _control_decoder.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Malformed(str(error)[:200]) from error
     if isinstance(control, Command):

@@ -1,6 +1,6 @@
 """Meters: which usage events count, and what of them (law R3; here count and sum, with group-by)."""
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import Struct
 
@@ -43,12 +43,12 @@ class Meter(Struct, frozen=True):
 
     def cell(self, data: dict[str, Any]) -> Cell:
         """The event's cell. Raises BadDimension."""
-        values = []
+        values: list[str] = []
         for dimension in self.group_by:
             value = data.get(dimension)
             if not is_text(value, DIMENSION_TEXT_MAX):
                 raise BadDimension(
                     f"data.{dimension} (meter {self.name}) must be a string of 1 to {DIMENSION_TEXT_MAX} characters"
                 )
-            values.append(value)
+            values.append(cast(str, value))
         return tuple(values)

@@ -1,0 +1,115 @@
+"""Commands against accounts: what each requires, and why it may be refused (README, "Control records").
+
+The checks of a command stand in the order of the refusals' precedence.
+"""
+
+from typing import Final
+
+from engine.account import Account
+from engine.alerts import PERCENT_MAX, Balance, CapPercent, Crossing, Rule
+from engine.catalog import PriceBook
+from engine.credit import LOT_KINDS, Lot
+from engine.events import Grant, OnBalance, OnCapPercent, OpenAccount, SetCap, SetRule
+from engine.limits import Cap
+from engine.money import NotADecimal, parse_amount
+from engine.outcomes import Refusal
+from engine.periods import UnknownZone, zone_of
+
+INSTANT_LIMIT_US: Final = 1 << 60  # lot boundaries beyond the year 38,500 are a mistake
+
+
+class Refused(Exception):
+    """The command was not applied, and nothing changed."""
+
+    def __init__(self, reason: Refusal) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+def _amount(text: str, *, above_zero: bool) -> int:
+    try:
+        amount = parse_amount(text)
+    except NotADecimal:
+        raise Refused(Refusal.BAD_AMOUNT) from None
+    if above_zero and amount <= 0:
+        raise Refused(Refusal.BAD_AMOUNT)
+    return amount
+
+
+def open_account(command: OpenAccount, book: PriceBook, log_time_us: int) -> Account:
+    """The new account; its currency is the plan's. Raises Refused."""
+    catalogue = book.at(log_time_us)
+    plan = catalogue.plans.get(command.plan) if catalogue else None
+    if plan is None:
+        raise Refused(Refusal.UNKNOWN_PLAN)
+    try:
+        zone_of(command.zone)
+    except UnknownZone:
+        raise Refused(Refusal.UNKNOWN_ZONE) from None
+    if not 1 <= command.anchor_day <= 31:
+        raise Refused(Refusal.BAD_ANCHOR)
+    return Account(command.account, plan.name, plan.currency, command.zone, command.anchor_day, log_time_us, book)
+
+
+def grant(account: Account, command: Grant, book: PriceBook, log_time_us: int) -> list[Crossing]:
+    """Add the lot. Raises Refused."""
+    amount = _amount(command.amount, above_zero=True)
+    if command.lot_kind not in LOT_KINDS:
+        raise Refused(Refusal.BAD_LOT)
+    if command.currency != account.currency:
+        raise Refused(Refusal.CURRENCY_MISMATCH)
+    if command.lot in account.lots:
+        raise Refused(Refusal.LOT_EXISTS)
+    catalogue = book.at(log_time_us)
+    plan = catalogue.plans.get(account.plan) if catalogue else None
+    if command.scope and (plan is None or not set(command.scope) <= plan.prices.keys()):
+        raise Refused(Refusal.UNKNOWN_PRICE)
+    effective_us = log_time_us if command.effective_us is None else command.effective_us
+    if account.table:
+        effective_us = max(effective_us, account.newest_event_us + 1)
+    if command.expires_us is not None:
+        earliest = max(log_time_us, effective_us, account.newest_event_us if account.table else 0)
+        if command.expires_us <= earliest:
+            raise Refused(Refusal.EXPIRES_TOO_SOON)
+    if max(abs(effective_us), abs(command.expires_us or 0)) > INSTANT_LIMIT_US:
+        raise Refused(Refusal.BAD_LOT)
+    lot = Lot(
+        command.lot,
+        command.lot_kind,
+        amount,
+        command.priority,
+        effective_us,
+        command.expires_us,
+        tuple(sorted(set(command.scope))),
+    )
+    return account.grant(lot, log_time_us)
+
+
+def set_cap(account: Account, command: SetCap, log_time_us: int) -> list[Crossing]:
+    """Set or replace the cap. Raises Refused."""
+    amount = _amount(command.amount, above_zero=True)
+    if command.currency != account.currency:
+        raise Refused(Refusal.CURRENCY_MISMATCH)
+    return account.set_cap(Cap(command.cap, amount), log_time_us)
+
+
+def set_rule(account: Account, command: SetRule, log_time_us: int) -> list[Crossing]:
+    """Set or replace the rule. Raises Refused."""
+    return account.set_rule(command.rule, _rule(account, command.on), log_time_us)
+
+
+def _rule(account: Account, on: OnCapPercent | OnBalance) -> Rule:
+    match on:
+        case OnCapPercent():
+            if on.cap not in account.caps:
+                raise Refused(Refusal.UNKNOWN_CAP)
+            clear = on.percent if on.clear_percent is None else on.clear_percent
+            if not (1 <= on.percent <= PERCENT_MAX and 1 <= clear <= on.percent):
+                raise Refused(Refusal.BAD_RULE)
+            return CapPercent(on.cap, on.percent, clear)
+        case OnBalance():
+            threshold = _amount(on.threshold, above_zero=False)
+            clear = threshold if on.clear is None else _amount(on.clear, above_zero=False)
+            if clear < threshold:
+                raise Refused(Refusal.BAD_RULE)
+            return Balance(threshold, clear)

@@ -1,0 +1,589 @@
+"""One partition of the log, folded: every record goes through `Partition.apply`, in offset order (law D4).
+
+State is what `apply` made of the records before, and nothing else. The shard drains `outputs` after each slice, and
+asks for a `Cut` when a checkpoint is due; rating goes on while the cut is encoded (copy on write).
+"""
+
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from engine.account import Account, TooManyCells, Usage
+from engine.alerts import ID_CONFLICT, Crossing, alert_body
+from engine.catalog import SKEW_US, Catalogue, NoPrice, PriceBook
+from engine.commands import Refused, grant, open_account, set_cap, set_rule
+from engine.dedup import BUCKET_US, WINDOW_US, Dedup, identity
+from engine.events import (
+    CONTROL_BODY_START,
+    CONTROL_MAGIC,
+    KEY_BYTES_MAX,
+    VALUE_BYTES_MAX,
+    BadMac,
+    CatalogueMarker,
+    Command,
+    Control,
+    Grant,
+    Malformed,
+    OpenAccount,
+    Owner,
+    SetCap,
+    SetRule,
+    Tick,
+    UsageEvent,
+    command_digest,
+    fingerprint,
+    parse_control,
+    parse_usage,
+    unseal,
+)
+from engine.meters import BadDimension, BadQuantity
+from engine.outcomes import (
+    APPLIED,
+    AccountRow,
+    AlertRow,
+    CommandRow,
+    DeadLetterReason,
+    DeadLetterRow,
+    DedupSegment,
+    Forward,
+    PostingRow,
+    RatedEvent,
+    Refusal,
+    rated_lines,
+)
+from engine.placement import partition_for
+from engine.snapshot import decode_account, decode_partition, encode_account, encode_partition
+
+TOO_OLD_US: Final = WINDOW_US - SKEW_US
+COMMAND_KEY_US: Final = 30 * 86_400 * 1_000_000
+DETAIL_MAX: Final = 300
+
+
+class CatalogueMissing(Exception):
+    """The record is a marker of a version that is not in the library: load it, then apply the record again."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"catalogue version {version} is not loaded")
+        self.version = version
+
+
+class _DeadLetter(Exception):
+    def __init__(self, reason: DeadLetterReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class _Frozen(Struct):
+    """An idle account: a tenth of the memory, thawed at the first touch."""
+
+    blob: bytes
+    wake_us: int | None
+
+
+class _Answered(Struct):
+    digest: bytes
+    answer: str
+    log_time_us: int
+
+
+class Outputs(Struct):
+    """What the shard sends on, in offset order; drained after each slice."""
+
+    lines: list[tuple[int, bytes]] = msgspec.field(default_factory=list)  # (offset, rated line)
+    forwards: list[Forward] = msgspec.field(default_factory=list)
+    alerts: list[AlertRow] = msgspec.field(default_factory=list)
+    dead_letters: list[DeadLetterRow] = msgspec.field(default_factory=list)
+
+
+class _Journal(Struct):
+    """What the next checkpoint writes beside accounts."""
+
+    commands: list[CommandRow] = msgspec.field(default_factory=list)
+    alerts: list[AlertRow] = msgspec.field(default_factory=list)
+    dead_letters: list[DeadLetterRow] = msgspec.field(default_factory=list)
+
+
+class Cut:
+    """A consistent cut of a partition at one offset. Complete once `encode` has returned True."""
+
+    def __init__(
+        self, partition: "Partition", dirty: dict[str, Account], journal: _Journal, dedup: list[DedupSegment]
+    ) -> None:
+        self.blob = partition.header()
+        self.accounts: list[AccountRow] = []
+        self.postings: list[PostingRow] = []
+        self.dedup = dedup
+        self.dedup_bucket_min = Dedup.bucket_min(partition.log_time_us)
+        self.commands = journal.commands
+        self.alerts = journal.alerts
+        self.dead_letters = journal.dead_letters
+        self._log_time_us = partition.log_time_us
+        self._pending = dirty
+
+    def encode(self, accounts_max: int) -> bool:
+        """Encode up to that many accounts; True when none is left."""
+        for _ in range(min(accounts_max, len(self._pending))):
+            self._encode(next(iter(self._pending)))
+        return not self._pending
+
+    def before_change(self, account_id: str) -> None:
+        """Copy on write: an account about to change is encoded as it stood at the cut."""
+        if account_id in self._pending:
+            self._encode(account_id)
+
+    def _encode(self, account_id: str) -> None:
+        account = self._pending.pop(account_id)
+        derived = account.derive()
+        self.accounts.append(
+            AccountRow(
+                account_id,
+                encode_account(account),
+                account.wake_us(),
+                derived.allocation.balance,
+                derived.spend[max(derived.spend)] if derived.spend else 0,
+                account.currency,
+            )
+        )
+        self.postings += account.settle(derived, account.period_of(self._log_time_us))
+
+
+class Partition:
+    """The fold. `library` holds compiled catalogues by version and may be shared between partitions."""
+
+    def __init__(
+        self, number: int, partitions: int, topic: str, control_key: bytes, library: dict[int, Catalogue]
+    ) -> None:
+        self.number = number
+        self.epoch = 0  # of the last `owner` record
+        self.line_epoch = 0  # of the owner that runs this fold; stands in the lines it emits
+        self.log_time_us = 0
+        self.counts: dict[str, int] = {}
+        self.outputs = Outputs()
+        self.skips: frozenset[int] = frozenset()  # offsets that broke the engine before; honoured on replay
+        self._partitions = partitions
+        self._topic = topic
+        self._control_key = control_key
+        self._library = library
+        self._book = PriceBook()
+        self._live: dict[str, Account] = {}
+        self._frozen: dict[str, _Frozen] = {}
+        self._touched_us: dict[str, int] = {}  # log time of each live account's last touch, oldest first
+        self._dirty: dict[str, Account] = {}
+        self._wakes: list[tuple[int, str]] = []
+        self._dedup = Dedup()
+        self._forget_at_us = 0
+        self._answered: dict[tuple[str, str], _Answered] = {}  # in order of log time
+        self._forgotten: list[tuple[str, str]] = []
+        self._journal = _Journal()
+        self._cut: Cut | None = None
+
+    # ------------------------------------------------------------------------------------------------- the fold
+
+    def apply(self, offset: int, append_ms: int, key: bytes | None, value: bytes | None) -> None:
+        """Fold one record. Raises CatalogueMissing, having changed nothing."""
+        if value is not None and value[:4] == CONTROL_MAGIC:
+            control = self._read_control(value)
+            if isinstance(control, CatalogueMarker) and control.version not in self._library:
+                raise CatalogueMissing(control.version)
+            self._advance(append_ms * 1000, offset)
+            self._apply_control(control, offset, key, value)
+        else:
+            self._advance(append_ms * 1000, offset)
+            self._apply_usage(offset, key, value)
+
+    def _count(self, name: str) -> None:
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    def _advance(self, append_us: int, offset: int) -> None:
+        """Log time moves on; whoever is due is woken first, in the order (instant, account)."""
+        if append_us <= self.log_time_us:
+            return
+        self.log_time_us = append_us
+        while self._wakes and self._wakes[0][0] <= append_us:
+            instant, account_id = heappop(self._wakes)
+            if self._wake_of(account_id) == instant:
+                account = self._touch(account_id)
+                self._tell(account, account.wake(instant), offset)
+                self._watch_wake(account)
+        if append_us >= self._forget_at_us:
+            self._dedup.forget(append_us)
+            self._forget_at_us = (append_us // BUCKET_US + 1) * BUCKET_US
+
+    def _wake_of(self, account_id: str) -> int | None:
+        frozen = self._frozen.get(account_id)
+        return frozen.wake_us if frozen else self._live[account_id].wake_us()
+
+    def _watch_wake(self, account: Account) -> None:
+        instant = account.wake_us()
+        if instant is not None:
+            heappush(self._wakes, (instant, account.account))
+
+    def next_wake_us(self) -> int | None:
+        """When log time should move on even if nothing arrives: the owner then appends a tick."""
+        while self._wakes and self._wake_of(self._wakes[0][1]) != self._wakes[0][0]:
+            heappop(self._wakes)
+        return self._wakes[0][0] if self._wakes else None
+
+    # ------------------------------------------------------------------------------------------------ usage events
+
+    def _apply_usage(self, offset: int, key: bytes | None, value: bytes | None) -> None:
+        try:
+            if offset in self.skips:
+                raise _DeadLetter(DeadLetterReason.ENGINE_ERROR, "skipped: it broke the engine before")
+            outcome = self._rate(offset, key, value)
+        except _DeadLetter as letter:
+            self._dead_letter(offset, key, value, letter.reason, str(letter))
+        except Exception as error:  # noqa: BLE001 - a poison event must not stop the partition; the account is unchanged
+            self._dead_letter(offset, key, value, DeadLetterReason.ENGINE_ERROR, f"{type(error).__name__}: {error}")
+        else:
+            self._count(outcome)
+
+    def _rate(self, offset: int, key: bytes | None, value: bytes | None) -> str:
+        """Rate one usage event, or forward it; the rows of README's table, in order. Raises _DeadLetter."""
+        if value is None:
+            raise _DeadLetter(DeadLetterReason.MALFORMED, "the record has no value")
+        if len(value) > VALUE_BYTES_MAX:
+            raise _DeadLetter(
+                DeadLetterReason.TOO_LARGE, f"{len(value)} bytes; a usage event has at most {VALUE_BYTES_MAX}"
+            )
+        account_id = None if key is None else self._account_of(key)
+        if key is not None and account_id is not None and not self._is_here(account_id, key):
+            return self._forward(offset, key, value)
+        try:
+            event = parse_usage(value)
+        except Malformed as error:
+            raise _DeadLetter(DeadLetterReason.MALFORMED, str(error)) from None
+        if account_id is None:
+            if event.subject is None:
+                raise _DeadLetter(DeadLetterReason.MALFORMED, "neither a record key nor a subject names the account")
+            account_id = event.subject
+            if not self._is_here(account_id, account_id.encode()):
+                return self._forward(offset, account_id.encode(), value)
+        if account_id not in self._live and account_id not in self._frozen:
+            raise _DeadLetter(DeadLetterReason.UNKNOWN_ACCOUNT, f"account {account_id!r} is not open here")
+        return self._rate_event(offset, account_id, event)
+
+    @staticmethod
+    def _account_of(key: bytes) -> str:
+        try:
+            account_id = key.decode()
+        except UnicodeDecodeError:
+            raise _DeadLetter(DeadLetterReason.MALFORMED, "the record key is not UTF-8") from None
+        if not 0 < len(key) <= KEY_BYTES_MAX:
+            raise _DeadLetter(DeadLetterReason.MALFORMED, f"the record key must have 1 to {KEY_BYTES_MAX} bytes")
+        return account_id
+
+    def _is_here(self, account_id: str, key: bytes) -> bool:
+        known = account_id in self._live or account_id in self._frozen
+        return known or partition_for(key, self._partitions) == self.number
+
+    def _forward(self, offset: int, key: bytes, value: bytes) -> str:
+        self.outputs.forwards.append(Forward(offset, partition_for(key, self._partitions), key, value))
+        return "forwarded"
+
+    def _rate_event(self, offset: int, account_id: str, event: UsageEvent) -> str:
+        time_us = event.time_us
+        if time_us is None:
+            raise _DeadLetter(DeadLetterReason.MISSING_TIME, f"event {event.id!r} states no time")
+        if time_us > self.log_time_us + SKEW_US:
+            raise _DeadLetter(DeadLetterReason.TOO_FAR_AHEAD, f"event {event.id!r}: time over 5 min ahead of the log")
+        if time_us < self.log_time_us - TOO_OLD_US:
+            raise _DeadLetter(DeadLetterReason.TOO_OLD, f"event {event.id!r}: time is beyond the 35-day window")
+        key = identity(account_id, event.source, event.id)
+        mark = fingerprint(event, time_us)
+        known = self._dedup.find(key)
+        if known is not None:
+            if known[0] == mark:
+                return "duplicate"
+            self._tell_conflict(account_id, event, offset)
+            raise _DeadLetter(
+                DeadLetterReason.ID_CONFLICT,
+                f"event {event.id!r} from {event.source!r} was rated before with other billing fields",
+            )
+        catalogue = self._book.at(time_us)
+        if catalogue is None:
+            raise _DeadLetter(DeadLetterReason.NO_METER, "no catalogue has been published")
+        account = self._touch(account_id)
+        usages, names = self._meter(catalogue, account.plan, event)
+        try:
+            lines, crossings = account.rate(time_us, usages)
+        except TooManyCells as error:
+            raise _DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
+        self._dedup.remember(key, mark, offset, self.log_time_us)
+        rated = RatedEvent(
+            offset,
+            self.log_time_us,
+            account_id,
+            event.source,
+            event.id,
+            time_us,
+            catalogue.version,
+            account.currency,
+            lines,
+            names,
+        )
+        for line in rated_lines(rated, self.number, self.line_epoch):
+            self.outputs.lines.append((offset, line))
+        if crossings:
+            self._tell(account, crossings, offset)
+        return "rated"
+
+    @staticmethod
+    def _meter(
+        catalogue: Catalogue, plan_name: str, event: UsageEvent
+    ) -> tuple[list[Usage], tuple[tuple[str, ...], ...]]:
+        meters = catalogue.meters_of.get(event.type)
+        if not meters:
+            raise _DeadLetter(DeadLetterReason.NO_METER, f"no meter takes events of type {event.type!r}")
+        plan = catalogue.plans.get(plan_name)
+        usages: list[Usage] = []
+        try:
+            for meter in meters:
+                quantity = meter.quantity(event.data)
+                cell = meter.cell(event.data)
+                if plan is None:
+                    raise NoPrice(f"catalogue version {catalogue.version} has no plan {plan_name}")
+                usages.append((plan.price_of(meter, cell), cell, quantity))
+        except BadQuantity as error:
+            raise _DeadLetter(DeadLetterReason.BAD_QUANTITY, str(error)) from None
+        except BadDimension as error:
+            raise _DeadLetter(DeadLetterReason.BAD_DIMENSION, str(error)) from None
+        except NoPrice as error:
+            raise _DeadLetter(DeadLetterReason.NO_PRICE, str(error)) from None
+        return usages, tuple(meter.group_by for meter in meters)
+
+    def _dead_letter(
+        self, offset: int, key: bytes | None, value: bytes | None, reason: DeadLetterReason, detail: str
+    ) -> None:
+        row = DeadLetterRow(
+            offset, self.log_time_us, reason.value, detail.replace("\x00", "\\0")[:DETAIL_MAX], key, value
+        )
+        self._journal.dead_letters.append(row)
+        self.outputs.dead_letters.append(row)
+        self._count(f"dead_lettered.{reason.value}")
+
+    # ------------------------------------------------------------------------------------------------------ alerts
+
+    def _tell(self, account: Account, crossings: list[Crossing], offset: int) -> None:
+        for crossing in crossings:
+            account.sequence += 1
+            body = alert_body(
+                crossing,
+                sequence=account.sequence,
+                currency=account.currency if crossing.value is not None else None,
+                partition=self.number,
+                offset=offset,
+                log_time_us=self.log_time_us,
+            )
+            row = AlertRow(crossing.alert_id, account.account, offset, body)
+            self._journal.alerts.append(row)
+            self.outputs.alerts.append(row)
+            self._count(f"alert_{crossing.phase}")
+
+    def _tell_conflict(self, account_id: str, event: UsageEvent, offset: int) -> None:
+        window = f"{event.source}\n{event.id}"
+        self._tell(
+            self._touch(account_id),
+            [Crossing(account_id, ID_CONFLICT, window, 1, "crossed", None, None)],
+            offset,
+        )
+
+    # --------------------------------------------------------------------------------------------- control records
+
+    def _read_control(self, value: bytes) -> Control | _DeadLetter:
+        try:
+            body = unseal(self._control_key, self._topic, self.number, value)
+            return parse_control(body)
+        except BadMac as error:
+            return _DeadLetter(DeadLetterReason.BAD_MAC, str(error))
+        except Malformed as error:
+            return _DeadLetter(DeadLetterReason.BAD_CONTROL, str(error))
+
+    def _apply_control(self, control: Control | _DeadLetter, offset: int, key: bytes | None, value: bytes) -> None:
+        match control:
+            case _DeadLetter():
+                self._dead_letter(offset, key, value, control.reason, str(control))
+            case Tick():
+                self._count("tick" if control.epoch >= self.epoch else "void")
+            case Owner():
+                self.epoch = max(self.epoch, control.epoch)
+                self._count("owner")
+            case CatalogueMarker():
+                self._publish(control, offset, key, value)
+            case _:
+                self._command(control, offset, value[CONTROL_BODY_START:])
+
+    def _publish(self, marker: CatalogueMarker, offset: int, key: bytes | None, value: bytes) -> None:
+        published = self._book.versions
+        if published:
+            last_version, last_start = published[-1]
+            earliest = max(last_start, self.log_time_us + SKEW_US)
+            if marker.version <= last_version or marker.effective_us <= earliest:
+                detail = f"version {marker.version} must be above {last_version}, and effective after {earliest}"
+                self._dead_letter(offset, key, value, DeadLetterReason.BAD_CONTROL, detail)
+                return
+        self._book.publish(marker.effective_us, self._library[marker.version])
+        for account in self._live.values():
+            account.reprice()
+        self._count("catalogue")
+
+    def _command(self, command: Command, offset: int, body: bytes) -> None:
+        self._forget_commands()
+        memory = (command.account, command.command_key)
+        digest = command_digest(body)
+        answered = self._answered.get(memory)
+        if answered is not None and answered.digest == digest:
+            self._count("repeated")
+            return
+        if answered is not None:
+            answer = Refusal.KEY_REUSED.value
+        else:
+            answer = self._answer(command, offset)
+            self._answered[memory] = _Answered(digest, answer, self.log_time_us)
+        self._count("applied" if answer == APPLIED else f"refused.{answer}")
+        kind = str(command.__struct_config__.tag)
+        self._journal.commands.append(
+            CommandRow(offset, self.log_time_us, command.account, command.command_key, digest, kind, body, answer)
+        )
+
+    def _forget_commands(self) -> None:
+        for memory, answered in self._answered.items():
+            if answered.log_time_us >= self.log_time_us - COMMAND_KEY_US:
+                break
+            self._forgotten.append(memory)
+        for memory in self._forgotten:
+            del self._answered[memory]
+        self._forgotten.clear()
+
+    def _answer(self, command: Command, offset: int) -> str:
+        known = command.account in self._live or command.account in self._frozen
+        try:
+            if isinstance(command, OpenAccount):
+                if known:
+                    raise Refused(Refusal.ACCOUNT_EXISTS)
+                account = open_account(command, self._book, self.log_time_us)
+                self._live[command.account] = account
+                self._touch(command.account)
+                return APPLIED
+            if not known:
+                raise Refused(Refusal.UNKNOWN_ACCOUNT)
+            account = self._touch(command.account)
+            match command:
+                case Grant():
+                    crossings = grant(account, command, self._book, self.log_time_us)
+                case SetCap():
+                    crossings = set_cap(account, command, self.log_time_us)
+                case SetRule():
+                    crossings = set_rule(account, command, self.log_time_us)
+        except Refused as refused:
+            return refused.reason.value
+        self._tell(account, crossings, offset)
+        self._watch_wake(account)
+        return APPLIED
+
+    # --------------------------------------------------------------------------------------------------- accounts
+
+    def account(self, account_id: str) -> Account | None:
+        """A view of the account, thawed if need be; not to be changed."""
+        if account_id in self._live:
+            return self._live[account_id]
+        frozen = self._frozen.get(account_id)
+        return decode_account(frozen.blob, self._book) if frozen else None
+
+    def account_ids(self) -> Iterable[str]:
+        """Every open account, in no particular order."""
+        return [*self._live, *self._frozen]
+
+    def _touch(self, account_id: str) -> Account:
+        """The account, about to change."""
+        account = self._live.get(account_id)
+        if account is None:
+            account = decode_account(self._frozen.pop(account_id).blob, self._book)
+            self._live[account_id] = account
+        if self._cut is not None:
+            self._cut.before_change(account_id)
+        self._dirty[account_id] = account
+        self._touched_us.pop(account_id, None)
+        self._touched_us[account_id] = self.log_time_us
+        return account
+
+    def freeze_idle(self, idle_us: int, accounts_max: int) -> int:
+        """Turn up to that many unchanged accounts, untouched for `idle_us` of log time, into bytes; how many."""
+        idle: list[str] = []
+        for account_id, touched_us in self._touched_us.items():
+            if len(idle) >= accounts_max or touched_us > self.log_time_us - idle_us:
+                break
+            if account_id not in self._dirty:
+                idle.append(account_id)
+        for account_id in idle:
+            if self._cut is not None:
+                self._cut.before_change(account_id)
+            account = self._live.pop(account_id)
+            del self._touched_us[account_id]
+            self._frozen[account_id] = _Frozen(encode_account(account), account.wake_us())
+        return len(idle)
+
+    # ------------------------------------------------------------------------------------------------- checkpoints
+
+    def header(self) -> bytes:
+        """The partition's own state; see engine/snapshot.py."""
+        return encode_partition(self.log_time_us, self.epoch, self._book.versions, self.counts)
+
+    @property
+    def dirty_accounts(self) -> int:
+        """Accounts changed since the last cut."""
+        return len(self._dirty)
+
+    def begin_cut(self) -> Cut:
+        """Everything that changed since the last cut, as it stands now. One cut at a time: `end_cut` comes first."""
+        assert self._cut is None, "the last cut has not ended"
+        journal, self._journal = self._journal, _Journal()
+        dirty, self._dirty = self._dirty, {}
+        self._cut = Cut(self, dirty, journal, self._dedup.take_fresh())
+        return self._cut
+
+    def end_cut(self) -> None:
+        """The cut is complete; changes need no copy any more."""
+        self._cut = None
+
+    def load(
+        self,
+        blob: bytes | None,
+        accounts: Iterable[AccountRow],
+        dedup: list[DedupSegment],
+        commands: Iterable[CommandRow],
+    ) -> None:
+        """Take over from a checkpoint; `commands` in offset order. Raises CatalogueMissing or UnknownSnapshot."""
+        if blob is None:
+            return
+        state = decode_partition(blob)
+        for version, effective_us in state.catalogues:
+            if version not in self._library:
+                raise CatalogueMissing(version)
+            self._book.publish(effective_us, self._library[version])
+        self.log_time_us = state.log_time_us
+        self.epoch = state.epoch
+        self.counts = dict(state.counts)
+        for row in accounts:
+            self._frozen[row.account] = _Frozen(row.blob, row.wake_us)
+            if row.wake_us is not None:
+                heappush(self._wakes, (row.wake_us, row.account))
+        self._dedup.load(dedup)
+        for command in commands:
+            if command.answer != Refusal.KEY_REUSED:
+                self._answered[command.account, command.command_key] = _Answered(
+                    command.digest, command.answer, command.log_time_us
+                )
+
+    def state_bytes(self) -> bytes:
+        """The whole state, the same for the same log however it was folded (law D4)."""
+        accounts = {account_id: encode_account(account) for account_id, account in self._live.items()}
+        accounts |= {account_id: frozen.blob for account_id, frozen in self._frozen.items()}
+        self._forget_commands()
+        answered = sorted(
+            (*memory, item.digest, item.answer, item.log_time_us) for memory, item in self._answered.items()
+        )
+        return msgspec.msgpack.encode([self.header(), sorted(accounts.items()), self._dedup.entries(), answered])
