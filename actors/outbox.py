@@ -212,7 +212,6 @@ class Outbox:
     def forget(self, partition: int) -> None:
         """The partition is no longer ours: break off its attempts and drop its alerts, unflushed ones too."""
         self._left_out_at.pop(partition, None)
-        self._stored_below.pop(partition, None)
         for telling in [each for each in self._held.values() if each.partition == partition]:
             self._drop(telling)
             if telling.task is not None:

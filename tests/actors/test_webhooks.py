@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 from standardwebhooks import Webhook
 
+import actors.webhooks
 from actors.egress import EgressRefused
 from actors.ports import Attempt
 from actors.webhooks import RESPONSE_BYTES_MAX, WebhookReceivers, check_secret, retry_after_s
@@ -78,7 +79,7 @@ async def post(
 
 
 class ScriptedResolver(AbstractResolver):
-    """Answers one address per call, in order."""
+    """Answers per call, in order: one address, or several separated by spaces."""
 
     def __init__(self, *answers: str) -> None:
         self._answers = list(answers)
@@ -89,7 +90,8 @@ class ScriptedResolver(AbstractResolver):
         if not self._answers:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [
-            ResolveResult(hostname=host, host=self._answers.pop(0), port=port, family=socket.AF_INET, proto=6, flags=0)
+            ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET, proto=6, flags=0)
+            for address in self._answers.pop(0).split()
         ]
 
     async def close(self) -> None:
@@ -312,6 +314,24 @@ async def test_a_name_that_turns_private_between_attempts_is_not_dialled(endpoin
     assert second.error.startswith("refused by the egress guard")
     assert "10.0.0.1" not in second.error
     assert len(endpoint.seen) == 1
+
+
+async def test_a_name_with_one_private_address_is_not_dialled_at_all(endpoint: Endpoint) -> None:
+    url = f"http://hooks.example.test:{endpoint.port}/"
+    attempt = await post(url, resolver=ScriptedResolver("127.0.0.1 10.0.0.1"))
+    assert attempt.error.startswith("refused by the egress guard")
+    assert endpoint.seen == []
+
+
+async def test_the_socket_is_guarded_even_if_the_resolver_were_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actors.webhooks, "GuardedResolver", lambda egress, inner: inner)
+    receivers = WebhookReceivers(
+        HandClock(NOW_US), "https://hooks.example.test/", SECRET, resolver=ScriptedResolver("127.0.0.1")
+    )
+    await receivers.start()
+    attempt = await receivers.post("alert_1", BODY)
+    await receivers.stop()
+    assert attempt.error.startswith("refused by the egress guard")
 
 
 async def test_without_the_development_setting_a_name_on_loopback_is_not_dialled() -> None:
