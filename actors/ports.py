@@ -20,7 +20,8 @@ from msgspec import Struct
 
 from engine.outcomes import AccountRow, AlertRow, CommandRow, DeadLetterRow, DedupSegment, PostingRow
 
-__all__ = ["AccountRow", "AlertRow", "CommandRow", "DeadLetterRow", "DedupSegment", "PostingRow"]  # rows of a checkpoint
+# The rows of a checkpoint.
+__all__ = ["AccountRow", "AlertRow", "CommandRow", "DeadLetterRow", "DedupSegment", "PostingRow"]
 
 # --------------------------------------------------------------------------------------------------------- errors
 
@@ -37,12 +38,26 @@ class StoreUnavailable(Exception):
     """Postgres could not be reached, or refused for a passing reason; nothing took effect. Try again later."""
 
 
+class StoreRefused(Exception):
+    """Postgres refused for a reason that will not pass by itself (a missing table or right, a value it cannot hold).
+
+    Nothing took effect. Trying again is of no use; a person must look."""
+
+
+class CatalogueTaken(Exception):
+    """This catalogue version exists with another body; versions never change. Publish under the next number."""
+
+
 class LogUnavailable(Exception):
     """Kafka could not be reached in time. An append that raised this may still appear in the log."""
 
 
 class LogDamaged(Exception):
     """The log no longer holds what the checkpoint saw (truncated, or retention passed it). The partition halts."""
+
+    def __init__(self, message: str, partition: int | None = None) -> None:
+        super().__init__(message)
+        self.partition = partition  # None: the whole log is unfit
 
 
 # ----------------------------------------------------------------------------------------------------------- clock
@@ -94,18 +109,21 @@ class Log(Protocol):
         """Flush what was sent, and disconnect."""
 
     async def bounds(self, partition: int) -> tuple[int, int]:
-        """(first offset still held, next offset to be written)."""
+        """(first offset still held, next offset to be written). Raises `LogUnavailable`."""
 
     async def read_one(self, partition: int, offset: int) -> Record | None:
-        """The record at `offset`; None when the log holds none there. Does not move the consumer's positions."""
+        """The record at `offset`; None when the log holds none there. Does not move the consumer's positions.
+
+        Raises `LogUnavailable`."""
 
     def assign(self, positions: dict[int, int]) -> None:
         """Consume exactly these partitions, each from the given offset."""
 
     async def fetch(self, records_max: int, timeout_s: float) -> dict[int, Sequence[Record]]:
-        """What has arrived, by partition, in offset order; empty after `timeout_s` without any.
+        """What has arrived, by partition, in offset order; empty after `timeout_s` without any, or with Kafka away.
 
-        Raises `LogDamaged` when a position is outside the log, never skipping on its own."""
+        Raises `LogDamaged` (naming the partition) when a position is outside the log, never skipping on its own, and
+        again at every call until that partition is no longer assigned."""
 
     def position(self, partition: int) -> int:
         """The next offset the consumer will read: beyond control batches that leave no record."""
@@ -144,7 +162,7 @@ class Checkpoint(Struct, frozen=True):
 
 
 class PreviousOwner(Struct, frozen=True):
-    """Whose lease must have run out, or be proven dead, before the new owner speaks for the partition."""
+    """An earlier owner that may still answer: the new one waits until its lease has run out or its death is proven."""
 
     incarnation: str
     host: str
@@ -161,7 +179,7 @@ class Claim(Struct, frozen=True):
     next_offset: int
     last: LastRecord | None
     blob: bytes | None  # None: never checkpointed
-    previous: PreviousOwner | None
+    previous: list[PreviousOwner]  # more than one when an owner died before its own predecessor's lease had run out
 
 
 class PartitionImage(Struct, frozen=True):
@@ -188,7 +206,9 @@ class Delivery(Struct, frozen=True):
 
 
 class Store(Protocol):
-    """The checkpoints. Every write is fenced by the partition's epoch. Any call may raise `StoreUnavailable`."""
+    """The checkpoints. Every write is fenced by the partition's epoch.
+
+    Any call may raise `StoreUnavailable` or `StoreRefused`. After either a claim is simply made again."""
 
     async def start(self) -> None: ...
 
@@ -211,7 +231,7 @@ class Store(Protocol):
         Raises `Fenced` when the partition is no longer ours."""
 
     async def release(self, partition: int, epoch: int) -> None:
-        """Give the partition back; the next owner need not wait for our lease."""
+        """Give the partition back; the next owner need not wait for our lease. Raises `Fenced` when it is not ours."""
 
     async def record_deliveries(self, deliveries: Sequence[Delivery]) -> None:
         """Update outbox rows; ids without a row are ignored (their checkpoint has not come yet)."""
@@ -220,7 +240,10 @@ class Store(Protocol):
         """The catalogue's JSON (engine/catalog.py); None when there is no such version."""
 
     async def answer(self, account: str, command_key: str) -> str | None:
-        """The answer to a command, once a checkpoint holds it."""
+        """The answer to a command, once a checkpoint holds it; the newest, should the key have been used again."""
+
+    async def publish_catalogue(self, version: int, body: bytes) -> None:
+        """Add a version; again with the same body changes nothing. Raises `CatalogueTaken` for another body."""
 
 
 class Renewal(Struct, frozen=True):
@@ -231,14 +254,22 @@ class Renewal(Struct, frozen=True):
 
 
 class Membership(Protocol):
-    """Who is alive, and who should own what. Leases are judged by the store's clock only."""
+    """Who is alive, and who should own what. Leases are judged by the store's clock only.
 
-    async def register(self, incarnation: str, shard: str, host: str, lock_path: str, pid: int) -> None: ...
+    Any call may raise `StoreUnavailable` or `StoreRefused`; each can simply be made again."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def register(self, incarnation: str, shard: str, host: str, lock_path: str, pid: int) -> None:
+        """Join, with a lease that runs from now. Raises `Fenced` when this incarnation is dead."""
 
     async def renew(self, incarnation: str) -> Renewal:
-        """Extend the lease. Raises `Fenced` when the controller has declared this incarnation dead."""
+        """Extend the lease. Raises `Fenced` when this incarnation is dead, has left or never registered."""
 
-    async def leave(self, incarnation: str) -> None: ...
+    async def leave(self, incarnation: str) -> None:
+        """End the lease at once and for good: to be called when the process has stopped answering."""
 
 
 class Member(Struct, frozen=True):
@@ -253,7 +284,13 @@ class Member(Struct, frozen=True):
 
 
 class Roster(Protocol):
-    """The controller's view of the members. Every write is fenced by the controller's own term."""
+    """The controller's view of the members. Every write is fenced by the controller's own term.
+
+    Any call may raise `StoreUnavailable` or `StoreRefused`; each can simply be made again."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
 
     async def take_office(self, controller: str, lease_s: float) -> int | None:
         """The new term, when the last controller's lease has run out or `controller` holds it already; else None."""
@@ -262,13 +299,13 @@ class Roster(Protocol):
         """Extend the controller's lease. Raises `Fenced` when a later term has begun."""
 
     async def members(self) -> list[Member]:
-        """All registered members that have not been declared dead."""
+        """All registered members that have neither left nor been declared dead, in order of registration."""
 
     async def assign(self, term: int, partitions: dict[int, str]) -> None:
         """Set the owner-to-be (an incarnation) of these partitions, in one transaction. Raises `Fenced`."""
 
     async def declare_dead(self, term: int, incarnation: str) -> None:
-        """Its next renewal is refused; its partitions keep their assignment until `assign` moves them."""
+        """Its next renewal is refused; its partitions stay assigned until `assign` moves them. Raises `Fenced`."""
 
 
 # ------------------------------------------------------------------------------------------------------- receivers

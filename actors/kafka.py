@@ -1,0 +1,496 @@
+"""The topics in Kafka: the real `Log`, and the creation of its topics.
+
+`usage` is read uncommitted: a producer that hangs in a transaction must not stall rating. An event that is written
+again after an aborted transaction carries the same id and is a duplicate.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import aiokafka
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    OffsetOutOfRangeError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+from aiokafka.record import default_records
+from aiokafka.structs import TopicPartition
+from msgspec import Struct
+
+from actors.ports import LogDamaged, LogUnavailable, Outgoing, Record
+from engine.placement import partition_for
+
+ROLES = ("usage", "rated", "dead-letters")
+# Blocks of rated lines and dead letters wrap other records, so they may be larger than what came in.
+RECORD_BYTES_MAX = 4 * 1024 * 1024
+_APPEND_TIME = "LogAppendTime"
+
+
+class TopicsDiffer(Exception):
+    """A topic exists with another number of partitions or another kind of timestamps; the message says what to do."""
+
+
+class ExtensionMissing(Exception):
+    """The Kafka client runs in pure Python, many times slower, for want of its C extension."""
+
+
+def require_extension() -> None:
+    """Raise `ExtensionMissing` unless batches are decoded by the C extension of aiokafka."""
+    if not default_records.DefaultRecordBatch.__module__.startswith("aiokafka.record._crecords"):
+        raise ExtensionMissing(
+            "aiokafka decodes in pure Python: unset AIOKAFKA_NO_EXTENSIONS, or install a wheel with its C extension"
+        )
+
+
+@contextmanager
+def _translation(doing: str) -> Iterator[None]:
+    """Errors of aiokafka leave this block as errors of the port."""
+    try:
+        yield
+    except OffsetOutOfRangeError as error:
+        ((where, offset),) = error.args[0].items()
+        raise LogDamaged(
+            f"{where.topic} partition {where.partition}: offset {offset} is outside the log", where.partition
+        ) from error
+    except (KafkaError, OSError) as error:
+        raise LogUnavailable(f"Kafka, {doing}: {type(error).__name__}: {error}") from error
+
+
+class KafkaLog:
+    """The `Log` port on aiokafka. `topics` maps the roles "usage", "rated" and "dead-letters" to topic names."""
+
+    partitions: int
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topics: Mapping[str, str],
+        timeout_s: float = 10.0,
+        fetch_wait_ms: int = 30,
+        linger_ms: int = 5,
+    ) -> None:
+        missing = [role for role in ROLES if role not in topics]
+        if missing:
+            raise ValueError(f"topics: no name for {', '.join(missing)}")
+        self._bootstrap = bootstrap
+        self._topics = dict(topics)
+        self._timeout_s = timeout_s
+        self._fetch_wait_ms = fetch_wait_ms
+        self._linger_ms = linger_ms
+        self.partitions = 0
+        self._consumer: aiokafka.AIOKafkaConsumer | None = None
+        self._reader: TopicReader | None = None
+        self._producer: aiokafka.AIOKafkaProducer | None = None
+        self._producer_lock: asyncio.Lock | None = None
+        self._positions: dict[int, int] = {}
+
+    async def start(self) -> None:
+        require_extension()
+        self._producer_lock = asyncio.Lock()
+        self.partitions = await self._checked_partitions()
+        try:
+            # Room for a usage record of the largest size that a broker accepts by default.
+            self._consumer = _consumer(self._bootstrap, self._timeout_s, self._fetch_wait_ms, 1024 * 1024)
+            with _translation("connecting"):
+                await self._consumer.start()
+            self._reader = TopicReader(self._bootstrap, self._timeout_s)
+            await self._reader.start()
+            await self._live_producer()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        producer, self._producer = self._producer, None
+        consumer, self._consumer = self._consumer, None
+        reader, self._reader = self._reader, None
+        if producer is not None:
+            await _stopped(producer.stop(), self._timeout_s)
+        if reader is not None:
+            await reader.stop()
+        if consumer is not None:
+            await _stopped(consumer.stop(), self._timeout_s)
+
+    async def _checked_partitions(self) -> int:
+        usage = self._topics["usage"]
+        async with _Admin(self._bootstrap, self._timeout_s) as admin:
+            counts = await admin.partition_counts(list(self._topics.values()))
+            absent = [topic for topic, count in counts.items() if count is None]
+            if absent:
+                raise LogUnavailable(f"Kafka: no topic {', '.join(absent)}: create the topics first")
+            kind = (await admin.timestamp_types([usage]))[usage]
+        if kind != _APPEND_TIME:
+            raise LogDamaged(
+                f"topic {usage}: message.timestamp.type is {kind}, and must be {_APPEND_TIME}, because log time is "
+                "made of append times: create the topics with tallygate"
+            )
+        count = counts[usage]
+        assert count is not None
+        return count
+
+    # --------------------------------------------------------------------------------------------------------- reading
+
+    async def bounds(self, partition: int) -> tuple[int, int]:
+        return await self._live_reader().bounds(self._topics["usage"], partition)
+
+    async def read_one(self, partition: int, offset: int) -> Record | None:
+        return await self._live_reader().read_one(self._topics["usage"], partition, offset)
+
+    def assign(self, positions: dict[int, int]) -> None:
+        consumer = self._live_consumer()
+        consumer.assign([self._usage(partition) for partition in positions])
+        # assign() forgets every position, those of partitions that stay included.
+        for partition, offset in positions.items():
+            consumer.seek(self._usage(partition), offset)
+        self._positions = dict(positions)
+
+    async def fetch(self, records_max: int, timeout_s: float) -> dict[int, Sequence[Record]]:
+        consumer = self._live_consumer()
+        if not self._positions:
+            await asyncio.sleep(timeout_s)
+            return {}
+        try:
+            with _translation("fetching"):
+                found = await consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=records_max)
+        except LogDamaged as error:
+            if error.partition not in self._positions:
+                return {}  # of a partition that was given up while its answer was under way
+            raise
+        for partition in self._positions:
+            # Asked and not computed from the records: a control batch moves the position and leaves no record.
+            self._positions[partition] = await consumer.position(self._usage(partition))
+        return {where.partition: records for where, records in found.items() if where.partition in self._positions}
+
+    def position(self, partition: int) -> int:
+        return self._positions[partition]
+
+    def _usage(self, partition: int) -> TopicPartition:
+        return TopicPartition(self._topics["usage"], partition)
+
+    def _live_consumer(self) -> aiokafka.AIOKafkaConsumer:
+        if self._consumer is None:
+            raise LogUnavailable("Kafka: not started, or stopped")
+        return self._consumer
+
+    def _live_reader(self) -> "TopicReader":
+        if self._reader is None:
+            raise LogUnavailable("Kafka: not started, or stopped")
+        return self._reader
+
+    # --------------------------------------------------------------------------------------------------------- writing
+
+    async def append(self, records: Sequence[Outgoing]) -> list[int]:
+        for record in records:
+            if len(record.value) + len(record.key or b"") > RECORD_BYTES_MAX - 1024:
+                raise ValueError(f"record for {record.topic}: {len(record.value)} bytes, more than Kafka would take")
+        producer = await self._live_producer()
+        try:
+            with _translation("appending"):
+                return await self._offsets(producer, records)
+        except LogUnavailable as error:
+            await self._distrust(producer, error.__cause__)
+            raise
+
+    async def _offsets(self, producer: aiokafka.AIOKafkaProducer, records: Sequence[Outgoing]) -> list[int]:
+        sent: list[asyncio.Future[Any]] = []
+        try:
+            # An idempotent producer retries for ever; the caller needs an answer.
+            async with asyncio.timeout(self._timeout_s):
+                for record in records:
+                    future = await self._send(producer, record)
+                    future.add_done_callback(_look_at)
+                    sent.append(future)
+                if sent:
+                    # Not gather(): a timeout there would cancel what the producer still delivers.
+                    await asyncio.wait(sent)
+        except TimeoutError:
+            raise KafkaTimeoutError(f"no answer within {self._timeout_s} s") from None
+        return [future.result().offset for future in sent]
+
+    async def _send(self, producer: aiokafka.AIOKafkaProducer, record: Outgoing) -> "asyncio.Future[Any]":
+        partition = record.partition
+        if partition is None and record.key is not None and record.topic == "usage":
+            partition = partition_for(record.key, self.partitions)
+        topic = self._topics[record.topic]
+        future: asyncio.Future[Any] = await producer.send(topic, record.value, key=record.key, partition=partition)
+        return future
+
+    async def _live_producer(self) -> aiokafka.AIOKafkaProducer:
+        if self._producer_lock is None:
+            raise LogUnavailable("Kafka: not started, or stopped")
+        async with self._producer_lock:
+            if self._producer is None:
+                producer: aiokafka.AIOKafkaProducer = aiokafka.AIOKafkaProducer(
+                    bootstrap_servers=self._bootstrap,
+                    acks="all",
+                    enable_idempotence=True,
+                    compression_type="zstd",
+                    linger_ms=self._linger_ms,
+                    max_request_size=RECORD_BYTES_MAX,
+                    request_timeout_ms=int(self._timeout_s * 1000),
+                )
+                try:
+                    with _translation("connecting"):
+                        async with asyncio.timeout(self._timeout_s):
+                            await producer.start()
+                except BaseException:
+                    await _stopped(producer.stop(), self._timeout_s)
+                    raise
+                self._producer = producer
+                return producer
+            return self._producer
+
+    async def _distrust(self, producer: aiokafka.AIOKafkaProducer, error: BaseException | None) -> None:
+        """A refusal may leave a gap for ever in the sequence numbers of this producer: the next append gets a new one.
+
+        A timeout is no refusal: the producer goes on trying, and keeps the order of what comes behind."""
+        replaced = self._producer is not producer
+        if replaced or isinstance(error, TimeoutError | KafkaTimeoutError):
+            return
+        self._producer = None
+        await _stopped(producer.stop(), 1.0)
+
+
+class TopicReader:
+    """Reads any topic at any place, beside the consumer that shards rate from: at takeover, and to check results."""
+
+    def __init__(self, bootstrap: str, timeout_s: float = 10.0) -> None:
+        self._bootstrap = bootstrap
+        self._timeout_s = timeout_s
+        self._consumer: aiokafka.AIOKafkaConsumer | None = None
+        self._lock: asyncio.Lock | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises `LogUnavailable`."""
+        self._lock = asyncio.Lock()
+        self._consumer = _consumer(self._bootstrap, self._timeout_s, 20, RECORD_BYTES_MAX)
+        with _translation("connecting"):
+            await self._consumer.start()
+
+    async def stop(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await _stopped(consumer.stop(), self._timeout_s)
+
+    async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """(first offset still held, next offset to be written). Raises `LogUnavailable`."""
+        consumer, _ = self._live()
+        where = TopicPartition(topic, partition)
+        with _translation("asking for offsets"):
+            async with asyncio.timeout(self._timeout_s):
+                first = await consumer.beginning_offsets([where])
+                end = await consumer.end_offsets([where])
+        return first[where], end[where]
+
+    async def read_one(self, topic: str, partition: int, offset: int) -> Record | None:
+        """The record at `offset`; None when there is none (never written, gone, or a gap)."""
+        first, end = await self.bounds(topic, partition)
+        if not first <= offset < end:
+            return None
+        try:
+            async for record in self._read(topic, partition, offset, offset + 1):
+                return record if record.offset == offset else None
+        except LogDamaged:
+            return None  # retention passed it since we asked
+        return None
+
+    async def read_all(self, topic: str, partition: int) -> list[Record]:
+        """Every record from the first one held to the end as it is now."""
+        first, end = await self.bounds(topic, partition)
+        return [record async for record in self._read(topic, partition, first, end)]
+
+    async def partitions(self, topic: str) -> int:
+        """The number of partitions of a topic. Raises `LogUnavailable` when there is no such topic."""
+        async with _Admin(self._bootstrap, self._timeout_s) as admin:
+            count = (await admin.partition_counts([topic]))[topic]
+        if count is None:
+            raise LogUnavailable(f"Kafka: no topic {topic}")
+        return count
+
+    async def _read(self, topic: str, partition: int, offset: int, end: int) -> AsyncIterator[Record]:
+        consumer, lock = self._live()
+        where = TopicPartition(topic, partition)
+        loop = asyncio.get_running_loop()
+        async with lock:
+            consumer.assign([where])
+            consumer.seek(where, offset)
+            deadline_s = loop.time() + self._timeout_s
+            while await consumer.position(where) < end:
+                with _translation("reading"):
+                    found = await consumer.getmany(timeout_ms=100)
+                for record in found.get(where, ()):
+                    if record.offset >= end:
+                        return
+                    yield record
+                if found:
+                    deadline_s = loop.time() + self._timeout_s
+                elif loop.time() > deadline_s:
+                    raise LogUnavailable(f"Kafka: nothing arrived from {topic} partition {partition}")
+
+    def _live(self) -> tuple[aiokafka.AIOKafkaConsumer, asyncio.Lock]:
+        if self._consumer is None or self._lock is None:
+            raise LogUnavailable("Kafka: not started, or stopped")
+        return self._consumer, self._lock
+
+
+class TopicSettings(Struct, frozen=True):
+    """How the topics are made. Only `usage` has a fixed number of partitions for life."""
+
+    usage: str
+    rated: str
+    dead_letters: str
+    partitions: int
+    replication_factor: int = 3
+    min_insync_replicas: int = 2
+    usage_retention_ms: int = 45 * 24 * 3_600_000  # the longest outage plus the age of a checkpoint, with much to spare
+    rated_retention_ms: int = 45 * 24 * 3_600_000
+
+
+async def create_topics(bootstrap: str, settings: TopicSettings, timeout_s: float = 30.0) -> list[str]:
+    """Create the topics that are missing; returns their names. Raises `TopicsDiffer`, `LogUnavailable`.
+
+    An existing topic is never changed: with more partitions, accounts would move away from their state."""
+    if not 1 <= settings.partitions <= 1024:
+        raise ValueError(f"partitions: {settings.partitions} is not within 1 to 1024")
+    shared = {
+        "min.insync.replicas": str(settings.min_insync_replicas),
+        "unclean.leader.election.enable": "false",
+        "cleanup.policy": "delete",
+        "message.timestamp.type": _APPEND_TIME,
+    }
+    large = {"max.message.bytes": str(RECORD_BYTES_MAX)}
+    rated_retention = {"retention.ms": str(settings.rated_retention_ms)}
+    wanted = {
+        settings.usage: shared | {"retention.ms": str(settings.usage_retention_ms)},
+        settings.rated: shared | large | rated_retention,
+        settings.dead_letters: shared | large | rated_retention,
+    }
+    async with _Admin(bootstrap, timeout_s) as admin:
+        counts = await admin.partition_counts(list(wanted))
+        missing = [topic for topic, count in counts.items() if count is None]
+        created = [
+            topic
+            for topic in missing
+            if await admin.create(topic, settings.partitions, settings.replication_factor, wanted[topic])
+        ]
+        await _check_topics(admin, settings, list(wanted))
+    return created
+
+
+async def _check_topics(admin: "_Admin", settings: TopicSettings, topics: list[str]) -> None:
+    # Brokers learn of a new topic a moment after its creation was confirmed.
+    for _ in range(100):
+        counts = await admin.partition_counts(topics)
+        if None not in counts.values():
+            break
+        await asyncio.sleep(0.1)
+    count = counts[settings.usage]
+    if count != settings.partitions:
+        raise TopicsDiffer(
+            f"topic {settings.usage} has {count} partitions, the settings say {settings.partitions}: set {count}, "
+            "or choose a new topic name; the number never changes in the life of a topic"
+        )
+    kind = (await admin.timestamp_types([settings.usage]))[settings.usage]
+    if kind != _APPEND_TIME:
+        raise TopicsDiffer(f"topic {settings.usage} has message.timestamp.type {kind}: it must be {_APPEND_TIME}")
+
+
+class _Admin:
+    """The few questions put to the cluster, with answers as plain values."""
+
+    def __init__(self, bootstrap: str, timeout_s: float) -> None:
+        self._bootstrap = bootstrap
+        self._timeout_s = timeout_s
+
+    async def __aenter__(self) -> "_Admin":
+        self._client = AIOKafkaAdminClient(
+            bootstrap_servers=self._bootstrap, request_timeout_ms=int(self._timeout_s * 1000)
+        )
+        with _translation("connecting"):
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._client.start()
+            except BaseException:
+                await _stopped(self._client.close(), self._timeout_s)
+                raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await _stopped(self._client.close(), self._timeout_s)
+
+    async def partition_counts(self, topics: list[str]) -> dict[str, int | None]:
+        """Partitions by topic; None for one that does not exist."""
+        with _translation("asking for topics"):
+            answer = await self._client.describe_topics(topics)
+        counts: dict[str, int | None] = dict.fromkeys(topics)
+        for topic in answer:
+            error = for_code(topic["error_code"])
+            if topic["error_code"] == 0:
+                counts[topic["topic"]] = len(topic["partitions"])
+            elif error is not UnknownTopicOrPartitionError and not error.retriable:
+                raise LogUnavailable(f"Kafka, asking for topic {topic['topic']}: {error.__name__}")
+        return counts
+
+    async def timestamp_types(self, topics: list[str]) -> dict[str, str]:
+        """message.timestamp.type by topic."""
+        name = "message.timestamp.type"
+        resources = [ConfigResource(ConfigResourceType.TOPIC, topic, {name: None}) for topic in topics]
+        with _translation("asking for settings"):
+            answers = await self._client.describe_configs(resources)
+        kinds = {}
+        for answer in answers:
+            for error_code, message, _, topic, entries in (resource[:5] for resource in answer.resources):
+                if error_code != 0:
+                    reason = message or for_code(error_code).__name__
+                    raise LogUnavailable(f"Kafka, settings of topic {topic}: {reason}")
+                kinds[topic] = next(entry[1] for entry in entries if entry[0] == name)
+        return kinds
+
+    async def create(self, topic: str, partitions: int, replication: int, configs: dict[str, str]) -> bool:
+        """True when created now, False when somebody else did it meanwhile."""
+        new = NewTopic(topic, partitions, replication, topic_configs=configs)
+        with _translation("creating topics"):
+            answer = await self._client.create_topics([new], timeout_ms=int(self._timeout_s * 1000))
+        for _, error_code, message in (entry[:3] for entry in answer.topic_errors):
+            if error_code == TopicAlreadyExistsError.errno:
+                return False
+            if error_code != 0:
+                raise LogUnavailable(f"Kafka, creating topic {topic}: {message or for_code(error_code).__name__}")
+        return True
+
+
+def _consumer(
+    bootstrap: str, timeout_s: float, fetch_wait_ms: int, partition_bytes_max: int
+) -> aiokafka.AIOKafkaConsumer:
+    return aiokafka.AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=None,
+        enable_auto_commit=False,
+        # Never skip what was lost on its own: that would be revenue gone without a word.
+        auto_offset_reset="none",
+        # A partition that is drained late waits for the request under way; the default of 500 ms would delay alerts.
+        fetch_max_wait_ms=fetch_wait_ms,
+        max_partition_fetch_bytes=partition_bytes_max,
+        check_crcs=True,
+        request_timeout_ms=int(timeout_s * 1000),
+        isolation_level="read_uncommitted",
+    )
+
+
+def _look_at(future: "asyncio.Future[Any]") -> None:
+    """Take note of a late answer, or asyncio would complain that nobody did."""
+    if not future.cancelled():
+        future.exception()
+
+
+async def _stopped(stopping: Awaitable[None], timeout_s: float) -> None:
+    """Wait for an orderly end, but not for ever: a broker that is away must not hold up a shutdown."""
+    with suppress(KafkaError, OSError):
+        await asyncio.wait_for(stopping, timeout_s)

@@ -1,0 +1,131 @@
+"""Who is alive and who should own what, in Postgres: the real `Membership` and `Roster`.
+
+Each has a connection of its own, so that a renewal never waits behind a checkpoint. All leases are set and judged by
+the server's clock; the callers keep their own deadline, taken before the call.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import asyncpg
+
+from actors.ports import CommitUnknown, Fenced, Member, Renewal, StoreUnavailable
+from actors.postgres import Session, session_settings
+from actors.queries import QUERIES
+
+Result = TypeVar("Result")
+
+
+class _Repeatable:
+    """A session whose every transaction may simply be run again, so a lost COMMIT is no case of its own."""
+
+    def __init__(self, dsn: str, schema: str, lease_s: float, connect_timeout_s: float, name: str) -> None:
+        # A renewal that takes as long as the lease has failed.
+        self._session = Session(
+            dsn, session_settings(schema, lease_s, max(lease_s, 1.0), name), max(lease_s, 1.0), connect_timeout_s
+        )
+
+    async def start(self) -> None:
+        await self._session.start()
+
+    async def stop(self) -> None:
+        await self._session.stop()
+
+    async def _run(self, work: Callable[[asyncpg.Connection], Awaitable[Result]]) -> Result:
+        try:
+            return await self._session.transaction(work)
+        except CommitUnknown as error:
+            raise StoreUnavailable(str(error)) from error
+
+
+class PostgresMembership(_Repeatable):
+    """The `Membership` port. May live in a thread of its own with its own event loop: start it there."""
+
+    def __init__(
+        self, dsn: str, schema: str = "tallygate", lease_s: float = 1.2, connect_timeout_s: float = 1.0
+    ) -> None:
+        super().__init__(dsn, schema, lease_s, connect_timeout_s, "membership")
+        self._lease_s = lease_s
+
+    async def register(self, incarnation: str, shard: str, host: str, lock_path: str, pid: int) -> None:
+        async def join(connection: asyncpg.Connection) -> None:
+            row = (incarnation, shard, host, lock_path, pid, self._lease_s)
+            if await connection.fetchval(QUERIES["register_member"], *row) is None:
+                raise Fenced(f"incarnation {incarnation} is dead: start under a new name")
+
+        await self._run(join)
+
+    async def renew(self, incarnation: str) -> Renewal:
+        async def extend(connection: asyncpg.Connection) -> frozenset[int]:
+            if await connection.fetchval(QUERIES["renew_member"], incarnation, self._lease_s) is None:
+                raise Fenced(f"incarnation {incarnation} is dead or was never registered")
+            # A statement of its own, with a newer view: a partition claimed from us under the old lease is missing.
+            rows = await connection.fetch(QUERIES["member_partitions"], incarnation)
+            return frozenset(row["partition"] for row in rows)
+
+        return Renewal(await self._run(extend), self._lease_s)
+
+    async def leave(self, incarnation: str) -> None:
+        async def end(connection: asyncpg.Connection) -> None:
+            await connection.execute(QUERIES["leave_member"], incarnation)
+
+        await self._run(end)
+
+
+class PostgresRoster(_Repeatable):
+    """The `Roster` port."""
+
+    def __init__(
+        self, dsn: str, schema: str = "tallygate", lease_s: float = 1.2, connect_timeout_s: float = 1.0
+    ) -> None:
+        super().__init__(dsn, schema, lease_s, connect_timeout_s, "roster")
+
+    async def take_office(self, controller: str, lease_s: float) -> int | None:
+        async def take(connection: asyncpg.Connection) -> int | None:
+            term: int | None = await connection.fetchval(QUERIES["take_office"], controller, lease_s)
+            return term
+
+        return await self._run(take)
+
+    async def stay_in_office(self, term: int, lease_s: float) -> None:
+        async def stay(connection: asyncpg.Connection) -> None:
+            if await connection.fetchval(QUERIES["stay_in_office"], term, lease_s) is None:
+                raise Fenced(f"term {term} is over")
+
+        await self._run(stay)
+
+    async def members(self) -> list[Member]:
+        async def look(connection: asyncpg.Connection) -> list[Member]:
+            return [
+                Member(
+                    row["incarnation"],
+                    row["shard"],
+                    row["host"],
+                    row["lock_path"],
+                    row["lease_left_s"],
+                    frozenset(row["partitions"]),
+                )
+                for row in await connection.fetch(QUERIES["list_members"])
+            ]
+
+        return await self._run(look)
+
+    async def assign(self, term: int, partitions: dict[int, str]) -> None:
+        async def write(connection: asyncpg.Connection) -> None:
+            await connection.execute(QUERIES["assign_partitions"], term, list(partitions), list(partitions.values()))
+
+        await self._in_term(term, write)
+
+    async def declare_dead(self, term: int, incarnation: str) -> None:
+        async def write(connection: asyncpg.Connection) -> None:
+            await connection.execute(QUERIES["declare_dead"], incarnation)
+
+        await self._in_term(term, write)
+
+    async def _in_term(self, term: int, write: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
+        async def fenced(connection: asyncpg.Connection) -> None:
+            if await connection.fetchval(QUERIES["in_office"], term) is None:
+                raise Fenced(f"term {term} is over")
+            await write(connection)
+
+        await self._run(fenced)

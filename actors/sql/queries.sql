@@ -1,0 +1,238 @@
+-- Every query of the product, by name. `-- name:` starts one; the comment lines below it say what it is for.
+
+-- name: assignment_names
+-- Does the assignment name this incarnation? The lock keeps it so until the claim has ended.
+SELECT 1 FROM assignment WHERE partition = $1 AND incarnation = $2 FOR SHARE
+
+-- name: ensure_partition
+-- A partition that was never claimed gets its row.
+INSERT INTO partition (partition) VALUES ($1) ON CONFLICT DO NOTHING
+
+-- name: partition_backend
+-- The session of the owner that a claim is about to replace.
+SELECT backend_pid, backend_start FROM partition WHERE partition = $1 AND owner IS NOT NULL
+
+-- name: end_backend
+-- End a session, and wait for its end up to so many milliseconds. Only if pid and start both match, and never our own.
+SELECT pg_terminate_backend(pid, $3::bigint) FROM pg_stat_activity
+WHERE pid = $1 AND backend_start = $2 AND pid <> pg_backend_pid()
+
+-- name: own_backend
+-- Who we are in pg_stat_activity.
+SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
+
+-- name: lock_partition
+-- The partition's row as it stands once nobody else is writing it.
+SELECT epoch, ckpt_seq, next_offset, last_offset, last_append_ms, last_digest, blob, owner, previous_owners
+FROM partition WHERE partition = $1 FOR UPDATE
+
+-- name: speaking_members
+-- Which of these incarnations may still answer. The lock waits for a renewal under way and holds off the next one.
+SELECT incarnation, host, lock_path, extract(epoch FROM lease_until - clock_timestamp())::float8 AS lease_left_s
+FROM member WHERE incarnation = ANY ($1::text[]) ORDER BY incarnation FOR SHARE
+
+-- name: claim_partition
+-- A new ownership begins.
+UPDATE partition
+SET epoch = epoch + 1, owner = $2, previous_owners = $3, backend_pid = $4, backend_start = $5, updated_at = clock_timestamp()
+WHERE partition = $1 RETURNING epoch
+
+-- name: introduce_backend
+-- After a reconnect: the owner's new session, on all partitions it still owns.
+UPDATE partition SET backend_pid = $3, backend_start = $4
+FROM unnest($1::integer[], $2::bigint[]) AS mine (partition, epoch)
+WHERE partition.partition = mine.partition AND partition.epoch = mine.epoch
+
+-- name: commit_partition
+-- The fence of every checkpoint: no row means that somebody else owns the partition, or has written meanwhile.
+UPDATE partition
+SET ckpt_seq = $3, next_offset = $4, last_offset = $5, last_append_ms = $6, last_digest = $7, blob = $8, updated_at = clock_timestamp()
+WHERE partition = $1 AND epoch = $2 AND ckpt_seq = $3::bigint - 1 RETURNING 1
+
+-- name: commit_accounts
+-- The accounts that changed since the last checkpoint.
+INSERT INTO account AS kept (partition, account, blob, wake_us, balance, spend, currency)
+SELECT $1, * FROM unnest($2::text[], $3::bytea[], $4::bigint[], $5::numeric[], $6::numeric[], $7::text[])
+ON CONFLICT (partition, account) DO UPDATE
+SET blob = excluded.blob, wake_us = excluded.wake_us, balance = excluded.balance, spend = excluded.spend, currency = excluded.currency
+
+-- name: commit_dedup
+-- The identities rated since the last checkpoint, one run per bucket.
+INSERT INTO dedup_segment (partition, bucket, seq, entries)
+SELECT $1, bucket, $2, entries FROM unnest($3::bigint[], $4::bytea[]) AS run (bucket, entries)
+
+-- name: crowded_levels
+-- Levels with at least $2 runs, as long as the joined run stays below $3 bytes.
+SELECT bucket, level FROM dedup_segment WHERE partition = $1
+GROUP BY bucket, level HAVING count(*) >= $2 AND sum(octet_length(entries)) <= $3 ORDER BY bucket, level
+
+-- name: merge_level
+-- Join all runs of one level into one of the next.
+WITH taken AS (
+    DELETE FROM dedup_segment WHERE partition = $1 AND bucket = $2 AND level = $3 RETURNING seq, entries
+)
+INSERT INTO dedup_segment (partition, bucket, level, seq, entries)
+SELECT $1, $2, $3::integer + 1, max(seq), string_agg(entries, ''::bytea ORDER BY seq) FROM taken
+
+-- name: forget_buckets
+-- Buckets whose time is over.
+DELETE FROM dedup_segment WHERE partition = $1 AND bucket < $2
+
+-- name: commit_commands
+-- Commands and their answers; a command already there stays as it is.
+INSERT INTO command (partition, log_offset, log_time_us, account, command_key, digest, kind, body, answer)
+SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::text[], $8::bytea[], $9::text[])
+ON CONFLICT DO NOTHING
+
+-- name: commit_postings
+-- The ledger lines of this checkpoint, numbered from 0.
+INSERT INTO posting (partition, ckpt_seq, account, lot, lot_kind, kind, usage_period_us, posting_period_us, amount, line)
+SELECT $1, $2, account, lot, lot_kind, kind, usage_period_us, posting_period_us, amount, line - 1
+FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::numeric[])
+WITH ORDINALITY AS given (account, lot, lot_kind, kind, usage_period_us, posting_period_us, amount, line)
+
+-- name: commit_alerts
+-- Alerts to tell; one that is in the outbox already keeps its state.
+INSERT INTO alert (partition, alert_id, account, log_offset, body)
+SELECT $1, * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bytea[])
+ON CONFLICT DO NOTHING
+
+-- name: commit_dead_letters
+-- Records that were not rated.
+INSERT INTO dead_letter (partition, log_offset, log_time_us, reason, detail, key, value)
+SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::bytea[])
+ON CONFLICT DO NOTHING
+
+-- name: settle_commit
+-- Waits for the row, ends the ownership in which a COMMIT was lost and begins the next, of the same owner.
+UPDATE partition SET epoch = epoch + 1, updated_at = clock_timestamp()
+WHERE partition = $1 AND epoch >= $2 AND owner = $3 RETURNING epoch, ckpt_seq
+
+-- name: release_partition
+-- Nobody owns it; the epoch moves on, so that a late checkpoint of the old owner is refused.
+UPDATE partition
+SET epoch = epoch + 1, owner = NULL, backend_pid = NULL, backend_start = NULL, updated_at = clock_timestamp()
+WHERE partition = $1 AND epoch = $2 RETURNING 1
+
+-- name: load_accounts
+-- All accounts of a partition.
+SELECT account, blob, wake_us, balance, spend, currency FROM account WHERE partition = $1 ORDER BY account
+
+-- name: load_dedup
+-- All runs of identities, oldest first.
+SELECT bucket, entries FROM dedup_segment WHERE partition = $1 ORDER BY bucket, seq
+
+-- name: load_commands
+-- Commands not older than a log time.
+SELECT log_offset, log_time_us, account, command_key, digest, kind, body, answer
+FROM command WHERE partition = $1 AND log_time_us >= $2 ORDER BY log_offset
+
+-- name: load_engine_errors
+-- Offsets to be skipped on replay.
+SELECT log_offset FROM dead_letter WHERE partition = $1 AND reason = 'engine_error' ORDER BY log_offset
+
+-- name: load_alerts
+-- Alerts still to be told.
+SELECT alert_id, account, log_offset, body FROM alert
+WHERE partition = $1 AND delivered_at IS NULL AND given_up_at IS NULL ORDER BY log_offset, alert_id
+
+-- name: record_deliveries
+-- How far the telling has come. What was delivered or given up stays so, whatever a slower attempt reports later.
+UPDATE alert
+SET attempts = greatest(alert.attempts, told.attempts),
+    delivered_at = coalesce(delivered_at, CASE WHEN told.delivered THEN clock_timestamp() END),
+    given_up_at = coalesce(given_up_at, CASE WHEN told.given_up THEN clock_timestamp() END),
+    error = told.error
+FROM unnest($1::text[], $2::integer[], $3::boolean[], $4::boolean[], $5::text[]) AS told (alert_id, attempts, delivered, given_up, error)
+WHERE alert.alert_id = told.alert_id
+
+-- name: catalogue
+-- One version's JSON.
+SELECT body FROM catalogue WHERE version = $1
+
+-- name: latest_catalogue
+-- The newest version's number.
+SELECT max(version) FROM catalogue
+
+-- name: publish_catalogue
+-- A new version; no row means that the number is taken.
+INSERT INTO catalogue (version, body, sha256) VALUES ($1, $2, sha256($2)) ON CONFLICT DO NOTHING RETURNING 1
+
+-- name: answer
+-- The newest answer to a command key of an account.
+SELECT answer FROM command WHERE account = $1 AND command_key = $2 ORDER BY log_offset DESC LIMIT 1
+
+-- name: list_partitions
+-- Ownership and progress of all partitions.
+SELECT partition, epoch, ckpt_seq, next_offset, owner, extract(epoch FROM clock_timestamp() - updated_at)::float8 AS age_s
+FROM partition ORDER BY partition
+
+-- name: list_balances
+-- The accounts with the lowest balances. Reads all accounts: for people, not for programs in a hurry.
+SELECT partition, account, balance, spend, currency FROM account ORDER BY balance, account LIMIT $1
+
+-- name: list_dead_letters
+-- The newest dead letters.
+SELECT partition, log_offset, log_time_us, reason, detail, key, value FROM dead_letter
+ORDER BY log_time_us DESC, partition, log_offset DESC LIMIT $1
+
+-- name: count_dead_letters
+-- Dead letters by reason.
+SELECT reason, count(*) AS letters FROM dead_letter GROUP BY reason ORDER BY reason
+
+-- name: count_outbox
+-- Alerts by state.
+SELECT count(*) FILTER (WHERE delivered_at IS NULL AND given_up_at IS NULL) AS waiting,
+       count(*) FILTER (WHERE delivered_at IS NOT NULL) AS delivered,
+       count(*) FILTER (WHERE delivered_at IS NULL AND given_up_at IS NOT NULL) AS given_up
+FROM alert
+
+-- name: register_member
+-- A process joins with a fresh lease; no row means that this incarnation is dead.
+INSERT INTO member (incarnation, shard, host, lock_path, pid, lease_until)
+VALUES ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6))
+ON CONFLICT (incarnation) DO UPDATE SET lease_until = excluded.lease_until WHERE member.dead_at IS NULL RETURNING 1
+
+-- name: renew_member
+-- Extend a lease; no row means that this incarnation is dead or was never registered.
+UPDATE member SET lease_until = clock_timestamp() + make_interval(secs => $2)
+WHERE incarnation = $1 AND dead_at IS NULL RETURNING 1
+
+-- name: member_partitions
+-- What an incarnation should own. Asked after its lease was extended, in the same transaction: a claim that took the lease's old end is seen here.
+SELECT partition FROM assignment WHERE incarnation = $1
+
+-- name: leave_member
+-- A process that has stopped speaking gives up its lease.
+UPDATE member SET dead_at = coalesce(dead_at, clock_timestamp()), lease_until = least(lease_until, clock_timestamp())
+WHERE incarnation = $1
+
+-- name: take_office
+-- A new term, if the office is free or already ours.
+UPDATE controller SET term = term + 1, controller = $1, lease_until = clock_timestamp() + make_interval(secs => $2)
+WHERE controller = $1 OR lease_until <= clock_timestamp() RETURNING term
+
+-- name: stay_in_office
+-- Extend the controller's lease within its term.
+UPDATE controller SET lease_until = clock_timestamp() + make_interval(secs => $2) WHERE term = $1 RETURNING 1
+
+-- name: in_office
+-- Is this still the term? The lock keeps the next one from beginning until we have written.
+SELECT 1 FROM controller WHERE term = $1 FOR SHARE
+
+-- name: list_members
+-- All living members and what is assigned to them.
+SELECT incarnation, shard, host, lock_path,
+       extract(epoch FROM lease_until - clock_timestamp())::float8 AS lease_left_s,
+       array(SELECT partition FROM assignment WHERE assignment.incarnation = member.incarnation ORDER BY partition) AS partitions
+FROM member WHERE dead_at IS NULL ORDER BY registered_at, incarnation
+
+-- name: assign_partitions
+-- The owner-to-be of each partition.
+INSERT INTO assignment (partition, incarnation, term)
+SELECT partition, incarnation, $1 FROM unnest($2::integer[], $3::text[]) AS wanted (partition, incarnation)
+ON CONFLICT (partition) DO UPDATE SET incarnation = excluded.incarnation, term = excluded.term
+
+-- name: declare_dead
+-- Its next renewal is refused.
+UPDATE member SET dead_at = coalesce(dead_at, clock_timestamp()) WHERE incarnation = $1
