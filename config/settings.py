@@ -10,6 +10,7 @@ What is a law of rating (periods, the duplicate window, the allowed skew) is not
 
 import base64
 import binascii
+import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,7 @@ WELL_KNOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "TRACE": ("trace",),
 }
 
+_SECRETS: Final = frozenset({"dsn", "secret", "control_key"})
 _TOPIC_PATTERN: Final = r"^[A-Za-z0-9._-]{1,249}$"  # what Kafka accepts as a topic name
 _SCHEMA_PATTERN: Final = r"^[a-z][a-z0-9_]{0,62}$"  # an identifier that needs no quotes in SQL
 
@@ -526,8 +528,9 @@ class SettingRow(Struct, frozen=True):
 
     key: str  # as in the file: group.name
     variable: str
-    value: str  # secrets masked; "" when not set
+    value: str  # as TOML has it, secrets masked; "" when not set
     default: str
+    secret: bool
     unit: str
     safe_range: str
     reason: str
@@ -551,6 +554,7 @@ def _rows(group: BaseModel, keys: list[str]) -> Iterator[SettingRow]:
             variable=_variables(path),
             value=_shown(value),
             default=_shown(field.default),
+            secret=name in _SECRETS,
             unit=str(extra["unit"]) if isinstance(extra, dict) else "",
             safe_range=_safe_range(field),
             reason=field.description or "",
@@ -560,7 +564,7 @@ def _rows(group: BaseModel, keys: list[str]) -> Iterator[SettingRow]:
 def _shown(value: object) -> str:
     if value is None:
         return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return json.dumps(str(value) if isinstance(value, Path | SecretStr) else value)
 
 
 def _safe_range(field: FieldInfo) -> str:

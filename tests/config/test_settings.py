@@ -209,6 +209,18 @@ def test_settings_do_not_change() -> None:
 def test_every_setting_gives_a_reason_and_every_number_a_range_and_a_unit() -> None:
     for row in setting_rows(Settings()):
         assert row.reason, row.key
-        if row.default and row.default.replace(".", "").isdigit():
+        if row.default.replace(".", "").isdigit():
             assert row.safe_range, row.key
             assert row.unit, row.key
+
+
+def test_a_row_says_whether_its_value_is_a_secret() -> None:
+    full = Settings.model_validate(
+        {
+            "control_key": KEY,
+            "postgres": {"dsn": "postgresql://u@h/db"},
+            "webhooks": {"url": "https://h", "secret": "whsec_x"},
+        }
+    )
+    masked = {row.key for row in setting_rows(full) if "**" in row.value}
+    assert masked == {row.key for row in setting_rows(full) if row.secret}

@@ -1,0 +1,248 @@
+"""The command line. Errors go to stderr, a line each; 0 is success, 1 a failed check, 2 a wrong input."""
+
+import asyncio
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from config.catalogue import CatalogueFileError, load_file
+from config.settings import SettingRow, Settings, SettingsError, load_settings, setting_rows
+from engine.catalog import MeterDefinition, Plan, PriceDefinition, compile_catalogue
+from engine.money import NANO, parse_quantity, quantity_text
+
+FAILED = 1
+WRONG_INPUT = 2
+
+app = typer.Typer(
+    help="tallygate rates AI usage the moment it happens.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+catalogue = typer.Typer(help="Meters and plans, from a YAML file.", no_args_is_help=True)
+topics = typer.Typer(help="The topics in Kafka.", no_args_is_help=True)
+app.add_typer(catalogue, name="catalogue")
+app.add_typer(topics, name="topics")
+
+CatalogueFile = Annotated[Path, typer.Argument(help="A catalogue in YAML, such as config/catalogue.example.yaml.")]
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _expected_errors() -> Iterator[None]:
+    """What an operator can mend is told without a traceback."""
+    try:
+        yield
+    except (SettingsError, CatalogueFileError) as error:
+        _fail(str(error), WRONG_INPUT)
+
+
+# --------------------------------------------------------------------------------------------------------- catalogue
+
+
+@catalogue.command("check")
+def check_catalogue(file: CatalogueFile) -> None:
+    """Find every mistake in a catalogue file, each with its line."""
+    with _expected_errors():
+        document = load_file(file)
+    prices = sum(len(plan.prices) for plan in document.plans.values())
+    typer.echo(f"{file}: {len(document.meters)} meters, {len(document.plans)} plans, {prices} prices; no faults")
+
+
+@catalogue.command("show")
+def show_catalogue(file: CatalogueFile) -> None:
+    """Show what a catalogue file means: its meters, and every tier of every price."""
+    with _expected_errors():
+        document = load_file(file)
+    console = Console(markup=False, emoji=False, highlight=False)  # names are theirs, not ours to interpret
+    console.print(_meters_table(document.meters))
+    for name, plan in compile_catalogue(1, document).plans.items():
+        console.print(_plan_table(plan, document.plans[name].prices))
+
+
+def _table(title: str, *columns: str, right: tuple[str, ...] = ()) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def _meters_table(meters: dict[str, MeterDefinition]) -> Table:
+    table = _table("Meters", "meter", "events", "counts", "by")
+    for name, meter in meters.items():
+        counts = "events" if meter.field is None else f"the sum of {meter.field}"
+        table.add_row(name, meter.event_type, counts, ", ".join(meter.group_by))
+    return table
+
+
+def _plan_table(plan: Plan, definitions: dict[str, PriceDefinition]) -> Table:
+    table = _table(
+        f"Plan {plan.name}, {plan.currency}", "price", "meter", "where", "above", "up to", "amount", "per",
+        right=("above", "up to", "amount", "per"),
+    )  # fmt: skip
+    for name, price in plan.prices.items():
+        definition = definitions[name]
+        where = ", ".join(f"{dimension} = {value}" for dimension, value in price.where.items())
+        rates = [(tier.amount, tier.per) for tier in definition.tiers] or [(definition.amount or "", definition.per)]
+        for tier, (amount, per) in zip(price.tiers, rates, strict=True):
+            head = (name, price.meter, where) if tier.start == 0 else ("", "", "")
+            table.add_row(*head, _quantity(tier.start), _quantity(tier.end), amount, _quantity(parse_quantity(per)))
+        table.add_section()
+    return table
+
+
+def _quantity(nano: int | None) -> str:
+    if nano is None:
+        return ""
+    return quantity_text(nano) if nano % NANO else f"{nano // NANO:,}"
+
+
+# ------------------------------------------------------------------------------------------------------------ topics
+
+
+@contextmanager
+def _kafka_errors() -> Iterator[None]:
+    from actors.kafka import ExtensionMissing, TopicsDiffer
+    from actors.ports import LogDamaged, LogUnavailable
+
+    try:
+        yield
+    except (ExtensionMissing, LogDamaged, LogUnavailable, TopicsDiffer) as error:
+        _fail(str(error), FAILED)
+
+
+def _bootstrap(settings: Settings) -> str:
+    if settings.kafka.bootstrap_servers is None:
+        raise SettingsError(
+            ["kafka.bootstrap_servers: is not set; set KAFKA_BOOTSTRAP_SERVERS to your brokers, as host:port,host:port"]
+        )
+    return settings.kafka.bootstrap_servers
+
+
+@topics.command("create")
+def create_topics() -> None:
+    """Create the topics that are missing. What exists is checked, and never changed."""
+    from actors import kafka
+
+    with _expected_errors(), _kafka_errors():
+        settings = load_settings()
+        bootstrap = _bootstrap(settings)
+        retention_ms = settings.kafka.retention_days * 86_400_000
+        wanted = kafka.TopicSettings(
+            usage=settings.kafka.topic_usage,
+            rated=settings.kafka.topic_rated,
+            dead_letters=settings.kafka.topic_dead_letters,
+            partitions=settings.kafka.partitions,
+            replication_factor=settings.kafka.replication_factor,
+            min_insync_replicas=settings.kafka.min_insync_replicas,
+            usage_retention_ms=retention_ms,
+            rated_retention_ms=retention_ms,
+        )
+        with Console(stderr=True).status(f"Asking Kafka at {bootstrap}"):
+            created = asyncio.run(kafka.create_topics(bootstrap, wanted))
+    typer.echo(f"created {', '.join(created)}" if created else "all topics exist")
+
+
+@topics.command("check")
+def check_topics() -> None:
+    """Check that the topics are there, and fit the settings."""
+    with _expected_errors(), _kafka_errors():
+        settings = load_settings()
+        bootstrap = _bootstrap(settings)
+        with Console(stderr=True).status(f"Asking Kafka at {bootstrap}"):
+            partitions = asyncio.run(_partitions(bootstrap, settings))
+    if partitions != settings.kafka.partitions:
+        _fail(
+            f"topic {settings.kafka.topic_usage} has {partitions} partitions, kafka.partitions is "
+            f"{settings.kafka.partitions}: set {partitions}; the number never changes in the life of a topic",
+            FAILED,
+        )
+    typer.echo(f"topics fit the settings: {partitions} partitions of {settings.kafka.topic_usage}")
+
+
+async def _partitions(bootstrap: str, settings: Settings) -> int:
+    """Of the topic `usage`, once the log has found all topics in order."""
+    from actors.kafka import KafkaLog
+
+    roles = {
+        "usage": settings.kafka.topic_usage,
+        "rated": settings.kafka.topic_rated,
+        "dead-letters": settings.kafka.topic_dead_letters,
+    }
+    log = KafkaLog(bootstrap, roles)
+    await log.start()
+    try:
+        return log.partitions
+    finally:
+        await log.stop()
+
+
+# ---------------------------------------------------------------------------------------------------------- settings
+
+
+@app.command("settings")
+def show_settings() -> None:
+    """Print every setting with unit, range, default and reason, as a file that can be saved as tallygate.toml."""
+    with _expected_errors():
+        rows = setting_rows(load_settings())
+    group = ""
+    for row in rows:
+        above, _, name = row.key.rpartition(".")
+        if above != group:
+            group = above
+            typer.echo(f"[{group}]")
+        for line in _setting_lines(row, name):
+            typer.echo(line)
+        typer.echo()
+
+
+def _setting_lines(row: SettingRow, name: str) -> Iterator[str]:
+    yield from textwrap.wrap(row.reason, 100, initial_indent="# ", subsequent_indent="# ")
+    facts = [row.unit, f"safe from {row.safe_range}" if row.safe_range else "", row.variable]
+    yield f"# {'; '.join(fact for fact in facts if fact)}"
+    if row.secret and row.value:
+        yield f"# {name} is set, and not shown"
+    elif row.value and row.value != row.default:
+        yield f"{name} = {row.value}  # default: {row.default or 'not set'}"
+    else:
+        yield f"# {name} = {row.default}" if row.default else f"# {name} is not set"
+
+
+# -------------------------------------------------------------------------------------------------------------- demo
+
+
+@app.command("demo")
+def run_demo(
+    events: Annotated[int, typer.Option(min=1_000, max=100_000_000, help="Usage events to send.")] = 200_000,
+    customers: Annotated[int, typer.Option(min=1, max=1_000_000, help="Accounts that use.")] = 1_000,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed offers the same load.")] = 1,
+    kill: Annotated[bool, typer.Option(help="Kill a shard in mid-run.")] = True,
+    live: Annotated[bool, typer.Option(help="Show a live table.")] = True,
+    report: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("build/demo.json"),
+) -> None:
+    """Run the whole path for about a minute, kill a shard in the middle, and check every amount."""
+    from loadtest import demo
+
+    options = demo.DemoOptions(events=events, customers=customers, seed=seed, kill=kill, live=live, report=report)
+    with _expected_errors():
+        code = demo.run(load_settings(), options)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """The entry point `tallygate`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
