@@ -1,0 +1,204 @@
+"""What a run came to, held against what the oracle says it should have come to.
+
+The engine's side arrives as plain dicts, read back from the checkpoints, the topic `rated` and the webhook receiver;
+nothing here knows where they came from. Every difference is a sentence that names the account, the field, what was
+expected and what was found.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from loadtest.oracle import Alert, OracleAccount, Rated, fixed_point
+
+DIFFERENCES_MAX = 50
+PARTS = ("counters", "amounts", "lots", "debt", "balance", "spend")
+LOT_PARTS = ("granted", "burnt", "expired", "remaining")
+
+
+class Differences:
+    """Sentences, of which the first few are kept and all are counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sentences: list[str] = []
+
+    def add(self, sentence: str) -> None:
+        self.count += 1
+        if len(self.sentences) < DIFFERENCES_MAX:
+            self.sentences.append(sentence)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`oracle_equal` when nothing differs; `differences` holds the first 50 of `differences_count` sentences."""
+
+    oracle_equal: bool
+    lost: int  # offsets the oracle rated, without a line
+    double: int  # events rated at more than one offset, and rated offsets that should not be
+    alerts_missing: list[str]  # alert ids
+    alerts_extra: list[str]
+    differences: list[str]
+    differences_count: int
+
+
+def compare(
+    accounts: Mapping[str, OracleAccount],
+    rated: Mapping[tuple[int, int], Rated],
+    alerts: Mapping[str, Alert],
+    *,
+    engine_accounts: Mapping[str, Mapping[str, Any]],
+    rated_lines: Iterable[Mapping[str, Any]],
+    received_alerts: Collection[str],
+) -> Comparison:
+    """The oracle's accounts, rated events and alerts against the engine's.
+
+    `engine_accounts` maps account -> the keys `counters`, `amounts`, `lots`, `debt`, `balance` and `spend` as in
+    `OracleAccount` (a lot is its four amounts in that order); `rated_lines` are the parsed lines of the topic
+    `rated`, in any order, of all epochs; `received_alerts` are the alert ids at the receiver."""
+    differences = Differences()
+    compare_accounts(accounts, engine_accounts, differences)
+    lost, double = compare_rated(rated, rated_lines, differences)
+    received = set(received_alerts)
+    missing = [alert_id for alert_id in alerts if alert_id not in received]
+    extra = sorted(received - set(alerts))
+    for alert_id in missing:
+        alert = alerts[alert_id]
+        differences.add(
+            f"account {alert['account']}: alert {alert_id} (rule {alert['rule']}, window {alert['window']!r}, ordinal "
+            f"{alert['ordinal']}, {alert['phase']}) of partition {alert['partition']}, offset {alert['offset']}: "
+            "expected at the receiver, found none"
+        )
+    for alert_id in extra:
+        differences.add(f"alert {alert_id}: expected none, found it at the receiver")
+    return Comparison(
+        oracle_equal=differences.count == 0,
+        lost=lost,
+        double=double,
+        alerts_missing=missing,
+        alerts_extra=extra,
+        differences=differences.sentences,
+        differences_count=differences.count,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- accounts
+
+
+def compare_accounts(
+    accounts: Mapping[str, OracleAccount], found: Mapping[str, Mapping[str, Any]], differences: Differences
+) -> None:
+    """Every account and every part of it; a table's missing row is the same as a row of 0."""
+    for name in sorted({*accounts, *found}):
+        if name not in found:
+            differences.add(f"account {name}: expected an open account, found none")
+        elif name not in accounts:
+            differences.add(f"account {name}: expected none, found an account")
+        else:
+            for part in PARTS:
+                if part not in found[name]:
+                    differences.add(f"account {name}: {part} expected, found nothing to compare")
+                else:
+                    _compare_part(
+                        f"account {name}", part, getattr(accounts[name], part), found[name][part], differences
+                    )
+
+
+def _compare_part(owner: str, part: str, expected: Any, found: Any, differences: Differences) -> None:
+    if part in ("debt", "balance"):
+        if expected != found:
+            differences.add(f"{owner}: {part}: expected {expected}, found {found}")
+    elif part == "lots":
+        for lot in sorted({*expected, *found}):
+            if lot not in found or lot not in expected:
+                differences.add(f"{owner}: lot {lot}: expected {lot in expected}, found {lot in found}")
+                continue
+            for name, want, have in zip(LOT_PARTS, expected[lot], found[lot], strict=True):
+                if want != have:
+                    differences.add(f"{owner}: lot {lot} {name}: expected {want}, found {have}")
+    else:
+        for key in sorted({*expected, *found}):
+            if expected.get(key, 0) != found.get(key, 0):
+                differences.add(f"{owner}: {part} {key}: expected {expected.get(key, 0)}, found {found.get(key, 0)}")
+
+
+# ------------------------------------------------------------------------------------------------------- rated lines
+
+
+def settled_lines(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[int, int], list[Mapping[str, Any]]]:
+    """The lines that count, by (partition, offset): per offset the set of the highest epoch, each line once."""
+    epochs: dict[tuple[int, int], int] = {}
+    settled: dict[tuple[int, int], dict[int, Mapping[str, Any]]] = {}
+    for line in lines:
+        place = (int(line["partition"]), int(line["offset"]))
+        epoch = int(line["epoch"])
+        if epoch > epochs.get(place, -1):
+            epochs[place] = epoch
+            settled[place] = {}
+        if epoch == epochs[place]:
+            # The same line may be written twice by a producer that tried again: it is one line.
+            settled[place][int(line["line"])] = line
+    return {place: [rows[number] for number in sorted(rows)] for place, rows in settled.items()}
+
+
+def compare_rated(
+    rated: Mapping[tuple[int, int], Rated], lines: Iterable[Mapping[str, Any]], differences: Differences
+) -> tuple[int, int]:
+    """(lost, double). Where an offset has lines, its account, identity, quantities and amounts are compared."""
+    settled = settled_lines(lines)
+    lost = double = 0
+    places: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+    for place, rows in settled.items():
+        for identity in {(str(row["account"]), str(row["source"]), str(row["id"])) for row in rows}:
+            places.setdefault(identity, []).append(place)
+    for identity, where in places.items():
+        if len(where) > 1:
+            double += 1
+            differences.add(
+                f"account {identity[0]}: event {identity[2]} of {identity[1]}: expected at one offset, found at "
+                + ", ".join(f"{partition}/{offset}" for partition, offset in sorted(where))
+            )
+    for place in sorted({*rated, *settled}):
+        spot = f"partition {place[0]}, offset {place[1]}"
+        if place not in settled:
+            lost += 1
+            expected = rated[place]
+            differences.add(f"account {expected.account}: event {expected.id} at {spot}: expected rated, found no line")
+        elif place not in rated:
+            double += 1
+            differences.add(f"account {settled[place][0]['account']}: {spot}: expected not rated, found rated")
+        else:
+            _compare_event(spot, rated[place], settled[place], differences)
+    return lost, double
+
+
+def _compare_event(spot: str, expected: Rated, rows: Sequence[Mapping[str, Any]], differences: Differences) -> None:
+    owner = f"account {expected.account}: {spot}"
+    found: dict[str, tuple[int | None, int | None]] = {}
+    for row in rows:
+        for name in ("account", "source", "id"):
+            if row[name] != getattr(expected, name):
+                differences.add(f"{owner}: {name}: expected {getattr(expected, name)!r}, found {row[name]!r}")
+        price = str(row["price"])
+        if price in found:
+            differences.add(f"{owner}: price {price}: expected one line, found more")
+        found[price] = (fixed_point(str(row["quantity"]), 9), fixed_point(str(row["amount"]), 12))
+    for price in sorted({*expected.prices, *found}):
+        for position, name in enumerate(("quantity in nano", "amount in pico")):
+            want = expected.prices[price][position] if price in expected.prices else None
+            have = found[price][position] if price in found else None
+            if want != have:
+                differences.add(f"{owner}: price {price}: {name}: expected {want}, found {have}")
+
+
+# ------------------------------------------------------------------------------------------------------- percentiles
+
+
+def percentiles(values: Sequence[float], which: Sequence[float] = (50, 99)) -> dict[str, float | None]:
+    """{"p50": ..., "p99": ...} by linear interpolation; None where there are no values."""
+    if not len(values):
+        return {f"p{point:g}": None for point in which}
+    found = np.percentile(np.asarray(values, dtype=float), which)
+    return {f"p{point:g}": round(float(value), 3) for point, value in zip(which, found, strict=True)}
