@@ -291,7 +291,9 @@ def _format_storage(java_command: list[str], settings: Path) -> None:
     command = [*java_command, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(settings)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_FORMAT_TIMEOUT_S)
     if done.returncode != 0:
-        raise KafkaUnavailable(f"Kafka's storage could not be formatted: {(done.stderr or done.stdout).strip()[-2000:]}")
+        raise KafkaUnavailable(
+            f"Kafka's storage could not be formatted: {(done.stderr or done.stdout).strip()[-2000:]}"
+        )
 
 
 def _cluster_id() -> str:

@@ -25,7 +25,9 @@ def free_ports(count: int) -> list[int]:
         port = chooser.randint(LOWEST_PORT, HIGHEST_PORT)
         if port not in found and _is_free(port):
             found.append(port)
-    raise OSError(f"no {count} free ports between {LOWEST_PORT} and {HIGHEST_PORT} on 127.0.0.1: stop other servers first")
+    raise OSError(
+        f"no {count} free ports between {LOWEST_PORT} and {HIGHEST_PORT} on 127.0.0.1: stop other servers first"
+    )
 
 
 def _is_free(port: int) -> bool:

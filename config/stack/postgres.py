@@ -138,26 +138,36 @@ def _fresh_base(supervisor: Supervisor, identity: _Identity) -> Path:
 
 def _runnable_binaries(base: Path, identity: _Identity) -> Path:
     """The folder of `initdb` and `postgres`, copied below `base` when the server's user cannot reach the original."""
-    copied = base / "install" / "bin"
-    if copied.exists():
-        return copied
     original = install_dir()
+    copied = base / original.parent.name / original.name
+    if copied.exists():
+        return copied / "bin"
     try:
-        subprocess.run(
-            [original / "bin" / "postgres", "--version"],
-            check=True,
-            capture_output=True,
-            cwd="/",
-            user=identity.user,
-            group=identity.group,
-        )
+        _run([str(original / "bin" / "initdb"), "--version"], identity, check=True)
         return original / "bin"
     except (PermissionError, subprocess.CalledProcessError) as error:
         if identity.user is None:
-            raise PostgresUnavailable(f"{original / 'bin' / 'postgres'} does not run: {error}") from error
+            raise PostgresUnavailable(f"{original / 'bin' / 'initdb'} does not run: {error}") from error
+    # The programs look for the wheel's own shared libraries in a folder beside the package.
+    libraries = original.parent.with_name(original.parent.name + ".libs")
+    shutil.copytree(libraries, base / libraries.name, symlinks=True)
     for part in ("bin", "lib", "share"):
-        shutil.copytree(original / part, base / "install" / part, symlinks=True)
-    return copied
+        shutil.copytree(original / part, copied / part, symlinks=True)
+    return copied / "bin"
+
+
+def _run(command: list[str], identity: _Identity, *, check: bool = False) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        check=check,
+        capture_output=True,
+        text=True,
+        cwd="/",
+        user=identity.user,
+        group=identity.group,
+        extra_groups=None if identity.user is None else [],
+        timeout=_INITDB_TIMEOUT_S,
+    )
 
 
 def _initdb(binaries: Path, data_dir: Path, password_file: Path, identity: _Identity) -> None:
@@ -180,16 +190,7 @@ def _initdb(binaries: Path, data_dir: Path, password_file: Path, identity: _Iden
         # Nothing is in the cluster yet that a power cut could cost; the running server does sync.
         "--no-sync",
     ]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd="/",
-        user=identity.user,
-        group=identity.group,
-        extra_groups=None if identity.user is None else [],
-        timeout=_INITDB_TIMEOUT_S,
-    )
+    done = _run(command, identity)
     if done.returncode != 0:
         raise PostgresUnavailable(f"initdb failed in {data_dir}: {done.stderr.strip() or done.stdout.strip()}")
 
@@ -225,7 +226,9 @@ def _serve(
         port_taken = port is None and "could not bind" in said
         lingering = "pre-existing shared memory" in said or '"postmaster.pid" already exists' in said
         if time.monotonic() >= deadline or not (port_taken or lingering):
-            raise PostgresUnavailable(f"PostgreSQL did not start on port {chosen}; the end of {log_path}:\n{said[-2000:]}")
+            raise PostgresUnavailable(
+                f"PostgreSQL did not start on port {chosen}; the end of {log_path}:\n{said[-2000:]}"
+            )
         if port_taken:
             chosen = free_ports(1)[0]
         time.sleep(0.1)

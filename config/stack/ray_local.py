@@ -6,16 +6,19 @@ therefore set in this process before Ray is imported, and taken back when it is 
 
 import os
 import secrets
+import signal
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from config.stack.supervisor import Say, Supervisor
 
 _NAME = "ray"
+_ONE_MACHINE_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Ray puts Unix sockets about 60 characters below its folder, and the kernel allows 107 in all.
 _TEMP_DIR_LENGTH_MAX = 40
 _OBJECT_STORE_BYTES = 80_000_000  # the smallest that Ray accepts is 75 MB; no event travels through it
@@ -42,7 +45,7 @@ def ray_environment(token_path: Path) -> dict[str, str]:
         # Ray runs workers at nice 15: beside a broker on the same cores the shards would starve.
         "RAY_worker_niceness": "0",
         # Ray's name for "one machine only": it then listens on 127.0.0.1 instead of on every interface.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        _ONE_MACHINE_VARIABLE: "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         # The memory monitor counts the whole host: it would kill shards because of someone else's process.
         "RAY_memory_monitor_refresh_ms": "0",
@@ -80,10 +83,13 @@ def start_ray(
         raise
     finally:
         for pid in sorted(_own_children() - not_ray):
-            supervisor.record(pid, _NAME)
+            supervisor.record(pid, _NAME, signal.SIGKILL)  # nothing of Ray's outlives a run, so nothing is saved
         record_ray(supervisor)
     tell(f"ray: ready at {address}")
-    return RayLocal(address, environment, temp_dir, saved)
+    local = RayLocal(address, environment, temp_dir, saved)
+    # A driver still connected when its Ray is killed would write into the removed folder at exit.
+    supervisor.before_stop(lambda: stop_ray(supervisor, local))
+    return local
 
 
 def record_ray(supervisor: Supervisor) -> int:
@@ -92,7 +98,10 @@ def record_ray(supervisor: Supervisor) -> int:
 
 
 def stop_ray(supervisor: Supervisor, local: RayLocal) -> None:
-    """Disconnects the driver and stops every Ray process, also those that Ray itself leaves behind."""
+    """Disconnects the driver and stops every Ray process, also those that Ray itself leaves behind.
+
+    A run that ends does this by itself; doing it twice is harmless.
+    """
     import ray
 
     record_ray(supervisor)
@@ -108,7 +117,7 @@ def _init(num_cpus: int, namespace: str, temp_dir: Path) -> str:
     import ray
 
     _reload_settings()
-    context = ray.init(
+    context: Any = ray.init(
         address="local",
         num_cpus=num_cpus,
         num_gpus=0,
@@ -128,8 +137,10 @@ def _own_children() -> set[int]:
 
 def _reload_settings() -> None:
     """Makes Ray read the environment and the token again: it keeps what it saw at its import and at an earlier start."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._private import ray_constants
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled code
 
+    ray_constants.ENABLE_RAY_CLUSTER = os.environ.get(_ONE_MACHINE_VARIABLE) != "0"
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 
@@ -145,7 +156,7 @@ def _write_token(path: Path) -> None:
 def _short_temp_dir(supervisor: Supervisor) -> Path:
     made = tempfile.mkdtemp(prefix="tg-")
     if len(made) > _TEMP_DIR_LENGTH_MAX:
-        os.rmdir(made)
+        Path(made).rmdir()
         made = tempfile.mkdtemp(prefix="tg-", dir="/tmp")
     path = Path(made)
     supervisor.own_folder(path)

@@ -14,7 +14,9 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +31,7 @@ _LOCK_FILE = "supervisor.lock"
 # The kernel counts start times in ticks since boot; the boot time they are added to moves when the clock is corrected.
 _START_TIME_TOLERANCE_S = 1.0
 _KILL_WAIT_S = 5.0
+_POLL_S = 0.01
 
 
 class RunFolderInUse(RuntimeError):
@@ -55,11 +58,10 @@ class Child:
         """The live process, or None when it has ended or its pid now belongs to another one."""
         try:
             process = psutil.Process(self.pid)
-            if abs(process.create_time() - self.start_time) > _START_TIME_TOLERANCE_S:
-                return None
-            return None if process.status() == psutil.STATUS_ZOMBIE else process
+            same = abs(process.create_time() - self.start_time) <= _START_TIME_TOLERANCE_S
         except psutil.NoSuchProcess:
             return None
+        return process if same and _runs(process) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +96,15 @@ class Supervisor:
         self._lock_fd: int | None = None
         self._children: list[Child] = []
         self._folders: list[Folder] = []
+        self._before_stop: list[Callable[[], None]] = []
         self._opened: dict[int, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
-        self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock_fd = _lock(self.run_dir)
         if self._lock_fd is None:
-            raise RunFolderInUse(f"run folder {self.run_dir} is in use by another run: stop that run or choose another folder")
+            raise RunFolderInUse(
+                f"run folder {self.run_dir} is in use by another run: stop that run or choose another folder"
+            )
         stopped = _reap_locked(self.run_dir, self.grace_s)
         if stopped:
             self.say(f"stopped {len(stopped)} processes that an earlier run left behind")
@@ -174,16 +178,20 @@ class Supervisor:
             self._children.append(child)
 
     def record_descendants(self, name: str) -> int:
-        """Takes charge of all descendants of the children recorded under `name`, under the same name; returns how many.
+        """Takes charge of all descendants of the children recorded under `name`, in the same way; returns how many.
 
         Call it again after more have started. Needed for what Ray starts: its agents and Serve's haproxy outlive a killed
         driver and a killed raylet, and by then nothing tells whose children they were.
         """
-        parents = [process for child in self._children if child.name == name and (process := child.process()) is not None]
-        descendants = {found.pid for parent in parents for found in _descendants(parent)}
-        for pid in sorted(descendants):
-            self.record(pid, name)
-        return len(descendants)
+        found = {
+            descendant.pid: child.stop_signal
+            for child in self._children
+            if child.name == name and (process := child.process()) is not None
+            for descendant in _descendants(process)
+        }
+        for pid, stop_signal in sorted(found.items()):
+            self.record(pid, name, stop_signal)
+        return len(found)
 
     def own_folder(self, path: Path) -> None:
         """Removes `path`, a folder outside the run folder, when the run ends or is reaped."""
@@ -192,6 +200,10 @@ class Supervisor:
         folder = Folder(str(path), found.st_dev, found.st_ino)
         self._append({"folder": asdict(folder)})
         self._folders.append(folder)
+
+    def before_stop(self, action: Callable[[], None]) -> None:
+        """Calls `action` at the start of `stop_all`, newest first, while every child still runs."""
+        self._before_stop.append(action)
 
     def stop(self, pid: int) -> None:
         """Stops one recorded child and its descendants. Raises `KeyError` for a pid that was never recorded."""
@@ -207,7 +219,17 @@ class Supervisor:
         self._collect()
 
     def stop_all(self) -> None:
-        """Stops every recorded child in reverse order, removes owned folders and empties the record."""
+        """Stops every recorded child in reverse order, removes owned folders and empties the record.
+
+        An error of a `before_stop` action is raised after all of that has been done.
+        """
+        with ExitStack() as last:
+            last.callback(self._stop_recorded)
+            for action in self._before_stop:
+                last.callback(action)
+            self._before_stop.clear()
+
+    def _stop_recorded(self) -> None:
         _stop_children(self._children, self.grace_s)
         self._collect()
         for folder in self._folders:
@@ -254,7 +276,8 @@ def reap_abandoned(runs_dir: Path, say: Say = silent, grace_s: float = 10.0) -> 
     """Reaps and deletes every run folder below `runs_dir` that no live supervisor holds; returns the pids stopped."""
     stopped: list[int] = []
     for run_dir in sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []:
-        lock_fd = _lock(run_dir) if run_dir.is_dir() else None
+        # Without a lock file nothing was ever started there; a run may just be making the folder.
+        lock_fd = _lock(run_dir) if (run_dir / _LOCK_FILE).exists() else None
         if lock_fd is None:
             continue
         try:
@@ -269,13 +292,20 @@ def reap_abandoned(runs_dir: Path, say: Say = silent, grace_s: float = 10.0) -> 
 
 def _lock(run_dir: Path) -> int | None:
     """An exclusive lock on the folder, released by the kernel with this process; None when another holds it."""
-    descriptor = os.open(run_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    while True:
+        run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            descriptor = os.open(run_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:
+            continue  # another run has just cleared this folder away
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        if os.fstat(descriptor).st_nlink > 0:
+            return descriptor
+        os.close(descriptor)  # deleted between opening and locking: this lock guards nothing
 
 
 def _reap_locked(run_dir: Path, grace_s: float) -> list[int]:
@@ -324,22 +354,38 @@ def _stop_group(group: list[Child], grace_s: float) -> None:
     for child, process in asked:
         _send(process, child.stop_signal)
     # Descendants are not asked: a server stops its own workers in the right order.
-    psutil.wait_procs([process for _, process in asked], timeout=grace_s)
-    left = [process for process in everyone.values() if process.is_running()]
+    _wait_until_ended([process for _, process in asked], grace_s)
+    left = [process for process in everyone.values() if _runs(process)]
     for process in left:
         _send(process, signal.SIGKILL)
-    psutil.wait_procs(left, timeout=_KILL_WAIT_S)
+    _wait_until_ended(left, _KILL_WAIT_S)
+
+
+def _wait_until_ended(processes: list[psutil.Process], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while any(_runs(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it is the same process still, and more than a zombie that only waits for its parent to notice.
+
+    While a JVM exits, its first thread is a zombie already and the others still hold its ports and files.
+    """
+    try:
+        ended = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+        return not ended and bool(process.is_running())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:
     try:
-        return process.children(recursive=True)
+        return list(process.children(recursive=True))
     except psutil.NoSuchProcess:
         return []
 
 
 def _send(process: psutil.Process, signal_number: int) -> None:
-    try:
+    with suppress(psutil.NoSuchProcess):
         process.send_signal(signal_number)  # psutil compares the start time once more before it signals
-    except psutil.NoSuchProcess:
-        pass

@@ -1,0 +1,147 @@
+"""Ray is started in processes of their own: one that stops it twice over, one that is killed, and one that joins."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from config.stack.ray_local import ray_environment
+from config.stack.supervisor import reap
+
+ROOT = Path(__file__).resolve().parents[3]
+
+DRIVER = textwrap.dedent(
+    """
+    import json, os, subprocess, sys
+    from pathlib import Path
+    from config.stack.ray_local import record_ray, start_ray, stop_ray
+    from config.stack.supervisor import Supervisor
+
+    def say(**facts):
+        print(json.dumps(facts), flush=True)
+
+    def alive(s):
+        return [c.pid for c in s.children if c.process() is not None]
+
+    with Supervisor(Path(sys.argv[1])) as s:
+        stranger = subprocess.Popen(["sleep", "60"])
+        first = start_ray(s, num_cpus=1)
+        recorded = len(s.children)
+        stop_ray(s, first)
+        say(recorded=recorded, alive=alive(s), environment=os.environ.get("RAY_AUTH_MODE"), stranger=stranger.poll())
+        stranger.kill()
+        local = start_ray(s, num_cpus=2)
+        import ray
+
+        @ray.remote
+        class Shard:
+            def priority(self):
+                return os.nice(0)
+
+        shard = Shard.options(name="shard", lifetime="detached").remote()
+        say(
+            priority=ray.get(shard.priority.remote()),
+            address=local.address,
+            environment=dict(local.environment),
+            temp_dir=str(local.temp_dir),
+        )
+        record_ray(s)
+        say(pids=alive(s))
+        sys.stdin.readline()
+        os.kill(os.getpid(), 9)
+    """
+)
+
+
+@dataclass(frozen=True)
+class Driver:
+    run_dir: Path
+    process: subprocess.Popen[str]
+    after_first_stop: dict[str, Any]
+    second: dict[str, Any]
+    pids: list[int]
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    run_dir = tmp_path_factory.mktemp("run")
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(run_dir)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            facts = [json.loads(process.stdout.readline()) for _ in range(3)]
+            yield Driver(run_dir, process, facts[0], facts[1], facts[2]["pids"])
+        finally:
+            process.kill()
+            process.wait()
+            reap(run_dir)
+
+
+def test_stopping_ends_every_process_and_restores_the_environment(driver: Driver) -> None:
+    after = driver.after_first_stop
+    assert after["recorded"] >= 5  # gcs, raylet, monitor, log monitor, agents
+    assert after["alive"] == []
+    assert after["environment"] is None
+    assert after["stranger"] is None  # another child of the driver is none of Ray's
+
+
+def test_workers_run_at_normal_priority(driver: Driver) -> None:
+    assert driver.second["priority"] == 0
+
+
+def test_ray_listens_on_loopback_only(driver: Driver) -> None:
+    assert driver.second["address"].startswith("127.0.0.1:")
+    found = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for pid in driver.pids
+        for connection in psutil.Process(pid).net_connections("tcp")
+        if connection.status == "LISTEN"
+    }
+    assert found == {"127.0.0.1"}
+
+
+def test_another_process_joins_with_the_environment_and_not_without_the_token(driver: Driver) -> None:
+    script = (
+        f"import ray; ray.init(address={driver.second['address']!r}, namespace='tallygate', log_to_driver=False);"
+        "print(ray.get(ray.get_actor('shard').priority.remote()))"
+    )
+    without = {**os.environ, **driver.second["environment"], "RAY_AUTH_TOKEN_PATH": os.devnull}
+    for environment, expected in (({**os.environ, **driver.second["environment"]}, 0), (without, 1)):
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == expected, done.stderr
+    assert "token" in done.stderr
+
+
+def test_the_token_is_the_owners_secret(driver: Driver) -> None:
+    token = Path(ray_environment(driver.run_dir / "ray-token")["RAY_AUTH_TOKEN_PATH"])
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert len(token.read_text()) == 64
+
+
+def test_what_a_killed_driver_leaves_is_reaped(driver: Driver) -> None:
+    assert driver.process.stdin is not None
+    driver.process.stdin.write("die\n")
+    driver.process.stdin.flush()
+    assert driver.process.wait() == -signal.SIGKILL
+    reap(driver.run_dir)
+    left = [
+        pid for pid in driver.pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    ]
+    assert left == []
+    assert not Path(driver.second["temp_dir"]).exists()
