@@ -236,6 +236,9 @@ class Store(Protocol):
     async def record_deliveries(self, deliveries: Sequence[Delivery]) -> None:
         """Update outbox rows; ids without a row are ignored (their checkpoint has not come yet)."""
 
+    async def waiting_alerts(self, partition: int) -> list[AlertRow]:
+        """Alerts of the partition that are neither delivered nor given up, in order of offset."""
+
     async def catalogue(self, version: int) -> bytes | None:
         """The catalogue's JSON (engine/catalog.py); None when there is no such version."""
 
@@ -281,6 +284,13 @@ class Member(Struct, frozen=True):
     lock_path: str
     lease_left_s: float  # negative: run out that long ago
     partitions: frozenset[int]  # assigned to it
+
+
+class Deaths(Protocol):
+    """Proof that a process is gone, where there is any: it spares the wait for a lease."""
+
+    def proven(self, host: str, lock_path: str) -> bool:
+        """Whether the process that held the lock is certainly gone; False when nothing is known."""
 
 
 class Roster(Protocol):

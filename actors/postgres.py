@@ -554,6 +554,9 @@ class PostgresStore:
             alerts=[AlertRow(*row.values()) for row in alerts],
         )
 
+    async def waiting_alerts(self, partition: int) -> list[AlertRow]:
+        return [AlertRow(*row.values()) for row in await self._rows("load_alerts", partition)]
+
     async def record_deliveries(self, deliveries: Sequence[Delivery]) -> None:
         if not deliveries:
             return
@@ -592,6 +595,16 @@ class PostgresStore:
     async def partitions(self) -> list[PartitionStatus]:
         """All partitions that were ever claimed."""
         return [PartitionStatus(*row.values()) for row in await self._rows("list_partitions")]
+
+    async def checkpoint(self, partition: int) -> tuple[bytes | None, int]:
+        """A partition's own state as the last checkpoint holds it, and that checkpoint's next offset."""
+        row = (await self._rows("checkpoint", partition))[0]
+        return row["blob"], row["next_offset"]
+
+    async def ledger(self) -> dict[tuple[str, str, str], int]:
+        """The sum of all postings, in pico, by (account, lot, kind); lot is empty for debt."""
+        rows = await self._rows("sum_postings")
+        return {(row["account"], row["lot"], row["kind"]): pico_of(row["amount"]) for row in rows}
 
     async def balances(self, limit: int) -> list[Balance]:
         """The accounts with the lowest balances."""

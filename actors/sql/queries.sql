@@ -167,6 +167,14 @@ SELECT answer FROM command WHERE account = $1 AND command_key = $2 ORDER BY log_
 SELECT partition, epoch, ckpt_seq, next_offset, owner, extract(epoch FROM clock_timestamp() - updated_at)::float8 AS age_s
 FROM partition ORDER BY partition
 
+-- name: checkpoint
+-- A partition's own state, and up to where it goes.
+SELECT blob, next_offset FROM partition WHERE partition = $1
+
+-- name: sum_postings
+-- The ledger, summed.
+SELECT account, lot, kind, sum(amount) AS amount FROM posting GROUP BY account, lot, kind
+
 -- name: list_balances
 -- The accounts with the lowest balances. Reads all accounts: for people, not for programs in a hurry.
 SELECT partition, account, balance, spend, currency FROM account ORDER BY balance, account LIMIT $1

@@ -1,0 +1,197 @@
+"""From settings to running parts: the one place where the real doors are chosen and wired.
+
+Tests and the simulator wire `Shard` and `Controller` with other doors; nothing else differs.
+"""
+
+import asyncio
+from pathlib import Path
+
+from actors.clock import SystemClock
+from actors.controller import Controller
+from actors.incarnation import Incarnation, LockDeaths
+from actors.kafka import KafkaLog
+from actors.lease import Heartbeat, HeartbeatThread, Lease
+from actors.membership import PostgresMembership, PostgresRoster
+from actors.outbox import Outbox, OutboxSettings
+from actors.ports import Attempt, Membership, Receivers
+from actors.postgres import PostgresStore
+from actors.shard import Shard
+from actors.webhooks import WebhookReceivers
+from config.settings import Settings
+
+
+class NotConfigured(ValueError):
+    """A setting without which nothing can run is missing."""
+
+
+class NobodyListens:
+    """No receiver is configured: alerts stay in the outbox, undelivered, until one is."""
+
+    async def post(self, alert_id: str, body: bytes) -> Attempt:
+        return Attempt(delivered=False, error="no webhook receiver is configured (webhooks.url)", retry_after_s=3600.0)
+
+
+def database_dsn(settings: Settings) -> str:
+    if settings.postgres.dsn is None:
+        raise NotConfigured("postgres.dsn is not set; set DATABASE_URL")
+    return settings.postgres.dsn.get_secret_value()
+
+
+def kafka_log(settings: Settings) -> KafkaLog:
+    """The log, not yet started."""
+    kafka = settings.kafka
+    if kafka.bootstrap_servers is None:
+        raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
+    return KafkaLog(kafka.bootstrap_servers, topic_names(settings), fetch_wait_ms=kafka.fetch_max_wait_ms)
+
+
+def topic_names(settings: Settings) -> dict[str, str]:
+    """Physical topic names by role."""
+    kafka = settings.kafka
+    return {"usage": kafka.topic_usage, "rated": kafka.topic_rated, "dead-letters": kafka.topic_dead_letters}
+
+
+def postgres_store(settings: Settings) -> PostgresStore:
+    """The store, not yet started."""
+    return PostgresStore(
+        database_dsn(settings),
+        settings.postgres.schema_name,
+        settings.lease.lease_s,
+        settings.postgres.statement_timeout_ms / 1000,
+    )
+
+
+class ShardProcess:
+    """Everything one shard process runs: its life, its lease, its doors, its loop."""
+
+    def __init__(self, shard: str, settings: Settings, lock_dir: Path) -> None:
+        self._settings = settings
+        self._clock = SystemClock()
+        self.incarnation = Incarnation(shard, lock_dir)
+        self._lease = Lease(self._clock)
+        self._log = kafka_log(settings)
+        self._store = postgres_store(settings)
+        self._receivers = self._choose_receivers()
+        self._heartbeat = HeartbeatThread(self._make_heartbeat)
+        self._running: asyncio.Task[None] | None = None
+        self.shard = Shard(
+            self.incarnation.name,
+            clock=self._clock,
+            log=self._log,
+            store=self._store,
+            lease=self._lease,
+            deaths=LockDeaths(),
+            outbox=self._make_outbox,
+            control_key=settings.control_key_bytes(),
+            kafka=settings.kafka,
+            settings=settings.shard,
+            leases=settings.lease,
+        )
+
+    def _choose_receivers(self) -> Receivers:
+        webhooks = self._settings.webhooks
+        if webhooks.url is None or webhooks.secret is None:
+            return NobodyListens()
+        return WebhookReceivers(
+            self._clock,
+            webhooks.url,
+            webhooks.secret.get_secret_value(),
+            allow_loopback=webhooks.allow_loopback,
+            timeout_s=webhooks.timeout_s,
+        )
+
+    def _make_outbox(self, shard: Shard) -> Outbox:
+        webhooks = self._settings.webhooks
+        settings = OutboxSettings(
+            attempts_max=webhooks.attempts_max,
+            concurrent_max=webhooks.concurrency,
+            pending_max=webhooks.pending_max,
+            back_off_s=webhooks.backoff_base_s,
+            back_off_factor=2.0,
+            back_off_max_s=webhooks.backoff_max_s,
+        )
+        return Outbox(self._clock, self._receivers, self._store, settings, permitted=shard.may_speak)
+
+    def _make_membership(self) -> PostgresMembership:
+        postgres = self._settings.postgres
+        return PostgresMembership(database_dsn(self._settings), postgres.schema_name, self._settings.lease.lease_s)
+
+    def _make_heartbeat(self) -> tuple[Heartbeat, Membership]:
+        membership = self._make_membership()
+        return (
+            Heartbeat(membership, self._clock, self._lease, self.incarnation.name, self._settings.lease),
+            membership,
+        )
+
+    async def start(self) -> None:
+        """Join, and begin to rate in the background."""
+        self.incarnation.begin()
+        await self._log.start()
+        await self._store.start()
+        if isinstance(self._receivers, WebhookReceivers):
+            await self._receivers.start()
+        membership = self._make_membership()
+        await membership.start()
+        try:
+            await membership.register(
+                self.incarnation.name,
+                self.incarnation.shard,
+                self.incarnation.host,
+                self.incarnation.lock_path,
+                self.incarnation.pid,
+            )
+        finally:
+            await membership.stop()
+        self._lease.beat()
+        self._heartbeat.start()
+        self._running = asyncio.create_task(self.shard.run())
+
+    async def wait(self) -> None:
+        """Until the shard stops, is declared dead, or breaks."""
+        assert self._running is not None
+        await self._running
+
+    async def stop(self) -> None:
+        """Hand everything over, leave, and close every door."""
+        await self.shard.stop()
+        if self._running is not None:
+            await asyncio.gather(self._running, return_exceptions=True)
+        await self._heartbeat.stop()
+        membership = self._make_membership()
+        await membership.start()
+        try:
+            await membership.leave(self.incarnation.name)
+        finally:
+            await membership.stop()
+        if isinstance(self._receivers, WebhookReceivers):
+            await self._receivers.stop()
+        await self._store.stop()
+        await self._log.stop()
+        self.incarnation.end()
+
+
+class ControllerProcess:
+    """The controller and its doors."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self._roster = PostgresRoster(database_dsn(settings), settings.postgres.schema_name)
+        self._controller = Controller(
+            name,
+            partitions=settings.kafka.partitions,
+            members_min=settings.shard.shards,
+            roster=self._roster,
+            deaths=LockDeaths(),
+            clock=SystemClock(),
+            settings=settings.lease,
+        )
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self._roster.start()
+        self._running = asyncio.create_task(self._controller.run())
+
+    async def stop(self) -> None:
+        self._controller.stop()
+        if self._running is not None:
+            await self._running
+        await self._roster.stop()

@@ -1,0 +1,120 @@
+"""The commit contract: how a partition's state reaches Postgres, exactly once.
+
+    1. cut      everything that changed since the last checkpoint, at one offset; rating goes on, copying on write
+    2. encode   account by account, a few at a time, so that nobody waits long
+    3. flush    what the log owes to others up to the cut (rated lines, forwards, dead letters) is durable in Kafka
+    4. commit   one transaction, fenced by epoch and ckpt_seq: state, next offset, postings, outbox, dead letters
+    5. tell     the outbox may write back what it has delivered
+
+A crash before 4 repeats everything since the last checkpoint: the same state, the same lines under a higher epoch, the
+same alert ids. A crash after 4 repeats nothing. An unknown outcome of 4 is settled by raising the epoch, never guessed.
+One cut is under way per partition; a commit that found Postgres away is tried again with the very same rows.
+"""
+
+import asyncio
+import logging
+
+import msgspec
+
+from actors.owned import Owned
+from actors.ports import (
+    Checkpoint,
+    Clock,
+    CommitUnknown,
+    Log,
+    LogUnavailable,
+    Outgoing,
+    Store,
+    StoreUnavailable,
+)
+from engine.events import Owner, seal
+
+_log = logging.getLogger(__name__)
+
+ENCODE_ACCOUNTS: int = 20  # at about 50 us each: 1 ms between two looks at the rest of the world
+RETRY_S: float = 0.2
+
+
+class Committer:
+    """Commits the cuts of one shard's partitions."""
+
+    def __init__(self, store: Store, log: Log, clock: Clock, topic: str, control_key: bytes) -> None:
+        self._store = store
+        self._log = log
+        self._clock = clock
+        self._topic = topic
+        self._control_key = control_key
+
+    async def checkpoint(self, owned: Owned) -> None:
+        """Steps 1 to 4. Raises Fenced when the partition is someone else's; nothing more may be done for it then."""
+        if owned.checkpoint is None:
+            sends = set(owned.sends)
+            owned.checkpoint = await self._cut(owned)
+            await self._flushed(sends)
+        await self._commit(owned)
+
+    async def _cut(self, owned: Owned) -> Checkpoint:
+        next_offset, last = owned.next_offset, owned.last
+        owned.checkpointed_s = self._clock.boot_s()
+        cut = owned.fold.begin_cut()
+        while not cut.encode(ENCODE_ACCOUNTS):
+            await self._clock.sleep(0)
+        owned.fold.end_cut()
+        return Checkpoint(
+            partition=owned.number,
+            epoch=owned.epoch,
+            ckpt_seq=owned.ckpt_seq + 1,
+            next_offset=next_offset,
+            last=last,
+            blob=cut.blob,
+            accounts=cut.accounts,
+            dedup=cut.dedup,
+            dedup_bucket_min=cut.dedup_bucket_min,
+            commands=cut.commands,
+            postings=cut.postings,
+            alerts=cut.alerts,
+            dead_letters=cut.dead_letters,
+        )
+
+    async def _flushed(self, sends: set["asyncio.Task[None]"]) -> None:
+        if sends:
+            await asyncio.wait(sends)
+
+    async def _commit(self, owned: Owned) -> None:
+        checkpoint = owned.checkpoint
+        assert checkpoint is not None
+        while True:
+            try:
+                await self._store.commit(checkpoint)
+                break
+            except StoreUnavailable as error:
+                _log.warning("partition %d: Postgres is away, the checkpoint waits: %s", owned.number, error)
+                await self._clock.sleep(RETRY_S)
+            except CommitUnknown:
+                if await self._settle(owned, checkpoint):
+                    break
+                checkpoint = msgspec.structs.replace(checkpoint, epoch=owned.epoch)
+        owned.ckpt_seq = checkpoint.ckpt_seq
+        owned.checkpointed_offset = checkpoint.next_offset
+        owned.checkpoint = None
+
+    async def _settle(self, owned: Owned, checkpoint: Checkpoint) -> bool:
+        """Whether the commit of unknown outcome took effect. We go on at a higher epoch either way."""
+        while True:
+            try:
+                owned.epoch, committed = await self._store.settle_commit(
+                    owned.number, owned.epoch, checkpoint.ckpt_seq
+                )
+                break
+            except StoreUnavailable:
+                await self._clock.sleep(RETRY_S)
+        owned.fold.line_epoch = owned.epoch
+        announcement = seal(
+            self._control_key, self._topic, owned.number, msgspec.json.encode(Owner(owned.epoch))
+        )
+        try:
+            await self._log.append([Outgoing("usage", announcement, partition=owned.number)])
+        except LogUnavailable as error:
+            # No record of ours bears the new epoch yet; the announcement only voids what bears a lower one.
+            _log.warning("partition %d: epoch %d could not be announced: %s", owned.number, owned.epoch, error)
+        return committed

@@ -1,0 +1,107 @@
+"""The controller: who should own which partition. Off the data path, itself fenced by a term; a plain class.
+
+It decides from facts alone (`place`), then writes. A partition moves only when its owner is gone: a restarted shard
+comes back as a spare, so that nothing is moved twice.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from actors.ports import Clock, Deaths, Fenced, Member, Roster, StoreUnavailable
+from config.settings import LeaseSettings
+
+_log = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 0.1  # how soon a death is seen; a look is one small query
+GRACE_S: Final = 0.5  # a lease over this long without proof of death counts as death too
+
+
+def place(partitions: int, members: Sequence[Member]) -> dict[int, str]:
+    """The partitions to move, and to whom: those without a live owner, each to the member that has fewest.
+
+    Ties go to the incarnation that sorts first, so that equal facts give equal placements."""
+    load = {member.incarnation: len(member.partitions) for member in members}
+    if not load:
+        return {}
+    owned = frozenset().union(*(member.partitions for member in members))
+    moves = {}
+    for partition in range(partitions):
+        if partition not in owned:
+            chosen = min(load, key=lambda incarnation: (load[incarnation], incarnation))
+            load[chosen] += 1
+            moves[partition] = chosen
+    return moves
+
+
+class Controller:
+    """Watches the members, declares the dead dead, and gives their partitions to the living."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        partitions: int,
+        members_min: int,
+        roster: Roster,
+        deaths: Deaths,
+        clock: Clock,
+        settings: LeaseSettings,
+    ) -> None:
+        """Nothing is placed before `members_min` members have joined once, so that a start is balanced."""
+        self._name = name
+        self._partitions = partitions
+        self._members_min = members_min
+        self._roster = roster
+        self._deaths = deaths
+        self._clock = clock
+        self._settings = settings
+        self._term: int | None = None
+        self._gathered = False
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Until stopped. Without office it only asks for it."""
+        while not self._stopping:
+            try:
+                await self._step()
+            except Fenced:
+                _log.warning("term %s of controller %s is over", self._term, self._name)
+                self._term = None
+            except StoreUnavailable as error:
+                _log.warning("the controller waits for Postgres: %s", error)
+            await self._clock.sleep(LOOK_EVERY_S)
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    async def _step(self) -> None:
+        if self._term is None:
+            self._term = await self._roster.take_office(self._name, self._settings.controller_lease_s)
+            if self._term is None:
+                return
+            _log.info("controller %s holds term %d", self._name, self._term)
+        await self._roster.stay_in_office(self._term, self._settings.controller_lease_s)
+        members = await self._roster.members()
+        living = []
+        for member in members:
+            if self._is_dead(member):
+                _log.warning("shard %s (%s) is dead", member.shard, member.incarnation)
+                await self._roster.declare_dead(self._term, member.incarnation)
+            else:
+                living.append(member)
+        self._gathered = self._gathered or len(living) >= self._members_min or self._someone_owns(members)
+        if not self._gathered:
+            return
+        moves = place(self._partitions, living)
+        if moves:
+            _log.info("partitions %s move", moves)
+            await self._roster.assign(self._term, moves)
+
+    def _is_dead(self, member: Member) -> bool:
+        return member.lease_left_s < -GRACE_S or self._deaths.proven(member.host, member.lock_path)
+
+    @staticmethod
+    def _someone_owns(members: Sequence[Member]) -> bool:
+        """A controller that follows another does not wait: the start is over."""
+        return any(member.partitions for member in members)

@@ -1,0 +1,54 @@
+"""One life of a shard process, and proof of its death.
+
+A living process holds an exclusive flock on a file of its own; the kernel releases it the instant the process is gone,
+however it went. Whoever can take that lock has proof of death, and need not wait for the lease to run out.
+"""
+
+import fcntl
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import IO
+
+
+class Incarnation:
+    """This process's life. `name` is unique over all lives of all shards."""
+
+    def __init__(self, shard: str, lock_dir: Path) -> None:
+        self.shard = shard
+        self.name = f"{shard}.{secrets.token_hex(6)}"
+        self.host = socket.gethostname()
+        self.pid = os.getpid()
+        self.lock_path = str(lock_dir / f"{self.name}.lock")
+        self._lock: IO[bytes] | None = None
+
+    def begin(self) -> None:
+        """Take the lock. Children do not inherit it: it must not outlive this process."""
+        Path(self.lock_path).parent.mkdir(parents=True, exist_ok=True)
+        self._lock = Path(self.lock_path).open("wb")  # noqa: SIM115 - held for as long as the process lives
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def end(self) -> None:
+        """Release the lock: this life has handed everything over."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+class LockDeaths:
+    """The port `Deaths` for processes of this host; of other hosts nothing is known before their lease runs out."""
+
+    def __init__(self) -> None:
+        self._host = socket.gethostname()
+
+    def proven(self, host: str, lock_path: str) -> bool:
+        """Whether the process that held the lock is certainly gone."""
+        if host != self._host:
+            return False
+        try:
+            with Path(lock_path).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # held, or no such file: no proof
+            return False
+        return True

@@ -1,0 +1,112 @@
+"""A shard's right to speak: a short lease, renewed beside the rating loop and never on behalf of a stuck one.
+
+The heartbeat runs in a thread of its own, with its own event loop and database connection, so that a long batch or a
+slow checkpoint does not cost the lease. Under simulation the same `Heartbeat` is a task on virtual time.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+
+from actors.ports import Clock, Fenced, Membership, StoreUnavailable
+from config.settings import LeaseSettings
+
+_log = logging.getLogger(__name__)
+
+
+class Lease:
+    """What a shard knows of its own standing. The heartbeat writes it, the shard reads it; the shard writes `beat`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.partitions: frozenset[int] = frozenset()  # that this incarnation should own
+        self.fenced = False  # declared dead by the controller: never valid again
+        self._clock = clock
+        self._until_s = float("-inf")
+        self._beat_s = clock.boot_s()
+
+    def valid(self) -> bool:
+        """Whether we may speak for our partitions at this moment."""
+        return not self.fenced and self._clock.boot_s() < self._until_s
+
+    def beat(self) -> None:
+        """The rating loop is alive."""
+        self._beat_s = self._clock.boot_s()
+
+    def silent_s(self) -> float:
+        """How long the rating loop has not shown life."""
+        return self._clock.boot_s() - self._beat_s
+
+    def extend(self, until_s: float, partitions: frozenset[int]) -> None:
+        self._until_s = until_s
+        self.partitions = partitions
+
+
+class Heartbeat:
+    """Renews the lease until the shard stops, is declared dead, or hangs."""
+
+    def __init__(
+        self, membership: Membership, clock: Clock, lease: Lease, incarnation: str, settings: LeaseSettings
+    ) -> None:
+        self._membership = membership
+        self._clock = clock
+        self._lease = lease
+        self._incarnation = incarnation
+        self._settings = settings
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Renew every `renew_every_s`. Returns when stopped or declared dead."""
+        while not self._stopping:
+            await self.renew()
+            if self._lease.fenced:
+                return
+            await self._clock.sleep(self._settings.renew_every_s)
+
+    async def renew(self) -> None:
+        """One renewal. The lease counts from before the call: the answer may have been long under way."""
+        if self._lease.silent_s() > self._settings.lease_s:
+            _log.warning("the rating loop has been silent for %.1f s; not renewing its lease", self._lease.silent_s())
+            return
+        asked_s = self._clock.boot_s()
+        try:
+            renewal = await self._membership.renew(self._incarnation)
+        except Fenced:
+            _log.error("incarnation %s was declared dead; it gives up its partitions", self._incarnation)
+            self._lease.fenced = True
+        except StoreUnavailable as error:
+            _log.warning("the lease could not be renewed: %s", error)
+        else:
+            self._lease.extend(asked_s + renewal.lease_s, renewal.partitions)
+
+    def stop(self) -> None:
+        self._stopping = True
+
+
+class HeartbeatThread:
+    """Runs a heartbeat on an event loop of its own. `make` is called in that thread: its connection belongs there."""
+
+    def __init__(self, make: Callable[[], tuple[Heartbeat, Membership]]) -> None:
+        self._make = make
+        self._heartbeat: Heartbeat | None = None
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """End the renewals; returns once the thread has closed its connection."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        asyncio.run(self._renew_until_stopped())
+
+    async def _renew_until_stopped(self) -> None:
+        self._heartbeat, membership = self._make()
+        await membership.start()
+        try:
+            await self._heartbeat.run()
+        finally:
+            await membership.stop()

@@ -1,0 +1,450 @@
+"""A shard: owns partitions, folds their records as they arrive, and sends on what comes out. A plain class.
+
+One loop does everything that touches state: follow the assignment, fetch, fold, send, checkpoint when due. At each of
+its awaits a partition's fold, its `next_offset` and what was sent from it agree, so a checkpoint may begin at any.
+Whatever waits long (taking over, committing, sending) runs beside it as a task, and is broken off when the partition is
+lost. A failure of one partition halts that partition alone.
+"""
+
+import asyncio
+import base64
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from actors.commit import Committer
+from actors.lease import Lease
+from actors.outbox import Outbox
+from actors.owned import Owned, Stage
+from actors.ports import (
+    AlertRow,
+    Clock,
+    Deaths,
+    Fenced,
+    LastRecord,
+    Log,
+    LogDamaged,
+    LogUnavailable,
+    Outgoing,
+    Record,
+    Store,
+    StoreRefused,
+    StoreUnavailable,
+    record_digest,
+)
+from actors.takeover import CatalogueLost, load_version, may_speak, take_over
+from config.settings import KafkaSettings, LeaseSettings, ShardSettings
+from engine.catalog import BadCatalogue, Catalogue
+from engine.events import Tick, seal
+from engine.outcomes import DeadLetterRow
+from engine.partition import CatalogueMissing
+from engine.snapshot import UnknownSnapshot
+
+_log = logging.getLogger(__name__)
+
+FETCH_WAIT_S: Final = 0.025  # an idle loop looks around this often; a record that arrives ends the wait
+BLOCK_LINES_MAX: Final = 1_000  # about 300 KB of rated lines in one Kafka record, before compression
+SENDS_MAX: Final = 200  # records under way per partition; beyond it, rating waits for Kafka
+TICK_AFTER_US: Final = 20_000  # a record that is about to arrive moves log time as well as a tick would
+RETRY_S: Final = 0.2
+FREEZE_IDLE_US: Final = 60_000_000  # an account untouched this long becomes bytes
+FREEZE_MAX: Final = 200  # accounts per checkpoint, at about 5 us each
+
+
+class PartitionView(Struct, frozen=True):
+    """What an operator sees of a partition."""
+
+    partition: int
+    stage: str
+    halt_reason: str
+    epoch: int
+    next_offset: int
+    log_time_us: int
+    checkpointed_offset: int
+    ready_s: float | None
+    counts: dict[str, int]
+
+
+class _DeadLetterMessage(Struct):
+    partition: int
+    offset: int
+    log_time_us: int
+    reason: str
+    detail: str
+    key: str | None  # base64
+    value: str | None  # base64
+
+
+class Shard:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        incarnation: str,
+        *,
+        clock: Clock,
+        log: Log,
+        store: Store,
+        lease: Lease,
+        deaths: Deaths,
+        outbox: Callable[["Shard"], Outbox],
+        control_key: bytes,
+        kafka: KafkaSettings,
+        settings: ShardSettings,
+        leases: LeaseSettings,
+        spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"] = asyncio.create_task,
+    ) -> None:
+        """`outbox` makes the outbox, given the shard (which knows when it may speak)."""
+        self._incarnation = incarnation
+        self._clock = clock
+        self._log = log
+        self._store = store
+        self._lease = lease
+        self._deaths = deaths
+        self._control_key = control_key
+        self._kafka = kafka
+        self._settings = settings
+        self._leases = leases
+        self._spawn = spawn
+        self._library: dict[int, Catalogue] = {}
+        self._owned: dict[int, Owned] = {}
+        self._taking: dict[int, asyncio.Task[None]] = {}
+        self._committer = Committer(store, log, clock, kafka.topic_usage, control_key)
+        self._outbox = outbox(self)
+        self._stopping = False
+        self._consumed: frozenset[int] = frozenset()
+
+    # ------------------------------------------------------------------------------------------------- questions
+
+    def may_speak(self) -> bool:
+        """Whether alerts may be told: our lease is valid."""
+        return self._lease.valid()
+
+    def partitions(self) -> list[PartitionView]:
+        """What is owned, and how it stands."""
+        return [
+            PartitionView(
+                owned.number,
+                owned.stage.value,
+                owned.halt_reason,
+                owned.epoch,
+                owned.next_offset,
+                owned.fold.log_time_us,
+                owned.checkpointed_offset,
+                owned.ready_s,
+                dict(owned.fold.counts),
+            )
+            for _, owned in sorted(self._owned.items())
+        ]
+
+    # ----------------------------------------------------------------------------------------------------- the loop
+
+    async def run(self) -> None:
+        """Until `stop` or until declared dead. The log and the store are started, and stopped, by the caller."""
+        while not self._stopping and not self._lease.fenced:
+            self._lease.beat()
+            self._follow_assignment()
+            await self._step()
+        if self._lease.fenced:
+            await self._abandon_all()
+
+    async def _step(self) -> None:
+        self._assign()
+        try:
+            batches = await self._log.fetch(self._kafka.fetch_records_max, FETCH_WAIT_S)
+        except LogDamaged as error:
+            self._halt_damaged(error)
+            return
+        except LogUnavailable as error:
+            _log.warning("Kafka is away: %s", error)
+            await self._clock.sleep(RETRY_S)
+            return
+        for partition, records in batches.items():
+            owned = self._owned.get(partition)
+            if owned is not None and owned.running:
+                await self._fold_batch(owned, records)
+        for owned in list(self._owned.values()):
+            if owned.running:
+                self._advance_position(owned)
+                self._advance_stage(owned)
+                self._tick_if_due(owned)
+                self._checkpoint_if_due(owned)
+
+    async def stop(self) -> None:
+        """Hand over: a last checkpoint of every partition, then release. Returns when nothing is under way."""
+        self._stopping = True
+        for task in self._taking.values():
+            task.cancel()
+        await asyncio.gather(*self._taking.values(), return_exceptions=True)
+        await self._outbox.stop(grace_s=1.0)
+        await asyncio.gather(*(self._release(owned) for owned in list(self._owned.values())))
+
+    # ------------------------------------------------------------------------------------------------- assignment
+
+    def _follow_assignment(self) -> None:
+        for partition in self._lease.partitions - self._owned.keys() - self._taking.keys():
+            self._taking[partition] = self._spawn(self._take(partition))
+        for partition in self._owned.keys() - self._lease.partitions:
+            owned = self._owned[partition]
+            if owned.committing is None and partition not in self._taking:
+                self._taking[partition] = self._spawn(self._give(owned))
+
+    async def _take(self, partition: int) -> None:
+        try:
+            owned, image = await take_over(
+                partition,
+                self._incarnation,
+                topic=self._kafka.topic_usage,
+                control_key=self._control_key,
+                library=self._library,
+                store=self._store,
+                log=self._log,
+                clock=self._clock,
+            )
+        except Fenced:
+            await self._clock.sleep(RETRY_S)  # the assignment has moved on, or has not been written yet
+        except (StoreUnavailable, LogUnavailable) as error:
+            _log.warning("partition %d could not be taken over, trying again: %s", partition, error)
+            await self._clock.sleep(RETRY_S)
+        except (LogDamaged, CatalogueLost, BadCatalogue, UnknownSnapshot, StoreRefused) as error:
+            _log.critical("partition %d is halted: %s", partition, error)
+            await self._clock.sleep(10.0)  # a person must act; then the takeover succeeds by itself
+        else:
+            owned.alerts_held = list(image.alerts)
+            self._owned[partition] = owned
+        finally:
+            self._taking.pop(partition, None)
+
+    async def _give(self, owned: Owned) -> None:
+        try:
+            await self._release(owned)
+        finally:
+            self._taking.pop(owned.number, None)
+
+    async def _release(self, owned: Owned) -> None:
+        """A last checkpoint, then give the partition back. If anything fails, the next owner replays."""
+        if owned.committing is not None:
+            await asyncio.gather(owned.committing, return_exceptions=True)
+        try:
+            if owned.running and self._owned.get(owned.number) is owned:
+                await self._committer.checkpoint(owned)
+                self._outbox.checkpointed(owned.number, owned.checkpointed_offset)
+                await self._outbox.flush()
+                await self._store.release(owned.number, owned.epoch)
+        except (Fenced, StoreUnavailable, StoreRefused) as error:
+            _log.warning("partition %d was not handed over in order: %s", owned.number, error)
+        await self._abandon(owned)
+
+    async def _abandon(self, owned: Owned) -> None:
+        """Stop touching the partition at once."""
+        self._owned.pop(owned.number, None)
+        self._outbox.forget(owned.number)
+        tasks = list(owned.tasks())
+        for task in tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+        await asyncio.gather(
+            *(task for task in tasks if task is not asyncio.current_task()), return_exceptions=True
+        )
+
+    async def _abandon_all(self) -> None:
+        for task in self._taking.values():
+            task.cancel()
+        await asyncio.gather(*(self._abandon(owned) for owned in list(self._owned.values())))
+
+    def _assign(self) -> None:
+        """Consume what is owned and running. Assigning costs the client what it had prefetched, so only on change."""
+        wanted = frozenset(number for number, owned in self._owned.items() if owned.running)
+        if wanted != self._consumed:
+            self._log.assign({number: self._owned[number].next_offset for number in wanted})
+            self._consumed = wanted
+
+    def _halt(self, owned: Owned, reason: str) -> None:
+        owned.halt(reason)
+        _log.critical("partition %d is halted: %s", owned.number, reason)
+
+    def _halt_damaged(self, error: LogDamaged) -> None:
+        for owned in self._owned.values():
+            if owned.running and error.partition in (None, owned.number):
+                self._halt(owned, str(error))
+
+    # --------------------------------------------------------------------------------------------------- the fold
+
+    async def _fold_batch(self, owned: Owned, records: Sequence[Record]) -> None:
+        """Fold slice by slice. Between slices others run, and everything agrees."""
+        start = 0
+        while start < len(records) and owned.running and self._owned.get(owned.number) is owned:
+            try:
+                start += self._fold_slice(owned, records, start)
+            except CatalogueMissing as missing:
+                start += await self._fetch_catalogue(owned, missing.version)
+            if len(owned.sends) > SENDS_MAX:
+                await asyncio.wait(owned.sends, return_when=asyncio.FIRST_COMPLETED)
+            await self._clock.sleep(0)
+            self._lease.beat()
+
+    def _fold_slice(self, owned: Owned, records: Sequence[Record], start: int) -> int:
+        """Fold up to a slice of records; how many. Raises CatalogueMissing before the record that needs it."""
+        apply = owned.fold.apply
+        record: Record | None = None
+        folded = 0
+        ahead_max_ms = self._clock.wall_us() // 1000 + int(self._leases.clock_jump_max_s * 1000)
+        deadline_s = self._clock.boot_s() + self._settings.rating_slice_ms / 1000
+        try:
+            while start + folded < len(records):
+                upcoming = records[start + folded]
+                if upcoming.timestamp > ahead_max_ms:
+                    self._halt(
+                        owned,
+                        f"the append time of offset {upcoming.offset} is over {self._leases.clock_jump_max_s:.0f} s "
+                        "ahead of this machine's clock; mend the clocks, then restart the shard",
+                    )
+                    break
+                apply(upcoming.offset, upcoming.timestamp, upcoming.key, upcoming.value)
+                record = upcoming
+                folded += 1
+                if folded % self._settings.rating_slice_events == 0 and self._clock.boot_s() >= deadline_s:
+                    break
+        except CatalogueMissing:
+            if not folded:
+                raise
+        except Exception as error:  # noqa: BLE001 - a fault of the engine halts this partition, not the others
+            self._halt(owned, f"offset {records[start + folded].offset}: {type(error).__name__}: {error}")
+        if record is not None:
+            owned.next_offset = record.offset + 1
+            owned.last = LastRecord(record.offset, record.timestamp, record_digest(record.key, record.value))
+            self._send_on(owned)
+        return folded
+
+    async def _fetch_catalogue(self, owned: Owned, version: int) -> int:
+        try:
+            await load_version(self._store, self._library, version)
+        except StoreUnavailable as error:
+            _log.warning("partition %d waits for catalogue version %d: %s", owned.number, version, error)
+            await self._clock.sleep(RETRY_S)
+        except (CatalogueLost, BadCatalogue, StoreRefused, msgspec.MsgspecError) as error:
+            self._halt(owned, str(error))
+        return 0
+
+    def _advance_position(self, owned: Owned) -> None:
+        """A control batch of Kafka's own leaves no record, but moves the position."""
+        if owned.number in self._consumed:
+            owned.next_offset = max(owned.next_offset, self._log.position(owned.number))
+
+    def _advance_stage(self, owned: Owned) -> None:
+        if owned.stage is Stage.REPLAYING and owned.next_offset > owned.owner_offset:
+            owned.stage = Stage.WAITING
+        if owned.stage is Stage.WAITING and self._lease.valid() and may_speak(owned, self._deaths, self._clock):
+            owned.stage = Stage.READY
+            owned.ready_s = self._clock.boot_s()
+            held, owned.alerts_held = owned.alerts_held, []
+            stored = [alert for alert in held if alert.offset < owned.checkpointed_offset]
+            self._outbox.resume(owned.number, stored)
+            for alert in held[len(stored) :]:
+                self._outbox.offer(owned.number, alert)
+
+    def _tick_if_due(self, owned: Owned) -> None:
+        wake_us = owned.fold.next_wake_us()
+        if (
+            owned.stage is Stage.READY
+            and wake_us is not None
+            and wake_us != owned.tick_asked_us
+            and self._clock.wall_us() >= wake_us + TICK_AFTER_US
+        ):
+            owned.tick_asked_us = wake_us
+            tick = seal(self._control_key, self._kafka.topic_usage, owned.number, msgspec.json.encode(Tick(owned.epoch)))
+            self._send(owned, [Outgoing("usage", tick, partition=owned.number)])
+
+    # ------------------------------------------------------------------------------------------------- sending on
+
+    def _send_on(self, owned: Owned) -> None:
+        """Everything the last slice made: lines, forwards and dead letters to Kafka, alerts to whoever is told."""
+        outputs = owned.fold.outputs
+        records = []
+        for start in range(0, len(outputs.lines), BLOCK_LINES_MAX):
+            block = outputs.lines[start : start + BLOCK_LINES_MAX]
+            key = f"{owned.number}:{owned.fold.line_epoch}:{block[0][0]}-{block[-1][0]}"
+            value = b"\n".join(line for _, line in block)
+            records.append(Outgoing("rated", value, key.encode(), owned.number))
+        for forward in outputs.forwards:
+            records.append(Outgoing("usage", forward.value, forward.key, forward.partition))
+        for letter in outputs.dead_letters:
+            records.append(Outgoing("dead-letters", _dead_letter_json(owned.number, letter), letter.key))
+        if records:
+            self._send(owned, records)
+        for alert in outputs.alerts:
+            self._tell(owned, alert)
+        outputs.lines.clear()
+        outputs.forwards.clear()
+        outputs.dead_letters.clear()
+        outputs.alerts.clear()
+
+    def _tell(self, owned: Owned, alert: AlertRow) -> None:
+        if owned.stage is Stage.READY:
+            self._outbox.offer(owned.number, alert)
+        else:
+            owned.alerts_held.append(alert)
+
+    def _send(self, owned: Owned, records: list[Outgoing]) -> None:
+        task = self._spawn(self._append(owned, records))
+        owned.sends.add(task)
+        task.add_done_callback(owned.sends.discard)
+
+    async def _append(self, owned: Owned, records: list[Outgoing]) -> None:
+        """Until it is durable. A repetition does no harm: lines replace lines, a forwarded event has its id."""
+        while True:
+            try:
+                await self._log.append(records)
+                return
+            except LogUnavailable as error:
+                _log.warning("partition %d: %d records wait for Kafka: %s", owned.number, len(records), error)
+                await self._clock.sleep(RETRY_S)
+
+    # ------------------------------------------------------------------------------------------------- checkpoints
+
+    def _checkpoint_if_due(self, owned: Owned) -> None:
+        if owned.committing is not None or owned.number in self._taking:
+            return
+        if owned.next_offset == owned.checkpointed_offset and owned.checkpoint is None:
+            return
+        due = self._clock.boot_s() - owned.checkpointed_s >= self._settings.checkpoint_interval_s
+        if due or owned.fold.dirty_accounts >= self._settings.checkpoint_dirty_max:
+            owned.committing = self._spawn(self._checkpoint(owned))
+
+    async def _checkpoint(self, owned: Owned) -> None:
+        try:
+            await self._committer.checkpoint(owned)
+            self._outbox.checkpointed(owned.number, owned.checkpointed_offset)
+            owned.fold.freeze_idle(FREEZE_IDLE_US, FREEZE_MAX)
+            await self._outbox.flush()
+            for number in self._outbox.wants_resume():
+                self._outbox.resume(number, await self._store.waiting_alerts(number))
+        except Fenced as error:
+            _log.warning("partition %d has another owner: %s", owned.number, error)
+            await self._abandon(owned)
+        except StoreUnavailable as error:
+            _log.warning("partition %d: %s", owned.number, error)
+        except Exception as error:  # noqa: BLE001 - never go on from a checkpoint that failed for an unknown reason
+            self._halt(owned, f"checkpoint {owned.ckpt_seq + 1}: {type(error).__name__}: {error}")
+        finally:
+            owned.committing = None
+
+
+def _dead_letter_json(partition: int, letter: DeadLetterRow) -> bytes:
+    def text(data: bytes | None) -> str | None:
+        return None if data is None else base64.b64encode(data).decode()
+
+    return msgspec.json.encode(
+        _DeadLetterMessage(
+            partition,
+            letter.offset,
+            letter.log_time_us,
+            letter.reason,
+            letter.detail,
+            text(letter.key),
+            text(letter.value),
+        )
+    )

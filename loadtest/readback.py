@@ -1,0 +1,98 @@
+"""What a run left behind, read from Postgres and Kafka after everything has stopped.
+
+Two views of the same money: the accounts as the checkpoints hold them, derived by the engine's own functions, and the
+ledger's postings, summed by SQL. The report holds both against the oracle.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from actors.kafka import TopicReader
+from actors.ports import Record
+from actors.postgres import PostgresStore
+from engine.account import Account
+from engine.catalog import Catalogue
+from engine.partition import Partition
+from loadtest.oracle import Oracle
+
+
+async def read_log(reader: TopicReader, topic: str, partitions: int) -> dict[int, list[Record]]:
+    """Every record of the topic, by partition, in offset order."""
+    return {partition: await reader.read_all(topic, partition) for partition in range(partitions)}
+
+
+def fold_oracle(oracle: Oracle, log: Mapping[int, list[Record]]) -> None:
+    """The oracle's own fold of the same log."""
+    for partition, records in log.items():
+        for record in records:
+            oracle.feed(partition, record.offset, record.timestamp, record.key, record.value)
+
+
+def rated_lines(records: Mapping[int, list[Record]]) -> Iterator[Mapping[str, Any]]:
+    """The parsed lines of the topic `rated`."""
+    for blocks in records.values():
+        for block in blocks:
+            for line in (block.value or b"").splitlines():
+                yield orjson.loads(line)
+
+
+async def read_checkpoint(
+    store: PostgresStore, partition: int, partitions: int, topic: str, control_key: bytes, library: dict[int, Catalogue]
+) -> Partition:
+    """The partition as its last checkpoint holds it."""
+    image = await store.load(partition, 0)
+    fold = Partition(partition, partitions, topic, control_key, library)
+    blob, _ = await store.checkpoint(partition)
+    fold.load(blob, image.accounts, image.dedup, image.commands)
+    return fold
+
+
+def compare_ledger(ledger: Mapping[tuple[str, str, str], int], oracle: Oracle) -> list[str]:
+    """The postings' sums against the oracle's lots and debts, as sentences."""
+    differences = []
+    expected: dict[tuple[str, str, str], int] = {}
+    for name, account in oracle.accounts.items():
+        expected[name, "", "debt"] = account.debt
+        for lot, standing in account.lots.items():
+            expected[name, lot, "grant"] = standing.granted
+            expected[name, lot, "burn"] = standing.burnt
+            expected[name, lot, "expire"] = standing.expired
+    for key in sorted({*expected, *ledger}):
+        if expected.get(key, 0) != ledger.get(key, 0):
+            account_name, lot, kind = key
+            differences.append(
+                f"account {account_name}: postings of {kind} {lot}: expected {expected.get(key, 0)}, "
+                f"found {ledger.get(key, 0)}"
+            )
+    return differences
+
+
+def engine_account(account: Account) -> dict[str, Any]:
+    """An account in the shape of the oracle's, for `report.compare`."""
+    derived = account.derive()
+    counters: dict[tuple[int, str, tuple[str, ...]], int] = {}
+    for start, row in account.table.items():
+        period = account.period_of(start)
+        for (price, cell), quantity in row.items():
+            counters[period, price, cell] = counters.get((period, price, cell), 0) + quantity
+    burnt = dict.fromkeys(account.lots, 0)
+    for (lot, _), amount in derived.allocation.burnt.items():
+        burnt[lot] += amount
+    return {
+        "counters": counters,
+        "amounts": {key: running.amount for key, running in derived.running.items()},
+        "lots": {
+            name: (
+                lot.granted,
+                burnt[name],
+                derived.allocation.expired.get(name, 0),
+                derived.allocation.remaining[name],
+            )
+            for name, lot in account.lots.items()
+        },
+        "debt": sum(derived.allocation.debt.values()),
+        "balance": derived.allocation.balance,
+        "spend": derived.spend,
+    }
