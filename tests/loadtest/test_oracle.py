@@ -270,6 +270,17 @@ def test_thirds_of_a_pico_round_once_on_the_total(fold: Fold) -> None:
     assert charges == [0, 1, 0]
 
 
+def test_segments_of_a_period_are_rounded_on_the_running_total(fold: Fold) -> None:
+    fold.grant("early", "1", expires_us=START + HOUR)
+    fold.use(2, 0, "third")
+    fold.now = START + 2 * HOUR
+    fold.use(2, 0, "third")
+    # 2/3 rounds to 1 and 4/3 to 1: the lot paid the first pico, and the second segment owes none
+    assert fold.charge("third_in") == 0
+    assert fold.account().lots["early"].burnt == 1
+    assert fold.account().debt == 0
+
+
 def test_a_half_rounds_to_even() -> None:
     half = per_unit("input_tokens", "third", "0.000000000001", "2")
     fold = Fold(document(third_in=half))
@@ -670,7 +681,7 @@ def test_usage_record(fold: Fold, outcome: str, value: bytes | None) -> None:
 
 @pytest.mark.parametrize("key", [b"", b"a" * 257, b"\xff", b"\xed\xa0\x80"])
 def test_a_key_that_names_no_account(fold: Fold, key: bytes) -> None:
-    assert fold.record(key, cloud_event()) == "dead_letter.malformed"
+    assert fold.record(key, cloud_event(subject="acme")) == "dead_letter.malformed"
 
 
 def test_an_exponent_is_refused_as_a_quantity_but_may_stand_elsewhere(fold: Fold) -> None:
@@ -824,6 +835,10 @@ def test_refusals(fold: Fold, reason: str, body: dict[str, Any]) -> None:
 def test_the_shortest_validity_is_accepted(fold: Fold) -> None:
     fold.use(1, at=START + 60 * SECOND)
     assert fold.grant("l", "1", effective_us=START - DAY, expires_us=START + 60 * SECOND + 2) == "applied"
+
+
+def test_a_validity_that_is_over_is_refused(fold: Fold) -> None:
+    assert fold.grant("l", "1", effective_us=START - DAY, expires_us=START) == "refused.expires_too_soon"
 
 
 def test_a_command_is_remembered_for_30_days(fold: Fold) -> None:
