@@ -1,0 +1,134 @@
+"""What the ports `Membership` and `Roster` promise, held against Postgres and the simulator's database."""
+
+import pytest
+
+from actors.ports import Fenced, Membership, Roster
+from tests.contracts.benches import Bench
+
+LEASE_S = 0.4
+
+
+@pytest.fixture
+async def membership(bench: Bench) -> Membership:
+    return await bench.membership(LEASE_S)
+
+
+@pytest.fixture
+async def roster(bench: Bench) -> Roster:
+    return await bench.roster()
+
+
+async def join(membership: Membership, incarnation: str) -> None:
+    await membership.register(incarnation, "shard", "host", f"/run/{incarnation}.lock", 4711)
+
+
+async def office(roster: Roster, controller: str = "controller", lease_s: float = 60.0) -> int:
+    term = await roster.take_office(controller, lease_s)
+    assert term is not None
+    return term
+
+
+async def test_a_registered_member_is_seen_with_its_lease(membership: Membership, roster: Roster) -> None:
+    await join(membership, "a")
+    (member,) = await roster.members()
+    assert (member.incarnation, member.shard, member.host) == ("a", "shard", "host")
+    assert (member.lock_path, member.partitions) == ("/run/a.lock", frozenset())
+    assert 0 < member.lease_left_s <= LEASE_S
+
+
+async def test_members_come_in_order_of_registration(membership: Membership, roster: Roster) -> None:
+    for incarnation in ("b", "a"):
+        await join(membership, incarnation)
+    assert [member.incarnation for member in await roster.members()] == ["b", "a"]
+
+
+async def test_a_lease_runs_out_and_is_renewed(bench: Bench, membership: Membership, roster: Roster) -> None:
+    await join(membership, "a")
+    await bench.pass_time(LEASE_S + 0.1)
+    assert (await roster.members())[0].lease_left_s < 0
+    assert (await membership.renew("a")).lease_s == LEASE_S
+    assert (await roster.members())[0].lease_left_s > 0
+
+
+async def test_a_renewal_tells_what_to_own(membership: Membership, roster: Roster) -> None:
+    for incarnation in ("a", "b"):
+        await join(membership, incarnation)
+    term = await office(roster)
+    assert (await membership.renew("a")).partitions == frozenset()
+    await roster.assign(term, {0: "a", 1: "a", 2: "b"})
+    await roster.assign(term, {1: "b"})
+    assert (await membership.renew("a")).partitions == {0}
+    assert (await membership.renew("b")).partitions == {1, 2}
+    assert {member.incarnation: member.partitions for member in await roster.members()} == {"a": {0}, "b": {1, 2}}
+
+
+async def test_the_dead_are_not_renewed(membership: Membership, roster: Roster) -> None:
+    for incarnation in ("a", "b"):
+        await join(membership, incarnation)
+    term = await office(roster)
+    await roster.assign(term, {0: "a"})
+    await roster.declare_dead(term, "a")
+    with pytest.raises(Fenced):
+        await membership.renew("a")
+    with pytest.raises(Fenced):
+        await join(membership, "a")
+    assert [member.incarnation for member in await roster.members()] == ["b"]
+    await membership.renew("b")
+
+
+async def test_the_unknown_are_not_renewed(membership: Membership) -> None:
+    with pytest.raises(Fenced):
+        await membership.renew("nobody")
+
+
+async def test_registering_again_changes_nothing_but_the_lease(membership: Membership, roster: Roster) -> None:
+    await join(membership, "a")
+    await join(membership, "a")
+    assert len(await roster.members()) == 1
+
+
+async def test_who_left_is_gone_for_good(membership: Membership, roster: Roster) -> None:
+    await join(membership, "a")
+    await membership.leave("a")
+    assert await roster.members() == []
+    with pytest.raises(Fenced):
+        await membership.renew("a")
+    await membership.leave("a")
+    await membership.leave("nobody")
+
+
+async def test_one_controller_at_a_time(bench: Bench, roster: Roster) -> None:
+    first = await office(roster, "first", LEASE_S)
+    other = await bench.roster()
+    assert await other.take_office("second", LEASE_S) is None
+    await bench.pass_time(LEASE_S + 0.1)
+    second = await other.take_office("second", LEASE_S)
+    assert second is not None
+    assert second > first
+    assert await roster.take_office("first", LEASE_S) is None
+
+
+async def test_the_controller_in_office_may_begin_a_new_term(roster: Roster) -> None:
+    first = await office(roster)
+    assert await office(roster) > first
+
+
+async def test_staying_in_office_extends_the_lease(bench: Bench, roster: Roster) -> None:
+    term = await office(roster, "first", LEASE_S)
+    await roster.stay_in_office(term, 60.0)
+    await bench.pass_time(LEASE_S + 0.1)
+    assert await roster.take_office("second", LEASE_S) is None
+
+
+async def test_a_term_that_is_over_writes_nothing(membership: Membership, roster: Roster) -> None:
+    await join(membership, "a")
+    old = await office(roster)
+    new = await office(roster)
+    with pytest.raises(Fenced):
+        await roster.stay_in_office(old, 60.0)
+    with pytest.raises(Fenced):
+        await roster.assign(old, {0: "a"})
+    with pytest.raises(Fenced):
+        await roster.declare_dead(old, "a")
+    assert (await membership.renew("a")).partitions == frozenset()
+    await roster.assign(new, {0: "a"})

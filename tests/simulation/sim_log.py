@@ -1,0 +1,188 @@
+"""Kafka as the simulator has it: topics in memory, shared by all processes, and one `SimLog` per process.
+
+`SimBroker` is the cluster; its methods are the hand of the simulator (gaps, truncation, retention, outage).
+Every call of a `SimLog` passes its gate before and after the effect, where the simulator may delay, stop or kill it.
+"""
+
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Sequence
+
+from msgspec import Struct
+
+from actors.ports import Clock, LogDamaged, LogUnavailable, Outgoing
+from engine.placement import partition_for
+
+Gate = Callable[[str], Awaitable[None]]
+
+
+async def open_gate(_site: str) -> None:
+    """The gate of a test that wants no disturbance."""
+
+
+class SimRecord(Struct, frozen=True):
+    """A record as consumers see it."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+class SimPartition:
+    """One partition: records in offset order, with gaps where control batches were."""
+
+    def __init__(self) -> None:
+        self.records: list[SimRecord] = []
+        self.first = 0
+        self.end = 0
+
+    def read(self, offset: int, records_max: int) -> tuple[list[SimRecord], int]:
+        """Up to `records_max` records from `offset` on, and the position behind them, gaps included."""
+        start = bisect_left(self.records, offset, key=lambda record: record.offset)
+        found = self.records[start : start + records_max]
+        if len(found) == records_max:
+            return found, found[-1].offset + 1
+        return found, self.end
+
+
+class SimBroker:
+    """The cluster. `append_time_jump_ms` is added to the clock, to let a broker's clock be wrong."""
+
+    def __init__(self, clock: Clock, partitions: int, append_time: bool = True) -> None:
+        self.partitions = partitions
+        self.append_time = append_time
+        self.down = False
+        self.append_time_jump_ms = 0
+        self._clock = clock
+        self._topics = {
+            role: [SimPartition() for _ in range(partitions)] for role in ("usage", "rated", "dead-letters")
+        }
+
+    def append(
+        self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None
+    ) -> tuple[int, int]:
+        """Write a record as any producer would; returns (partition, offset)."""
+        if partition is None:
+            partition = partition_for(key or b"", self.partitions)
+        held = self._topics[topic][partition]
+        append_ms = self._clock.wall_us() // 1000 + self.append_time_jump_ms
+        held.records.append(SimRecord(held.end, append_ms, key, value))
+        held.end += 1
+        return partition, held.end - 1
+
+    def skip_offsets(self, partition: int, count: int) -> None:
+        """Leave a gap, as the control batch of a transaction does."""
+        self._topics["usage"][partition].end += count
+
+    def truncate(self, partition: int, end: int) -> None:
+        """Lose the tail, as an unclean election does. What is written next takes the same offsets again."""
+        held = self._topics["usage"][partition]
+        held.records = [record for record in held.records if record.offset < end]
+        held.end = end
+
+    def expire(self, partition: int, first: int) -> None:
+        """Lose the head, as retention does."""
+        held = self._topics["usage"][partition]
+        held.records = [record for record in held.records if record.offset >= first]
+        held.first = first
+
+    def topic(self, role: str, partition: int) -> SimPartition:
+        """What a partition holds."""
+        return self._topics[role][partition]
+
+    def check_up(self) -> None:
+        """Raise `LogUnavailable` during an outage."""
+        if self.down:
+            raise LogUnavailable("the simulated Kafka is away")
+
+
+class SimLog:
+    """The `Log` port of one simulated process.
+
+    Each append takes the first of `append_faults`, if any: it fails after that many of its records were written."""
+
+    def __init__(self, broker: SimBroker, clock: Clock, gate: Gate = open_gate) -> None:
+        self.partitions = broker.partitions
+        self.append_faults: list[int] = []
+        self._broker = broker
+        self._clock = clock
+        self._gate = gate
+        self._positions: dict[int, int] = {}
+        self._turn = 0
+
+    async def start(self) -> None:
+        await self._gate("log.start.before")
+        self._broker.check_up()
+        if not self._broker.append_time:
+            raise LogDamaged("topic usage: message.timestamp.type is CreateTime, and must be LogAppendTime")
+        await self._gate("log.start.after")
+
+    async def stop(self) -> None:
+        self._positions = {}
+
+    async def bounds(self, partition: int) -> tuple[int, int]:
+        await self._gate("bounds.before")
+        self._broker.check_up()
+        held = self._broker.topic("usage", partition)
+        bounds = held.first, held.end
+        await self._gate("bounds.after")
+        return bounds
+
+    async def read_one(self, partition: int, offset: int) -> SimRecord | None:
+        await self._gate("read_one.before")
+        self._broker.check_up()
+        found, _ = self._broker.topic("usage", partition).read(offset, 1)
+        await self._gate("read_one.after")
+        return found[0] if found and found[0].offset == offset else None
+
+    def assign(self, positions: dict[int, int]) -> None:
+        self._positions = dict(positions)
+
+    async def fetch(self, records_max: int, timeout_s: float) -> dict[int, Sequence[SimRecord]]:
+        await self._gate("fetch.before")
+        found = self._take(records_max)
+        if not found:
+            await self._clock.sleep(timeout_s)
+            found = self._take(records_max)
+        await self._gate("fetch.after")
+        return found
+
+    def _take(self, records_max: int) -> dict[int, Sequence[SimRecord]]:
+        if self._broker.down:
+            return {}
+        taken: dict[int, Sequence[SimRecord]] = {}
+        # Every fetch begins with another partition, so that a busy one starves none.
+        order = sorted(self._positions)
+        self._turn += 1
+        damaged: int | None = None
+        for index in range(len(order)):
+            partition = order[(index + self._turn) % len(order)]
+            position = self._positions[partition]
+            held = self._broker.topic("usage", partition)
+            if not held.first <= position <= held.end:
+                damaged = partition
+                continue
+            if records_max > 0:
+                records, self._positions[partition] = held.read(position, records_max)
+                records_max -= len(records)
+                if records:
+                    taken[partition] = records
+        if damaged is not None and not taken:
+            raise LogDamaged(f"usage partition {damaged}: the position is outside the log", damaged)
+        return taken
+
+    def position(self, partition: int) -> int:
+        return self._positions[partition]
+
+    async def append(self, records: Sequence[Outgoing]) -> list[int]:
+        await self._gate("append.before")
+        self._broker.check_up()
+        written = self.append_faults.pop(0) if self.append_faults else None
+        offsets = [
+            self._broker.append(record.topic, record.key, record.value, record.partition)[1]
+            for record in records[:written]
+        ]
+        if written is not None:
+            raise LogUnavailable(f"the simulated Kafka took {written} of {len(records)} records")
+        await self._gate("append.after")
+        return offsets
