@@ -4,6 +4,7 @@
 rating looks into. `PriceBook` orders the versions by the time from which each is in force (law R2).
 """
 
+import re
 from bisect import bisect_right
 from typing import Any, Final, Literal
 
@@ -17,6 +18,7 @@ from engine.prices import Price, compile_price
 
 TIERS_MAX: Final = 100
 CELL_LOOKUPS_MAX: Final = 65_536
+_CURRENCY: Final = re.compile(r"[A-Z]{3}")
 SKEW_US: Final = 5 * 60 * 1_000_000  # how far an event's own time may run ahead of log time
 
 
@@ -207,7 +209,7 @@ class _Checker:
     def plan(self, name: str, definition: PlanDefinition, meters: dict[str, Meter]) -> Plan:
         path = ("plans", name)
         self.name(path, name)
-        if not (len(definition.currency) == 3 and definition.currency.isalpha() and definition.currency.isupper()):
+        if not _CURRENCY.fullmatch(definition.currency):
             self.fault((*path, "currency"), f"{definition.currency!r} is not a three-letter ISO 4217 code (law M3)")
         prices = [self.price(name, key, value, meters) for key, value in definition.prices.items()]
         for index, price in enumerate(prices):

@@ -57,7 +57,15 @@ class UsageEvent(Struct, gc=False):
     data: dict[str, Any]
 
 
-_decoder: Final = msgspec.json.Decoder(_CloudEvent, float_hook=Decimal)
+class Scientific(Decimal):
+    """A number written with an exponent: as a billing field the same as its plain form, but no quantity (law M1)."""
+
+
+def _number(text: str) -> Decimal:
+    return Scientific(text) if "e" in text or "E" in text else Decimal(text)
+
+
+_decoder: Final = msgspec.json.Decoder(_CloudEvent, float_hook=_number)
 _RFC3339: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,18}))?([Zz]|[+-][0-9]{2}:[0-9]{2})",
     re.ASCII,
@@ -117,7 +125,7 @@ def parse_usage(value: bytes) -> UsageEvent:
 
 def _canonical(value: Any) -> Any:
     """The value with every number written one way, so that 5, 5.0 and 5e0 are the same billing field."""
-    if type(value) is Decimal:
+    if isinstance(value, Decimal):
         sign, digits, exponent = value.as_tuple()
         assert type(exponent) is int, "JSON has no NaN or infinity"
         text = "".join(map(str, digits)).lstrip("0")

@@ -43,10 +43,13 @@ def parse_quantity(value: object) -> int:
             return value * NANO
         raise NotADecimal(f"a whole number of more than {WHOLE_DIGITS_MAX} digits")
     if type(value) is Decimal:
-        return _scaled(str(value), 9)
+        exponent = value.as_tuple().exponent
+        # Python prints 0.0000001 with an exponent, unless asked for plain digits; those of 1E-99999 would fill a page.
+        plain = type(exponent) is int and -9 <= exponent <= 0
+        return _scaled(f"{value:f}" if plain else str(value), 9)
     if type(value) is str:
         return _scaled(value, 9)
-    raise NotADecimal(f"a {type(value).__name__} is not a number")
+    raise NotADecimal(f"a {type(value).__name__} is not a plain decimal number")
 
 
 def _text(value: int, scale: int, fraction_digits: int) -> str:

@@ -1,0 +1,174 @@
+"""Catalogues: what may be published, which price an event finds, and which version is in force."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.catalog import (
+    BadCatalogue,
+    Catalogue,
+    CatalogueDocument,
+    MeterDefinition,
+    NoPrice,
+    PlanDefinition,
+    PriceBook,
+    PriceDefinition,
+    TierDefinition,
+    compile_catalogue,
+    document_json,
+    load_catalogue,
+)
+
+TOKENS = MeterDefinition("llm.request", "sum", "tokens", ("model",))
+CALLS = MeterDefinition("llm.request", "count")
+ANY = PriceDefinition("tokens", "per_unit", amount="1")
+
+
+def document(prices: dict[str, PriceDefinition], **meters: MeterDefinition) -> CatalogueDocument:
+    return CatalogueDocument(meters or {"tokens": TOKENS}, {"basic": PlanDefinition("USD", prices)})
+
+
+def fault_paths(faulty: CatalogueDocument) -> list[str]:
+    with pytest.raises(BadCatalogue) as caught:
+        compile_catalogue(1, faulty)
+    return [".".join(map(str, fault.path)) for fault in caught.value.faults]
+
+
+def test_an_event_finds_the_price_of_its_cell() -> None:
+    compiled = compile_catalogue(
+        1,
+        document(
+            {
+                "large": PriceDefinition("tokens", "per_unit", {"model": "large"}, "2"),
+                "small": PriceDefinition("tokens", "per_unit", {"model": "small"}, "1"),
+            }
+        ),
+    )
+    (meter,) = compiled.meters_of["llm.request"]
+    plan = compiled.plans["basic"]
+    assert plan.price_of(meter, ("large",)).name == "large"
+    assert plan.price_of(meter, ("small",)) is plan.price_of(meter, ("small",))
+    with pytest.raises(NoPrice, match="plan basic has no price for meter tokens"):
+        plan.price_of(meter, ("tiny",))
+
+
+def test_meters_of_a_type_come_in_the_order_of_their_names() -> None:
+    prices = {"b": PriceDefinition("b", "per_unit", amount="1"), "a": PriceDefinition("a", "per_unit", amount="1")}
+    compiled = compile_catalogue(1, document(prices, b=CALLS, a=CALLS))
+    assert [meter.name for meter in compiled.meters_of["llm.request"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("price", "paths"),
+    [
+        (PriceDefinition("other", "per_unit", amount="1"), ["meter"]),
+        (PriceDefinition("tokens", "per_unit"), ["amount"]),
+        (PriceDefinition("tokens", "per_unit", amount="-1"), ["amount"]),
+        (PriceDefinition("tokens", "per_unit", amount="1e3"), ["amount"]),
+        (PriceDefinition("tokens", "per_unit", amount="1", per="0"), ["per"]),
+        (PriceDefinition("tokens", "per_unit", amount="1", tiers=(TierDefinition("1"),)), ["tiers"]),
+        (PriceDefinition("tokens", "per_unit", {"region": "eu"}, "1"), ["where.region"]),
+        (PriceDefinition("tokens", "per_unit", {"model": ""}, "1"), ["where.model"]),
+        (PriceDefinition("tokens", "graduated"), ["tiers"]),
+        (PriceDefinition("tokens", "graduated", amount="1", tiers=(TierDefinition("1"),)), ["amount"]),
+        (PriceDefinition("tokens", "graduated", tiers=(TierDefinition("1", up_to="5"),)), ["tiers.0.up_to"]),
+        (PriceDefinition("tokens", "graduated", tiers=(TierDefinition("1"), TierDefinition("1"))), ["tiers.0.up_to"]),
+        (
+            PriceDefinition(
+                "tokens",
+                "graduated",
+                tiers=(TierDefinition("1", up_to="5"), TierDefinition("x", up_to="5"), TierDefinition("1", per="0")),
+            ),
+            ["tiers.1.up_to", "tiers.1.amount", "tiers.2.per"],
+        ),
+    ],
+)
+def test_a_faulty_price_is_refused_with_the_path_of_each_fault(price: PriceDefinition, paths: list[str]) -> None:
+    assert fault_paths(document({"p": price})) == [f"plans.basic.prices.p.{path}" for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("meter", "path"),
+    [
+        (MeterDefinition("llm.request", "sum"), "aggregation"),
+        (MeterDefinition("llm.request", "count", "tokens"), "field"),
+        (MeterDefinition("", "count"), "event_type"),
+        (MeterDefinition("llm.request", "count", None, ("a", "a")), "group_by"),
+        (MeterDefinition("llm.request", "count", None, ("",)), "group_by"),
+    ],
+)
+def test_a_faulty_meter_is_refused(meter: MeterDefinition, path: str) -> None:
+    assert fault_paths(document({"p": ANY}, tokens=meter)) == [f"meters.tokens.{path}"]
+
+
+@pytest.mark.parametrize("currency", ["", "usd", "US", "USDX", "U1D", "ÄÖÜ"])
+def test_a_plan_needs_a_currency_code(currency: str) -> None:
+    faulty = CatalogueDocument({"tokens": TOKENS}, {"basic": PlanDefinition(currency, {"p": ANY})})
+    assert fault_paths(faulty) == ["plans.basic.currency"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ({}, {}, True),
+        ({"model": "a"}, {}, True),
+        ({"model": "a"}, {"model": "a"}, True),
+        ({"model": "a"}, {"model": "b"}, False),
+    ],
+)
+def test_no_two_prices_may_match_one_cell(one: dict[str, str], other: dict[str, str], overlap: bool) -> None:
+    both = document(
+        {
+            "one": PriceDefinition("tokens", "per_unit", one, "1"),
+            "other": PriceDefinition("tokens", "per_unit", other, "1"),
+        }
+    )
+    if overlap:
+        assert fault_paths(both) == ["plans.basic.prices.other"]
+    else:
+        compile_catalogue(1, both)
+
+
+def test_a_plan_that_sells_an_event_type_prices_every_meter_it_feeds() -> None:
+    assert fault_paths(document({"p": ANY}, tokens=TOKENS, calls=CALLS)) == ["plans.basic.prices"]
+
+
+def test_a_catalogue_is_not_empty() -> None:
+    assert fault_paths(CatalogueDocument({}, {})) == ["meters", "plans"]
+
+
+def test_a_stored_catalogue_is_the_published_one() -> None:
+    published = document({"p": ANY})
+    stored = document_json(published)
+    assert load_catalogue(7, stored).version == 7
+    assert msgspec.json.decode(stored, type=CatalogueDocument) == published
+    with pytest.raises(msgspec.ValidationError):
+        load_catalogue(7, stored.replace(b'"amount"', b'"amuont"'))
+
+
+def version(number: int) -> Catalogue:
+    return compile_catalogue(number, document({"p": ANY}))
+
+
+def test_before_any_publication_no_version_is_in_force() -> None:
+    assert PriceBook().at(0) is None
+
+
+def test_the_first_version_is_in_force_for_all_time_and_the_next_from_its_instant_on() -> None:
+    book = PriceBook()
+    book.publish(500, version(1))
+    book.publish(1_000, version(3))
+    in_force = [found.version for time_us in (-(10**15), 999, 1_000, 10**18) if (found := book.at(time_us))]
+    assert in_force == [1, 1, 3, 3]
+    assert book.versions == [(1, 0), (3, 1_000)]
+
+
+@given(st.lists(st.integers(1, 100), unique=True, max_size=5), st.integers(0, 101))
+def test_around_gives_the_nearest_starts(starts: list[int], time_us: int) -> None:
+    book = PriceBook()
+    for number, start in enumerate([0, *sorted(starts)], start=1):
+        book.publish(start, version(number))
+    before, after = book.around(time_us)
+    assert before == max((start for start in starts if start <= time_us), default=None)
+    assert after == min((start for start in starts if start > time_us), default=None)

@@ -1,0 +1,275 @@
+"""What stands in a record: CloudEvents, times, fingerprints, sealed control records."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.events import (
+    DATA_FIELDS_MAX,
+    BadMac,
+    Control,
+    Grant,
+    Malformed,
+    OnBalance,
+    OnCapPercent,
+    OpenAccount,
+    Owner,
+    SetRule,
+    Tick,
+    command_digest,
+    fingerprint,
+    parse_control,
+    parse_time,
+    parse_usage,
+    seal,
+    unseal,
+)
+from engine.money import NotADecimal, parse_quantity
+
+KEY = b"k" * 32
+
+
+def value(**changes: Any) -> bytes:
+    event = {
+        "specversion": "1.0",
+        "id": "e1",
+        "source": "gateway",
+        "type": "llm.request",
+        "subject": "acme",
+        "time": "2026-11-22T10:00:00Z",
+        "data": {"tokens": 5},
+        **changes,
+    }
+    return json.dumps({name: item for name, item in event.items() if item is not ...}).encode()
+
+
+def with_data(data: str) -> bytes:
+    return value(data={}).replace(b'"data": {}', b'"data": ' + data.encode())
+
+
+# ------------------------------------------------------------------------------------------------------ usage events
+
+
+def test_a_usage_event_is_read_whole() -> None:
+    event = parse_usage(value())
+    assert (event.id, event.source, event.type, event.subject) == ("e1", "gateway", "llm.request", "acme")
+    assert event.data == {"tokens": 5}
+    assert event.time_us == int(datetime(2026, 11, 22, 10, tzinfo=UTC).timestamp()) * 1_000_000
+
+
+def test_time_and_subject_may_be_absent_and_other_attributes_do_not_matter() -> None:
+    event = parse_usage(value(time=..., subject=..., traceparent="00-1", dataschema=3))
+    assert (event.time_us, event.subject) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"specversion": "0.3"},
+        {"specversion": ...},
+        {"id": ""},
+        {"id": 7},
+        {"id": "x" * 257},
+        {"source": ...},
+        {"type": "a\x00b"},
+        {"subject": ""},
+        {"time": "yesterday"},
+        {"time": "2026-11-22T10:00:00"},
+        {"time": "2026-02-30T10:00:00Z"},
+        {"time": 5},
+        {"data": ...},
+        {"data": []},
+        {"data": {str(number): 1 for number in range(DATA_FIELDS_MAX + 1)}},
+    ],
+)
+def test_what_is_no_cloud_event_is_malformed(changes: dict[str, Any]) -> None:
+    with pytest.raises(Malformed):
+        parse_usage(value(**changes))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_event_or_malformed(junk: bytes) -> None:
+    with pytest.raises(Malformed):
+        parse_usage(junk)
+
+
+def test_bottomless_nesting_is_malformed() -> None:
+    with pytest.raises(Malformed):
+        parse_usage(with_data('{"a":' + "[" * 20_000 + "]" * 20_000 + "}"))
+
+
+@pytest.mark.parametrize("written", ["0.0000001", "0.10", "3", "-0.5", "0.000000001", "12345678901234567.123456789"])
+def test_a_number_is_read_as_it_is_written(written: str) -> None:
+    read = parse_usage(with_data(f'{{"tokens": {written}}}')).data["tokens"]
+    assert parse_quantity(read) == Decimal(written) * 10**9
+
+
+@pytest.mark.parametrize("written", ["1e3", "15e-1", "1E-7", "0e0", "1e400"])
+def test_a_number_with_an_exponent_is_no_quantity(written: str) -> None:
+    read = parse_usage(with_data(f'{{"tokens": {written}}}')).data["tokens"]
+    with pytest.raises(NotADecimal):
+        parse_quantity(read)
+
+
+# -------------------------------------------------------------------------------------------------------------- time
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_a_printed_instant_is_read_back(instant: datetime) -> None:
+    expected = (instant - datetime(1970, 1, 1, tzinfo=UTC)) // (datetime.resolution)
+    assert parse_time(instant.isoformat(timespec="microseconds")) == expected
+    assert parse_time(instant.isoformat(timespec="microseconds").replace("+00:00", "Z")) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "microseconds"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01t00:00:00z", 0),
+        ("1970-01-01 00:00:00Z", 0),
+        ("1970-01-01T01:00:00+01:00", 0),
+        ("1969-12-31T23:30:00-00:30", 0),
+        ("1970-01-01T00:00:00.1Z", 100_000),
+        ("1970-01-01T00:00:00.123456789Z", 123_456),
+        ("1970-01-01T00:00:00.999999Z", 999_999),
+        ("1969-12-31T23:59:59.999999Z", -1),
+    ],
+)
+def test_times_of_rfc_3339(text: str, microseconds: int) -> None:
+    assert parse_time(text) == microseconds
+    assert parse_time(text) == microseconds  # the second time from the remembered second
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1970-01-01",
+        "1970-01-01T00:00:00",
+        "1970-01-01T00:00Z",
+        "1970-01-01T24:00:00Z",
+        "1970-13-01T00:00:00Z",
+        "1970-01-01T00:00:00.Z",
+        "1970-01-01T00:00:00+24:00",
+        "1970-01-01T00:00:00.12345६Z",
+        "1970-01-01T00:00:00,123456Z",
+        " 1970-01-01T00:00:00Z",
+    ],
+)
+def test_other_times_are_malformed(text: str) -> None:
+    with pytest.raises(Malformed):
+        parse_time(text)
+
+
+# ------------------------------------------------------------------------------------------------------- fingerprint
+
+
+def print_of(record: bytes) -> bytes:
+    event = parse_usage(record)
+    assert event.time_us is not None
+    return fingerprint(event, event.time_us)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        '{"a": 5, "b": "x"}',
+        '{"b": "x", "a": 5}',
+        '{"a":5.0,"b":"x"}',
+        '{"a": 5e0, "b": "\\u0078"}',
+        '{"a": 0.5e1, "b": "x"}',
+    ],
+)
+def test_the_way_of_writing_does_not_change_a_fingerprint(same: str) -> None:
+    assert print_of(with_data(same)) == print_of(with_data('{"a": 5, "b": "x"}'))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        value(type="other"),
+        value(time="2026-11-22T10:00:00.000001Z"),
+        value(data={"tokens": 6}),
+        value(data={"tokens": "5"}),
+        value(data={"tokens": 5, "more": None}),
+        value(data={"tokens": 5.5}),
+        value(data={"tokens": [5]}),
+    ],
+)
+def test_another_billing_field_changes_the_fingerprint(changed: bytes) -> None:
+    assert print_of(changed) != print_of(value())
+
+
+def test_who_and_id_are_no_billing_fields() -> None:
+    assert print_of(value(id="e2", source="elsewhere", subject="bob")) == print_of(value())
+
+
+# --------------------------------------------------------------------------------------------------- control records
+
+
+def test_a_seal_holds_for_its_topic_and_partition_only() -> None:
+    sealed = seal(KEY, "usage", 3, b"body")
+    assert unseal(KEY, "usage", 3, sealed) == b"body"
+    for key, topic, partition in ((b"x" * 32, "usage", 3), (KEY, "other", 3), (KEY, "usage", 4)):
+        with pytest.raises(BadMac):
+            unseal(key, topic, partition, sealed)
+
+
+@given(st.integers(0, 39), st.integers(1, 255))
+def test_a_changed_byte_breaks_the_seal(at: int, flip: int) -> None:
+    sealed = bytearray(seal(KEY, "usage", 0, b"body"))
+    at = 4 + at % (len(sealed) - 4)
+    sealed[at] ^= flip
+    with pytest.raises(BadMac):
+        unseal(KEY, "usage", 0, bytes(sealed))
+
+
+@pytest.mark.parametrize("cut", [0, 4, 20, 35])
+def test_a_cut_seal_does_not_hold(cut: int) -> None:
+    with pytest.raises(BadMac):
+        unseal(KEY, "usage", 0, seal(KEY, "usage", 0, b"body")[:cut])
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        Tick(4),
+        Owner(5),
+        OpenAccount("a", "k", "starter"),
+        Grant("a", "k", "lot", "paid", "10", "USD", scope=("tokens",)),
+        SetRule("a", "k", "r", OnBalance("5")),
+        SetRule("a", "k", "r", OnCapPercent("c", 80)),
+    ],
+)
+def test_a_control_record_is_read_as_it_was_written(control: Control) -> None:
+    assert parse_control(msgspec.json.encode(control)) == control
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b'{"kind":"nothing"}',
+        b'{"kind":"tick"}',
+        b'{"kind":"tick","epoch":"1"}',
+        b'{"kind":"tick","epoch":1,"more":1}',
+        b'{"kind":"open_account","account":"","command_key":"k","plan":"p"}',
+        b'{"kind":"open_account","account":"a","command_key":"k","plan":"\\u0000"}',
+        b'{"kind":"grant","account":"a","command_key":"k","lot":"l","lot_kind":"paid","amount":10,"currency":"USD"}',
+    ],
+)
+def test_another_body_is_malformed(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        parse_control(body)
+
+
+def test_a_digest_tells_bodies_apart() -> None:
+    assert len(command_digest(b"a")) == 16
+    assert command_digest(b"a") != command_digest(b"b")
