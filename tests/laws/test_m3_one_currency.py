@@ -1,0 +1,39 @@
+"""Law M3: an account has one currency, that of its plan; a plan without one is refused at publication."""
+
+import msgspec
+import pytest
+
+from engine.catalog import (
+    BadCatalogue,
+    CatalogueDocument,
+    MeterDefinition,
+    PlanDefinition,
+    PriceDefinition,
+    compile_catalogue,
+    load_catalogue,
+)
+
+METERS = {"calls": MeterDefinition("call", "count")}
+PRICES = {"calls": PriceDefinition("calls", "per_unit", amount="1")}
+
+
+def test_a_plan_without_a_currency_is_refused() -> None:
+    """There is no default currency to fall back on."""
+    body = b'{"meters":{"calls":{"event_type":"call","aggregation":"count"}},"plans":{"p":{"prices":{}}}}'
+    with pytest.raises(msgspec.ValidationError, match="currency"):
+        load_catalogue(1, body)
+
+
+@pytest.mark.parametrize("currency", ["", "$", "usd", "DOLLAR", "€€€", "US1"])
+def test_a_currency_is_a_code_of_three_letters(currency: str) -> None:
+    """Only an ISO 4217 code names a currency."""
+    with pytest.raises(BadCatalogue, match="law M3"):
+        compile_catalogue(1, CatalogueDocument(METERS, {"p": PlanDefinition(currency, PRICES)}))
+
+
+def test_a_price_has_no_currency_of_its_own() -> None:
+    """The plan alone names it, so no account can owe in two currencies."""
+    assert "currency" not in PriceDefinition.__struct_fields__
+    plans = {"eu": PlanDefinition("EUR", PRICES), "us": PlanDefinition("USD", PRICES)}
+    compiled = compile_catalogue(1, CatalogueDocument(METERS, plans))
+    assert {name: plan.currency for name, plan in compiled.plans.items()} == {"eu": "EUR", "us": "USD"}
