@@ -33,13 +33,14 @@ SKEW_US = 300 * SECOND_US
 WINDOW_US = 35 * DAY_US
 BUCKET_US = 7 * DAY_US
 COMMAND_MEMORY_US = 30 * DAY_US
-TIME_MAX_US = 253_402_300_800 * SECOND_US - 1
 
 VALUE_BYTES_MAX = 65_536
 KEY_BYTES_MAX = 256
 TEXT_CHARACTERS_MAX = 256
 DIMENSION_CHARACTERS_MAX = 128
 DATA_FIELDS_MAX = 64
+CELLS_MAX = 10_000
+PERCENT_MAX = 1000
 
 CONTROL_PREFIX = b"TGC1"
 MAC_BYTES = 32
@@ -401,7 +402,7 @@ def allocate(amounts: Amounts, lots: list[Lot], woken: int) -> tuple[dict[str, i
 
 @dataclass(frozen=True)
 class Rule:
-    on: str  # cap_percent, balance
+    measure: str  # cap_percent, balance
     cap: str
     percent: int
     clear_percent: int
@@ -448,6 +449,7 @@ class Table:
 
     quantities: dict[tuple[int, str], dict[int, int]] = field(default_factory=dict)  # (period, price) -> segment
     amounts: Amounts = field(default_factory=dict)
+    cells: set[tuple[int, str, tuple[str, ...]]] = field(default_factory=set)  # (segment, price, cell)
 
     def total(self, period: int, price: str) -> int:
         """A of the whole period, in pico."""
@@ -612,6 +614,10 @@ class Oracle:
             self._tell(state, name, "id_conflict", f"{event['source']}\n{event['id']}", 1, "crossed")
             raise DeadLetterError("id_conflict")
         parts = self._measure(state, account, event["type"], time_us, event["data"])
+        segment = self._segment_of(state, account, time_us)
+        cells = self._table(state, account).cells
+        if len(cells) + len({(segment, price, cell) for price, cell, _ in parts} - cells) > CELLS_MAX:
+            raise DeadLetterError("too_many_cells")
         state.identities[identity] = (state.log_us // BUCKET_US, billing)
         self._rate(state, account, identity, RatedEvent(time_us, parts))
         return "rated"
@@ -680,7 +686,8 @@ class Oracle:
         """Count one event into the table, and derive again the amounts of the prices it touches."""
         period = period_of(account.zone, account.anchor, event.time_us)
         segment = self._segment_of(state, account, event.time_us)
-        for price, _, quantity in event.parts:
+        for price, cell, quantity in event.parts:
+            table.cells.add((segment, price, cell))
             quantities = table.quantities.setdefault((period, price), {})
             quantities[segment] = quantities.get(segment, 0) + quantity
             for start, amount in self._segment_amounts(state, account, price, quantities).items():
@@ -707,7 +714,8 @@ class Oracle:
         for event in account.events:
             period = period_of(account.zone, account.anchor, event.time_us)
             segment = self._segment_of(state, account, event.time_us)
-            for price, _, quantity in event.parts:
+            for price, cell, quantity in event.parts:
+                table.cells.add((segment, price, cell))
                 quantities = table.quantities.setdefault((period, price), {})
                 quantities[segment] = quantities.get(segment, 0) + quantity
         for (_, price), quantities in table.quantities.items():
@@ -744,7 +752,7 @@ class Oracle:
         spend, balance = self._spend(account, table), self._balance(account, table)
         for name in sorted(account.rules):
             rule = account.rules[name]
-            if rule.on == "balance":
+            if rule.measure == "balance":
                 self._step(state, account, name, "-", balance <= rule.threshold, balance > rule.clear)
                 continue
             cap = account.caps[rule.cap]
@@ -795,10 +803,12 @@ class Oracle:
             raise DeadLetterError("bad_control")
         fields = Fields(document)
         kind = fields.text("kind")
-        if kind == "tick":
-            return "tick" if fields.integer("epoch") >= state.epoch else "tick_void"
-        if kind == "owner":
-            state.epoch = max(state.epoch, fields.integer("epoch"))
+        if kind in ("tick", "owner"):
+            epoch = fields.integer("epoch")
+            fields.close()
+            if kind == "tick":
+                return "tick" if epoch >= state.epoch else "tick_void"
+            state.epoch = max(state.epoch, epoch)
             return "owner"
         if kind == "catalogue":
             return self._catalogue(state, fields)
@@ -814,6 +824,7 @@ class Oracle:
 
     def _catalogue(self, state: Partition, fields: "Fields") -> str:
         number, effective = fields.integer("version"), fields.integer("effective_us")
+        fields.close()
         if state.versions and (number <= state.versions[-1][0] or effective <= state.log_us + SKEW_US):
             raise DeadLetterError("bad_control")
         if number not in self._versions:
@@ -833,6 +844,7 @@ class Oracle:
         """`prepare` reads the fields, and returns what refuses or applies the command."""
         name, command_key = fields.text("account"), fields.text("command_key")
         apply = prepare(state, fields)
+        fields.close()
         digest = hashlib.sha256(body).digest()
         known = state.commands.get((name, command_key))
         if known is not None and state.log_us < known[0] + COMMAND_MEMORY_US:
@@ -874,14 +886,14 @@ class Oracle:
         name, lot_id, kind = fields.text("account"), fields.text("lot"), fields.text("lot_kind")
         amount, currency = pico_of(fields.string("amount")), fields.text("currency")
         priority, scope = fields.integer("priority", 100), fields.texts("scope")
-        requested, expires = fields.instant("effective_us"), fields.instant("expires_us")
-        if kind not in LOT_KINDS:
-            raise DeadLetterError("bad_control")
+        requested, expires = fields.optional_integer("effective_us"), fields.optional_integer("expires_us")
 
         def apply() -> None:
             account = self._known_account(state, name)
             if amount is None or amount <= 0:
                 raise RefusedError("bad_amount")
+            if kind not in LOT_KINDS:
+                raise RefusedError("bad_lot")
             if currency != account.currency:
                 raise RefusedError("currency_mismatch")
             if any(lot.lot == lot_id for lot in account.lots):
@@ -922,25 +934,28 @@ class Oracle:
         return apply
 
     def _set_rule(self, state: Partition, fields: "Fields") -> Callable[[], None]:
-        name, rule, on = fields.text("account"), fields.text("rule"), fields.text("on")
-        if on == "cap_percent":
-            cap, percent = fields.text("cap"), fields.integer("percent")
-            clear_percent = fields.optional_integer("clear_percent")
+        name, rule, on = fields.text("account"), fields.text("rule"), fields.nested("on")
+        measure = on.text("measure")
+        if measure == "cap_percent":
+            cap, percent = on.text("cap"), on.integer("percent")
+            clear_percent = on.optional_integer("clear_percent")
+            on.close()
 
             def apply_cap_percent() -> None:
                 account = self._known_account(state, name)
                 if cap not in account.caps:
                     raise RefusedError("unknown_cap")
                 low = percent if clear_percent is None else clear_percent
-                if percent <= 0 or not 0 <= low <= percent:
+                if not 1 <= low <= percent <= PERCENT_MAX:
                     raise RefusedError("bad_rule")
-                account.rules[rule] = Rule(on, cap, percent, low, 0, 0)
+                account.rules[rule] = Rule(measure, cap, percent, low, 0, 0)
 
             return apply_cap_percent
-        if on == "balance":
-            threshold = pico_of(fields.string("threshold"))
-            text = fields.optional_string("clear")
+        if measure == "balance":
+            threshold = pico_of(on.string("threshold"))
+            text = on.optional_string("clear")
             clear = threshold if text is None else pico_of(text)
+            on.close()
 
             def apply_balance() -> None:
                 account = self._known_account(state, name)
@@ -948,15 +963,10 @@ class Oracle:
                     raise RefusedError("bad_amount")
                 if clear < threshold:
                     raise RefusedError("bad_rule")
-                account.rules[rule] = Rule(on, "", 0, 0, threshold, clear)
+                account.rules[rule] = Rule(measure, "", 0, 0, threshold, clear)
 
             return apply_balance
-
-        def apply_unknown() -> None:
-            self._known_account(state, name)
-            raise RefusedError("bad_rule")
-
-        return apply_unknown
+        raise DeadLetterError("bad_control")
 
 
 # ------------------------------------------------------------------------------------------------- reading records
@@ -1034,18 +1044,35 @@ class Fields:
 
     def __init__(self, body: dict[str, object]) -> None:
         self._body = body
+        self._asked: set[str] = set()
+
+    def _get(self, name: str) -> object:
+        self._asked.add(name)
+        return self._body.get(name)
+
+    def close(self) -> None:
+        """A field that the kind does not have is a mistake of the sender's: it is not passed over."""
+        if set(self._body) - self._asked:
+            raise DeadLetterError("bad_control")
+
+    def nested(self, name: str) -> "Fields":
+        value = self._get(name)
+        if not isinstance(value, dict):
+            raise DeadLetterError("bad_control")
+        return Fields(value)
 
     def string(self, name: str) -> str:
-        value = self._body.get(name)
+        value = self._get(name)
         if not isinstance(value, str) or isinstance(value, Number):
             raise DeadLetterError("bad_control")
         return value
 
     def optional_string(self, name: str) -> str | None:
-        return None if self._body.get(name) is None else self.string(name)
+        return None if self._get(name) is None else self.string(name)
 
     def text(self, name: str, default: str | None = None) -> str:
         if default is not None and name not in self._body:
+            self._asked.add(name)
             return default
         value = self.string(name)
         if not 1 <= len(value) <= TEXT_CHARACTERS_MAX or "\0" in value:
@@ -1053,7 +1080,7 @@ class Fields:
         return value
 
     def texts(self, name: str) -> list[str]:
-        value = self._body.get(name)
+        value = self._get(name)
         if value is None:
             return []
         if not isinstance(value, list) or not all(is_text(item) for item in value):
@@ -1062,17 +1089,12 @@ class Fields:
 
     def integer(self, name: str, default: int | None = None) -> int:
         if default is not None and name not in self._body:
+            self._asked.add(name)
             return default
-        value = self._body.get(name)
+        value = self._get(name)
         if not isinstance(value, Number) or re.fullmatch(r"-?[0-9]{1,19}", value) is None:
             raise DeadLetterError("bad_control")
         return int(value)
 
     def optional_integer(self, name: str) -> int | None:
-        return None if self._body.get(name) is None else self.integer(name)
-
-    def instant(self, name: str) -> int | None:
-        value = self.optional_integer(name)
-        if value is not None and not 0 <= value <= TIME_MAX_US:
-            raise DeadLetterError("bad_control")
-        return value
+        return None if self._get(name) is None else self.integer(name)

@@ -318,9 +318,13 @@ class Workload:
             {"kind": "grant", "currency": "USD"} | promo,
             {"kind": "grant", "currency": "USD"} | paid,
             {"kind": "set_cap", "cap": "monthly", "amount": decimal(cap), "currency": "USD"},
-            {"kind": "set_rule", "rule": "cap-80", "on": "cap_percent", "cap": "monthly", "percent": 80},
-            {"kind": "set_rule", "rule": "cap-100", "on": "cap_percent", "cap": "monthly", "percent": 100},
-            {"kind": "set_rule", "rule": "low-balance", "on": "balance", "threshold": decimal(wallet // 10)},
+            {"kind": "set_rule", "rule": "cap-80", "on": {"measure": "cap_percent", "cap": "monthly", "percent": 80}},
+            {"kind": "set_rule", "rule": "cap-100", "on": {"measure": "cap_percent", "cap": "monthly", "percent": 100}},
+            {
+                "kind": "set_rule",
+                "rule": "low-balance",
+                "on": {"measure": "balance", "threshold": decimal(wallet // 10)},
+            },
         ]
         account = self.customers[number]
         return [

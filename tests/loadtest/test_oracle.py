@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.partitioner import murmur2 as kafka_murmur2  # type: ignore[import-untyped]
+from aiokafka.partitioner import murmur2 as kafka_murmur2
 
 from loadtest import oracle as module
 from loadtest.oracle import Oracle, OracleAccount, fixed_point, murmur2, partition_of, period_of, time_us_of
@@ -102,6 +102,9 @@ class Fold:
         self.now += 1000
         fields = {"lot": lot, "lot_kind": kind, "amount": dollars, "currency": "USD"} | fields
         return self.command("grant", account, **fields)
+
+    def rule(self, rule: str, measure: str, account: str = "acme", **on: Any) -> str:
+        return self.command("set_rule", account, rule=rule, on={"measure": measure} | on)
 
     def use(
         self,
@@ -524,8 +527,8 @@ def test_balance_counts_lots_up_to_their_expiry(fold: Fold) -> None:
 def test_cap_rules_cross_at_the_threshold_and_keep_their_month(fold: Fold) -> None:
     month, before = str(instant("2024-03-01")), str(instant("2024-02-01"))
     fold.command("set_cap", cap="monthly", amount="10", currency="USD")
-    fold.command("set_rule", rule="r80", on="cap_percent", cap="monthly", percent=80)
-    fold.command("set_rule", rule="r100", on="cap_percent", cap="monthly", percent=100)
+    fold.rule("r80", "cap_percent", cap="monthly", percent=80)
+    fold.rule("r100", "cap_percent", cap="monthly", percent=100)
     fold.use(7, 0, "x")
     assert fold.told() == []
     fold.use(1, 0, "x")
@@ -539,7 +542,7 @@ def test_a_raised_cap_recovers_and_the_next_crossing_is_the_second(fold: Fold) -
     month = str(instant("2024-03-01"))
     fold.command("set_cap", cap="c", amount="10", currency="USD")
     fold.use(9, 0, "x")
-    fold.command("set_rule", rule="r", on="cap_percent", cap="c", percent=80, clear_percent=40)
+    fold.rule("r", "cap_percent", cap="c", percent=80, clear_percent=40)
     fold.command("set_cap", cap="c", amount="20", currency="USD")  # 45 %: not below 40
     assert fold.told() == [("r", month, 1, "crossed")]
     fold.command("set_cap", cap="c", amount="30", currency="USD")
@@ -550,7 +553,7 @@ def test_a_raised_cap_recovers_and_the_next_crossing_is_the_second(fold: Fold) -
 
 def test_a_balance_rule_crosses_recovers_and_crosses_again(fold: Fold) -> None:
     fold.grant("a", "10")
-    fold.command("set_rule", rule="low", on="balance", threshold="2", clear="5")
+    fold.rule("low", "balance", threshold="2", clear="5")
     fold.use(8, 0, "x")
     fold.grant("b", "3")  # 5 is not above 5
     assert fold.told() == [("low", "-", 1, "crossed")]
@@ -562,7 +565,7 @@ def test_a_balance_rule_crosses_recovers_and_crosses_again(fold: Fold) -> None:
 
 def test_an_expiry_is_told_by_the_record_that_moved_log_time(fold: Fold) -> None:
     fold.grant("a", "10", expires_us=START + HOUR)
-    fold.command("set_rule", rule="low", on="balance", threshold="0")
+    fold.rule("low", "balance", threshold="0")
     fold.now = START + HOUR
     assert fold.record(b"acme", b"not json") == "dead_letter.malformed"
     alert = next(iter(fold.oracle.alerts.values()))
@@ -574,13 +577,13 @@ def test_wake_ups_go_by_instant_then_account() -> None:
     for account, after in (("b", HOUR), ("a", 2 * HOUR), ("c", HOUR)):
         fold.open(account)
         fold.grant("lot", "1", account=account, expires_us=START + after)
-        fold.command("set_rule", account, rule="low", on="balance", threshold="0")
+        fold.rule("low", "balance", account=account, threshold="0")
     fold.tick(START + 3 * HOUR)
     assert [alert["account"] for alert in fold.oracle.alerts.values()] == ["b", "c", "a"]
 
 
 def test_two_lots_of_one_account_wake_it_at_each_instant(fold: Fold) -> None:
-    fold.command("set_rule", rule="low", on="balance", threshold="0")
+    fold.rule("low", "balance", threshold="0")
     fold.grant("a", "1", effective_us=START + HOUR, expires_us=START + 2 * HOUR)
     fold.grant("b", "1", effective_us=START + 3 * HOUR, expires_us=START + 4 * HOUR)
     fold.tick(START + 5 * HOUR)
@@ -596,15 +599,15 @@ def test_two_lots_of_one_account_wake_it_at_each_instant(fold: Fold) -> None:
 def test_rules_are_told_in_the_order_of_their_ids(fold: Fold) -> None:
     fold.command("set_cap", cap="c", amount="1", currency="USD")
     fold.grant("a", "5")
-    fold.command("set_rule", rule="b", on="cap_percent", cap="c", percent=100)
-    fold.command("set_rule", rule="c", on="cap_percent", cap="c", percent=50)
-    fold.command("set_rule", rule="a", on="balance", threshold="4")
+    fold.rule("b", "cap_percent", cap="c", percent=100)
+    fold.rule("c", "cap_percent", cap="c", percent=50)
+    fold.rule("a", "balance", threshold="4")
     fold.use(1, 0, "x")
     assert [rule for rule, *_ in fold.told()] == ["a", "b", "c"]
 
 
 def test_alert_ids_are_the_hash_of_what_they_name(fold: Fold) -> None:
-    fold.command("set_rule", rule="low", on="balance", threshold="0")
+    fold.rule("low", "balance", threshold="0")
     text = b"acme\nlow\n-\n1\ncrossed"
     assert list(fold.oracle.alerts) == ["alert_" + hashlib.sha256(text).hexdigest()[:32]]
 
@@ -742,6 +745,22 @@ def test_log_time_never_goes_back(fold: Fold) -> None:
     assert fold.use(1, at=START + HOUR) == "rated"
 
 
+def test_an_account_holds_10000_cells() -> None:
+    everything = document()
+    everything["plans"]["starter"]["prices"] = {
+        name: price | {"where": {}}
+        for name, price in document()["plans"]["starter"]["prices"].items()
+        if name[0] == "x"
+    }
+    fold = Fold(everything, paranoid=False)
+    fold.open()
+    for number in range(4999):
+        assert fold.use(1, model=f"model-{number}") == "rated"
+    assert fold.use(1, at=START - 20 * DAY) == "rated"  # the same prices, in a segment of their own
+    assert fold.use(1, model="one too many") == "dead_letter.too_many_cells"
+    assert fold.use(1, model="model-7") == "rated"
+
+
 # ---------------------------------------------------------------------------------------------------- control records
 
 
@@ -767,7 +786,11 @@ def test_a_mac_must_hold(fold: Fold) -> None:
         b'{"kind":"catalogue","version":2}',
         b'{"kind":"open_account","account":"a","plan":"starter"}',
         b'{"kind":"open_account","account":"","command_key":"k","plan":"starter"}',
-        b'{"kind":"grant","account":"acme","command_key":"k","lot":"l","lot_kind":"loan","amount":"1","currency":"USD"}',
+        b'{"kind":"tick","epoch":1,"more":1}',
+        b'{"kind":"set_cap","account":"acme","command_key":"k","cap":"c","amount":"1","currency":"USD","window":"day"}',
+        b'{"kind":"set_rule","account":"acme","command_key":"k","rule":"r","on":"balance"}',
+        b'{"kind":"set_rule","account":"acme","command_key":"k","rule":"r","on":{"measure":"mood"}}',
+        b'{"kind":"set_rule","account":"acme","command_key":"k","rule":"r","on":{"measure":"balance","threshold":1}}',
         b'{"kind":"grant","account":"acme","command_key":"k","lot":"l","lot_kind":"paid","amount":1,"currency":"USD"}',
     ],
 )
@@ -784,8 +807,9 @@ def test_a_tick_of_an_older_epoch_is_void(fold: Fold) -> None:
 
 GRANT = {"kind": "grant", "account": "acme", "lot": "l", "lot_kind": "paid", "amount": "1", "currency": "USD"}
 CAP = {"kind": "set_cap", "account": "acme", "cap": "c", "amount": "1", "currency": "USD"}
-RULE = {"kind": "set_rule", "account": "acme", "rule": "r", "on": "cap_percent", "cap": "c", "percent": 80}
-LOW = {"kind": "set_rule", "account": "acme", "rule": "r", "on": "balance", "threshold": "1"}
+RULE = {"kind": "set_rule", "account": "acme", "rule": "r"}
+PERCENT = {"measure": "cap_percent", "cap": "c", "percent": 80}
+LOW = {"measure": "balance", "threshold": "1"}
 OPEN = {"kind": "open_account", "account": "new", "plan": "starter"}
 
 
@@ -795,7 +819,7 @@ OPEN = {"kind": "open_account", "account": "new", "plan": "starter"}
         ("account_exists", OPEN | {"account": "acme", "plan": "none"}),
         ("unknown_account", GRANT | {"account": "nobody", "amount": "x"}),
         ("unknown_account", CAP | {"account": "nobody"}),
-        ("unknown_account", RULE | {"account": "nobody"}),
+        ("unknown_account", RULE | {"account": "nobody", "on": LOW | {"threshold": "low"}}),
         ("unknown_plan", OPEN | {"plan": "none", "zone": "Mars/Base", "anchor_day": 0}),
         ("unknown_zone", OPEN | {"zone": "Mars/Base", "anchor_day": 0}),
         ("unknown_zone", OPEN | {"zone": "../UTC"}),
@@ -805,7 +829,9 @@ OPEN = {"kind": "open_account", "account": "new", "plan": "starter"}
         ("bad_amount", GRANT | {"amount": "1e3"}),
         ("bad_amount", GRANT | {"amount": "0.0000000000001"}),
         ("bad_amount", CAP | {"amount": "0"}),
-        ("bad_amount", LOW | {"threshold": "low"}),
+        ("bad_amount", RULE | {"on": LOW | {"threshold": "low"}}),
+        ("bad_amount", GRANT | {"amount": "0", "lot_kind": "loan"}),
+        ("bad_lot", GRANT | {"lot_kind": "loan", "currency": "EUR"}),
         ("currency_mismatch", GRANT | {"currency": "EUR", "lot": "old"}),
         ("currency_mismatch", CAP | {"currency": "EUR"}),
         ("lot_exists", GRANT | {"lot": "old", "scope": ["none"]}),
@@ -813,11 +839,12 @@ OPEN = {"kind": "open_account", "account": "new", "plan": "starter"}
         ("expires_too_soon", GRANT | {"expires_us": START}),
         ("expires_too_soon", GRANT | {"expires_us": START + HOUR, "effective_us": START + HOUR}),
         ("expires_too_soon", GRANT | {"expires_us": START + 60 * SECOND + 1, "effective_us": START - DAY}),
-        ("unknown_cap", RULE | {"cap": "none", "percent": 0}),
-        ("bad_rule", RULE | {"percent": 0}),
-        ("bad_rule", RULE | {"clear_percent": 81}),
-        ("bad_rule", LOW | {"clear": "0.5"}),
-        ("bad_rule", RULE | {"on": "mood"}),
+        ("unknown_cap", RULE | {"on": PERCENT | {"cap": "none", "percent": 0}}),
+        ("bad_rule", RULE | {"on": PERCENT | {"percent": 0}}),
+        ("bad_rule", RULE | {"on": PERCENT | {"percent": 1001}}),
+        ("bad_rule", RULE | {"on": PERCENT | {"clear_percent": 81}}),
+        ("bad_rule", RULE | {"on": PERCENT | {"clear_percent": 0}}),
+        ("bad_rule", RULE | {"on": LOW | {"clear": "0.5"}}),
     ],
 )
 def test_refusals(fold: Fold, reason: str, body: dict[str, Any]) -> None:
@@ -827,7 +854,8 @@ def test_refusals(fold: Fold, reason: str, body: dict[str, Any]) -> None:
     before = fold.account()
     assert fold.control(body | {"command_key": "once"}) == f"refused.{reason}"
     assert fold.control(body | {"command_key": "once"}) == "repeated"
-    assert fold.control(body | {"command_key": "once", "more": 1}) == "refused.key_reused"
+    other = json.dumps(body | {"command_key": "once"}).encode() + b" "
+    assert fold.control(other) == "refused.key_reused"
     assert fold.account() == before
     assert "new" not in fold.oracle.accounts
 
@@ -870,9 +898,9 @@ def random_log(seed: int, events: int, paranoid: bool) -> Fold:
     for account in accounts:
         fold.open(account, plan=source.choice(["starter", "growth"]), anchor_day=source.choice([1, 15, 31]))
         fold.command("set_cap", account, cap="c", amount="4000", currency="USD")
-        fold.command("set_rule", account, rule="80", on="cap_percent", cap="c", percent=80)
-        fold.command("set_rule", account, rule="100", on="cap_percent", cap="c", percent=100)
-        fold.command("set_rule", account, rule="low", on="balance", threshold="50", clear="90")
+        fold.rule("80", "cap_percent", account=account, cap="c", percent=80)
+        fold.rule("100", "cap_percent", account=account, cap="c", percent=100)
+        fold.rule("low", "balance", account=account, threshold="50", clear="90")
     for partition in (0, 1):
         fold.control({"kind": "catalogue", "version": 2, "effective_us": instant("2024-04-01T01:00:00")}, partition)
     for number in range(events):
