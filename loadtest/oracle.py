@@ -185,7 +185,7 @@ RFC_3339 = re.compile(
     r"(?:([Zz])|([+-])([0-9]{2}):([0-9]{2}))"
 )
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-NAIVE_EPOCH = datetime(1970, 1, 1)
+WALL_EPOCH = EPOCH.replace(tzinfo=None)  # wall clocks are compared and subtracted without a zone
 
 
 def time_us_of(text: str) -> int | None:
@@ -198,7 +198,7 @@ def time_us_of(text: str) -> int | None:
         local = datetime.fromisoformat(f"{day}T{clock}")
     except ValueError:
         return None
-    value = (local - NAIVE_EPOCH) // timedelta(microseconds=1) + int((decimals or "").ljust(6, "0")[:6])
+    value = (local - WALL_EPOCH) // timedelta(microseconds=1) + int((decimals or "").ljust(6, "0")[:6])
     if zulu:
         return value
     if int(hours) > 23 or int(minutes) > 59:
@@ -230,12 +230,13 @@ def local_time(zone: str, time_us: int) -> datetime:
 @lru_cache(maxsize=100_000)
 def period_start_us(zone: str, anchor: int, year: int, month: int) -> int:
     """The first instant at or after local midnight of the anchor day of that month."""
-    midnight = datetime(year, month, min(anchor, monthrange(year, month)[1]))
+    day = min(anchor, monthrange(year, month)[1])
+    midnight = datetime(year, month, day, tzinfo=UTC).replace(tzinfo=None)
     instants = []
     for fold in (0, 1):
         offset = midnight.replace(tzinfo=zone_of(zone), fold=fold).utcoffset()
         assert offset is not None
-        instants.append((midnight - offset - NAIVE_EPOCH) // timedelta(microseconds=1))
+        instants.append((midnight - offset - WALL_EPOCH) // timedelta(microseconds=1))
     first, second = instants
     if local_time(zone, first) == midnight:
         return first  # fold 0 is the earlier of two
@@ -559,10 +560,8 @@ class Oracle:
         try:
             if value is None:
                 raise DeadLetterError("malformed")
-            if value.startswith(CONTROL_PREFIX):
-                outcome = self._control(state, value)
-            else:
-                outcome = self._usage(state, key, value)
+            control = value.startswith(CONTROL_PREFIX)
+            outcome = self._control(state, value) if control else self._usage(state, key, value)
         except DeadLetterError as error:
             outcome = f"dead_letter.{error}"
         except RefusedError as error:

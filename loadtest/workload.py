@@ -270,10 +270,10 @@ class Workload:
     def _draw_extras(self, source: np.random.Generator) -> list[Extra]:
         events = self.events
         extras = []
-        for index in source.choice(events, size=round(events * DUPLICATE_SHARE), replace=False).tolist():
-            extras.append(Extra(index + int(source.integers(1, DUPLICATE_DISTANCE_MAX)), "duplicate", index))
-        for index in source.choice(events, size=self._few(CONFLICT_SHARE), replace=False).tolist():
-            extras.append(Extra(index + int(source.integers(1, DUPLICATE_DISTANCE_MAX)), "conflict", index))
+        for kind, count in (("duplicate", round(events * DUPLICATE_SHARE)), ("conflict", self._few(CONFLICT_SHARE))):
+            chosen = source.choice(events, size=count, replace=False).tolist()
+            after = source.integers(1, DUPLICATE_DISTANCE_MAX, count).tolist()
+            extras += [Extra(base + later, kind, base) for base, later in zip(chosen, after, strict=True)]
         names = list(MALFORMED)
         first = int(source.integers(len(names)))  # then in turn, so that a long run holds every kind
         for number, index in enumerate(source.integers(0, events, self._few(MALFORMED_SHARE)).tolist()):

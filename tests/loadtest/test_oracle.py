@@ -185,7 +185,7 @@ def test_shares_no_code_with_the_product() -> None:
 
 def test_murmur2_is_kafkas() -> None:
     source = random.Random(1)
-    for length in range(0, 40):
+    for length in range(40):
         data = source.randbytes(length)
         assert murmur2(data) == kafka_murmur2(data) & 0x7FFFFFFF
     assert partition_of(b"cus_0001", 8) == (kafka_murmur2(b"cus_0001") & 0x7FFFFFFF) % 8
@@ -933,7 +933,8 @@ def test_the_quick_mode_equals_deriving_everything_each_time(seed: int) -> None:
     assert quick.oracle.rated == paranoid.oracle.rated
     assert quick.oracle.outcomes == paranoid.oracle.outcomes
     phases = [alert["phase"] for alert in quick.oracle.alerts.values()]
-    assert phases.count("crossed") > 12 and phases.count("recovered") > 2
+    assert phases.count("crossed") > 12
+    assert phases.count("recovered") > 2
     for name, account in quick.oracle.accounts.items():
         charges = sum(
             charge for r in quick.oracle.rated.values() if r.account == name for _, charge in r.prices.values()

@@ -113,7 +113,8 @@ def test_the_same_seed_gives_the_same_records() -> None:
 def test_records_come_in_order_of_time_and_fill_the_run() -> None:
     times = [send.at_s for send in workload()]
     assert times == sorted(times)
-    assert 0 <= times[0] and times[-1] == pytest.approx(DURATION_S)
+    assert times[0] >= 0
+    assert times[-1] == pytest.approx(DURATION_S)
 
 
 def test_shares() -> None:
@@ -259,7 +260,7 @@ def test_a_trace_that_cannot_be_used_is_named_with_its_line(tmp_path: Path, text
 
 @pytest.mark.parametrize(("events", "customers", "duration_s"), [(0, 1, 1.0), (1, 0, 1.0), (1, 1, 0.0)])
 def test_arguments_have_limits(events: int, customers: int, duration_s: float) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="events is|customers is|above 0"):
         Workload(1, events, customers, None, duration_s, catalogue=catalogue())
 
 
