@@ -160,7 +160,7 @@ def check_topics() -> None:
         settings = load_settings()
         bootstrap = _bootstrap(settings)
         with Console(stderr=True).status(f"Asking Kafka at {bootstrap}"):
-            partitions = asyncio.run(_partitions(bootstrap, settings))
+            partitions = asyncio.run(_partitions(settings))
     if partitions != settings.kafka.partitions:
         _fail(
             f"topic {settings.kafka.topic_usage} has {partitions} partitions, kafka.partitions is "
@@ -170,16 +170,11 @@ def check_topics() -> None:
     typer.echo(f"topics fit the settings: {partitions} partitions of {settings.kafka.topic_usage}")
 
 
-async def _partitions(bootstrap: str, settings: Settings) -> int:
+async def _partitions(settings: Settings) -> int:
     """Of the topic `usage`, once the log has found all topics in order."""
-    from actors.kafka import KafkaLog
+    from actors.assembly import kafka_log
 
-    roles = {
-        "usage": settings.kafka.topic_usage,
-        "rated": settings.kafka.topic_rated,
-        "dead-letters": settings.kafka.topic_dead_letters,
-    }
-    log = KafkaLog(bootstrap, roles)
+    log = kafka_log(settings)
     await log.start()
     try:
         return log.partitions

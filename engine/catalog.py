@@ -162,9 +162,7 @@ class _Checker:
             self._number((*path, "per"), per, parse_quantity, 1),
         )
 
-    def tiers(
-        self, path: tuple[str | int, ...], definition: PriceDefinition
-    ) -> list[tuple[int | None, int, int]]:
+    def tiers(self, path: tuple[str | int, ...], definition: PriceDefinition) -> list[tuple[int | None, int, int]]:
         if definition.model == "per_unit":
             if definition.tiers:
                 self.fault((*path, "tiers"), "per_unit takes `amount` and `per`, no tiers")

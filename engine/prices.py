@@ -58,9 +58,7 @@ class Price(Struct, frozen=True):
         return tuple(found)
 
 
-def compile_price(
-    name: str, meter: str, where: dict[str, str], tiers: list[tuple[int | None, int, int]]
-) -> Price:
+def compile_price(name: str, meter: str, where: dict[str, str], tiers: list[tuple[int | None, int, int]]) -> Price:
     """A price from (up_to in nano-units or None, amount in pico, per in nano-units) in rising order."""
     rates = [Fraction(amount, per) for _, amount, per in tiers]
     denominator = lcm(*(rate.denominator for rate in rates))
@@ -68,8 +66,6 @@ def compile_price(
     start = 0
     for (up_to, _, _), rate in zip(tiers, rates, strict=True):
         unit = rate * NANO
-        compiled.append(
-            Tier(start, up_to, int(rate * denominator), int(unit) if unit.denominator == 1 else None)
-        )
+        compiled.append(Tier(start, up_to, int(rate * denominator), int(unit) if unit.denominator == 1 else None))
         start = up_to if up_to is not None else start
     return Price(name, meter, where, tuple(compiled), denominator)
