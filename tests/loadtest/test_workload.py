@@ -260,7 +260,7 @@ def test_a_trace_that_cannot_be_used_is_named_with_its_line(tmp_path: Path, text
 
 @pytest.mark.parametrize(("events", "customers", "duration_s"), [(0, 1, 1.0), (1, 0, 1.0), (1, 1, 0.0)])
 def test_arguments_have_limits(events: int, customers: int, duration_s: float) -> None:
-    with pytest.raises(ValueError, match="events is|customers is|above 0"):
+    with pytest.raises(ValueError, match=r"events is|customers is|above 0"):
         Workload(1, events, customers, None, duration_s, catalogue=catalogue())
 
 
