@@ -306,7 +306,7 @@ class PostgresStore:
             with translation():
                 self._reads = await asyncpg.create_pool(
                     self._dsn,
-                    min_size=1,
+                    min_size=0,  # the pool would log a traceback for each connection it cannot restore in an outage
                     max_size=3,
                     timeout=self._connect_timeout_s,
                     command_timeout=self._read_timeout_s + 1.0,

@@ -10,7 +10,8 @@ from actors.queries import QUERIES, read_queries
 
 
 def test_a_query_is_found_by_its_name() -> None:
-    text = "-- preface\n\n-- name: one\n-- The first.\nSELECT 1\n\n-- name: two\n-- The second,\n-- at length.\nSELECT 2\nFROM x\n"
+    one = "-- preface\n\n-- name: one\n-- The first.\nSELECT 1\n\n"
+    text = one + "-- name: two\n-- The second,\n-- at length.\nSELECT 2\nFROM x\n"
     assert read_queries(text) == {"one": "SELECT 1", "two": "SELECT 2\nFROM x"}
 
 

@@ -277,6 +277,8 @@ async def test_deliveries_take_alerts_off_the_outbox(cluster: Cluster) -> None:
         ]
     )
     assert [waiting.alert_id for waiting in (await store.load(PARTITION, 0)).alerts] == ["alert_c"]
+    assert await store.waiting_alerts(PARTITION) == [alert("alert_c")]
+    assert await store.waiting_alerts(PARTITION + 1) == []
     await store.record_deliveries([])
     await store.commit(cut(claim, 2, alerts=[alert("alert_unknown")]))
     assert [waiting.alert_id for waiting in (await store.load(PARTITION, 0)).alerts] == ["alert_c", "alert_unknown"]

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec import Struct
 
-from actors.ports import Clock, LogDamaged, LogUnavailable, Outgoing
+from actors.ports import Clock, LogDamaged, LogUnavailable, Outgoing, Record
 from engine.placement import partition_for
 
 Gate = Callable[[str], Awaitable[None]]
@@ -19,7 +19,7 @@ async def open_gate(_site: str) -> None:
     """The gate of a test that wants no disturbance."""
 
 
-class SimRecord(Struct, frozen=True):
+class SimRecord(Struct):
     """A record as consumers see it."""
 
     offset: int
@@ -128,7 +128,7 @@ class SimLog:
         await self._gate("bounds.after")
         return bounds
 
-    async def read_one(self, partition: int, offset: int) -> SimRecord | None:
+    async def read_one(self, partition: int, offset: int) -> Record | None:
         await self._gate("read_one.before")
         self._broker.check_up()
         found, _ = self._broker.topic("usage", partition).read(offset, 1)
@@ -138,7 +138,7 @@ class SimLog:
     def assign(self, positions: dict[int, int]) -> None:
         self._positions = dict(positions)
 
-    async def fetch(self, records_max: int, timeout_s: float) -> dict[int, Sequence[SimRecord]]:
+    async def fetch(self, records_max: int, timeout_s: float) -> dict[int, Sequence[Record]]:
         await self._gate("fetch.before")
         found = self._take(records_max)
         if not found:
@@ -147,10 +147,10 @@ class SimLog:
         await self._gate("fetch.after")
         return found
 
-    def _take(self, records_max: int) -> dict[int, Sequence[SimRecord]]:
+    def _take(self, records_max: int) -> dict[int, Sequence[Record]]:
         if self._broker.down:
             return {}
-        taken: dict[int, Sequence[SimRecord]] = {}
+        taken: dict[int, Sequence[Record]] = {}
         # Every fetch begins with another partition, so that a busy one starves none.
         order = sorted(self._positions)
         self._turn += 1

@@ -146,11 +146,6 @@ class SimStore:
     async def load(self, partition: int, command_log_time_min_us: int) -> PartitionImage:
         await self._enter("load")
         row = self._database.partition(partition)
-        waiting = [
-            told.alert
-            for told in self._database.outbox.values()
-            if told.partition == partition and not told.delivered and not told.given_up
-        ]
         image = PartitionImage(
             accounts=[row.accounts[account] for account in sorted(row.accounts)],
             dedup=sorted(row.dedup, key=lambda segment: segment.bucket),
@@ -162,10 +157,24 @@ class SimStore:
             engine_errors=sorted(
                 offset for offset, letter in row.dead_letters.items() if letter.reason == "engine_error"
             ),
-            alerts=sorted(waiting, key=lambda alert: (alert.offset, alert.alert_id)),
+            alerts=self._waiting(partition),
         )
         await self._gate("load.after")
         return image
+
+    async def waiting_alerts(self, partition: int) -> list[AlertRow]:
+        await self._enter("waiting_alerts")
+        waiting = self._waiting(partition)
+        await self._gate("waiting_alerts.after")
+        return waiting
+
+    def _waiting(self, partition: int) -> list[AlertRow]:
+        waiting = [
+            told.alert
+            for told in self._database.outbox.values()
+            if told.partition == partition and not told.delivered and not told.given_up
+        ]
+        return sorted(waiting, key=lambda alert: (alert.offset, alert.alert_id))
 
     async def commit(self, checkpoint: Checkpoint) -> None:
         await self._enter("commit")

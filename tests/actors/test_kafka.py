@@ -1,0 +1,133 @@
+"""Topics are made once and never bent; and what the Kafka client does when its cluster is away or refuses."""
+
+import secrets
+
+import msgspec
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.record import default_records
+
+from actors.kafka import (
+    RECORD_BYTES_MAX,
+    ExtensionMissing,
+    KafkaLog,
+    TopicReader,
+    TopicsDiffer,
+    TopicSettings,
+    create_topics,
+    require_extension,
+)
+from actors.ports import LogDamaged, LogUnavailable, Outgoing
+
+NOBODY = "127.0.0.1:1"
+
+
+def settings_for(partitions: int = 3) -> TopicSettings:
+    run = secrets.token_hex(4)
+    return TopicSettings(f"usage-{run}", f"rated-{run}", f"dead-{run}", partitions, 1, 1)
+
+
+def names(settings: TopicSettings) -> dict[str, str]:
+    return {"usage": settings.usage, "rated": settings.rated, "dead-letters": settings.dead_letters}
+
+
+async def test_topics_are_made_once(kafka: str) -> None:
+    settings = settings_for()
+    assert await create_topics(kafka, settings) == [settings.usage, settings.rated, settings.dead_letters]
+    assert await create_topics(kafka, settings) == []
+    reader = TopicReader(kafka)
+    await reader.start()
+    assert [await reader.partitions(topic) for topic in names(settings).values()] == [3, 3, 3]
+    await reader.stop()
+
+
+async def test_another_number_of_partitions_is_refused(kafka: str) -> None:
+    settings = settings_for()
+    await create_topics(kafka, settings)
+    more = msgspec.structs.replace(settings, partitions=6)
+    with pytest.raises(TopicsDiffer, match=r"has 3 partitions.*set 3"):
+        await create_topics(kafka, more)
+
+
+async def test_producer_timestamps_are_refused(kafka: str) -> None:
+    settings = settings_for()
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    await admin.create_topics([NewTopic(settings.usage, 3, 1, topic_configs={"message.timestamp.type": "CreateTime"})])
+    await admin.close()
+    with pytest.raises(TopicsDiffer, match="CreateTime"):
+        await create_topics(kafka, settings)
+    log = KafkaLog(kafka, names(settings))
+    with pytest.raises(LogDamaged, match="CreateTime"):
+        await log.start()
+
+
+async def test_a_broker_without_enough_replicas_says_so(kafka: str) -> None:
+    settings = msgspec.structs.replace(settings_for(), replication_factor=3)
+    with pytest.raises(LogUnavailable, match=settings.usage):
+        await create_topics(kafka, settings)
+
+
+@pytest.mark.parametrize("partitions", [0, 1025])
+async def test_the_number_of_partitions_has_limits(partitions: int) -> None:
+    with pytest.raises(ValueError, match="partitions"):
+        await create_topics(NOBODY, settings_for(partitions))
+
+
+async def test_missing_topics_are_named(kafka: str) -> None:
+    settings = settings_for()
+    with pytest.raises(LogUnavailable, match=settings.usage):
+        await KafkaLog(kafka, names(settings)).start()
+
+
+async def test_a_cluster_that_is_away_is_unavailable() -> None:
+    log = KafkaLog(NOBODY, names(settings_for()), timeout_s=1.0)
+    with pytest.raises(LogUnavailable):
+        await log.start()
+    with pytest.raises(LogUnavailable):
+        await create_topics(NOBODY, settings_for(), timeout_s=1.0)
+    with pytest.raises(LogUnavailable):
+        await log.append([Outgoing("usage", b"a", b"key")])
+    with pytest.raises(LogUnavailable):
+        await log.bounds(0)
+    await log.stop()
+
+
+def test_every_role_needs_a_topic() -> None:
+    with pytest.raises(ValueError, match="rated, dead-letters"):
+        KafkaLog(NOBODY, {"usage": "usage"})
+
+
+async def test_a_record_too_large_is_refused_before_it_is_sent(kafka: str) -> None:
+    settings = settings_for()
+    await create_topics(kafka, settings)
+    log = KafkaLog(kafka, names(settings))
+    await log.start()
+    try:
+        with pytest.raises(ValueError, match="usage"):
+            await log.append([Outgoing("usage", b"a"), Outgoing("usage", b"x" * RECORD_BYTES_MAX)])
+        assert await log.append([Outgoing("usage", b"a", partition=0)]) == [0]
+    finally:
+        await log.stop()
+
+
+async def test_after_a_refusal_the_next_append_goes_through(kafka: str) -> None:
+    settings = settings_for()
+    await create_topics(kafka, settings)
+    log = KafkaLog(kafka, names(settings))
+    await log.start()
+    try:
+        # Incompressible and over what the broker takes for `usage`, so the broker refuses what the client let pass.
+        oversized = Outgoing("usage", secrets.token_bytes(2 * 1024 * 1024), partition=0)
+        with pytest.raises(LogUnavailable, match="MessageSizeTooLarge"):
+            await log.append([oversized])
+        assert await log.append([Outgoing("usage", b"a", partition=0)]) == [0]
+    finally:
+        await log.stop()
+
+
+async def test_pure_python_decoding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_extension()
+    monkeypatch.setattr(default_records, "DefaultRecordBatch", default_records._DefaultRecordBatchPy)
+    with pytest.raises(ExtensionMissing, match="C extension"):
+        require_extension()

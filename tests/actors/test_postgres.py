@@ -1,0 +1,341 @@
+"""The real store where connections break: what took effect, what did not, and who is told that nobody knows."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal, Inexact
+from typing import Any
+
+import asyncpg
+import pytest
+
+from actors.ports import Claim, CommitUnknown, Delivery, Fenced, StoreRefused, StoreUnavailable
+from actors.postgres import OutboxCounts, PostgresStore, pico_of, units_of
+from tests.actors.cutting_proxy import CuttingProxy
+from tests.contracts.benches import RealBench, real_bench
+from tests.contracts.checkpoints import PARTITION, account, alert, command, cut, dead_letter, posting, segment
+
+LEASE_S = 0.5
+
+
+@pytest.fixture
+def owner_dsn(database: str) -> str:
+    return database
+
+
+@pytest.fixture
+async def bench(owner_dsn: str) -> AsyncIterator[RealBench]:
+    async with real_bench(owner_dsn) as opened:
+        roster = await opened.roster()
+        term = await roster.take_office("controller", 60.0)
+        assert term is not None
+        await roster.assign(term, dict.fromkeys(range(8), "a"))
+        yield opened
+
+
+@pytest.fixture
+async def proxy(bench: RealBench) -> AsyncIterator[CuttingProxy]:
+    opened = CuttingProxy(bench.dsn)
+    await opened.start()
+    yield opened
+    await opened.stop()
+
+
+@pytest.fixture
+async def store(bench: RealBench, proxy: CuttingProxy) -> PostgresStore:
+    """A store behind the proxy."""
+    return await bench.started(
+        PostgresStore(proxy.dsn, bench.schema, LEASE_S, statement_timeout_s=1.0, connect_timeout_s=2.0)
+    )
+
+
+@pytest.fixture
+async def claim(store: PostgresStore) -> Claim:
+    return await store.claim(PARTITION, "a")
+
+
+async def query(bench: RealBench, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(bench.owner_dsn, server_settings={"search_path": bench.schema})
+    try:
+        return list(await connection.fetch(statement, *arguments))
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def locked(bench: RealBench, statement: str) -> AsyncIterator[None]:
+    """Somebody else holds a lock."""
+    connection = await asyncpg.connect(bench.owner_dsn, server_settings={"search_path": bench.schema})
+    try:
+        async with connection.transaction():
+            await connection.execute(statement)
+            yield
+    finally:
+        await connection.close()
+
+
+async def sessions(bench: RealBench, condition: str) -> int:
+    here = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND "
+    (row,) = await query(bench, here + condition)
+    return int(row["count"])
+
+
+async def until_sessions(bench: RealBench, condition: str) -> None:
+    async with asyncio.timeout(20):
+        while await sessions(bench, condition) == 0:
+            await asyncio.sleep(0.01)
+
+
+async def stored_seq(bench: RealBench) -> int:
+    (row,) = await query(bench, "SELECT ckpt_seq FROM partition WHERE partition = $1", PARTITION)
+    return int(row["ckpt_seq"])
+
+
+# ------------------------------------------------------------------------------------------------------ broken commits
+
+
+async def test_cut_before_commit_nothing_took_effect(
+    bench: RealBench, store: PostgresStore, proxy: CuttingProxy, claim: Claim
+) -> None:
+    proxy.cut_at = b"INSERT INTO account"
+    with pytest.raises(StoreUnavailable):
+        await store.commit(cut(claim, accounts=[account()]))
+    assert await stored_seq(bench) == 0
+    await store.commit(cut(claim, accounts=[account()]))
+    assert await stored_seq(bench) == 1
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_cut_at_commit_nobody_knows_until_it_is_settled(
+    bench: RealBench, store: PostgresStore, proxy: CuttingProxy, claim: Claim, answered: bool
+) -> None:
+    proxy.cut_at, proxy.cut_after_answer = b"COMMIT", answered
+    with pytest.raises(CommitUnknown):
+        await store.commit(cut(claim, accounts=[account()]))
+    epoch, made = await store.settle_commit(PARTITION, claim.epoch, 1)
+    assert made is answered
+    assert await stored_seq(bench) == int(answered)
+    assert len((await store.load(PARTITION, 0)).accounts) == int(answered)
+    await store.commit(cut(claim, 2 if made else 1, epoch=epoch))
+
+
+async def test_silence_at_commit_is_unknown_until_the_server_gives_up(
+    bench: RealBench, store: PostgresStore, proxy: CuttingProxy, claim: Claim
+) -> None:
+    proxy.silent_at = b"COMMIT"
+    with pytest.raises(CommitUnknown):
+        await store.commit(cut(claim, accounts=[account()]))
+    proxy.silent_at = None
+    _, made = await store.settle_commit(PARTITION, claim.epoch, 1)
+    assert not made
+    assert await stored_seq(bench) == 0
+
+
+async def test_settling_ends_our_own_stuck_session_first(bench: RealBench, proxy: CuttingProxy) -> None:
+    patient = PostgresStore(proxy.dsn, bench.schema, lease_s=30.0, statement_timeout_s=0.3)
+    store = await bench.started(patient)
+    claim = await store.claim(PARTITION, "a")
+    proxy.silent_at = b"COMMIT"
+    with pytest.raises(CommitUnknown, match="Timeout"):
+        await store.commit(cut(claim, accounts=[account()]))
+    proxy.silent_at = None
+    assert await sessions(bench, "state = 'idle in transaction'") == 1
+    assert await store.settle_commit(PARTITION, claim.epoch, 1) == (claim.epoch + 1, False)
+
+
+async def test_a_session_ended_by_the_server_before_commit_is_no_unknown(
+    bench: RealBench, store: PostgresStore, claim: Claim
+) -> None:
+    async with locked(bench, "LOCK TABLE account IN EXCLUSIVE MODE"):
+        commit = asyncio.create_task(store.commit(cut(claim, accounts=[account()])))
+        await until_sessions(bench, "wait_event_type = 'Lock'")
+        (row,) = await query(bench, "SELECT backend_pid FROM partition WHERE partition = $1", PARTITION)
+        await query(bench, "SELECT pg_terminate_backend($1, 1000)", row["backend_pid"])
+        with pytest.raises(StoreUnavailable, match="terminating connection"):
+            await commit
+    await store.commit(cut(claim))
+
+
+async def test_a_session_ended_while_idle_is_opened_anew(bench: RealBench, store: PostgresStore, claim: Claim) -> None:
+    (row,) = await query(bench, "SELECT backend_pid FROM partition WHERE partition = $1", PARTITION)
+    await query(bench, "SELECT pg_terminate_backend($1, 1000)", row["backend_pid"])
+    await asyncio.sleep(0.05)
+    await store.commit(cut(claim))
+
+
+async def test_a_cancelled_commit_leaves_nothing_behind(bench: RealBench, store: PostgresStore, claim: Claim) -> None:
+    async with locked(bench, "LOCK TABLE account IN EXCLUSIVE MODE"):
+        commit = asyncio.create_task(store.commit(cut(claim, accounts=[account()])))
+        await until_sessions(bench, "wait_event_type = 'Lock'")
+        commit.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await commit
+    await store.commit(cut(claim, accounts=[account()]))
+    assert await stored_seq(bench) == 1
+
+
+async def test_a_lock_held_too_long_is_passing(bench: RealBench, store: PostgresStore, claim: Claim) -> None:
+    async with locked(bench, "SELECT 1 FROM partition FOR UPDATE"):
+        with pytest.raises(StoreUnavailable, match="LockNotAvailable"):
+            await store.commit(cut(claim))
+        with pytest.raises(StoreUnavailable, match="LockNotAvailable"):
+            await store.settle_commit(PARTITION, claim.epoch, 1)
+    await store.commit(cut(claim))
+
+
+async def test_a_server_that_is_away_is_passing(store: PostgresStore, proxy: CuttingProxy, claim: Claim) -> None:
+    proxy.refusing = True
+    proxy.cut()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await store.commit(cut(claim))
+    with pytest.raises(StoreUnavailable):
+        await store.catalogue(1)
+    proxy.refusing = False
+    await store.commit(cut(claim))
+    assert await store.catalogue(1) is None
+
+
+async def test_what_postgres_cannot_hold_is_refused_for_good(store: PostgresStore, claim: Claim) -> None:
+    for row in (account("nul\x00"), account(balance=10**40)):
+        with pytest.raises(StoreRefused):
+            await store.commit(cut(claim, accounts=[row]))
+    await store.commit(cut(claim))
+
+
+async def test_a_missing_schema_is_refused_for_good(bench: RealBench) -> None:
+    elsewhere = await bench.started(PostgresStore(bench.dsn, "nowhere", LEASE_S))
+    with pytest.raises(StoreRefused):
+        await elsewhere.claim(PARTITION, "a")
+
+
+async def test_before_start_and_after_stop_it_is_unavailable(bench: RealBench) -> None:
+    store = PostgresStore(bench.dsn, bench.schema, LEASE_S)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await store.claim(PARTITION, "a")
+        with pytest.raises(StoreUnavailable):
+            await store.catalogue(1)
+        await store.start()
+        await store.stop()
+
+
+# ---------------------------------------------------------------------------------------------------------- successors
+
+
+async def test_a_successor_is_not_blocked_by_a_silent_owner(
+    bench: RealBench, store: PostgresStore, proxy: CuttingProxy, claim: Claim
+) -> None:
+    proxy.silent_at = b"COMMIT"
+    stuck = asyncio.create_task(store.commit(cut(claim, accounts=[account()])))
+    await until_sessions(bench, "state = 'idle in transaction'")
+    successor = await bench.started(PostgresStore(bench.dsn, bench.schema, lease_s=60.0))
+    taken = await successor.claim(PARTITION, "a")
+    assert (taken.epoch, taken.ckpt_seq) == (claim.epoch + 1, 0)
+    with pytest.raises(CommitUnknown):
+        await stuck
+    proxy.silent_at = None
+    await successor.commit(cut(taken))
+    with pytest.raises(Fenced):
+        await store.commit(cut(claim))
+
+
+async def test_only_the_very_session_of_the_old_owner_is_ended(bench: RealBench, claim: Claim) -> None:
+    bystander = await asyncpg.connect(bench.dsn)
+    try:
+        pid = bystander.get_server_pid()
+        await query(bench, "UPDATE partition SET backend_pid = $1 WHERE partition = $2", pid, PARTITION)
+        await (await bench.store()).claim(PARTITION, "a")
+        assert await bystander.fetchval("SELECT 1") == 1
+    finally:
+        await bystander.close()
+
+
+async def test_after_a_reconnect_the_new_session_is_on_record(
+    bench: RealBench, store: PostgresStore, proxy: CuttingProxy, claim: Claim
+) -> None:
+    await store.claim(PARTITION + 1, "a")
+    before = await query(bench, "SELECT DISTINCT backend_pid, backend_start FROM partition")
+    proxy.cut()
+    with pytest.raises(StoreUnavailable):
+        await store.commit(cut(claim))
+    await store.commit(cut(claim))
+    after = await query(bench, "SELECT DISTINCT backend_pid, backend_start FROM partition")
+    assert len(before) == len(after) == 1
+    assert before != after
+    living = await query(bench, "SELECT pid FROM pg_stat_activity WHERE pid = $1", after[0]["backend_pid"])
+    assert len(living) == 1
+
+
+# --------------------------------------------------------------------------------------------------- what is in the rows
+
+
+async def test_runs_of_identities_are_joined_and_none_is_lost(bench: RealBench) -> None:
+    store = await bench.started(PostgresStore(bench.dsn, bench.schema, LEASE_S, dedup_merge_at=3))
+    claim = await store.claim(PARTITION, "a")
+    for seq in range(1, 31):
+        await store.commit(cut(claim, seq, dedup=[segment(seq // 20, seq)]))
+    rows = await query(bench, "SELECT bucket, level, seq FROM dedup_segment ORDER BY bucket, seq")
+    assert max(row["level"] for row in rows) == 2
+    assert len(rows) < 10
+    runs = (await store.load(PARTITION, 0)).dedup
+    assert [run.bucket for run in runs] == sorted(run.bucket for run in runs)
+    entries = b"".join(run.entries for run in runs)
+    numbers = [int.from_bytes(entries[start : start + 20], "big") for start in range(0, len(entries), 20)]
+    assert numbers == list(range(1, 31))
+
+
+async def test_postings_are_numbered_and_exact(bench: RealBench, store: PostgresStore, claim: Claim) -> None:
+    pico = -123_456_789_012_345_678_901_234_567
+    await store.commit(cut(claim, postings=[posting(pico), posting(1)]))
+    await store.commit(cut(claim, 2, postings=[posting(2)]))
+    rows = await query(bench, "SELECT ckpt_seq, line, amount FROM posting ORDER BY ckpt_seq, line")
+    assert [tuple(row) for row in rows] == [
+        (1, 0, Decimal("-123456789012345.678901234567")),
+        (1, 1, Decimal("0.000000000001")),
+        (2, 0, Decimal("0.000000000002")),
+    ]
+
+
+async def test_sessions_let_go_within_a_lease(bench: RealBench, store: PostgresStore) -> None:
+    assert await sessions(bench, "application_name = 'tallygate commit'") == 1
+    connection = store._commits._connection
+    assert connection is not None
+    for setting in ("idle_in_transaction_session_timeout", "lock_timeout"):
+        assert await connection.fetchval(f"SHOW {setting}") == "500ms"
+    assert await connection.fetchval("SHOW statement_timeout") == "1s"
+    assert await connection.fetchval("SHOW tcp_user_timeout") == "500"
+    assert await connection.fetchval("SHOW search_path") == bench.schema
+
+
+async def test_people_see_what_is_there(store: PostgresStore, claim: Claim) -> None:
+    await store.commit(
+        cut(
+            claim,
+            accounts=[account("rich", balance=7), account("poor", balance=-7)],
+            commands=[command(1)],
+            alerts=[alert(f"alert_{name}") for name in "abc"],
+            dead_letters=[dead_letter(1), dead_letter(2, "no_price"), dead_letter(3)],
+        )
+    )
+    told = [Delivery("alert_a", 1, True, False, ""), Delivery("alert_b", 1, False, True, "gone")]
+    await store.record_deliveries(told)
+    await store.publish_catalogue(1, b"{}")
+    await store.publish_catalogue(2, b"{}")
+    (status,) = await store.partitions()
+    assert (status.partition, status.epoch, status.ckpt_seq, status.owner) == (PARTITION, claim.epoch, 1, "a")
+    balances = [(row.account, row.balance, row.spend) for row in await store.balances(10)]
+    assert balances == [("poor", -7, 7), ("rich", 7, -7)]
+    assert len(await store.balances(1)) == 1
+    assert await store.dead_letter_counts() == {"malformed": 2, "no_price": 1}
+    assert [stored.letter for stored in await store.dead_letters(2)] == [dead_letter(3), dead_letter(2, "no_price")]
+    assert await store.outbox_counts() == OutboxCounts(waiting=1, delivered=1, given_up=1)
+    assert await store.latest_catalogue_version() == 2
+
+
+def test_money_crosses_exactly_or_not_at_all() -> None:
+    for pico in (0, 1, -1, 10**12, 10**38 - 1, -(10**38) + 1):
+        assert pico_of(units_of(pico)) == pico
+    assert units_of(150_000) == Decimal("0.00000015")
+    with pytest.raises(Inexact):
+        units_of(10**70 + 1)
