@@ -17,6 +17,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from actors.assembly import ControllerProcess, ShardProcess
+from actors.outbox import OutboxCounts
 from actors.shard import PartitionView
 from config.settings import Settings
 
@@ -55,6 +56,7 @@ class _ShardActor:
             _rss_mib(),
             usage.ru_utime + usage.ru_stime,
             self._process.shard.partitions(),
+            self._process.shard.alerts(),
         )
 
     async def drain(self) -> None:
@@ -86,6 +88,7 @@ class ShardStatus:
     rss_mib: float
     cpu_s: float
     partitions: list[PartitionView]
+    alerts: OutboxCounts
 
 
 def _rss_mib() -> float:
@@ -136,7 +139,9 @@ class Cluster:
         answers = await asyncio.gather(
             *(self._call(shard, "status", STATUS_TIMEOUT_S) for shard in self._shards), return_exceptions=True
         )
-        broken = [answer for answer in answers if not isinstance(answer, ShardStatus | RayError | TimeoutError | ValueError)]
+        broken = [
+            answer for answer in answers if not isinstance(answer, ShardStatus | RayError | TimeoutError | ValueError)
+        ]
         if broken:
             raise broken[0]
         return [answer for answer in answers if isinstance(answer, ShardStatus)]

@@ -102,16 +102,12 @@ class Committer:
         """Whether the commit of unknown outcome took effect. We go on at a higher epoch either way."""
         while True:
             try:
-                owned.epoch, committed = await self._store.settle_commit(
-                    owned.number, owned.epoch, checkpoint.ckpt_seq
-                )
+                owned.epoch, committed = await self._store.settle_commit(owned.number, owned.epoch, checkpoint.ckpt_seq)
                 break
             except StoreUnavailable:
                 await self._clock.sleep(RETRY_S)
         owned.fold.line_epoch = owned.epoch
-        announcement = seal(
-            self._control_key, self._topic, owned.number, msgspec.json.encode(Owner(owned.epoch))
-        )
+        announcement = seal(self._control_key, self._topic, owned.number, msgspec.json.encode(Owner(owned.epoch)))
         try:
             await self._log.append([Outgoing("usage", announcement, partition=owned.number)])
         except LogUnavailable as error:

@@ -188,8 +188,10 @@ class KafkaLog:
 
     async def append(self, records: Sequence[Outgoing]) -> list[int]:
         for record in records:
-            if len(record.value) + len(record.key or b"") > RECORD_BYTES_MAX - 1024:
-                raise ValueError(f"record for {record.topic}: {len(record.value)} bytes, more than Kafka would take")
+            if len(record.value or b"") + len(record.key or b"") > RECORD_BYTES_MAX - 1024:
+                raise ValueError(
+                    f"record for {record.topic}: {len(record.value or b'')} bytes, more than Kafka would take"
+                )
         producer = await self._live_producer()
         try:
             with _translation("appending"):

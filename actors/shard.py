@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from actors.commit import Committer
 from actors.lease import Lease
-from actors.outbox import Outbox
+from actors.outbox import Outbox, OutboxCounts
 from actors.owned import Owned, Stage
 from actors.ports import (
     AlertRow,
@@ -140,6 +140,10 @@ class Shard:
             for _, owned in sorted(self._owned.items())
         ]
 
+    def alerts(self) -> OutboxCounts:
+        """How far the telling of alerts has come."""
+        return self._outbox.counts()
+
     # ----------------------------------------------------------------------------------------------------- the loop
 
     async def run(self) -> None:
@@ -246,9 +250,7 @@ class Shard:
         for task in tasks:
             if task is not asyncio.current_task():
                 task.cancel()
-        await asyncio.gather(
-            *(task for task in tasks if task is not asyncio.current_task()), return_exceptions=True
-        )
+        await asyncio.gather(*(task for task in tasks if task is not asyncio.current_task()), return_exceptions=True)
 
     async def _abandon_all(self) -> None:
         for task in self._taking.values():
@@ -355,7 +357,9 @@ class Shard:
             and self._clock.wall_us() >= wake_us + TICK_AFTER_US
         ):
             owned.tick_asked_us = wake_us
-            tick = seal(self._control_key, self._kafka.topic_usage, owned.number, msgspec.json.encode(Tick(owned.epoch)))
+            tick = seal(
+                self._control_key, self._kafka.topic_usage, owned.number, msgspec.json.encode(Tick(owned.epoch))
+            )
             self._send(owned, [Outgoing("usage", tick, partition=owned.number)])
 
     # ------------------------------------------------------------------------------------------------- sending on

@@ -276,9 +276,7 @@ class Account:
                 standing, phase = step(standings.get((name, window), Standing()), reached=reached, cleared=cleared)
                 if phase is not None:
                     standings[name, window] = standing
-                    crossings.append(
-                        Crossing(self.account, name, window, standing.ordinal, phase, value, threshold)
-                    )
+                    crossings.append(Crossing(self.account, name, window, standing.ordinal, phase, value, threshold))
         return standings, crossings
 
     def _watch(
@@ -355,9 +353,7 @@ class Account:
         return postings
 
 
-def _readings(
-    rule: Rule, derived: Derived, caps: dict[str, Cap]
-) -> list[tuple[str, int, int, bool, bool]]:
+def _readings(rule: Rule, derived: Derived, caps: dict[str, Cap]) -> list[tuple[str, int, int, bool, bool]]:
     """(window, value, threshold, reached, cleared) of a rule in each of its windows, in order of the window's name."""
     match rule:
         case CapPercent():

@@ -54,7 +54,9 @@ def open_account(command: OpenAccount, book: PriceBook, log_time_us: int) -> Acc
 def grant(account: Account, command: Grant, book: PriceBook, log_time_us: int) -> list[Crossing]:
     """Add the lot. Raises Refused."""
     amount = _amount(command.amount, above_zero=True)
-    if command.lot_kind not in LOT_KINDS:
+    if command.lot_kind not in LOT_KINDS or any(
+        abs(instant) > INSTANT_LIMIT_US for instant in (command.effective_us or 0, command.expires_us or 0)
+    ):
         raise Refused(Refusal.BAD_LOT)
     if command.currency != account.currency:
         raise Refused(Refusal.CURRENCY_MISMATCH)
@@ -71,8 +73,6 @@ def grant(account: Account, command: Grant, book: PriceBook, log_time_us: int) -
         earliest = max(log_time_us, effective_us, account.newest_event_us if account.table else 0)
         if command.expires_us <= earliest:
             raise Refused(Refusal.EXPIRES_TOO_SOON)
-    if max(abs(effective_us), abs(command.expires_us or 0)) > INSTANT_LIMIT_US:
-        raise Refused(Refusal.BAD_LOT)
     lot = Lot(
         command.lot,
         command.lot_kind,

@@ -236,7 +236,7 @@ class Partition:
             outcome = self._rate(offset, key, value)
         except _DeadLetter as letter:
             self._dead_letter(offset, key, value, letter.reason, str(letter))
-        except Exception as error:  # noqa: BLE001 - a poison event must not stop the partition; the account is unchanged
+        except Exception as error:  # a poison event must not stop the partition; the account is unchanged
             self._dead_letter(offset, key, value, DeadLetterReason.ENGINE_ERROR, f"{type(error).__name__}: {error}")
         else:
             self._count(outcome)
@@ -259,9 +259,10 @@ class Partition:
         if account_id is None:
             if event.subject is None:
                 raise _DeadLetter(DeadLetterReason.MALFORMED, "neither a record key nor a subject names the account")
-            account_id = event.subject
-            if not self._is_here(account_id, account_id.encode()):
-                return self._forward(offset, account_id.encode(), value)
+            key = event.subject.encode()
+            account_id = self._account_of(key)
+            if not self._is_here(account_id, key):
+                return self._forward(offset, key, value)
         if account_id not in self._live and account_id not in self._frozen:
             raise _DeadLetter(DeadLetterReason.UNKNOWN_ACCOUNT, f"account {account_id!r} is not open here")
         return self._rate_event(offset, account_id, event)
@@ -273,7 +274,7 @@ class Partition:
         except UnicodeDecodeError:
             raise _DeadLetter(DeadLetterReason.MALFORMED, "the record key is not UTF-8") from None
         if not 0 < len(key) <= KEY_BYTES_MAX:
-            raise _DeadLetter(DeadLetterReason.MALFORMED, f"the record key must have 1 to {KEY_BYTES_MAX} bytes")
+            raise _DeadLetter(DeadLetterReason.MALFORMED, f"an account's id has 1 to {KEY_BYTES_MAX} bytes")
         return account_id
 
     def _is_here(self, account_id: str, key: bytes) -> bool:
@@ -413,6 +414,10 @@ class Partition:
                 self._count("owner")
             case CatalogueMarker():
                 self._publish(control, offset, key, value)
+            case _ if not self._is_here(control.account, control.account.encode()):
+                home = partition_for(control.account.encode(), self._partitions)
+                detail = f"account {control.account!r} lives in partition {home}; send its commands there"
+                self._dead_letter(offset, key, value, DeadLetterReason.BAD_CONTROL, detail)
             case _:
                 self._command(control, offset, value[CONTROL_BODY_START:])
 
@@ -451,7 +456,7 @@ class Partition:
 
     def _forget_commands(self) -> None:
         for memory, answered in self._answered.items():
-            if answered.log_time_us >= self.log_time_us - COMMAND_KEY_US:
+            if answered.log_time_us > self.log_time_us - COMMAND_KEY_US:
                 break
             self._forgotten.append(memory)
         for memory in self._forgotten:

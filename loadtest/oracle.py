@@ -33,6 +33,8 @@ SKEW_US = 300 * SECOND_US
 WINDOW_US = 35 * DAY_US
 BUCKET_US = 7 * DAY_US
 COMMAND_MEMORY_US = 30 * DAY_US
+WHOLE_DIGITS_READ_MAX = 4300
+LOT_INSTANT_MAX_US = 2**60
 
 VALUE_BYTES_MAX = 65_536
 KEY_BYTES_MAX = 256
@@ -149,9 +151,14 @@ def read_json(data: bytes) -> object:
     def refuse(constant: str) -> None:
         raise ValueError(constant)
 
+    def whole(text: str) -> Number:
+        if len(text.lstrip("-")) > WHOLE_DIGITS_READ_MAX:
+            raise ValueError("a whole number without end")
+        return Number(text)
+
     text = data.decode("utf-8")
     try:
-        document = json.loads(text, parse_int=Number, parse_float=Number, parse_constant=refuse)
+        document = json.loads(text, parse_int=whole, parse_float=Number, parse_constant=refuse)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if "\\ud" in text or "\\uD" in text:
@@ -824,8 +831,14 @@ class Oracle:
     def _catalogue(self, state: Partition, fields: "Fields") -> str:
         number, effective = fields.integer("version"), fields.integer("effective_us")
         fields.close()
-        if state.versions and (number <= state.versions[-1][0] or effective <= state.log_us + SKEW_US):
-            raise DeadLetterError("bad_control")
+        if state.versions:
+            last_number, last_effective = state.versions[-1]
+            # The first version is in force for all time, so its own instant binds nobody.
+            earliest = state.log_us + SKEW_US
+            if len(state.versions) > 1:
+                earliest = max(earliest, last_effective)
+            if number <= last_number or effective <= earliest:
+                raise DeadLetterError("bad_control")
         if number not in self._versions:
             raise ValueError(f"the log names catalogue version {number}: give its document to the oracle")
         state.versions.append((number, effective))
@@ -844,6 +857,8 @@ class Oracle:
         name, command_key = fields.text("account"), fields.text("command_key")
         apply = prepare(state, fields)
         fields.close()
+        if partition_of(name.encode(), len(self._partitions)) != state.number:
+            raise DeadLetterError("bad_control")
         digest = hashlib.sha256(body).digest()
         known = state.commands.get((name, command_key))
         if known is not None and state.log_us < known[0] + COMMAND_MEMORY_US:
@@ -891,7 +906,7 @@ class Oracle:
             account = self._known_account(state, name)
             if amount is None or amount <= 0:
                 raise RefusedError("bad_amount")
-            if kind not in LOT_KINDS:
+            if kind not in LOT_KINDS or any(abs(instant or 0) > LOT_INSTANT_MAX_US for instant in (requested, expires)):
                 raise RefusedError("bad_lot")
             if currency != account.currency:
                 raise RefusedError("currency_mismatch")
@@ -1079,9 +1094,10 @@ class Fields:
         return value
 
     def texts(self, name: str) -> list[str]:
-        value = self._get(name)
-        if value is None:
+        if name not in self._body:
+            self._asked.add(name)
             return []
+        value = self._get(name)
         if not isinstance(value, list) or not all(is_text(item) for item in value):
             raise DeadLetterError("bad_control")
         return value

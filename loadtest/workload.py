@@ -146,7 +146,7 @@ MALFORMED: dict[str, Bad] = {
     "tokens_as_truth": Bad("bad_quantity", _data(input_tokens=True)),
     "tokens_as_words": Bad("bad_quantity", _data(input_tokens="many")),
     "huge_tokens": Bad("bad_quantity", _raw_tokens(b"1" + b"0" * 18)),
-    "endless_tokens": Bad("bad_quantity", _raw_tokens(b"9" * 5000)),
+    "endless_tokens": Bad("malformed", _raw_tokens(b"9" * 5000)),
     "exponent": Bad("bad_quantity", _raw_tokens(b"1e3")),
     "ten_decimals": Bad("bad_quantity", _raw_tokens(b"1.0000000001")),
     "no_model": Bad("bad_dimension", _without_data("model")),

@@ -90,7 +90,7 @@ class Supervisor:
     """
 
     def __init__(self, run_dir: Path, say: Say = silent, grace_s: float = 10.0) -> None:
-        self.run_dir = run_dir
+        self.run_dir = run_dir.resolve()  # children run in folders of their own
         self.say = say
         self.grace_s = grace_s
         self._lock_fd: int | None = None

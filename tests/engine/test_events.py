@@ -78,7 +78,7 @@ def test_time_and_subject_may_be_absent_and_other_attributes_do_not_matter() -> 
         {"id": "x" * 257},
         {"source": ...},
         {"type": "a\x00b"},
-        {"subject": ""},
+        {"subject": 7},
         {"time": "yesterday"},
         {"time": "2026-11-22T10:00:00"},
         {"time": "2026-02-30T10:00:00Z"},

@@ -1,0 +1,506 @@
+"""The demo: the main job on real Kafka, Postgres and Ray, with a shard killed in the middle, checked to the last digit.
+
+set up    Postgres, Kafka and Ray of this run's own (or the operator's), catalogue, accounts
+run       the workload at its own pace; in the middle one shard process gets SIGKILL
+settle    until nothing is in flight; then the shards hand over in order
+check     an independent oracle folds the same log; every amount, every alert id is compared
+"""
+
+import asyncio
+import base64
+import os
+import platform
+import secrets
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import orjson
+from msgspec import Struct
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from actors.assembly import database_dsn, kafka_log, postgres_store, topic_names
+from actors.clock import SystemClock
+from actors.cluster import Cluster, ShardStatus
+from actors.kafka import KafkaLog, TopicReader, TopicSettings, create_topics
+from actors.migrations import ENGINE_ROLE, migrate
+from actors.ports import Outgoing
+from actors.postgres import PostgresStore
+from config.catalogue import load_file
+from config.settings import Settings
+from config.stack.kafka import bootstrap_servers
+from config.stack.postgres import database_url
+from config.stack.ray_local import record_ray, start_ray
+from config.stack.supervisor import Supervisor
+from engine.catalog import compile_catalogue, document_json
+from engine.events import CatalogueMarker, seal
+from engine.money import amount_text
+from engine.placement import partition_for
+from loadtest.drive import Driver
+from loadtest.live import LiveView, Moment, Near
+from loadtest.oracle import Oracle
+from loadtest.readback import compare_ledger, engine_account, fold_oracle, rated_lines, read_checkpoint, read_log
+from loadtest.receiver import Receiver
+from loadtest.report import compare, percentiles
+from loadtest.workload import Workload
+
+EVENTS_PER_S: Final = 4_500  # offered; two cores share it with the broker, the database and this driver
+SETTLE_TIMEOUT_S: Final = 10.0
+TAKEOVER_TIMEOUT_S: Final = 60.0
+LOOK_EVERY_S: Final = 0.5
+FAIL_SHARE: Final = 0.02  # of webhook attempts that the receiver answers with 503, to exercise the retries
+CONTROL_BATCH: Final = 500
+SETUP_US: Final = 3_000_000  # opening the accounts takes about this long; a lot that expires early is refused
+CATALOGUE_VERSION: Final = 1
+CATALOGUE_FILE: Final = Path(__file__).resolve().parents[1] / "config" / "catalogue.example.yaml"
+
+
+class DemoOptions(Struct, frozen=True):
+    """What `tallygate demo` was asked for."""
+
+    events: int = 200_000
+    customers: int = 1_000
+    seed: int = 1
+    kill: bool = True
+    live: bool = True
+    report: Path = Path("build/demo.json")
+    run_dir: Path = Path("build/run")
+
+
+class DemoFailed(Exception):
+    """The run could not be completed; the message says what was waited for."""
+
+
+class Figures(Struct):
+    """`build/demo.json`."""
+
+    sent: int
+    rated: int
+    duplicate: int
+    dead_lettered: int
+    forwarded: int
+    lost: int
+    double: int
+    oracle_equal: bool
+    alerts_missing: int
+    alerts_extra: int
+    events_per_s: float
+    append_to_webhook_ms: dict[str, float | None]
+    takeover_s: float | None
+    rss_mib: float
+    seconds: float
+    details: dict[str, Any]
+
+
+def run(settings: Settings, options: DemoOptions) -> int:
+    """The whole demo; 0 when every check holds."""
+    console = Console()
+    with Supervisor(options.run_dir, say=lambda line: console.print(line, highlight=False)) as supervisor:
+        prepared = _prepare(supervisor, settings)
+        start_ray(supervisor, num_cpus=max(2, os.cpu_count() or 2))
+        try:
+            return asyncio.run(_Demo(supervisor, prepared, options, console).run())
+        except DemoFailed as failure:
+            console.print(f"FAILED  {failure}", highlight=False)
+            return 1
+
+
+def _prepare(supervisor: Supervisor, settings: Settings) -> Settings:
+    """The operator's settings, or an embedded stack; topics and schema of this run's own either way."""
+    given_dsn = settings.postgres.dsn.get_secret_value() if settings.postgres.dsn else None
+    dsn = database_url(supervisor, given_dsn)
+    bootstrap = bootstrap_servers(supervisor, settings.kafka.bootstrap_servers)
+    run = secrets.token_hex(3)
+    kafka = settings.kafka.model_copy(
+        update={
+            "bootstrap_servers": bootstrap,
+            "topic_usage": f"{settings.kafka.topic_usage}-demo-{run}",
+            "topic_rated": f"{settings.kafka.topic_rated}-demo-{run}",
+            "topic_dead_letters": f"{settings.kafka.topic_dead_letters}-demo-{run}",
+        }
+    )
+    postgres = settings.postgres.model_copy(update={"dsn": SecretStr(dsn), "schema_name": f"tallygate_demo_{run}"})
+    control_key = settings.control_key or SecretStr(secrets.token_hex(32))
+    return settings.model_copy(update={"kafka": kafka, "postgres": postgres, "control_key": control_key})
+
+
+class _Demo:
+    def __init__(self, supervisor: Supervisor, settings: Settings, options: DemoOptions, console: Console) -> None:
+        self._supervisor = supervisor
+        self._settings = settings
+        self._options = options
+        self._console = console
+        self._clock = SystemClock()
+        self._started_s = self._clock.boot_s()
+        self._secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+        self._receiver = Receiver(self._secret, fail_share=FAIL_SHARE, seed=options.seed)
+        self._takeover_s: float | None = None
+        self._killed = ""
+        self._rss_mib = 0.0
+        self._cpu_s: dict[str, float] = {}
+
+    async def run(self) -> int:
+        await self._receiver.start()
+        try:
+            self._settings = await self._lay_tables()
+            document = load_file(CATALOGUE_FILE)
+            catalogue = document_json(document)
+            workload = self._workload(orjson.loads(catalogue))
+            async with self._doors() as (log, store):
+                await store.publish_catalogue(CATALOGUE_VERSION, catalogue)
+                cluster = Cluster(self._settings, self._options.run_dir.resolve() / "locks")
+                self._console.print("ray: starting the controller and the shards")
+                await cluster.start()
+                record_ray(self._supervisor)
+                driver, seconds = await self._main_job(cluster, log, store, workload)
+                await cluster.stop()
+                self._console.print("checking: the oracle folds the same log")
+                figures, differences = await self._check(store, catalogue, driver, seconds)
+        finally:
+            await self._receiver.stop()
+        return self._report(figures, differences)
+
+    # --------------------------------------------------------------------------------------------------- setting up
+
+    async def _lay_tables(self) -> Settings:
+        """Tables, the engine's own role, topics; the settings that the shards get."""
+        settings = self._settings
+        password = secrets.token_urlsafe(24)
+        owner = database_dsn(settings)
+        await migrate(owner, settings.postgres.schema_name, password)
+        kafka = settings.kafka
+        assert kafka.bootstrap_servers is not None
+        await create_topics(
+            kafka.bootstrap_servers,
+            TopicSettings(
+                usage=kafka.topic_usage,
+                rated=kafka.topic_rated,
+                dead_letters=kafka.topic_dead_letters,
+                partitions=kafka.partitions,
+                replication_factor=kafka.replication_factor,
+                min_insync_replicas=kafka.min_insync_replicas,
+            ),
+        )
+        engine_dsn = _with_user(owner, ENGINE_ROLE, password)
+        webhooks = settings.webhooks.model_copy(
+            update={
+                "url": self._receiver.url,
+                "secret": SecretStr(self._secret),
+                "allow_loopback": True,
+                "backoff_base_s": 0.2,
+            }
+        )
+        postgres = settings.postgres.model_copy(update={"dsn": SecretStr(engine_dsn)})
+        return settings.model_copy(update={"postgres": postgres, "webhooks": webhooks})
+
+    def _workload(self, catalogue: dict[str, Any]) -> Workload:
+        trace = self._settings.trace or _default_trace()
+        workload = Workload(
+            self._options.seed,
+            self._options.events,
+            self._options.customers,
+            trace,
+            self._options.events / EVENTS_PER_S,
+            catalogue=catalogue,
+            partitions=self._settings.kafka.partitions,
+        )
+        self._console.print(f"workload: {workload.origin}", highlight=False)
+        return workload
+
+    @asynccontextmanager
+    async def _doors(self) -> AsyncIterator[tuple[KafkaLog, PostgresStore]]:
+        log, store = kafka_log(self._settings), postgres_store(self._settings)
+        await log.start()
+        try:
+            await store.start()
+            try:
+                yield log, store
+            finally:
+                await store.stop()
+        finally:
+            await log.stop()
+
+    def _sealed(self, partition: int, body: bytes) -> bytes:
+        return seal(self._settings.control_key_bytes(), self._settings.kafka.topic_usage, partition, body)
+
+    async def _open_accounts(self, cluster: Cluster, log: KafkaLog, workload: Workload) -> None:
+        partitions = self._settings.kafka.partitions
+        marker = msgspec.json.encode(CatalogueMarker(CATALOGUE_VERSION, 0))
+        await log.append(
+            [Outgoing("usage", self._sealed(number, marker), partition=number) for number in range(partitions)]
+        )
+        commands = workload.setup(self._clock.wall_us() + SETUP_US)
+        for start in range(0, len(commands), CONTROL_BATCH):
+            records = []
+            for command in commands[start : start + CONTROL_BATCH]:
+                key = command["account"].encode()
+                home = partition_for(key, partitions)
+                records.append(Outgoing("usage", self._sealed(home, orjson.dumps(command)), key, home))
+            await log.append(records)
+
+        async def answered() -> bool:
+            counts = _counts(await cluster.statuses())
+            refused = sum(count for name, count in counts.items() if name.startswith("refused"))
+            return counts["applied"] + refused >= len(commands)
+
+        await self._until(answered, f"{len(commands):,} commands to be applied")
+
+    # ------------------------------------------------------------------------------------------------- the main job
+
+    async def _main_job(
+        self, cluster: Cluster, log: KafkaLog, store: PostgresStore, workload: Workload
+    ) -> tuple[Driver, float]:
+        """Run it; the driver, and the seconds from the first record sent to the last one rated."""
+        await self._until(lambda: self._all_ready(cluster), "every partition to be ready")
+        await self._open_accounts(cluster, log, workload)
+        driver = Driver(log, self._clock, self._settings.kafka.topic_usage, self._settings.control_key_bytes())
+        with LiveView(self._console, self._options.live) as view:
+            started_s = self._clock.boot_s()
+            driving = asyncio.create_task(driver.run(workload))
+            watching = asyncio.create_task(self._watch(cluster, log, store, driver, view, started_s))
+            try:
+                if self._options.kill:
+                    await self._clock.sleep(workload.duration_s / 2)
+                    await self._kill_one(cluster, view)
+                await driving
+                await self._until(lambda: self._settled(cluster, log), "the log to be rated to its end")
+                seconds = self._clock.boot_s() - started_s
+                await self._until(lambda: self._told(cluster, store), "every alert to be delivered")
+            finally:
+                driving.cancel()
+                watching.cancel()
+                await asyncio.gather(driving, watching, return_exceptions=True)
+        return driver, seconds
+
+    async def _all_ready(self, cluster: Cluster) -> bool:
+        views = [view for status in await cluster.statuses() for view in status.partitions]
+        halted = [view for view in views if view.stage == "halted"]
+        if halted:
+            raise DemoFailed("; ".join(f"partition {view.partition}: {view.halt_reason}" for view in halted))
+        return sum(view.stage == "ready" for view in views) == self._settings.kafka.partitions
+
+    async def _settled(self, cluster: Cluster, log: KafkaLog) -> bool:
+        """Every record that is in the log now has been applied and is in a checkpoint."""
+        if not await self._all_ready(cluster):
+            return False
+        ends = await self._log_ends(log)
+        views = [view for status in await cluster.statuses() for view in status.partitions]
+        return all(view.checkpointed_offset >= ends[view.partition] for view in views)
+
+    async def _told(self, cluster: Cluster, store: PostgresStore) -> bool:
+        print([s.alerts for s in await cluster.statuses()], await store.outbox_counts(), len(self._receiver.alerts))
+        counts = _counts(await cluster.statuses())
+        outbox = await store.outbox_counts()
+        made = counts["alert_crossed"] + counts["alert_recovered"]
+        return outbox.waiting == 0 and outbox.delivered + outbox.given_up > 0 if made else True
+
+    async def _log_ends(self, log: KafkaLog) -> dict[int, int]:
+        return {number: (await log.bounds(number))[1] for number in range(self._settings.kafka.partitions)}
+
+    async def _kill_one(self, cluster: Cluster, view: LiveView) -> None:
+        """SIGKILL to a shard that owns partitions; how long until a live one speaks for all of them."""
+        victim = max(await cluster.statuses(), key=lambda status: (len(status.partitions), status.shard))
+        lost = {partition.partition for partition in victim.partitions}
+        killed_s = self._clock.boot_s()
+        os.kill(victim.pid, signal.SIGKILL)
+        self._killed = victim.shard
+        view.say(f"SIGKILL to {victim.shard} (pid {victim.pid}), owner of partitions {sorted(lost)}")
+
+        async def taken_over() -> bool:
+            ready = {
+                partition.partition: partition.ready_s
+                for status in await cluster.statuses()
+                if status.incarnation != victim.incarnation
+                for partition in status.partitions
+                if partition.partition in lost and partition.ready_s is not None and partition.ready_s > killed_s
+            }
+            if ready.keys() != lost:
+                return False
+            self._takeover_s = max(ready.values()) - killed_s
+            return True
+
+        await self._until(taken_over, f"a live shard to take over partitions {sorted(lost)}", TAKEOVER_TIMEOUT_S)
+        view.say(f"a live shard speaks for all of them {self._takeover_s:.2f} s after the kill")
+
+    async def _watch(
+        self, cluster: Cluster, log: KafkaLog, store: PostgresStore, driver: Driver, view: LiveView, started_s: float
+    ) -> None:
+        rated, looked_s = 0, started_s
+        while True:
+            statuses = await cluster.statuses()
+            ends = await self._log_ends(log)
+            views = {partition.partition: partition for status in statuses for partition in status.partitions}
+            counts = _counts(statuses)
+            now_s = self._clock.boot_s()
+            self._rss_mib = max(self._rss_mib, sum(status.rss_mib for status in statuses))
+            for status in statuses:
+                self._cpu_s[status.incarnation] = status.cpu_s
+            view.show(
+                Moment(
+                    now_s - started_s,
+                    "rating",
+                    driver.sent,
+                    counts["rated"],
+                    max(0, counts["rated"] - rated) / max(0.001, now_s - looked_s),
+                    sum(max(0, end - views[number].next_offset) for number, end in ends.items() if number in views),
+                    len(self._receiver.alerts),
+                    "   ".join(
+                        f"{status.shard}: {len(status.partitions)} partitions, {status.rss_mib:.0f} MiB"
+                        for status in statuses
+                    ),
+                    [
+                        Near(balance.account, amount_text(balance.balance), amount_text(balance.spend))
+                        for balance in await store.balances(8)
+                    ],
+                )
+            )
+            rated, looked_s = counts["rated"], now_s
+            await self._clock.sleep(LOOK_EVERY_S)
+
+    async def _until(
+        self, holds: Callable[[], Awaitable[bool]], what: str, timeout_s: float = SETTLE_TIMEOUT_S
+    ) -> None:
+        deadline_s = self._clock.boot_s() + timeout_s
+        while not await holds():
+            if self._clock.boot_s() > deadline_s:
+                raise DemoFailed(f"waited {timeout_s:.0f} s for {what}")
+            await self._clock.sleep(0.05)
+
+    # ------------------------------------------------------------------------------------------------------- checks
+
+    async def _check(
+        self, store: PostgresStore, catalogue: bytes, driver: Driver, seconds: float
+    ) -> tuple[Figures, list[str]]:
+        kafka = self._settings.kafka
+        assert kafka.bootstrap_servers is not None
+        reader = TopicReader(kafka.bootstrap_servers)
+        await reader.start()
+        try:
+            log = await read_log(reader, kafka.topic_usage, kafka.partitions)
+            blocks = await read_log(reader, kafka.topic_rated, kafka.partitions)
+        finally:
+            await reader.stop()
+        key = self._settings.control_key_bytes()
+        oracle = Oracle({CATALOGUE_VERSION: orjson.loads(catalogue)}, key, kafka.topic_usage, kafka.partitions)
+        oracle_started_s = self._clock.boot_s()
+        fold_oracle(oracle, log)
+        oracle_s = self._clock.boot_s() - oracle_started_s
+
+        library = {CATALOGUE_VERSION: compile_catalogue(CATALOGUE_VERSION, load_file(CATALOGUE_FILE))}
+        engine_accounts: dict[str, dict[str, Any]] = {}
+        counts: Counter[str] = Counter()
+        for number in range(kafka.partitions):
+            fold = await read_checkpoint(store, number, kafka.partitions, kafka.topic_usage, key, library)
+            counts.update(fold.counts)
+            for account_id in fold.account_ids():
+                account = fold.account(account_id)
+                assert account is not None
+                engine_accounts[account_id] = engine_account(account)
+        comparison = compare(
+            oracle.accounts,
+            oracle.rated,
+            oracle.alerts,
+            engine_accounts=engine_accounts,
+            rated_lines=rated_lines(blocks),
+            received_alerts=self._receiver.alerts,
+        )
+        differences = comparison.differences + compare_ledger(await store.ledger(), oracle)
+        expected: Counter[str] = Counter()
+        for outcome in oracle.outcomes.values():
+            expected.update(outcome)
+        delays_ms = [
+            (alert.arrived_us - alert.body["data"]["log_time_us"]) / 1000 for alert in self._receiver.alerts.values()
+        ]
+        dead = sum(count for name, count in counts.items() if name.startswith("dead_lettered"))
+        figures = Figures(
+            sent=driver.sent,
+            rated=counts["rated"],
+            duplicate=counts["duplicate"],
+            dead_lettered=dead,
+            forwarded=counts["forwarded"],
+            lost=comparison.lost,
+            double=comparison.double,
+            oracle_equal=not differences,
+            alerts_missing=len(comparison.alerts_missing),
+            alerts_extra=len(comparison.alerts_extra),
+            events_per_s=round(counts["rated"] / seconds, 1),
+            append_to_webhook_ms=percentiles(delays_ms),
+            takeover_s=None if self._takeover_s is None else round(self._takeover_s, 3),
+            rss_mib=round(self._rss_mib, 1),
+            seconds=round(seconds, 2),
+            details={
+                "killed": self._killed,
+                "sent_by_kind": dict(driver.counts),
+                "outcomes": dict(sorted(counts.items())),
+                "alerts": len(self._receiver.alerts),
+                "alert_repeats": self._receiver.repeats,
+                "webhook_bad_signatures": self._receiver.rejected,
+                "webhook_refused_on_purpose": self._receiver.failed,
+                "oracle_seconds": round(oracle_s, 1),
+                "driver_behind_s": round(driver.behind_s, 3),
+                "shard_cpu_s": {name: round(value, 1) for name, value in self._cpu_s.items()},
+                "total_seconds": round(self._clock.boot_s() - self._started_s, 1),
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+                "origin": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            },
+        )
+        return figures, differences
+
+    def _report(self, figures: Figures, differences: list[str]) -> int:
+        checks = {
+            "no event lost": figures.lost == 0,
+            "no event rated twice": figures.double == 0,
+            "every balance, lot, counter and posting equals the oracle": figures.oracle_equal,
+            "no alert missing": figures.alerts_missing == 0,
+            "no alert too many": figures.alerts_extra == 0,
+            "alerts arrived, and every signature held": bool(self._receiver.alerts and not self._receiver.rejected),
+            "a live shard took over from the killed one": not self._options.kill or figures.takeover_s is not None,
+        }
+        self._options.report.parent.mkdir(parents=True, exist_ok=True)
+        self._options.report.write_bytes(
+            orjson.dumps(msgspec.to_builtins(figures), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        )
+        table = Table(title="tallygate demo", title_justify="left", show_header=False)
+        for name in figures.__struct_fields__:
+            if name != "details":
+                table.add_row(name, str(getattr(figures, name)))
+        self._console.print(table)
+        for text, holds in checks.items():
+            self._console.print(f"{'ok    ' if holds else 'FAILED'}  {text}", highlight=False)
+        for sentence in differences[:20]:
+            self._console.print(f"  {sentence}", highlight=False, markup=False)
+        self._console.print(f"written to {self._options.report}", highlight=False)
+        return 0 if all(checks.values()) else 1
+
+
+def _counts(statuses: list[ShardStatus]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for status in statuses:
+        for partition in status.partitions:
+            counts.update(partition.counts)
+    return counts
+
+
+def _default_trace() -> Path | None:
+    """The trace beside a checkout, where there is one."""
+    path = Path(__file__).resolve().parents[2] / "shared" / "traces" / "azure_llm_2023_conv.csv"
+    return path if path.exists() else None
+
+
+def _with_user(dsn: str, user: str, password: str) -> str:
+    """The same database, as another user."""
+    scheme, rest = dsn.split("://", 1)
+    _, _, where = rest.rpartition("@")
+    return f"{scheme}://{user}:{password}@{where}"
+
+
+if __name__ == "__main__":
+    sys.exit("run it as: tallygate demo")
