@@ -298,7 +298,7 @@ class TopicReader:
             return None
         try:
             async for record in self._read(topic, partition, offset, offset + 1):
-                return record if record.offset == offset else None
+                return record
         except LogDamaged:
             return None  # retention passed it since we asked
         return None

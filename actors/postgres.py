@@ -335,10 +335,11 @@ class PostgresStore:
     async def _claim(self, connection: asyncpg.Connection, partition: int, incarnation: str) -> Claim:
         if await connection.fetchval(QUERIES["assignment_names"], partition, incarnation) is None:
             raise Fenced(f"partition {partition} is not assigned to {incarnation}")
-        await connection.execute(QUERIES["ensure_partition"], partition)
         old = await connection.fetchrow(QUERIES["partition_backend"], partition)
         if old is not None and old["backend_pid"] is not None:
             await self._end_backend(connection, _Backend(old["backend_pid"], old["backend_start"]))
+        # Not before: even ON CONFLICT DO NOTHING waits for whoever is changing the row.
+        await connection.execute(QUERIES["ensure_partition"], partition)
         row = await connection.fetchrow(QUERIES["lock_partition"], partition)
         earlier = {*row["previous_owners"], row["owner"]} - {incarnation, None}
         speaking = [

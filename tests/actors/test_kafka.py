@@ -119,9 +119,10 @@ async def test_after_a_refusal_the_next_append_goes_through(kafka: str) -> None:
     try:
         # Incompressible and over what the broker takes for `usage`, so the broker refuses what the client let pass.
         oversized = Outgoing("usage", secrets.token_bytes(2 * 1024 * 1024), partition=0)
+        assert await log.append([Outgoing("usage", b"a", partition=0)]) == [0]
         with pytest.raises(LogUnavailable, match="MessageSizeTooLarge"):
             await log.append([oversized])
-        assert await log.append([Outgoing("usage", b"a", partition=0)]) == [0]
+        assert await log.append([Outgoing("usage", b"b", partition=0)]) == [1]
     finally:
         await log.stop()
 

@@ -223,9 +223,10 @@ async def test_before_start_and_after_stop_it_is_unavailable(bench: RealBench) -
 # ---------------------------------------------------------------------------------------------------------- successors
 
 
-async def test_a_successor_is_not_blocked_by_a_silent_owner(
-    bench: RealBench, store: PostgresStore, proxy: CuttingProxy, claim: Claim
-) -> None:
+async def test_a_successor_is_not_blocked_by_a_silent_owner(bench: RealBench, proxy: CuttingProxy) -> None:
+    # With such a lease nothing but the successor ends the silent session.
+    store = await bench.started(PostgresStore(proxy.dsn, bench.schema, lease_s=60.0))
+    claim = await store.claim(PARTITION, "a")
     proxy.silent_at = b"COMMIT"
     stuck = asyncio.create_task(store.commit(cut(claim, accounts=[account()])))
     await until_sessions(bench, "state = 'idle in transaction'")
