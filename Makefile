@@ -3,7 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint
+.PHONY: help setup demo test lint lock
+
+help:
+	@echo "make setup   install everything below this folder"
+	@echo "make demo    run the main job for about a minute, kill a shard, check every amount (TRACE=path to replay your own trace)"
+	@echo "make test    the whole suite, on a real broker, database and Ray"
+	@echo "make lint    style, types and import direction"
+	@echo "make lock    write requirements/ anew from pyproject.toml"
 
 setup: $(VENV)/.ready
 
@@ -15,8 +22,18 @@ $(VENV)/.ready: requirements/bootstrap.txt requirements/lock.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+demo: setup
+	$(BIN)/tallygate demo
+
+test: setup lint
+	$(BIN)/python -m pytest
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+lock: setup
+	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 requirements/bootstrap.in --output-file requirements/bootstrap.txt
+	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 pyproject.toml --extra dev --extra stack --output-file requirements/lock.txt

@@ -42,9 +42,10 @@ class _ShardActor:
     async def _end_with_the_loop(self) -> None:
         try:
             await self._process.wait()
-        finally:
-            # Declared dead, or broken: this life is over, and only a new process may go on.
-            os._exit(1)
+        except Exception:
+            _log.exception("shard %s broke", self._process.incarnation.name)
+        # Declared dead, or broken: this life is over, and only a new process may go on.
+        os._exit(1)
 
     async def status(self) -> "ShardStatus":
         incarnation = self._process.incarnation

@@ -13,7 +13,8 @@ from config.settings import LeaseSettings
 
 _log = logging.getLogger(__name__)
 
-LOOK_EVERY_S: Final = 0.1  # how soon a death is seen; a look is one small query
+PROBE_EVERY_S: Final = 0.05  # how soon a death on this host is seen: a probe is one flock per member
+LOOK_EVERY_S: Final = 0.5  # how soon a new member, or a lease run out, is seen: a look is a few small queries
 GRACE_S: Final = 0.5  # a lease over this long without proof of death counts as death too
 
 
@@ -59,6 +60,8 @@ class Controller:
         self._term: int | None = None
         self._gathered = False
         self._stopping = False
+        self._seen: list[Member] = []  # living members, at the last look
+        self._looked_s = float("-inf")
 
     async def run(self) -> None:
         """Until stopped. Without office it only asks for it."""
@@ -70,7 +73,7 @@ class Controller:
                 self._term = None
             except StoreUnavailable as error:
                 _log.warning("the controller waits for Postgres: %s", error)
-            await self._clock.sleep(LOOK_EVERY_S)
+            await self._clock.sleep(PROBE_EVERY_S)
 
     def stop(self) -> None:
         self._stopping = True
@@ -81,22 +84,29 @@ class Controller:
             if self._term is None:
                 return
             _log.info("controller %s holds term %d", self._name, self._term)
-        await self._roster.stay_in_office(self._term, self._settings.controller_lease_s)
+        died = any(self._deaths.proven(member.host, member.lock_path) for member in self._seen)
+        if died or self._clock.boot_s() - self._looked_s >= LOOK_EVERY_S:
+            await self._look(self._term)
+
+    async def _look(self, term: int) -> None:
+        self._looked_s = self._clock.boot_s()
+        await self._roster.stay_in_office(term, self._settings.controller_lease_s)
         members = await self._roster.members()
         living = []
         for member in members:
             if self._is_dead(member):
                 _log.warning("shard %s (%s) is dead", member.shard, member.incarnation)
-                await self._roster.declare_dead(self._term, member.incarnation)
+                await self._roster.declare_dead(term, member.incarnation)
             else:
                 living.append(member)
+        self._seen = living
         self._gathered = self._gathered or len(living) >= self._members_min or self._someone_owns(members)
         if not self._gathered:
             return
         moves = place(self._partitions, living)
         if moves:
             _log.info("partitions %s move", moves)
-            await self._roster.assign(self._term, moves)
+            await self._roster.assign(term, moves)
 
     def _is_dead(self, member: Member) -> bool:
         return member.lease_left_s < -GRACE_S or self._deaths.proven(member.host, member.lock_path)
