@@ -294,11 +294,8 @@ class Account:
         start = max(table)
         _, end = self._segment_around(max(start, self.newest_event_us), lots)
         period, month = self.period_of(start), self.month_of(start)
-        uses = {
-            name: _Use(self._price_at(start, name), run)
-            for (run_period, name), run in derived.running.items()
-            if run_period == period
-        }
+        # Prices used in this segment only: another of the period may no longer be sold in the version in force here.
+        uses = {name: _Use(self._price_at(start, name), derived.running[period, name]) for name, _ in table[start]}
         guard = UNBOUNDED
         for name, rule in rules.items():
             match rule:
