@@ -579,6 +579,8 @@ class Partition:
         self._dedup.load(dedup)
         for command in commands:
             if command.answer != Refusal.KEY_REUSED:
+                # A key may have been used again after 30 days: only the newest answer counts, at the end of the order.
+                self._answered.pop((command.account, command.command_key), None)
                 self._answered[command.account, command.command_key] = _Answered(
                     command.digest, command.answer, command.log_time_us
                 )
