@@ -8,7 +8,7 @@ import hmac
 import re
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import xxhash
@@ -155,24 +155,27 @@ def fingerprint(event: UsageEvent, time_us: int) -> bytes:
 
 # -------------------------------------------------------------------------------------------------- control records
 
+# Checkpoints hold whole numbers of 64 bits: a larger one, once applied, would let no later checkpoint be written.
+Whole = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+
 
 class Tick(Struct, tag_field="kind", tag="tick", forbid_unknown_fields=True, frozen=True):
     """Moves log time on when nothing else does."""
 
-    epoch: int
+    epoch: Whole
 
 
 class Owner(Struct, tag_field="kind", tag="owner", forbid_unknown_fields=True, frozen=True):
     """A new owner of the partition has begun."""
 
-    epoch: int
+    epoch: Whole
 
 
 class CatalogueMarker(Struct, tag_field="kind", tag="catalogue", forbid_unknown_fields=True, frozen=True):
     """A catalogue version comes into force for event times from effective_us on."""
 
-    version: int
-    effective_us: int
+    version: Whole
+    effective_us: Whole
 
 
 class OpenAccount(Struct, tag_field="kind", tag="open_account", forbid_unknown_fields=True, frozen=True):
@@ -180,7 +183,7 @@ class OpenAccount(Struct, tag_field="kind", tag="open_account", forbid_unknown_f
     command_key: str
     plan: str
     zone: str = "UTC"
-    anchor_day: int = 1
+    anchor_day: Whole = 1
 
 
 class Grant(Struct, tag_field="kind", tag="grant", forbid_unknown_fields=True, frozen=True):
@@ -190,9 +193,9 @@ class Grant(Struct, tag_field="kind", tag="grant", forbid_unknown_fields=True, f
     lot_kind: str
     amount: str
     currency: str
-    priority: int = 100
-    effective_us: int | None = None
-    expires_us: int | None = None
+    priority: Whole = 100
+    effective_us: Whole | None = None
+    expires_us: Whole | None = None
     scope: tuple[str, ...] = ()
 
 
@@ -206,8 +209,8 @@ class SetCap(Struct, tag_field="kind", tag="set_cap", forbid_unknown_fields=True
 
 class OnCapPercent(Struct, tag_field="measure", tag="cap_percent", forbid_unknown_fields=True, frozen=True):
     cap: str
-    percent: int
-    clear_percent: int | None = None
+    percent: Whole
+    clear_percent: Whole | None = None
 
 
 class OnBalance(Struct, tag_field="measure", tag="balance", forbid_unknown_fields=True, frozen=True):

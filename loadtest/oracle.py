@@ -1109,6 +1109,8 @@ class Fields:
         value = self._get(name)
         if not isinstance(value, Number) or re.fullmatch(r"-?[0-9]{1,19}", value) is None:
             raise DeadLetterError("bad_control")
+        if not -(2**63) <= int(value) < 2**63:
+            raise DeadLetterError("bad_control")
         return int(value)
 
     def optional_integer(self, name: str) -> int | None:

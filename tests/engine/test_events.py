@@ -260,6 +260,8 @@ def test_a_control_record_is_read_as_it_was_written(control: Control) -> None:
         b'{"kind":"tick"}',
         b'{"kind":"tick","epoch":"1"}',
         b'{"kind":"tick","epoch":1,"more":1}',
+        b'{"kind":"owner","epoch":9223372036854775808}',
+        b'{"kind":"catalogue","version":1,"effective_us":-9223372036854775809}',
         b'{"kind":"open_account","account":"","command_key":"k","plan":"p"}',
         b'{"kind":"open_account","account":"a","command_key":"k","plan":"\\u0000"}',
         b'{"kind":"grant","account":"a","command_key":"k","lot":"l","lot_kind":"paid","amount":10,"currency":"USD"}',

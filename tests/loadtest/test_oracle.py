@@ -783,6 +783,7 @@ def test_a_mac_must_hold(fold: Fold) -> None:
         b'{"kind":"tick"}',
         b'{"kind":"tick","epoch":"1"}',
         b'{"kind":"tick","epoch":1.0}',
+        b'{"kind":"tick","epoch":9223372036854775808}',
         b'{"kind":"catalogue","version":2}',
         b'{"kind":"open_account","account":"a","plan":"starter"}',
         b'{"kind":"open_account","account":"","command_key":"k","plan":"starter"}',
