@@ -1,0 +1,417 @@
+"""A partition, and the log that it folds, written record by record; and a store of its checkpoints.
+
+Money in here is told in dollars, except that `third` costs 1 pico per 3 units: it shows every rounding.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from engine.account import Account
+from engine.alerts import Crossing
+from engine.catalog import (
+    Catalogue,
+    CatalogueDocument,
+    MeterDefinition,
+    PlanDefinition,
+    PriceDefinition,
+    TierDefinition,
+    compile_catalogue,
+)
+from engine.credit import Allocation
+from engine.events import seal
+from engine.outcomes import AccountRow, AlertRow, CommandRow, DeadLetterRow, DedupSegment, PostingRow
+from engine.partition import Cut, Partition
+from engine.periods import EPOCH, MICROSECOND
+from engine.placement import partition_for
+
+KEY: Final = b"control key of the tests"
+TOPIC: Final = "usage"
+SECOND: Final = 1_000_000
+MINUTE: Final = 60 * SECOND
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
+DOLLAR: Final = 10**12
+
+
+def us(text: str) -> int:
+    """Microseconds of an ISO time that states its offset."""
+    return (datetime.fromisoformat(text) - EPOCH) // MICROSECOND
+
+
+START: Final = us("2026-03-10T12:00:00+00:00")
+
+
+# ------------------------------------------------------------------------------------------------------- catalogues
+
+METERS: Final = {
+    "calls": MeterDefinition("llm.request", "count"),
+    "tokens": MeterDefinition("llm.request", "sum", "tokens", ("model",)),
+    "units": MeterDefinition("use", "sum", "units", ("model",)),
+}
+
+
+def per_unit(amount: str, per: str = "1", meter: str = "units", **where: str) -> PriceDefinition:
+    return PriceDefinition(meter, "per_unit", where, amount, per)
+
+
+def graduated(*tiers: tuple[str | None, str], per: str = "1", meter: str = "units", **where: str) -> PriceDefinition:
+    rows = tuple(TierDefinition(amount, per, up_to) for up_to, amount in tiers)
+    return PriceDefinition(meter, "graduated", where, tiers=rows)
+
+
+def document(**changed: PriceDefinition | None) -> CatalogueDocument:
+    """Plan `plan`: x and y cost $1 a unit, `tiered` $30 up to 10, $40 up to 50, $50 beyond; `third` rounds.
+
+    A price given as None is not sold. Plan `calls` sells nothing but calls."""
+    prices: dict[str, PriceDefinition | None] = {
+        "x": per_unit("1", model="x"),
+        "y": per_unit("1", model="y"),
+        "tiered": graduated(("10", "30"), ("50", "40"), (None, "50"), model="tiered"),
+        "third": per_unit("0.000000000001", "3", model="third"),
+        "calls": per_unit("0.25", meter="calls"),
+        "tokens": graduated(("1000", "0.002"), (None, "0.001"), meter="tokens"),
+    }
+    sold = {name: price for name, price in (prices | changed).items() if price is not None}
+    calls = {name: per_unit("0", meter=name) for name in ("calls", "tokens")}
+    return CatalogueDocument(METERS, {"plan": PlanDefinition("USD", sold), "calls": PlanDefinition("EUR", calls)})
+
+
+# ------------------------------------------------------------------------------------------------------------ events
+
+
+def cloud_time(time_us: int) -> str:
+    return (EPOCH + timedelta(microseconds=time_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def cloud_event(event_id: str, time_us: int | None, **attributes: object) -> bytes:
+    """A usage event; `attributes` replace its own, and None takes one away."""
+    event: dict[str, object] = {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": "gateway-1",
+        "type": "use",
+        "time": None if time_us is None else cloud_time(time_us),
+    }
+    return json.dumps({name: value for name, value in (event | attributes).items() if value is not None}).encode()
+
+
+class Record(NamedTuple):
+    offset: int
+    append_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+# ------------------------------------------------------------------------------------------------------------- bench
+
+
+class Bench:
+    """Writes a log at `now` and folds it at once. Every call returns the outcome, as the partition counts it."""
+
+    def __init__(self, *documents: CatalogueDocument, partitions: int = 1, number: int = 0) -> None:
+        self.documents = dict(enumerate(documents or (document(),), start=1))
+        self.library: dict[int, Catalogue] = {
+            version: compile_catalogue(version, body) for version, body in self.documents.items()
+        }
+        self.partitions = partitions
+        self.number = number
+        self.log: list[Record] = []
+        self.now = START
+        self.partition = self.fresh()
+        self._names = 0
+        self.control({"kind": "catalogue", "version": 1, "effective_us": START})
+
+    def fresh(self) -> Partition:
+        """The same partition before its first record."""
+        return Partition(self.number, self.partitions, TOPIC, KEY, self.library)
+
+    def replay(self) -> Partition:
+        """The log, folded anew in one go."""
+        partition = self.fresh()
+        for record in self.log:
+            partition.apply(*record)
+        return partition
+
+    def record(self, key: bytes | None, value: bytes | None) -> str:
+        record = Record(len(self.log), self.now // 1000, key, value)
+        before = dict(self.partition.counts)
+        self.partition.apply(*record)
+        self.log.append(record)
+        changed = [name for name, count in self.partition.counts.items() if count != before.get(name, 0)]
+        (outcome,) = [name for name in changed if not name.startswith("alert_")]
+        return outcome
+
+    def sealed(self, body: dict[str, Any] | bytes) -> bytes:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return seal(KEY, TOPIC, self.number, raw)
+
+    def control(self, body: dict[str, Any] | bytes) -> str:
+        return self.record(None, self.sealed(body))
+
+    def command(self, kind: str, account: str = "acme", **fields: Any) -> str:
+        self._names += 1
+        return self.control({"kind": kind, "account": account, "command_key": f"key-{self._names}"} | fields)
+
+    def open(self, account: str = "acme", **fields: Any) -> str:
+        return self.command("open_account", account, **({"plan": "plan"} | fields))
+
+    def grant(self, lot: str, dollars: str, kind: str = "paid", account: str = "acme", **fields: Any) -> str:
+        body = {"lot": lot, "lot_kind": kind, "amount": dollars, "currency": "USD"}
+        return self.command("grant", account, **(body | fields))
+
+    def cap(self, dollars: str, cap: str = "monthly", account: str = "acme", **fields: Any) -> str:
+        return self.command("set_cap", account, **({"cap": cap, "amount": dollars, "currency": "USD"} | fields))
+
+    def cap_rule(self, percent: int, rule: str | None = None, account: str = "acme", **on: Any) -> str:
+        body = {"measure": "cap_percent", "cap": "monthly", "percent": percent}
+        return self.command("set_rule", account, rule=rule or f"cap-{percent}", on=body | on)
+
+    def balance_rule(self, threshold: str, rule: str = "low", account: str = "acme", **on: Any) -> str:
+        return self.command("set_rule", account, rule=rule, on={"measure": "balance", "threshold": threshold} | on)
+
+    def publish(self, version: int, effective_us: int) -> str:
+        return self.control({"kind": "catalogue", "version": version, "effective_us": effective_us})
+
+    def tick(self, at: int) -> str:
+        self.now = at
+        return self.control({"kind": "tick", "epoch": self.partition.epoch})
+
+    def event(self, units: object = 1, model: object = "x", at: int | None = None, **attributes: object) -> bytes:
+        """A usage event with an id of its own, now unless `at` says otherwise."""
+        self._names += 1
+        body = {"data": {"model": model, "units": units}} | attributes
+        return cloud_event(f"event-{self._names}", self.now if at is None else at, **body)
+
+    def use(
+        self, units: object = 1, model: object = "x", at: int | None = None, account: str = "acme", **more: object
+    ) -> str:
+        return self.record(account.encode(), self.event(units, model, at, **more))
+
+    # ---- what has come of it
+
+    def account(self, account: str = "acme") -> Account:
+        found = self.partition.account(account)
+        assert found is not None
+        return found
+
+    def allocation(self, account: str = "acme") -> Allocation:
+        return self.account(account).derive().allocation
+
+    def balance(self, account: str = "acme") -> int:
+        return self.allocation(account).balance
+
+    def debt(self, account: str = "acme") -> int:
+        return sum(self.allocation(account).debt.values())
+
+    def charges(self) -> list[int]:
+        """Pico of every rated line so far."""
+        return [pico_of(json.loads(line)["amount"]) for _, line in self.partition.outputs.lines]
+
+    def told(self) -> list[tuple[str, str, int, str]]:
+        """(rule, window, ordinal, phase) of every alert so far."""
+        return [told(row) for row in self.partition.outputs.alerts]
+
+    def letter(self) -> DeadLetterRow:
+        """The newest dead letter."""
+        return self.partition.outputs.dead_letters[-1]
+
+
+def pico_of(text: str) -> int:
+    whole, _, fraction = text.removeprefix("-").partition(".")
+    pico = int(whole) * DOLLAR + int(fraction.ljust(12, "0"))
+    return -pico if text.startswith("-") else pico
+
+
+def told(row: AlertRow) -> tuple[str, str, int, str]:
+    body = json.loads(row.body)
+    data = body["data"]
+    return data["rule"], data["window"], data["ordinal"], body["type"].removeprefix("alert.")
+
+
+def phases(crossings: Iterable[Crossing]) -> list[tuple[str, str, int, str]]:
+    return [(crossing.rule, crossing.window, crossing.ordinal, crossing.phase) for crossing in crossings]
+
+
+# ------------------------------------------------------------------------------------------------------------- store
+
+
+class Store:
+    """What the checkpoints of one partition leave behind, kept as the database keeps it."""
+
+    def __init__(self) -> None:
+        self.blob: bytes | None = None
+        self.accounts: dict[str, AccountRow] = {}
+        self.dedup: list[DedupSegment] = []
+        self.commands: list[CommandRow] = []
+        self.postings: list[PostingRow] = []
+        self.alerts: list[AlertRow] = []
+        self.dead_letters: list[DeadLetterRow] = []
+
+    def take(self, cut: Cut) -> None:
+        """Write a complete cut."""
+        self.blob = cut.blob
+        self.accounts |= {row.account: row for row in cut.accounts}
+        self.dedup = [segment for segment in self.dedup if segment.bucket >= cut.dedup_bucket_min] + cut.dedup
+        self.commands += cut.commands
+        self.postings += cut.postings
+        self.alerts += cut.alerts
+        self.dead_letters += cut.dead_letters
+
+    def checkpoint(self, partition: Partition, accounts_max: int = 1_000_000) -> None:
+        cut = partition.begin_cut()
+        while not cut.encode(accounts_max):
+            pass
+        partition.end_cut()
+        self.take(cut)
+
+    def load_into(self, partition: Partition) -> Partition:
+        partition.load(self.blob, self.accounts.values(), self.dedup, self.commands)
+        return partition
+
+
+# ------------------------------------------------------------------------------------------------------- random logs
+
+Malform = Callable[[Bench, bytes], tuple[bytes | None, bytes | None]]
+
+MALFORMED: Final[dict[str, Malform]] = {
+    "no value": lambda bench, key: (key, None),
+    "not JSON": lambda bench, key: (key, b"{"),
+    "too large": lambda bench, key: (key, bench.event(note="n" * 65_536)),
+    "key is not UTF-8": lambda bench, key: (b"\xff", bench.event()),
+    "empty key": lambda bench, key: (b"", bench.event()),
+    "no id": lambda bench, key: (key, bench.event(id=None)),
+    "NUL in the source": lambda bench, key: (key, bench.event(source="a\x00")),
+    "old specversion": lambda bench, key: (key, bench.event(specversion="0.3")),
+    "data is a list": lambda bench, key: (key, bench.event(data=[])),
+    "time without an offset": lambda bench, key: (key, bench.event(time="2026-03-10T12:00:00")),
+    "neither key nor subject": lambda bench, key: (None, bench.event()),
+    "no time": lambda bench, key: (key, bench.event(time=None)),
+    "far ahead": lambda bench, key: (key, bench.event(at=bench.now + 6 * MINUTE)),
+    "too old": lambda bench, key: (key, bench.event(at=bench.now - 35 * DAY)),
+    "nobody's": lambda bench, key: (b"nobody", bench.event()),
+    "no meter": lambda bench, key: (key, bench.event(type="refund")),
+    "no units": lambda bench, key: (key, bench.event(data={"model": "x"})),
+    "negative units": lambda bench, key: (key, bench.event("-1")),
+    "no model": lambda bench, key: (key, bench.event(data={"units": 1})),
+    "model is a number": lambda bench, key: (key, bench.event(model=7)),
+    "unheard of": lambda bench, key: (key, bench.event(model="unheard")),
+    "forged": lambda bench, key: (key, seal(b"other", TOPIC, bench.number, b'{"kind":"tick","epoch":0}')),
+    "bad control": lambda bench, key: (key, bench.sealed({"kind": "dance"})),
+    "old version": lambda bench, key: (key, bench.sealed({"kind": "catalogue", "version": 1, "effective_us": 1 << 60})),
+}
+
+MODELS: Final = ("x", "x", "y", "third", "tiered")
+ZONES: Final = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu")
+
+
+def versions() -> tuple[CatalogueDocument, CatalogueDocument, CatalogueDocument]:
+    """Three catalogue versions: dearer thirds and other tiers, then x given away."""
+    second = document(
+        third=per_unit("0.000000000005", "7", model="third"),
+        tiered=graduated(("20", "7"), (None, "0.5"), model="tiered"),
+    )
+    return document(), second, document(x=per_unit("0", model="x"))
+
+
+class RandomLog:
+    """A log with the rhythm of real traffic and every fault: `step` writes one more record to the bench."""
+
+    def __init__(self, bench: Bench, source: random.Random, *, stride_us: int, accounts: int = 4) -> None:
+        self.bench = bench
+        self.source = source
+        self.stride_us = stride_us
+        self.accounts = [name for name in (f"cus_{number}" for number in range(1000)) if self._lives_here(name)]
+        self.accounts = self.accounts[:accounts]
+        self.sent: list[tuple[bytes | None, bytes]] = []
+        self.commands: list[dict[str, Any]] = []
+        self.published = 1
+        for account in self.accounts:
+            bench.open(account, zone=source.choice(ZONES), anchor_day=source.choice([1, 15, 31]))
+            bench.cap("300", account=account)
+            bench.cap_rule(80, account=account, clear_percent=source.choice([80, 60]))
+            bench.cap_rule(100, account=account)
+            bench.balance_rule("20", account=account, clear=source.choice(["20", "45"]))
+
+    def _lives_here(self, account: str) -> bool:
+        return partition_for(account.encode(), self.bench.partitions) == self.bench.number
+
+    def step(self) -> str:
+        source, bench = self.source, self.bench
+        if source.random() < 0.8:
+            bench.now += source.randrange(2 * self.stride_us)
+        elif source.random() < 0.1:
+            bench.now -= source.randrange(SECOND)  # the clock of another broker
+        kind = source.choices(
+            ["use", "llm", "again", "conflict", "malformed", "command", "version", "tick", "elsewhere"],
+            [60, 8, 4, 1, 4, 8, 1, 2, 1],
+        )[0]
+        account = source.choice(self.accounts)
+        key = account.encode()
+        if kind == "again" and self.sent:
+            return bench.record(*source.choice(self.sent))
+        if kind == "conflict" and self.sent:
+            sender, value = source.choice(self.sent)
+            return bench.record(sender, json.dumps(json.loads(value) | {"data": {"model": "x", "units": 99}}).encode())
+        if kind == "malformed":
+            return bench.record(*source.choice(list(MALFORMED.values()))(bench, key))
+        if kind == "command":
+            return self._command(account)
+        if kind == "version" and self.published < len(bench.library):
+            self.published += 1
+            return bench.publish(self.published, bench.now + 5 * MINUTE + source.randrange(1, self.stride_us * 20))
+        if kind == "tick":
+            epoch = source.randrange(3)
+            return bench.control({"kind": source.choice(["tick", "tick", "owner"]), "epoch": epoch})
+        if kind == "elsewhere" and bench.partitions > 1:
+            return bench.use(account=f"stranger-{source.randrange(100)}")
+        return self._use(key, kind)
+
+    def _use(self, key: bytes, kind: str) -> str:
+        source, bench = self.source, self.bench
+        late = source.choice([0, 0, 0, source.randrange(self.stride_us * 30), -source.randrange(4 * MINUTE)])
+        more: dict[str, object] = {}
+        sender: bytes | None = key
+        if source.random() < 0.03:
+            sender, more["subject"] = None, key.decode()
+        if kind == "llm":
+            model = source.choice(["a", "b", "c"])
+            more |= {"type": "llm.request", "data": {"model": model, "tokens": source.randrange(900)}}
+        units: object = source.choice([0, 1, 2, 3, source.randrange(40), f"{source.randrange(9)}.5"])
+        value = bench.event(units, source.choice(MODELS), bench.now - late, **more)
+        self.sent.append((sender, value))
+        return bench.record(sender, value)
+
+    def _command(self, account: str) -> str:
+        source, bench = self.source, self.bench
+        if self.commands and source.random() < 0.2:
+            body = source.choice(self.commands)
+            return bench.control(body if source.random() < 0.7 else body | {"account": account, "rule": "other"})
+        body = {"account": account, "command_key": f"random-{len(bench.log)}"}
+        kind = source.choice(["grant", "grant", "grant", "set_cap", "percent", "balance", "open_account"])
+        if kind == "grant":
+            span = self.stride_us * 40
+            body |= {
+                "kind": "grant",
+                "lot": f"lot-{source.randrange(10_000)}",
+                "lot_kind": source.choice(["paid", "paid", "promo", "commit", "refund", "loan"]),
+                "amount": source.choice(["5", "17.25", "60", "240", "0.000000000001", "0"]),
+                "currency": source.choice(["USD"] * 9 + ["EUR"]),
+                "priority": source.randrange(3),
+                "effective_us": source.choice([None, None, bench.now + source.randrange(-span, span)]),
+                "expires_us": source.choice([None, bench.now + source.randrange(-span // 10, 2 * span)]),
+                "scope": source.choice([[], [], ["x"], ["x", "third"], ["tiered"], ["unheard"]]),
+            }
+        elif kind == "set_cap":
+            body |= {"kind": kind, "cap": "monthly", "amount": source.choice(["10", "300", "900"]), "currency": "USD"}
+        elif kind == "open_account":
+            body |= {"kind": kind, "plan": "plan", "zone": source.choice(["UTC", "Mars/Base"])}
+        else:
+            on: dict[str, object] = {"measure": "balance", "threshold": source.choice(["20", "-100", "x"])}
+            if kind == "percent":
+                on = {"measure": "cap_percent", "cap": source.choice(["monthly", "none"]), "percent": 50}
+            body |= {"kind": "set_rule", "rule": source.choice(["low", "cap-50", "cap-80"]), "on": on}
+        self.commands.append(body)
+        return bench.control(body)
