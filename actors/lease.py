@@ -8,11 +8,14 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from typing import Final
 
-from actors.ports import Clock, Fenced, Membership, StoreUnavailable
+from actors.ports import Clock, Fenced, Membership, StoreRefused, StoreUnavailable
 from config.settings import LeaseSettings
 
 _log = logging.getLogger(__name__)
+
+CONNECT_RETRY_S: Final = 0.2
 
 
 class Lease:
@@ -74,7 +77,7 @@ class Heartbeat:
         except Fenced:
             _log.error("incarnation %s was declared dead; it gives up its partitions", self._incarnation)
             self._lease.fenced = True
-        except StoreUnavailable as error:
+        except (StoreUnavailable, StoreRefused) as error:
             _log.warning("the lease could not be renewed: %s", error)
         else:
             self._lease.extend(asked_s + renewal.lease_s, renewal.partitions)
@@ -89,6 +92,7 @@ class HeartbeatThread:
     def __init__(self, make: Callable[[], tuple[Heartbeat, Membership]]) -> None:
         self._make = make
         self._heartbeat: Heartbeat | None = None
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -96,6 +100,7 @@ class HeartbeatThread:
 
     async def stop(self) -> None:
         """End the renewals; returns once the thread has closed its connection."""
+        self._stopping = True
         if self._heartbeat is not None:
             self._heartbeat.stop()
         await asyncio.to_thread(self._thread.join)
@@ -105,8 +110,18 @@ class HeartbeatThread:
 
     async def _renew_until_stopped(self) -> None:
         self._heartbeat, membership = self._make()
-        await membership.start()
         try:
-            await self._heartbeat.run()
+            await self._connect(membership)
+            if not self._stopping:  # a stop that came while `make` was at work found no heartbeat to tell
+                await self._heartbeat.run()
         finally:
             await membership.stop()
+
+    async def _connect(self, membership: Membership) -> None:
+        while not self._stopping:
+            try:
+                await membership.start()
+                return
+            except (StoreUnavailable, StoreRefused) as error:
+                _log.warning("the heartbeat waits for Postgres: %s", error)
+                await asyncio.sleep(CONNECT_RETRY_S)
