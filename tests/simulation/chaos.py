@@ -1,0 +1,94 @@
+"""Which faults a seed brings, when, and at which step of a process they strike."""
+
+from random import Random
+from typing import Final
+
+from msgspec import Struct
+
+# Every step that a shard's process passes: before and after each effect, and each time it lets others run.
+STORE_CALLS: Final = ("claim", "load", "commit", "settle_commit", "release", "record_deliveries", "catalogue")
+LOG_CALLS: Final = ("bounds", "read_one", "fetch", "append")
+MEMBERSHIP_CALLS: Final = ("register", "renew")
+ROSTER_CALLS: Final = ("take_office", "stay_in_office", "members", "assign", "declare_dead")
+OTHER_SITES: Final = ("yield", "sleep", "post.before", "post.after")
+
+CRASH_SITES: Final = tuple(
+    f"{call}.{side}" for call in STORE_CALLS + LOG_CALLS + MEMBERSHIP_CALLS for side in ("before", "after")
+) + OTHER_SITES
+ROSTER_SITES: Final = tuple(f"{call}.{side}" for call in ROSTER_CALLS for side in ("before", "after"))
+REFUSAL_SITES: Final = tuple(f"{call}.before" for call in STORE_CALLS + MEMBERSHIP_CALLS + ROSTER_CALLS)
+# The answer is lost, the effect is not. A lost answer to COMMIT has its own fault: `unknown_done`.
+LOST_ANSWER_SITES: Final = tuple(
+    f"{call}.after" for call in STORE_CALLS + MEMBERSHIP_CALLS + ROSTER_CALLS if call != "commit"
+)
+LOG_REFUSAL_SITES: Final = ("bounds.before", "bounds.after", "read_one.before", "read_one.after")
+COMMIT_FAULTS: Final = ("unavailable", "unknown_done", "unknown_not_done")
+APPEND_FAULTS: Final = ("append_none", "append_some", "append_all")
+WORLD_FAULTS: Final = ("broker_down", "database_down", "move", "stop", "kill_all", "gap")
+
+# What must happen before a process passes a rare step at all.
+COMPANIONS: Final = {
+    "settle_commit": ("unknown_done", "commit.before"),
+    "release": ("stop", ""),
+    "claim": ("kill", "yield"),
+    "load": ("kill", "fetch.after"),
+    "bounds": ("kill", "commit.after"),
+    "read_one": ("kill", "fetch.after"),
+    "catalogue": ("kill", "yield"),
+    "register": ("kill", "append.after"),
+    "assign": ("kill", "yield"),
+    "declare_dead": ("kill", "renew.after"),
+    "take_office": ("kill", "stay_in_office.before"),
+}
+
+
+class Strike(Struct):
+    """One fault: from `at_s` on it waits for the first process to pass `site` (no site: it happens at once)."""
+
+    at_s: float
+    kind: str
+    site: str = ""
+    seconds: float = 0.0
+
+
+def draw_strikes(random: Random, seconds: float) -> list[Strike]:
+    """The faults of a seed, in order of time. Each seed has only some classes, so that they do not hide each other."""
+    if random.random() < 0.1:
+        return []
+    classes = ["kill", "pause", "refuse", "lose_answer", "commit", "append", "world", "roster", "log"]
+    chosen = random.sample(classes, random.randint(1, len(classes)))
+    strikes: list[Strike] = []
+    for _ in range(random.randint(2, 14)):
+        at_s = random.uniform(0, seconds)
+        strike = _draw(random, random.choice(chosen), at_s)
+        strikes.append(strike)
+        companion = COMPANIONS.get(strike.site.split(".")[0])
+        if companion is not None:
+            strikes.append(Strike(at_s, *companion))
+    return sorted(strikes, key=lambda strike: strike.at_s)
+
+
+def _draw(random: Random, kind: str, at_s: float) -> Strike:
+    if kind == "kill":
+        return Strike(at_s, "kill", random.choice(CRASH_SITES))
+    if kind == "pause":
+        return Strike(at_s, "pause", random.choice(CRASH_SITES), _pause_s(random))
+    if kind == "roster":
+        what = random.choice(["kill", "pause"])
+        return Strike(at_s, what, random.choice(ROSTER_SITES), _pause_s(random))
+    if kind == "refuse":
+        return Strike(at_s, "refuse", random.choice(REFUSAL_SITES))
+    if kind == "lose_answer":
+        return Strike(at_s, "lose_answer", random.choice(LOST_ANSWER_SITES))
+    if kind == "log":
+        return Strike(at_s, "log_away", random.choice(LOG_REFUSAL_SITES))
+    if kind == "commit":
+        return Strike(at_s, random.choice(COMMIT_FAULTS), "commit.before")
+    if kind == "append":
+        return Strike(at_s, random.choice(APPEND_FAULTS), "append.before")
+    return Strike(at_s, random.choice(WORLD_FAULTS), "", random.uniform(0.1, 2.0))
+
+
+def _pause_s(random: Random) -> float:
+    """Shorter than a lease, about one, or long enough that a successor has been at work for a while."""
+    return random.choice([random.uniform(0.05, 0.8), random.uniform(0.8, 2.0), random.uniform(2.0, 4.0)])

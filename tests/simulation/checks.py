@@ -1,0 +1,159 @@
+"""What must hold when a run has come to rest: everything against a fold without faults, and against the oracle."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from actors.owned import Stage
+from engine.catalog import Catalogue, load_catalogue
+from engine.partition import Partition
+from loadtest.oracle import Oracle
+from loadtest.readback import compare_ledger, engine_account
+from loadtest.report import compare
+from tests.simulation.traffic import CONTROL_KEY, TOPIC, catalogues
+from tests.simulation.world import World
+
+
+def unrest(world: World) -> list[str]:
+    """Why the deployment is not at rest yet; empty when it is."""
+    reasons = []
+    owners: Counter[int] = Counter()
+    for slot in world.shards:
+        owners.update(world.speaking(slot))
+        if slot.shard is not None and slot.process is not None and slot.process.alive:
+            reasons += [
+                f"partition {view.partition} is halted: {view.halt_reason}"
+                for view in slot.shard.partitions()
+                if view.stage == Stage.HALTED
+            ]
+    for number in range(world.plan.partitions):
+        row, held = world.database.partition(number), world.broker.topic("usage", number)
+        if owners[number] != 1:
+            reasons.append(f"partition {number} has {owners[number]} owners that are ready")
+        if row.next_offset != held.end:
+            reasons.append(f"partition {number}: committed to {row.next_offset}, the log ends at {held.end}")
+        due = [account.wake_us for account in row.accounts.values() if account.wake_us is not None]
+        late_us = max(2_000_000, round(2_000_000 * world.plan.pace))
+        if due and min(due) + world.plan.skew_max_us + late_us < world.clock.wall_us():
+            reasons.append(f"partition {number}: an account has not been woken since {min(due)}")
+    waiting = [told.alert.alert_id for told in world.database.outbox.values() if not told.delivered]
+    if waiting:
+        reasons.append(f"the outbox still holds {len(waiting)} alerts, {waiting[0]} first")
+    return reasons
+
+
+def verify(world: World) -> list[str]:
+    """Every difference, a sentence each."""
+    oracle = Oracle(catalogues(), CONTROL_KEY, TOPIC, world.plan.partitions)
+    outcomes: dict[tuple[int, int], str] = {}
+    for number in range(world.plan.partitions):
+        for record in world.broker.topic("usage", number).records:
+            place = number, record.offset
+            outcomes[place] = oracle.feed(*place, record.timestamp, record.key, record.value)
+    library = {
+        version: load_catalogue(version, orjson.dumps(document)) for version, document in catalogues().items()
+    }
+    found: dict[str, dict[str, Any]] = {}
+    differences = []
+    for number in range(world.plan.partitions):
+        stored = _stored(world, number, library)
+        folded = _folded(world, number, library)
+        if stored.state_bytes() != folded.state_bytes():
+            differences.append(f"partition {number}: the checkpoint is not the fold of its log" + _where(stored, folded))
+        for account_id in stored.account_ids():
+            account = stored.account(account_id)
+            assert account is not None
+            found[account_id] = engine_account(account)
+    comparison = compare(
+        oracle.accounts,
+        oracle.rated,
+        oracle.alerts,
+        engine_accounts=found,
+        rated_lines=_lines(world),
+        received_alerts=world.receivers.taken.keys(),
+    )
+    differences += comparison.differences
+    differences += compare_ledger(_ledger(world), oracle)
+    differences += _compare_records(world, outcomes)
+    differences += [
+        f"alert {alert_id}: its body changed between two attempts"
+        for alert_id, bodies in world.receivers.taken.items()
+        if len(set(bodies)) > 1 and oracle.alerts[alert_id]["rule"] != "id_conflict"
+    ]
+    for number in range(world.plan.partitions):
+        world.note(_stored(world, number, library).state_bytes())
+    return differences
+
+
+def _stored(world: World, number: int, library: dict[int, Catalogue]) -> Partition:
+    """The partition as a successor would load it."""
+    row = world.database.partition(number)
+    fold = Partition(number, world.plan.partitions, TOPIC, CONTROL_KEY, library)
+    commands = [command for _, command in sorted(row.commands.items())]
+    fold.load(row.blob, [row.accounts[name] for name in sorted(row.accounts)], row.dedup, commands)
+    return fold
+
+
+def _folded(world: World, number: int, library: dict[int, Catalogue]) -> Partition:
+    fold = Partition(number, world.plan.partitions, TOPIC, CONTROL_KEY, library)
+    for record in world.broker.topic("usage", number).records:
+        fold.apply(record.offset, record.timestamp, record.key, record.value)
+    return fold
+
+
+def _where(stored: Partition, folded: Partition) -> str:
+    """Which part differs."""
+    if stored.header() != folded.header():
+        return f": headers {stored.header()!r} and {folded.header()!r}"
+    return ""
+
+
+def _lines(world: World) -> Iterator[dict[str, Any]]:
+    for number in range(world.plan.partitions):
+        for block in world.broker.topic("rated", number).records:
+            for line in (block.value or b"").splitlines():
+                yield orjson.loads(line)
+
+
+def _ledger(world: World) -> dict[tuple[str, str, str], int]:
+    ledger: Counter[tuple[str, str, str]] = Counter()
+    for row in world.database.partitions.values():
+        for posting in row.postings:
+            ledger[posting.account, posting.lot, posting.kind] += posting.amount
+    return dict(ledger)
+
+
+def _compare_records(world: World, outcomes: dict[tuple[int, int], str]) -> Iterator[str]:
+    """Dead letters, answers and forwards: each record's outcome must have left its trace."""
+    homes = {
+        number: {(record.key, record.value) for record in world.broker.topic("usage", number).records}
+        for number in range(world.plan.partitions)
+    }
+    told = {
+        (letter["partition"], letter["offset"]): letter["reason"]
+        for number in range(world.plan.partitions)
+        for letter in (
+            orjson.loads(record.value or b"") for record in world.broker.topic("dead-letters", number).records
+        )
+    }
+    for number in range(world.plan.partitions):
+        row = world.database.partition(number)
+        for record in world.broker.topic("usage", number).records:
+            place = number, record.offset
+            kind, _, reason = outcomes[place].partition(".")
+            letter = row.dead_letters.get(record.offset)
+            kept = None if letter is None else letter.reason
+            wanted = reason if kind == "dead_letter" else None
+            if kept != wanted or told.get(place) != wanted:
+                yield f"record {place}: dead letter {wanted} expected, stored {kept}, told {told.get(place)}"
+            command = row.commands.get(record.offset)
+            answer = None if command is None else command.answer
+            expected = reason or kind if kind in ("applied", "refused") else None
+            if answer != expected:
+                yield f"record {place}: answer {expected} expected, found {answer}"
+            if kind == "forwarded" and not any(
+                record.value == value for other, held in homes.items() if other != number for _, value in held
+            ):
+                yield f"record {place}: was to be forwarded, and is nowhere else"

@@ -1,0 +1,183 @@
+"""One seed, from its plan to its verdict: chaos, then everybody is healed, then everything must come to rest and agree."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Final
+
+import orjson
+from msgspec import Struct
+
+from tests.simulation.chaos import Strike, draw_strikes
+from tests.simulation.checks import unrest, verify
+from tests.simulation.sim_receivers import ReceiverFaults
+from tests.simulation.traffic import Traffic, catalogues
+from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualLoop, run_virtually
+from tests.simulation.world import Plan, World, short_limits
+
+QUIET_MAX_S: Final = 20.0
+LOOK_EVERY_S: Final = 0.1
+STOP_MAX_S: Final = 20.0
+
+
+class Outcome(Struct):
+    """What came of a seed."""
+
+    seed: int
+    violations: list[str]
+    trace: str  # equal for equal runs
+    fired: Counter[tuple[str, str]]
+    steps: int
+    commits: int
+    rated: int
+    virtual_s: float
+
+    def told(self) -> str:
+        """For a person: what went wrong, and how to see it again."""
+        sentences = [f"seed {self.seed}: {len(self.violations)} violations", *self.violations[:12]]
+        return "\n  ".join([*sentences, f"again: {again(self.seed)}"])
+
+
+def again(seed: int) -> str:
+    """The one command that repeats a seed."""
+    return f"python -m tests.simulation.run --seed {seed}"
+
+
+def draw_plan(random: Random) -> Plan:
+    pace = random.choice([1.0, 1.0, 30.0, 3_000.0, 100_000.0, 1_000_000.0])
+    troubled = random.random() < 0.5
+    return Plan(
+        shards=random.randint(2, 3),
+        controllers=random.randint(1, 2),
+        partitions=random.randint(2, 4),
+        hosts=random.randint(1, 2),
+        pace=pace,
+        skew_max_us=random.choice([0, 500_000, 3_000_000]) if pace == 1.0 else 0,
+        delay_share=random.choice([0.02, 0.1, 0.3]),
+        delay_max_s=random.choice([0.02, 0.1, 0.4]),
+        slice_events=random.choice([1, 3, 20]),
+        fetch_records=random.choice([2, 10, 100]),
+        fetch_wait_s=random.choice([0.025, 0.1]),
+        checkpoint_s=random.choice([0.2, 0.5, 1.0]),
+        dirty_max=random.choice([3, 1000]),
+        held_max=random.choice([2, 6, 1000]),
+        receiver=ReceiverFaults(
+            answer_lost=random.choice([0.0, 0.3]) if troubled else 0.0,
+            hang=random.choice([0.0, 0.2]) if troubled else 0.0,
+            busy=random.choice([0.0, 0.3]) if troubled else 0.0,
+            latency_s=random.choice([0.005, 0.05]),
+            timeout_s=0.5,
+            retry_after_max_s=1.0,
+        ),
+    )
+
+
+def simulate(seed: int, faults: bool = True) -> Outcome:
+    """Run a seed. Everything follows from it; a finding is a sentence in `violations`."""
+    random = Random(seed)
+    plan = draw_plan(random)
+    seconds = random.uniform(2.0, 5.0)
+    traffic = Traffic(
+        Random(random.random()),
+        partitions=plan.partitions,
+        events=random.randint(60, 250),
+        accounts=random.randint(4, 12),
+        seconds=seconds,
+        pace=plan.pace,
+    )
+    strikes = draw_strikes(random, seconds)
+    loop = VirtualLoop()
+    world = World(plan, Random(random.random()), loop)
+    with short_limits(plan), _quiet_logs():
+        try:
+            run_virtually(loop, _run(world, traffic, strikes if faults else [], seconds))
+        except (NobodyWaits, TimeStandsStill) as error:
+            world.violated(f"{type(error).__name__}: {error}")
+    for sentence in loop.broken:
+        world.violated(sentence)
+    return Outcome(
+        seed=seed,
+        violations=world.violations,
+        trace=world.trace_digest(),
+        fired=world.fired,
+        steps=world.steps,
+        commits=world.commits,
+        rated=sum(len(world.broker.topic("rated", number).records) for number in range(plan.partitions)),
+        virtual_s=loop.time() - 1000,
+    )
+
+
+async def _run(world: World, traffic: Traffic, strikes: list[Strike], seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    world.database.catalogues = {version: orjson.dumps(body) for version, body in catalogues().items()}
+    for controller in world.controllers:
+        controller.begin()
+    for shard in world.shards:
+        shard.begin()
+    for partition, value in traffic.setup(world.clock.wall_us()):
+        world.broker.append("usage", None, value, partition)
+    start_s = loop.time()
+    for strike in strikes:
+        loop.call_at(start_s + strike.at_s, world.arm, strike)
+    await _produce(world, traffic, start_s)
+    await asyncio.sleep(max(0.0, start_s + seconds + 0.3 - loop.time()))
+    world.heal()
+    await asyncio.sleep(0.5)  # whoever was down is back
+    if not await _comes_to_rest(world):
+        return
+    for sentence in verify(world):
+        world.violated(sentence)
+    await _close(world)
+
+
+async def _produce(world: World, traffic: Traffic, start_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    for write in traffic.writes:
+        if start_s + write.at_s > loop.time():
+            await asyncio.sleep(start_s + write.at_s - loop.time())
+        while world.broker.down:
+            await asyncio.sleep(0.05)
+        value = write.make(world.clock.wall_us())
+        world.broker.append("usage", write.key, value, write.partition)
+
+
+async def _comes_to_rest(world: World) -> bool:
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + QUIET_MAX_S
+    while reasons := unrest(world):
+        if loop.time() > deadline_s:
+            world.violated(f"no rest within {QUIET_MAX_S:.0f} s")
+            for reason in reasons:
+                world.violated(reason)
+            await _close(world)
+            return False
+        await asyncio.sleep(LOOK_EVERY_S)
+    return True
+
+
+async def _close(world: World) -> None:
+    """Everybody stops in order; nothing may be left under way, and no partition owned."""
+    for controller in world.controllers:
+        assert controller.controller is not None
+        controller.controller.stop()
+    stops = [slot.process.spawn(slot.stop()) for slot in world.shards if slot.process is not None]
+    _, late = await asyncio.wait(stops, timeout=STOP_MAX_S)
+    if late:
+        world.violated(f"{len(late)} shards did not stop within {STOP_MAX_S:.0f} s")
+    await asyncio.sleep(2.0)  # heartbeats and controllers look for their end before each pause
+    for number, row in sorted(world.database.partitions.items()):
+        if row.owner is not None:
+            world.violated(f"partition {number} was not handed over in order: {row.owner} still owns it")
+
+
+@contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Thousands of warnings about faults that are meant to be."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

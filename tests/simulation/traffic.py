@@ -1,0 +1,170 @@
+"""What a seed's producers write: the demo's traffic with its faults, commands of every kind, a second catalogue version.
+
+Wall time may run many times faster than the time in which processes wait, so that months, periods, lots and the
+duplicate memory end within seconds. Everything follows from the seed; times are stamped as the records are written.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import orjson
+from msgspec import Struct
+
+from config.catalogue import load_file
+from engine.catalog import document_json
+from engine.events import seal
+from loadtest.oracle import partition_of
+from loadtest.workload import SECOND_US, Workload, decimal
+
+CATALOGUE_FILE = Path(__file__).parents[2] / "config" / "catalogue.example.yaml"
+CONTROL_KEY = b"the simulator's own control key, 32+"
+TOPIC = "usage"
+MARKER_AHEAD_US = 302 * SECOND_US  # a version may not be effective before every event that may still come
+
+
+class Write(Struct, frozen=True):
+    """One record to be written `at_s` after the start. `make(now_us)` gives its value."""
+
+    at_s: float
+    key: bytes | None
+    partition: int | None
+    make: Any  # Callable[[int], bytes | None]
+
+
+@lru_cache(maxsize=1)
+def catalogues() -> dict[int, dict[str, Any]]:
+    """Two versions: the example, and the same at other prices."""
+    first = orjson.loads(document_json(load_file(CATALOGUE_FILE)))
+    second = orjson.loads(orjson.dumps(first))
+    for plan in second["plans"].values():
+        for price in plan["prices"].values():
+            for part in [price, *price["tiers"]]:
+                if part["amount"] is not None:
+                    part["amount"] = decimal(int(float(part["amount"]) * 1.37 * 10**6) * 10**6 + 1)
+    return {1: first, 2: second}
+
+
+class Traffic:
+    """`writes` in order of time; `setup(now_us)` goes before them, all at once."""
+
+    def __init__(self, random: Random, *, partitions: int, events: int, accounts: int, seconds: float, pace: float):
+        """`pace`: seconds of wall time per second that processes wait."""
+        self.partitions = partitions
+        self.pace = pace
+        self.seconds = seconds
+        self._random = random
+        self._work = Workload(
+            random.randrange(2**32),
+            events,
+            accounts,
+            None,
+            seconds * pace,
+            catalogue=catalogues()[1],
+            partitions=partitions,
+        )
+        self._back_max_us = int(min(20 * 86_400, 0.6 * seconds * pace) * SECOND_US)
+        self.writes = sorted([*self._events(), *self._commands(), *self._versions()], key=lambda write: write.at_s)
+
+    def _sealed(self, partition: int, body: dict[str, Any]) -> bytes:
+        return seal(CONTROL_KEY, TOPIC, partition, orjson.dumps(body))
+
+    def _home(self, account: str) -> int:
+        return partition_of(account.encode(), self.partitions)
+
+    def setup(self, now_us: int) -> list[tuple[int, bytes]]:
+        """(partition, value): the first catalogue version, then every account with its wallet and rules."""
+        markers = [
+            (number, self._sealed(number, {"kind": "catalogue", "version": 1, "effective_us": 0}))
+            for number in range(self.partitions)
+        ]
+        commands = [
+            (self._home(body["account"]), self._sealed(self._home(body["account"]), body))
+            for body in self._work.setup(now_us)
+        ]
+        return markers + commands
+
+    def _events(self) -> list[Write]:
+        writes = []
+        for send in self._work:
+            back_us = self._random.randrange(self._back_max_us) if self._random.random() < 0.04 else 0
+
+            def make(now_us: int, send: Any = send, back_us: int = back_us) -> bytes | None:
+                value: bytes | None = send.render(now_us - back_us)
+                if send.seal_partition is not None and value is not None:
+                    value = seal(CONTROL_KEY, TOPIC, send.seal_partition, value)
+                return value
+
+            writes.append(Write(send.at_s / self.pace, send.key, send.partition, make))
+        return writes
+
+    def _commands(self) -> list[Write]:
+        writes = []
+        for number in range(self._random.randint(6, 24)):
+            at_s = self._random.uniform(0, self.seconds)
+            owner = self._random.randrange(len(self._work.customers))
+            body = self._command(number, owner)
+            ends_s = self._random.uniform(0.05, 0.5 * self.seconds)
+            if self._random.random() < 0.2:
+                ends_s = self.seconds - at_s + self._random.uniform(0.5, 2.5)  # when no other record moves log time
+            begins_s = self._random.uniform(0, ends_s) if self._random.random() < 0.3 else None
+            kept: list[bytes] = []
+            writes.append(self._write(at_s, body, ends_s, begins_s, kept))
+            later_s = at_s + self._random.uniform(0, 1)
+            if self._random.random() < 0.2:
+                writes.append(Write(later_s, writes[-1].key, writes[-1].partition, lambda _, kept=kept: kept[0]))
+            if self._random.random() < 0.1:
+                writes.append(self._write(later_s, body | {"amount": "0.5"}, ends_s, begins_s, []))
+        return writes
+
+    def _command(self, number: int, owner: int) -> dict[str, Any]:
+        account = self._work.customers[owner]
+        spend = max(self._work.spend_pico[owner], 10**10)
+        body: dict[str, Any] = {"account": account, "command_key": f"more-{number}"}
+        kind = self._random.choice(["grant", "grant", "grant", "set_cap", "set_rule", "open_account"])
+        amount = decimal(spend * self._random.randint(1, 60) // 100)
+        if kind == "grant":
+            body |= {"kind": kind, "lot": f"more-{number}", "amount": amount, "currency": "USD"}
+            body |= {"lot_kind": self._random.choice(["paid", "promo", "commit", "refund"])}
+            body |= {"priority": self._random.choice([5, 15, 25, 100])}
+        elif kind == "set_cap":
+            body |= {"kind": kind, "cap": "monthly", "amount": amount, "currency": "USD"}
+        elif kind == "set_rule":
+            low = {"measure": "balance", "threshold": decimal(0), "clear": amount}
+            half = {"measure": "cap_percent", "cap": "monthly", "percent": self._random.randint(1, 120)}
+            body |= {"kind": kind, "rule": f"rule-{number % 3}", "on": self._random.choice([low, half])}
+        else:
+            body |= {"kind": kind, "plan": "starter"}
+        return body
+
+    def _write(
+        self, at_s: float, body: dict[str, Any], ends_s: float, begins_s: float | None, kept: list[bytes]
+    ) -> Write:
+        home = self._home(body["account"])
+
+        def make(now_us: int) -> bytes:
+            command = dict(body)
+            if command["kind"] == "grant":
+                command["expires_us"] = now_us + int(ends_s * self.pace * SECOND_US)
+                if begins_s is not None:
+                    command["effective_us"] = now_us + int(begins_s * self.pace * SECOND_US)
+            kept.append(self._sealed(home, command))
+            return kept[0]
+
+        return Write(at_s, body["account"].encode(), home, make)
+
+    def _versions(self) -> list[Write]:
+        if self._random.random() < 0.3:
+            return []
+        at_s = self._random.uniform(0, self.seconds)
+        ahead_us = max(MARKER_AHEAD_US, int(0.2 * self.seconds * self.pace * SECOND_US))
+
+        def write(partition: int) -> Write:
+            def make(now_us: int) -> bytes:
+                marker = {"kind": "catalogue", "version": 2, "effective_us": now_us + ahead_us}
+                return self._sealed(partition, marker)
+
+            return Write(at_s, None, partition, make)
+
+        return [write(partition) for partition in range(self.partitions)]

@@ -1,0 +1,544 @@
+"""One simulated deployment: the production shards, heartbeats and controllers over simulated ports, on virtual time.
+
+Every call of a port passes its process's gate before and after its effect. There the simulator delays it by a seeded
+moment, kills the process (nothing it calls has an effect any more, and its tasks are broken off), or stops it for a
+while and lets it go on: a zombie, if a successor has been found meanwhile.
+"""
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Any, Final
+from unittest import mock
+
+from msgspec import Struct
+
+from actors import commit as commit_module
+from actors import shard as shard_module
+from actors.controller import Controller
+from actors.lease import Heartbeat, Lease
+from actors.outbox import Outbox, OutboxSettings
+from actors.owned import Owned, Stage
+from actors.ports import Attempt, Checkpoint, LogUnavailable, StoreUnavailable
+from actors.shard import Shard
+from config.settings import KafkaSettings, LeaseSettings, ShardSettings
+from tests.simulation.chaos import ROSTER_SITES, Strike
+from tests.simulation.sim_log import SimBroker, SimLog
+from tests.simulation.sim_receivers import ReceiverFaults, SimReceivers
+from tests.simulation.sim_store import SimDatabase, SimMembership, SimPartitionRow, SimRoster, SimStore
+from tests.simulation.traffic import CONTROL_KEY, TOPIC
+
+WALL_START_US: Final = 1_750_000_000_000_000
+RESTART_MAX_S: Final = 1.0
+VIOLATIONS_MAX: Final = 50
+NO_FAULTS: Final = ReceiverFaults(latency_s=0.01, timeout_s=0.5, retry_after_max_s=1.0)
+
+
+class Plan(Struct):
+    """What a seed has drawn for its world."""
+
+    shards: int
+    controllers: int
+    partitions: int
+    hosts: int
+    pace: float  # wall seconds per second
+    skew_max_us: int  # how far a host's wall clock may be off
+    delay_share: float  # of the steps that take time
+    delay_max_s: float
+    slice_events: int
+    fetch_records: int
+    fetch_wait_s: float
+    checkpoint_s: float
+    dirty_max: int
+    held_max: int  # alerts in memory
+    receiver: ReceiverFaults
+
+
+class WorldClock:
+    """The clock of broker, database and receiver."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pace: float) -> None:
+        self._loop = loop
+        self._start_s = loop.time()
+        self._pace = pace
+
+    def wall_us(self) -> int:
+        return WALL_START_US + round((self._loop.time() - self._start_s) * self._pace * 1_000_000)
+
+    def boot_s(self) -> float:
+        return self._loop.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class ProcessClock:
+    """The clock of one process: its host's wall clock may be off, its boot clock started at another time."""
+
+    def __init__(self, world: WorldClock, process: "Process", skew_us: int, boot_offset_s: float) -> None:
+        self._world = world
+        self._process = process
+        self._skew_us = skew_us
+        self._boot_offset_s = boot_offset_s
+
+    def wall_us(self) -> int:
+        return self._world.wall_us() + self._skew_us
+
+    def boot_s(self) -> float:
+        return self._world.boot_s() + self._boot_offset_s
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._process.gate("sleep" if seconds > 0 else "yield")
+
+
+class Process:
+    """One life of a simulated process."""
+
+    def __init__(self, world: "World", name: str, host: str) -> None:
+        self.world = world
+        self.name = name
+        self.host = host
+        self.lock_path = f"{name}.lock"
+        self.alive = True
+        self.resumed: asyncio.Event | None = None  # set when a pause ends
+        self.clock = ProcessClock(world.clock, self, world.skew_us(host), len(world.processes) * 100.0)
+        self._tasks: list[asyncio.Task[None]] = []
+        world.processes.append(self)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """A task of this process; what breaks it is a finding."""
+        task = asyncio.get_running_loop().create_task(work, name=f"{self.name}:{work.__qualname__}")
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+        if len(self._tasks) > 200:
+            self._tasks = [each for each in self._tasks if not each.done()]
+        return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and self.alive:
+            self.world.violated(f"{task.get_name()} broke: {type(error).__name__}: {error}")
+
+    async def gate(self, site: str) -> None:
+        """A step: may take time, and is where faults strike."""
+        if not self.alive:
+            raise asyncio.CancelledError
+        world = self.world
+        delay_s = world.delay_s()
+        if delay_s:
+            await asyncio.sleep(delay_s)
+        await self._running()
+        world.step(self, site)
+        await self._running()
+
+    async def _running(self) -> None:
+        while self.resumed is not None:
+            await self.resumed.wait()
+        if not self.alive:
+            raise asyncio.CancelledError
+
+    def pause(self, seconds: float) -> None:
+        """Stop, as a virtual machine that is moved does; go on after that time."""
+        if self.resumed is None:
+            self.resumed = asyncio.Event()
+            asyncio.get_running_loop().call_later(seconds, self.resume)
+
+    def resume(self) -> None:
+        if self.resumed is not None:
+            self.resumed.set()
+            self.resumed = None
+
+    def kill(self) -> None:
+        """End at once: no effect follows."""
+        self.alive = False
+        self.resume()
+        for task in self._tasks:
+            task.cancel()
+
+    def proven(self, host: str, lock_path: str) -> bool:
+        """The port `Deaths`: locks can be tried on the own host only."""
+        return host == self.host and any(
+            other.lock_path == lock_path and not other.alive for other in self.world.processes
+        )
+
+
+class WatchedStore(SimStore):
+    """Tells the world of every commit that takes effect."""
+
+    def __init__(self, world: "World", process: Process) -> None:
+        super().__init__(world.database, process.gate)
+        self._world = world
+
+    def _write(self, row: SimPartitionRow, cut: Checkpoint) -> None:
+        self._world.committed(row, cut)
+        super()._write(row, cut)
+
+
+class PostingReceivers:
+    """The port `Receivers` of one process: what it posts is under way even when it dies meanwhile."""
+
+    def __init__(self, process: Process, receivers: SimReceivers) -> None:
+        self._process = process
+        self._receivers = receivers
+
+    async def post(self, alert_id: str, body: bytes) -> Attempt:
+        await self._process.gate("post.before")
+        attempt = await self._receivers.post(alert_id, body)
+        await self._process.gate("post.after")
+        return attempt
+
+
+class ShardSlot:
+    """A place where a shard runs: one process after the other."""
+
+    def __init__(self, world: "World", name: str, host: str) -> None:
+        self.name = name
+        self._world = world
+        self._host = host
+        self._lives = 0
+        self.process: Process | None = None
+        self.shard: Shard | None = None
+        self._membership: SimMembership | None = None
+        self._heartbeat: Heartbeat | None = None
+        self.stopping = False
+
+    def begin(self) -> None:
+        """Start a new life."""
+        world = self._world
+        self._lives += 1
+        process = self.process = Process(world, f"{self.name}.{self._lives}", self._host)
+        self.store = WatchedStore(world, process)
+        self.log = SimLog(world.broker, world.clock, process.gate)
+        self._membership = SimMembership(world.database, world.leases.lease_s, process.gate)
+        self.lease = Lease(process.clock)
+        self._heartbeat = Heartbeat(self._membership, process.clock, self.lease, process.name, world.leases)
+        self.stopping = False
+        self.shard = Shard(
+            process.name,
+            clock=process.clock,
+            log=self.log,
+            store=self.store,
+            lease=self.lease,
+            deaths=process,
+            outbox=self._outbox,
+            control_key=CONTROL_KEY,
+            kafka=world.kafka,
+            settings=world.shard_settings,
+            leases=world.leases,
+            spawn=process.spawn,
+        )
+        process.spawn(self._live(process, self.shard, self._heartbeat, self._membership))
+
+    def _outbox(self, shard: Shard) -> Outbox:
+        assert self.process is not None
+        return Outbox(
+            self.process.clock,
+            PostingReceivers(self.process, self._world.receivers),
+            self.store,
+            OutboxSettings(
+                attempts_max=10_000,
+                concurrent_max=3,
+                pending_max=8,
+                held_max=self._world.plan.held_max,
+                back_off_s=0.05,
+                back_off_factor=2.0,
+                back_off_max_s=0.5,
+            ),
+            permitted=shard.may_speak,
+            spawn=self.process.spawn,
+            random=Random(self._lives),
+        )
+
+    async def _live(self, process: Process, shard: Shard, heartbeat: Heartbeat, membership: SimMembership) -> None:
+        """As `ShardProcess.start` does it. Whatever ends this life, a new process follows."""
+        try:
+            await self.log.start()
+            await self.store.start()
+            await membership.start()
+            await membership.register(process.name, self.name, process.host, process.lock_path, 1)
+            self.lease.beat()
+            process.spawn(heartbeat.run())
+            await shard.run()
+        except (StoreUnavailable, LogUnavailable):
+            self._world.fired["start_failed", ""] += 1
+        if not self.stopping:
+            self._world.fired["life_ended", ""] += 1
+            self.end()
+
+    def end(self) -> None:
+        """Kill it; a new life begins after a while."""
+        if self.process is not None and self.process.alive:
+            self.process.kill()
+            self._world.later(self.begin)
+
+    async def stop(self) -> None:
+        """Hand over and leave, in order."""
+        process, shard, heartbeat, membership = self.process, self.shard, self._heartbeat, self._membership
+        assert process is not None and shard is not None and heartbeat is not None and membership is not None
+        self.stopping = True
+        await shard.stop()
+        heartbeat.stop()
+        try:
+            await membership.leave(process.name)
+        except StoreUnavailable:
+            self._world.fired["leave_failed", ""] += 1
+        await self.log.stop()
+        await self.store.stop()
+
+
+class ControllerSlot:
+    """A place where a controller runs."""
+
+    def __init__(self, world: "World", name: str, host: str) -> None:
+        self.name = name
+        self._world = world
+        self._host = host
+        self._lives = 0
+        self.process: Process | None = None
+        self.controller: Controller | None = None
+
+    def begin(self) -> None:
+        world = self._world
+        self._lives += 1
+        process = self.process = Process(world, f"{self.name}.{self._lives}", self._host)
+        controller = self.controller = Controller(
+            process.name,
+            partitions=world.plan.partitions,
+            members_min=world.plan.shards,
+            roster=SimRoster(world.database, process.gate),
+            deaths=process,
+            clock=process.clock,
+            settings=world.leases,
+        )
+        process.spawn(controller.run())
+
+    def end(self) -> None:
+        if self.process is not None and self.process.alive:
+            self.process.kill()
+            self._world.later(self.begin)
+
+
+class World:
+    """Everything of one run. `violations` says, a sentence each, what may never happen and did."""
+
+    def __init__(self, plan: Plan, random: Random, loop: asyncio.AbstractEventLoop) -> None:
+        self.plan = plan
+        self.violations: list[str] = []
+        self.fired: Counter[tuple[str, str]] = Counter()  # (fault, site) -> how often
+        self.steps = 0
+        self.commits = 0
+        self.healing = False
+        self.processes: list[Process] = []
+        self.clock = WorldClock(loop, plan.pace)
+        self.broker = SimBroker(self.clock, plan.partitions)
+        self.database = SimDatabase(self.clock)
+        self.receivers = SimReceivers(self.clock, Random(random.random()), plan.receiver)
+        self.kafka = KafkaSettings(partitions=plan.partitions).model_copy(
+            update={"fetch_records_max": plan.fetch_records}
+        )
+        self.leases = LeaseSettings(controller_lease_s=1.0)
+        self.shard_settings = ShardSettings().model_copy(
+            update={
+                "shards": plan.shards,
+                "checkpoint_interval_s": plan.checkpoint_s,
+                "checkpoint_dirty_max": plan.dirty_max,
+                "rating_slice_events": plan.slice_events,
+                "rating_slice_ms": 0.0,  # no time passes while a slice is folded
+            }
+        )
+        self._loop = loop
+        self._random = random
+        self._skews: dict[str, int] = {}
+        self._armed: dict[str, list[Strike]] = {}
+        self._trace = hashlib.sha256()
+        self._lots_left: dict[tuple[str, str], int] = {}
+        self.shards = [ShardSlot(self, f"shard-{number}", self._host(number)) for number in range(plan.shards)]
+        self.controllers = [
+            ControllerSlot(self, f"controller-{number}", self._host(number)) for number in range(plan.controllers)
+        ]
+
+    def _host(self, number: int) -> str:
+        return f"host-{number % self.plan.hosts}"
+
+    def skew_us(self, host: str) -> int:
+        if host not in self._skews:
+            self._skews[host] = self._random.randint(-self.plan.skew_max_us, self.plan.skew_max_us)
+        return self._skews[host]
+
+    def violated(self, sentence: str) -> None:
+        if len(self.violations) < VIOLATIONS_MAX:
+            self.violations.append(f"at {self._loop.time() - 1000:.3f} s: {sentence}")
+
+    def later(self, begin: Callable[[], None]) -> None:
+        self._loop.call_later(0.1 if self.healing else self._random.uniform(0.05, RESTART_MAX_S), begin)
+
+    # ------------------------------------------------------------------------------------------------------- steps
+
+    def delay_s(self) -> float:
+        """How long this step takes; mostly nothing."""
+        if self._random.random() >= self.plan.delay_share:
+            return 0.0
+        return self._random.random() ** 3 * self.plan.delay_max_s
+
+    def step(self, process: Process, site: str) -> None:
+        """A process passes a site: it goes into the trace, and an armed fault strikes."""
+        self.steps += 1
+        self._trace.update(f"{self._loop.time():.9f} {process.name} {site}\n".encode())
+        if site == "fetch.before":
+            self._check_speakers(process)
+        waiting = self._armed.get(site)
+        if waiting and not self.healing:
+            strike = waiting.pop(0)
+            if not waiting:
+                del self._armed[site]
+            self._strike(strike, process)
+
+    def trace_digest(self) -> str:
+        """The same for two runs exactly when every process took the same steps at the same moments."""
+        return self._trace.hexdigest()
+
+    def note(self, fact: bytes) -> None:
+        """Make a fact part of the trace."""
+        self._trace.update(fact)
+
+    # ------------------------------------------------------------------------------------------------------ faults
+
+    def arm(self, strike: Strike) -> None:
+        """It is time for this fault."""
+        if self.healing:
+            return
+        if strike.site:
+            self._armed.setdefault(strike.site, []).append(strike)
+        else:
+            self._strike_world(strike)
+
+    def _strike(self, strike: Strike, process: Process) -> None:
+        kind, site = strike.kind, strike.site
+        self.fired[kind, site] += 1
+        if kind == "kill":
+            self._slot_of(process).end()
+            raise asyncio.CancelledError
+        if kind == "pause":
+            process.pause(strike.seconds)
+        elif kind in ("refuse", "lose_answer"):
+            raise StoreUnavailable(f"simulated: {kind} at {site}")
+        elif kind == "log_away":
+            raise LogUnavailable(f"simulated: away at {site}")
+        elif kind.startswith("append_"):
+            written = {"append_none": 0, "append_some": 1, "append_all": 1_000_000}[kind]
+            self._shard_of(process).log.append_faults.append(written)
+        else:
+            self._shard_of(process).store.commit_faults.append(kind)  # type: ignore[arg-type]
+
+    def _strike_world(self, strike: Strike) -> None:
+        self.fired[strike.kind, ""] += 1
+        match strike.kind:
+            case "broker_down":
+                self.broker.down = True
+                self._loop.call_later(strike.seconds, self._end_outage)
+            case "database_down":
+                self.database.down = True
+                self._loop.call_later(strike.seconds, self._end_outage)
+            case "move":
+                self._move()
+            case "stop":
+                slot = self._random.choice(self.shards)
+                if slot.process is not None and slot.process.alive and not slot.stopping:
+                    slot.process.spawn(self._stop_and_restart(slot))
+            case "kill_all":
+                for shard in self.shards:
+                    shard.end()
+            case "gap":
+                self.broker.skip_offsets(self._random.randrange(self.plan.partitions), self._random.randint(1, 3))
+
+    def _end_outage(self) -> None:
+        self.broker.down = False
+        self.database.down = False
+
+    def _move(self) -> None:
+        """An operator gives a partition to another living member."""
+        living = [name for name, row in self.database.members.items() if not row.dead]
+        partition = self._random.randrange(self.plan.partitions)
+        if living:
+            self.database.assignment[partition] = self._random.choice(living)
+
+    async def _stop_and_restart(self, slot: ShardSlot) -> None:
+        await slot.stop()
+        slot.end()
+
+    def _slot_of(self, process: Process) -> ShardSlot | ControllerSlot:
+        return next(slot for slot in [*self.shards, *self.controllers] if slot.process is process)
+
+    def _shard_of(self, process: Process) -> ShardSlot:
+        return next(slot for slot in self.shards if slot.process is process)
+
+    def heal(self) -> None:
+        """From now on nothing fails, and everybody lives."""
+        self.healing = True
+        self._armed = {}
+        self._end_outage()
+        self.receivers.faults = NO_FAULTS
+        for process in self.processes:
+            process.resume()
+        for slot in self.shards:
+            slot.log.append_faults.clear()
+            slot.store.commit_faults.clear()
+
+    # ------------------------------------------------------------------------------------------------- invariants
+
+    def committed(self, row: SimPartitionRow, cut: Checkpoint) -> None:
+        """A commit is about to take effect."""
+        self.commits += 1
+        where = f"partition {cut.partition}: commit {cut.ckpt_seq} of epoch {cut.epoch}"
+        if cut.epoch != row.epoch:
+            self.violated(f"{where}: the partition is at epoch {row.epoch}")
+        if cut.ckpt_seq != row.ckpt_seq + 1:
+            self.violated(f"{where}: the last one was {row.ckpt_seq}")
+        if cut.next_offset < row.next_offset:
+            self.violated(f"{where}: goes back from offset {row.next_offset} to {cut.next_offset}")
+        self.note(f"{where} to {cut.next_offset}\n".encode() + cut.blob)
+        for posting in cut.postings:
+            key = posting.account, posting.lot
+            if posting.lot:
+                signed = posting.amount if posting.kind == "grant" else -posting.amount
+                self._lots_left[key] = self._lots_left.get(key, 0) + signed
+        for key in sorted({(posting.account, posting.lot) for posting in cut.postings if posting.lot}):
+            if self._lots_left[key] < 0:
+                self.violated(f"{where}: lot {key[1]} of {key[0]} has paid more than it held")
+
+    def speaking(self, slot: ShardSlot) -> list[int]:
+        """The partitions that this shard would speak for at this moment."""
+        if slot.shard is None or slot.process is None or not slot.process.alive or not slot.lease.valid():
+            return []
+        return [
+            view.partition
+            for view in slot.shard.partitions()
+            if view.stage == Stage.READY and view.partition in slot.lease.partitions
+        ]
+
+    def _check_speakers(self, process: Process) -> None:
+        mine = next((slot for slot in self.shards if slot.process is process), None)
+        if mine is None:
+            return
+        spoken = set(self.speaking(mine))
+        for slot in self.shards:
+            if slot is not mine:
+                for partition in spoken.intersection(self.speaking(slot)):
+                    self.violated(f"partition {partition}: {mine.name} and {slot.name} both speak for it")
+
+
+@contextmanager
+def short_limits(plan: Plan) -> Iterator[None]:
+    """The shard's own limits, so small that a few hundred events reach them."""
+    with (
+        mock.patch.object(commit_module, "ENCODE_ACCOUNTS", 1),
+        mock.patch.object(shard_module, "FETCH_WAIT_S", plan.fetch_wait_s),
+        mock.patch.object(shard_module, "BLOCK_LINES_MAX", 5),
+        mock.patch.object(shard_module, "SENDS_MAX", 6),
+        mock.patch.object(shard_module, "FREEZE_IDLE_US", 200_000),
+        mock.patch.object(shard_module, "FREEZE_MAX", 3),
+    ):
+        yield
