@@ -565,9 +565,10 @@ class Partition:
         if blob is None:
             return
         state = decode_partition(blob)
-        for version, effective_us in state.catalogues:
+        for version, _ in state.catalogues:
             if version not in self._library:
-                raise CatalogueMissing(version)
+                raise CatalogueMissing(version)  # before anything is published: the caller loads it, then calls again
+        for version, effective_us in state.catalogues:
             self._book.publish(effective_us, self._library[version])
         self.log_time_us = state.log_time_us
         self.epoch = state.epoch
