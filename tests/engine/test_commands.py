@@ -1,0 +1,273 @@
+"""Commands: what they do, why they are refused, and that a refusal leaves nothing behind."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from engine.alerts import Balance, CapPercent
+from engine.credit import Lot
+from engine.outcomes import Refusal
+from tests.engine.bench import DAY, DOLLAR, HOUR, MINUTE, SECOND, START, Bench, document, us
+
+BIG = 1 << 60
+OPEN: dict[str, Any] = {"kind": "open_account", "account": "new", "plan": "plan"}
+GRANT: dict[str, Any] = {
+    "kind": "grant",
+    "account": "acme",
+    "lot": "new",
+    "lot_kind": "paid",
+    "amount": "1",
+    "currency": "USD",
+}
+CAP: dict[str, Any] = {"kind": "set_cap", "account": "acme", "cap": "new", "amount": "1", "currency": "USD"}
+RULE: dict[str, Any] = {"kind": "set_rule", "account": "acme", "rule": "new"}
+PERCENT: dict[str, Any] = {"measure": "cap_percent", "cap": "monthly", "percent": 80}
+LOW: dict[str, Any] = {"measure": "balance", "threshold": "1"}
+
+# Each row is wrong in one more way than the row below it, and refused for the topmost.
+PRECEDENCE: list[tuple[str, list[tuple[Refusal, dict[str, Any]]]]] = [
+    (
+        "open_account",
+        [
+            (Refusal.KEY_REUSED, {"command_key": "used"}),
+            (Refusal.ACCOUNT_EXISTS, {"account": "acme"}),
+            (Refusal.UNKNOWN_PLAN, {"plan": "none"}),
+            (Refusal.UNKNOWN_ZONE, {"zone": "Mars/Base"}),
+            (Refusal.BAD_ANCHOR, {"anchor_day": 32}),
+        ],
+    ),
+    (
+        "grant",
+        [
+            (Refusal.KEY_REUSED, {"command_key": "used"}),
+            (Refusal.UNKNOWN_ACCOUNT, {"account": "nobody"}),
+            (Refusal.BAD_AMOUNT, {"amount": "0"}),
+            (Refusal.BAD_LOT, {"lot_kind": "loan"}),
+            (Refusal.CURRENCY_MISMATCH, {"currency": "EUR"}),
+            (Refusal.LOT_EXISTS, {"lot": "old"}),
+            (Refusal.UNKNOWN_PRICE, {"scope": ["x", "none"]}),
+            (Refusal.EXPIRES_TOO_SOON, {"expires_us": START}),
+        ],
+    ),
+    (
+        "set_cap",
+        [
+            (Refusal.KEY_REUSED, {"command_key": "used"}),
+            (Refusal.UNKNOWN_ACCOUNT, {"account": "nobody"}),
+            (Refusal.BAD_AMOUNT, {"amount": "1e3"}),
+            (Refusal.CURRENCY_MISMATCH, {"currency": "EUR"}),
+        ],
+    ),
+    (
+        "cap_percent",
+        [
+            (Refusal.KEY_REUSED, {"command_key": "used"}),
+            (Refusal.UNKNOWN_ACCOUNT, {"account": "nobody"}),
+            (Refusal.UNKNOWN_CAP, {"on": PERCENT | {"cap": "none", "percent": 0}}),
+            (Refusal.BAD_RULE, {"on": PERCENT | {"percent": 0}}),
+        ],
+    ),
+    (
+        "balance",
+        [
+            (Refusal.KEY_REUSED, {"command_key": "used"}),
+            (Refusal.UNKNOWN_ACCOUNT, {"account": "nobody"}),
+            (Refusal.BAD_AMOUNT, {"on": LOW | {"threshold": "low", "clear": "0"}}),
+            (Refusal.BAD_RULE, {"on": LOW | {"clear": "0.5"}}),
+        ],
+    ),
+]
+GOOD = {"open_account": OPEN, "grant": GRANT, "set_cap": CAP, "cap_percent": RULE | {"on": PERCENT}} | {
+    "balance": RULE | {"on": LOW}
+}
+WRONGS = [(name, top, rows) for name, rows in PRECEDENCE for top in range(len(rows))]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """An account with a lot, a cap, a rule, a used command key, and an event a minute ahead of the log."""
+    bench = Bench()
+    bench.open()
+    bench.grant("old", "5", command_key="used")
+    bench.grant("old", "5", account="nobody", command_key="used")  # refused, and remembered all the same
+    bench.cap("10")
+    bench.cap_rule(80)
+    bench.use(3, at=START + MINUTE)
+    return bench
+
+
+def state_without_memory(bench: Bench) -> list[Any]:
+    """Everything but what a partition remembers and counts of commands."""
+    header, accounts, identities, _ = msgspec.msgpack.decode(bench.partition.state_bytes())
+    return [msgspec.msgpack.decode(header)[:4], accounts, identities]
+
+
+@pytest.mark.parametrize(
+    ("name", "top", "rows"), WRONGS, ids=[f"{name} {rows[top][0].value}" for name, top, rows in WRONGS]
+)
+def test_the_first_reason_in_the_order_of_the_law_is_told(
+    bench: Bench, name: str, top: int, rows: list[tuple[Refusal, dict[str, Any]]]
+) -> None:
+    body = GOOD[name] | {"command_key": "unused"}
+    for _, wrong in reversed(rows[top:]):
+        body |= wrong
+    before = state_without_memory(bench)
+    assert bench.control(body) == f"refused.{rows[top][0].value}"
+    assert state_without_memory(bench) == before
+    assert bench.partition.outputs.alerts == []
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_without_a_fault_the_command_is_applied(bench: Bench, name: str) -> None:
+    assert bench.control(GOOD[name] | {"command_key": "unused"}) == "applied"
+
+
+@pytest.mark.parametrize(
+    ("reason", "body"),
+    [
+        ("unknown_zone", OPEN | {"zone": "../UTC"}),
+        ("unknown_zone", OPEN | {"zone": "Europe"}),
+        ("unknown_zone", OPEN | {"zone": "z" * 256}),
+        ("bad_anchor", OPEN | {"anchor_day": 0}),
+        ("bad_anchor", OPEN | {"anchor_day": -1}),
+        ("bad_amount", GRANT | {"amount": "-1"}),
+        ("bad_amount", GRANT | {"amount": "0.0000000000001"}),
+        ("bad_amount", GRANT | {"amount": "NaN"}),
+        ("bad_amount", GRANT | {"amount": "1" + "0" * 18}),
+        ("bad_lot", GRANT | {"effective_us": BIG + 1}),
+        ("bad_lot", GRANT | {"effective_us": -BIG - 1}),
+        ("bad_lot", GRANT | {"expires_us": BIG + 1}),
+        ("unknown_price", GRANT | {"scope": ["X"]}),
+        ("bad_rule", RULE | {"on": PERCENT | {"percent": 1001}}),
+        ("bad_rule", RULE | {"on": PERCENT | {"clear_percent": 81}}),
+        ("bad_rule", RULE | {"on": PERCENT | {"clear_percent": 0}}),
+        ("bad_amount", RULE | {"on": LOW | {"clear": "high"}}),
+    ],
+)
+def test_a_fault_is_refused(bench: Bench, reason: str, body: dict[str, Any]) -> None:
+    assert bench.control(body | {"command_key": "unused"}) == f"refused.{reason}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        OPEN | {"anchor_day": 31, "zone": "America/Argentina/Buenos_Aires"},
+        GRANT | {"amount": "0.000000000001"},
+        GRANT | {"amount": "9" * 18},
+        GRANT | {"effective_us": -BIG, "expires_us": BIG},
+        GRANT | {"effective_us": BIG},
+        RULE | {"on": PERCENT | {"percent": 1000, "clear_percent": 1}},
+        RULE | {"on": LOW | {"threshold": "-5", "clear": "-5"}},
+    ],
+)
+def test_what_stands_at_a_limit_is_accepted(bench: Bench, body: dict[str, Any]) -> None:
+    assert bench.control(body | {"command_key": "unused"}) == "applied"
+    assert bench.replay().state_bytes() == bench.partition.state_bytes()
+
+
+# ------------------------------------------------------------------------------------------------------ what they do
+
+
+def test_an_account_opens_with_the_currency_of_its_plan(bench: Bench) -> None:
+    bench.open("eu", plan="calls", zone="Europe/Berlin", anchor_day=31)
+    account = bench.account("eu")
+    assert (account.currency, account.zone, account.anchor_day) == ("EUR", "Europe/Berlin", 31)
+    assert (account.woken_us, account.rated, account.table) == (START, 0, {})
+
+
+def test_an_account_opens_with_utc_and_the_first_of_the_month(bench: Bench) -> None:
+    assert (bench.account().zone, bench.account().anchor_day) == ("UTC", 1)
+
+
+def test_a_lot_is_kept_as_it_was_granted(bench: Bench) -> None:
+    bench.grant(
+        "l", "0.5", "promo", priority=7, effective_us=START + HOUR, expires_us=START + DAY, scope=["y", "x", "y"]
+    )
+    expected = Lot("l", "promo", DOLLAR // 2, 7, START + HOUR, START + DAY, ("x", "y"))
+    assert bench.account().lots["l"] == expected
+
+
+def test_without_an_instant_a_lot_is_effective_at_log_time() -> None:
+    bench = Bench()
+    bench.open()
+    bench.now = START + 5 * SECOND
+    bench.grant("l", "1")
+    assert (bench.account().lots["l"].effective_us, bench.account().lots["l"].priority) == (bench.now, 100)
+
+
+def test_a_lot_never_reaches_back_to_usage_that_was_rated_before_it(bench: Bench) -> None:
+    """Three dollars were used before the grant: the old lot paid them, and the new one leaves them alone."""
+    bench.grant("l", "9", priority=1, effective_us=START - DAY)
+    assert bench.account().lots["l"].effective_us == START + MINUTE + 1
+    assert bench.allocation().remaining == {"old": 2 * DOLLAR, "l": 9 * DOLLAR}
+
+
+def test_before_any_usage_a_lot_may_begin_in_the_past() -> None:
+    bench = Bench()
+    bench.open()
+    bench.grant("l", "9", effective_us=START - DAY)
+    assert bench.account().lots["l"].effective_us == START - DAY
+
+
+@pytest.mark.parametrize(
+    ("fields", "outcome"),
+    [
+        (
+            {"expires_us": START + MINUTE + 1, "effective_us": START - DAY},
+            "refused.expires_too_soon",
+        ),  # the moved start
+        ({"expires_us": START + MINUTE + 2, "effective_us": START - DAY}, "applied"),
+        ({"expires_us": START + HOUR, "effective_us": START + HOUR}, "refused.expires_too_soon"),
+        ({"expires_us": START + HOUR + 1, "effective_us": START + HOUR}, "applied"),
+    ],
+)
+def test_an_expiry_lies_behind_the_effective_instant(bench: Bench, fields: dict[str, Any], outcome: str) -> None:
+    assert bench.grant("l", "1", **fields) == outcome
+
+
+def test_an_expiry_lies_behind_log_time() -> None:
+    bench = Bench()
+    bench.open()
+    for expires_us, outcome in ((START, "refused.expires_too_soon"), (START + 1, "applied")):
+        assert bench.grant(f"l{expires_us}", "1", effective_us=START - DAY, expires_us=expires_us) == outcome
+
+
+def test_a_cap_and_a_rule_are_kept_as_they_were_set(bench: Bench) -> None:
+    bench.cap("2.5", cap="c")
+    bench.command("set_rule", rule="p", on=PERCENT | {"cap": "c"})
+    bench.command("set_rule", rule="q", on=PERCENT | {"cap": "c", "clear_percent": 50})
+    bench.command("set_rule", rule="b", on=LOW)
+    bench.command("set_rule", rule="d", on=LOW | {"threshold": "-1", "clear": "3"})
+    account = bench.account()
+    assert account.caps["c"].amount == 5 * DOLLAR // 2
+    assert account.rules["p"] == CapPercent("c", 80, 80)
+    assert account.rules["q"] == CapPercent("c", 80, 50)
+    assert account.rules["b"] == Balance(DOLLAR, DOLLAR)
+    assert account.rules["d"] == Balance(-DOLLAR, 3 * DOLLAR)
+
+
+def test_a_rule_is_evaluated_when_it_is_set(bench: Bench) -> None:
+    bench.cap_rule(30)
+    assert bench.told() == [("cap-30", str(us("2026-03-01T00:00:00+00:00")), 1, "crossed")]
+
+
+def test_setting_a_rule_again_keeps_its_ordinals(bench: Bench) -> None:
+    for threshold in ("5", "1", "5"):
+        bench.balance_rule(threshold)
+    assert bench.told() == [("low", "-", 1, "crossed"), ("low", "-", 1, "recovered"), ("low", "-", 2, "crossed")]
+
+
+def test_a_command_wakes_its_account_to_log_time(bench: Bench) -> None:
+    bench.now = START + HOUR
+    bench.cap("3")
+    assert bench.account().woken_us == START + HOUR
+
+
+def test_a_plan_that_the_newest_version_does_not_sell_cannot_be_opened() -> None:
+    first = document()
+    without = type(first)(first.meters, {"calls": first.plans["calls"]})
+    bench = Bench(first, without)
+    bench.publish(2, START + HOUR)
+    bench.now = START + HOUR
+    assert bench.open() == "refused.unknown_plan"

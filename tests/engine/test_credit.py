@@ -1,0 +1,166 @@
+"""Who pays for what: lots, their order, their scopes, debt and its settlement."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.credit import Allocation, Lot, allocate
+
+Segment = tuple[int, int, Mapping[str, int]]
+
+
+def lot(name: str, granted: int, **fields: Any) -> Lot:
+    body: dict[str, Any] = {"kind": "paid", "priority": 100, "effective_us": 0, "expires_us": None, "scope": ()}
+    return Lot(lot=name, granted=granted, **(body | fields))
+
+
+def pay(segments: list[Segment], *lots: Lot, woken: int = 1_000) -> Allocation:
+    return allocate(segments, {item.lot: item for item in lots}, woken)
+
+
+def left(allocation: Allocation) -> dict[str, int]:
+    return allocation.remaining
+
+
+def test_without_a_lot_usage_is_debt_of_its_period() -> None:
+    found = pay([(10, 0, {"x": 7}), (20, 15, {"x": 2, "y": 1})])
+    assert (found.debt, found.balance, found.burnt) == ({0: 7, 15: 3}, -10, {})
+
+
+def test_usage_that_costs_nothing_makes_no_debt() -> None:
+    assert pay([(10, 0, {"x": 0})]).debt == {}
+
+
+def test_a_lot_pays_within_its_validity_only() -> None:
+    found = pay([(9, 0, {"x": 1}), (10, 0, {"x": 2}), (19, 0, {"x": 4}), (20, 0, {"x": 8})],
+                lot("a", 100, kind="promo", effective_us=10, expires_us=20))  # fmt: skip
+    assert found.burnt == {("a", 0): 6}
+    assert found.debt == {0: 9}
+
+
+def test_a_burn_names_the_period_of_the_usage() -> None:
+    found = pay([(10, 0, {"x": 3}), (50, 40, {"x": 4})], lot("a", 100))
+    assert found.burnt == {("a", 0): 3, ("a", 40): 4}
+
+
+ORDER = [
+    (lot("b", 5, priority=1), lot("a", 5, priority=2, expires_us=900)),
+    (lot("b", 5, expires_us=800), lot("a", 5, expires_us=900, effective_us=-5)),
+    (lot("b", 5, expires_us=800), lot("a", 5)),
+    (lot("b", 5, effective_us=-5), lot("a", 5)),
+    (lot("a", 5), lot("b", 5)),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), ORDER)
+def test_lots_pay_by_priority_then_expiry_then_effective_then_id(first: Lot, second: Lot) -> None:
+    found = pay([(10, 0, {"x": 6})], second, first, woken=100)
+    assert (left(found)[first.lot], left(found)[second.lot]) == (0, 4)
+
+
+def test_a_lot_pays_only_the_prices_of_its_scope() -> None:
+    found = pay([(10, 0, {"x": 3, "y": 5})], lot("a", 100, scope=("x",)))
+    assert (found.burnt, found.debt) == ({("a", 0): 3}, {0: 5})
+
+
+def test_who_has_fewer_payers_is_paid_first() -> None:
+    """y can only be paid by a; x, that b may pay too, does not take a's money before it."""
+    found = pay([(10, 0, {"x": 10, "y": 10})], lot("a", 10, priority=1), lot("b", 10, scope=("x",)))
+    assert (left(found), found.debt) == ({"a": 0, "b": 0}, {})
+
+
+def test_classes_of_one_size_are_paid_in_the_order_of_their_lots() -> None:
+    found = pay(
+        [(10, 0, {"p": 10, "q": 10})],
+        lot("c", 10),
+        lot("a", 4, scope=("q",), priority=200),
+        lot("b", 4, scope=("p",), priority=200),
+    )
+    # [a, c] goes before [b, c]: q takes all of c, so p has but b's four, and a keeps its own.
+    assert (left(found), found.debt) == ({"a": 4, "b": 0, "c": 0}, {0: 6})
+
+
+def test_prices_with_the_same_payers_share_them() -> None:
+    found = pay([(10, 0, {"x": 4, "y": 4})], lot("a", 6))
+    assert (left(found), found.debt) == ({"a": 0}, {0: 2})
+
+
+def test_a_paid_lot_settles_the_oldest_debt_first() -> None:
+    found = pay([(10, 0, {"x": 5}), (20, 15, {"x": 5})], lot("a", 7, effective_us=30))
+    assert (found.debt, found.burnt) == ({15: 3}, {("a", 0): 5, ("a", 15): 2})
+
+
+@pytest.mark.parametrize("kind", ["promo", "commit", "refund"])
+def test_only_a_paid_lot_settles_debt(kind: str) -> None:
+    found = pay([(10, 0, {"x": 5})], lot("a", 7, kind=kind, effective_us=30))
+    assert (found.debt, left(found), found.balance) == ({0: 5}, {"a": 7}, 2)
+
+
+def test_debt_is_settled_whatever_the_scope() -> None:
+    assert pay([(10, 0, {"x": 5})], lot("a", 7, effective_us=30, scope=("y",))).debt == {}
+
+
+def test_a_lot_settles_debt_before_it_pays_the_usage_of_its_own_time() -> None:
+    found = pay([(10, 0, {"x": 5}), (30, 25, {"x": 5})], lot("a", 7, effective_us=30))
+    assert found.debt == {25: 3}
+
+
+def test_debt_that_comes_after_a_lot_became_effective_is_not_settled_by_it() -> None:
+    found = pay([(10, 0, {"x": 1}), (40, 25, {"x": 5})], lot("a", 7, effective_us=30, expires_us=35), woken=32)
+    assert (found.debt, left(found)) == ({25: 5}, {"a": 6})
+
+
+@pytest.mark.parametrize(("woken", "debt"), [(29, {0: 5}), (30, {})])
+def test_a_lot_settles_only_once_log_time_has_reached_it(woken: int, debt: dict[int, int]) -> None:
+    assert pay([(10, 0, {"x": 5})], lot("a", 7, effective_us=30), woken=woken).debt == debt
+
+
+def test_lots_settle_in_the_order_in_which_they_become_effective() -> None:
+    found = pay([(10, 0, {"x": 5})], lot("a", 4, effective_us=40, priority=1), lot("b", 4, effective_us=30, priority=2))
+    assert left(found) == {"a": 3, "b": 0}
+
+
+def test_lots_that_become_effective_together_settle_in_the_order_in_which_they_pay() -> None:
+    found = pay([(10, 0, {"x": 5})], lot("a", 4, effective_us=30, priority=2), lot("b", 4, effective_us=30, priority=1))
+    assert left(found) == {"a": 3, "b": 0}
+
+
+@pytest.mark.parametrize(("woken", "expired", "balance"), [(9, 0, 0), (10, 0, 10), (19, 0, 10), (20, 10, 0)])
+def test_a_lot_counts_from_effective_until_expiry(woken: int, expired: int, balance: int) -> None:
+    found = pay([], lot("a", 10, effective_us=10, expires_us=20), woken=woken)
+    assert (found.expired.get("a", 0), left(found)["a"], found.balance) == (expired, 10 - expired, balance)
+
+
+def test_late_usage_of_an_expired_lot_shrinks_what_expired() -> None:
+    found = pay([(15, 0, {"x": 4})], lot("a", 10, effective_us=10, expires_us=20), woken=30)
+    assert (found.burnt, found.expired, found.balance) == ({("a", 0): 4}, {"a": 6}, 0)
+
+
+LOTS = st.builds(
+    lot,
+    st.uuids().map(str),
+    st.integers(1, 50),
+    kind=st.sampled_from(["paid", "promo"]),
+    priority=st.integers(0, 2),
+    effective_us=st.integers(0, 40),
+    expires_us=st.none() | st.integers(41, 60),
+    scope=st.sampled_from([(), ("x",), ("y",)]),
+)
+
+
+@given(st.lists(LOTS, max_size=5), st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=6), st.data())
+def test_more_usage_never_leaves_more_and_lowers_the_balance_by_no_more_than_it_costs(
+    lots: list[Lot], usage: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    """What the guard of the fast path rests on (engine/account.py)."""
+    segments: list[Segment] = [(10 * index, 0, {"x": x, "y": y}) for index, (x, y) in enumerate(usage)]
+    last = 10 * len(usage)
+    more = {"x": data.draw(st.integers(0, 30)), "y": data.draw(st.integers(0, 30))}
+    woken = data.draw(st.integers(0, 70))
+    before = pay(segments, *lots, woken=woken)
+    after = pay([*segments, (last, 0, more)], *lots, woken=woken)
+    assert 0 <= before.balance - after.balance <= sum(more.values())
+    assert all(after.remaining[name] <= before.remaining[name] for name in before.remaining)

@@ -1,0 +1,120 @@
+"""Accounts and partitions as bytes, and back."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.account import Account
+from engine.alerts import Balance, CapPercent, Standing
+from engine.catalog import PriceBook, compile_catalogue
+from engine.credit import Lot
+from engine.limits import Cap
+from engine.snapshot import (
+    VERSION,
+    UnknownSnapshot,
+    decode_account,
+    decode_partition,
+    encode_account,
+    encode_partition,
+)
+from tests.engine.bench import START, document
+
+BOOK = PriceBook()
+BOOK.publish(START, compile_catalogue(1, document()))
+TEXT = st.text(min_size=1, max_size=8)
+BIG = st.integers(-(10**40), 10**40)
+INSTANT = st.integers(-(1 << 60), 1 << 60)
+EVENT_TIME = st.integers(0, 2 * START)
+
+
+@st.composite
+def accounts(draw: st.DrawFn) -> Account:
+    account = Account(draw(TEXT), "plan", "USD", "Europe/Berlin", draw(st.integers(1, 31)), draw(EVENT_TIME), BOOK)
+    account.newest_event_us, account.rated = draw(EVENT_TIME), draw(st.integers(0, 1 << 62))
+    account.sequence = draw(st.integers(0, 1 << 62))
+    names = st.sampled_from(["x", "y", "third"])
+    cells = st.tuples(names, st.lists(TEXT, max_size=2).map(tuple))
+    account.table = draw(
+        st.dictionaries(EVENT_TIME, st.dictionaries(cells, st.integers(0, 10**40), min_size=1, max_size=3), max_size=3)
+    )
+    scope = st.lists(names, max_size=2).map(tuple)
+    lots = st.builds(Lot, TEXT, st.sampled_from(["paid", "promo"]), BIG, INSTANT, INSTANT, st.none() | INSTANT, scope)
+    account.lots = {lot.lot: lot for lot in draw(st.lists(lots, max_size=3))}
+    account.caps = {cap.cap: cap for cap in draw(st.lists(st.builds(Cap, TEXT, BIG), max_size=3))}
+    rules = st.builds(CapPercent, TEXT, st.integers(1, 1000), st.integers(1, 1000)) | st.builds(Balance, BIG, BIG)
+    account.rules = draw(st.dictionaries(TEXT, rules, max_size=4))
+    standings = st.builds(Standing, st.integers(0, 1 << 62), st.booleans())
+    account.standings = draw(st.dictionaries(st.tuples(TEXT, TEXT), standings, max_size=3))
+    return account
+
+
+@given(accounts())
+def test_an_account_comes_back_as_it_was(account: Account) -> None:
+    blob = encode_account(account)
+    found = decode_account(blob, BOOK)
+    assert encode_account(found) == blob
+    stored = ["account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated", "sequence"]
+    for name in [*stored, "table", "lots", "caps", "rules", "standings"]:
+        assert getattr(found, name) == getattr(account, name), name
+    assert encode_account(account) == blob
+
+
+@given(accounts())
+def test_the_order_in_which_things_came_leaves_no_trace(account: Account) -> None:
+    blob = encode_account(account)
+    for name in ("lots", "caps", "rules", "standings"):
+        setattr(account, name, dict(reversed(getattr(account, name).items())))
+    account.table = {start: dict(reversed(row.items())) for start, row in reversed(account.table.items())}
+    assert encode_account(account) == blob
+
+
+def test_amounts_and_quantities_beyond_64_bits_survive() -> None:
+    account = Account("acme", "plan", "USD", "UTC", 1, START, BOOK)
+    account.table = {START: {("x", ("x",)): 10**30 + 1}}
+    account.lots = {"l": Lot("l", "paid", 10**30 + 3, 1, START, None, ())}
+    account.caps = {"c": Cap("c", 10**30 + 5)}
+    account.rules = {"r": Balance(-(10**30) - 7, 10**30 + 9)}
+    found = decode_account(encode_account(account), BOOK)
+    assert found.table == account.table
+    assert (found.lots, found.caps, found.rules) == (account.lots, account.caps, account.rules)
+
+
+def test_what_was_settled_before_is_not_settled_again() -> None:
+    account = Account("acme", "plan", "USD", "UTC", 1, START, BOOK)
+    account.lots = {"l": Lot("l", "paid", 5, 1, START, None, ())}
+    found = decode_account(encode_account(account), BOOK)
+    assert found.settle(found.derive(), START) == []
+    assert len(account.settle(account.derive(), START)) == 1
+
+
+def versioned(blob: bytes, version: int) -> bytes:
+    fields = msgspec.msgpack.decode(blob)
+    assert fields[0] == VERSION
+    return msgspec.msgpack.encode([version, *fields[1:]])
+
+
+@pytest.mark.parametrize("version", [0, VERSION + 1, 255])
+def test_another_version_is_refused(version: int) -> None:
+    account = Account("acme", "plan", "USD", "UTC", 1, START, BOOK)
+    with pytest.raises(UnknownSnapshot, match=f"version {version}; this engine reads {VERSION}"):
+        decode_account(versioned(encode_account(account), version), BOOK)
+    with pytest.raises(UnknownSnapshot, match=f"version {version}; this engine reads {VERSION}"):
+        decode_partition(versioned(encode_partition(START, 1, [(1, 0)], {}), version))
+
+
+@pytest.mark.parametrize("blob", [b"", b"\xc0", b"\x91\x01", b"not msgpack", msgspec.msgpack.encode({"version": 1})])
+def test_what_is_no_snapshot_is_refused(blob: bytes) -> None:
+    with pytest.raises(UnknownSnapshot):
+        decode_account(blob, BOOK)
+    with pytest.raises(UnknownSnapshot):
+        decode_partition(blob)
+
+
+def test_a_partition_comes_back_as_it_was() -> None:
+    blob = encode_partition(START, 7, [(1, 0), (4, START)], {"rated": 3, "applied": 1})
+    state = decode_partition(blob)
+    assert (state.log_time_us, state.epoch) == (START, 7)
+    assert state.catalogues == [(1, 0), (4, START)]
+    assert dict(state.counts) == {"rated": 3, "applied": 1}
+    assert encode_partition(START, 7, [(1, 0), (4, START)], {"applied": 1, "rated": 3}) == blob
