@@ -97,7 +97,8 @@ async def _check_log(log: Log, claim: Claim) -> None:
         )
     if end < claim.next_offset:
         raise LogDamaged(
-            f"{where}: the log ends at {end}, before the checkpoint at {claim.next_offset}: it was truncated",
+            f"{where}: the log ends at {end}, before the checkpoint at {claim.next_offset}: it was truncated; restore "
+            "its records, or see that the settings name the right cluster and topic",
             claim.partition,
         )
     if claim.last is None or claim.last.offset < first:
@@ -108,7 +109,8 @@ async def _check_log(log: Log, claim: Claim) -> None:
         claim.last.digest,
     ):
         raise LogDamaged(
-            f"{where}: the record at {claim.last.offset} is not the one that the checkpoint saw: the log was replaced",
+            f"{where}: the record at {claim.last.offset} is not the one that the checkpoint saw: the log was replaced; "
+            "restore the old one, or see that the settings name the right cluster and topic",
             claim.partition,
         )
 

@@ -1,0 +1,188 @@
+"""Becoming an owner: the order of the steps, a log that is not what it was, and the wait for whoever may still speak."""
+
+import pytest
+
+from actors.ports import Fenced, LogDamaged, PreviousOwner, StoreUnavailable
+from actors.takeover import CatalogueLost, may_speak
+from engine.events import Owner
+from tests.actors.shard_rig import CATALOGUE, KnownDeaths, Process, Rig
+
+INTERVAL_S = 1.5  # beyond the interval of checkpoints
+
+
+async def rated(rig: Rig, process: Process, events: int = 3) -> str:
+    """Partition 0 with that many rated events, all in a checkpoint; its account."""
+    await process.join(0)
+    account = rig.open(0)
+    for number in range(events):
+        rig.use(account, f"e{number}")
+    process.run()
+    await rig.clock.until(lambda: rig.database.partition(0).next_offset == rig.end(0), 10)
+    process.lease.fenced = True
+    await rig.clock.advance(1)
+    return account
+
+
+async def successor(rig: Rig, partition: int = 0) -> Process:
+    process = rig.process("b")
+    await process.join(partition)
+    return process
+
+
+async def test_the_steps_of_a_takeover_come_in_their_order(rig: Rig) -> None:
+    await rated(rig, rig.process("a"))
+    steps: list[str] = []
+
+    async def gate(site: str) -> None:
+        if site.endswith(".before"):
+            steps.append(site.removesuffix(".before"))
+
+    process = rig.process("b", gate)
+    await process.join(0)
+    steps.clear()
+    await process.take(0)
+    assert steps == ["claim", "append", "load", "catalogue", "bounds", "read_one"]
+
+
+async def test_the_new_owner_announces_its_epoch_and_starts_at_the_checkpoint(rig: Rig) -> None:
+    account = await rated(rig, rig.process("a"))
+    rig.use(account, "behind the checkpoint")
+    stored = rig.database.partition(0)
+    next_offset = stored.next_offset
+    owned, image = await (await successor(rig)).take(0)
+    assert (owned.epoch, owned.fold.line_epoch, stored.epoch) == (2, 2, 2)
+    assert rig.controls(0, Owner) == [Owner(1), Owner(2)]
+    assert owned.owner_offset == rig.end(0) - 1
+    assert (owned.next_offset, owned.checkpointed_offset, owned.ckpt_seq) == (next_offset, next_offset, stored.ckpt_seq)
+    assert owned.last == stored.last
+    assert list(owned.fold.account_ids()) == [account]
+    assert owned.fold.counts["rated"] == 3
+    assert [row.account for row in image.accounts] == [account]
+
+
+async def test_a_partition_that_was_never_checkpointed_starts_at_nothing(rig: Rig) -> None:
+    owned, image = await (await successor(rig)).take(0)
+    assert (owned.epoch, owned.next_offset, owned.last, owned.ckpt_seq) == (1, 0, None, 0)
+    assert not image.accounts
+
+
+async def test_whoever_the_assignment_does_not_name_takes_nothing(rig: Rig) -> None:
+    process = rig.process("b")
+    await process.join(1)
+    with pytest.raises(Fenced):
+        await process.take(0)
+    assert rig.end(0) == 0
+
+
+async def test_an_outage_on_the_way_leaves_no_half_takeover_behind(rig: Rig) -> None:
+    await rated(rig, rig.process("a"))
+
+    async def gate(site: str) -> None:
+        if site == "load.before" and rig.database.partition(0).epoch == 2:
+            raise StoreUnavailable("gone in the middle")
+
+    process = rig.process("b", gate)
+    await process.join(0)
+    with pytest.raises(StoreUnavailable):
+        await process.take(0)
+    owned, _ = await process.take(0)
+    assert owned.epoch == 3
+    assert rig.controls(0, Owner) == [Owner(1), Owner(2), Owner(3)]
+
+
+# -------------------------------------------------------------------------------------------------- the log's damage
+
+
+async def refused(rig: Rig) -> LogDamaged:
+    process = await successor(rig)
+    with pytest.raises(LogDamaged) as caught:
+        await process.take(0)
+    assert caught.value.partition == 0
+    return caught.value
+
+
+async def test_a_truncated_log_is_not_rated_from(rig: Rig) -> None:
+    await rated(rig, rig.process("a"))
+    rig.broker.truncate(0, 3)
+    message = str(await refused(rig))
+    assert "partition 0: the log ends at 4, before the checkpoint at 6" in message
+    assert "truncated" in message and "restore" in message
+
+
+async def test_a_log_that_was_cut_and_has_grown_again_is_not_rated_from(rig: Rig) -> None:
+    account = await rated(rig, rig.process("a"))
+    rig.broker.truncate(0, 4)
+    for number in range(5):
+        rig.use(account, f"other {number}")
+    message = str(await refused(rig))
+    assert "partition 0: the record at 5 is not the one that the checkpoint saw" in message
+    assert "restore" in message
+
+
+async def test_the_same_record_at_another_time_is_another_record(rig: Rig) -> None:
+    """A producer that sends again what a cut log has lost gets the same offsets, but not the same append times."""
+    await rated(rig, rig.process("a"))
+    kept = rig.records(0)[-1]
+    rig.broker.truncate(0, 5)
+    await rig.clock.advance(1)
+    rig.broker.append("usage", kept.key, kept.value, 0)
+    assert "not the one that the checkpoint saw" in str(await refused(rig))
+
+
+async def test_retention_that_passed_the_checkpoint_is_told_with_what_to_do(rig: Rig) -> None:
+    account = await rated(rig, rig.process("a"))
+    for number in range(5):
+        rig.use(account, f"late {number}")
+    rig.broker.expire(0, rig.database.partition(0).next_offset + 2)
+    message = str(await refused(rig))
+    assert "partition 0: the log starts at 8, the checkpoint ends at 6" in message
+    assert "never rated; restore them, or accept the loss by hand" in message
+
+
+async def test_retention_up_to_the_checkpoint_is_no_damage(rig: Rig) -> None:
+    account = await rated(rig, rig.process("a"))
+    rig.use(account, "behind the checkpoint")
+    rig.broker.expire(0, rig.database.partition(0).next_offset)
+    owned, _ = await (await successor(rig)).take(0)
+    assert owned.next_offset == rig.database.partition(0).next_offset
+
+
+async def test_a_lost_catalogue_names_its_version_and_what_to_do(rig: Rig) -> None:
+    await rated(rig, rig.process("a"))
+    del rig.database.catalogues[1]
+    process = await successor(rig)
+    with pytest.raises(CatalogueLost, match="version 1 is in the log but not in the store; restore its row"):
+        await process.take(0)
+    rig.database.catalogues[1] = CATALOGUE
+    await process.take(0)
+
+
+# ----------------------------------------------------------------------------------------------------- may it speak?
+
+
+def previous(name: str, lease_left_s: float) -> PreviousOwner:
+    return PreviousOwner(name, "host", f"/run/{name}.lock", lease_left_s)
+
+
+@pytest.mark.parametrize(
+    ("before", "dead", "waited_s", "may"),
+    [
+        ([], [], 0.0, True),
+        ([previous("a", 1.0)], [], 0.0, False),
+        ([previous("a", 1.0)], [], 0.9, False),
+        ([previous("a", 1.0)], [], 1.1, True),
+        ([previous("a", 1.0)], ["/run/a.lock"], 0.0, True),
+        ([previous("a", 1.0), previous("b", 0.5)], ["/run/a.lock"], 0.4, False),
+        ([previous("a", 1.0), previous("b", 0.5)], ["/run/a.lock"], 0.6, True),
+        ([previous("a", 1.0), previous("b", 0.5)], ["/run/b.lock"], 0.6, False),
+    ],
+)
+async def test_a_new_owner_speaks_once_nobody_else_can(
+    rig: Rig, before: list[PreviousOwner], dead: list[str], waited_s: float, may: bool
+) -> None:
+    owned, _ = await (await successor(rig)).take(0)
+    owned.previous = before
+    deaths = KnownDeaths()
+    deaths.locks.update(dead)
+    await rig.clock.advance(waited_s)
+    assert may_speak(owned, deaths, rig.clock) is may
