@@ -310,10 +310,14 @@ class Outbox:
 
     # ------------------------------------------------------------------------------------------------- writing it down
 
+    def wants_flush(self) -> bool:
+        """Whether `flush` has anything to write."""
+        return any(self._stored(each) for each in self._changed.values())
+
     async def flush(self) -> None:
         """Write the deliveries that changed and whose rows are in the store; raises `StoreUnavailable`.
 
-        What could not be written is written by the next call. Call it after each checkpoint, and after `stop`."""
+        What could not be written is written by the next call. Call it now and then, and after `stop`."""
         ready = [each for each in self._changed.values() if self._stored(each)]
         for start in range(0, len(ready), self._settings.flush_rows_max):
             batch = [(each, each.delivery()) for each in ready[start : start + self._settings.flush_rows_max]]

@@ -114,6 +114,8 @@ class Shard:
         self._taking: dict[int, asyncio.Task[None]] = {}
         self._committer = Committer(store, log, clock, kafka.topic_usage, control_key)
         self._outbox = outbox(self)
+        self._writing_back: asyncio.Task[None] | None = None
+        self._written_back_s = clock.boot_s()
         self._stopping = False
         self._consumed: frozenset[int] = frozenset()
 
@@ -151,6 +153,7 @@ class Shard:
         while not self._stopping and not self._lease.fenced:
             self._lease.beat()
             self._follow_assignment()
+            self._write_back_if_due()
             await self._step()
         if self._lease.fenced:
             await self._abandon_all()
@@ -184,6 +187,8 @@ class Shard:
             task.cancel()
         await asyncio.gather(*self._taking.values(), return_exceptions=True)
         await self._outbox.stop(grace_s=1.0)
+        if self._writing_back is not None:
+            await asyncio.gather(self._writing_back, return_exceptions=True)
         await asyncio.gather(*(self._release(owned) for owned in list(self._owned.values())))
 
     # ------------------------------------------------------------------------------------------------- assignment
@@ -255,6 +260,8 @@ class Shard:
     async def _abandon_all(self) -> None:
         for task in self._taking.values():
             task.cancel()
+        if self._writing_back is not None:
+            self._writing_back.cancel()
         await asyncio.gather(*(self._abandon(owned) for owned in list(self._owned.values())))
 
     def _assign(self) -> None:
@@ -423,9 +430,6 @@ class Shard:
             await self._committer.checkpoint(owned)
             self._outbox.checkpointed(owned.number, owned.checkpointed_offset)
             owned.fold.freeze_idle(FREEZE_IDLE_US, FREEZE_MAX)
-            await self._outbox.flush()
-            for number in self._outbox.wants_resume():
-                self._outbox.resume(number, await self._store.waiting_alerts(number))
         except Fenced as error:
             _log.warning("partition %d has another owner: %s", owned.number, error)
             await self._abandon(owned)
@@ -435,6 +439,26 @@ class Shard:
             self._halt(owned, f"checkpoint {owned.ckpt_seq + 1}: {type(error).__name__}: {error}")
         finally:
             owned.committing = None
+
+    def _write_back_if_due(self) -> None:
+        """Beside the checkpoints, since alerts are still told, and tried again, when nothing is left to commit."""
+        due = self._clock.boot_s() - self._written_back_s >= self._settings.checkpoint_interval_s
+        if due and self._writing_back is None and (self._outbox.wants_flush() or self._outbox.wants_resume()):
+            self._writing_back = self._spawn(self._write_back())
+
+    async def _write_back(self) -> None:
+        self._written_back_s = self._clock.boot_s()
+        try:
+            await self._outbox.flush()
+            for number in self._outbox.wants_resume():
+                owned = self._owned.get(number)
+                alerts = await self._store.waiting_alerts(number)
+                if owned is not None and self._owned.get(number) is owned:
+                    self._outbox.resume(number, alerts)
+        except (StoreUnavailable, StoreRefused) as error:
+            _log.warning("how far the telling of alerts has come could not be written down: %s", error)
+        finally:
+            self._writing_back = None
 
 
 def _dead_letter_json(partition: int, letter: DeadLetterRow) -> bytes:
