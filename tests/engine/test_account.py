@@ -1,0 +1,405 @@
+"""One account: the fast path against the full one, guards, boundaries, and that a failed call changes nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import account as module
+from engine.account import Account, TooManyCells, Usage
+from engine.alerts import Balance, CapPercent, Crossing
+from engine.catalog import PriceBook, compile_catalogue
+from engine.credit import Lot
+from engine.limits import Cap
+from engine.money import NANO
+from engine.outcomes import Line
+from engine.prices import Price
+from engine.snapshot import encode_account
+from tests.engine.bench import DAY, DOLLAR, HOUR, START, document, phases, us, versions
+
+MARCH, APRIL, MAY = (us(f"2026-0{month}-01T00:00:00+00:00") for month in (3, 4, 5))
+SECOND_VERSION, THIRD_VERSION = START + 3 * DAY, START + 40 * DAY
+
+
+def book(*, version_count: int = 1) -> PriceBook:
+    found = PriceBook()
+    for version, body in enumerate(versions()[:version_count], start=1):
+        found.publish((START, SECOND_VERSION, THIRD_VERSION)[version - 1], compile_catalogue(version, body))
+    return found
+
+
+class Held:
+    """An account and the prices that it is rated with."""
+
+    def __init__(self, *, version_count: int = 1, zone: str = "UTC", anchor_day: int = 1) -> None:
+        self.book = book(version_count=version_count)
+        self.account = Account("acme", "plan", "USD", zone, anchor_day, START, self.book)
+
+    def usage(self, time_us: int, name: str, nano: int, cell: str = "") -> Usage:
+        catalogue = self.book.at(time_us)
+        assert catalogue is not None
+        return catalogue.plans["plan"].prices[name], (cell or name,), nano
+
+    def use(self, units: int, name: str = "x", time_us: int = START) -> tuple[tuple[Line, ...], list[Crossing]]:
+        return self.account.rate(time_us, [self.usage(time_us, name, units * NANO)])
+
+    def charge(self, units: int, name: str = "x", time_us: int = START) -> int:
+        return sum(line.amount for line in self.use(units, name, time_us)[0])
+
+    def grant(self, name: str, dollars: int, effective_us: int = START, **fields: Any) -> list[Crossing]:
+        body: dict[str, Any] = {"kind": "paid", "priority": 100, "expires_us": None, "scope": ()}
+        if self.account.table:
+            effective_us = max(effective_us, self.account.newest_event_us + 1)
+        lot = Lot(lot=name, granted=dollars * DOLLAR, effective_us=effective_us, **(body | fields))
+        return self.account.grant(lot, max(START, self.account.woken_us))
+
+    @property
+    def balance(self) -> int:
+        return self.account.derive().allocation.balance
+
+
+# --------------------------------------------------------------------------------------------- fast path = full path
+
+Step = Callable[[Held], object]
+
+
+@st.composite
+def events(draw: st.DrawFn) -> Step:
+    """One event of one or two prices, mostly near the one before, and mostly whole."""
+    time_us = START + draw(
+        st.sampled_from([0, 0, 0, 1, -DAY, 2 * DAY]) | st.integers(-12 * DAY, 60 * DAY) | st.integers(0, HOUR)
+    )
+    names = draw(st.lists(st.sampled_from(["x", "y", "third", "tiered"]), min_size=1, max_size=2, unique=True))
+    nano = draw(
+        st.sampled_from([0, 1, NANO // 2, 9 * NANO, 10 * NANO, 11 * NANO]) | st.integers(0, 30).map(lambda n: n * NANO)
+    )
+    cell = draw(st.sampled_from(["a", "a", "a", "b"]))
+    return lambda held: held.account.rate(time_us, [held.usage(time_us, name, nano, cell) for name in names])
+
+
+@st.composite
+def grants(draw: st.DrawFn) -> Step:
+    name = draw(st.uuids().map(str))
+    dollars = draw(st.integers(1, 60))
+    effective_us = START + draw(st.integers(-DAY, 10 * DAY))
+    span = draw(st.none() | st.integers(1, 20 * DAY))
+    kind = draw(st.sampled_from(["paid", "promo"]))
+    scope = draw(st.sampled_from([(), ("x",), ("y", "third")]))
+    priority = draw(st.integers(0, 2))
+
+    def step(held: Held) -> object:
+        start = max(effective_us, held.account.newest_event_us + 1)
+        expires_us = None if span is None else start + span
+        return held.grant(name, dollars, effective_us, kind=kind, scope=scope, priority=priority, expires_us=expires_us)
+
+    return step
+
+
+@st.composite
+def settings_of_limits(draw: st.DrawFn) -> Step:
+    choice = draw(st.integers(0, 3))
+    amount = draw(st.integers(1, 120)) * DOLLAR
+    percent = draw(st.sampled_from([1, 33, 80, 100, 250]))
+    clear = draw(st.integers(1, percent))
+
+    def step(held: Held) -> object:
+        account = held.account
+        if choice == 0 or "c" not in account.caps:
+            return account.set_cap(Cap("c", amount), account.woken_us)
+        if choice == 1:
+            return account.set_rule("balance", Balance(amount - 60 * DOLLAR, amount), account.woken_us)
+        return account.set_rule(f"cap-{percent}", CapPercent("c", percent, clear), account.woken_us)
+
+    return step
+
+
+def wake_next(held: Held) -> object:
+    instant = held.account.wake_us()
+    return None if instant is None else held.account.wake(instant)
+
+
+STEPS = st.lists(
+    st.one_of(events(), events(), events(), grants(), settings_of_limits(), st.just(wake_next)), max_size=30
+)
+
+
+@settings(max_examples=150)
+@given(STEPS, st.sampled_from(["UTC", "Europe/Berlin"]), st.sampled_from([1, 15, 31]))
+def test_the_fast_path_gives_the_lines_the_crossings_and_the_state_of_the_full_path(
+    steps: list[Step], zone: str, anchor_day: int
+) -> None:
+    fast = Held(version_count=3, zone=zone, anchor_day=anchor_day)
+    full = Held(version_count=3, zone=zone, anchor_day=anchor_day)
+    for step in steps:
+        full.account.reprice()  # forgets the newest segment: the next event is derived anew
+        assert step(fast) == step(full)
+        assert encode_account(fast.account) == encode_account(full.account)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(0, 7), min_size=20, max_size=60), st.integers(1, 60), st.integers(1, 200))
+def test_no_crossing_waits_for_a_later_event(units: list[int], lot_dollars: int, percent: int) -> None:
+    """The guard is never too large: each event tells what its own total has reached."""
+    held = Held()
+    held.grant("l", lot_dollars)
+    held.account.set_cap(Cap("c", 50 * DOLLAR), START)
+    held.account.set_rule("cap", CapPercent("c", percent, percent), START)
+    held.account.set_rule("low", Balance(lot_dollars * DOLLAR // 3, lot_dollars * DOLLAR), START)
+    spent = 0
+    for count in units:
+        before, spent = spent, spent + count * DOLLAR
+        _, crossings = held.use(count)
+        expected = []
+        if before * 100 < percent * 50 * DOLLAR <= spent * 100:
+            expected.append("cap")
+        low = lot_dollars * DOLLAR - lot_dollars * DOLLAR // 3
+        if before < low <= spent:
+            expected.append("low")
+        assert [crossing.rule for crossing in crossings] == expected
+
+
+def test_most_events_take_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it, each event would walk the whole table."""
+    held = Held()
+    held.account.set_cap(Cap("c", 100 * DOLLAR), START)
+    held.account.set_rule("cap", CapPercent("c", 100, 100), START)
+    derived = 0
+    full = Account._derive
+
+    def counting(self: Account, *arguments: Any) -> Any:
+        nonlocal derived
+        derived += 1
+        return full(self, *arguments)
+
+    monkeypatch.setattr(Account, "_derive", counting)
+    for _ in range(99):
+        held.use(1)
+    assert derived <= 4
+    assert phases(held.use(1)[1]) == [("cap", str(MARCH), 1, "crossed")]
+
+
+# ------------------------------------------------------------------------------------------------------------ charges
+
+
+def test_an_event_is_charged_what_it_adds_to_its_period() -> None:
+    held = Held()
+    assert held.charge(60, "tiered") == 2_400 * DOLLAR
+    assert held.charge(40, "tiered") == 2_000 * DOLLAR
+    assert [held.charge(1, "third") for _ in range(4)] == [0, 1, 0, 0]
+
+
+def test_a_line_names_the_tiers_of_its_units() -> None:
+    held = Held()
+    (first,), _ = held.use(5, "tiered")
+    (second,), _ = held.use(50, "tiered")
+    (third,), _ = held.use(1, "tiered")
+    assert first.tiers == ((1, 5 * NANO),)
+    assert second.tiers == ((1, 5 * NANO), (2, 40 * NANO), (3, 5 * NANO))
+    assert third.tiers == ((3, NANO),)
+
+
+def test_a_unit_at_the_end_of_a_tier_belongs_to_it_on_either_path() -> None:
+    held = Held()
+    charges = [held.charge(units, "tiered") for units in (9, 1, 0, 1)]
+    assert charges == [270 * DOLLAR, 30 * DOLLAR, 0, 40 * DOLLAR]
+
+
+def test_nothing_used_is_charged_nothing_and_still_rated() -> None:
+    held = Held()
+    assert held.charge(0) == 0
+    assert (held.account.rated, held.account.derive().spend) == (1, {MARCH: 0})
+
+
+def test_a_late_event_is_charged_in_its_own_period() -> None:
+    held = Held()
+    held.use(10, "tiered", APRIL)
+    assert held.charge(10, "tiered", APRIL - 1) == 300 * DOLLAR
+    assert held.account.derive().spend == {MARCH: 300 * DOLLAR, APRIL: 300 * DOLLAR}
+    assert held.account.newest_event_us == APRIL
+
+
+def test_cells_of_a_price_share_its_tiers() -> None:
+    held = Held()
+    for cell, amount in (("a", 300), ("b", 400)):
+        (line,), _ = held.account.rate(START, [held.usage(START, "tiered", 10 * NANO, cell)])
+        assert (line.cell, line.amount) == ((cell,), amount * DOLLAR)
+
+
+def test_a_price_that_the_plan_stops_selling_leaves_the_others_alone() -> None:
+    held = Held()
+    held.use(3)
+    held.book.publish(START + DAY, compile_catalogue(2, document(x=None)))
+    held.account.reprice()
+    assert held.charge(2, "y", START + 2 * DAY) == 2 * DOLLAR
+    assert held.charge(2, "y", START + 2 * DAY) == 2 * DOLLAR
+    assert held.account.derive().spend == {MARCH: 7 * DOLLAR}
+
+
+def test_a_published_version_ends_the_newest_segment() -> None:
+    held = Held()
+    held.use(1)
+    held.book.publish(START + DAY, compile_catalogue(2, document(x=None)))
+    held.account.reprice()
+    held.use(1)
+    held.use(1, "y", START + DAY)
+    assert list(held.account.table) == [MARCH, START + DAY]
+
+
+# ----------------------------------------------------------------------------------------------------------- segments
+
+
+def test_a_segment_ends_where_a_lot_begins_or_expires() -> None:
+    held = Held()
+    held.grant("l", 1, START + HOUR, expires_us=START + 2 * HOUR)
+    for time_us in (START, START + HOUR - 1, START + HOUR, START + 2 * HOUR - 1, START + 2 * HOUR):
+        held.use(1, time_us=time_us)
+    assert {start: sum(row.values()) // NANO for start, row in held.account.table.items()} == {
+        MARCH: 2,
+        START + HOUR: 2,
+        START + 2 * HOUR: 1,
+    }
+
+
+def test_periods_and_months_cut_apart() -> None:
+    held = Held(anchor_day=15)
+    for time_us in (START, START + 10 * DAY, START + 25 * DAY, START + 40 * DAY):
+        held.use(1, time_us=time_us)
+    mid = [us(f"2026-0{month}-15T00:00:00+00:00") for month in (3, 4)]
+    assert list(held.account.table) == [MARCH, mid[0], APRIL, mid[1]]
+    assert held.account.period_of(START) == us("2026-02-15T00:00:00+00:00")
+    assert held.account.month_of(START) == MARCH
+    assert held.account.derive().spend == {MARCH: 2 * DOLLAR, APRIL: 2 * DOLLAR}
+
+
+def test_an_account_wants_waking_at_each_boundary_of_its_lots() -> None:
+    held = Held()
+    assert held.account.wake_us() is None
+    held.grant("a", 1, START + HOUR, expires_us=START + 3 * HOUR)
+    held.grant("b", 1, START - HOUR, expires_us=START + 2 * HOUR)
+    woken = []
+    while (instant := held.account.wake_us()) is not None:
+        woken.append((instant - START) // HOUR)
+        held.account.wake(instant)
+    assert woken == [1, 2, 3]
+
+
+# -------------------------------------------------------------------------------------------------------------- rules
+
+
+def test_a_balance_rule_tells_depletion_and_recovery() -> None:
+    held = Held()
+    held.grant("l", 10)
+    held.account.set_rule("low", Balance(2 * DOLLAR, 5 * DOLLAR), START)
+    told = [phases(held.use(units)[1]) for units in (7, 1, 1)]
+    assert told == [[], [("low", "-", 1, "crossed")], []]
+    assert phases(held.grant("m", 4)) == []  # 1 + 4 is not above 5; the lot is not effective yet
+    assert phases(held.account.wake(START + 1)) == []
+    assert phases(held.grant("n", 1, START + 2)) == []
+    assert phases(held.account.wake(START + 2)) == [("low", "-", 1, "recovered")]
+    assert phases(held.use(4, time_us=START + 3)[1]) == [("low", "-", 2, "crossed")]
+
+
+def test_an_expiring_lot_lowers_the_balance() -> None:
+    held = Held()
+    held.grant("l", 10, expires_us=START + HOUR)
+    held.account.set_rule("low", Balance(0, 0), START)
+    (crossing,) = held.account.wake(START + HOUR)
+    assert (crossing.rule, crossing.value, crossing.threshold) == ("low", 0, 0)
+
+
+def test_each_month_is_a_window_of_its_own() -> None:
+    held = Held()
+    held.account.set_cap(Cap("c", 10 * DOLLAR), START)
+    held.account.set_rule("full", CapPercent("c", 100, 100), START)
+    told = [phases(held.use(units, time_us=at)[1]) for units, at in ((10, APRIL), (9, START), (1, START), (9, MAY))]
+    assert told == [[("full", str(APRIL), 1, "crossed")], [], [("full", str(MARCH), 1, "crossed")], []]
+
+
+def test_a_rule_set_late_tells_every_month_in_order() -> None:
+    held = Held()
+    held.account.set_cap(Cap("c", 10 * DOLLAR), START)
+    held.use(10, time_us=APRIL)
+    held.use(10)
+    told = held.account.set_rule("b", CapPercent("c", 100, 100), START)
+    assert [(crossing.rule, crossing.window) for crossing in told] == [("b", str(MARCH)), ("b", str(APRIL))]
+
+
+def test_rules_tell_in_the_order_of_their_names() -> None:
+    held = Held()
+    held.account.set_cap(Cap("c", 10 * DOLLAR), START)
+    for name in ("b", "a", "c"):
+        held.account.set_rule(name, CapPercent("c", 100, 100), START)
+    assert [crossing.rule for crossing in held.use(10)[1]] == ["a", "b", "c"]
+
+
+def test_a_raised_cap_recovers_what_it_no_longer_reaches() -> None:
+    held = Held()
+    held.account.set_cap(Cap("c", 10 * DOLLAR), START)
+    held.account.set_rule("full", CapPercent("c", 100, 100), START)
+    held.use(10)
+    assert phases(held.account.set_cap(Cap("c", 20 * DOLLAR), START)) == [("full", str(MARCH), 1, "recovered")]
+    assert phases(held.use(10)[1]) == [("full", str(MARCH), 2, "crossed")]
+
+
+# ----------------------------------------------------------------------------------------------- failure and postings
+
+
+@pytest.mark.parametrize("function", ["numerator", "lines", "tier_at"])
+def test_a_price_that_fails_leaves_the_account_as_it_was(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held()
+    held.grant("l", 10)
+    held.use(3)
+    before = encode_account(held.account)
+
+    def fail(*_: object) -> None:
+        raise ArithmeticError("broken on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Price, function, fail)
+        with pytest.raises(ArithmeticError):
+            held.use(20, "tiered")
+    assert encode_account(held.account) == before
+    assert held.charge(1) == DOLLAR
+    assert held.balance == 6 * DOLLAR
+
+
+def test_a_cell_too_many_is_refused_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CELLS_MAX", 3)
+    held = Held()
+    for cell in ("a", "b", "c"):
+        held.account.rate(START, [held.usage(START, "x", NANO, cell)])
+    before = encode_account(held.account)
+    for time_us, cell in ((START, "d"), (APRIL, "a")):
+        with pytest.raises(TooManyCells, match="account acme would hold more than 3"):
+            held.account.rate(time_us, [held.usage(time_us, "x", NANO, cell)])
+    assert encode_account(held.account) == before
+    held.account.rate(START, [held.usage(START, "x", NANO, "c")])
+    assert held.account.rated == 4
+
+
+def test_postings_are_the_differences_since_the_last_ones() -> None:
+    held = Held()
+    held.grant("l", 10, expires_us=START + HOUR)
+    held.use(3)
+
+    def post() -> list[tuple[str, str, str, int | None, int]]:
+        rows = held.account.settle(held.account.derive(), APRIL)
+        assert {(row.account, row.posting_period_us) for row in rows} <= {("acme", APRIL)}
+        return [(row.lot, row.lot_kind, row.kind, row.usage_period_us, row.amount // DOLLAR) for row in rows]
+
+    assert post() == [("l", "paid", "grant", None, 10), ("l", "paid", "burn", MARCH, 3)]
+    assert post() == []
+    held.account.wake(START + HOUR)
+    held.use(2, time_us=START + 2 * HOUR)
+    assert post() == [("l", "paid", "expire", None, 7), ("", "", "debt", MARCH, 2)]
+    held.use(4)
+    assert post() == [("l", "paid", "burn", MARCH, 4), ("l", "paid", "expire", None, -4)]
+    held.grant("m", 5)
+    held.account.wake(START + 2 * HOUR + 1)
+    assert post() == [
+        ("m", "paid", "grant", None, 5),
+        ("m", "paid", "burn", MARCH, 2),
+        ("", "", "debt", MARCH, -2),
+    ]
