@@ -46,12 +46,15 @@ class Committer:
         self._control_key = control_key
 
     async def checkpoint(self, owned: Owned) -> None:
-        """Steps 1 to 4. Raises Fenced when the partition is someone else's; nothing more may be done for it then."""
+        """Steps 1 to 4; nothing is committed of a partition that is halted on the way.
+
+        Raises Fenced when the partition is someone else's; nothing more may be done for it then."""
+        sends = set(owned.sends)  # also of a cut whose commit was broken off: it may not have waited for them yet
         if owned.checkpoint is None:
-            sends = set(owned.sends)
             owned.checkpoint = await self._cut(owned)
-            await self._flushed(sends)
-        await self._commit(owned)
+        await self._flushed(sends)
+        if owned.running:
+            await self._commit(owned)
 
     async def _cut(self, owned: Owned) -> Checkpoint:
         next_offset, last = owned.next_offset, owned.last
