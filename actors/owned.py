@@ -40,6 +40,7 @@ class Owned(Struct, eq=False):
     checkpoint: Checkpoint | None = None  # cut, not yet known to be committed
     committing: "asyncio.Task[None] | None" = None
     tick_asked_us: int = 0  # the wake-up for which a tick was appended last
+    tick_asked_s: float = 0.0  # boot clock, when that was
 
     @property
     def number(self) -> int:

@@ -49,6 +49,7 @@ FETCH_WAIT_S: Final = 0.025  # an idle loop looks around this often; a record th
 BLOCK_LINES_MAX: Final = 1_000  # about 300 KB of rated lines in one Kafka record, before compression
 SENDS_MAX: Final = 200  # records under way per partition; beyond it, rating waits for Kafka
 TICK_AFTER_US: Final = 20_000  # a record that is about to arrive moves log time as well as a tick would
+TICK_AGAIN_S: Final = 1.0  # a broker whose clock is behind ours stamps the first tick with a time before the wake-up
 RETRY_S: Final = 0.2
 FREEZE_IDLE_US: Final = 60_000_000  # an account untouched this long becomes bytes
 FREEZE_MAX: Final = 200  # accounts per checkpoint, at about 5 us each
@@ -360,10 +361,11 @@ class Shard:
         if (
             owned.stage is Stage.READY
             and wake_us is not None
-            and wake_us != owned.tick_asked_us
+            and (wake_us != owned.tick_asked_us or self._clock.boot_s() - owned.tick_asked_s >= TICK_AGAIN_S)
             and self._clock.wall_us() >= wake_us + TICK_AFTER_US
         ):
             owned.tick_asked_us = wake_us
+            owned.tick_asked_s = self._clock.boot_s()
             tick = seal(
                 self._control_key, self._kafka.topic_usage, owned.number, msgspec.json.encode(Tick(owned.epoch))
             )
