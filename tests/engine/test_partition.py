@@ -1,0 +1,562 @@
+"""The fold: a record's way, wake-ups, commands' memory, cuts, freezing, loading, and poison."""
+
+import json
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from engine.account import Account
+from engine.catalog import Plan
+from engine.events import seal
+from engine.outcomes import CommandRow
+from engine.partition import CatalogueMissing, Partition
+from engine.placement import partition_for
+from engine.snapshot import UnknownSnapshot
+from tests.engine.bench import (
+    DAY,
+    DOLLAR,
+    HOUR,
+    KEY,
+    MALFORMED,
+    MINUTE,
+    START,
+    TOPIC,
+    Bench,
+    RandomLog,
+    Store,
+    cloud_time,
+    document,
+    told,
+    versions,
+)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    bench = Bench(*versions())
+    assert bench.open() == "applied"
+    return bench
+
+
+def accounts_of(partition: Partition) -> Any:
+    """The accounts' part of the state's bytes."""
+    return msgspec.msgpack.decode(partition.state_bytes())[1]
+
+
+# ------------------------------------------------------------------------------------------------------ a record's way
+
+# Each row is wrong in one more way than the row below it; the topmost names the outcome.
+NOT_HOME = next(name for name in (f"cus_{n}".encode() for n in range(99)) if partition_for(name, 2) == 1)
+AT_HOME = next(name for name in (f"cus_{n}".encode() for n in range(99)) if partition_for(name, 2) == 0)
+ROWS: list[tuple[str, dict[str, Any]]] = [
+    ("dead_lettered.too_large", {"note": "n" * 65_536}),
+    ("dead_lettered.malformed", {"key": b"\xff"}),
+    ("forwarded", {"key": NOT_HOME}),
+    ("dead_lettered.malformed", {"specversion": "0.3"}),
+    ("dead_lettered.unknown_account", {"key": b"nobody" if partition_for(b"nobody", 2) == 0 else b"nobody-2"}),
+    ("dead_lettered.missing_time", {"time": None}),
+    ("dead_lettered.too_far_ahead", {"time": cloud_time(START + 6 * MINUTE)}),
+    ("dead_lettered.too_old", {"time": cloud_time(START - 35 * DAY)}),
+    ("dead_lettered.id_conflict", {"id": "known"}),
+    ("dead_lettered.no_meter", {"type": "refund"}),
+    ("dead_lettered.bad_quantity", {"units": -1}),
+    ("dead_lettered.bad_dimension", {"model": 7}),
+    ("dead_lettered.no_price", {"model": "unheard"}),
+    ("rated", {}),
+]
+
+
+@pytest.mark.parametrize("top", range(len(ROWS)), ids=[f"{n} {row[0]}" for n, row in enumerate(ROWS)])
+def test_the_first_row_of_the_table_that_matches_is_the_outcome(top: int) -> None:
+    bench = Bench(partitions=2)
+    bench.open(AT_HOME.decode())
+    bench.use(1, account=AT_HOME.decode(), id="known")
+    wrong: dict[str, Any] = {"key": AT_HOME}
+    for _, fields in reversed(ROWS[top:]):
+        wrong |= fields
+    key = wrong.pop("key")
+    data = {"model": wrong.pop("model", "x"), "units": wrong.pop("units", 1)}
+    before = accounts_of(bench.partition)
+    lines = len(bench.partition.outputs.lines)
+    assert bench.record(key, bench.event(data=data, **wrong)) == ROWS[top][0]
+    if ROWS[top][0] == "rated":
+        assert len(bench.partition.outputs.lines) == lines + 1
+        return
+    assert len(bench.partition.outputs.lines) == lines
+    if "id_conflict" not in ROWS[top][0]:  # which counts one more alert told
+        assert accounts_of(bench.partition) == before
+    if "dead_lettered" in ROWS[top][0]:
+        assert bench.letter().reason == ROWS[top][0].removeprefix("dead_lettered.")
+
+
+def test_a_record_without_a_value_is_malformed(bench: Bench) -> None:
+    assert bench.record(b"acme", None) == "dead_lettered.malformed"
+    assert bench.letter().value is None
+
+
+@pytest.mark.parametrize("key", [b"", b"a" * 257, b"\xed\xa0\x80"])
+def test_a_key_that_names_no_account_is_malformed(bench: Bench, key: bytes) -> None:
+    assert bench.record(key, bench.event(subject="acme")) == "dead_lettered.malformed"
+
+
+def test_a_dead_letter_keeps_the_record_whole(bench: Bench) -> None:
+    value = bench.event(-1)
+    bench.record(b"acme", value)
+    letter = bench.letter()
+    assert (letter.offset, letter.log_time_us, letter.reason) == (2, START, "bad_quantity")
+    assert (letter.key, letter.value) == (b"acme", value)
+    assert "data.units (meter units)" in letter.detail
+
+
+@pytest.mark.parametrize(
+    ("offset_us", "outcome"),
+    [
+        (5 * MINUTE, "rated"),
+        (5 * MINUTE + 1, "dead_lettered.too_far_ahead"),
+        (-(35 * DAY - 5 * MINUTE), "rated"),
+        (-(35 * DAY - 5 * MINUTE) - 1, "dead_lettered.too_old"),
+    ],
+)
+def test_event_time_stays_within_the_window(bench: Bench, offset_us: int, outcome: str) -> None:
+    assert bench.use(1, at=START + offset_us) == outcome
+
+
+def test_without_a_key_the_subject_is_the_account(bench: Bench) -> None:
+    assert bench.record(None, bench.event(3, subject="acme")) == "rated"
+    assert bench.record(None, bench.event(3)) == "dead_lettered.malformed"
+    assert bench.record(None, bench.event(3, subject="")) == "dead_lettered.malformed"
+    assert bench.debt() == 3 * DOLLAR
+
+
+def test_the_key_wins_over_the_subject(bench: Bench) -> None:
+    assert bench.record(b"acme", bench.event(3, subject="other")) == "rated"
+
+
+def test_a_record_of_another_partition_is_sent_there_under_its_key() -> None:
+    bench = Bench(partitions=2)
+    value = bench.event(subject=NOT_HOME.decode())
+    assert bench.record(NOT_HOME, b"{") == "forwarded"
+    assert bench.record(None, value) == "forwarded"
+    first, second = bench.partition.outputs.forwards
+    assert (first.partition, first.key, first.value) == (1, NOT_HOME, b"{")
+    assert (second.partition, second.key, second.value) == (1, NOT_HOME, value)
+
+
+def test_an_event_that_feeds_two_meters_has_a_line_of_each(bench: Bench) -> None:
+    assert bench.use(type="llm.request", data={"model": "a", "tokens": 500}) == "rated"
+    lines = [json.loads(line) for _, line in bench.partition.outputs.lines]
+    assert [(line["line"], line["price"], line["cell"]) for line in lines] == [
+        (0, "calls", {}),
+        (1, "tokens", {"model": "a"}),
+    ]
+    assert bench.charges() == [DOLLAR // 4, DOLLAR]
+
+
+def test_an_event_is_rated_whole_or_not_at_all(bench: Bench) -> None:
+    before = accounts_of(bench.partition)
+    assert bench.use(type="llm.request", data={"model": "a"}) == "dead_lettered.bad_quantity"
+    assert accounts_of(bench.partition) == before
+
+
+def test_a_line_carries_the_epoch_of_the_owner_that_runs_the_fold(bench: Bench) -> None:
+    bench.partition.line_epoch = 6
+    bench.control({"kind": "owner", "epoch": 9})
+    bench.use(1)
+    assert json.loads(bench.partition.outputs.lines[-1][1])["epoch"] == 6
+
+
+# --------------------------------------------------------------------------------------------------- log time, wake-ups
+
+
+def test_log_time_never_goes_back(bench: Bench) -> None:
+    bench.tick(START + HOUR)
+    bench.now = START
+    assert bench.use(1, at=START + HOUR) == "rated"
+    assert bench.partition.log_time_us == START + HOUR
+
+
+def test_accounts_are_woken_before_the_record_that_moved_log_time() -> None:
+    bench = Bench()
+    bench.open()
+    bench.grant("l", "5", expires_us=START + HOUR)
+    bench.balance_rule("0")
+    bench.now = START + 2 * HOUR
+    assert bench.use(1) == "rated"
+    assert [told(row)[0] for row in bench.partition.outputs.alerts] == ["low"]
+    assert bench.account().woken_us == START + HOUR  # the lot's instant, not the log time
+    assert bench.partition.outputs.alerts[0].offset == bench.log[-1].offset
+
+
+def test_accounts_wake_in_the_order_of_instant_then_account() -> None:
+    bench = Bench()
+    for account, hours in (("c", 1), ("b", 2), ("a", 2)):
+        bench.open(account)
+        bench.grant("l", "5", account=account, expires_us=START + hours * HOUR)
+        bench.balance_rule("0", account=account)
+    bench.tick(START + 3 * HOUR)
+    assert [row.account for row in bench.partition.outputs.alerts] == ["c", "a", "b"]
+
+
+def test_one_step_of_log_time_wakes_an_account_at_each_of_its_instants() -> None:
+    """Depletion and the next lot in between are two alerts, even if no record came between them."""
+    bench = Bench()
+    bench.open()
+    bench.grant("a", "5", expires_us=START + HOUR)
+    bench.grant("b", "5", effective_us=START + 2 * HOUR)
+    bench.balance_rule("0")
+    bench.tick(START + 3 * HOUR)
+    assert [row[3] for row in bench.told()] == ["crossed", "recovered"]
+
+
+def test_the_next_wake_up_is_known_so_that_a_tick_can_bring_it() -> None:
+    bench = Bench()
+    bench.open()
+    assert bench.partition.next_wake_us() is None
+    bench.grant("l", "5", effective_us=START + HOUR, expires_us=START + 2 * HOUR)
+    found = [bench.partition.next_wake_us()]
+    for hours in (1, 2):
+        bench.tick(START + hours * HOUR)
+        found.append(bench.partition.next_wake_us())
+    assert found == [START + HOUR, START + 2 * HOUR, None]
+
+
+def test_a_wake_up_comes_exactly_when_log_time_reaches_it(bench: Bench) -> None:
+    bench.grant("l", "5", expires_us=START + HOUR)
+    bench.tick(START + HOUR - 1000)
+    assert bench.balance() == 5 * DOLLAR
+    bench.tick(START + HOUR)
+    assert bench.balance() == 0
+
+
+# ----------------------------------------------------------------------------------------------------- control records
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        seal(b"other key", TOPIC, 0, b'{"kind":"tick","epoch":0}'),
+        seal(KEY, TOPIC, 1, b'{"kind":"tick","epoch":0}'),
+        seal(KEY, "other", 0, b'{"kind":"tick","epoch":0}'),
+        b"TGC1",
+        b"TGC1" + bytes(32),
+    ],
+)
+def test_a_forged_control_record_does_nothing(bench: Bench, value: bytes) -> None:
+    assert bench.record(b"acme", value) == "dead_lettered.bad_mac"
+
+
+def test_a_command_for_an_account_elsewhere_is_a_bad_control() -> None:
+    bench = Bench(partitions=2)
+    assert bench.open(NOT_HOME.decode()) == "dead_lettered.bad_control"
+    assert "lives in partition 1" in bench.letter().detail
+    assert list(bench.partition.account_ids()) == []
+
+
+def test_a_tick_of_an_older_epoch_is_void_but_moves_log_time(bench: Bench) -> None:
+    assert bench.control({"kind": "owner", "epoch": 5}) == "owner"
+    assert bench.control({"kind": "owner", "epoch": 3}) == "owner"
+    assert bench.partition.epoch == 5
+    bench.now = START + HOUR
+    assert bench.control({"kind": "tick", "epoch": 4}) == "void"
+    assert bench.control({"kind": "tick", "epoch": 5}) == "tick"
+    assert bench.partition.log_time_us == START + HOUR
+
+
+@pytest.mark.parametrize(
+    ("version", "effective_us", "outcome"),
+    [
+        (2, START + 5 * MINUTE + 1, "catalogue"),
+        (2, START + 5 * MINUTE, "dead_lettered.bad_control"),
+        (1, START + HOUR, "dead_lettered.bad_control"),
+        (3, START + HOUR, "catalogue"),
+    ],
+)
+def test_a_version_comes_behind_the_last_one_and_ahead_of_usage(
+    bench: Bench, version: int, effective_us: int, outcome: str
+) -> None:
+    assert bench.publish(version, effective_us) == outcome
+
+
+def test_a_version_starts_behind_the_start_of_the_last_one(bench: Bench) -> None:
+    bench.publish(2, START + HOUR)
+    assert bench.publish(3, START + HOUR) == "dead_lettered.bad_control"
+    assert bench.publish(3, START + HOUR + 1) == "catalogue"
+
+
+def test_a_missing_catalogue_changes_nothing_and_the_record_can_be_applied_again(bench: Bench) -> None:
+    bench.grant("l", "5", expires_us=START + HOUR)
+    before = bench.partition.state_bytes()
+    marker = bench.sealed({"kind": "catalogue", "version": 9, "effective_us": START + 9 * HOUR})
+    with pytest.raises(CatalogueMissing) as caught:
+        bench.partition.apply(len(bench.log), (START + 2 * HOUR) // 1000, None, marker)
+    assert caught.value.version == 9
+    assert bench.partition.state_bytes() == before
+    bench.library[9] = bench.library[3]
+    bench.now = START + 2 * HOUR
+    assert bench.record(None, marker) == "catalogue"
+    assert bench.account().woken_us == START + HOUR
+
+
+def test_a_marker_that_is_forged_is_not_looked_up(bench: Bench) -> None:
+    body = b'{"kind":"catalogue","version":9,"effective_us":1}'
+    assert bench.record(None, seal(b"other", TOPIC, 0, body)) == "dead_lettered.bad_mac"
+
+
+# ------------------------------------------------------------------------------------------------------ command memory
+
+
+def test_the_same_command_is_answered_once(bench: Bench) -> None:
+    bench.grant("l", "5", command_key="k")
+    before = accounts_of(bench.partition)
+    assert bench.grant("l", "5", command_key="k") == "repeated"
+    assert bench.grant("m", "5", command_key="k") == "refused.key_reused"
+    assert bench.grant("l", "5", command_key="k") == "repeated"
+    assert accounts_of(bench.partition) == before
+
+
+def test_a_refusal_is_remembered_too(bench: Bench) -> None:
+    assert bench.grant("l", "0", command_key="k") == "refused.bad_amount"
+    assert bench.grant("l", "0", command_key="k") == "repeated"
+
+
+def test_a_command_key_is_per_account(bench: Bench) -> None:
+    bench.open("other", command_key="k")
+    assert bench.cap("5", command_key="k") == "applied"
+    assert bench.cap("5", account="other", command_key="k") == "refused.key_reused"
+
+
+def test_a_command_is_forgotten_after_30_days(bench: Bench) -> None:
+    bench.grant("l", "5", command_key="k")
+    bench.now = START + 30 * DAY - 1000
+    assert bench.grant("l", "5", command_key="k") == "repeated"
+    bench.now = START + 30 * DAY
+    assert bench.grant("l", "5", command_key="k") == "refused.lot_exists"
+
+
+def test_every_answer_is_journalled_with_its_body(bench: Bench) -> None:
+    cut = bench.partition.begin_cut()
+    bench.partition.end_cut()
+    bench.grant("l", "0", command_key="k")
+    bench.grant("l", "0", command_key="k")
+    bench.cap("5", command_key="k")
+    cut = bench.partition.begin_cut()
+    assert [(row.offset, row.kind, row.answer) for row in cut.commands] == [
+        (2, "grant", "bad_amount"),
+        (4, "set_cap", "key_reused"),
+    ]
+    assert json.loads(cut.commands[0].body)["lot"] == "l"
+
+
+def test_a_key_used_again_after_30_days_is_remembered_by_its_newest_answer_after_a_load(bench: Bench) -> None:
+    store = Store()
+    bench.cap("5", command_key="k")
+    bench.now += DAY
+    bench.cap("6", command_key="other")
+    bench.now = START + 30 * DAY
+    assert bench.cap("7", command_key="k") == "applied"
+    store.checkpoint(bench.partition)
+    loaded = store.load_into(bench.fresh())
+    assert loaded.state_bytes() == bench.partition.state_bytes()
+    later = bench.sealed({"kind": "tick", "epoch": 0})
+    for partition in (bench.partition, loaded):
+        partition.apply(99, (START + 31 * DAY) // 1000, None, later)
+    assert loaded.state_bytes() == bench.partition.state_bytes()
+
+
+# -------------------------------------------------------------------------------------------------------------- poison
+
+
+def fail(*_: object) -> None:
+    raise ArithmeticError("broken on purpose")
+
+
+@pytest.mark.parametrize(("where", "name"), [(Account, "rate"), (Account, "_derive"), (Plan, "price_of")])
+def test_a_poison_event_is_dead_lettered_and_changes_nothing(
+    bench: Bench, where: type, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.grant("l", "100")
+    bench.use(3)
+    before = msgspec.msgpack.decode(bench.partition.state_bytes())[1:]
+    value = bench.event(1, "tiered")
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, fail)
+        assert bench.record(b"acme", value) == "dead_lettered.engine_error"
+    assert msgspec.msgpack.decode(bench.partition.state_bytes())[1:] == before
+    assert bench.letter().detail == "ArithmeticError: broken on purpose"
+    assert bench.letter().value == value
+    assert bench.record(b"acme", value) == "rated"  # mended and sent again
+
+
+def test_what_broke_the_engine_once_is_skipped_on_replay(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.use(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Account, "rate", fail)
+        bench.use(2)
+    poison = bench.letter().offset
+    bench.use(1)
+    assert bench.replay().state_bytes() != bench.partition.state_bytes()  # the engine was mended meanwhile
+    again = bench.fresh()
+    again.skips = frozenset({poison})
+    for record in bench.log:
+        again.apply(*record)
+    assert again.state_bytes() == bench.partition.state_bytes()
+    assert again.outputs.dead_letters[-1].reason == "engine_error"
+    assert again.outputs.dead_letters[-1].offset == poison
+
+
+# ------------------------------------------------------------------------------------------------ cuts, freezing, loading
+
+
+def random_bench(seed: int, steps: int) -> tuple[Bench, RandomLog]:
+    bench = Bench(*versions(), partitions=2)
+    log = RandomLog(bench, random.Random(seed), stride_us=2 * HOUR)
+    for _ in range(steps):
+        log.step()
+    return bench, log
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_cut_encoded_slowly_equals_one_encoded_at_once(seed: int) -> None:
+    """Copy on write: what is applied after the cut's offset does not enter it."""
+    bench, log = random_bench(seed, 150)
+    twin = bench.replay()
+    at_once, slowly = Store(), Store()
+    at_once.checkpoint(twin)
+    cut = bench.partition.begin_cut()
+    pending = len(log.accounts)
+    while not cut.encode(1 if pending % 2 else 0):
+        pending -= 1
+        for _ in range(15):
+            log.step()
+        bench.partition.freeze_idle(0, 2)
+    bench.partition.end_cut()
+    slowly.take(cut)
+    assert slowly.blob == at_once.blob
+    assert slowly.accounts == at_once.accounts
+    assert (slowly.dedup, slowly.commands) == (at_once.dedup, at_once.commands)
+    assert (slowly.alerts, slowly.dead_letters) == (at_once.alerts, at_once.dead_letters)
+
+    def order(row: Any) -> list[str]:
+        return [str(field) for field in msgspec.structs.astuple(row)]
+
+    assert sorted(slowly.postings, key=order) == sorted(at_once.postings, key=order)
+    # And the next cut takes it from there.
+    slowly.checkpoint(bench.partition)
+    assert slowly.load_into(bench.fresh()).state_bytes() == bench.replay().state_bytes()
+
+
+def test_a_cut_holds_what_changed_since_the_last_one(bench: Bench) -> None:
+    bench.open("other")
+    first = Store()
+    first.checkpoint(bench.partition)
+    assert set(first.accounts) == {"acme", "other"}
+    assert bench.partition.dirty_accounts == 0
+    bench.use(2)
+    bench.use(-1)
+    assert bench.partition.dirty_accounts == 1
+    second = Store()
+    second.checkpoint(bench.partition)
+    assert set(second.accounts) == {"acme"}
+    assert (second.accounts["acme"].balance, second.accounts["acme"].spend) == (-2 * DOLLAR, 2 * DOLLAR)
+    assert [len(segment.entries) for segment in second.dedup] == [20]
+    assert [row.reason for row in second.dead_letters] == ["bad_quantity"]
+    assert second.commands == []
+
+
+def test_there_is_one_cut_at_a_time(bench: Bench) -> None:
+    bench.partition.begin_cut()
+    with pytest.raises(AssertionError, match="has not ended"):
+        bench.partition.begin_cut()
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_freezing_and_thawing_change_nothing(seed: int) -> None:
+    bench, log = random_bench(seed, 0)
+    source = random.Random(seed)
+    store = Store()
+    for _ in range(200):
+        log.step()
+        if source.random() < 0.2:
+            store.checkpoint(bench.partition)  # only an unchanged account freezes
+            before = bench.partition.state_bytes()
+            frozen = bench.partition.freeze_idle(0, source.randrange(5))
+            assert frozen <= 4
+            assert bench.partition.state_bytes() == before
+    assert bench.partition.state_bytes() == bench.replay().state_bytes()
+
+
+def test_only_idle_unchanged_accounts_freeze(bench: Bench) -> None:
+    bench.open("other")
+    assert bench.partition.freeze_idle(0, 10) == 0  # both are dirty
+    Store().checkpoint(bench.partition)
+    bench.now += HOUR
+    bench.use(1)
+    Store().checkpoint(bench.partition)
+    assert bench.partition.freeze_idle(HOUR + 1, 10) == 0
+    assert bench.partition.freeze_idle(HOUR, 10) == 1
+    assert sorted(bench.partition.account_ids()) == ["acme", "other"]
+    assert bench.partition.account("other") is not None
+    assert bench.use(1, account="other") == "rated"
+
+
+def test_a_frozen_account_wakes_in_time(bench: Bench) -> None:
+    bench.grant("l", "5", expires_us=START + HOUR)
+    bench.balance_rule("0")
+    Store().checkpoint(bench.partition)
+    assert bench.partition.freeze_idle(0, 10) == 1
+    assert bench.partition.next_wake_us() == START + HOUR
+    bench.tick(START + HOUR)
+    assert bench.told() == [("low", "-", 1, "crossed")]
+
+
+def test_a_loaded_partition_goes_on_where_the_cut_was_taken() -> None:
+    bench, log = random_bench(6, 120)
+    store = Store()
+    store.checkpoint(bench.partition, accounts_max=1)
+    at = len(bench.log)
+    for _ in range(120):
+        log.step()
+    loaded = store.load_into(bench.fresh())
+    for record in bench.log[at:]:
+        loaded.apply(*record)
+    assert loaded.state_bytes() == bench.partition.state_bytes()
+    assert loaded.outputs.lines == [line for line in bench.partition.outputs.lines if line[0] >= at]
+    assert loaded.outputs.alerts == [row for row in bench.partition.outputs.alerts if row.offset >= at]
+
+
+def test_a_partition_without_a_checkpoint_starts_empty(bench: Bench) -> None:
+    partition = bench.fresh()
+    before = partition.state_bytes()
+    partition.load(None, [], [], [CommandRow(0, 0, "a", "k", b"", "grant", b"", "applied")])
+    assert partition.state_bytes() == before
+
+
+def test_a_checkpoint_names_the_catalogue_it_needs(bench: Bench) -> None:
+    bench.publish(2, START + HOUR)
+    store = Store()
+    store.checkpoint(bench.partition)
+    with pytest.raises(CatalogueMissing, match="version 2"):
+        store.load_into(Partition(0, 1, TOPIC, KEY, {1: bench.library[1]}))
+
+
+def test_a_checkpoint_of_another_version_is_refused(bench: Bench) -> None:
+    with pytest.raises(UnknownSnapshot):
+        bench.fresh().load(msgspec.msgpack.encode([99, 0, 0, [], []]), [], [], [])
+
+
+def test_looking_at_an_account_leaves_it_frozen(bench: Bench) -> None:
+    Store().checkpoint(bench.partition)
+    bench.partition.freeze_idle(0, 10)
+    assert bench.partition.account("acme") is not bench.partition.account("acme")
+    assert bench.partition.account("nobody") is None
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_no_malformed_record_touches_an_account(name: str) -> None:
+    bench = Bench(document(), partitions=1)
+    bench.open()
+    before = accounts_of(bench.partition)
+    assert bench.record(*MALFORMED[name](bench, b"acme")).startswith("dead_lettered.")
+    assert accounts_of(bench.partition) == before
