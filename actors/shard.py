@@ -9,7 +9,7 @@ lost. A failure of one partition halts that partition alone.
 import asyncio
 import base64
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -47,10 +47,12 @@ _log = logging.getLogger(__name__)
 
 FETCH_WAIT_S: Final = 0.025  # an idle loop looks around this often; a record that arrives ends the wait
 BLOCK_LINES_MAX: Final = 1_000  # about 300 KB of rated lines in one Kafka record, before compression
+BLOCK_BYTES_MAX: Final = 512 * 1024  # lines with the longest ids and most tiers are many times larger than most
 SENDS_MAX: Final = 200  # records under way per partition; beyond it, rating waits for Kafka
 TICK_AFTER_US: Final = 20_000  # a record that is about to arrive moves log time as well as a tick would
 TICK_AGAIN_S: Final = 1.0  # a broker whose clock is behind ours stamps the first tick with a time before the wake-up
 RETRY_S: Final = 0.2
+MEND_S: Final = 10.0  # between two attempts at what only a person can mend
 FREEZE_IDLE_US: Final = 60_000_000  # an account untouched this long becomes bytes
 FREEZE_MAX: Final = 200  # accounts per checkpoint, at about 5 us each
 
@@ -184,8 +186,9 @@ class Shard:
     async def stop(self) -> None:
         """Hand over: a last checkpoint of every partition, then release. Returns when nothing is under way."""
         self._stopping = True
-        for task in self._taking.values():
-            task.cancel()
+        for partition, task in self._taking.items():
+            if partition not in self._owned:  # what is being given back already goes on in order
+                task.cancel()
         await asyncio.gather(*self._taking.values(), return_exceptions=True)
         await self._outbox.stop(grace_s=1.0)
         if self._writing_back is not None:
@@ -221,7 +224,11 @@ class Shard:
             await self._clock.sleep(RETRY_S)
         except (LogDamaged, CatalogueLost, BadCatalogue, UnknownSnapshot, StoreRefused) as error:
             _log.critical("partition %d is halted: %s", partition, error)
-            await self._clock.sleep(10.0)  # a person must act; then the takeover succeeds by itself
+            await self._clock.sleep(MEND_S)  # a person must act; then the takeover succeeds by itself
+        except Exception:
+            # Tried again at once, each attempt would write another `owner` record into the log.
+            _log.critical("partition %d is halted: the takeover broke", partition, exc_info=True)
+            await self._clock.sleep(MEND_S)
         else:
             owned.alerts_held = list(image.alerts)
             self._owned[partition] = owned
@@ -246,6 +253,9 @@ class Shard:
                 await self._store.release(owned.number, owned.epoch)
         except (Fenced, StoreUnavailable, StoreRefused) as error:
             _log.warning("partition %d was not handed over in order: %s", owned.number, error)
+        except Exception:
+            # The others are still to be handed over.
+            _log.exception("partition %d was not handed over in order", owned.number)
         await self._abandon(owned)
 
     async def _abandon(self, owned: Owned) -> None:
@@ -377,8 +387,7 @@ class Shard:
         """Everything the last slice made: lines, forwards and dead letters to Kafka, alerts to whoever is told."""
         outputs = owned.fold.outputs
         records = []
-        for start in range(0, len(outputs.lines), BLOCK_LINES_MAX):
-            block = outputs.lines[start : start + BLOCK_LINES_MAX]
+        for block in _blocks(outputs.lines):
             key = f"{owned.number}:{owned.fold.line_epoch}:{block[0][0]}-{block[-1][0]}"
             value = b"\n".join(line for _, line in block)
             records.append(Outgoing("rated", value, key.encode(), owned.number))
@@ -415,11 +424,14 @@ class Shard:
             except LogUnavailable as error:
                 _log.warning("partition %d: %d records wait for Kafka: %s", owned.number, len(records), error)
                 await self._clock.sleep(RETRY_S)
+            except Exception as error:  # a checkpoint behind records that were never written would lose them for good
+                self._halt(owned, f"{len(records)} records for Kafka: {type(error).__name__}: {error}")
+                return
 
     # ------------------------------------------------------------------------------------------------- checkpoints
 
     def _checkpoint_if_due(self, owned: Owned) -> None:
-        if owned.committing is not None or owned.number in self._taking:
+        if owned.committing is not None or owned.number in self._taking or self._stopping:
             return
         if owned.next_offset == owned.checkpointed_offset and owned.checkpoint is None:
             return
@@ -461,6 +473,20 @@ class Shard:
             _log.warning("how far the telling of alerts has come could not be written down: %s", error)
         finally:
             self._writing_back = None
+
+
+def _blocks(lines: Sequence[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
+    """The lines in their order, cut so that Kafka takes each block as one record."""
+    block: list[tuple[int, bytes]] = []
+    size = 0
+    for offset, line in lines:
+        if block and (len(block) >= BLOCK_LINES_MAX or size + len(line) > BLOCK_BYTES_MAX):
+            yield block
+            block, size = [], 0
+        block.append((offset, line))
+        size += len(line) + 1
+    if block:
+        yield block
 
 
 def _dead_letter_json(partition: int, letter: DeadLetterRow) -> bytes:

@@ -1,0 +1,573 @@
+"""The shard's loop on simulated doors: whose partitions it follows, what it sends on, and what halts which partition."""
+
+import asyncio
+import base64
+from collections.abc import Callable
+
+import msgspec
+import orjson
+import pytest
+
+from actors.ports import LogDamaged, LogUnavailable, Outgoing
+from actors.shard import Shard
+from config.settings import ShardSettings
+from engine.events import CatalogueMarker, Grant, Owner, Tick
+from engine.partition import Partition
+from tests.actors.shard_rig import CATALOGUE, LEASES, Process, Rig
+from tests.simulation.hand_clock import settle
+from tests.simulation.sim_receivers import ReceiverFaults
+
+SECOND_US = 1_000_000
+
+
+async def ready(rig: Rig, process: Process, *partitions: int) -> None:
+    """The process runs, and speaks for these partitions."""
+    await process.join(*partitions)
+    process.run()
+    await until_ready(rig, process, *partitions)
+
+
+async def until_ready(rig: Rig, process: Process, *partitions: int) -> None:
+    await rig.clock.until(lambda: all(process.stage(number) == "ready" for number in partitions), 20)
+
+
+def caught_up(rig: Rig, process: Process, partition: int) -> Callable[[], bool]:
+    def condition() -> bool:
+        view = process.view(partition)
+        return view is not None and view.next_offset == rig.end(partition)
+
+    return condition
+
+
+def checkpointed(rig: Rig, partition: int) -> Callable[[], bool]:
+    return lambda: rig.database.partition(partition).next_offset == rig.end(partition)
+
+
+# --------------------------------------------------------------------------------------------------- the assignment
+
+
+async def test_a_shard_takes_what_it_is_assigned_and_gives_back_what_it_is_not(rig: Rig) -> None:
+    process = rig.process()
+    account = rig.open(0)
+    await ready(rig, process, 0, 1)
+    rig.use(account, "e1")
+    process.assign(1)
+    await rig.clock.until(lambda: process.view(0) is None, 10)
+    row = rig.database.partition(0)
+    assert row.owner is None, "the next owner need not wait for us"
+    assert (row.next_offset, row.epoch) == (rig.end(0), 2)
+    assert process.stage(1) == "ready"
+    process.assign(0, 1)
+    await until_ready(rig, process, 0, 1)
+    assert process.counts(0)["rated"] == 1
+    assert row.epoch == 3
+
+
+async def test_an_assignment_that_names_somebody_else_is_asked_for_again_until_it_names_us(rig: Rig) -> None:
+    process = rig.process()
+    process.lease.extend(float("inf"), frozenset({0}))
+    process.run()
+    await rig.clock.advance(3)
+    assert process.view(0) is None
+    rig.database.assignment[0] = process.name
+    await until_ready(rig, process, 0)
+
+
+async def test_a_takeover_waits_for_database_and_broker(rig: Rig) -> None:
+    process = rig.process()
+    await process.join(0, 1)
+    rig.database.down = True
+    process.run()
+    await rig.clock.advance(2)
+    rig.database.down, rig.broker.down = False, True
+    await rig.clock.advance(2)
+    assert process.stage(0) == "not owned"
+    rig.broker.down = False
+    await until_ready(rig, process, 0, 1)
+
+
+async def test_every_event_is_rated_once_whoever_owns_the_partition_meanwhile(rig: Rig) -> None:
+    """The first owner falls silent in the middle; its late commit is refused, and nothing is counted twice."""
+    first, second = rig.process("a"), rig.process("b")
+    account = rig.open(0)
+    await ready(rig, first, 0)
+    for number in range(10):
+        rig.use(account, f"before {number}")
+    await rig.clock.until(caught_up(rig, first, 0), 5)
+    await second.join(0)
+    second.deaths.locks.add("/run/a.lock")
+    second.run()
+    await until_ready(rig, second, 0)
+    for number in range(10):
+        rig.use(account, f"after {number}")
+    await rig.clock.until(checkpointed(rig, 0), 10)
+    assert second.counts(0)["rated"] == 20
+    assert sum(posting.amount for posting in rig.database.partition(0).postings) == 20 * 10**12
+    await rig.clock.until(lambda: first.view(0) is None, 10)
+
+
+async def test_a_shard_declared_dead_drops_everything_and_ends(rig: Rig) -> None:
+    process = rig.process()
+    account = rig.open(0)
+    process.log.append_faults = [0] * 1_000
+    await process.join(0)
+    running = process.run()
+    process.log.append_faults.clear()
+    await until_ready(rig, process, 0)
+    process.log.append_faults = [0] * 1_000
+    rig.use(account, "e1")
+    await rig.clock.advance(0.1)
+    process.lease.fenced = True
+    await rig.clock.until(running.done, 1)
+    assert process.shard.partitions() == []
+    await settle()
+    assert [task for task in process.tasks if not task.done()] == [], "a line still under way is broken off"
+    await rig.clock.advance(10)
+    assert list(rig.lines()) == []
+
+
+# ---------------------------------------------------------------------------------------- one partition halts alone
+
+
+async def assert_only_0_is_halted(rig: Rig, process: Process, reason: str) -> None:
+    await rig.clock.until(lambda: process.stage(0) == "halted", 10)
+    view = process.view(0)
+    assert view is not None and reason in view.halt_reason
+    stored = rig.database.partition(0).next_offset
+    for partition in (0, 1):
+        rig.use(rig.account(partition), "behind the halt")
+    await rig.clock.until(checkpointed(rig, 1), 10)
+    assert process.stage(1) == "ready"
+    assert rig.database.partition(0).next_offset == stored, "nothing is committed of a halted partition"
+
+
+@pytest.fixture
+async def both(rig: Rig) -> Process:
+    """A process that owns both partitions, each with an account."""
+    process = rig.process()
+    rig.open(0), rig.open(1)
+    await ready(rig, process, 0, 1)
+    await rig.clock.until(lambda: checkpointed(rig, 0)() and checkpointed(rig, 1)(), 10)
+    return process
+
+
+async def test_a_broker_whose_clock_has_jumped_halts_the_partition(rig: Rig, both: Process) -> None:
+    rig.use(rig.account(0), "still fine")
+    rig.broker.append_time_jump_ms = int(LEASES.clock_jump_max_s * 1000) + 1_000
+    jumped = rig.use(rig.account(0), "from the future")
+    rig.broker.append_time_jump_ms = 0
+    await assert_only_0_is_halted(
+        rig, both, f"the append time of offset {jumped} is over 300 s ahead of this machine's clock; mend the clocks"
+    )
+    assert both.counts(0)["rated"] == 1, "what came before the jump is rated"
+
+
+async def test_a_jump_within_the_limit_is_no_reason_to_halt(rig: Rig, both: Process) -> None:
+    rig.broker.append_time_jump_ms = int(LEASES.clock_jump_max_s * 1000) - 1_000
+    rig.use(rig.account(0), "a little ahead")
+    await rig.clock.until(caught_up(rig, both, 0), 5)
+    assert both.stage(0) == "ready"
+
+
+async def test_a_log_that_lost_its_head_under_us_halts_the_partition(rig: Rig, both: Process) -> None:
+    for number in range(3):
+        rig.use(rig.account(0), f"lost {number}")
+    rig.broker.expire(0, rig.end(0) - 1)
+    await assert_only_0_is_halted(rig, both, "outside the log")
+
+
+async def test_a_log_unfit_as_a_whole_halts_every_partition(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def damaged(records_max: int, timeout_s: float) -> dict[int, list[object]]:
+        await rig.clock.sleep(timeout_s)
+        raise LogDamaged("the whole topic is gone")
+
+    monkeypatch.setattr(both.log, "fetch", damaged)
+    await rig.clock.until(lambda: both.stage(0) == both.stage(1) == "halted", 10)
+
+
+async def test_a_log_damaged_at_the_takeover_is_left_alone_until_a_person_has_mended_it(rig: Rig) -> None:
+    first = rig.process("a")
+    rig.open(0), rig.open(1)
+    await ready(rig, first, 0, 1)
+    await rig.clock.until(lambda: checkpointed(rig, 0)() and checkpointed(rig, 1)(), 10)
+    await first.shard.stop()
+    kept = list(rig.records(0))
+    rig.broker.truncate(0, 1)
+    second = rig.process("b")
+    await ready(rig, second, 1)
+    second.assign(0, 1)
+    await rig.clock.advance(3)
+    assert second.stage(0) == "not owned"
+    assert second.stage(1) == "ready"
+    rig.records(0)[:] = kept
+    rig.broker.topic("usage", 0).end = len(kept)
+    await until_ready(rig, second, 0)
+
+
+async def test_a_fault_of_the_engine_halts_the_partition_and_names_the_offset(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply = Partition.apply
+
+    def faulty(self: Partition, offset: int, append_ms: int, key: bytes | None, value: bytes | None) -> None:
+        if value is not None and b"poison" in value:
+            raise ZeroDivisionError("no such thing")
+        apply(self, offset, append_ms, key, value)
+
+    monkeypatch.setattr(Partition, "apply", faulty)
+    rig.use(rig.account(0), "good")
+    offset = rig.use(rig.account(0), "poison")
+    await assert_only_0_is_halted(rig, both, f"offset {offset}: ZeroDivisionError: no such thing")
+    assert both.counts(0)["rated"] == 1
+
+
+async def test_a_fault_of_the_database_halts_the_partition(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = both.store.commit
+
+    async def faulty(checkpoint: object) -> None:
+        if checkpoint.partition == 0:  # type: ignore[attr-defined]
+            raise ValueError("cannot be held")
+        await commit(checkpoint)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(both.store, "commit", faulty)
+    rig.use(rig.account(0), "e1")
+    await assert_only_0_is_halted(rig, both, "checkpoint 2: ValueError: cannot be held")
+
+
+async def test_a_line_that_kafka_will_never_take_halts_the_partition(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Committing behind it would lose the line for good."""
+    append = both.log.append
+
+    async def refusing(records: list[Outgoing]) -> list[int]:
+        if any(record.topic == "rated" and b"too large" in (record.value or b"") for record in records):
+            raise ValueError("record for rated: more than Kafka would take")
+        return await append(records)
+
+    monkeypatch.setattr(both.log, "append", refusing)
+    rig.use(rig.account(0), "too large")
+    await assert_only_0_is_halted(rig, both, "ValueError: record for rated: more than Kafka would take")
+
+
+async def test_a_catalogue_that_the_store_has_lost_halts_the_partition(rig: Rig, both: Process) -> None:
+    rig.control(0, CatalogueMarker(2, rig.clock.wall_us() + 3_600 * SECOND_US))
+    await assert_only_0_is_halted(rig, both, "catalogue version 2 is in the log but not in the store")
+
+
+async def test_a_catalogue_is_waited_for_while_the_database_is_away(rig: Rig, both: Process) -> None:
+    rig.database.catalogues[2] = CATALOGUE
+    rig.database.down = True
+    rig.control(0, CatalogueMarker(2, rig.clock.wall_us() + 3_600 * SECOND_US))
+    rig.use(rig.account(0), "behind the marker")
+    await rig.clock.advance(2)
+    assert "rated" not in both.counts(0)
+    rig.database.down = False
+    await rig.clock.until(lambda: both.counts(0).get("rated") == 1, 5)
+    assert both.counts(0)["catalogue"] == 2
+
+
+# ----------------------------------------------------------------------------------------------------- sending on
+
+
+async def test_a_rated_block_carries_its_partition_epoch_and_offsets(rig: Rig, both: Process) -> None:
+    account = rig.account(0)
+    offsets = [rig.use(account, f"e{number}") for number in range(3)]
+    await rig.clock.until(lambda: len(rig.records(0, "rated")) > 0, 5)
+    (block,) = rig.records(0, "rated")
+    assert block.key == f"0:1:{offsets[0]}-{offsets[-1]}".encode()
+    lines = list(rig.lines())
+    assert [(line["partition"], line["offset"], line["epoch"]) for line in lines] == [(0, at, 1) for at in offsets]
+    assert [(line["account"], line["amount"]) for line in lines] == [(account, "1")] * 3
+
+
+async def test_blocks_stay_below_what_kafka_takes(rig: Rig) -> None:
+    process = rig.process(settings=ShardSettings(rating_slice_events=10_000, rating_slice_ms=50))
+    account = rig.open(0)
+    await ready(rig, process, 0)
+    for number in range(2_000):
+        rig.use(account, f"{number}-" + "\u00e9" * 250)
+    await rig.clock.until(lambda: len(list(rig.lines())) == 2_000, 20)
+    sizes = [len(block.value or b"") for block in rig.records(0, "rated")]
+    assert max(sizes) <= 512 * 1024
+    assert len(sizes) < 200, "and are blocks all the same"
+
+
+async def test_an_event_in_the_wrong_partition_is_forwarded_home_and_rated_there(rig: Rig, both: Process) -> None:
+    account = rig.account(0)
+    value = rig.event(account, "astray")
+    rig.broker.append("usage", account.encode(), value, 1)
+    await rig.clock.until(lambda: both.counts(0).get("rated") == 1, 5)
+    assert both.counts(1)["forwarded"] == 1
+    assert (rig.records(0)[-1].key, rig.records(0)[-1].value) == (account.encode(), value)
+    assert [line["partition"] for line in rig.lines()] == [0]
+
+
+async def test_what_cannot_be_rated_stands_on_the_topic_with_its_reason(rig: Rig, both: Process) -> None:
+    rig.broker.append("usage", rig.account(0).encode(), b"not json \xff", 0)
+    await rig.clock.until(checkpointed(rig, 0), 5)
+    letters = [letter for number in (0, 1) for letter in rig.records(number, "dead-letters")]
+    (letter,) = letters
+    told = orjson.loads(letter.value or b"")
+    assert letter.key == rig.account(0).encode()
+    assert (told["partition"], told["offset"], told["reason"]) == (0, rig.end(0) - 1, "malformed")
+    assert base64.b64decode(told["value"]) == b"not json \xff"
+    assert base64.b64decode(told["key"]) == rig.account(0).encode()
+    assert rig.database.partition(0).dead_letters[rig.end(0) - 1].reason == "malformed"
+
+
+async def test_lines_wait_for_kafka_and_the_checkpoint_waits_for_the_lines(rig: Rig, both: Process) -> None:
+    both.log.append_faults = [0] * 20
+    rig.use(rig.account(0), "e1")
+    await rig.clock.advance(3)
+    assert rig.database.partition(0).next_offset < rig.end(0)
+    assert list(rig.lines()) == []
+    await rig.clock.until(checkpointed(rig, 0), 10)
+    assert len(list(rig.lines())) == 1
+
+
+async def test_a_gap_in_the_offsets_is_passed_and_checkpointed(rig: Rig, both: Process) -> None:
+    rig.broker.skip_offsets(0, 3)
+    await rig.clock.until(checkpointed(rig, 0), 10)
+
+
+# ------------------------------------------------------------------------------------------------- ticks and alerts
+
+
+def ticks(rig: Rig, partition: int = 0) -> list[Tick]:
+    return [control for control in rig.controls(partition, Tick) if isinstance(control, Tick)]
+
+
+def expiring_grant(rig: Rig, seconds: float) -> None:
+    expires_us = rig.clock.wall_us() + round(seconds * SECOND_US)
+    account = rig.account(0)
+    rig.control(0, Grant(account, "grant", "gift", "promo", "5", "USD", expires_us=expires_us))
+
+
+async def test_a_tick_is_appended_when_a_wake_up_is_due_and_once(rig: Rig, both: Process) -> None:
+    expiring_grant(rig, 5)
+    await rig.clock.advance(4.9)
+    assert ticks(rig) == []
+    await rig.clock.advance(0.2)
+    assert ticks(rig) == [Tick(1)]
+    await rig.clock.until(checkpointed(rig, 0), 5)
+    assert [posting.kind for posting in rig.database.partition(0).postings] == ["grant", "expire"]
+    await rig.clock.advance(30)
+    assert ticks(rig) == [Tick(1)]
+    assert ticks(rig, 1) == []
+
+
+async def test_whoever_may_not_speak_yet_appends_no_tick(rig: Rig) -> None:
+    first, second = rig.process("a"), rig.process("b")
+    rig.open(0)
+    await ready(rig, first, 0)
+    expiring_grant(rig, 2)
+    await rig.clock.until(checkpointed(rig, 0), 5)
+    rig.database.members["a"].lease_until_s = rig.clock.boot_s() + 6
+    first.lease.fenced = True
+    await second.join(0)
+    second.run()
+    await rig.clock.advance(5)
+    assert (second.stage(0), ticks(rig)) == ("waiting", [])
+    await until_ready(rig, second, 0)
+    await rig.clock.advance(0.1)
+    assert ticks(rig) == [Tick(2)]
+
+
+async def test_an_alert_is_told_when_it_is_made_and_its_delivery_written_down(rig: Rig, both: Process) -> None:
+    rig.alarm(0)
+    await rig.clock.until(lambda: len(both.receivers.taken) == 1, 5)
+    ((alert_id, bodies),) = both.receivers.taken.items()
+    assert len(bodies) == 1
+    await rig.clock.until(lambda: alert_id in rig.database.outbox and rig.database.outbox[alert_id].delivered, 5)
+    assert both.shard.alerts().told == 1
+
+
+async def test_alerts_are_held_until_no_earlier_owner_can_speak(rig: Rig) -> None:
+    """One that waits in the store, and one that is made while waiting: both told, once, when the old lease is over."""
+    first = rig.process("a", faults=ReceiverFaults(busy=1.0, retry_after_max_s=0))
+    rig.open(0)
+    await ready(rig, first, 0)
+    rig.alarm(0, "stored")
+    await rig.clock.until(lambda: checkpointed(rig, 0)() and len(rig.database.outbox) == 1, 5)
+    first.lease.fenced = True
+    await rig.clock.advance(0.1)
+    rig.database.members["a"].lease_until_s = rig.clock.boot_s() + 3
+    second = rig.process("b")
+    await second.join(0)
+    second.run()
+    await rig.clock.until(lambda: second.stage(0) == "waiting", 5)
+    rig.alarm(0, "made meanwhile")
+    await rig.clock.until(caught_up(rig, second, 0), 1)
+    assert second.receivers.taken == {}
+    await until_ready(rig, second, 0)
+    assert rig.database.lease_left_s("a") < 0
+    await rig.clock.until(lambda: len(second.receivers.taken) == 2, 5)
+    assert set(second.receivers.taken) == set(rig.database.outbox)
+    assert all(len(bodies) == 1 for bodies in second.receivers.taken.values())
+
+
+async def test_proof_of_death_spares_the_wait(rig: Rig) -> None:
+    first, second = rig.process("a"), rig.process("b")
+    await ready(rig, first, 0)
+    first.lease.fenced = True
+    await second.join(0)
+    second.deaths.locks.add("/run/a.lock")
+    second.run()
+    started_s = rig.clock.boot_s()
+    await until_ready(rig, second, 0)
+    assert rig.clock.boot_s() - started_s < 1
+    assert rig.database.lease_left_s("a") == float("inf")
+
+
+async def test_without_a_valid_lease_nothing_becomes_ready_and_nothing_is_told(rig: Rig) -> None:
+    process = rig.process()
+    rig.open(0)
+    rig.alarm(0)
+    await process.join(0, lease_s=0.0)
+    process.run()
+    await rig.clock.advance(5)
+    assert (process.stage(0), process.shard.may_speak(), process.receivers.taken) == ("waiting", False, {})
+    process.assign(0)
+    await until_ready(rig, process, 0)
+    await rig.clock.until(lambda: len(process.receivers.taken) == 1, 5)
+
+
+# ---------------------------------------------------------------------------------------------------- handing over
+
+
+async def drained(rig: Rig, shard: Shard) -> None:
+    stopping = asyncio.create_task(shard.stop())
+    await rig.clock.until(stopping.done, 60)
+    await stopping
+
+
+async def test_a_drain_leaves_released_partitions_and_a_last_checkpoint(rig: Rig, both: Process) -> None:
+    account = rig.account(0)
+    rig.use(account, "the last one")
+    await rig.clock.until(caught_up(rig, both, 0), 1)
+    assert not checkpointed(rig, 0)(), "no checkpoint is due yet"
+    await drained(rig, both.shard)
+    for partition in (0, 1):
+        row = rig.database.partition(partition)
+        assert (row.owner, row.next_offset) == (None, rig.end(partition))
+    assert both.shard.partitions() == []
+    assert len(list(rig.lines())) == 1
+    await rig.clock.advance(0.1)
+    assert [task for task in both.tasks if not task.done()] == []
+
+
+async def test_a_drain_during_a_checkpoint_ends_in_order(rig: Rig, both: Process) -> None:
+    """Postgres comes back in the middle of the drain, longer than a checkpoint's interval after it began."""
+    rig.use(rig.account(0), "e1")
+    rig.database.down = True
+    await rig.clock.advance(1.5)
+    stopping = asyncio.create_task(both.shard.stop())
+    await rig.clock.advance(3)
+    rig.database.down = False
+    await rig.clock.until(stopping.done, 20)
+    await stopping
+    assert rig.database.partition(0).owner is None
+    assert rig.database.partition(0).next_offset == rig.end(0)
+
+
+async def test_a_drain_is_not_crossed_by_a_checkpoint_of_a_loop_that_has_not_ended(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop hangs in a fetch beyond the interval of checkpoints, while the last checkpoint waits for Postgres."""
+    rig.use(rig.account(0), "e1")
+    await rig.clock.until(caught_up(rig, both, 0), 1)
+
+    async def hanging(records_max: int, timeout_s: float) -> dict[int, list[object]]:
+        await rig.clock.sleep(3)
+        return {}
+
+    monkeypatch.setattr(both.log, "fetch", hanging)
+    await rig.clock.advance(0.1)
+    rig.database.down = True
+    stopping = asyncio.create_task(both.shard.stop())
+    await rig.clock.advance(4)
+    rig.database.down = False
+    await rig.clock.until(stopping.done, 20)
+    await stopping
+    assert rig.database.partition(0).owner is None
+    assert rig.database.partition(0).ckpt_seq == 2
+
+
+async def test_a_takeover_that_breaks_is_not_repeated_at_once(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every attempt writes an `owner` record."""
+    second = rig.process("b")
+
+    async def faulty(partition: int, log_time_us: int) -> None:
+        raise KeyError("a fault of ours")
+
+    monkeypatch.setattr(second.store, "load", faulty)
+    await second.join(0)
+    second.run()
+    before = rig.end(0)
+    await rig.clock.advance(9)
+    assert rig.end(0) == before + 1
+
+
+async def test_a_drain_while_a_partition_is_given_back_gives_it_back(rig: Rig, both: Process) -> None:
+    rig.use(rig.account(0), "e1")
+    await rig.clock.until(caught_up(rig, both, 0), 1)
+    rig.database.down = True
+    both.assign(1)
+    await rig.clock.advance(0.5)
+    stopping = asyncio.create_task(both.shard.stop())
+    await rig.clock.advance(0.5)
+    rig.database.down = False
+    await rig.clock.until(stopping.done, 20)
+    await stopping
+    for partition in (0, 1):
+        assert rig.database.partition(partition).owner is None
+    assert rig.database.partition(0).next_offset == rig.end(0)
+
+
+async def test_a_partition_that_cannot_be_handed_over_keeps_no_other_from_it(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = both.store.release
+
+    async def faulty(partition: int, epoch: int) -> None:
+        if partition == 0:
+            raise RuntimeError("a fault of ours")
+        await release(partition, epoch)
+
+    monkeypatch.setattr(both.store, "release", faulty)
+    await drained(rig, both.shard)
+    assert rig.database.partition(0).owner == both.name
+    assert rig.database.partition(1).owner is None
+    assert both.shard.partitions() == []
+
+
+async def test_kafka_that_is_away_ends_nothing(rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch = both.log.fetch
+    away = True
+
+    async def failing(records_max: int, timeout_s: float) -> object:
+        if away:
+            raise LogUnavailable("away")
+        return await fetch(records_max, timeout_s)
+
+    monkeypatch.setattr(both.log, "fetch", failing)
+    rig.use(rig.account(0), "e1")
+    await rig.clock.advance(2)
+    away = False
+    await rig.clock.until(checkpointed(rig, 0), 10)
+    assert both.counts(0)["rated"] == 1
+
+
+def test_an_owner_record_reads_as_one(rig: Rig) -> None:
+    """The rig's own reading of the log, on which the tests above rest."""
+    rig.control(0, Owner(7))
+    assert rig.controls(0, Owner) == [Owner(7)]
+    assert rig.controls(0, Tick) == []
+    assert msgspec.json.decode(msgspec.json.encode(Owner(7)), type=Owner) == Owner(7)
