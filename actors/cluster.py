@@ -34,6 +34,7 @@ class _ShardActor:
     """A shard in a Ray worker. Ends with its shard's loop, and is restarted by Ray as a new incarnation, a spare."""
 
     async def __init__(self, shard: str, settings: dict[str, Any], lock_dir: str) -> None:
+        _log_to_stderr()
         # Joining belongs to the constructor: it is all that Ray runs again at a restart.
         self._process = ShardProcess(shard, Settings.model_validate(settings), Path(lock_dir))
         await self._process.start()
@@ -69,6 +70,7 @@ class _ShardActor:
 
 class _ControllerActor:
     async def __init__(self, settings: dict[str, Any]) -> None:
+        _log_to_stderr()
         self._process = ControllerProcess(f"{CONTROLLER}.{os.getpid()}", Settings.model_validate(settings))
         await self._process.start()
 
@@ -90,6 +92,11 @@ class ShardStatus:
     cpu_s: float
     partitions: list[PartitionView]
     alerts: OutboxCounts
+
+
+def _log_to_stderr() -> None:
+    """Ray keeps each worker's stderr in a file of its own."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
 def _rss_mib() -> float:

@@ -62,6 +62,7 @@ class Controller:
         self._stopping = False
         self._seen: list[Member] = []  # living members, at the last look
         self._looked_s = float("-inf")
+        self._watching_s = float("-inf")  # since when every look has succeeded
 
     async def run(self) -> None:
         """Until stopped. Without office it only asks for it."""
@@ -79,17 +80,23 @@ class Controller:
         self._stopping = True
 
     async def _step(self) -> None:
+        died = any(self._deaths.proven(member.host, member.lock_path) for member in self._seen)
+        now_s = self._clock.boot_s()
+        if not died and now_s - self._looked_s < LOOK_EVERY_S:
+            return
+        if now_s - self._looked_s > 2 * LOOK_EVERY_S:
+            # We, or Postgres, were away: nobody could renew, so a lease that ran out meanwhile says nothing.
+            self._watching_s = now_s
         if self._term is None:
+            self._looked_s = now_s
             self._term = await self._roster.take_office(self._name, self._settings.controller_lease_s)
             if self._term is None:
                 return
             _log.info("controller %s holds term %d", self._name, self._term)
-        died = any(self._deaths.proven(member.host, member.lock_path) for member in self._seen)
-        if died or self._clock.boot_s() - self._looked_s >= LOOK_EVERY_S:
-            await self._look(self._term)
+        await self._look(self._term)
+        self._looked_s = now_s
 
     async def _look(self, term: int) -> None:
-        self._looked_s = self._clock.boot_s()
         await self._roster.stay_in_office(term, self._settings.controller_lease_s)
         members = await self._roster.members()
         living = []
@@ -109,7 +116,10 @@ class Controller:
             await self._roster.assign(term, moves)
 
     def _is_dead(self, member: Member) -> bool:
-        return member.lease_left_s < -GRACE_S or self._deaths.proven(member.host, member.lock_path)
+        if self._deaths.proven(member.host, member.lock_path):
+            return True
+        watched_s = self._clock.boot_s() - self._watching_s
+        return member.lease_left_s < -GRACE_S and watched_s > self._settings.lease_s + GRACE_S
 
     @staticmethod
     def _someone_owns(members: Sequence[Member]) -> bool:

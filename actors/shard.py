@@ -1,7 +1,8 @@
 """A shard: owns partitions, folds their records as they arrive, and sends on what comes out. A plain class.
 
 One loop does everything that touches state: follow the assignment, fetch, fold, send, checkpoint when due. At each of
-its awaits a partition's fold, its `next_offset` and what was sent from it agree, so a checkpoint may begin at any.
+its awaits a partition's fold and its `next_offset` agree, and a cut begins by sending what is still unsent, so a
+checkpoint may begin at any.
 Whatever waits long (taking over, committing, sending) runs beside it as a task, and is broken off when the partition is
 lost. A failure of one partition halts that partition alone.
 """
@@ -20,7 +21,6 @@ from actors.lease import Lease
 from actors.outbox import Outbox, OutboxCounts
 from actors.owned import Owned, Stage
 from actors.ports import (
-    AlertRow,
     Clock,
     Deaths,
     Fenced,
@@ -49,6 +49,7 @@ FETCH_WAIT_S: Final = 0.025  # an idle loop looks around this often; a record th
 BLOCK_LINES_MAX: Final = 1_000  # about 300 KB of rated lines in one Kafka record, before compression
 BLOCK_BYTES_MAX: Final = 512 * 1024  # lines with the longest ids and most tiers are many times larger than most
 SENDS_MAX: Final = 200  # records under way per partition; beyond it, rating waits for Kafka
+GATHER_S: Final = 0.5  # how long a partition taken over waits for others under way, from its claim
 TICK_AFTER_US: Final = 20_000  # a record that is about to arrive moves log time as well as a tick would
 TICK_AGAIN_S: Final = 1.0  # a broker whose clock is behind ours stamps the first tick with a time before the wake-up
 RETRY_S: Final = 0.2
@@ -232,6 +233,14 @@ class Shard:
         else:
             owned.alerts_held = list(image.alerts)
             self._owned[partition] = owned
+            _log.info(
+                "partition %d is ours at epoch %d, %.3f s after the claim; replaying from offset %d to %d",
+                partition,
+                owned.epoch,
+                self._clock.boot_s() - owned.claimed_s,
+                owned.next_offset,
+                owned.owner_offset,
+            )
         finally:
             self._taking.pop(partition, None)
 
@@ -247,6 +256,7 @@ class Shard:
             await asyncio.gather(owned.committing, return_exceptions=True)
         try:
             if owned.running and self._owned.get(owned.number) is owned:
+                self._send_on(owned)
                 await self._committer.checkpoint(owned)
                 self._outbox.checkpointed(owned.number, owned.checkpointed_offset)
                 await self._outbox.flush()
@@ -276,11 +286,16 @@ class Shard:
         await asyncio.gather(*(self._abandon(owned) for owned in list(self._owned.values())))
 
     def _assign(self) -> None:
-        """Consume what is owned and running. Assigning costs the client what it had prefetched, so only on change."""
+        """Consume what is owned and running. Assigning costs the client what it had prefetched, so partitions that are
+        taken over together are added together."""
         wanted = frozenset(number for number, owned in self._owned.items() if owned.running)
-        if wanted != self._consumed:
-            self._log.assign({number: self._owned[number].next_offset for number in wanted})
-            self._consumed = wanted
+        if wanted == self._consumed:
+            return
+        added = [self._owned[number].claimed_s for number in wanted - self._consumed]
+        if self._consumed <= wanted and self._taking and self._clock.boot_s() - min(added) < GATHER_S:
+            return
+        self._log.assign({number: self._owned[number].next_offset for number in wanted})
+        self._consumed = wanted
 
     def _halt(self, owned: Owned, reason: str) -> None:
         owned.halt(reason)
@@ -301,10 +316,13 @@ class Shard:
                 start += self._fold_slice(owned, records, start)
             except CatalogueMissing as missing:
                 start += await self._fetch_catalogue(owned, missing.version)
+            if len(owned.fold.outputs.lines) >= BLOCK_LINES_MAX:
+                self._send_on(owned)
             if len(owned.sends) > SENDS_MAX:
                 await asyncio.wait(owned.sends, return_when=asyncio.FIRST_COMPLETED)
             await self._clock.sleep(0)
             self._lease.beat()
+        self._send_on(owned)
 
     def _fold_slice(self, owned: Owned, records: Sequence[Record], start: int) -> int:
         """Fold up to a slice of records; how many. Raises CatalogueMissing before the record that needs it."""
@@ -336,7 +354,7 @@ class Shard:
         if record is not None:
             owned.next_offset = record.offset + 1
             owned.last = LastRecord(record.offset, record.timestamp, record_digest(record.key, record.value))
-            self._send_on(owned)
+            self._tell_alerts(owned)
         return folded
 
     async def _fetch_catalogue(self, owned: Owned, version: int) -> int:
@@ -360,6 +378,7 @@ class Shard:
         if owned.stage is Stage.WAITING and self._lease.valid() and may_speak(owned, self._deaths, self._clock):
             owned.stage = Stage.READY
             owned.ready_s = self._clock.boot_s()
+            _log.info("partition %d is ready, %.3f s after the claim", owned.number, owned.ready_s - owned.claimed_s)
             held, owned.alerts_held = owned.alerts_held, []
             stored = [alert for alert in held if alert.offset < owned.checkpointed_offset]
             self._outbox.resume(owned.number, stored)
@@ -384,7 +403,8 @@ class Shard:
     # ------------------------------------------------------------------------------------------------- sending on
 
     def _send_on(self, owned: Owned) -> None:
-        """Everything the last slice made: lines, forwards and dead letters to Kafka, alerts to whoever is told."""
+        """To Kafka with what was made since the last call: lines, forwards and dead letters. A record costs the client
+        far more than a line, so a batch leaves together; alerts do not wait for it."""
         outputs = owned.fold.outputs
         records = []
         for block in _blocks(outputs.lines):
@@ -397,18 +417,19 @@ class Shard:
             records.append(Outgoing("dead-letters", _dead_letter_json(owned.number, letter), letter.key))
         if records:
             self._send(owned, records)
-        for alert in outputs.alerts:
-            self._tell(owned, alert)
         outputs.lines.clear()
         outputs.forwards.clear()
         outputs.dead_letters.clear()
-        outputs.alerts.clear()
 
-    def _tell(self, owned: Owned, alert: AlertRow) -> None:
+    def _tell_alerts(self, owned: Owned) -> None:
+        """At once, if we may speak for the partition."""
+        alerts = owned.fold.outputs.alerts
         if owned.stage is Stage.READY:
-            self._outbox.offer(owned.number, alert)
+            for alert in alerts:
+                self._outbox.offer(owned.number, alert)
         else:
-            owned.alerts_held.append(alert)
+            owned.alerts_held += alerts
+        alerts.clear()
 
     def _send(self, owned: Owned, records: list[Outgoing]) -> None:
         task = self._spawn(self._append(owned, records))
@@ -441,6 +462,7 @@ class Shard:
 
     async def _checkpoint(self, owned: Owned) -> None:
         try:
+            self._send_on(owned)
             await self._committer.checkpoint(owned)
             self._outbox.checkpointed(owned.number, owned.checkpointed_offset)
             owned.fold.freeze_idle(FREEZE_IDLE_US, FREEZE_MAX)

@@ -211,8 +211,8 @@ class ShardSettings(_Group):
         le=1_000_000,
     )
     rating_slice_events: int = _setting(
-        50,
-        "rating looks at the clock after so many events: a look costs a hundredth of rating them",
+        10,
+        "rating looks at the clock after so many events, about every 0.2 ms: a look costs a thousandth of rating them",
         "events",
         ge=1,
         le=10_000,

@@ -38,7 +38,7 @@ from config.catalogue import load_file
 from config.settings import Settings
 from config.stack.kafka import start_kafka
 from config.stack.postgres import database_url
-from config.stack.ray_local import record_ray, start_ray
+from config.stack.ray_local import join_ray, record_ray, start_ray
 from config.stack.supervisor import Supervisor
 from engine.catalog import compile_catalogue, document_json
 from engine.events import CatalogueMarker, seal
@@ -105,7 +105,10 @@ def run(settings: Settings, options: DemoOptions) -> int:
     console = Console()
     with Supervisor(options.run_dir, say=lambda line: console.print(line, highlight=False)) as supervisor:
         prepared = _prepare(supervisor, settings)
-        start_ray(supervisor, num_cpus=max(2, os.cpu_count() or 2))
+        if prepared.ray_address is None:
+            start_ray(supervisor, num_cpus=max(2, os.cpu_count() or 2))
+        else:
+            join_ray(prepared.ray_address)
         try:
             return asyncio.run(_Demo(supervisor, prepared, options, console).run())
         except DemoFailed as failure:
@@ -161,7 +164,8 @@ class _Demo:
                 cluster = Cluster(self._settings, self._options.run_dir.resolve() / "locks")
                 self._console.print("ray: starting the controller and the shards")
                 await cluster.start()
-                record_ray(self._supervisor)
+                if self._settings.ray_address is None:
+                    record_ray(self._supervisor)
                 driver, seconds = await self._main_job(cluster, log, store, workload)
                 await cluster.stop()
                 self._console.print("checking: the oracle folds the same log")

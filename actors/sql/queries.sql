@@ -159,8 +159,8 @@ SELECT max(version) FROM catalogue
 INSERT INTO catalogue (version, body, sha256) VALUES ($1, $2, sha256($2)) ON CONFLICT DO NOTHING RETURNING 1
 
 -- name: answer
--- The newest answer to a command key of an account.
-SELECT answer FROM command WHERE account = $1 AND command_key = $2 ORDER BY log_offset DESC LIMIT 1
+-- The newest answer to a command key of an account; another command's attempt to reuse the key is not its answer.
+SELECT answer FROM command WHERE account = $1 AND command_key = $2 AND answer <> 'key_reused' ORDER BY log_offset DESC LIMIT 1
 
 -- name: list_partitions
 -- Ownership and progress of all partitions.

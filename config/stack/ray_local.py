@@ -92,6 +92,13 @@ def start_ray(
     return local
 
 
+def join_ray(address: str, namespace: str = "tallygate") -> None:
+    """Connects this process as a driver to a Ray that runs already; it is left as it is when the driver ends."""
+    import ray
+
+    ray.init(address=address, namespace=namespace, log_to_driver=False)
+
+
 def record_ray(supervisor: Supervisor) -> int:
     """Records what Ray's processes have started since (workers, agents, Serve's haproxy); returns how many there are."""
     return supervisor.record_descendants(_NAME)
