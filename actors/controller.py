@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from actors.ports import Clock, Deaths, Fenced, Member, Roster, StoreUnavailable
+from actors.ports import Clock, Deaths, Fenced, Member, Roster, StoreRefused, StoreUnavailable
 from config.settings import LeaseSettings
 
 _log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Controller:
             except Fenced:
                 _log.warning("term %s of controller %s is over", self._term, self._name)
                 self._term = None
-            except StoreUnavailable as error:
+            except (StoreUnavailable, StoreRefused) as error:
                 _log.warning("the controller waits for Postgres: %s", error)
             await self._clock.sleep(PROBE_EVERY_S)
 
