@@ -1,0 +1,67 @@
+"""The wiring: what is missing is said at once, by its name; where nobody listens, alerts wait."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from actors.assembly import (
+    ControllerProcess,
+    NobodyListens,
+    NotConfigured,
+    ShardProcess,
+    kafka_log,
+    postgres_store,
+    topic_names,
+)
+from config.settings import KafkaSettings, PostgresSettings, Settings, SettingsError, WebhookSettings
+
+KAFKA = KafkaSettings(bootstrap_servers="127.0.0.1:1", topic_usage="u", topic_rated="r", topic_dead_letters="d")
+POSTGRES = PostgresSettings(dsn=SecretStr("postgresql://nobody:none@127.0.0.1:1/none"))
+CONTROL_KEY = SecretStr("ab" * 32)
+
+
+def test_without_a_database_nothing_is_wired(tmp_path: Path) -> None:
+    settings = Settings(kafka=KAFKA, control_key=CONTROL_KEY)
+    for wire in (
+        lambda: postgres_store(settings),
+        lambda: ShardProcess("shard-0", settings, tmp_path),
+        lambda: ControllerProcess("controller", settings),
+    ):
+        with pytest.raises(NotConfigured, match=r"postgres\.dsn is not set; set DATABASE_URL"):
+            wire()
+
+
+def test_without_brokers_nothing_is_wired(tmp_path: Path) -> None:
+    settings = Settings(postgres=POSTGRES, control_key=CONTROL_KEY)
+    for wire in (lambda: kafka_log(settings), lambda: ShardProcess("shard-0", settings, tmp_path)):
+        with pytest.raises(NotConfigured, match=r"kafka\.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS"):
+            wire()
+
+
+def test_without_a_control_key_no_shard_is_wired(tmp_path: Path) -> None:
+    """A shard without it would take every control record for a forgery."""
+    with pytest.raises(SettingsError, match="control_key: is not set"):
+        ShardProcess("shard-0", Settings(kafka=KAFKA, postgres=POSTGRES), tmp_path)
+
+
+def test_topics_go_by_their_roles() -> None:
+    assert topic_names(Settings(kafka=KAFKA)) == {"usage": "u", "rated": "r", "dead-letters": "d"}
+
+
+async def test_where_nobody_listens_an_alert_is_neither_told_nor_given_up() -> None:
+    attempt = await NobodyListens().post("alert_1", b"{}")
+    assert not attempt.delivered and not attempt.final
+    assert "webhooks.url" in attempt.error
+    assert attempt.retry_after_s is not None and attempt.retry_after_s >= 60
+
+
+async def test_a_wired_process_has_a_life_of_its_own_and_holds_no_lock_before_it_starts(tmp_path: Path) -> None:
+    webhooks = WebhookSettings(url="https://example.test/hook", secret=SecretStr("whsec_" + "QUFB" * 8))
+    for chosen in (WebhookSettings(), webhooks):
+        settings = Settings(kafka=KAFKA, postgres=POSTGRES, control_key=CONTROL_KEY, webhooks=chosen)
+        process = ShardProcess("shard-0", settings, tmp_path / "locks")
+        assert process.incarnation.name.startswith("shard-0.")
+        assert not (tmp_path / "locks").exists()
+        assert process.shard.partitions() == []
+        assert not process.shard.may_speak()
