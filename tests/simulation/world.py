@@ -379,7 +379,7 @@ class World:
 
     def delay_s(self) -> float:
         """How long this step takes; mostly nothing."""
-        if self._random.random() >= self.plan.delay_share:
+        if self.healing or self._random.random() >= self.plan.delay_share:
             return 0.0
         return self._random.random() ** 3 * self.plan.delay_max_s
 
