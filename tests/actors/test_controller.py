@@ -109,10 +109,11 @@ async def test_a_controller_that_follows_another_does_not_wait_for_the_members_t
 
 
 async def gathered(stage: Stage) -> None:
+    """Two members with two partitions each, and a controller that has watched them for longer than a lease."""
     await stage.join("a")
     await stage.join("b")
     stage.controller()
-    await stage.clock.advance(A_LOOK_S)
+    await stage.clock.advance(SETTINGS.lease_s + GRACE_S + A_LOOK_S)
     assert stage.owners() == EVEN
 
 
@@ -131,6 +132,21 @@ async def test_a_lease_long_over_counts_as_death_and_one_just_over_does_not(stag
     assert stage.owners() == EVEN, "a slow renewal may still come"
     await stage.clock.advance(A_LOOK_S)
     assert stage.owners() == dict.fromkeys(range(4), "b")
+
+
+async def test_leases_that_ran_out_while_the_controller_was_away_are_not_judged(stage: Stage) -> None:
+    """Postgres was away for everybody: whoever renews in time afterwards has lost nothing."""
+    await gathered(stage)
+    stage.database.down = True
+    for row in stage.database.members.values():
+        row.lease_until_s = stage.clock.boot_s() + 1
+    await stage.clock.advance(5)
+    stage.database.down = False
+    await stage.clock.advance(SETTINGS.lease_s)
+    assert not stage.database.members["a"].dead
+    stage.database.members["a"].lease_until_s = stage.clock.boot_s() + 1_000
+    await stage.clock.advance(GRACE_S + A_LOOK_S)
+    assert stage.owners() == dict.fromkeys(range(4), "a"), "and whoever does not is dead all the same"
 
 
 async def test_whoever_comes_back_is_a_spare_until_somebody_dies(stage: Stage) -> None:
