@@ -6,6 +6,7 @@ from typing import Final
 from msgspec import Struct
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 LINE_EVERY_S: Final = 5.0
@@ -43,7 +44,7 @@ def _table(moment: Moment) -> Table:
     table.add_column("balance, USD", justify="right")
     table.add_column("spend this month, USD", justify="right")
     for near in moment.nearest:
-        table.add_row(near.account, near.balance, near.spend)
+        table.add_row(escape(near.account), near.balance, near.spend)
     return table
 
 
@@ -66,7 +67,7 @@ class LiveView:
 
     def say(self, text: str) -> None:
         """A line that stays, above the table."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False)
 
     def show(self, moment: Moment) -> None:
         if self._live is not None:
