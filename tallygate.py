@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -13,8 +13,11 @@ from rich.table import Table
 
 from config.catalogue import CatalogueFileError, load_file
 from config.settings import SettingRow, Settings, SettingsError, load_settings, setting_rows
-from engine.catalog import MeterDefinition, Plan, PriceDefinition, compile_catalogue
+from engine.catalog import BadCatalogue, CatalogueDocument, MeterDefinition, Plan, PriceDefinition, compile_catalogue
 from engine.money import NANO, parse_quantity, quantity_text
+
+if TYPE_CHECKING:
+    from actors.publication import Published
 
 FAILED = 1
 WRONG_INPUT = 2
@@ -43,7 +46,7 @@ def _expected_errors() -> Iterator[None]:
     """What an operator can mend is told without a traceback."""
     try:
         yield
-    except (SettingsError, CatalogueFileError) as error:
+    except (SettingsError, CatalogueFileError, BadCatalogue) as error:
         _fail(str(error), WRONG_INPUT)
 
 
@@ -68,6 +71,51 @@ def show_catalogue(file: CatalogueFile) -> None:
     console.print(_meters_table(document.meters))
     for name, plan in compile_catalogue(1, document).plans.items():
         console.print(_plan_table(plan, document.plans[name].prices))
+
+
+@catalogue.command("publish")
+def publish_catalogue(
+    file: CatalogueFile,
+    effective_us: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Event time (microseconds since 1970 UTC) from which it is in force; default: 6 minutes."
+        ),
+    ] = None,
+) -> None:
+    """Publish a catalogue as the next version, effective from an instant on, without a restart."""
+    with _expected_errors(), _outside_errors():
+        document = load_file(file)
+        settings = load_settings()
+        with Console(stderr=True).status("Publishing"):
+            published = asyncio.run(_publish(settings, document, effective_us))
+    when = f"for event times from {published.effective_us} on" if published.effective_us else "for all event times"
+    typer.echo(f"{file}: version {published.version}, in force {when}")
+
+
+async def _publish(settings: Settings, document: CatalogueDocument, effective_us: int | None) -> "Published":
+    from actors.assembly import kafka_log, postgres_store
+    from actors.clock import SystemClock
+    from actors.publication import publish
+
+    store, log = postgres_store(settings), kafka_log(settings)
+    await store.start()
+    try:
+        await log.start()
+        try:
+            return await publish(
+                document,
+                store=store,
+                log=log,
+                clock=SystemClock(),
+                topic=settings.kafka.topic_usage,
+                control_key=settings.control_key_bytes(),
+                effective_us=effective_us,
+            )
+        finally:
+            await log.stop()
+    finally:
+        await store.stop()
 
 
 def _table(title: str, *columns: str, right: tuple[str, ...] = ()) -> Table:
@@ -111,13 +159,24 @@ def _quantity(nano: int | None) -> str:
 
 
 @contextmanager
-def _kafka_errors() -> Iterator[None]:
+def _outside_errors() -> Iterator[None]:
+    from actors.assembly import NotConfigured
     from actors.kafka import ExtensionMissing, TopicsDiffer
-    from actors.ports import LogDamaged, LogUnavailable
+    from actors.ports import CatalogueTaken, LogDamaged, LogUnavailable, StoreRefused, StoreUnavailable
 
     try:
         yield
-    except (ExtensionMissing, LogDamaged, LogUnavailable, TopicsDiffer) as error:
+    except NotConfigured as error:
+        _fail(str(error), WRONG_INPUT)
+    except (
+        CatalogueTaken,
+        ExtensionMissing,
+        LogDamaged,
+        LogUnavailable,
+        StoreRefused,
+        StoreUnavailable,
+        TopicsDiffer,
+    ) as error:
         _fail(str(error), FAILED)
 
 
@@ -134,7 +193,7 @@ def create_topics() -> None:
     """Create the topics that are missing. What exists is checked, and never changed."""
     from actors import kafka
 
-    with _expected_errors(), _kafka_errors():
+    with _expected_errors(), _outside_errors():
         settings = load_settings()
         bootstrap = _bootstrap(settings)
         retention_ms = settings.kafka.retention_days * 86_400_000
@@ -156,7 +215,7 @@ def create_topics() -> None:
 @topics.command("check")
 def check_topics() -> None:
     """Check that the topics are there, and fit the settings."""
-    with _expected_errors(), _kafka_errors():
+    with _expected_errors(), _outside_errors():
         settings = load_settings()
         bootstrap = _bootstrap(settings)
         with Console(stderr=True).status(f"Asking Kafka at {bootstrap}"):

@@ -33,7 +33,9 @@ CONTROLLER: Final = "controller"
 class _ShardActor:
     """A shard in a Ray worker. Ends with its shard's loop, and is restarted by Ray as a new incarnation, a spare."""
 
-    async def __init__(self, shard: str, settings: dict[str, Any], lock_dir: str) -> None:
+    async def __init__(  # type: ignore[misc]  # Ray awaits the constructor of an async actor
+        self, shard: str, settings: dict[str, Any], lock_dir: str
+    ) -> None:
         _log_to_stderr()
         # Joining belongs to the constructor: it is all that Ray runs again at a restart.
         self._process = ShardProcess(shard, Settings.model_validate(settings), Path(lock_dir))
@@ -69,7 +71,7 @@ class _ShardActor:
 
 
 class _ControllerActor:
-    async def __init__(self, settings: dict[str, Any]) -> None:
+    async def __init__(self, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
         _log_to_stderr()
         self._process = ControllerProcess(f"{CONTROLLER}.{os.getpid()}", Settings.model_validate(settings))
         await self._process.start()

@@ -133,7 +133,7 @@ class Outbox:
         self._settings = settings
         self._permitted = permitted
         self._spawn = spawn
-        self._back_off = _BackOff(settings, random or Random())
+        self._back_off = _BackOff(settings, random or Random())  # noqa: S311 - jitter is no secret
         self._slots = asyncio.Semaphore(settings.concurrent_max)
         self._held: dict[str, _Telling] = {}
         self._queue: deque[_Telling] = deque()

@@ -245,6 +245,9 @@ class Store(Protocol):
     async def answer(self, account: str, command_key: str) -> str | None:
         """The answer to a command, once a checkpoint holds it; the newest, should the key have been used again."""
 
+    async def latest_catalogue_version(self) -> int | None:
+        """The newest published version; None when there is none."""
+
     async def publish_catalogue(self, version: int, body: bytes) -> None:
         """Add a version; again with the same body changes nothing. Raises `CatalogueTaken` for another body."""
 

@@ -580,6 +580,10 @@ class PostgresStore:
         answer: str | None = await self._value("answer", account, command_key)
         return answer
 
+    async def latest_catalogue_version(self) -> int | None:
+        version: int | None = await self._value("latest_catalogue")
+        return version
+
     async def publish_catalogue(self, version: int, body: bytes) -> None:
         if await self._value("publish_catalogue", version, body) is not None:
             return
@@ -587,11 +591,6 @@ class PostgresStore:
             raise CatalogueTaken(f"catalogue version {version} exists with another body: publish under a new number")
 
     # ------------------------------------------------------------------------------------------------------ for people
-
-    async def latest_catalogue_version(self) -> int | None:
-        """The newest published version; None when there is none."""
-        version: int | None = await self._value("latest_catalogue")
-        return version
 
     async def partitions(self) -> list[PartitionStatus]:
         """All partitions that were ever claimed."""

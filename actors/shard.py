@@ -349,7 +349,7 @@ class Shard:
         except CatalogueMissing:
             if not folded:
                 raise
-        except Exception as error:  # noqa: BLE001 - a fault of the engine halts this partition, not the others
+        except Exception as error:  # a fault of the engine halts this partition, not the others
             self._halt(owned, f"offset {records[start + folded].offset}: {type(error).__name__}: {error}")
         if record is not None:
             owned.next_offset = record.offset + 1
@@ -411,10 +411,11 @@ class Shard:
             key = f"{owned.number}:{owned.fold.line_epoch}:{block[0][0]}-{block[-1][0]}"
             value = b"\n".join(line for _, line in block)
             records.append(Outgoing("rated", value, key.encode(), owned.number))
-        for forward in outputs.forwards:
-            records.append(Outgoing("usage", forward.value, forward.key, forward.partition))
-        for letter in outputs.dead_letters:
-            records.append(Outgoing("dead-letters", _dead_letter_json(owned.number, letter), letter.key))
+        records += [Outgoing("usage", forward.value, forward.key, forward.partition) for forward in outputs.forwards]
+        records += [
+            Outgoing("dead-letters", _dead_letter_json(owned.number, letter), letter.key)
+            for letter in outputs.dead_letters
+        ]
         if records:
             self._send(owned, records)
         outputs.lines.clear()
@@ -471,7 +472,7 @@ class Shard:
             await self._abandon(owned)
         except StoreUnavailable as error:
             _log.warning("partition %d: %s", owned.number, error)
-        except Exception as error:  # noqa: BLE001 - never go on from a checkpoint that failed for an unknown reason
+        except Exception as error:  # never go on from a checkpoint that failed for an unknown reason
             self._halt(owned, f"checkpoint {owned.ckpt_seq + 1}: {type(error).__name__}: {error}")
         finally:
             owned.committing = None

@@ -20,7 +20,7 @@ from actors.ports import Attempt, Clock
 TIMEOUT_S = 15.0
 RETRY_AFTER_MAX_S = 3600.0
 RESPONSE_BYTES_MAX = 8192
-SECRET_PREFIX = "whsec_"
+SECRET_PREFIX = "whsec_"  # noqa: S105 - how a secret begins, not a secret
 SECRET_BYTES_MIN, SECRET_BYTES_MAX = 24, 64
 
 _GONE = 410

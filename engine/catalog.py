@@ -245,6 +245,31 @@ def compile_catalogue(version: int, document: CatalogueDocument) -> Catalogue:
     return Catalogue(version, meters, plans)
 
 
+def check_succession(before: CatalogueDocument, after: CatalogueDocument) -> None:
+    """Whether `after` may follow `before`: accounts and counters go on under it. Raises BadCatalogue."""
+    faults = []
+    for name, plan in before.plans.items():
+        follower = after.plans.get(name)
+        if follower is None:
+            faults.append(CatalogueFault(("plans",), f"plan {name} is gone; its accounts could not be rated: keep it"))
+            continue
+        if follower.currency != plan.currency:
+            message = f"plan {name} was in {plan.currency}; an account's currency never changes: make a new plan"
+            faults.append(CatalogueFault(("plans", name, "currency"), message))
+        for price_name, price in plan.prices.items():
+            heir = follower.prices.get(price_name)
+            if heir is not None and heir.meter != price.meter:
+                message = f"counted meter {price.meter} before, and its counter goes on: choose a new price name"
+                faults.append(CatalogueFault(("plans", name, "prices", price_name, "meter"), message))
+    if faults:
+        raise BadCatalogue(faults)
+
+
+def read_document(body: bytes) -> CatalogueDocument:
+    """A stored document. Raises msgspec.MsgspecError."""
+    return _document_decoder.decode(body)
+
+
 def document_json(document: CatalogueDocument) -> bytes:
     """The stored form: the same document gives the same bytes."""
     return msgspec.json.encode(document, order="deterministic")

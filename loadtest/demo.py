@@ -34,6 +34,7 @@ from actors.kafka import KafkaLog, TopicReader, TopicSettings, create_topics
 from actors.migrations import ENGINE_ROLE, migrate
 from actors.ports import Outgoing
 from actors.postgres import PostgresStore
+from actors.publication import publish
 from config.catalogue import load_file
 from config.settings import Settings
 from config.stack.kafka import start_kafka
@@ -41,7 +42,7 @@ from config.stack.postgres import database_url
 from config.stack.ray_local import join_ray, record_ray, start_ray
 from config.stack.supervisor import Supervisor
 from engine.catalog import compile_catalogue, document_json
-from engine.events import CatalogueMarker, seal
+from engine.events import seal
 from engine.money import amount_text
 from engine.placement import partition_for
 from loadtest.drive import Driver
@@ -160,7 +161,6 @@ class _Demo:
             catalogue = document_json(document)
             workload = self._workload(orjson.loads(catalogue))
             async with self._doors() as (log, store):
-                await store.publish_catalogue(CATALOGUE_VERSION, catalogue)
                 cluster = Cluster(self._settings, self._options.run_dir.resolve() / "locks")
                 self._console.print("ray: starting the controller and the shards")
                 await cluster.start()
@@ -237,11 +237,15 @@ class _Demo:
     def _sealed(self, partition: int, body: bytes) -> bytes:
         return seal(self._settings.control_key_bytes(), self._settings.kafka.topic_usage, partition, body)
 
-    async def _open_accounts(self, cluster: Cluster, log: KafkaLog, workload: Workload) -> None:
+    async def _open_accounts(self, cluster: Cluster, log: KafkaLog, store: PostgresStore, workload: Workload) -> None:
         partitions = self._settings.kafka.partitions
-        marker = msgspec.json.encode(CatalogueMarker(CATALOGUE_VERSION, 0))
-        await log.append(
-            [Outgoing("usage", self._sealed(number, marker), partition=number) for number in range(partitions)]
+        await publish(
+            load_file(CATALOGUE_FILE),
+            store=store,
+            log=log,
+            clock=self._clock,
+            topic=self._settings.kafka.topic_usage,
+            control_key=self._settings.control_key_bytes(),
         )
         commands = workload.setup(self._clock.wall_us() + SETUP_US)
         for start in range(0, len(commands), CONTROL_BATCH):
@@ -266,7 +270,7 @@ class _Demo:
     ) -> tuple[Driver, float]:
         """Run it; the driver, and the seconds from the first record sent to the last one rated."""
         await self._until(lambda: self._all_ready(cluster), "every partition to be ready")
-        await self._open_accounts(cluster, log, workload)
+        await self._open_accounts(cluster, log, store, workload)
         driver = Driver(log, self._clock, self._settings.kafka.topic_usage, self._settings.control_key_bytes())
         with LiveView(self._console, self._options.live) as view:
             started_s = self._clock.boot_s()
@@ -505,4 +509,3 @@ def _with_user(dsn: str, user: str, password: str) -> str:
     scheme, rest = dsn.split("://", 1)
     _, _, where = rest.rpartition("@")
     return f"{scheme}://{user}:{password}@{where}"
-

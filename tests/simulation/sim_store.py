@@ -242,6 +242,12 @@ class SimStore:
         await self._gate("catalogue.after")
         return body
 
+    async def latest_catalogue_version(self) -> int | None:
+        await self._enter("latest_catalogue_version")
+        version = max(self._database.catalogues, default=None)
+        await self._gate("latest_catalogue_version.after")
+        return version
+
     async def publish_catalogue(self, version: int, body: bytes) -> None:
         await self._enter("publish_catalogue")
         if self._database.catalogues.setdefault(version, body) != body:
@@ -254,7 +260,7 @@ class SimStore:
             command
             for row in self._database.partitions.values()
             for command in row.commands.values()
-            if (command.account, command.command_key) == (account, command_key)
+            if (command.account, command.command_key) == (account, command_key) and command.answer != "key_reused"
         ]
         newest = max(found, key=lambda command: command.offset, default=None)
         await self._gate("answer.after")

@@ -1,0 +1,76 @@
+"""Publishing a catalogue: the version goes into the store, then a marker into every partition of the log.
+
+A marker takes effect for event times from an instant on that lies behind every event that could already be rated: log
+time plus the allowed skew. So no price changes under an event that was charged, and no partition has to wait for another.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from actors.ports import Clock, Log, Outgoing, Store
+from engine.catalog import (
+    SKEW_US,
+    BadCatalogue,
+    CatalogueDocument,
+    CatalogueFault,
+    check_succession,
+    compile_catalogue,
+    document_json,
+    read_document,
+)
+from engine.events import CatalogueMarker, seal
+
+APPEND_US: Final = 60_000_000  # markers are appended within a minute, or the publication fails
+
+
+class Published(Struct, frozen=True):
+    """What was published; `effective_us` is 0 for the first version, which is in force for all time."""
+
+    version: int
+    effective_us: int
+
+
+async def publish(
+    document: CatalogueDocument,
+    *,
+    store: Store,
+    log: Log,
+    clock: Clock,
+    topic: str,
+    control_key: bytes,
+    effective_us: int | None = None,
+) -> Published:
+    """Publish under the next number; effective as soon as the law allows, or at `effective_us`.
+
+    Publishing the newest version again, with the instant that the first attempt stated, appends its markers again: that
+    heals a publication that broke off, since a partition that has the marker already refuses the second one.
+    Raises BadCatalogue, StoreUnavailable, LogUnavailable."""
+    earliest_us = clock.wall_us() + SKEW_US + APPEND_US
+    latest = await store.latest_catalogue_version()
+    body = document_json(document)
+    previous = None if latest is None else await store.catalogue(latest)
+    if latest is None or previous is None:
+        version, effective = 1, 0
+    elif previous == body:
+        if effective_us is None and latest > 1:
+            message = f"version {latest} is this very catalogue; to append its markers again, state its instant"
+            raise BadCatalogue([CatalogueFault((), message)])
+        version, effective = latest, effective_us or 0
+    else:
+        check_succession(read_document(previous), document)
+        version, effective = latest + 1, effective_us or earliest_us
+    if version > 1 and effective < earliest_us:
+        message = f"must be at least {earliest_us} (6 minutes from now), behind every event that may be rated already"
+        raise BadCatalogue([CatalogueFault(("effective_us",), message)])
+    compile_catalogue(version, document)
+    await store.publish_catalogue(version, body)
+    marker = msgspec.json.encode(CatalogueMarker(version, effective))
+    await log.append(
+        [
+            Outgoing("usage", seal(control_key, topic, partition, marker), partition=partition)
+            for partition in range(log.partitions)
+        ]
+    )
+    return Published(version, effective)
