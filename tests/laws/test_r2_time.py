@@ -13,6 +13,7 @@ from engine.catalog import (
     compile_catalogue,
 )
 from engine.periods import EPOCH, MICROSECOND, month_around
+from tests.engine.bench import DOLLAR, HOUR, START, Bench, document, graduated, per_unit
 
 
 def us(text: str) -> int:
@@ -80,3 +81,85 @@ def test_a_price_change_at_t_leaves_what_happened_before_t_alone() -> None:
         book.publish(change, compile_catalogue(version, CatalogueDocument(meters, plans)))
     in_force = [found.version for instant in (change - 1_000, change) if (found := book.at(instant))]
     assert in_force == [1, 2]
+
+
+# x is $1 and becomes $3; `tiered` is $30 up to 10 and $40 up to 50, and becomes $7 up to 11 and $2 beyond.
+CHANGE = START + HOUR
+DEARER = document(x=per_unit("3", model="x"), tiered=graduated(("11", "7"), (None, "2"), model="tiered"))
+
+
+def changed() -> Bench:
+    """An hour after a price change, at which nothing has arrived yet."""
+    bench = Bench(document(), DEARER)
+    bench.open()
+    bench.publish(2, CHANGE)
+    bench.now = CHANGE + HOUR
+    return bench
+
+
+@pytest.mark.parametrize(("shift_us", "dollars"), [(-1_000, 1), (-1, 1), (0, 3), (1, 3)])
+def test_usage_of_before_a_price_change_is_old_however_late_it_comes(shift_us: int, dollars: int) -> None:
+    """Golden: own time T − 1 ms, arriving after T, pays the old price; own time T pays the new one."""
+    bench = changed()
+    bench.use(1, at=CHANGE + shift_us)
+    assert bench.charges() == [dollars * DOLLAR]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)])
+def test_counters_go_on_across_a_price_change(order: tuple[int, ...]) -> None:
+    """Owed = A1(q1) + A2(q1 + q2) − A2(q1), whatever the order of arrival: q1 = 8, q2 = 5."""
+    bench = changed()
+    uses = [(6, CHANGE - HOUR), (2, CHANGE - 1), (5, CHANGE)]
+    for index in order:
+        bench.use(uses[index][0], "tiered", uses[index][1])
+    owed = 8 * 30 + (11 * 7 + 2 * 2) - 8 * 7
+    assert sum(bench.charges()) == owed * DOLLAR
+    assert sum(bench.account().derive().spend.values()) == owed * DOLLAR
+
+
+def test_a_late_unit_under_the_old_price_moves_the_tiers_of_the_new_one() -> None:
+    """Its charge is its own $30 and what it re-prices: one unit of the new version slips from $7 to $2."""
+    bench = changed()
+    bench.use(8, "tiered", CHANGE - HOUR)
+    bench.use(3, "tiered", CHANGE)
+    bench.use(1, "tiered", CHANGE - 1)
+    assert bench.charges() == [240 * DOLLAR, 21 * DOLLAR, (30 - 7 + 2) * DOLLAR]
+
+
+def test_a_price_change_on_a_period_boundary_starts_from_nothing() -> None:
+    """In a new period both the version and the counters are new."""
+    april = us("2026-04-01T00:00:00+00:00")
+    bench = Bench(document(), DEARER)
+    bench.open()
+    bench.publish(2, april)
+    bench.now = april
+    bench.use(10, "tiered", april - 1)
+    bench.use(10, "tiered", april)
+    assert bench.charges() == [300 * DOLLAR, 70 * DOLLAR]
+
+
+def test_each_event_is_rated_in_the_period_of_its_own_time_in_the_zone_of_its_account() -> None:
+    """Midnight in Berlin, not in Greenwich, ends March: the hour has tiers of its own on either side."""
+    bench = Bench()
+    bench.open(zone="Europe/Berlin")
+    midnight = us("2026-04-01T00:00:00+02:00")
+    bench.now = midnight + HOUR
+    for shift_us in (-1, 0):
+        bench.use(10, "tiered", midnight + shift_us)
+    assert bench.charges() == [300 * DOLLAR, 300 * DOLLAR]
+    assert bench.account().derive().spend == {
+        us("2026-03-01T00:00:00+01:00"): 300 * DOLLAR,
+        midnight: 300 * DOLLAR,
+    }
+
+
+def test_a_period_is_anchored_and_a_month_is_not() -> None:
+    """Tiers count from the anchor day; spend against a cap counts from the first."""
+    bench = Bench()
+    bench.open(anchor_day=31)
+    for day in ("2026-02-27", "2026-02-28", "2026-03-30"):
+        bench.now = us(f"{day}T12:00:00+00:00") if day > "2026-03-10" else START
+        bench.use(10, "tiered", us(f"{day}T12:00:00+00:00"))
+    # 27 February ends the period from 31 January; 28 February starts the one that 30 March is still in.
+    assert bench.charges() == [300 * DOLLAR, 300 * DOLLAR, 400 * DOLLAR]
+    assert list(bench.account().derive().spend.values()) == [600 * DOLLAR, 400 * DOLLAR]

@@ -1,0 +1,130 @@
+"""Every law at once: a second implementation, written apart from the first, makes the same money of the same log."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from engine.catalog import document_json
+from loadtest.oracle import Oracle
+from tests.engine.bench import DAY, HOUR, KEY, MINUTE, SECOND, TOPIC, Bench, RandomLog, pico_of, told, versions
+
+RHYTHMS = {
+    "within an hour": 10 * SECOND,
+    "within days": 20 * MINUTE,
+    "across months": 6 * HOUR,
+    "beyond memory": 2 * DAY,
+}
+STEPS = 400
+
+
+def oracle_of(bench: Bench, *, paranoid: bool = False) -> Oracle:
+    documents = {version: json.loads(document_json(body)) for version, body in bench.documents.items()}
+    oracle = Oracle(documents, KEY, TOPIC, bench.partitions, paranoid=paranoid)
+    for record in bench.log:
+        oracle.feed(bench.number, *record)
+    return oracle
+
+
+def outcomes_of_the_engine(bench: Bench) -> dict[str, int]:
+    """The engine's counts, under the names that the oracle gives them."""
+    counts = {}
+    for name, count in bench.partition.counts.items():
+        if not name.startswith("alert_"):
+            renamed = name.replace("dead_lettered.", "dead_letter.")
+            counts["tick_void" if renamed == "void" else renamed] = count
+    return counts
+
+
+def standing_of_the_engine(bench: Bench, name: str) -> dict[str, Any]:
+    account = bench.account(name)
+    derived = account.derive()
+    paid = derived.allocation
+    counters: dict[tuple[int, str, tuple[str, ...]], int] = {}
+    for start, row in account.table.items():
+        for (price, cell), quantity in row.items():
+            key = (account.period_of(start), price, cell)
+            counters[key] = counters.get(key, 0) + quantity
+    lots = {}
+    for lot in account.lots.values():
+        burnt = sum(pico for (of, _), pico in paid.burnt.items() if of == lot.lot)
+        lots[lot.lot] = (lot.granted, burnt, paid.expired.get(lot.lot, 0), paid.remaining[lot.lot])
+    return {
+        "plan": account.plan,
+        "currency": account.currency,
+        "counters": counters,
+        "amounts": {key: run.amount for key, run in derived.running.items()},
+        "lots": lots,
+        "debt": sum(paid.debt.values()),
+        "balance": paid.balance,
+        "spend": derived.spend,
+    }
+
+
+def charges_of_the_engine(bench: Bench) -> dict[int, tuple[str, dict[str, tuple[int, int]]]]:
+    """Per offset: the event's id, and per price its quantity and charge."""
+    found: dict[int, tuple[str, dict[str, tuple[int, int]]]] = {}
+    for offset, raw in bench.partition.outputs.lines:
+        line = json.loads(raw)
+        prices = found.setdefault(offset, (line["id"], {}))[1]
+        whole, _, fraction = line["quantity"].partition(".")
+        prices[line["price"]] = (int(whole) * 10**9 + int(fraction or "0"), pico_of(line["amount"]))
+    return found
+
+
+def assert_the_same(bench: Bench, oracle: Oracle, note: str) -> None:
+    assert outcomes_of_the_engine(bench) == dict(oracle.outcomes[bench.number]), note
+    accounts = oracle.accounts
+    assert set(accounts) == set(bench.partition.account_ids()), note
+    for name, expected in accounts.items():
+        found = standing_of_the_engine(bench, name)
+        for field, value in found.items():
+            assert value == getattr(expected, field), f"{note}: account {name}: {field}"
+    charges = {offset: (rated.id, rated.prices) for (_, offset), rated in oracle.rated.items()}
+    assert charges_of_the_engine(bench) == charges, note
+    alerts: dict[str, tuple[Any, ...]] = {}
+    for row in bench.partition.outputs.alerts:
+        alerts.setdefault(row.alert_id, (row.account, *told(row), row.offset))
+    fields = ("account", "rule", "window", "ordinal", "phase", "offset")
+    assert alerts == {
+        alert_id: tuple(alert[field] for field in fields)  # type: ignore[literal-required]
+        for alert_id, alert in oracle.alerts.items()
+    }, note
+
+
+@pytest.mark.parametrize("rhythm", RHYTHMS)
+@pytest.mark.parametrize("seed", range(6))
+def test_engine_and_oracle_make_the_same_of_a_random_log(seed: int, rhythm: str) -> None:
+    """Counters, amounts, lots, debt, balance, spend, charges, outcomes, and alerts with their ids and offsets."""
+    source = random.Random(f"{seed} {rhythm}")
+    bench = Bench(*versions(), partitions=2, number=seed % 2)
+    log = RandomLog(bench, source, stride_us=RHYTHMS[rhythm])
+    for _ in range(STEPS):
+        log.step()
+    assert bench.partition.counts["rated"] > STEPS // 3
+    note = f"seed {seed}, {rhythm}"
+    assert_the_same(bench, oracle_of(bench, paranoid=seed == 0), note)
+
+
+def test_the_random_logs_reach_every_outcome_that_can_be_reached() -> None:
+    """A comparison of logs in which nothing happens would prove nothing."""
+    reached: set[str] = set()
+    for seed in range(12):
+        bench = Bench(*versions(), partitions=2, number=seed % 2)
+        log = RandomLog(bench, random.Random(seed), stride_us=HOUR)
+        for _ in range(STEPS):
+            log.step()
+        reached |= set(bench.partition.counts)
+    for name in ("rated", "duplicate", "forwarded", "repeated", "applied", "catalogue", "void", "alert_recovered"):
+        assert name in reached
+    letters = {name.removeprefix("dead_lettered.") for name in reached if name.startswith("dead_lettered.")}
+    assert letters == {
+        "too_large", "malformed", "bad_mac", "bad_control", "unknown_account", "missing_time", "too_far_ahead",
+        "too_old", "id_conflict", "no_meter", "bad_quantity", "bad_dimension", "no_price",
+    }  # fmt: skip
+    refusals = {name.removeprefix("refused.") for name in reached if name.startswith("refused.")}
+    assert refusals >= {
+        "key_reused", "account_exists", "bad_amount", "bad_lot", "currency_mismatch", "unknown_price",
+        "expires_too_soon", "unknown_cap",
+    }  # fmt: skip
