@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 import orjson
@@ -506,6 +507,6 @@ def _default_trace() -> Path | None:
 
 def _with_user(dsn: str, user: str, password: str) -> str:
     """The same database, as another user."""
-    scheme, rest = dsn.split("://", 1)
-    _, _, where = rest.rpartition("@")
-    return f"{scheme}://{user}:{password}@{where}"
+    parts = urlsplit(dsn)
+    _, _, where = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}:{password}@{where}").geturl()
