@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from engine.charges import Running
 from engine.money import NANO, PICO, NotADecimal, amount_text, parse_amount, parse_quantity
 from engine.prices import Price, compile_price
+from tests.engine.bench import Bench, document
+from tests.engine.bench import per_unit as sold_per_unit
 
 ENGINE = Path(__file__).parents[2] / "engine"
 
@@ -78,3 +80,40 @@ def test_no_float_stands_in_the_engine(file: Path) -> None:
         assert not (isinstance(node, ast.Constant) and isinstance(node.value, float)), node.lineno
         assert not (isinstance(node, ast.Name) and node.id == "float"), node.lineno
         assert not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)), node.lineno
+
+
+@pytest.mark.parametrize(
+    ("tokens", "amount"),
+    [
+        (b"100000000", "15"),
+        (b"1", "0.000000150000"),
+        (b"0.1", "0.000000015000"),
+        (b'"0.3"', "0.000000045000"),
+        (b"999999999999999999", "149999999999.999999850000"),
+    ],
+)
+def test_an_event_is_billed_for_the_number_as_it_was_written(tokens: bytes, amount: str) -> None:
+    """From the bytes of the event to the bytes of the line, through the whole fold: 0.1 is a tenth, not its double."""
+    bench = Bench(document(x=sold_per_unit("0.15", "1000000", model="x")))
+    bench.open()
+    assert bench.record(b"acme", bench.event("@").replace(b'"@"', tokens)) == "rated"
+    assert f'"amount":"{amount}"'.encode() in bench.partition.outputs.lines[0][1]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "outcome"),
+    [
+        (b"NaN", "malformed"),
+        (b"Infinity", "malformed"),
+        (b"1e3", "bad_quantity"),
+        (b"1E-1", "bad_quantity"),
+        (b"0.0000000001", "bad_quantity"),
+        (b"1000000000000000000", "bad_quantity"),
+        (b"9" * 5000, "malformed"),
+    ],
+)
+def test_an_event_with_another_number_is_not_billed(tokens: bytes, outcome: str) -> None:
+    """What M1 does not read as a number is dead-lettered by the fold, never rounded into one."""
+    bench = Bench()
+    bench.open()
+    assert bench.record(b"acme", bench.event("@").replace(b'"@"', tokens)) == f"dead_lettered.{outcome}"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from engine.charges import Running
 from engine.money import NANO, PICO, amount_text, parse_amount, parse_quantity
 from engine.prices import Price, compile_price
+from tests.engine.bench import DAY, START, Bench
 
 GRADUATED = [(10 * NANO, 30 * PICO, NANO), (50 * NANO, 40 * PICO, NANO), (None, 50 * PICO, NANO)]
 
@@ -88,3 +89,34 @@ def test_large_periods_stay_exact() -> None:
     whole = charges(price, [10**12 * NANO])
     assert sum(charges(price, [10**12 * NANO // 2] * 2)) == whole[0]
     assert amount_text(whole[0]) == "2.333333333333"
+
+
+def test_a_period_is_rounded_once_however_many_segments_it_has() -> None:
+    """Two units either side of a lot's boundary owe 4/3 of a pico, which is 1: not 2/3 and 2/3, which would be 2."""
+    bench = Bench()
+    bench.open()
+    bench.grant("l", "1", "promo", effective_us=START - DAY, expires_us=START + 1)
+    bench.now = START + 1000
+    for at in (START, START + 1):
+        bench.use(2, "third", at)
+    derived = bench.account().derive()
+    assert sum(bench.charges()) == sum(derived.spend.values()) == 1
+    assert len(bench.account().table) == 2
+
+
+def test_two_periods_are_rounded_apart() -> None:
+    """M2 rounds per period: 2/3 in February and 2/3 in March are a pico each."""
+    bench = Bench()
+    bench.open()
+    for at in (START - 20 * DAY, START):
+        bench.use(2, "third", at)
+    assert bench.charges() == [1, 1]
+
+
+def test_two_prices_are_rounded_apart() -> None:
+    """M2 rounds per price: one price's third does not fill up another's."""
+    bench = Bench()
+    bench.open()
+    bench.use(1, "third")
+    bench.use("0.000000001", "x")
+    assert bench.charges() == [0, 1_000]

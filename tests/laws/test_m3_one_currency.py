@@ -12,6 +12,7 @@ from engine.catalog import (
     compile_catalogue,
     load_catalogue,
 )
+from tests.engine.bench import Bench
 
 METERS = {"calls": MeterDefinition("call", "count")}
 PRICES = {"calls": PriceDefinition("calls", "per_unit", amount="1")}
@@ -37,3 +38,18 @@ def test_a_price_has_no_currency_of_its_own() -> None:
     plans = {"eu": PlanDefinition("EUR", PRICES), "us": PlanDefinition("USD", PRICES)}
     compiled = compile_catalogue(1, CatalogueDocument(METERS, plans))
     assert {name: plan.currency for name, plan in compiled.plans.items()} == {"eu": "EUR", "us": "USD"}
+
+
+def test_an_account_owes_in_the_currency_of_its_plan_alone() -> None:
+    """Lots and caps in another currency are refused; lines and accounts name the plan's."""
+    bench = Bench()
+    bench.open("us")
+    bench.open("eu", plan="calls")
+    for account, own, other in (("us", "USD", "EUR"), ("eu", "EUR", "USD")):
+        assert bench.account(account).currency == own
+        assert bench.grant("l", "1", account=account, currency=other) == "refused.currency_mismatch"
+        assert bench.cap("1", account=account, currency=other) == "refused.currency_mismatch"
+        assert bench.grant("l", "1", account=account, currency=own) == "applied"
+        assert bench.cap("1", account=account, currency=own) == "applied"
+        bench.use(account=account, type="llm.request", data={"model": "m", "tokens": 1})
+        assert f'"currency":"{own}"'.encode() in bench.partition.outputs.lines[-1][1]

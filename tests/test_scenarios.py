@@ -1,0 +1,228 @@
+"""Scenarios: tables that a finance person can read, each run as a log through the engine.
+
+A scenario is a text file in tests/scenarios/, in lines. `#` starts a comment; columns are separated by two or more
+spaces, or by `|`; `-` stands for "nothing". Sections start with their name in capitals, in this order, and those but
+EVENTS and FINALLY may be left out:
+
+ACCOUNT   zone  anchor day                              (UTC and 1 if left out)
+PRICES    name  model  tiers                            `10: 30, 50: 40, rest: 50` is $30 each up to 10, and so on;
+                                                        `rest: 0.15 per 1000000` is a price per unit; `from TIME`
+                                                        behind it makes a new version of the catalogue
+GRANTS    lot  kind  amount  priority  from  until  for      `for`: prices, or `all`
+CAPS      name  amount
+RULES     name  what                                    `80% of CAP`, or `balance 20`, or `balance 20 clear 30`
+EVENTS    time  what                 charge  balance  alerts
+          what: `3 PRICE`, or `grant LOT AMOUNT`, or `cap NAME AMOUNT`, or `pass` (log time moves on, nothing else).
+          A time before the one above is usage that arrives late. Alerts: `RULE crossed`, `RULE recovered`.
+FINALLY   lot  remaining  burnt  expired                one line per lot, and `debt  AMOUNT`
+
+Times are `2026-03-10 12:00`, in UTC, to the microsecond if need be. Prices, grants, caps and rules are set when the
+first event is due. Amounts are dollars.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from engine.catalog import CatalogueDocument, MeterDefinition, PlanDefinition, PriceDefinition, TierDefinition
+from tests.engine.bench import Bench, pico_of, told, us
+
+SCENARIOS: Final = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
+SECTIONS: Final = ("ACCOUNT", "PRICES", "GRANTS", "CAPS", "RULES", "EVENTS", "FINALLY")
+
+Line = tuple[int, list[str]]  # line number, columns
+
+
+class ScenarioError(AssertionError):
+    """Names file and line."""
+
+
+def instant(text: str) -> int:
+    return us(text.replace(" ", "T", 1) + "+00:00")
+
+
+def dollars(text: str) -> int:
+    return pico_of(text.replace("$", "").replace(",", ""))
+
+
+def plain(text: str) -> str:
+    return text.replace("$", "").replace(",", "")
+
+
+class Scenario:
+    """One file, read and then run."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.sections: dict[str, list[Line]] = {section: [] for section in SECTIONS}
+        section = None
+        for number, raw in enumerate(text.splitlines(), start=1):
+            line = raw.split("#", 1)[0].strip()
+            if not line:
+                continue
+            if line in SECTIONS:
+                section = line
+            elif section is None:
+                raise ScenarioError(f"{name}:{number}: before the first section; start with one of {SECTIONS}")
+            else:
+                self.sections[section].append((number, [part.strip() for part in re.split(r"\s{2,}|\|", line)]))
+
+    def each(self, section: str, handle: Callable[..., None]) -> None:
+        for number, columns in self.sections[section]:
+            try:
+                handle(*columns)
+            except (AssertionError, ValueError, TypeError, KeyError, StopIteration) as error:
+                raise ScenarioError(f"{self.name}:{number}: {'  '.join(columns)}\n{error}") from error
+
+    # ---- reading
+
+    def documents(self) -> tuple[list[CatalogueDocument], list[int]]:
+        """The catalogue versions, and from when each is in force."""
+        prices: dict[int, dict[str, PriceDefinition]] = {0: {}}
+
+        def price(name: str, model: str, tiers: str, since: str = "") -> None:
+            start = instant(since.removeprefix("from ")) if since else 0
+            prices.setdefault(start, {})[name] = read_price(name, model, tiers)
+
+        self.each("PRICES", price)
+        meters = {"units": MeterDefinition("use", "sum", "units", ("price",))}
+        documents = []
+        sold: dict[str, PriceDefinition] = {}
+        for start in sorted(prices):
+            sold = sold | prices[start]
+            documents.append(CatalogueDocument(meters, {"plan": PlanDefinition("USD", sold)}))
+        return documents, sorted(prices)
+
+    # ---- running
+
+    def run(self) -> None:
+        documents, starts = self.documents()
+        bench = Bench(*documents)
+        bench.now = instant(self.sections["EVENTS"][0][1][0])
+        zone, anchor_day = (self.sections["ACCOUNT"] or [(0, ["UTC", "1"])])[0][1]
+        applied(bench.open(zone=zone, anchor_day=int(anchor_day)))
+        for version, start in enumerate(starts[1:], start=2):
+            assert bench.publish(version, start) == "catalogue", f"a price from {start} comes too soon"
+        self.each("GRANTS", lambda *columns: applied(grant(bench, *columns)))
+        self.each("CAPS", lambda name, amount: applied(bench.cap(plain(amount), cap=name)))
+        self.each("RULES", lambda name, what: applied(rule(bench, name, what)))
+        self.each("EVENTS", lambda *columns: event(bench, *columns))
+        if not self.sections["FINALLY"]:
+            raise ScenarioError(f"{self.name}: has no section FINALLY; say what is left of each lot, and the debt")
+        self.each("FINALLY", lambda *columns: finally_is(bench, *columns))
+
+
+def applied(outcome: str) -> None:
+    assert outcome == "applied", f"the engine answered {outcome}"
+
+
+def read_price(name: str, model: str, tiers: str) -> PriceDefinition:
+    rows = []
+    for tier in tiers.split(", "):
+        up_to, _, rate = tier.partition(": ")
+        amount, _, per = rate.partition(" per ")
+        rows.append(TierDefinition(plain(amount), per or "1", None if up_to == "rest" else up_to))
+    where = {"price": name}
+    if model == "per_unit":
+        (row,) = rows
+        return PriceDefinition("units", "per_unit", where, row.amount, row.per)
+    assert model == "graduated", f"{model} is neither per_unit nor graduated"
+    return PriceDefinition("units", "graduated", where, tiers=tuple(rows))
+
+
+def grant(
+    bench: Bench, lot: str, kind: str, amount: str, priority: str, since: str, until: str, scope: str = "all"
+) -> str:
+    fields: dict[str, Any] = {"priority": int(priority), "scope": [] if scope == "all" else scope.split(", ")}
+    if since != "-":
+        fields["effective_us"] = instant(since)
+    if until != "-":
+        fields["expires_us"] = instant(until)
+    return bench.grant(lot, plain(amount), kind, **fields)
+
+
+def rule(bench: Bench, name: str, what: str) -> str:
+    percent = re.fullmatch(r"(\d+)% of (\S+)", what)
+    if percent:
+        return bench.cap_rule(int(percent[1]), rule=name, cap=percent[2])
+    balance = re.fullmatch(r"balance (\S+)(?: clear (\S+))?", what)
+    assert balance, "a rule is `80% of CAP` or `balance 20` or `balance 20 clear 30`"
+    on = {"clear": plain(balance[2])} if balance[2] else {}
+    return bench.balance_rule(plain(balance[1]), rule=name, **on)
+
+
+def event(bench: Bench, time: str, what: str, charge: str, balance: str, alerts: str = "-") -> None:
+    at = instant(time)
+    bench.now = max(bench.now, at)
+    told_before, lines_before = len(bench.partition.outputs.alerts), len(bench.partition.outputs.lines)
+    word, _, rest = what.partition(" ")
+    if word == "pass":
+        assert bench.tick(bench.now) == "tick"
+    elif word == "grant":
+        lot, amount = rest.split(" ")
+        applied(bench.grant(lot, plain(amount)))
+    elif word == "cap":
+        cap, amount = rest.split(" ")
+        applied(bench.cap(plain(amount), cap=cap))
+    else:
+        outcome = bench.use(at=at, data={"units": plain(word), "price": rest})
+        assert outcome == "rated", f"the engine answered {outcome}: {bench.letter().detail}"
+    lines = [json.loads(line)["amount"] for _, line in bench.partition.outputs.lines[lines_before:]]
+    found = "-" if not lines else str(sum(map(pico_of, lines)))
+    expected = "-" if charge == "-" else str(dollars(charge))
+    assert found == expected, f"charge: the engine says {found} pico"
+    assert bench.balance() == dollars(balance), f"balance: the engine says {bench.balance()} pico"
+    crossed = [f"{row[0]} {row[3]}" for row in map(told, bench.partition.outputs.alerts[told_before:])]
+    assert crossed == ([] if alerts == "-" else alerts.split(", ")), f"alerts: the engine says {crossed}"
+
+
+def finally_is(bench: Bench, name: str, *amounts: str) -> None:
+    allocation = bench.allocation()
+    if name == "debt":
+        assert bench.debt() == dollars(amounts[0]), f"debt: the engine says {bench.debt()} pico"
+        return
+    burnt = sum(pico for (lot, _), pico in allocation.burnt.items() if lot == name)
+    found = [allocation.remaining[name], burnt, allocation.expired.get(name, 0)]
+    assert found == [dollars(amount) for amount in amounts], f"remaining, burnt, expired: the engine says {found} pico"
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_the_engine_bills_what_the_table_says(path: Path) -> None:
+    Scenario(path.name, path.read_text()).run()
+
+
+def test_every_lot_of_a_scenario_is_accounted_for() -> None:
+    """A table that leaves out a lot or the debt would pass whatever became of it."""
+    for path in SCENARIOS:
+        scenario = Scenario(path.name, path.read_text())
+        lots = {columns[0] for _, columns in scenario.sections["GRANTS"]}
+        lots |= {columns[1].split(" ")[1] for _, columns in scenario.sections["EVENTS"] if columns[1][:6] == "grant "}
+        assert {columns[0] for _, columns in scenario.sections["FINALLY"]} == lots | {"debt"}, path.name
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("2026-03-10 12:00  3 x  $4  -$3", r"s\.txt:4:.*\n.*charge: the engine says 3000000000000 pico"),
+        ("2026-03-10 12:00  3 x  $3  -$4", r"s\.txt:4:.*\n.*balance"),
+        ("2026-03-10 12:00  3 x  $3  -$3  low crossed", r"s\.txt:4:.*\n.*alerts"),
+        ("2026-03-10 12:00  3 y  $3  -$3", r"s\.txt:4:.*\n.*no_price"),
+        ("2026-03-10 12:00  3 x", r"s\.txt:4:"),
+    ],
+)
+def test_a_wrong_table_fails_and_names_file_and_line(line: str, message: str) -> None:
+    text = f"PRICES\nx  per_unit  rest: 1\nEVENTS\n{line}\nFINALLY\ndebt  $3\n"
+    with pytest.raises(ScenarioError, match=message):
+        Scenario("s.txt", text).run()
+
+
+def test_wrong_lots_and_debt_fail() -> None:
+    head = "PRICES\nx  per_unit  rest: 1\nGRANTS\nl  paid  $2  1  -  -\nEVENTS\n2026-03-10 12:00  3 x  $3  -$1\n"
+    Scenario("s.txt", head + "FINALLY\nl  $0  $2  $0\ndebt  $1\n").run()
+    for last in ("l  $0  $1  $0", "debt  $2"):
+        with pytest.raises(ScenarioError, match=r"s\.txt:8:"):
+            Scenario("s.txt", head + f"FINALLY\n{last}\n").run()
