@@ -31,7 +31,7 @@ from rich.table import Table
 from actors.assembly import database_dsn, kafka_log, postgres_store
 from actors.clock import SystemClock
 from actors.cluster import Cluster, ShardStatus
-from actors.kafka import KafkaLog, TopicReader, TopicSettings, create_topics
+from actors.kafka import KafkaLog, TopicSettings, create_topics
 from actors.migrations import ENGINE_ROLE, migrate
 from actors.ports import Outgoing
 from actors.postgres import PostgresStore
@@ -42,16 +42,15 @@ from config.stack.kafka import start_kafka
 from config.stack.postgres import database_url
 from config.stack.ray_local import join_ray, record_ray, start_ray
 from config.stack.supervisor import Supervisor
-from engine.catalog import compile_catalogue, document_json
+from engine.catalog import document_json
 from engine.events import seal
 from engine.money import amount_text
 from engine.placement import partition_for
 from loadtest.drive import Driver
 from loadtest.live import LiveView, Moment, Near
-from loadtest.oracle import Oracle
-from loadtest.readback import compare_ledger, engine_account, fold_oracle, rated_lines, read_checkpoint, read_log
 from loadtest.receiver import Receiver
-from loadtest.report import compare, percentiles
+from loadtest.report import percentiles
+from loadtest.verify import verify
 from loadtest.workload import Workload
 
 EVENTS_PER_S: Final = 4_500  # offered; two cores share it with the broker, the database and this driver
@@ -389,43 +388,16 @@ class _Demo:
     async def _check(
         self, store: PostgresStore, catalogue: bytes, driver: Driver, seconds: float
     ) -> tuple[Figures, list[str]]:
-        kafka = self._settings.kafka
-        assert kafka.bootstrap_servers is not None
-        reader = TopicReader(kafka.bootstrap_servers)
-        await reader.start()
-        try:
-            log = await read_log(reader, kafka.topic_usage, kafka.partitions)
-            blocks = await read_log(reader, kafka.topic_rated, kafka.partitions)
-        finally:
-            await reader.stop()
-        key = self._settings.control_key_bytes()
-        oracle = Oracle({CATALOGUE_VERSION: orjson.loads(catalogue)}, key, kafka.topic_usage, kafka.partitions)
-        oracle_started_s = self._clock.boot_s()
-        fold_oracle(oracle, log)
-        oracle_s = self._clock.boot_s() - oracle_started_s
-
-        library = {CATALOGUE_VERSION: compile_catalogue(CATALOGUE_VERSION, load_file(CATALOGUE_FILE))}
-        engine_accounts: dict[str, dict[str, Any]] = {}
-        counts: Counter[str] = Counter()
-        for number in range(kafka.partitions):
-            fold = await read_checkpoint(store, number, kafka.partitions, kafka.topic_usage, key, library)
-            counts.update(fold.counts)
-            for account_id in fold.account_ids():
-                account = fold.account(account_id)
-                assert account is not None
-                engine_accounts[account_id] = engine_account(account)
-        comparison = compare(
-            oracle.accounts,
-            oracle.rated,
-            oracle.alerts,
-            engine_accounts=engine_accounts,
-            rated_lines=rated_lines(blocks),
-            received_alerts=self._receiver.alerts,
+        started_s = self._clock.boot_s()
+        verdict = await verify(
+            self._settings,
+            store,
+            {CATALOGUE_VERSION: catalogue},
+            self._receiver.alerts,
+            processes=os.cpu_count() or 1,
+            say=lambda line: self._console.print(line, highlight=False),
         )
-        differences = comparison.differences + compare_ledger(await store.ledger(), oracle)
-        expected: Counter[str] = Counter()
-        for outcome in oracle.outcomes.values():
-            expected.update(outcome)
+        counts = verdict.counts
         delays_ms = [
             (alert.arrived_us - alert.body["data"]["log_time_us"]) / 1000 for alert in self._receiver.alerts.values()
         ]
@@ -436,11 +408,11 @@ class _Demo:
             duplicate=counts["duplicate"],
             dead_lettered=dead,
             forwarded=counts["forwarded"],
-            lost=comparison.lost,
-            double=comparison.double,
-            oracle_equal=not differences,
-            alerts_missing=len(comparison.alerts_missing),
-            alerts_extra=len(comparison.alerts_extra),
+            lost=verdict.lost,
+            double=verdict.double,
+            oracle_equal=not verdict.differences,
+            alerts_missing=verdict.alerts_missing,
+            alerts_extra=verdict.alerts_extra,
             events_per_s=round(counts["rated"] / seconds, 1),
             append_to_webhook_ms=percentiles(delays_ms),
             takeover_s=None if self._takeover_s is None else round(self._takeover_s, 3),
@@ -454,7 +426,7 @@ class _Demo:
                 "alert_repeats": self._receiver.repeats,
                 "webhook_bad_signatures": self._receiver.rejected,
                 "webhook_refused_on_purpose": self._receiver.failed,
-                "oracle_seconds": round(oracle_s, 1),
+                "check_seconds": round(self._clock.boot_s() - started_s, 1),
                 "driver_behind_s": round(driver.behind_s, 3),
                 "shard_cpu_s": {name: round(value, 1) for name, value in self._cpu_s.items()},
                 "total_seconds": round(self._clock.boot_s() - self._started_s, 1),
@@ -462,7 +434,7 @@ class _Demo:
                 "origin": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )
-        return figures, differences
+        return figures, verdict.differences
 
     def _report(self, figures: Figures, differences: list[str]) -> int:
         checks = {

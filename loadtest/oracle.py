@@ -517,8 +517,8 @@ class Oracle:
 
     @property
     def outcomes(self) -> dict[int, Counter[str]]:
-        """Per partition, how many records came to what: `rated`, `duplicate`, `forwarded`, `dead_letter.<reason>`,
-        `applied`, `repeated`, `refused.<reason>`, `tick`, `tick_void`, `owner`, `catalogue`."""
+        """Per partition, how many records came to what: `rated`, `duplicate`, `forwarded`, `dead_lettered.<reason>`,
+        `applied`, `repeated`, `refused.<reason>`, `tick`, `void`, `owner`, `catalogue`."""
         return {number: partition.outcomes for number, partition in self._partitions.items()}
 
     @property
@@ -570,7 +570,7 @@ class Oracle:
             control = value.startswith(CONTROL_PREFIX)
             outcome = self._control(state, value) if control else self._usage(state, key, value)
         except DeadLetterError as error:
-            outcome = f"dead_letter.{error}"
+            outcome = f"dead_lettered.{error}"
         except RefusedError as error:
             outcome = f"refused.{error}"
         state.outcomes[outcome] += 1
@@ -813,7 +813,7 @@ class Oracle:
             epoch = fields.integer("epoch")
             fields.close()
             if kind == "tick":
-                return "tick" if epoch >= state.epoch else "tick_void"
+                return "tick" if epoch >= state.epoch else "void"
             state.epoch = max(state.epoch, epoch)
             return "owner"
         if kind == "catalogue":

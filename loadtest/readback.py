@@ -15,7 +15,7 @@ from actors.postgres import PostgresStore
 from engine.account import Account
 from engine.catalog import Catalogue
 from engine.partition import Partition
-from loadtest.oracle import Oracle
+from loadtest.oracle import Oracle, OracleAccount
 
 
 async def read_log(reader: TopicReader, topic: str, partitions: int) -> dict[int, list[Record]]:
@@ -49,11 +49,11 @@ async def read_checkpoint(
     return fold
 
 
-def compare_ledger(ledger: Mapping[tuple[str, str, str], int], oracle: Oracle) -> list[str]:
+def compare_ledger(ledger: Mapping[tuple[str, str, str], int], accounts: Mapping[str, OracleAccount]) -> list[str]:
     """The postings' sums against the oracle's lots and debts, as sentences."""
     differences = []
     expected: dict[tuple[str, str, str], int] = {}
-    for name, account in oracle.accounts.items():
+    for name, account in accounts.items():
         expected[name, "", "debt"] = account.debt
         for lot, standing in account.lots.items():
             expected[name, lot, "grant"] = standing.granted

@@ -181,10 +181,10 @@ def test_every_kind_comes_to_what_it_should(run: Run) -> None:
             "keyless": "rated",
             "wrong_partition": "rated",
             "duplicate": "duplicate",
-            "conflict": "dead_letter.id_conflict",
-            "forged": "dead_letter.bad_mac",
+            "conflict": "dead_lettered.id_conflict",
+            "forged": "dead_lettered.bad_mac",
             "top_up": "applied",
-        }.get(family) or f"dead_letter.{MALFORMED[name].reason}"
+        }.get(family) or f"dead_lettered.{MALFORMED[name].reason}"
         assert outcome == expected, kind
     assert len(run.oracle.rated) == 4000
 
@@ -205,7 +205,7 @@ def test_a_malformed_kind_has_its_reason(run: Run, name: str) -> None:
         key = event["subject"].encode()
     value = MALFORMED[name].spoil(event, START_US + 100_000_000)
     outcome = run.put(partition_of(key, work.partitions), key, value, START_US + 100_000_000)
-    assert outcome == f"dead_letter.{MALFORMED[name].reason}"
+    assert outcome == f"dead_lettered.{MALFORMED[name].reason}"
 
 
 def test_about_a_third_run_dry_and_cross_their_cap(run: Run) -> None:

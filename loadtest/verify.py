@@ -1,0 +1,145 @@
+"""The verdict on a run: the oracle folds the same log, and everything that was left behind is held against it.
+
+The oracle is slow on purpose, and partitions know nothing of each other, so each is folded in a process of its own.
+"""
+
+import asyncio
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import orjson
+from msgspec import Struct
+
+from actors.kafka import TopicReader
+from actors.postgres import PostgresStore
+from config.settings import Settings
+from engine.catalog import load_catalogue
+from loadtest.oracle import Alert, Oracle, OracleAccount, Rated
+from loadtest.readback import compare_ledger, engine_account, rated_lines, read_checkpoint, read_log
+from loadtest.report import compare
+
+NOT_COMPARED = ("alert_crossed", "alert_recovered")  # the oracle lists alerts one by one instead of counting them
+
+
+class Expected(Struct):
+    """What the oracle makes of one partition."""
+
+    accounts: dict[str, OracleAccount]
+    rated: dict[tuple[int, int], Rated]
+    alerts: dict[str, Alert]
+    outcomes: Counter[str]
+
+
+class Verdict(Struct):
+    """How a run stands; `differences` are sentences, none when everything is equal."""
+
+    counts: Counter[str]  # the engine's outcomes, by name
+    lost: int
+    double: int
+    alerts_missing: int
+    alerts_extra: int
+    differences: list[str]
+
+
+def expect(
+    documents: Mapping[int, Any],
+    control_key: bytes,
+    topic: str,
+    partitions: int,
+    partition: int,
+    records: list[tuple[int, int, bytes | None, bytes | None]],
+) -> Expected:
+    """The oracle's fold of one partition; a record is (offset, append time in ms, key, value)."""
+    oracle = Oracle(documents, control_key, topic, partitions)
+    for offset, append_ms, key, value in records:
+        oracle.feed(partition, offset, append_ms, key, value)
+    return Expected(oracle.accounts, oracle.rated, oracle.alerts, oracle.outcomes[partition])
+
+
+async def verify(
+    settings: Settings,
+    store: PostgresStore,
+    catalogues: Mapping[int, bytes],
+    received_alerts: Collection[str],
+    *,
+    processes: int,
+    say: Callable[[str], None],
+) -> Verdict:
+    """Read everything back and compare. The shards must have handed over; `catalogues` are stored bodies by version."""
+    kafka = settings.kafka
+    assert kafka.bootstrap_servers is not None
+    reader = TopicReader(kafka.bootstrap_servers)
+    await reader.start()
+    try:
+        log = await read_log(reader, kafka.topic_usage, kafka.partitions)
+        blocks = await read_log(reader, kafka.topic_rated, kafka.partitions)
+    finally:
+        await reader.stop()
+    control_key = settings.control_key_bytes()
+    documents = {version: orjson.loads(body) for version, body in catalogues.items()}
+    accounts: dict[str, OracleAccount] = {}
+    rated: dict[tuple[int, int], Rated] = {}
+    alerts: dict[str, Alert] = {}
+    outcomes: Counter[str] = Counter()
+    # spawn: this process may run an event loop, threads and a Ray driver, none of which survive a fork.
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        loop = asyncio.get_running_loop()
+        folds = [
+            loop.run_in_executor(
+                pool,
+                expect,
+                documents,
+                control_key,
+                kafka.topic_usage,
+                kafka.partitions,
+                partition,
+                [(record.offset, record.timestamp, record.key, record.value) for record in records],
+            )
+            for partition, records in log.items()
+        ]
+        for done, fold in enumerate(asyncio.as_completed(folds), start=1):
+            expected = await fold
+            accounts |= expected.accounts
+            rated |= expected.rated
+            alerts |= expected.alerts
+            outcomes += expected.outcomes
+            say(f"the oracle has folded {done} of {kafka.partitions} partitions")
+
+    library = {version: load_catalogue(version, body) for version, body in catalogues.items()}
+    engine_accounts: dict[str, dict[str, Any]] = {}
+    counts: Counter[str] = Counter()
+    for number in range(kafka.partitions):
+        checkpoint = await read_checkpoint(store, number, kafka.partitions, kafka.topic_usage, control_key, library)
+        counts.update(checkpoint.counts)
+        for account_id in checkpoint.account_ids():
+            account = checkpoint.account(account_id)
+            assert account is not None
+            engine_accounts[account_id] = engine_account(account)
+    comparison = compare(
+        accounts,
+        rated,
+        alerts,
+        engine_accounts=engine_accounts,
+        rated_lines=rated_lines(blocks),
+        received_alerts=received_alerts,
+    )
+    return Verdict(
+        counts,
+        comparison.lost,
+        comparison.double,
+        len(comparison.alerts_missing),
+        len(comparison.alerts_extra),
+        comparison.differences + compare_ledger(await store.ledger(), accounts) + compare_outcomes(counts, outcomes),
+    )
+
+
+def compare_outcomes(counts: Mapping[str, int], expected: Mapping[str, int]) -> list[str]:
+    """How many records had which outcome, as sentences where engine and oracle differ."""
+    return [
+        f"outcome {name}: expected {expected.get(name, 0)}, found {counts.get(name, 0)}"
+        for name in sorted({*counts, *expected} - {*NOT_COMPARED})
+        if counts.get(name, 0) != expected.get(name, 0)
+    ]

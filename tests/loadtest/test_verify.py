@@ -1,0 +1,68 @@
+"""The verdict: each partition by the oracle on its own, and outcomes held against each other."""
+
+import pickle
+
+import msgspec
+import orjson
+
+from engine.catalog import load_catalogue
+from engine.events import CatalogueMarker, OpenAccount, seal
+from engine.partition import Partition
+from engine.placement import partition_for
+from loadtest.verify import Expected, compare_outcomes, expect
+from loadtest.workload import cloud_time
+
+KEY = b"a control key of thirty-two bytes"
+START_US = 1_750_000_000_000_000
+DOCUMENT = {
+    "meters": {"calls": {"event_type": "call", "aggregation": "count", "field": None, "group_by": []}},
+    "plans": {"basic": {"currency": "USD", "prices": {"call": {"meter": "calls", "model": "per_unit", "amount": "1"}}}},
+}
+
+
+def _records() -> list[tuple[int, int, bytes | None, bytes | None]]:
+    def sealed(body: msgspec.Struct) -> bytes:
+        return seal(KEY, "usage", partition_for(b"acme", 8), msgspec.json.encode(body))
+
+    def usage(number: int) -> bytes:
+        event = {"specversion": "1.0", "id": f"e{number}", "source": "test", "type": "call", "data": {}}
+        return orjson.dumps(event | {"time": cloud_time(START_US)})
+
+    values: list[tuple[bytes | None, bytes]] = [
+        (None, sealed(CatalogueMarker(1, 0))),
+        (b"acme", sealed(OpenAccount("acme", "open", "basic"))),
+        (b"acme", usage(1)),
+        (b"acme", usage(1)),
+        (b"acme", usage(2)),
+        (b"acme", b"no json"),
+    ]
+    return [(offset, START_US // 1000 + offset, key, value) for offset, (key, value) in enumerate(values)]
+
+
+def _expected() -> Expected:
+    return expect({1: DOCUMENT}, KEY, "usage", 8, partition_for(b"acme", 8), _records())
+
+
+def test_one_partition_is_expected_on_its_own_and_travels_between_processes() -> None:
+    expected = pickle.loads(pickle.dumps(_expected()))  # noqa: S301 - our own bytes, as the process pool sends them
+    assert expected.outcomes == {
+        "catalogue": 1, "applied": 1, "rated": 2, "duplicate": 1, "dead_lettered.malformed": 1,
+    }  # fmt: skip
+    assert {offset for _, offset in expected.rated} == {2, 4}
+    assert expected.accounts["acme"].debt == 2 * 10**12
+
+
+def test_the_engine_names_and_counts_outcomes_as_the_oracle_does() -> None:
+    number = partition_for(b"acme", 8)
+    fold = Partition(number, 8, "usage", KEY, {1: load_catalogue(1, orjson.dumps(DOCUMENT))})
+    for record in _records():
+        fold.apply(*record)
+    assert compare_outcomes(fold.counts, _expected().outcomes) == []
+
+
+def test_an_outcome_too_many_or_too_few_is_a_sentence_and_alerts_are_left_to_their_ids() -> None:
+    found = {"rated": 3, "alert_crossed": 7}
+    assert compare_outcomes(found, {"rated": 2, "duplicate": 1}) == [
+        "outcome duplicate: expected 1, found 0",
+        "outcome rated: expected 2, found 3",
+    ]
