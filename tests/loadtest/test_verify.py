@@ -14,9 +14,10 @@ from loadtest.workload import cloud_time
 
 KEY = b"a control key of thirty-two bytes"
 START_US = 1_750_000_000_000_000
+CALL = {"meter": "calls", "model": "per_unit", "where": {}, "amount": "1", "per": "1", "tiers": []}
 DOCUMENT = {
     "meters": {"calls": {"event_type": "call", "aggregation": "count", "field": None, "group_by": []}},
-    "plans": {"basic": {"currency": "USD", "prices": {"call": {"meter": "calls", "model": "per_unit", "amount": "1"}}}},
+    "plans": {"basic": {"currency": "USD", "prices": {"call": CALL}}},
 }
 
 
