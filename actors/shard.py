@@ -121,7 +121,7 @@ class Shard:
         self._writing_back: asyncio.Task[None] | None = None
         self._written_back_s = clock.boot_s()
         self._stopping = False
-        self._consumed: frozenset[int] = frozenset()
+        self._consumed: dict[int, Owned] = {}  # what the consumer reads, and for which ownership of it
 
     # ------------------------------------------------------------------------------------------------- questions
 
@@ -174,8 +174,9 @@ class Shard:
             await self._clock.sleep(RETRY_S)
             return
         for partition, records in batches.items():
-            owned = self._owned.get(partition)
-            if owned is not None and owned.running:
+            # Lost and taken over again since the fetch, it goes on from its checkpoint, not from these records.
+            owned = self._consumed.get(partition)
+            if owned is not None and self._owned.get(partition) is owned and owned.running:
                 await self._fold_batch(owned, records)
         for owned in list(self._owned.values()):
             if owned.running:
@@ -288,13 +289,14 @@ class Shard:
     def _assign(self) -> None:
         """Consume what is owned and running. Assigning costs the client what it had prefetched, so partitions that are
         taken over together are added together."""
-        wanted = frozenset(number for number, owned in self._owned.items() if owned.running)
+        wanted = {number: owned for number, owned in self._owned.items() if owned.running}
         if wanted == self._consumed:
             return
-        added = [self._owned[number].claimed_s for number in wanted - self._consumed]
-        if self._consumed <= wanted and self._taking and self._clock.boot_s() - min(added) < GATHER_S:
+        added = [owned for number, owned in wanted.items() if self._consumed.get(number) is not owned]
+        only_added = len(added) == len(wanted) - len(self._consumed)
+        if only_added and self._taking and self._clock.boot_s() - min(owned.claimed_s for owned in added) < GATHER_S:
             return
-        self._log.assign({number: self._owned[number].next_offset for number in wanted})
+        self._log.assign({number: owned.next_offset for number, owned in wanted.items()})
         self._consumed = wanted
 
     def _halt(self, owned: Owned, reason: str) -> None:
@@ -369,7 +371,7 @@ class Shard:
 
     def _advance_position(self, owned: Owned) -> None:
         """A control batch of Kafka's own leaves no record, but moves the position."""
-        if owned.number in self._consumed:
+        if self._consumed.get(owned.number) is owned:
             owned.next_offset = max(owned.next_offset, self._log.position(owned.number))
 
     def _advance_stage(self, owned: Owned) -> None:

@@ -2,13 +2,13 @@
 
 import asyncio
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import orjson
 import pytest
 
-from actors.ports import LogDamaged, LogUnavailable, Outgoing
+from actors.ports import LogDamaged, LogUnavailable, Outgoing, Record
 from actors.shard import Shard
 from config.settings import ShardSettings
 from engine.events import CatalogueMarker, Grant, Owner, Tick
@@ -104,6 +104,31 @@ async def test_every_event_is_rated_once_whoever_owns_the_partition_meanwhile(ri
     assert second.counts(0)["rated"] == 20
     assert sum(posting.amount for posting in rig.database.partition(0).postings) == 20 * 10**12
     await rig.clock.until(lambda: first.view(0) is None, 10)
+
+
+async def test_records_fetched_for_an_earlier_ownership_are_read_again_from_the_checkpoint(rig: Rig) -> None:
+    """Lost and taken over again while a fetch was under way: its records lie behind what the new fold has seen."""
+    process = rig.process(settings=ShardSettings(checkpoint_interval_s=10.0))
+    account = rig.open(0)
+    await ready(rig, process, 0)
+    rig.use(account, "e1")
+    await rig.clock.until(lambda: process.counts(0).get("rated") == 1, 5)
+    fetch = process.log.fetch
+
+    async def fetch_across_a_loss(records_max: int, timeout_s: float) -> dict[int, Sequence[Record]]:
+        batches = await fetch(records_max, timeout_s)
+        if batches.get(0) and process.log.fetch is fetch_across_a_loss:
+            process.log.fetch = fetch  # type: ignore[method-assign]  # once
+            await process.shard._abandon(process.shard._owned[0])
+            process.shard._follow_assignment()
+            await rig.clock.until(lambda: process.view(0) is not None, 5)
+        return batches
+
+    process.log.fetch = fetch_across_a_loss  # type: ignore[method-assign]
+    rig.use(account, "e2")
+    await rig.clock.until(lambda: process.stage(0) == "ready" and process.counts(0).get("rated", 0) > 0, 10)
+    await rig.clock.until(caught_up(rig, process, 0), 10)
+    assert process.counts(0)["rated"] == 2, "e1 was lost between the checkpoint and the records of the old fetch"
 
 
 async def test_a_shard_declared_dead_drops_everything_and_ends(rig: Rig) -> None:
