@@ -13,11 +13,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from config.stack import kafka as embedded_kafka
 from config.stack import postgres as embedded_postgres
 from config.stack.ray_local import RayLocal, start_ray, stop_ray
 from config.stack.supervisor import Supervisor, reap_abandoned
+
+# How long an example takes says how busy the machine is, not whether a law holds.
+settings.register_profile("tallygate", deadline=None)
+settings.load_profile("tallygate")
 
 _RAY_FOLDERS = (Path("tests/integration"), Path("tests/config/stack"))
 

@@ -111,7 +111,7 @@ def test_the_id_is_the_hash_of_its_parts() -> None:
     assert body["data"]["offset"] == row.offset == bench.log[-1].offset
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 10**9))
 def test_a_replay_tells_the_same_crossings_with_the_same_ids(seed: int) -> None:
     """From the start or from a checkpoint: the same bodies at the same offsets, and no ordinal twice."""

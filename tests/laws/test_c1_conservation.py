@@ -23,7 +23,7 @@ def conserved(account: Account) -> None:
     assert min([*paid.debt.values(), *paid.burnt.values()], default=0) >= 0
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 10**9))
 def test_money_is_conserved_after_every_record(seed: int) -> None:
     """At no offset of a random log does a lot lose or gain a pico, or usage go unpaid and unowed."""
@@ -35,7 +35,7 @@ def test_money_is_conserved_after_every_record(seed: int) -> None:
             conserved(bench.account(account))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10**9))
 def test_the_postings_of_any_cuts_sum_to_the_allocation(seed: int) -> None:
     """However often a checkpoint is cut, slowly or at once, with accounts frozen and taken over in between."""

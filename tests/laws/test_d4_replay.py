@@ -26,7 +26,7 @@ def random_bench(seed: int, steps: int = 180) -> Bench:
     return bench
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**9), st.data())
 def test_any_cuts_checkpoints_freezes_and_takeovers_end_in_the_same_state(seed: int, data: st.DataObject) -> None:
     """Batches of any length; after each: nothing, a checkpoint, a slow cut, a freeze, or a new owner from the store."""

@@ -95,7 +95,7 @@ def test_an_event_with_one_unreadable_meter_is_not_billed_for_the_others() -> No
     assert bench.charges() == []
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(0, 10**9))
 def test_every_record_is_counted_under_one_outcome(seed: int) -> None:
     """Nothing disappears: the counts of a random log sum to its records, and dead letters to their reasons."""
