@@ -17,7 +17,7 @@ from engine.money import NANO
 from engine.outcomes import Line
 from engine.prices import Price
 from engine.snapshot import encode_account
-from tests.engine.bench import DAY, DOLLAR, HOUR, START, document, phases, us, versions
+from tests.engine.bench import DAY, DOLLAR, HOUR, START, document, per_unit, phases, us, versions
 
 MARCH, APRIL, MAY = (us(f"2026-0{month}-01T00:00:00+00:00") for month in (3, 4, 5))
 SECOND_VERSION, THIRD_VERSION = START + 3 * DAY, START + 40 * DAY
@@ -235,6 +235,18 @@ def test_a_price_that_the_plan_stops_selling_leaves_the_others_alone() -> None:
     assert held.charge(2, "y", START + 2 * DAY) == 2 * DOLLAR
     assert held.charge(2, "y", START + 2 * DAY) == 2 * DOLLAR
     assert held.account.derive().spend == {MARCH: 7 * DOLLAR}
+
+
+def test_half_a_pico_that_was_carried_makes_whole_charges_alternate() -> None:
+    """Exact: 1/2, 3/2, 5/2, 7/2. Half-even: 0, 2, 2, 4. Simply adding one each time would be wrong."""
+    held = Held()
+    held.book = PriceBook()
+    prices = (per_unit("0.000000000001", "2", model="x"), per_unit("0.000000000001", model="x"))
+    for version, price in enumerate(prices, start=1):
+        held.book.publish(START + DAY, compile_catalogue(version, document(x=price)))
+    held.account = Account("acme", "plan", "USD", "UTC", 1, START, held.book)
+    assert held.charge(1) == 0
+    assert [held.charge(1, time_us=START + DAY) for _ in range(4)] == [2, 0, 2, 0]
 
 
 def test_a_published_version_ends_the_newest_segment() -> None:

@@ -66,9 +66,10 @@ def test_a_lot_pays_only_the_prices_of_its_scope() -> None:
     assert (found.burnt, found.debt) == ({("a", 0): 3}, {0: 5})
 
 
-def test_who_has_fewer_payers_is_paid_first() -> None:
-    """y can only be paid by a; x, that b may pay too, does not take a's money before it."""
-    found = pay([(10, 0, {"x": 10, "y": 10})], lot("a", 10, priority=1), lot("b", 10, scope=("x",)))
+@pytest.mark.parametrize(("wide", "narrow"), [("a", "b"), ("b", "a")])
+def test_who_has_fewer_payers_is_paid_first(wide: str, narrow: str) -> None:
+    """y can only be paid by the wide lot; x, that the narrow one may pay too, does not take its money before y does."""
+    found = pay([(10, 0, {"x": 10, "y": 10})], lot(wide, 10, priority=1), lot(narrow, 10, scope=("x",)))
     assert (left(found), found.debt) == ({"a": 0, "b": 0}, {})
 
 

@@ -24,23 +24,45 @@ def left(bench: Bench) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("order", [("x", "y"), ("y", "x")])
-@pytest.mark.parametrize(("a", "b"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize("priorities", [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("a", "b"), [("A", "B"), ("B", "A")])
 def test_a_lot_for_x_alone_and_a_lot_for_all_pay_x_and_y_in_either_order(
-    order: tuple[str, str], a: int, b: int
+    order: tuple[str, str], priorities: tuple[int, int], a: str, b: str
 ) -> None:
-    """Golden: A $10 (all), B $10 (X only); usage X $10 and Y $10 burn both and leave no debt, whatever the priorities."""
+    """Golden: A $10 (all), B $10 (X only); usage X $10 and Y $10 burn both and leave no debt, whatever their names."""
     bench = opened()
-    bench.grant("A", "10", priority=a)
-    bench.grant("B", "10", priority=b, scope=["x"])
+    bench.grant(a, "10", priority=priorities[0])
+    bench.grant(b, "10", priority=priorities[1], scope=["x"])
     for model in order:
         bench.use(10, model)
     # Y has fewer payers, takes A whole, and leaves B to X.
     assert (left(bench), bench.debt()) == ({"A": 0, "B": 0}, 0)
 
 
+@pytest.mark.parametrize("order", [("x", "y"), ("y", "x")])
+@pytest.mark.parametrize(("first", "x_lot", "y_lot"), [("y", "b", "a"), ("x", "a", "b")])
+def test_classes_of_one_size_go_in_the_order_of_their_lots(
+    order: tuple[str, str], first: str, x_lot: str, y_lot: str
+) -> None:
+    """A lot for both goes to the class whose list of lots sorts first; the other one has its own lot, and debt."""
+    bench = opened()
+    bench.grant("both", "10", priority=1)
+    bench.grant(x_lot, "4", priority=2, scope=["x"])
+    bench.grant(y_lot, "4", priority=2, scope=["y"])
+    for model in order:
+        bench.use(10, model)
+    own = {"x": x_lot, "y": y_lot}
+    other = "y" if first == "x" else "x"
+    assert left(bench) == {"both": 0, own[first]: 4, own[other]: 0}
+    assert bench.debt() == 6 * DOLLAR
+
+
 BY_ORDER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "priority": ({"priority": 1}, {"priority": 2, "expires_us": START + DAY}),
-    "expiry": ({"expires_us": START + DAY}, {"expires_us": START + 2 * DAY}),
+    "expiry": (
+        {"expires_us": START + DAY, "effective_us": START - HOUR},
+        {"expires_us": START + 2 * DAY, "effective_us": START - DAY},
+    ),
     "any expiry before none": ({"expires_us": START + 2 * DAY}, {}),
     "effective": ({"effective_us": START - DAY}, {"effective_us": START - HOUR}),
     "id": ({}, {}),
