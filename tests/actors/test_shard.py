@@ -120,15 +120,17 @@ async def test_records_fetched_for_an_earlier_ownership_are_read_again_from_the_
         if batches.get(0) and process.log.fetch is fetch_across_a_loss:
             process.log.fetch = fetch  # type: ignore[method-assign]  # once
             await process.shard._abandon(process.shard._owned[0])
-            process.shard._follow_assignment()
-            await rig.clock.until(lambda: process.view(0) is not None, 5)
+            await process.shard._take(0)
+            assert process.stage(0) == "replaying"
         return batches
 
     process.log.fetch = fetch_across_a_loss  # type: ignore[method-assign]
+    await rig.clock.advance(1)  # the fetch that was under way has ended
     rig.use(account, "e2")
-    await rig.clock.until(lambda: process.stage(0) == "ready" and process.counts(0).get("rated", 0) > 0, 10)
+    await rig.clock.until(lambda: process.stage(0) == "ready" and process.log.fetch is fetch, 10)
     await rig.clock.until(caught_up(rig, process, 0), 10)
-    assert process.counts(0)["rated"] == 2, "e1 was lost between the checkpoint and the records of the old fetch"
+    assert process.log.fetch is fetch
+    assert process.counts(0).get("rated") == 2, "e1 was lost between the checkpoint and the records of the old fetch"
 
 
 async def test_a_shard_declared_dead_drops_everything_and_ends(rig: Rig) -> None:
