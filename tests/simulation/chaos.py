@@ -12,9 +12,10 @@ MEMBERSHIP_CALLS: Final = ("register", "renew")
 ROSTER_CALLS: Final = ("take_office", "stay_in_office", "members", "assign", "declare_dead")
 OTHER_SITES: Final = ("yield", "sleep", "post.before", "post.after")
 
-CRASH_SITES: Final = tuple(
-    f"{call}.{side}" for call in STORE_CALLS + LOG_CALLS + MEMBERSHIP_CALLS for side in ("before", "after")
-) + OTHER_SITES
+CRASH_SITES: Final = (
+    tuple(f"{call}.{side}" for call in STORE_CALLS + LOG_CALLS + MEMBERSHIP_CALLS for side in ("before", "after"))
+    + OTHER_SITES
+)
 ROSTER_SITES: Final = tuple(f"{call}.{side}" for call in ROSTER_CALLS for side in ("before", "after"))
 REFUSAL_SITES: Final = tuple(f"{call}.before" for call in STORE_CALLS + MEMBERSHIP_CALLS + ROSTER_CALLS)
 # The answer is lost, the effect is not. A lost answer to COMMIT has its own fault: `unknown_done`.
@@ -24,20 +25,20 @@ LOST_ANSWER_SITES: Final = tuple(
 LOG_REFUSAL_SITES: Final = ("bounds.before", "bounds.after", "read_one.before", "read_one.after")
 COMMIT_FAULTS: Final = ("unavailable", "unknown_done", "unknown_not_done")
 APPEND_FAULTS: Final = ("append_none", "append_some", "append_all")
-WORLD_FAULTS: Final = ("broker_down", "database_down", "move", "stop", "kill_all", "gap")
+WORLD_FAULTS: Final = ("broker_down", "database_down", "move", "stop", "kill_owner", "kill_all", "gap")
 
 # What must happen before a process passes a rare step at all.
 COMPANIONS: Final = {
     "settle_commit": ("unknown_done", "commit.before"),
     "release": ("stop", ""),
-    "claim": ("kill", "yield"),
-    "load": ("kill", "fetch.after"),
-    "bounds": ("kill", "commit.after"),
-    "read_one": ("kill", "fetch.after"),
-    "catalogue": ("kill", "yield"),
-    "register": ("kill", "append.after"),
-    "assign": ("kill", "yield"),
-    "declare_dead": ("kill", "renew.after"),
+    "claim": ("kill_owner", ""),
+    "load": ("kill_owner", ""),
+    "bounds": ("kill_owner", ""),
+    "read_one": ("kill_owner", ""),
+    "catalogue": ("kill_owner", ""),
+    "register": ("kill_owner", ""),
+    "assign": ("kill_owner", ""),
+    "declare_dead": ("kill_owner", ""),
     "take_office": ("kill", "stay_in_office.before"),
 }
 
@@ -51,20 +52,42 @@ class Strike(Struct):
     seconds: float = 0.0
 
 
-def draw_strikes(random: Random, seconds: float) -> list[Strike]:
-    """The faults of a seed, in order of time. Each seed has only some classes, so that they do not hide each other."""
-    if random.random() < 0.1:
-        return []
-    classes = ["kill", "pause", "refuse", "lose_answer", "commit", "append", "world", "roster", "log"]
-    chosen = random.sample(classes, random.randint(1, len(classes)))
+def _featured() -> tuple[Strike, ...]:
+    """Every fault at every step where it can strike."""
+    pairs = [(kind, site) for kind in ("kill", "pause") for site in (*CRASH_SITES, *ROSTER_SITES)]
+    pairs += [("refuse", site) for site in REFUSAL_SITES]
+    pairs += [("lose_answer", site) for site in LOST_ANSWER_SITES]
+    pairs += [("log_away", site) for site in LOG_REFUSAL_SITES]
+    pairs += [(kind, "commit.before") for kind in COMMIT_FAULTS]
+    pairs += [(kind, "append.before") for kind in APPEND_FAULTS]
+    pairs += [(kind, "") for kind in WORLD_FAULTS]
+    return tuple(Strike(0.0, kind, site) for kind, site in pairs)
+
+
+FEATURED: Final = _featured()
+FEATURED_TIMES: Final = 4  # a rare step may not be passed after the first time
+
+
+def draw_strikes(random: Random, seconds: float, seed: int) -> list[Strike]:
+    """The faults of a seed, in order of time: one that is featured, so that consecutive seeds have them all, and some
+    of a few classes, so that not every class hides every other. Every tenth seed or so has none but the featured."""
     strikes: list[Strike] = []
-    for _ in range(random.randint(2, 14)):
-        at_s = random.uniform(0, seconds)
-        strike = _draw(random, random.choice(chosen), at_s)
-        strikes.append(strike)
+
+    def add(strike: Strike) -> None:
         companion = COMPANIONS.get(strike.site.split(".")[0])
         if companion is not None:
-            strikes.append(Strike(at_s, *companion))
+            strikes.append(Strike(strike.at_s, *companion))
+        strikes.append(strike)
+
+    featured = FEATURED[seed % len(FEATURED)]
+    for number in range(FEATURED_TIMES):
+        at_s = random.uniform(number, number + 1) * 0.9 * seconds / FEATURED_TIMES
+        add(Strike(at_s, featured.kind, featured.site, _pause_s(random)))
+    if random.random() < 0.9:
+        classes = ["kill", "pause", "refuse", "lose_answer", "commit", "append", "world", "roster", "log"]
+        chosen = random.sample(classes, random.randint(1, len(classes)))
+        for _ in range(random.randint(1, 12)):
+            add(_draw(random, random.choice(chosen), random.uniform(0, seconds)))
     return sorted(strikes, key=lambda strike: strike.at_s)
 
 

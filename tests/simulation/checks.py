@@ -31,6 +31,9 @@ def unrest(world: World) -> list[str]:
                 for view in slot.shard.partitions()
                 if view.stage == Stage.HALTED
             ]
+    reasons += [
+        f"{slot.name} has not come back" for slot in world.controllers if slot.process is None or not slot.process.alive
+    ]
     for number in range(world.plan.partitions):
         row, held = world.database.partition(number), world.broker.topic("usage", number)
         if owners[number] != 1:
@@ -55,22 +58,23 @@ def verify(world: World) -> list[str]:
         for record in world.broker.topic("usage", number).records:
             place = number, record.offset
             outcomes[place] = oracle.feed(*place, record.timestamp, record.key, record.value)
-    library = {
-        version: load_catalogue(version, orjson.dumps(document)) for version, document in catalogues().items()
-    }
+    library = {version: load_catalogue(version, orjson.dumps(document)) for version, document in catalogues().items()}
     found: dict[str, dict[str, Any]] = {}
     differences = []
     for number in range(world.plan.partitions):
         stored = _stored(world, number, library)
         folded = _folded(world, number, library)
         if stored.state_bytes() != folded.state_bytes():
-            differences.append(f"partition {number}: the checkpoint is not the fold of its log" + _where(stored, folded))
+            differences.append(
+                f"partition {number}: the checkpoint is not the fold of its log" + _where(stored, folded)
+            )
         for account_id in stored.account_ids():
             account = stored.account(account_id)
             assert account is not None
             found[account_id] = engine_account(account)
+    accounts = oracle.accounts
     comparison = compare(
-        oracle.accounts,
+        accounts,
         oracle.rated,
         oracle.alerts,
         engine_accounts=found,
@@ -79,7 +83,7 @@ def verify(world: World) -> list[str]:
     )
     again = _rated_again(oracle)
     differences += [sentence for sentence in comparison.differences if not any(place in sentence for place in again)]
-    differences += compare_ledger(_ledger(world), oracle)
+    differences += compare_ledger(_ledger(world), accounts)
     differences += _compare_records(world, outcomes)
     differences += [
         f"alert {alert_id}: its body changed between two attempts"
@@ -159,7 +163,7 @@ def _compare_records(world: World, outcomes: dict[tuple[int, int], str]) -> Iter
             kind, _, reason = outcomes[place].partition(".")
             letter = row.dead_letters.get(record.offset)
             kept = None if letter is None else letter.reason
-            wanted = reason if kind == "dead_letter" else None
+            wanted = reason if kind == "dead_lettered" else None
             if kept != wanted or told.get(place) != wanted:
                 yield f"record {place}: dead letter {wanted} expected, stored {kept}, told {told.get(place)}"
             command = row.commands.get(record.offset)

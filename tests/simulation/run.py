@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation.simulate import Outcome, simulate
@@ -20,13 +20,14 @@ def outcomes(seeds: Iterable[int], jobs: int) -> Iterator[Outcome]:
         yield from pool.map(simulate, seeds, chunksize=8)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.run", description=__doc__)
     parser.add_argument("--seed", type=int, help="run this one and print what it came to")
     parser.add_argument("--seeds", type=int, default=100, help="how many to run")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that run them")
-    options = parser.parse_args()
+    parser.add_argument("--traces", action="store_true", help="print the digest of each seed's steps, nothing else")
+    options = parser.parse_args(arguments)
     if options.seed is not None:
         outcome = simulate(options.seed)
         say(outcome.told() if outcome.violations else f"seed {outcome.seed}: everything held")
@@ -34,6 +35,10 @@ def main() -> int:
         for (kind, site), count in sorted(outcome.fired.items()):
             say(f"  {kind} {site}: {count}")
         return 1 if outcome.violations else 0
+    if options.traces:
+        for outcome in outcomes(range(options.first, options.first + options.seeds), options.jobs):
+            say(f"{outcome.seed} {outcome.trace}")
+        return 0
     return _many(range(options.first, options.first + options.seeds), options.jobs)
 
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 from tests.simulation.chaos import Strike, draw_strikes
 from tests.simulation.checks import unrest, verify
 from tests.simulation.sim_receivers import ReceiverFaults
+from tests.simulation.sim_store import SimPartitionRow
 from tests.simulation.traffic import Traffic, catalogues
 from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualLoop, run_virtually
 from tests.simulation.world import Plan, World, short_limits
@@ -64,6 +65,7 @@ def draw_plan(random: Random) -> Plan:
         checkpoint_s=random.choice([0.2, 0.5, 1.0]),
         dirty_max=random.choice([3, 1000]),
         held_max=random.choice([2, 6, 1000]),
+        calm_start=random.random() < 0.85,
         receiver=ReceiverFaults(
             answer_lost=random.choice([0.0, 0.3]) if troubled else 0.0,
             hang=random.choice([0.0, 0.2]) if troubled else 0.0,
@@ -83,12 +85,12 @@ def simulate(seed: int, faults: bool = True) -> Outcome:
     traffic = Traffic(
         Random(random.random()),
         partitions=plan.partitions,
-        events=random.randint(60, 250),
-        accounts=random.randint(4, 12),
+        events=random.randint(40, 160),
+        accounts=random.randint(3, 9),
         seconds=seconds,
         pace=plan.pace,
     )
-    strikes = draw_strikes(random, seconds)
+    strikes = draw_strikes(random, seconds, seed)
     loop = VirtualLoop()
     world = World(plan, Random(random.random()), loop)
     with short_limits(plan), _quiet_logs():
@@ -119,6 +121,8 @@ async def _run(world: World, traffic: Traffic, strikes: list[Strike], seconds: f
         shard.begin()
     for partition, value in traffic.setup(world.clock.wall_us()):
         world.broker.append("usage", None, value, partition)
+    while world.plan.calm_start and any(row.owner is None for row in _rows(world)):
+        await asyncio.sleep(LOOK_EVERY_S)
     start_s = loop.time()
     for strike in strikes:
         loop.call_at(start_s + strike.at_s, world.arm, strike)
@@ -131,6 +135,10 @@ async def _run(world: World, traffic: Traffic, strikes: list[Strike], seconds: f
     for sentence in verify(world):
         world.violated(sentence)
     await _close(world)
+
+
+def _rows(world: World) -> list[SimPartitionRow]:
+    return [world.database.partition(number) for number in range(world.plan.partitions)]
 
 
 async def _produce(world: World, traffic: Traffic, start_s: float) -> None:

@@ -21,15 +21,15 @@ from actors import shard as shard_module
 from actors.controller import Controller
 from actors.lease import Heartbeat, Lease
 from actors.outbox import Outbox, OutboxSettings
-from actors.owned import Owned, Stage
+from actors.owned import Stage
 from actors.ports import Attempt, Checkpoint, LogUnavailable, StoreUnavailable
 from actors.shard import Shard
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
-from tests.simulation.chaos import ROSTER_SITES, Strike
+from tests.simulation.chaos import Strike
 from tests.simulation.sim_log import SimBroker, SimLog
 from tests.simulation.sim_receivers import ReceiverFaults, SimReceivers
 from tests.simulation.sim_store import SimDatabase, SimMembership, SimPartitionRow, SimRoster, SimStore
-from tests.simulation.traffic import CONTROL_KEY, TOPIC
+from tests.simulation.traffic import CONTROL_KEY
 
 WALL_START_US: Final = 1_750_000_000_000_000
 RESTART_MAX_S: Final = 1.0
@@ -54,6 +54,7 @@ class Plan(Struct):
     checkpoint_s: float
     dirty_max: int
     held_max: int  # alerts in memory
+    calm_start: bool  # faults begin when every partition has an owner
     receiver: ReceiverFaults
 
 
@@ -111,7 +112,7 @@ class Process:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """A task of this process; what breaks it is a finding."""
-        task = asyncio.get_running_loop().create_task(work, name=f"{self.name}:{work.__qualname__}")
+        task = asyncio.get_running_loop().create_task(work, name=f"{self.name}:{getattr(work, '__qualname__', '')}")
         task.add_done_callback(self._ended)
         self._tasks.append(task)
         if len(self._tasks) > 200:
@@ -445,14 +446,21 @@ class World:
             case "move":
                 self._move()
             case "stop":
-                slot = self._random.choice(self.shards)
+                slot = self._owner()
                 if slot.process is not None and slot.process.alive and not slot.stopping:
                     slot.process.spawn(self._stop_and_restart(slot))
+            case "kill_owner":
+                self._owner().end()
             case "kill_all":
                 for shard in self.shards:
                     shard.end()
             case "gap":
                 self.broker.skip_offsets(self._random.randrange(self.plan.partitions), self._random.randint(1, 3))
+
+    def _owner(self) -> ShardSlot:
+        """A shard that speaks for a partition, if there is one."""
+        owners = [slot for slot in self.shards if self.speaking(slot)]
+        return self._random.choice(owners or self.shards)
 
     def _end_outage(self) -> None:
         self.broker.down = False
@@ -470,7 +478,8 @@ class World:
         slot.end()
 
     def _slot_of(self, process: Process) -> ShardSlot | ControllerSlot:
-        return next(slot for slot in [*self.shards, *self.controllers] if slot.process is process)
+        slots: list[ShardSlot | ControllerSlot] = [*self.shards, *self.controllers]
+        return next(slot for slot in slots if slot.process is process)
 
     def _shard_of(self, process: Process) -> ShardSlot:
         return next(slot for slot in self.shards if slot.process is process)

@@ -1,0 +1,178 @@
+"""Safeguards, each taken away: a simulation that does not notice proves nothing when it is silent.
+
+An ablation is a patch of the production code, or of the promise of a port on which it rests.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+from unittest import mock
+
+import msgspec
+from msgspec import Struct
+
+from actors import shard as shard_module
+from actors.commit import Committer
+from actors.lease import Heartbeat
+from actors.owned import Owned, Stage
+from actors.ports import Checkpoint, Claim, Clock, Deaths, Fenced, PartitionImage
+from actors.shard import Shard
+from engine.dedup import Dedup
+from engine.partition import Cut
+from tests.simulation.sim_store import SimStore
+from tests.simulation.simulate import Outcome, simulate
+
+
+async def _commit_at_any_epoch(self: SimStore, checkpoint: Checkpoint) -> None:
+    await self._enter("commit")
+    row = self._database.partition(checkpoint.partition)
+    if row.ckpt_seq != checkpoint.ckpt_seq - 1:
+        raise Fenced("the sequence alone is checked")
+    self._write(row, checkpoint)
+    await self._gate("commit.after")
+
+
+async def _commit_at_any_sequence(self: SimStore, checkpoint: Checkpoint) -> None:
+    row = self._database.partition(checkpoint.partition)
+    await _commit(self, msgspec.structs.replace(checkpoint, ckpt_seq=row.ckpt_seq + 1))
+
+
+async def _commit_without_a_fence(self: SimStore, checkpoint: Checkpoint) -> None:
+    row = self._database.partition(checkpoint.partition)
+    await _commit(self, msgspec.structs.replace(checkpoint, epoch=row.epoch, ckpt_seq=row.ckpt_seq + 1))
+
+
+async def _claim_an_offset_too_far(self: SimStore, partition: int, incarnation: str) -> Claim:
+    claim = await _claim(self, partition, incarnation)
+    return msgspec.structs.replace(claim, next_offset=claim.next_offset + 1)
+
+
+async def _claim_an_offset_too_few(self: SimStore, partition: int, incarnation: str) -> Claim:
+    claim = await _claim(self, partition, incarnation)
+    return msgspec.structs.replace(claim, next_offset=max(0, claim.next_offset - 1))
+
+
+async def _load_no_alerts(self: SimStore, partition: int, command_log_time_min_us: int) -> PartitionImage:
+    image = await _load(self, partition, command_log_time_min_us)
+    return msgspec.structs.replace(image, alerts=[])
+
+
+async def _load_no_commands(self: SimStore, partition: int, command_log_time_min_us: int) -> PartitionImage:
+    image = await _load(self, partition, command_log_time_min_us)
+    return msgspec.structs.replace(image, commands=[])
+
+
+async def _believe_unknown_is_done(self: Committer, owned: Owned, checkpoint: Checkpoint) -> bool:
+    return True
+
+
+async def _believe_unknown_is_not_done(self: Committer, owned: Owned, checkpoint: Checkpoint) -> bool:
+    return False
+
+
+async def _do_not_wait(self: Committer, *_: Any) -> None:
+    pass
+
+
+def _tell_only_when_ready(self: Shard, owned: Owned) -> None:
+    alerts = owned.fold.outputs.alerts
+    for alert in alerts if owned.stage is Stage.READY else []:
+        self._outbox.offer(owned.number, alert)
+    alerts.clear()
+
+
+async def _count_from_the_answer(self: Heartbeat) -> None:
+    await _renew(self)
+    if not self._lease.fenced:
+        self._lease.extend(self._clock.boot_s() + self._settings.lease_s, self._lease.partitions)
+
+
+def _speak_at_once(_owned: Owned, _deaths: Deaths, _clock: Clock) -> bool:
+    return True
+
+
+_commit, _claim, _load, _renew = SimStore.commit, SimStore.claim, SimStore.load, Heartbeat.renew
+
+Patch = Callable[[], Any]
+
+
+def _method(owner: Any, name: str, replacement: Any) -> Patch:
+    return lambda: mock.patch.object(owner, name, replacement)
+
+
+class Ablation(Struct, frozen=True):
+    """What is taken away."""
+
+    name: str
+    patches: tuple[Patch, ...]
+
+
+ABLATIONS: Final = (
+    Ablation("a commit of an old epoch is taken", (_method(SimStore, "commit", _commit_at_any_epoch),)),
+    Ablation("a commit is not fenced at all", (_method(SimStore, "commit", _commit_without_a_fence),)),
+    Ablation(
+        "an unknown commit is tried again, and the sequence is not checked",
+        (
+            _method(Committer, "_settle", _believe_unknown_is_not_done),
+            _method(SimStore, "commit", _commit_at_any_sequence),
+        ),
+    ),
+    Ablation(
+        "an unknown commit is taken as done, and the sequence is not checked",
+        (
+            _method(Committer, "_settle", _believe_unknown_is_done),
+            _method(SimStore, "commit", _commit_at_any_sequence),
+        ),
+    ),
+    Ablation("nothing is remembered of events rated before", (_method(Dedup, "find", lambda *_: None),)),
+    Ablation("the memory of events is not loaded", (_method(Dedup, "load", lambda *_: None),)),
+    Ablation("the memory of commands is not loaded", (_method(SimStore, "load", _load_no_commands),)),
+    Ablation("a cut does not copy on write", (_method(Cut, "before_change", lambda *_: None),)),
+    Ablation("a commit does not wait for what is under way to Kafka", (_method(Committer, "_flushed", _do_not_wait),)),
+    Ablation("a successor begins one record late", (_method(SimStore, "claim", _claim_an_offset_too_far),)),
+    Ablation("a successor begins one record early", (_method(SimStore, "claim", _claim_an_offset_too_few),)),
+    Ablation(
+        "alerts made before a successor may speak are dropped", (_method(Shard, "_tell_alerts", _tell_only_when_ready),)
+    ),
+    Ablation("a successor does not tell what the outbox holds", (_method(SimStore, "load", _load_no_alerts),)),
+    Ablation("a successor speaks while the old lease runs", (_method(shard_module, "may_speak", _speak_at_once),)),
+    Ablation(
+        "a lease counts from the answer, not from the question", (_method(Heartbeat, "renew", _count_from_the_answer),)
+    ),
+    Ablation("deliveries are not written back", (_method(Shard, "_write_back_if_due", lambda *_: None),)),
+    Ablation("a tick that came too early is not asked again", (_method(shard_module, "TICK_AGAIN_S", 1e9),)),
+)
+
+# Where a search is short: a seed that noticed when it was last looked for. Others notice too, after more seeds.
+NOTICED_BY: Final = {
+    "a commit of an old epoch is taken": 119,
+    "a commit is not fenced at all": 61,
+    "an unknown commit is tried again, and the sequence is not checked": 6,
+    "an unknown commit is taken as done, and the sequence is not checked": 32,
+    "the memory of commands is not loaded": 5,
+    "a cut does not copy on write": 6,
+    "a commit does not wait for what is under way to Kafka": 5,
+    "a successor does not tell what the outbox holds": 5,
+    "a successor speaks while the old lease runs": 61,
+    "a lease counts from the answer, not from the question": 168,
+    "a tick that came too early is not asked again": 121,
+}
+
+
+@contextmanager
+def without(ablation: Ablation) -> Iterator[None]:
+    """The world with that safeguard taken away."""
+    with ExitStack() as patches:
+        for patch in ablation.patches:
+            patches.enter_context(patch())
+        yield
+
+
+def first_caught(ablation: Ablation, seeds: Iterable[int]) -> Outcome | None:
+    """The first seed that notices; the known one is asked first."""
+    with without(ablation):
+        for seed in (NOTICED_BY.get(ablation.name, 0), *seeds):
+            outcome = simulate(seed)
+            if outcome.violations:
+                return outcome
+    return None

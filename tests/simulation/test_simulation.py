@@ -1,0 +1,121 @@
+"""Production shards and controllers under seeded faults, held against a fold without faults and against the oracle.
+
+`SIMULATION_SEEDS=1000 make test`, or `python -m tests.simulation.run --seeds 1000`, runs more seeds.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.simulation import simulate as simulation
+from tests.simulation.ablations import ABLATIONS, Ablation, first_caught
+from tests.simulation.chaos import FEATURED
+from tests.simulation.run import main
+from tests.simulation.simulate import again, simulate
+from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualLoop, run_virtually
+
+ROOT = Path(__file__).parents[2]
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", str(len(FEATURED))))
+SEARCH_MAX = 200
+
+
+@pytest.mark.timeout(0)
+def test_every_seed_agrees_with_the_oracle_and_every_fault_strikes() -> None:
+    fired: Counter[tuple[str, str]] = Counter()
+    failed = []
+    for seed in range(SEEDS):
+        outcome = simulate(seed)
+        fired.update((kind, site.partition(".")[0]) for kind, site in outcome.fired.elements())
+        if outcome.violations:
+            failed.append(outcome.told())
+    assert not failed, "\n".join(failed)
+    silent = {(strike.kind, strike.site.partition(".")[0]) for strike in FEATURED} - fired.keys()
+    assert not silent or len(FEATURED) > SEEDS, f"these faults never struck: {sorted(silent)}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_faults_everything_holds_too(seed: int) -> None:
+    outcome = simulate(seed, faults=False)
+    assert not outcome.violations, outcome.told()
+    assert outcome.rated and outcome.commits
+
+
+@pytest.mark.parametrize("seed", [3, 31, 62])
+def test_a_seed_takes_the_same_steps_again(seed: int) -> None:
+    assert simulate(seed) == simulate(seed)
+
+
+def test_two_seeds_take_different_steps() -> None:
+    assert simulate(3).trace != simulate(4).trace
+
+
+def test_another_process_with_another_order_of_hashes_takes_the_same_steps() -> None:
+    answers = {
+        subprocess.run(
+            [sys.executable, "-m", "tests.simulation.run", "--first", "20", "--seeds", "6", "--jobs", "1", "--traces"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": order},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        ).stdout
+        for order in ("1", "2")
+    }
+    assert len(answers) == 1
+    assert len(answers.pop().splitlines()) == 6
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda ablation: ablation.name)
+def test_a_safeguard_taken_away_is_noticed(ablation: Ablation) -> None:
+    outcome = first_caught(ablation, range(SEARCH_MAX))
+    assert outcome is not None, f"{SEARCH_MAX} seeds do not notice that {ablation.name}"
+
+
+def test_the_canary_is_reported_with_the_command_that_repeats_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(simulation, "verify", lambda _world: ["the canary is dead"])
+    command = again(7).split()
+    assert command[:3] == ["python", "-m", "tests.simulation.run"]
+    assert main(command[3:]) == 1
+    assert main(["--seeds", "1", "--first", "7", "--jobs", "1"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("the canary is dead") == said.count(again(7)) == 2
+
+
+def test_what_is_left_under_way_is_found() -> None:
+    async def wait() -> None:
+        await loop.create_future()
+
+    async def leave_one() -> None:
+        tasks.append(loop.create_task(wait(), name="forgotten"))
+
+    tasks: list[asyncio.Task[None]] = []
+    loop = VirtualLoop()
+    run_virtually(loop, leave_one())
+    assert loop.broken == ["task forgotten outlived the run"]
+
+
+def test_a_wait_without_end_is_found() -> None:
+    async def wait() -> None:
+        await loop.create_future()
+
+    loop = VirtualLoop()
+    with pytest.raises(NobodyWaits):
+        run_virtually(loop, wait())
+
+
+def test_a_loop_that_burns_a_core_is_found() -> None:
+    async def burn() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    with pytest.raises(TimeStandsStill):
+        run_virtually(VirtualLoop(), burn())
