@@ -330,6 +330,9 @@ class RandomLog:
         self.published = 1
         for account in self.accounts:
             bench.open(account, zone=source.choice(ZONES), anchor_day=source.choice([1, 15, 31]))
+            soon, later = (bench.now + source.randrange(1, 120) * stride_us for _ in range(2))
+            bench.grant("welcome", "40", "promo", account, priority=10, expires_us=soon)
+            bench.grant("prepaid", "90", account=account, effective_us=later, expires_us=later + soon - START)
             bench.cap("300", account=account)
             bench.cap_rule(80, account=account, clear_percent=source.choice([80, 60]))
             bench.cap_rule(100, account=account)
@@ -346,7 +349,7 @@ class RandomLog:
             bench.now -= source.randrange(SECOND)  # the clock of another broker
         kind = source.choices(
             ["use", "llm", "again", "conflict", "malformed", "command", "version", "tick", "elsewhere"],
-            [60, 8, 4, 1, 4, 8, 1, 2, 1],
+            [60, 8, 4, 1, 4, 11, 1, 2, 1],
         )[0]
         account = source.choice(self.accounts)
         key = account.encode()
@@ -388,7 +391,9 @@ class RandomLog:
         source, bench = self.source, self.bench
         if self.commands and source.random() < 0.2:
             body = source.choice(self.commands)
-            return bench.control(body if source.random() < 0.7 else body | {"account": account, "rule": "other"})
+            other = {"kind": "set_cap", "cap": "reused", "amount": "1", "currency": "USD"}
+            reused = other | {name: body[name] for name in ("account", "command_key")}
+            return bench.control(body if source.random() < 0.6 else reused)
         body = {"account": account, "command_key": f"random-{len(bench.log)}"}
         kind = source.choice(["grant", "grant", "grant", "set_cap", "percent", "balance", "open_account"])
         if kind == "grant":
@@ -396,13 +401,13 @@ class RandomLog:
             body |= {
                 "kind": "grant",
                 "lot": f"lot-{source.randrange(10_000)}",
-                "lot_kind": source.choice(["paid", "paid", "promo", "commit", "refund", "loan"]),
-                "amount": source.choice(["5", "17.25", "60", "240", "0.000000000001", "0"]),
-                "currency": source.choice(["USD"] * 9 + ["EUR"]),
+                "lot_kind": source.choice(["paid"] * 6 + ["promo"] * 3 + ["commit", "refund", "loan"]),
+                "amount": source.choice(["5", "17.25", "60", "240", "900", "0.000000000001"] * 2 + ["0"]),
+                "currency": source.choice(["USD"] * 14 + ["EUR"]),
                 "priority": source.randrange(3),
                 "effective_us": source.choice([None, None, bench.now + source.randrange(-span, span)]),
-                "expires_us": source.choice([None, bench.now + source.randrange(-span // 10, 2 * span)]),
-                "scope": source.choice([[], [], ["x"], ["x", "third"], ["tiered"], ["unheard"]]),
+                "expires_us": source.choice([None, *[bench.now + source.randrange(-span // 20, 3 * span)] * 2]),
+                "scope": source.choice([[], [], ["x"], ["x", "third"], ["tiered"]] * 2 + [["unheard"]]),
             }
         elif kind == "set_cap":
             body |= {"kind": kind, "cap": "monthly", "amount": source.choice(["10", "300", "900"]), "currency": "USD"}

@@ -252,10 +252,13 @@ def test_half_a_pico_that_was_carried_makes_whole_charges_alternate() -> None:
 def test_a_published_version_ends_the_newest_segment() -> None:
     held = Held()
     held.use(1)
-    held.book.publish(START + DAY, compile_catalogue(2, document(x=None)))
+    held.book.publish(START + DAY, compile_catalogue(2, document(x=per_unit("3", model="x"))))
     held.account.reprice()
-    held.use(1)
-    held.use(1, "y", START + DAY)
+    assert [held.charge(1, time_us=START + shift_us) for shift_us in (DAY - 1, DAY, 2 * DAY)] == [
+        DOLLAR,
+        3 * DOLLAR,
+        3 * DOLLAR,
+    ]
     assert list(held.account.table) == [MARCH, START + DAY]
 
 
@@ -414,4 +417,20 @@ def test_postings_are_the_differences_since_the_last_ones() -> None:
         ("m", "paid", "grant", None, 5),
         ("m", "paid", "burn", MARCH, 2),
         ("", "", "debt", MARCH, -2),
+    ]
+
+
+def test_a_burn_that_late_usage_takes_back_is_posted_with_a_minus() -> None:
+    """February's late usage takes the whole lot from March, of which nothing is burnt any more."""
+    held = Held()
+    february = us("2026-02-01T00:00:00+00:00")
+    held.grant("l", 10, february)
+    held.use(10)
+    held.account.settle(held.account.derive(), MARCH)
+    held.use(10, time_us=february)
+    rows = held.account.settle(held.account.derive(), MARCH)
+    assert [(row.kind, row.usage_period_us, row.amount // DOLLAR) for row in rows] == [
+        ("burn", february, 10),
+        ("burn", MARCH, -10),
+        ("debt", MARCH, 10),
     ]

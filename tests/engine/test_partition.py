@@ -526,6 +526,28 @@ def test_a_loaded_partition_goes_on_where_the_cut_was_taken() -> None:
     assert loaded.outputs.alerts == [row for row in bench.partition.outputs.alerts if row.offset >= at]
 
 
+def test_a_loaded_partition_wakes_its_accounts_in_time(bench: Bench) -> None:
+    bench.grant("l", "5", expires_us=START + HOUR)
+    bench.balance_rule("0")
+    store = Store()
+    store.checkpoint(bench.partition)
+    loaded = store.load_into(bench.fresh())
+    assert loaded.next_wake_us() == START + HOUR
+    bench.tick(START + HOUR)
+    loaded.apply(*bench.log[-1])
+    assert loaded.outputs.alerts == bench.partition.outputs.alerts != []
+
+
+def test_a_reused_key_does_not_displace_the_first_answer_after_a_load(bench: Bench) -> None:
+    bench.cap("5", command_key="k")
+    bench.cap("6", command_key="k")
+    store = Store()
+    store.checkpoint(bench.partition)
+    bench.partition = store.load_into(bench.fresh())
+    assert bench.cap("6", command_key="k") == "refused.key_reused"
+    assert bench.cap("5", command_key="k") == "repeated"
+
+
 def test_a_partition_without_a_checkpoint_starts_empty(bench: Bench) -> None:
     partition = bench.fresh()
     before = partition.state_bytes()

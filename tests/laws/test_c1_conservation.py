@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -104,3 +105,31 @@ def test_late_usage_is_posted_in_the_period_of_the_posting() -> None:
     account = bench.account()
     assert row.usage_period_us == account.period_of(bench.now - 20 * 24 * HOUR)
     assert row.posting_period_us == account.period_of(bench.now) != row.usage_period_us
+
+
+def test_what_is_posted_can_be_taken_back() -> None:
+    """Late usage of February takes the lot from March, and a paid lot takes away the debt: the ledger follows."""
+    bench = Bench()
+    bench.open()
+    bench.grant("l", "10", effective_us=bench.now - 30 * 24 * HOUR)
+    store = Store()
+    ledger = []
+    steps: list[Callable[[], str]] = [
+        lambda: bench.use(10),
+        lambda: bench.use(10, at=bench.now - 20 * 24 * HOUR),
+        lambda: bench.tick(bench.now + HOUR),
+        lambda: bench.grant("top-up", "10"),
+    ]
+    for step in steps:
+        step()
+        store.checkpoint(bench.partition)
+        sums: Counter[str] = Counter()
+        for row in store.postings:
+            sums[f"{row.kind} {row.lot} {row.usage_period_us == bench.account().period_of(bench.now)}"] += row.amount
+        ledger.append({name: amount // 10**12 for name, amount in sums.items() if amount and "grant" not in name})
+    assert ledger == [
+        {"burn l True": 10},
+        {"burn l False": 10, "debt  True": 10},
+        {"burn l False": 10, "debt  True": 10},
+        {"burn l False": 10, "burn top-up True": 10},
+    ]

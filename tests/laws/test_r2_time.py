@@ -163,3 +163,15 @@ def test_a_period_is_anchored_and_a_month_is_not() -> None:
     # 27 February ends the period from 31 January; 28 February starts the one that 30 March is still in.
     assert bench.charges() == [300 * DOLLAR, 300 * DOLLAR, 400 * DOLLAR]
     assert list(bench.account().derive().spend.values()) == [600 * DOLLAR, 400 * DOLLAR]
+
+
+def test_a_price_change_published_amid_usage_splits_it_at_its_instant() -> None:
+    """An account that was being rated just now is charged the new price from T on, and the old one until T."""
+    bench = Bench(document(), DEARER)
+    bench.open()
+    bench.use(1)
+    bench.publish(2, CHANGE)
+    for at in (START, CHANGE - 1, CHANGE, CHANGE + 1):
+        bench.now = max(START, at)
+        bench.use(1, at=at)
+    assert bench.charges() == [DOLLAR, DOLLAR, DOLLAR, 3 * DOLLAR, 3 * DOLLAR]
