@@ -11,8 +11,9 @@ import pytest
 from actors.ports import LogDamaged, LogUnavailable, Outgoing, Record
 from actors.shard import Shard
 from config.settings import ShardSettings
-from engine.events import CatalogueMarker, Grant, Owner, Tick
-from engine.partition import Partition
+from engine.events import CatalogueMarker, Grant, OpenAccount, Owner, Tick
+from engine.partition import Cut, Partition
+from engine.placement import partition_for
 from tests.actors.shard_rig import CATALOGUE, LEASES, Process, Rig
 from tests.simulation.hand_clock import settle
 from tests.simulation.sim_receivers import ReceiverFaults
@@ -430,7 +431,8 @@ async def test_alerts_are_held_until_no_earlier_owner_can_speak(rig: Rig) -> Non
     await rig.clock.until(lambda: second.stage(0) == "waiting", 5)
     rig.alarm(0, "made meanwhile")
     await rig.clock.until(caught_up(rig, second, 0), 1)
-    assert second.receivers.taken == {}
+    await rig.clock.advance(0.5)
+    assert (second.stage(0), second.receivers.taken) == ("waiting", {})
     await until_ready(rig, second, 0)
     assert rig.database.lease_left_s("a") < 0
     await rig.clock.until(lambda: len(second.receivers.taken) == 2, 5)
@@ -503,7 +505,7 @@ async def test_a_drain_during_a_checkpoint_ends_in_order(rig: Rig, both: Process
 
 
 async def test_a_drain_is_not_crossed_by_a_checkpoint_of_a_loop_that_has_not_ended(
-    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The loop hangs in a fetch beyond the interval of checkpoints, while the last checkpoint waits for Postgres."""
     rig.use(rig.account(0), "e1")
@@ -517,12 +519,13 @@ async def test_a_drain_is_not_crossed_by_a_checkpoint_of_a_loop_that_has_not_end
     await rig.clock.advance(0.1)
     rig.database.down = True
     stopping = asyncio.create_task(both.shard.stop())
-    await rig.clock.advance(4)
+    await rig.clock.advance(3.1)
     rig.database.down = False
     await rig.clock.until(stopping.done, 20)
     await stopping
     assert rig.database.partition(0).owner is None
     assert rig.database.partition(0).ckpt_seq == 2
+    assert "another owner" not in caplog.text and "not handed over" not in caplog.text
 
 
 async def test_a_takeover_that_breaks_is_not_repeated_at_once(
@@ -556,6 +559,36 @@ async def test_a_drain_while_a_partition_is_given_back_gives_it_back(rig: Rig, b
     for partition in (0, 1):
         assert rig.database.partition(partition).owner is None
     assert rig.database.partition(0).next_offset == rig.end(0)
+
+
+async def test_a_drain_in_the_middle_of_the_cut_of_a_partition_given_back_lets_it_end(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [name for name in (f"many-{number}" for number in range(200)) if partition_for(name.encode(), 2) == 0]
+    for name in names:
+        rig.control(0, OpenAccount(name, "open", "basic"))
+    await rig.clock.until(caught_up(rig, both, 0), 1)
+    encode, calls, stopping = Cut.encode, 0, asyncio.Event()
+
+    def stop_at_the_second(cut: Cut, accounts_max: int) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            stopping.set()
+        return encode(cut, accounts_max)
+
+    async def stop() -> None:
+        await stopping.wait()
+        await both.shard.stop()
+
+    monkeypatch.setattr(Cut, "encode", stop_at_the_second)
+    ended = both.spawn(stop())
+    both.assign(1)
+    await rig.clock.until(ended.done, 20)
+    await ended
+    assert rig.database.partition(0).owner is None
+    assert rig.database.partition(0).next_offset == rig.end(0)
+    assert len(rig.database.partition(0).accounts) == len(names) + 1
 
 
 async def test_a_partition_that_cannot_be_handed_over_keeps_no_other_from_it(
