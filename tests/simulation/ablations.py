@@ -145,17 +145,17 @@ ABLATIONS: Final = (
 
 # Where a search is short: a seed that noticed when it was last looked for. Others notice too, after more seeds.
 NOTICED_BY: Final = {
-    "a commit of an old epoch is taken": 119,
-    "a commit is not fenced at all": 61,
+    "a commit of an old epoch is taken": 85,
+    "a commit is not fenced at all": 85,
     "an unknown commit is tried again, and the sequence is not checked": 6,
-    "an unknown commit is taken as done, and the sequence is not checked": 32,
+    "an unknown commit is taken as done, and the sequence is not checked": 6,
     "the memory of commands is not loaded": 5,
     "a cut does not copy on write": 6,
     "a commit does not wait for what is under way to Kafka": 5,
-    "a successor does not tell what the outbox holds": 5,
-    "a successor speaks while the old lease runs": 61,
-    "a lease counts from the answer, not from the question": 168,
-    "a tick that came too early is not asked again": 121,
+    "a successor does not tell what the outbox holds": 4,
+    "a successor speaks while the old lease runs": 120,
+    "a lease counts from the answer, not from the question": 85,
+    "a tick that came too early is not asked again": 32,
 }
 
 

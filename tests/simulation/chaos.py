@@ -16,6 +16,8 @@ CRASH_SITES: Final = (
     tuple(f"{call}.{side}" for call in STORE_CALLS + LOG_CALLS + MEMBERSHIP_CALLS for side in ("before", "after"))
     + OTHER_SITES
 )
+# Where a long pause hurts most: an effect, or the right to one, that comes after a successor has begun.
+ZOMBIE_SITES: Final = ("commit.before", "append.before", "post.before", "renew.after", "yield")
 ROSTER_SITES: Final = tuple(f"{call}.{side}" for call in ROSTER_CALLS for side in ("before", "after"))
 REFUSAL_SITES: Final = tuple(f"{call}.before" for call in STORE_CALLS + MEMBERSHIP_CALLS + ROSTER_CALLS)
 # The answer is lost, the effect is not. A lost answer to COMMIT has its own fault: `unknown_done`.
@@ -24,8 +26,8 @@ LOST_ANSWER_SITES: Final = tuple(
 )
 LOG_REFUSAL_SITES: Final = ("bounds.before", "bounds.after", "read_one.before", "read_one.after")
 COMMIT_FAULTS: Final = ("unavailable", "unknown_done", "unknown_not_done")
-APPEND_FAULTS: Final = ("append_none", "append_some", "append_all")
-WORLD_FAULTS: Final = ("broker_down", "database_down", "move", "stop", "kill_owner", "kill_all", "gap")
+APPEND_FAULTS: Final = ("append_none", "append_some", "append_all", "append_late")
+WORLD_FAULTS: Final = ("broker_down", "database_down", "move", "stop", "kill_owner", "kill_all", "gap", "clock_jump")
 
 # What must happen before a process passes a rare step at all.
 COMPANIONS: Final = {
@@ -84,7 +86,7 @@ def draw_strikes(random: Random, seconds: float, seed: int) -> list[Strike]:
         at_s = random.uniform(number, number + 1) * 0.9 * seconds / FEATURED_TIMES
         add(Strike(at_s, featured.kind, featured.site, _pause_s(random)))
     if random.random() < 0.9:
-        classes = ["kill", "pause", "refuse", "lose_answer", "commit", "append", "world", "roster", "log"]
+        classes = ["kill", "pause", "zombie", "refuse", "lose_answer", "commit", "append", "world", "roster", "log"]
         chosen = random.sample(classes, random.randint(1, len(classes)))
         for _ in range(random.randint(1, 12)):
             add(_draw(random, random.choice(chosen), random.uniform(0, seconds)))
@@ -96,6 +98,8 @@ def _draw(random: Random, kind: str, at_s: float) -> Strike:
         return Strike(at_s, "kill", random.choice(CRASH_SITES))
     if kind == "pause":
         return Strike(at_s, "pause", random.choice(CRASH_SITES), _pause_s(random))
+    if kind == "zombie":
+        return Strike(at_s, "pause", random.choice(ZOMBIE_SITES), random.uniform(2.0, 4.0))
     if kind == "roster":
         what = random.choice(["kill", "pause"])
         return Strike(at_s, what, random.choice(ROSTER_SITES), _pause_s(random))
@@ -108,7 +112,7 @@ def _draw(random: Random, kind: str, at_s: float) -> Strike:
     if kind == "commit":
         return Strike(at_s, random.choice(COMMIT_FAULTS), "commit.before")
     if kind == "append":
-        return Strike(at_s, random.choice(APPEND_FAULTS), "append.before")
+        return Strike(at_s, random.choice(APPEND_FAULTS), "append.before", _pause_s(random))
     return Strike(at_s, random.choice(WORLD_FAULTS), "", random.uniform(0.1, 2.0))
 
 

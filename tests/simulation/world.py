@@ -8,7 +8,7 @@ while and lets it go on: a zombie, if a successor has been found meanwhile.
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 from typing import Any, Final
@@ -22,7 +22,7 @@ from actors.controller import Controller
 from actors.lease import Heartbeat, Lease
 from actors.outbox import Outbox, OutboxSettings
 from actors.owned import Stage
-from actors.ports import Attempt, Checkpoint, LogUnavailable, StoreUnavailable
+from actors.ports import Attempt, Checkpoint, LogUnavailable, Outgoing, StoreUnavailable
 from actors.shard import Shard
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from tests.simulation.chaos import Strike
@@ -178,6 +178,26 @@ class WatchedStore(SimStore):
         super()._write(row, cut)
 
 
+class LateLog(SimLog):
+    """A log whose appends may fail, and appear all the same when nobody expects them any more."""
+
+    def __init__(self, world: "World", process: Process) -> None:
+        super().__init__(world.broker, world.clock, process.gate)
+        self.late_s: list[float] = []
+        self._world = world
+
+    async def append(self, records: Sequence[Outgoing]) -> list[int]:
+        if not self.late_s:
+            return await super().append(records)
+        seconds = self.late_s.pop()
+        asyncio.get_running_loop().call_later(seconds, self._appear, list(records))
+        raise LogUnavailable("simulated: the broker takes its time")
+
+    def _appear(self, records: list[Outgoing]) -> None:
+        for record in records:
+            self._world.broker.append(record.topic, record.key, record.value, record.partition)
+
+
 class PostingReceivers:
     """The port `Receivers` of one process: what it posts is under way even when it dies meanwhile."""
 
@@ -212,7 +232,7 @@ class ShardSlot:
         self._lives += 1
         process = self.process = Process(world, f"{self.name}.{self._lives}", self._host)
         self.store = WatchedStore(world, process)
-        self.log = SimLog(world.broker, world.clock, process.gate)
+        self.log = LateLog(world, process)
         self._membership = SimMembership(world.database, world.leases.lease_s, process.gate)
         self.lease = Lease(process.clock)
         self._heartbeat = Heartbeat(self._membership, process.clock, self.lease, process.name, world.leases)
@@ -428,6 +448,8 @@ class World:
             raise StoreUnavailable(f"simulated: {kind} at {site}")
         elif kind == "log_away":
             raise LogUnavailable(f"simulated: away at {site}")
+        elif kind == "append_late":
+            self._shard_of(process).log.late_s.append(max(0.05, strike.seconds))
         elif kind.startswith("append_"):
             written = {"append_none": 0, "append_some": 1, "append_all": 1_000_000}[kind]
             self._shard_of(process).log.append_faults.append(written)
@@ -444,7 +466,7 @@ class World:
                 self.database.down = True
                 self._loop.call_later(strike.seconds, self._end_outage)
             case "move":
-                self._move()
+                self._move(strike.seconds)
             case "stop":
                 slot = self._owner()
                 if slot.process is not None and slot.process.alive and not slot.stopping:
@@ -454,6 +476,8 @@ class World:
             case "kill_all":
                 for shard in self.shards:
                     shard.end()
+            case "clock_jump":
+                self.broker.append_time_jump_ms = self._random.randint(-20_000, 250_000)
             case "gap":
                 self.broker.skip_offsets(self._random.randrange(self.plan.partitions), self._random.randint(1, 3))
 
@@ -466,12 +490,16 @@ class World:
         self.broker.down = False
         self.database.down = False
 
-    def _move(self) -> None:
-        """An operator gives a partition to another living member."""
-        living = [name for name, row in self.database.members.items() if not row.dead]
-        partition = self._random.randrange(self.plan.partitions)
-        if living:
-            self.database.assignment[partition] = self._random.choice(living)
+    def _move(self, pause_s: float) -> None:
+        """An operator gives a partition to another living member, perhaps because its owner hangs."""
+        slot = self._owner()
+        mine = self.speaking(slot)
+        others = [name for name, row in self.database.members.items() if not row.dead]
+        others = [name for name in others if slot.process is None or name != slot.process.name]
+        if mine and others and slot.process is not None:
+            self.database.assignment[self._random.choice(mine)] = self._random.choice(others)
+            if self._random.random() < 0.5:
+                slot.process.pause(pause_s)
 
     async def _stop_and_restart(self, slot: ShardSlot) -> None:
         await slot.stop()
@@ -489,11 +517,13 @@ class World:
         self.healing = True
         self._armed = {}
         self._end_outage()
+        self.broker.append_time_jump_ms = 0
         self.receivers.faults = NO_FAULTS
         for process in self.processes:
             process.resume()
         for slot in self.shards:
             slot.log.append_faults.clear()
+            slot.log.late_s.clear()
             slot.store.commit_faults.clear()
 
     # ------------------------------------------------------------------------------------------------- invariants
