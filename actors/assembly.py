@@ -149,7 +149,7 @@ class ShardProcess:
     async def wait(self) -> None:
         """Until the shard stops, is declared dead, or breaks."""
         assert self._running is not None
-        await self._running
+        await asyncio.shield(self._running)  # whoever waits may stop waiting; the loop ends by `stop`
 
     async def stop(self) -> None:
         """Hand everything over, leave, and close every door."""

@@ -116,6 +116,7 @@ class Shard:
         self._library: dict[int, Catalogue] = {}
         self._owned: dict[int, Owned] = {}
         self._taking: dict[int, asyncio.Task[None]] = {}
+        self._refused: dict[int, str] = {}  # partitions that cannot be taken over, and why
         self._committer = Committer(store, log, clock, kafka.topic_usage, control_key)
         self._outbox = outbox(self)
         self._writing_back: asyncio.Task[None] | None = None
@@ -130,8 +131,12 @@ class Shard:
         return self._lease.valid()
 
     def partitions(self) -> list[PartitionView]:
-        """What is owned, and how it stands."""
-        return [
+        """What is owned, and how it stands; also what should be, but could not be taken over."""
+        refused = [
+            PartitionView(number, Stage.HALTED.value, reason, 0, 0, 0, 0, None, {})
+            for number, reason in sorted(self._refused.items())
+        ]
+        return refused + [
             PartitionView(
                 owned.number,
                 owned.stage.value,
@@ -200,6 +205,8 @@ class Shard:
     # ------------------------------------------------------------------------------------------------- assignment
 
     def _follow_assignment(self) -> None:
+        for partition in self._refused.keys() - self._lease.partitions:
+            del self._refused[partition]
         for partition in self._lease.partitions - self._owned.keys() - self._taking.keys():
             self._taking[partition] = self._spawn(self._take(partition))
         for partition in self._owned.keys() - self._lease.partitions:
@@ -225,13 +232,16 @@ class Shard:
             _log.warning("partition %d could not be taken over, trying again: %s", partition, error)
             await self._clock.sleep(RETRY_S)
         except (LogDamaged, CatalogueLost, BadCatalogue, UnknownSnapshot, StoreRefused) as error:
+            self._refused[partition] = str(error)
             _log.critical("partition %d is halted: %s", partition, error)
             await self._clock.sleep(MEND_S)  # a person must act; then the takeover succeeds by itself
-        except Exception:
-            # Tried again at once, each attempt would write another `owner` record into the log.
+        except Exception as error:
+            self._refused[partition] = f"the takeover broke: {type(error).__name__}: {error}"
+            # Tried again at once, each attempt would raise the epoch and load everything anew.
             _log.critical("partition %d is halted: the takeover broke", partition, exc_info=True)
             await self._clock.sleep(MEND_S)
         else:
+            self._refused.pop(partition, None)
             owned.alerts_held = list(image.alerts)
             self._owned[partition] = owned
             _log.info(
@@ -324,7 +334,8 @@ class Shard:
                 await asyncio.wait(owned.sends, return_when=asyncio.FIRST_COMPLETED)
             await self._clock.sleep(0)
             self._lease.beat()
-        self._send_on(owned)
+        if self._owned.get(owned.number) is owned:
+            self._send_on(owned)
 
     def _fold_slice(self, owned: Owned, records: Sequence[Record], start: int) -> int:
         """Fold up to a slice of records; how many. Raises CatalogueMissing before the record that needs it."""

@@ -1,9 +1,10 @@
-"""Becoming the owner of a partition: claim, announce, load, check the log, and wait until nobody else may speak.
+"""Becoming the owner of a partition: claim, load, check the log, announce, and wait until nobody else may speak.
 
-In order (DESIGN, "Ownership"): the claim raises the epoch, which fences the old owner's writes at once; `owner(epoch)`
-goes into the log; the checkpoint is loaded; the log must still hold what the checkpoint saw; records behind it are
-replayed by the rating loop. Only then, and once every previous owner is dead or its lease has run out, is the partition
-ready. Whatever fails on the way is tried again from the start by the shard, at a higher epoch.
+In order: the claim raises the epoch, which fences the old owner's writes at once; the checkpoint is loaded; the log must
+still hold what the checkpoint saw (before we write to it: our own record would make a truncated log look whole);
+`owner(epoch)` goes into the log; records behind the checkpoint are replayed by the rating loop. Only then, and once every
+previous owner is dead or its lease has run out, is the partition ready. Whatever fails on the way is tried again from the
+start by the shard, at a higher epoch.
 """
 
 import msgspec
@@ -56,8 +57,6 @@ async def take_over(
     Raises Fenced, StoreUnavailable, LogUnavailable (try again), LogDamaged, CatalogueLost, UnknownSnapshot (halt)."""
     claim = await store.claim(partition, incarnation)
     claimed_s = clock.boot_s()
-    announcement = seal(control_key, topic, partition, msgspec.json.encode(Owner(claim.epoch)))
-    [owner_offset] = await log.append([Outgoing("usage", announcement, partition=partition)])
     log_time_us = decode_partition(claim.blob).log_time_us if claim.blob else 0
     image = await store.load(partition, log_time_us - COMMAND_KEY_US)
     fold = Partition(partition, log.partitions, topic, control_key, library)
@@ -70,6 +69,8 @@ async def take_over(
         except CatalogueMissing as missing:
             await load_version(store, library, missing.version)
     await _check_log(log, claim)
+    announcement = seal(control_key, topic, partition, msgspec.json.encode(Owner(claim.epoch)))
+    [owner_offset] = await log.append([Outgoing("usage", announcement, partition=partition)])
     owned = Owned(
         fold=fold,
         epoch=claim.epoch,

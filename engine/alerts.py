@@ -53,7 +53,7 @@ class Crossing(Struct, frozen=True):
 
     @property
     def alert_id(self) -> str:
-        text = "\n".join((self.account, self.rule, self.window, str(self.ordinal), self.phase))
+        text = "\x00".join((self.account, self.rule, self.window, str(self.ordinal), self.phase))
         return "alert_" + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -88,7 +88,7 @@ def alert_body(
             data=_AlertData(
                 account=crossing.account,
                 rule=crossing.rule,
-                window=crossing.window,
+                window=crossing.window.replace("\x00", "\n"),
                 ordinal=crossing.ordinal,
                 sequence=sequence,
                 value=None if crossing.value is None else amount_text(crossing.value),

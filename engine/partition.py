@@ -184,15 +184,30 @@ class Partition:
 
     def apply(self, offset: int, append_ms: int, key: bytes | None, value: bytes | None) -> None:
         """Fold one record. Raises CatalogueMissing, having changed nothing."""
-        if value is not None and value[:4] == CONTROL_MAGIC:
-            control = self._read_control(value)
-            if isinstance(control, CatalogueMarker) and control.version not in self._library:
-                raise CatalogueMissing(control.version)
-            self._advance(append_ms * 1000, offset)
-            self._apply_control(control, offset, key, value)
-        else:
-            self._advance(append_ms * 1000, offset)
-            self._apply_usage(offset, key, value)
+        sealed = value is not None and value[:4] == CONTROL_MAGIC
+        control = self._read_control(value) if sealed and value is not None else None
+        if isinstance(control, CatalogueMarker) and self._is_missing(control.version):
+            raise CatalogueMissing(control.version)
+        self._advance(append_ms * 1000, offset)
+        self._count(self._outcome(control, offset, key, value))
+
+    def _outcome(
+        self, control: Control | _DeadLetter | None, offset: int, key: bytes | None, value: bytes | None
+    ) -> str:
+        """What becomes of a record, by the name it is counted under. No record stops the partition."""
+        try:
+            if offset in self.skips:
+                raise _DeadLetter(DeadLetterReason.ENGINE_ERROR, "skipped: it broke the engine before")
+            if control is None:
+                return self._rate(offset, key, value)
+            assert value is not None
+            return self._obey(control, offset, value)
+        except _DeadLetter as letter:
+            return self._dead_letter(offset, key, value, letter.reason, str(letter))
+        except Exception as error:  # a poison record: the account is unchanged
+            return self._dead_letter(
+                offset, key, value, DeadLetterReason.ENGINE_ERROR, f"{type(error).__name__}: {error}"
+            )
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
@@ -228,18 +243,6 @@ class Partition:
         return self._wakes[0][0] if self._wakes else None
 
     # ------------------------------------------------------------------------------------------------ usage events
-
-    def _apply_usage(self, offset: int, key: bytes | None, value: bytes | None) -> None:
-        try:
-            if offset in self.skips:
-                raise _DeadLetter(DeadLetterReason.ENGINE_ERROR, "skipped: it broke the engine before")
-            outcome = self._rate(offset, key, value)
-        except _DeadLetter as letter:
-            self._dead_letter(offset, key, value, letter.reason, str(letter))
-        except Exception as error:  # a poison event must not stop the partition; the account is unchanged
-            self._dead_letter(offset, key, value, DeadLetterReason.ENGINE_ERROR, f"{type(error).__name__}: {error}")
-        else:
-            self._count(outcome)
 
     def _rate(self, offset: int, key: bytes | None, value: bytes | None) -> str:
         """Rate one usage event, or forward it; the rows of README's table, in order. Raises _DeadLetter."""
@@ -358,13 +361,13 @@ class Partition:
 
     def _dead_letter(
         self, offset: int, key: bytes | None, value: bytes | None, reason: DeadLetterReason, detail: str
-    ) -> None:
+    ) -> str:
         row = DeadLetterRow(
             offset, self.log_time_us, reason.value, detail.replace("\x00", "\\0")[:DETAIL_MAX], key, value
         )
         self._journal.dead_letters.append(row)
         self.outputs.dead_letters.append(row)
-        self._count(f"dead_lettered.{reason.value}")
+        return f"dead_lettered.{reason.value}"
 
     # ------------------------------------------------------------------------------------------------------ alerts
 
@@ -385,7 +388,7 @@ class Partition:
             self._count(f"alert_{crossing.phase}")
 
     def _tell_conflict(self, account_id: str, event: UsageEvent, offset: int) -> None:
-        window = f"{event.source}\n{event.id}"
+        window = f"{event.source}\x00{event.id}"
         self._tell(
             self._touch(account_id),
             [Crossing(account_id, ID_CONFLICT, window, 1, "crossed", None, None)],
@@ -403,56 +406,62 @@ class Partition:
         except Malformed as error:
             return _DeadLetter(DeadLetterReason.BAD_CONTROL, str(error))
 
-    def _apply_control(self, control: Control | _DeadLetter, offset: int, key: bytes | None, value: bytes) -> None:
+    def _is_missing(self, version: int) -> bool:
+        """Whether a marker's version must be loaded first: one that will be refused anyway need not exist."""
+        published = self._book.versions
+        return version not in self._library and (not published or version > published[-1][0])
+
+    def _obey(self, control: Control | _DeadLetter, offset: int, value: bytes) -> str:
+        """Apply a control record. Raises _DeadLetter."""
         match control:
             case _DeadLetter():
-                self._dead_letter(offset, key, value, control.reason, str(control))
+                raise control
             case Tick():
-                self._count("tick" if control.epoch >= self.epoch else "void")
+                return "tick" if control.epoch >= self.epoch else "void"
             case Owner():
                 self.epoch = max(self.epoch, control.epoch)
-                self._count("owner")
+                return "owner"
             case CatalogueMarker():
-                self._publish(control, offset, key, value)
+                return self._publish(control)
             case _ if not self._is_here(control.account, control.account.encode()):
                 home = partition_for(control.account.encode(), self._partitions)
-                detail = f"account {control.account!r} lives in partition {home}; send its commands there"
-                self._dead_letter(offset, key, value, DeadLetterReason.BAD_CONTROL, detail)
+                raise _DeadLetter(
+                    DeadLetterReason.BAD_CONTROL,
+                    f"account {control.account!r} lives in partition {home}; send its commands there",
+                )
             case _:
-                self._command(control, offset, value[CONTROL_BODY_START:])
+                return self._command(control, offset, value[CONTROL_BODY_START:])
 
-    def _publish(self, marker: CatalogueMarker, offset: int, key: bytes | None, value: bytes) -> None:
+    def _publish(self, marker: CatalogueMarker) -> str:
         published = self._book.versions
         if published:
             last_version, last_start = published[-1]
             earliest = max(last_start, self.log_time_us + SKEW_US)
             if marker.version <= last_version or marker.effective_us <= earliest:
                 detail = f"version {marker.version} must be above {last_version}, and effective after {earliest}"
-                self._dead_letter(offset, key, value, DeadLetterReason.BAD_CONTROL, detail)
-                return
+                raise _DeadLetter(DeadLetterReason.BAD_CONTROL, detail)
         self._book.publish(marker.effective_us, self._library[marker.version])
         for account in self._live.values():
             account.reprice()
-        self._count("catalogue")
+        return "catalogue"
 
-    def _command(self, command: Command, offset: int, body: bytes) -> None:
+    def _command(self, command: Command, offset: int, body: bytes) -> str:
         self._forget_commands()
         memory = (command.account, command.command_key)
         digest = command_digest(body)
         answered = self._answered.get(memory)
         if answered is not None and answered.digest == digest:
-            self._count("repeated")
-            return
+            return "repeated"
         if answered is not None:
             answer = Refusal.KEY_REUSED.value
         else:
             answer = self._answer(command, offset)
             self._answered[memory] = _Answered(digest, answer, self.log_time_us)
-        self._count("applied" if answer == APPLIED else f"refused.{answer}")
         kind = str(command.__struct_config__.tag)
         self._journal.commands.append(
             CommandRow(offset, self.log_time_us, command.account, command.command_key, digest, kind, body, answer)
         )
+        return answer if answer == APPLIED else f"refused.{answer}"
 
     def _forget_commands(self) -> None:
         for memory, answered in self._answered.items():

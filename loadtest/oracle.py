@@ -617,7 +617,7 @@ class Oracle:
         if known is not None:
             if known == billing:
                 return "duplicate"
-            self._tell(state, name, "id_conflict", f"{event['source']}\n{event['id']}", 1, "crossed")
+            self._tell(state, name, "id_conflict", f"{event['source']}\0{event['id']}", 1, "crossed")
             raise DeadLetterError("id_conflict")
         parts = self._measure(state, account, event["type"], time_us, event["data"])
         segment = self._segment_of(state, account, time_us)
@@ -778,14 +778,14 @@ class Oracle:
             self._tell(state, account.account, rule, window, crossing.ordinal, "recovered")
 
     def _tell(self, state: Partition, account: str, rule: str, window: str, ordinal: int, phase: str) -> None:
-        text = "\n".join((account, rule, window, str(ordinal), phase))
+        text = "\0".join((account, rule, window, str(ordinal), phase))
         alert_id = "alert_" + hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
         self.alerts.setdefault(
             alert_id,
             Alert(
                 account=account,
                 rule=rule,
-                window=window,
+                window=window.replace("\0", "\n"),  # as a person is shown it
                 ordinal=ordinal,
                 phase=phase,
                 partition=state.number,

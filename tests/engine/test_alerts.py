@@ -43,7 +43,7 @@ def test_crossings_and_recoveries_take_turns_and_share_their_ordinal(readings: l
 
 
 def test_the_id_is_the_hash_that_the_law_names() -> None:
-    text = "acme\ncap-80\n1772323200000000\n3\ncrossed"
+    text = "\0".join(["acme", "cap-80", "1772323200000000", "3", "crossed"])
     assert CROSSING.alert_id == "alert_" + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -87,6 +87,6 @@ def test_the_body_says_everything_that_led_to_it() -> None:
 
 
 def test_an_id_conflict_has_neither_value_nor_threshold() -> None:
-    conflict = Crossing("acme", "id_conflict", "gateway\nid", 1, "crossed", None, None)
+    conflict = Crossing("acme", "id_conflict", "gateway\0id", 1, "crossed", None, None)
     data = json.loads(alert_body(conflict, sequence=1, currency=None, partition=0, offset=0, log_time_us=0))["data"]
     assert (data["value"], data["threshold"], data["currency"]) == (None, None, None)

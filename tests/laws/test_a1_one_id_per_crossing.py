@@ -99,12 +99,12 @@ def test_every_month_is_a_window_of_its_own_also_when_its_usage_is_late() -> Non
 
 
 def test_the_id_is_the_hash_of_its_parts() -> None:
-    """`alert_` and 32 hex digits of SHA-256 over account, rule, window, ordinal and phase, joined by newlines."""
+    """`alert_` and 32 hex digits of SHA-256 over account, rule, window, ordinal and phase, joined by NUL."""
     bench = opened()
     bench.cap_rule(80)
     bench.use(8)
     (row,) = bench.partition.outputs.alerts
-    text = f"acme\ncap-80\n{MARCH}\n1\ncrossed"
+    text = "\0".join(["acme", "cap-80", str(MARCH), "1", "crossed"])
     assert row.alert_id == "alert_" + hashlib.sha256(text.encode()).hexdigest()[:32]
     body = json.loads(row.body)
     assert (body["id"], body["type"]) == (row.alert_id, "alert.crossed")
@@ -146,6 +146,7 @@ def test_a_conflict_told_again_has_the_id_of_the_first(times: int) -> None:
     for units in range(2, 2 + times):
         bench.use(units, id="e")
     assert {row.alert_id for row in bench.partition.outputs.alerts} == {
-        "alert_" + hashlib.sha256(b"acme\nid_conflict\ngateway-1\ne\n1\ncrossed").hexdigest()[:32]
+        "alert_"
+        + hashlib.sha256(b"\0".join([b"acme", b"id_conflict", b"gateway-1", b"e", b"1", b"crossed"])).hexdigest()[:32]
     }
     assert bench.charges() == [DOLLAR]

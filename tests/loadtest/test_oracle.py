@@ -608,7 +608,7 @@ def test_rules_are_told_in_the_order_of_their_ids(fold: Fold) -> None:
 
 def test_alert_ids_are_the_hash_of_what_they_name(fold: Fold) -> None:
     fold.rule("low", "balance", threshold="0")
-    text = b"acme\nlow\n-\n1\ncrossed"
+    text = b"\0".join([b"acme", b"low", b"-", b"1", b"crossed"])
     assert list(fold.oracle.alerts) == ["alert_" + hashlib.sha256(text).hexdigest()[:32]]
 
 

@@ -150,9 +150,7 @@ class SimStore:
             accounts=[row.accounts[account] for account in sorted(row.accounts)],
             dedup=sorted(row.dedup, key=lambda segment: segment.bucket),
             commands=[
-                command
-                for _, command in sorted(row.commands.items())
-                if command.log_time_us >= command_log_time_min_us
+                command for _, command in sorted(row.commands.items()) if command.log_time_us >= command_log_time_min_us
             ],
             engine_errors=sorted(
                 offset for offset, letter in row.dead_letters.items() if letter.reason == "engine_error"
