@@ -17,6 +17,7 @@ from engine.catalog import BadCatalogue, CatalogueDocument, MeterDefinition, Pla
 from engine.money import NANO, parse_quantity, quantity_text
 
 if TYPE_CHECKING:
+    from actors.postgres import StoredDeadLetter
     from actors.publication import Published
 
 FAILED = 1
@@ -239,6 +240,66 @@ async def _partitions(settings: Settings) -> int:
         return log.partitions
     finally:
         await log.stop()
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+@app.command("migrate")
+def migrate_tables(
+    engine_password_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Its first line becomes the password of the engine's own role."),
+    ] = None,
+) -> None:
+    """Bring the tables up to date, as the owner that postgres.dsn names; the engine's role may not drop or truncate."""
+    from actors.assembly import database_dsn
+    from actors.migrations import ENGINE_ROLE, MigrationRefused, migrate
+
+    with _expected_errors(), _outside_errors():
+        settings = load_settings()
+        password = engine_password_file.read_text().partition("\n")[0] if engine_password_file else None
+        if password is not None and not 0 < len(password) <= 128:
+            _fail(f"{engine_password_file}: the first line must hold 1 to 128 characters", WRONG_INPUT)
+        try:
+            applied = asyncio.run(migrate(database_dsn(settings), settings.postgres.schema_name, password))
+        except MigrationRefused as error:
+            _fail(str(error), FAILED)
+    for name in applied:
+        typer.echo(f"applied {name}")
+    typer.echo(f"schema {settings.postgres.schema_name} is up to date; run the engine as {ENGINE_ROLE}")
+
+
+# ------------------------------------------------------------------------------------------------------ dead letters
+
+
+@app.command("dead-letters")
+def show_dead_letters(
+    newest: Annotated[int, typer.Option(min=0, max=10_000, help="How many of the newest to show.")] = 20,
+) -> None:
+    """Show what could not be rated: how many by reason, and the newest, with partition and offset."""
+    with _expected_errors(), _outside_errors():
+        counts, letters = asyncio.run(_dead_letters(load_settings(), newest))
+    console = Console(markup=False, emoji=False, highlight=False)
+    by_reason = _table("Dead letters", "reason", "records", right=("records",))
+    for reason, count in sorted(counts.items()):
+        by_reason.add_row(reason, f"{count:,}")
+    console.print(by_reason)
+    table = _table("The newest", "partition", "offset", "reason", "detail", right=("partition", "offset"))
+    for stored in letters:
+        table.add_row(str(stored.partition), str(stored.letter.offset), stored.letter.reason, stored.letter.detail)
+    console.print(table)
+
+
+async def _dead_letters(settings: Settings, newest: int) -> "tuple[dict[str, int], list[StoredDeadLetter]]":
+    from actors.assembly import postgres_store
+
+    store = postgres_store(settings)
+    await store.start()
+    try:
+        return await store.dead_letter_counts(), await store.dead_letters(newest)
+    finally:
+        await store.stop()
 
 
 # ---------------------------------------------------------------------------------------------------------- settings

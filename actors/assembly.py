@@ -4,6 +4,7 @@ Tests and the simulator wire `Shard` and `Controller` with other doors; nothing 
 """
 
 import asyncio
+import gc
 from pathlib import Path
 
 from actors.clock import SystemClock
@@ -18,6 +19,8 @@ from actors.postgres import PostgresStore
 from actors.shard import Shard
 from actors.webhooks import WebhookReceivers
 from config.settings import Settings
+
+GC_THRESHOLDS = (50_000, 20, 100)  # a full pass over 100,000 live accounts takes longer than a lease renewal should
 
 
 class NotConfigured(ValueError):
@@ -125,6 +128,8 @@ class ShardProcess:
 
     async def start(self) -> None:
         """Join, and begin to rate in the background."""
+        gc.freeze()  # what is loaded by now lives as long as the process: no pass need look at it
+        gc.set_threshold(*GC_THRESHOLDS)
         self.incarnation.begin()
         await self._log.start()
         await self._store.start()

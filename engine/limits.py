@@ -12,7 +12,3 @@ class Cap(Struct, frozen=True):
     def reached(self, percent: int) -> int:
         """The smallest spend, in pico, that is at least `percent` of the cap."""
         return -(-self.amount * percent // 100)
-
-    def beyond(self, spend: int) -> int:
-        """Spend above the cap, in pico: rated all the same (L1)."""
-        return max(0, spend - self.amount)

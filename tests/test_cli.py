@@ -31,7 +31,7 @@ def call(*arguments: str) -> Result:
 def test_help_names_every_command() -> None:
     result = call("--help")
     assert result.exit_code == 0
-    for command in ("catalogue", "topics", "settings", "demo"):
+    for command in ("catalogue", "topics", "migrate", "dead-letters", "settings", "demo"):
         assert command in result.stdout
 
 
@@ -124,6 +124,41 @@ def test_topics_are_made_and_checked_on_a_real_broker(kafka: str, monkeypatch: p
     differs = call("topics", "check")
     assert differs.exit_code == tallygate.FAILED
     assert "cli-USAGE has 8 partitions, kafka.partitions is 4" in differs.stderr
+
+
+def test_a_catalogue_is_published_to_a_real_database_and_broker(
+    kafka: str, database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka)
+    monkeypatch.setenv("DATABASE_URL", database)
+    monkeypatch.setenv("TALLYGATE_CONTROL_KEY", "00" * 32)
+    for role in ("USAGE", "RATED", "DEAD_LETTERS"):
+        monkeypatch.setenv(f"TALLYGATE_KAFKA__TOPIC_{role}", f"published-{role}")
+    early = call("catalogue", "publish", str(EXAMPLE))
+    assert early.exit_code == tallygate.FAILED, "there are no tables yet"
+    assert "applied 0001" in call("migrate").stdout
+    assert "applied" not in call("migrate").stdout
+    assert call("topics", "create").exit_code == 0
+
+    assert call("catalogue", "publish", str(EXAMPLE)).stdout == f"{EXAMPLE}: version 1, in force for all event times\n"
+    dearer = tmp_path / "dearer.yaml"
+    dearer.write_text(EXAMPLE.read_text().replace("2.50", "2.75"))
+    second = call("catalogue", "publish", str(dearer))
+    assert (second.exit_code, second.stdout.split(", in force for event times from ")[0]) == (0, f"{dearer}: version 2")
+    soon = call("catalogue", "publish", str(EXAMPLE), "--effective-us", "1")
+    assert soon.exit_code == tallygate.WRONG_INPUT
+    assert "6 minutes" in soon.stderr
+
+    letters = call("dead-letters")
+    assert (letters.exit_code, "Dead letters" in letters.stdout) == (0, True)
+
+
+def test_an_empty_password_file_is_wrong_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://owner:secret@127.0.0.1:1/none")
+    empty = tmp_path / "password"
+    empty.write_text("")
+    result = call("migrate", "--engine-password-file", str(empty))
+    assert (result.exit_code, "1 to 128 characters" in result.stderr) == (tallygate.WRONG_INPUT, True)
 
 
 def test_the_demo_gets_settings_and_options_and_gives_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,3 @@ def test_a_percentage_between_two_pico_is_reached_at_the_upper_one() -> None:
 
 def test_a_rule_may_stand_above_its_cap() -> None:
     assert Cap("c", 10).reached(1000) == 100
-
-
-def test_only_spend_above_the_cap_is_beyond_it() -> None:
-    cap = Cap("c", 10)
-    assert [cap.beyond(spend) for spend in (0, 10, 11, 25)] == [0, 0, 1, 15]

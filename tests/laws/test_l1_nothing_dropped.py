@@ -27,7 +27,6 @@ def test_spend_goes_on_past_the_cap_and_the_wallet(units: list[int], cap: int, w
     assert sum(bench.account().derive().spend.values()) == used
     assert bench.debt() == max(0, used - wallet * DOLLAR)
     assert bench.balance() == wallet * DOLLAR - used
-    assert bench.account().caps["monthly"].beyond(used) == max(0, used - cap * DOLLAR)
 
 
 def test_an_account_without_any_credit_is_rated() -> None:
