@@ -606,11 +606,16 @@ class PostgresStore:
         rows = await self._rows("sum_postings")
         return {(row["account"], row["lot"], row["kind"]): pico_of(row["amount"]) for row in rows}
 
-    async def balances(self, limit: int) -> list[Balance]:
-        """The accounts with the lowest balances."""
+    async def depleted(self) -> int:
+        """How many accounts have nothing left."""
+        count: int = await self._value("count_depleted")
+        return count
+
+    async def nearest_depletion(self, limit: int) -> list[Balance]:
+        """The accounts with the lowest balances above zero."""
         return [
             Balance(row["partition"], row["account"], pico_of(row["balance"]), pico_of(row["spend"]), row["currency"])
-            for row in await self._rows("list_balances", limit)
+            for row in await self._rows("nearest_depletion", limit)
         ]
 
     async def dead_letters(self, limit: int) -> list[StoredDeadLetter]:

@@ -33,15 +33,15 @@ from actors.clock import SystemClock
 from actors.cluster import Cluster, ShardStatus
 from actors.kafka import KafkaLog, TopicSettings, create_topics
 from actors.migrations import ENGINE_ROLE, migrate
-from actors.ports import Outgoing
+from actors.ports import LogUnavailable, Outgoing, StoreRefused, StoreUnavailable
 from actors.postgres import PostgresStore
 from actors.publication import publish
 from config.catalogue import load_file
 from config.settings import Settings
-from config.stack.kafka import start_kafka
-from config.stack.postgres import database_url
+from config.stack.kafka import KafkaUnavailable, start_kafka
+from config.stack.postgres import PostgresUnavailable, database_url
 from config.stack.ray_local import join_ray, record_ray, start_ray
-from config.stack.supervisor import Supervisor
+from config.stack.supervisor import RunFolderInUse, Supervisor
 from engine.catalog import document_json
 from engine.events import seal
 from engine.money import amount_text
@@ -60,6 +60,7 @@ LOOK_EVERY_S: Final = 0.5
 FAIL_SHARE: Final = 0.02  # of webhook attempts that the receiver answers with 503, to exercise the retries
 CONTROL_BATCH: Final = 500
 SETUP_US: Final = 3_000_000  # opening the accounts takes about this long; a lot that expires early is refused
+INTERRUPTED: Final = 130  # as a shell has it
 CATALOGUE_VERSION: Final = 1
 CATALOGUE_FILE: Final = Path(__file__).resolve().parents[1] / "config" / "catalogue.example.yaml"
 
@@ -102,19 +103,35 @@ class Figures(Struct):
 
 
 def run(settings: Settings, options: DemoOptions) -> int:
-    """The whole demo; 0 when every check holds."""
+    """The whole demo; 0 when every check holds. What it started is stopped, however it ends."""
     console = Console()
+    try:
+        return _run(settings, options, console)
+    except KeyboardInterrupt:
+        console.print("interrupted; everything that was started has been stopped")
+        return INTERRUPTED
+    except (
+        DemoFailed,
+        KafkaUnavailable,
+        LogUnavailable,
+        PostgresUnavailable,
+        RunFolderInUse,
+        StoreRefused,
+        StoreUnavailable,
+    ) as failure:
+        console.print(f"FAILED  {failure}", highlight=False, markup=False)
+        return 1
+
+
+def _run(settings: Settings, options: DemoOptions, console: Console) -> int:
     with Supervisor(options.run_dir, say=lambda line: console.print(line, highlight=False)) as supervisor:
         prepared = _prepare(supervisor, settings)
         if prepared.ray_address is None:
             start_ray(supervisor, num_cpus=max(2, os.cpu_count() or 2))
         else:
             join_ray(prepared.ray_address)
-        try:
-            return asyncio.run(_Demo(supervisor, prepared, options, console).run())
-        except DemoFailed as failure:
-            console.print(f"FAILED  {failure}", highlight=False)
-            return 1
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has set its own, which would skip our clean-up
+        return asyncio.run(_Demo(supervisor, prepared, options, console).run())
 
 
 def _prepare(supervisor: Supervisor, settings: Settings) -> Settings:
@@ -209,15 +226,18 @@ class _Demo:
 
     def _workload(self, catalogue: dict[str, Any]) -> Workload:
         trace = self._settings.trace or _default_trace()
-        workload = Workload(
-            self._options.seed,
-            self._options.events,
-            self._options.customers,
-            trace,
-            self._options.events / EVENTS_PER_S,
-            catalogue=catalogue,
-            partitions=self._settings.kafka.partitions,
-        )
+        try:
+            workload = Workload(
+                self._options.seed,
+                self._options.events,
+                self._options.customers,
+                trace,
+                self._options.events / EVENTS_PER_S,
+                catalogue=catalogue,
+                partitions=self._settings.kafka.partitions,
+            )
+        except (OSError, ValueError) as error:
+            raise DemoFailed(f"the workload cannot be made: {error}") from error
         self._console.print(f"workload: {workload.origin}", highlight=False)
         return workload
 
@@ -321,7 +341,9 @@ class _Demo:
         killed_s = self._clock.boot_s()
         os.kill(victim.pid, signal.SIGKILL)
         self._killed = victim.shard
-        view.say(f"SIGKILL to {victim.shard} (pid {victim.pid}), owner of partitions {sorted(lost)}")
+        view.say(
+            f"SIGKILL to {victim.shard} (pid {victim.pid}), owner of partitions {sorted(lost)}; Ray reports the death, too"
+        )
 
         async def taken_over() -> bool:
             ready = {
@@ -361,13 +383,14 @@ class _Demo:
                     max(0, counts["rated"] - rated) / max(0.001, now_s - looked_s),
                     sum(max(0, end - views[number].next_offset) for number, end in ends.items() if number in views),
                     len(self._receiver.alerts),
+                    await store.depleted(),
                     "   ".join(
                         f"{status.shard}: {len(status.partitions)} partitions, {status.rss_mib:.0f} MiB"
                         for status in statuses
                     ),
                     [
                         Near(balance.account, amount_text(balance.balance), amount_text(balance.spend))
-                        for balance in await store.balances(8)
+                        for balance in await store.nearest_depletion(8)
                     ],
                 )
             )

@@ -30,6 +30,7 @@ class Moment(Struct, frozen=True):
     rate: float  # rated events per second since the last look
     lag: int  # records in the log that no shard has applied yet
     alerts: int  # at the receiver
+    depleted: int  # customers with nothing left
     shards: str
     nearest: Sequence[Near]
 
@@ -37,7 +38,7 @@ class Moment(Struct, frozen=True):
 def _table(moment: Moment) -> Table:
     title = (
         f"{moment.phase}   {moment.seconds:.0f} s   sent {moment.sent:,}   rated {moment.rated:,} "
-        f"({moment.rate:,.0f}/s)   lag {moment.lag:,}   alerts {moment.alerts:,}"
+        f"({moment.rate:,.0f}/s)   lag {moment.lag:,}   alerts {moment.alerts:,}   depleted {moment.depleted:,}"
     )
     table = Table(title=title, title_justify="left", caption=moment.shards, caption_justify="left")
     table.add_column("nearest depletion")

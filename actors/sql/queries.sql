@@ -175,9 +175,13 @@ SELECT blob, next_offset FROM partition WHERE partition = $1
 -- The ledger, summed.
 SELECT account, lot, kind, sum(amount) AS amount FROM posting GROUP BY account, lot, kind
 
--- name: list_balances
--- The accounts with the lowest balances. Reads all accounts: for people, not for programs in a hurry.
-SELECT partition, account, balance, spend, currency FROM account ORDER BY balance, account LIMIT $1
+-- name: nearest_depletion
+-- The accounts with the lowest balances above zero. Reads all accounts: for people, not for programs in a hurry.
+SELECT partition, account, balance, spend, currency FROM account WHERE balance > 0 ORDER BY balance, account LIMIT $1
+
+-- name: count_depleted
+-- How many accounts have nothing left.
+SELECT count(*) FROM account WHERE balance <= 0
 
 -- name: list_dead_letters
 -- The newest dead letters.

@@ -313,7 +313,7 @@ async def test_people_see_what_is_there(store: PostgresStore, claim: Claim) -> N
     await store.commit(
         cut(
             claim,
-            accounts=[account("rich", balance=7), account("poor", balance=-7)],
+            accounts=[account("rich", balance=7), account("poor", balance=5), account("in debt", balance=-7)],
             commands=[command(1)],
             alerts=[alert(f"alert_{name}") for name in "abc"],
             dead_letters=[dead_letter(1), dead_letter(2, "no_price"), dead_letter(3)],
@@ -325,9 +325,10 @@ async def test_people_see_what_is_there(store: PostgresStore, claim: Claim) -> N
     await store.publish_catalogue(2, b"{}")
     (status,) = await store.partitions()
     assert (status.partition, status.epoch, status.ckpt_seq, status.owner) == (PARTITION, claim.epoch, 1, "a")
-    balances = [(row.account, row.balance, row.spend) for row in await store.balances(10)]
-    assert balances == [("poor", -7, 7), ("rich", 7, -7)]
-    assert len(await store.balances(1)) == 1
+    balances = [(row.account, row.balance, row.spend) for row in await store.nearest_depletion(10)]
+    assert balances == [("poor", 5, -5), ("rich", 7, -7)]
+    assert await store.depleted() == 1
+    assert len(await store.nearest_depletion(1)) == 1
     assert await store.dead_letter_counts() == {"malformed": 2, "no_price": 1}
     assert [stored.letter for stored in await store.dead_letters(2)] == [dead_letter(3), dead_letter(2, "no_price")]
     assert await store.outbox_counts() == OutboxCounts(waiting=1, delivered=1, given_up=1)

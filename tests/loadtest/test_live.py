@@ -15,6 +15,7 @@ MOMENT = Moment(
     rate=4_321.6,
     lag=5_678,
     alerts=17,
+    depleted=329,
     shards="shard-0: 4 partitions, 80 MiB",
     nearest=[Near("cus_[bold]0007", "-1.50", "31.25")],
 )
@@ -33,7 +34,17 @@ def shown(terminal: bool, live: bool, *moments: Moment, say: str = "") -> str:
 
 def test_a_terminal_gets_a_table_with_every_figure() -> None:
     text = shown(True, True, MOMENT)
-    for expected in ("rating", "12 s", "45,678", "40,000", "4,322/s", "5,678", "17", "shard-0: 4 partitions, 80 MiB"):
+    for expected in (
+        "rating",
+        "12 s",
+        "45,678",
+        "40,000",
+        "4,322/s",
+        "5,678",
+        "17",
+        "depleted 329",
+        "shard-0: 4 partitions, 80 MiB",
+    ):
         assert expected in text
     for expected in ("-1.50", "31.25", "nearest depletion"):
         assert expected in text
