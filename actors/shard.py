@@ -39,7 +39,7 @@ from actors.takeover import CatalogueLost, load_version, may_speak, take_over
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from engine.catalog import BadCatalogue, Catalogue
 from engine.events import Tick, seal
-from engine.outcomes import DeadLetterRow
+from engine.outcomes import DeadLetterReason, DeadLetterRow
 from engine.partition import CatalogueMissing
 from engine.snapshot import UnknownSnapshot
 
@@ -425,6 +425,14 @@ class Shard:
             value = b"\n".join(line for _, line in block)
             records.append(Outgoing("rated", value, key.encode(), owned.number))
         records += [Outgoing("usage", forward.value, forward.key, forward.partition) for forward in outputs.forwards]
+        for letter in outputs.dead_letters:
+            if letter.reason == DeadLetterReason.ENGINE_ERROR:
+                _log.critical(
+                    "partition %d: offset %d broke the engine and was not rated: %s",
+                    owned.number,
+                    letter.offset,
+                    letter.detail,
+                )
         records += [
             Outgoing("dead-letters", _dead_letter_json(owned.number, letter), letter.key)
             for letter in outputs.dead_letters

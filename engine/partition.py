@@ -15,6 +15,7 @@ from engine.account import Account, TooManyCells, Usage
 from engine.alerts import ID_CONFLICT, Crossing, alert_body
 from engine.catalog import SKEW_US, Catalogue, NoPrice, PriceBook
 from engine.commands import Refused, grant, open_account, set_cap, set_rule
+from engine.cut import Cut, Journal
 from engine.dedup import BUCKET_US, WINDOW_US, Dedup, identity
 from engine.events import (
     CONTROL_BODY_START,
@@ -49,7 +50,6 @@ from engine.outcomes import (
     DeadLetterRow,
     DedupSegment,
     Forward,
-    PostingRow,
     RatedEvent,
     Refusal,
     rated_lines,
@@ -98,58 +98,6 @@ class Outputs(Struct):
     dead_letters: list[DeadLetterRow] = msgspec.field(default_factory=list)
 
 
-class _Journal(Struct):
-    """What the next checkpoint writes beside accounts."""
-
-    commands: list[CommandRow] = msgspec.field(default_factory=list)
-    alerts: list[AlertRow] = msgspec.field(default_factory=list)
-    dead_letters: list[DeadLetterRow] = msgspec.field(default_factory=list)
-
-
-class Cut:
-    """A consistent cut of a partition at one offset. Complete once `encode` has returned True."""
-
-    def __init__(
-        self, partition: "Partition", dirty: dict[str, Account], journal: _Journal, dedup: list[DedupSegment]
-    ) -> None:
-        self.blob = partition.header()
-        self.accounts: list[AccountRow] = []
-        self.postings: list[PostingRow] = []
-        self.dedup = dedup
-        self.dedup_bucket_min = Dedup.bucket_min(partition.log_time_us)
-        self.commands = journal.commands
-        self.alerts = journal.alerts
-        self.dead_letters = journal.dead_letters
-        self._log_time_us = partition.log_time_us
-        self._pending = dirty
-
-    def encode(self, accounts_max: int) -> bool:
-        """Encode up to that many accounts; True when none is left."""
-        for _ in range(min(accounts_max, len(self._pending))):
-            self._encode(next(iter(self._pending)))
-        return not self._pending
-
-    def before_change(self, account_id: str) -> None:
-        """Copy on write: an account about to change is encoded as it stood at the cut."""
-        if account_id in self._pending:
-            self._encode(account_id)
-
-    def _encode(self, account_id: str) -> None:
-        account = self._pending.pop(account_id)
-        derived = account.derive()
-        self.accounts.append(
-            AccountRow(
-                account_id,
-                encode_account(account),
-                account.wake_us(),
-                derived.allocation.balance,
-                derived.spend[max(derived.spend)] if derived.spend else 0,
-                account.currency,
-            )
-        )
-        self.postings += account.settle(derived, account.period_of(self._log_time_us))
-
-
 class Partition:
     """The fold. `library` holds compiled catalogues by version and may be shared between partitions."""
 
@@ -177,7 +125,7 @@ class Partition:
         self._forget_at_us = 0
         self._answered: dict[tuple[str, str], _Answered] = {}  # in order of log time
         self._forgotten: list[tuple[str, str]] = []
-        self._journal = _Journal()
+        self._journal = Journal()
         self._cut: Cut | None = None
 
     # ------------------------------------------------------------------------------------------------- the fold
@@ -554,9 +502,9 @@ class Partition:
     def begin_cut(self) -> Cut:
         """Everything that changed since the last cut, as it stands now. One cut at a time: `end_cut` comes first."""
         assert self._cut is None, "the last cut has not ended"
-        journal, self._journal = self._journal, _Journal()
+        journal, self._journal = self._journal, Journal()
         dirty, self._dirty = self._dirty, {}
-        self._cut = Cut(self, dirty, journal, self._dedup.take_fresh())
+        self._cut = Cut(self.header(), self.log_time_us, dirty, journal, self._dedup.take_fresh())
         return self._cut
 
     def end_cut(self) -> None:

@@ -11,8 +11,9 @@ import pytest
 from actors.ports import LogDamaged, LogUnavailable, Outgoing, Record
 from actors.shard import Shard
 from config.settings import ShardSettings
+from engine.cut import Cut
 from engine.events import CatalogueMarker, Grant, OpenAccount, Owner, Tick
-from engine.partition import Cut, Partition
+from engine.partition import Partition
 from engine.placement import partition_for
 from tests.actors.shard_rig import CATALOGUE, LEASES, Process, Rig
 from tests.simulation.hand_clock import settle

@@ -21,9 +21,10 @@ from engine.catalog import (
     compile_catalogue,
 )
 from engine.credit import Allocation
+from engine.cut import Cut
 from engine.events import seal
 from engine.outcomes import AccountRow, AlertRow, CommandRow, DeadLetterRow, DedupSegment, PostingRow
-from engine.partition import Cut, Partition
+from engine.partition import Partition
 from engine.periods import EPOCH, MICROSECOND
 from engine.placement import partition_for
 
@@ -420,3 +421,12 @@ class RandomLog:
             body |= {"kind": "set_rule", "rule": source.choice(["low", "cap-50", "cap-80"]), "on": on}
         self.commands.append(body)
         return bench.control(body)
+
+
+def random_bench(seed: int, steps: int) -> tuple[Bench, RandomLog]:
+    """A partition with that many random steps behind it, and what makes further ones."""
+    bench = Bench(*versions(), partitions=2)
+    log = RandomLog(bench, random.Random(seed), stride_us=2 * HOUR)
+    for _ in range(steps):
+        log.step()
+    return bench, log

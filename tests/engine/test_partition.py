@@ -1,4 +1,4 @@
-"""The fold: a record's way, wake-ups, commands' memory, cuts, freezing, loading, and poison."""
+"""The fold: a record's way, wake-ups, commands' memory, freezing, loading, and poison."""
 
 import json
 import random
@@ -24,10 +24,10 @@ from tests.engine.bench import (
     START,
     TOPIC,
     Bench,
-    RandomLog,
     Store,
     cloud_time,
     document,
+    random_bench,
     told,
     versions,
 )
@@ -389,6 +389,23 @@ def test_a_poison_event_is_dead_lettered_and_changes_nothing(
     assert bench.record(b"acme", value) == "rated"  # mended and sent again
 
 
+def test_a_poison_command_is_dead_lettered_and_skipped_on_replay(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = accounts_of(bench.partition)
+    with monkeypatch.context() as broken:
+        broken.setattr(Account, "grant", fail)
+        assert bench.grant("l", "5") == "dead_lettered.engine_error"
+    assert accounts_of(bench.partition) == before
+    replayed = bench.fresh()
+    replayed.skips = frozenset([bench.log[-1].offset])
+    for record in bench.log:
+        replayed.apply(*record)
+    assert replayed.state_bytes() == bench.partition.state_bytes()
+
+
+def test_a_marker_that_is_refused_anyway_names_a_version_that_need_not_exist(bench: Bench) -> None:
+    assert bench.control({"kind": "catalogue", "version": 0, "effective_us": 0}) == "dead_lettered.bad_control"
+
+
 def test_what_broke_the_engine_once_is_skipped_on_replay(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.use(3)
     with monkeypatch.context() as patch:
@@ -407,62 +424,6 @@ def test_what_broke_the_engine_once_is_skipped_on_replay(bench: Bench, monkeypat
 
 
 # ------------------------------------------------------------------------------------------------ cuts, freezing, loading
-
-
-def random_bench(seed: int, steps: int) -> tuple[Bench, RandomLog]:
-    bench = Bench(*versions(), partitions=2)
-    log = RandomLog(bench, random.Random(seed), stride_us=2 * HOUR)
-    for _ in range(steps):
-        log.step()
-    return bench, log
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_cut_encoded_slowly_equals_one_encoded_at_once(seed: int) -> None:
-    """Copy on write: what is applied after the cut's offset does not enter it."""
-    bench, log = random_bench(seed, 150)
-    twin = bench.replay()
-    at_once, slowly = Store(), Store()
-    at_once.checkpoint(twin)
-    cut = bench.partition.begin_cut()
-    pending = len(log.accounts)
-    while not cut.encode(1 if pending % 2 else 0):
-        pending -= 1
-        for _ in range(15):
-            log.step()
-        bench.partition.freeze_idle(0, 2)
-    bench.partition.end_cut()
-    slowly.take(cut)
-    assert slowly.blob == at_once.blob
-    assert slowly.accounts == at_once.accounts
-    assert (slowly.dedup, slowly.commands) == (at_once.dedup, at_once.commands)
-    assert (slowly.alerts, slowly.dead_letters) == (at_once.alerts, at_once.dead_letters)
-
-    def order(row: Any) -> list[str]:
-        return [str(field) for field in msgspec.structs.astuple(row)]
-
-    assert sorted(slowly.postings, key=order) == sorted(at_once.postings, key=order)
-    # And the next cut takes it from there.
-    slowly.checkpoint(bench.partition)
-    assert slowly.load_into(bench.fresh()).state_bytes() == bench.replay().state_bytes()
-
-
-def test_a_cut_holds_what_changed_since_the_last_one(bench: Bench) -> None:
-    bench.open("other")
-    first = Store()
-    first.checkpoint(bench.partition)
-    assert set(first.accounts) == {"acme", "other"}
-    assert bench.partition.dirty_accounts == 0
-    bench.use(2)
-    bench.use(-1)
-    assert bench.partition.dirty_accounts == 1
-    second = Store()
-    second.checkpoint(bench.partition)
-    assert set(second.accounts) == {"acme"}
-    assert (second.accounts["acme"].balance, second.accounts["acme"].spend) == (-2 * DOLLAR, 2 * DOLLAR)
-    assert [len(segment.entries) for segment in second.dedup] == [20]
-    assert [row.reason for row in second.dead_letters] == ["bad_quantity"]
-    assert second.commands == []
 
 
 def test_there_is_one_cut_at_a_time(bench: Bench) -> None:

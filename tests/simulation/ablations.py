@@ -17,8 +17,8 @@ from actors.lease import Heartbeat
 from actors.owned import Owned, Stage
 from actors.ports import Checkpoint, Claim, Clock, Deaths, Fenced, PartitionImage
 from actors.shard import Shard
+from engine.cut import Cut
 from engine.dedup import Dedup
-from engine.partition import Cut
 from tests.simulation.sim_store import SimStore
 from tests.simulation.simulate import Outcome, simulate
 
