@@ -127,7 +127,7 @@ def _run(settings: Settings, options: DemoOptions, console: Console) -> int:
     with Supervisor(options.run_dir, say=lambda line: console.print(line, highlight=False)) as supervisor:
         prepared = _prepare(supervisor, settings)
         if prepared.ray_address is None:
-            start_ray(supervisor, num_cpus=max(2, os.cpu_count() or 2))
+            start_ray(supervisor, num_cpus=max(2, os.cpu_count() or 2, prepared.shard.shards))
         else:
             join_ray(prepared.ray_address)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has set its own, which would skip our clean-up

@@ -96,7 +96,7 @@ class Deployment:
             processes=2,
             say=lambda _: None,
         )
-        assert verdict.differences == []
+        assert verdict.differences == [], "\n".join(verdict.differences[:20])
         assert (verdict.lost, verdict.double, verdict.alerts_missing, verdict.alerts_extra) == (0, 0, 0, 0)
         assert verdict.counts["rated"] and self.receiver.alerts, "a run in which nothing happened proves nothing"
         assert self.receiver.rejected == 0, "every signature holds"

@@ -5,12 +5,14 @@ import pickle
 import msgspec
 import orjson
 
+from actors.ports import Record
 from engine.catalog import load_catalogue
-from engine.events import CatalogueMarker, OpenAccount, seal
+from engine.events import CatalogueMarker, OpenAccount, Tick, seal
 from engine.partition import Partition
 from engine.placement import partition_for
-from loadtest.verify import Expected, compare_outcomes, expect
+from loadtest.verify import Expected, compare_outcomes, expect, take_behind
 from loadtest.workload import cloud_time
+from tests.simulation.sim_log import SimRecord
 
 KEY = b"a control key of thirty-two bytes"
 START_US = 1_750_000_000_000_000
@@ -59,6 +61,22 @@ def test_the_engine_names_and_counts_outcomes_as_the_oracle_does() -> None:
     for record in _records():
         fold.apply(*record)
     assert compare_outcomes(fold.counts, _expected().outcomes) == []
+
+
+def test_what_lies_behind_the_last_checkpoint_is_not_judged_and_usage_there_is_a_sentence() -> None:
+    tick = seal(KEY, "usage", 0, msgspec.json.encode(Tick(1)))
+    records: list[Record] = [
+        SimRecord(0, 1, b"acme", b"{}"),
+        SimRecord(1, 2, None, tick),
+        SimRecord(2, 3, b"acme", b"{}"),
+        SimRecord(3, 4, None, tick),
+        SimRecord(4, 5, b"acme", None),
+    ]
+    assert take_behind(7, records, 2) == [
+        f"partition 7, offset {offset}: usage expected in a checkpoint, found behind the last one" for offset in (2, 4)
+    ]
+    assert [record.offset for record in records] == [0, 1]
+    assert take_behind(7, records, 2) == []
 
 
 def test_an_outcome_too_many_or_too_few_is_a_sentence_and_alerts_are_left_to_their_ids() -> None:
