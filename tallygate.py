@@ -193,23 +193,13 @@ def _bootstrap(settings: Settings) -> str:
 def create_topics() -> None:
     """Create the topics that are missing. What exists is checked, and never changed."""
     from actors import kafka
+    from actors.assembly import topic_settings
 
     with _expected_errors(), _outside_errors():
         settings = load_settings()
         bootstrap = _bootstrap(settings)
-        retention_ms = settings.kafka.retention_days * 86_400_000
-        wanted = kafka.TopicSettings(
-            usage=settings.kafka.topic_usage,
-            rated=settings.kafka.topic_rated,
-            dead_letters=settings.kafka.topic_dead_letters,
-            partitions=settings.kafka.partitions,
-            replication_factor=settings.kafka.replication_factor,
-            min_insync_replicas=settings.kafka.min_insync_replicas,
-            usage_retention_ms=retention_ms,
-            rated_retention_ms=retention_ms,
-        )
         with Console(stderr=True).status(f"Asking Kafka at {bootstrap}"):
-            created = asyncio.run(kafka.create_topics(bootstrap, wanted))
+            created = asyncio.run(kafka.create_topics(bootstrap, topic_settings(settings)))
     typer.echo(f"created {', '.join(created)}" if created else "all topics exist")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from actors.clock import SystemClock
 from actors.controller import Controller
 from actors.incarnation import Incarnation, LockDeaths
-from actors.kafka import KafkaLog
+from actors.kafka import KafkaLog, TopicSettings
 from actors.lease import Heartbeat, HeartbeatThread, Lease
 from actors.membership import PostgresMembership, PostgresRoster
 from actors.outbox import Outbox, OutboxSettings
@@ -20,7 +20,11 @@ from actors.shard import Shard
 from actors.webhooks import WebhookReceivers
 from config.settings import Settings
 
-GC_THRESHOLDS = (50_000, 20, 100)  # a full pass over 100,000 live accounts takes longer than a lease renewal should
+GC_THRESHOLDS = (
+    50_000,
+    20,
+    100,
+)  # a full pass looks at every live account, and rating stands still meanwhile: few of them
 
 
 class NotConfigured(ValueError):
@@ -52,6 +56,22 @@ def topic_names(settings: Settings) -> dict[str, str]:
     """Physical topic names by role."""
     kafka = settings.kafka
     return {"usage": kafka.topic_usage, "rated": kafka.topic_rated, "dead-letters": kafka.topic_dead_letters}
+
+
+def topic_settings(settings: Settings) -> TopicSettings:
+    """How this deployment's topics are made."""
+    kafka = settings.kafka
+    retention_ms = kafka.retention_days * 86_400_000
+    return TopicSettings(
+        usage=kafka.topic_usage,
+        rated=kafka.topic_rated,
+        dead_letters=kafka.topic_dead_letters,
+        partitions=kafka.partitions,
+        replication_factor=kafka.replication_factor,
+        min_insync_replicas=kafka.min_insync_replicas,
+        usage_retention_ms=retention_ms,
+        rated_retention_ms=retention_ms,
+    )
 
 
 def postgres_store(settings: Settings) -> PostgresStore:

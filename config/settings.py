@@ -163,7 +163,7 @@ class KafkaSettings(_Group):
     )
     fetch_records_max: int = _setting(
         2_000,
-        "one batch is rated in about 20 ms at 10 microseconds each: long enough to amortise the fetch, short enough "
+        "one batch is rated in about 60 ms at 30 microseconds each: long enough to amortise the fetch, short enough "
         "not to delay a lease",
         "records",
         ge=1,

@@ -124,7 +124,6 @@ class Partition:
         self._dedup = Dedup()
         self._forget_at_us = 0
         self._answered: dict[tuple[str, str], _Answered] = {}  # in order of log time
-        self._forgotten: list[tuple[str, str]] = []
         self._journal = Journal()
         self._cut: Cut | None = None
 
@@ -412,13 +411,11 @@ class Partition:
         return answer if answer == APPLIED else f"refused.{answer}"
 
     def _forget_commands(self) -> None:
-        for memory, answered in self._answered.items():
-            if answered.log_time_us > self.log_time_us - COMMAND_KEY_US:
+        while self._answered:
+            oldest = next(iter(self._answered))
+            if self._answered[oldest].log_time_us > self.log_time_us - COMMAND_KEY_US:
                 break
-            self._forgotten.append(memory)
-        for memory in self._forgotten:
-            del self._answered[memory]
-        self._forgotten.clear()
+            del self._answered[oldest]
 
     def _answer(self, command: Command, offset: int) -> str:
         known = command.account in self._live or command.account in self._frozen

@@ -28,10 +28,10 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from actors.assembly import database_dsn, kafka_log, postgres_store
+from actors.assembly import database_dsn, kafka_log, postgres_store, topic_settings
 from actors.clock import SystemClock
 from actors.cluster import Cluster, ShardStatus
-from actors.kafka import KafkaLog, TopicSettings, create_topics
+from actors.kafka import KafkaLog, create_topics
 from actors.migrations import ENGINE_ROLE, migrate
 from actors.ports import LogUnavailable, Outgoing, StoreRefused, StoreUnavailable
 from actors.postgres import PostgresStore
@@ -201,17 +201,7 @@ class _Demo:
         await migrate(owner, settings.postgres.schema_name, password)
         kafka = settings.kafka
         assert kafka.bootstrap_servers is not None
-        await create_topics(
-            kafka.bootstrap_servers,
-            TopicSettings(
-                usage=kafka.topic_usage,
-                rated=kafka.topic_rated,
-                dead_letters=kafka.topic_dead_letters,
-                partitions=kafka.partitions,
-                replication_factor=kafka.replication_factor,
-                min_insync_replicas=kafka.min_insync_replicas,
-            ),
-        )
+        await create_topics(kafka.bootstrap_servers, topic_settings(settings))
         engine_dsn = _with_user(owner, ENGINE_ROLE, password)
         webhooks = settings.webhooks.model_copy(
             update={

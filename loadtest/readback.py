@@ -15,19 +15,12 @@ from actors.postgres import PostgresStore
 from engine.account import Account
 from engine.catalog import Catalogue
 from engine.partition import Partition
-from loadtest.oracle import Oracle, OracleAccount
+from loadtest.oracle import OracleAccount
 
 
 async def read_log(reader: TopicReader, topic: str, partitions: int) -> dict[int, list[Record]]:
     """Every record of the topic, by partition, in offset order."""
     return {partition: await reader.read_all(topic, partition) for partition in range(partitions)}
-
-
-def fold_oracle(oracle: Oracle, log: Mapping[int, list[Record]]) -> None:
-    """The oracle's own fold of the same log."""
-    for partition, records in log.items():
-        for record in records:
-            oracle.feed(partition, record.offset, record.timestamp, record.key, record.value)
 
 
 def rated_lines(records: Mapping[int, list[Record]]) -> Iterator[Mapping[str, Any]]:

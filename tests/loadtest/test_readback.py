@@ -11,7 +11,7 @@ from engine.catalog import CatalogueDocument, document_json, load_catalogue
 from engine.events import CatalogueMarker, Grant, OpenAccount, SetCap, seal
 from engine.partition import Partition
 from loadtest.oracle import Oracle
-from loadtest.readback import compare_ledger, engine_account, fold_oracle, rated_lines, read_log
+from loadtest.readback import compare_ledger, engine_account, rated_lines, read_log
 from loadtest.report import Differences, compare_accounts
 from loadtest.workload import cloud_time
 from tests.simulation.sim_log import SimRecord
@@ -82,7 +82,8 @@ def folded() -> tuple[Partition, Oracle]:
     for record in log():
         fold.apply(record.offset, record.timestamp, record.key, record.value)
     oracle = Oracle({1: CATALOGUE}, KEY, "usage", 1)
-    fold_oracle(oracle, {0: list(log())})
+    for record in log():
+        oracle.feed(0, record.offset, record.timestamp, record.key, record.value)
     return fold, oracle
 
 
