@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.account import Account, TooManyCells, Usage
+from engine.admission import Decision, Desk, FieldBound, Question, SliceNeeded, Wallet
 from engine.alerts import ID_CONFLICT, Crossing, alert_body
 from engine.catalog import SKEW_US, Catalogue, NoPrice, PriceBook
 from engine.commands import Refused, grant, open_account, set_cap, set_rule
@@ -40,6 +41,7 @@ from engine.events import (
     parse_usage,
     unseal,
 )
+from engine.holds import Hold
 from engine.meters import BadDimension, BadQuantity
 from engine.outcomes import (
     APPLIED,
@@ -126,6 +128,7 @@ class Partition:
         self._answered: dict[tuple[str, str], _Answered] = {}  # in order of log time
         self._journal = Journal()
         self._cut: Cut | None = None
+        self.desk = Desk(number)  # soft: never read by the fold
 
     # ------------------------------------------------------------------------------------------------- the fold
 
@@ -484,6 +487,25 @@ class Partition:
             del self._touched_us[account_id]
             self._frozen[account_id] = _Frozen(encode_account(account), account.wake_us())
         return len(idle)
+
+    # ------------------------------------------------------------------------------------------------------ checks
+
+    def check(self, question: Question, now_us: int) -> Decision | SliceNeeded:
+        """May it run? See engine/admission.py; nothing that is folded changes."""
+        return self.desk.check(self.account(question.account), self._book, question, self._now(now_us))
+
+    def extend(self, hold: Hold, bounds: tuple[FieldBound, ...], hold_us: int, now_us: int) -> Decision | SliceNeeded:
+        """Admit more, or more time, into a hold."""
+        return self.desk.extend(self.account(hold.account), self._book, hold, bounds, hold_us, self._now(now_us))
+
+    def wallet(self, account_id: str, now_us: int) -> Wallet | None:
+        """What the account has at this moment; None: not open here."""
+        account = self.account(account_id)
+        return None if account is None else self.desk.wallet(account, self._now(now_us))
+
+    def _now(self, now_us: int) -> int:
+        """The owner's clock, never behind the log (README, "Holds")."""
+        return max(self.log_time_us, now_us)
 
     # ------------------------------------------------------------------------------------------------- checkpoints
 

@@ -1,0 +1,327 @@
+"""What crosses a door: frames of msgpack over a TCP connection, pipelined, answered in any order.
+
+A frame is a 4-byte big-endian length and a body of at most FRAME_BYTES_MAX. The first frame of a connection is `Hello`
+and is answered by `Welcome` or by closing. Every other request is `Asked`, every reply `Answered`, matched by number.
+Deadlines are intervals, so that no two clocks are compared. Replies carry the epoch of the partition they speak for: a
+client drops what comes from a lower one than it has seen. Money and quantities cross as decimal text.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+PROTOCOL: Final = 1
+FRAME_BYTES_MAX: Final = 256 * 1024
+LENGTH_BYTES: Final = 4
+
+
+class Hello(Struct, array_like=True):
+    protocol: int
+    token: str  # the deployment's internal token: it proves membership, not a user's right
+
+
+class Welcome(Struct, array_like=True):
+    protocol: int
+    incarnation: str
+
+
+# ------------------------------------------------------------------------------------------------------- questions
+
+
+class FieldLimit(Struct, array_like=True):
+    fields: tuple[str, ...]
+    up_to: str  # decimal text
+
+
+class Check(Struct, tag_field="op", tag="check"):
+    """engine/admission.py, `Question`."""
+
+    account: str
+    scope: str = ""
+    type: str | None = None
+    data: dict[str, str] = {}
+    reach: dict[str, tuple[str, ...]] = {}
+    bounds: tuple[FieldLimit, ...] = ()
+    n: int = 1
+    feature: str | None = None
+    ttl_ms: int | None = None  # of the hold wanted; None: reserve nothing
+
+
+class Extend(Struct, tag_field="op", tag="extend"):
+    token: str
+    ttl_ms: int
+    bounds: tuple[FieldLimit, ...] = ()
+
+
+class Release(Struct, tag_field="op", tag="release"):
+    token: str
+
+
+class Balance(Struct, tag_field="op", tag="balance"):
+    account: str
+
+
+class Describe(Struct, tag_field="op", tag="describe"):
+    """Everything that is known of an account: see `AccountView`."""
+
+    account: str
+
+
+class Applied(Struct, tag_field="op", tag="applied"):
+    """Wait until the record at this offset is folded; of a command, say how it was answered."""
+
+    partition: int
+    offset: int
+    account: str | None = None
+    command_key: str | None = None
+
+
+class RecentAlerts(Struct, tag_field="op", tag="recent_alerts"):
+    """Alerts of an account made since its sequence number, as far back as the shard remembers."""
+
+    account: str
+    after_sequence: int
+
+
+class Status(Struct, tag_field="op", tag="status"):
+    """How the whole shard stands: for metrics and readiness."""
+
+
+Question = Check | Extend | Release | Balance | Describe | Applied | RecentAlerts | Status
+
+
+class Asked(Struct, array_like=True):
+    number: int
+    within_ms: int  # the answer is worthless after this; counted from its arrival
+    question: Question
+
+
+# --------------------------------------------------------------------------------------------------------- answers
+
+
+class AsOf(Struct):
+    """The state an answer was given from."""
+
+    partition: int
+    epoch: int
+    offset: int  # the next one to be folded
+    log_time_us: int
+    lag_records: int | None  # behind the end of the log; None: not known
+
+
+class WalletView(Struct):
+    currency: str
+    booked: str
+    held: str
+    available: str
+    overdraft: str | None  # None: without limit
+
+
+class BindingView(Struct):
+    kind: str
+    scope: str
+    name: str
+    remaining: str | None
+    frees_in_ms: int | None
+
+
+class HoldView(Struct):
+    id: str
+    token: str
+    valid_for_ms: int
+    expires_in_ms: int
+
+
+class Checked(Struct, tag_field="op", tag="checked"):
+    """To Check and Extend."""
+
+    allowed: bool
+    as_of: AsOf
+    reason: str | None = None
+    transient: bool = False
+    retry_after_ms: int | None = None
+    binding: BindingView | None = None
+    wallet: WalletView | None = None
+    price: str | None = None
+    version: int | None = None
+    feature: bool | str | None = None
+    hold: HoldView | None = None
+
+
+class Released(Struct, tag_field="op", tag="released"):
+    was_open: bool
+    as_of: AsOf
+
+
+class BalanceView(Struct, tag_field="op", tag="balance"):
+    wallet: WalletView
+    as_of: AsOf
+
+
+class LotView(Struct):
+    lot: str
+    kind: str
+    granted: str
+    remaining: str
+    expired: str
+    priority: int
+    effective_us: int
+    expires_us: int | None
+    scope: tuple[str, ...]
+
+
+class CapView(Struct):
+    cap: str
+    scope: str
+    hard: bool
+    amount: str
+    spent: str  # in the month of log time
+
+
+class ScopeView(Struct):
+    scope: str
+    standing: str
+    spent: str  # in the month of log time; the root's is the account's
+
+
+class RuleView(Struct):
+    rule: str
+    on: dict[str, str | int | None]  # as in the command set_rule
+    active_in: tuple[str, ...]  # windows
+
+
+class RateLimitView(Struct):
+    limit: str
+    scope: str
+    per_minute: int
+
+
+class UsageView(Struct):
+    """What one price owes for one cell in one billing period; `amount` is the price's whole, given on its first cell."""
+
+    period_us: int
+    price: str
+    cell: tuple[str, ...]
+    quantity: str
+    amount: str | None
+
+
+class AccountView(Struct, tag_field="op", tag="account"):
+    account: str
+    plan: str
+    currency: str
+    zone: str
+    anchor_day: int
+    rated: int
+    open_holds: int
+    wallet: WalletView
+    lots: tuple[LotView, ...]
+    caps: tuple[CapView, ...]
+    scopes: tuple[ScopeView, ...]
+    rules: tuple[RuleView, ...]
+    rate_limits: tuple[RateLimitView, ...]
+    usage: tuple[UsageView, ...]
+    as_of: AsOf
+
+
+class AppliedView(Struct, tag_field="op", tag="applied"):
+    answer: str | None  # of the command: "applied" or a refusal's wire name; None: none was asked for
+    as_of: AsOf
+
+
+class AlertsView(Struct, tag_field="op", tag="recent_alerts"):
+    bodies: tuple[bytes, ...]  # JSON, oldest first
+    as_of: AsOf
+
+
+class PartitionStatus(Struct):
+    partition: int
+    stage: str
+    halt_reason: str
+    epoch: int
+    next_offset: int
+    lag_records: int | None
+    log_time_us: int
+    checkpointed_offset: int
+    checkpoint_age_s: float
+    open_holds: int
+    accounts: int
+    counts: dict[str, int]
+
+
+class StatusView(Struct, tag_field="op", tag="status"):
+    shard: str
+    incarnation: str
+    rss_bytes: int
+    cpu_s: float
+    lease_left_s: float
+    checks: dict[str, int]  # by "allowed" or the reason
+    partitions: tuple[PartitionStatus, ...]
+    alerts_told: int
+    alerts_waiting: int
+
+
+class NotFound(Struct, tag_field="op", tag="not_found"):
+    """There is no such account."""
+
+    as_of: AsOf
+
+
+class WrongOwner(Struct, tag_field="op", tag="wrong_owner"):
+    """The partition is not owned here: look at the routing table again."""
+
+    partition: int
+
+
+class Recovering(Struct, tag_field="op", tag="recovering"):
+    """Ours, but not ready; the balance is the last checkpoint's, where one is known."""
+
+    partition: int
+    retry_after_ms: int
+    booked: str | None = None
+
+
+class BadQuestion(Struct, tag_field="op", tag="bad_question"):
+    """`field` names what is wrong."""
+
+    field: str
+    detail: str
+
+
+class TooLate(Struct, tag_field="op", tag="too_late"):
+    """The deadline passed before there was an answer; what was asked may still happen."""
+
+
+Answer = (
+    Checked
+    | Released
+    | BalanceView
+    | AccountView
+    | AppliedView
+    | AlertsView
+    | StatusView
+    | NotFound
+    | WrongOwner
+    | Recovering
+    | BadQuestion
+    | TooLate
+)
+
+
+class Answered(Struct, array_like=True):
+    number: int
+    answer: Answer
+
+
+encoder: Final = msgspec.msgpack.Encoder()
+hello_decoder: Final = msgspec.msgpack.Decoder(Hello)
+welcome_decoder: Final = msgspec.msgpack.Decoder(Welcome)
+asked_decoder: Final = msgspec.msgpack.Decoder(Asked)
+answered_decoder: Final = msgspec.msgpack.Decoder(Answered)
+
+
+def frame(message: Struct) -> bytes:
+    """A message with its length in front."""
+    body = encoder.encode(message)
+    return len(body).to_bytes(LENGTH_BYTES, "big") + body

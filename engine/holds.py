@@ -1,0 +1,103 @@
+"""Holds and their tokens (README, "Holds"): what is reserved for one admitted request, and the sealed text that says so.
+
+The token is all that a usage event needs to be rated as its hold was admitted, so rating needs no memory of holds.
+"""
+
+import base64
+import binascii
+import hmac
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+TOKEN_TEXT_MAX: Final = 4096
+VALID_GAP_US: Final = 5_000_000  # between `valid_until` (stop, or extend) and `expires`: clock error plus a round trip
+_VERSION: Final = 1
+_MAC_BYTES: Final = 16
+_DOMAIN: Final = b"tallygate hold\x00"  # the same key seals control records; a token must never pass for one
+
+
+class BadToken(ValueError):
+    """The text is not a token that this deployment sealed."""
+
+
+class Bound(Struct, frozen=True, array_like=True):
+    """At most `quantity` nano-units, in any mixture over the prices it reaches."""
+
+    quantity: int
+    reached: tuple[str, ...]  # prices that the request's usage may fall under
+    held: tuple[str, ...]  # those of them that no other dominates: the quantity is held on each
+
+
+class Hold(Struct, frozen=True, array_like=True):
+    """One admitted request. Times are microseconds since 1970 UTC by the owner's clock."""
+
+    account: str
+    scope: str
+    partition: int
+    epoch: int
+    number: int  # unique within (partition, epoch)
+    admitted_us: int  # its usage is rated at this instant
+    version: int  # catalogue version in force then
+    valid_until_us: int  # the holder stops or extends before
+    expires_us: int
+    report_until_us: int  # usage that reaches the log by then is covered
+    bounds: tuple[Bound, ...]
+
+    @property
+    def id(self) -> str:
+        """The same through extensions."""
+        return f"{self.partition}.{self.epoch}.{self.number}"
+
+    def held(self) -> dict[str, int]:
+        """Nano-units per price, as admitted."""
+        return held_by(self.bounds)
+
+
+def held_by(bounds: tuple[Bound, ...]) -> dict[str, int]:
+    """Nano-units per price that the bounds hold."""
+    totals: dict[str, int] = {}
+    for bound in bounds:
+        for price in bound.held:
+            totals[price] = totals.get(price, 0) + bound.quantity
+    return totals
+
+
+class _Sealed(Struct, array_like=True):
+    version: int
+    hold: Hold
+
+
+# Quantities may exceed what a msgpack integer holds (2^64 nano-units are 1.8 * 10^10 units): JSON has no such end.
+_decoder: Final = msgspec.json.Decoder(_Sealed)
+
+
+def seal_token(control_key: bytes, hold: Hold) -> str:
+    """The hold as a URL-safe text of at most TOKEN_TEXT_MAX characters, valid for this deployment only."""
+    body = msgspec.json.encode(_Sealed(_VERSION, hold))
+    return base64.urlsafe_b64encode(_mac(control_key, body) + body).rstrip(b"=").decode()
+
+
+def read_token(control_key: bytes, text: str) -> Hold:
+    """The hold in a token. Raises BadToken."""
+    if len(text) > TOKEN_TEXT_MAX or not text.isascii():
+        raise BadToken(f"a hold's token has at most {TOKEN_TEXT_MAX} characters of base64url")
+    try:
+        sealed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error:
+        raise BadToken("a hold's token is base64url") from None
+    body = sealed[_MAC_BYTES:]
+    if not hmac.compare_digest(sealed[:_MAC_BYTES], _mac(control_key, body)):
+        raise BadToken("the token was not sealed by this deployment")
+    try:
+        stated = _decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise BadToken(str(error)[:200]) from error
+    if stated.version != _VERSION:
+        raise BadToken(f"token version {stated.version}; this engine reads {_VERSION}")
+    return stated.hold
+
+
+def _mac(control_key: bytes, body: bytes) -> bytes:
+    return hmac.digest(control_key, _DOMAIN + body, "sha256")[:_MAC_BYTES]
