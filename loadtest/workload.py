@@ -66,6 +66,16 @@ class Send(NamedTuple):
     render: Callable[[int], bytes | None]
 
 
+class Call(NamedTuple):
+    """One request of a customer, as the trace and the draws have it."""
+
+    at_s: float
+    customer: str
+    model: str
+    input_tokens: int
+    output_tokens: int
+
+
 class Bad(NamedTuple):
     """A kind of malformed event: the reason it is dead-lettered for, and how a good one is spoilt."""
 
@@ -183,6 +193,7 @@ class Workload:
         *,
         catalogue: Mapping[str, Any],
         partitions: int = 8,
+        prefix: str = "cus",
     ) -> None:
         if not 1 <= events <= EVENTS_MAX:
             raise ValueError(f"events is {events}: give 1 to {EVENTS_MAX}")
@@ -191,7 +202,7 @@ class Workload:
         if not duration_s > 0 or partitions < 1:
             raise ValueError(f"duration_s is {duration_s}, partitions {partitions}: both must be above 0")
         self.seed, self.events, self.duration_s, self.partitions = seed, events, duration_s, partitions
-        self.customers = [f"cus_{number:04d}" for number in range(1, customers + 1)]
+        self.customers = [f"{prefix}_{number:04d}" for number in range(1, customers + 1)]
         self.plans = [PLANS[number % len(PLANS)] for number in range(customers)]
         self._keys = [customer.encode() for customer in self.customers]
         source = np.random.default_rng(seed)
@@ -345,6 +356,14 @@ class Workload:
             "currency": "USD",
             "priority": 30,
         }
+
+    # ---- requests
+
+    def calls(self) -> Iterator[Call]:
+        """The distinct events as the requests behind them, in order of `at_s`."""
+        rows = zip(self._at_s, self._customer, self._model, self._input, self._output, strict=True)
+        for at_s, customer, model, tokens_in, tokens_out in rows:
+            yield Call(float(at_s), self.customers[customer], MODELS[model], int(tokens_in), int(tokens_out))
 
     # ---- records
 
