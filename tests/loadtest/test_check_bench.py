@@ -1,0 +1,64 @@
+"""The bench's own parts: frames, the echo, turns that are taken fairly."""
+
+import asyncio
+
+import pytest
+
+from actors.clock import SystemClock
+from actors.door_wire import FRAME_BYTES_MAX, Balance, Release, frame
+from loadtest import check_bench
+from loadtest.check_bench import Frames, Measured, beside, cold_and_warm, dial, echo, take_turns
+
+
+def test_frames_are_found_however_the_bytes_are_cut() -> None:
+    stream = b"".join(frame(Balance(f"acme-{number}")) for number in range(5))
+    expected = [frame(Balance(f"acme-{number}"))[4:] for number in range(5)]
+    for step in (1, 3, 7, len(stream)):
+        frames, found = Frames(), []
+        for start in range(0, len(stream), step):
+            found += frames.feed(stream[start : start + step])
+        assert found == expected
+    with pytest.raises(ValueError, match="a frame of"):
+        Frames().feed((FRAME_BYTES_MAX + 1).to_bytes(4, "big"))
+
+
+async def test_the_echo_answers_every_call_with_itself() -> None:
+    async with echo() as port:
+        line = await dial("127.0.0.1", port, None)
+        answers = await asyncio.gather(*(line.call(Release(f"token {number}")) for number in range(100)))
+        assert [answer.question.token for answer in answers] == [f"token {number}" for number in range(100)]
+        line.close()
+    with pytest.raises(OSError, match="Connect"):
+        await dial("127.0.0.1", port, None)
+
+
+async def test_contenders_alternate_and_the_first_round_warms_up() -> None:
+    order: list[str] = []
+    under_way = most = 0
+
+    def turn_of(name: str, seconds: float) -> check_bench.Timed:
+        async def turn(number: int) -> float:
+            nonlocal under_way, most
+            order.append(name)
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.001)
+            under_way -= 1
+            return seconds * (1000 if number < 8 else 1)
+
+        return turn
+
+    contenders = {"a": turn_of("a", 0.002), "b": turn_of("b", 0.001)}
+    measured = await take_turns(contenders, SystemClock(), rounds=2, turns=4, concurrency=2)
+    assert order == (["a"] * 4 + ["b"] * 4) * 3
+    assert most == 2
+    assert (measured["a"].ms["p50"], measured["b"].ms["p50"]) == (2.0, 1.0)
+    assert beside(measured, "a", "b")["times_p50"] == 2.0
+
+
+def test_ratios_are_against_the_least() -> None:
+    measured = {"check": Measured({"p50": 3.0, "p99": 9.0}, 100.0), "no-op": Measured({"p50": 1.5, "p99": 3.0}, 400.0)}
+    found = beside(measured, "check", "no-op")
+    assert (found["times_p50"], found["times_p99"], found["share_of_rate"]) == (2.0, 3.0, 0.25)
+    assert cold_and_warm([0.010, 0.010], [0.002])["times_p50"] == 5.0
+    assert cold_and_warm([], [])["times_p50"] is None
