@@ -5,8 +5,11 @@ attempt, and the address that was checked is the one that is dialled: a name is 
 (`GuardedResolver`), and the socket itself is opened only after one more look at its address (`guarded_socket`).
 """
 
+import asyncio
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
@@ -17,6 +20,7 @@ from yarl import URL
 PORTS_ALLOWED = frozenset({443, 8443})
 URL_CHARACTERS_MAX = 2048
 ADDRESSES_MAX = 64
+RESOLVER_THREADS = 64
 
 # What `is_global` lets through, or judges differently from one Python release to the next.
 _REFUSED_V4 = (
@@ -54,8 +58,19 @@ class Egress(Struct, frozen=True):
     """What a checked URL may reach."""
 
     url: URL
+    literal: bool  # the host is an address, and was checked with the URL
     public: bool  # global unicast addresses
     loopback: bool  # 127.0.0.0/8 and ::1
+
+    @property
+    def host(self) -> str:
+        """Name or address, as it is resolved or dialled."""
+        return self.url.raw_host or ""
+
+    @property
+    def port(self) -> int:
+        """Where it is dialled; never 0 once checked."""
+        return self.url.port or 0
 
     def check(self, address: str) -> IPv4Address | IPv6Address:
         """The address, parsed, if we may dial it. Raises `EgressRefused`, which names the kind and not the address:
@@ -115,9 +130,9 @@ def check_url(text: str, *, allow_loopback: bool = False) -> Egress:
     usual = url.scheme == "https" and port in PORTS_ALLOWED
     if not usual and not allow_loopback:
         raise EgressRefused("the receiver URL must be https on port 443 or 8443")
-    egress = Egress(url=url, public=usual, loopback=allow_loopback)
-    if _literal(url.raw_host):
-        egress.check(url.raw_host)
+    egress = Egress(url=url, literal=_literal(url.raw_host), public=usual, loopback=allow_loopback)
+    if egress.literal:
+        egress.check(egress.host)
     return egress
 
 
@@ -134,6 +149,35 @@ def _literal(host: str) -> bool:
     if not _NAME.fullmatch(host.lower()):
         raise EgressRefused("the receiver URL's host is not a DNS name")
     return False
+
+
+class SpareThreadsResolver(AbstractResolver):
+    """Asks the operating system, on threads of its own: a name whose servers do not answer holds a thread for as long
+    as the system waits, and the event loop's few threads serve everybody."""
+
+    def __init__(self, threads: int = RESOLVER_THREADS) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolve")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Every address of `host`, unvetted; raises `socket.gaierror`."""
+        ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        return [
+            ResolveResult(hostname=host, host=_with_zone(address), port=port, family=kind, proto=protocol, flags=0)
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Wait for nobody: a look-up under way ends by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _with_zone(address: tuple[Any, ...]) -> str:
+    """A zone stays visible, so that the guard can refuse it."""
+    zone = address[3] if len(address) == 4 else 0
+    return f"{address[0]}%{zone}" if zone else str(address[0])
 
 
 class GuardedResolver(AbstractResolver):
