@@ -74,14 +74,13 @@ class Journal:
         counts = Counter(decided.answer.reason or "?" for decided in self.decided if not decided.answer.allowed)
         return dict(sorted(counts.items()))
 
-    def latest_offsets(self) -> dict[int, int]:
-        """Per partition the furthest offset that an answer spoke of."""
-        latest: dict[int, int] = {}
-        for decided in self.decided:
-            partition, offset = decided.answer.partition, decided.answer.offset
-            if partition is not None and offset is not None:
-                latest[partition] = max(latest.get(partition, 0), offset)
-        return latest
+    def about(self, partition: int) -> "Journal":
+        """The answers that speak of one partition, and the events sent under their holds."""
+        part = Journal()
+        part.decided = [decided for decided in self.decided if decided.answer.partition == partition]
+        holds = {decided.answer.hold for decided in part.decided}
+        part.sent = [sent for sent in self.sent if sent.hold in holds]
+        return part
 
 
 def judge_usage(journal: Journal, rated: Iterable[Rated], sources: Collection[str]) -> list[str]:

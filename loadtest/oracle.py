@@ -530,6 +530,14 @@ class Oracle:
             for name, account in partition.accounts.items()
         }
 
+    def balance(self, name: str) -> int | None:
+        """One account's balance as of the last record fed; None while it is not open."""
+        for state in self._partitions.values():
+            if name in state.accounts:
+                account = state.accounts[name]
+                return self._balance(account, self._table(state, account))
+        return None
+
     def _standing(self, partition: Partition, account: Account) -> OracleAccount:
         table = self._derive(partition, account)
         counters: Counter[tuple[int, str, tuple[str, ...]]] = Counter()

@@ -19,6 +19,8 @@ from actors.postgres import PostgresStore
 from config.settings import Settings
 from engine.catalog import load_catalogue
 from engine.events import CONTROL_MAGIC
+from loadtest.backing import Backing, Row, back
+from loadtest.journal import Journal
 from loadtest.oracle import Alert, Oracle, OracleAccount, Rated
 from loadtest.readback import compare_ledger, engine_account, rated_lines, read_checkpoint, read_log
 from loadtest.report import compare
@@ -33,6 +35,7 @@ class Expected(Struct):
     rated: dict[tuple[int, int], Rated]
     alerts: dict[str, Alert]
     outcomes: Counter[str]
+    backing: Backing
 
 
 class Verdict(Struct):
@@ -44,6 +47,9 @@ class Verdict(Struct):
     alerts_missing: int
     alerts_extra: int
     differences: list[str]
+    accounts: dict[str, OracleAccount]
+    rated: dict[tuple[int, int], Rated]
+    answers_backed: int  # of the journal's answers, those that were held against the oracle at their offset
 
 
 def expect(
@@ -52,13 +58,13 @@ def expect(
     topic: str,
     partitions: int,
     partition: int,
-    records: list[tuple[int, int, bytes | None, bytes | None]],
+    records: list[Row],
+    journal: Journal,
 ) -> Expected:
-    """The oracle's fold of one partition; a record is (offset, append time in ms, key, value)."""
+    """The oracle's fold of one partition, and what it says of the answers in the journal."""
     oracle = Oracle(documents, control_key, topic, partitions)
-    for offset, append_ms, key, value in records:
-        oracle.feed(partition, offset, append_ms, key, value)
-    return Expected(oracle.accounts, oracle.rated, oracle.alerts, oracle.outcomes[partition])
+    backing = back(journal, partition, records, oracle, control_key)
+    return Expected(oracle.accounts, oracle.rated, oracle.alerts, oracle.outcomes[partition], backing)
 
 
 async def verify(
@@ -69,8 +75,12 @@ async def verify(
     *,
     processes: int,
     say: Callable[[str], None],
+    journal: Journal | None = None,
 ) -> Verdict:
-    """Read everything back and compare. The shards must have handed over; `catalogues` are stored bodies by version."""
+    """Read everything back and compare. The shards must have handed over; `catalogues` are stored bodies by version.
+
+    `journal` is what callers of checks were told, if there were any: every answer is held against the log, too."""
+    journal = journal or Journal()
     kafka = settings.kafka
     assert kafka.bootstrap_servers is not None
     reader = TopicReader(kafka.bootstrap_servers)
@@ -91,6 +101,8 @@ async def verify(
     rated: dict[tuple[int, int], Rated] = {}
     alerts: dict[str, Alert] = {}
     outcomes: Counter[str] = Counter()
+    unbacked: list[str] = []
+    answers_backed = 0
     # spawn: this process may run an event loop, threads and a Ray driver, none of which survive a fork.
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         loop = asyncio.get_running_loop()
@@ -104,6 +116,7 @@ async def verify(
                 kafka.partitions,
                 partition,
                 [(record.offset, record.timestamp, record.key, record.value) for record in records],
+                journal.about(partition),
             )
             for partition, records in log.items()
         ]
@@ -113,6 +126,8 @@ async def verify(
             rated |= expected.rated
             alerts |= expected.alerts
             outcomes += expected.outcomes
+            unbacked += expected.backing.sentences
+            answers_backed += expected.backing.checked
             say(f"the oracle has folded {done} of {kafka.partitions} partitions")
 
     library = {version: load_catalogue(version, body) for version, body in catalogues.items()}
@@ -142,7 +157,11 @@ async def verify(
         behind
         + comparison.differences
         + compare_ledger(await store.ledger(), accounts)
-        + compare_outcomes(counts, outcomes),
+        + compare_outcomes(counts, outcomes)
+        + unbacked,
+        accounts,
+        rated,
+        answers_backed,
     )
 
 

@@ -37,7 +37,8 @@ def test_a_run_in_order_has_no_sentence() -> None:
     assert judge_usage(made, [rated("a"), rated("x", "another")], [SOURCE]) == []
     assert judge_usage(made, [rated("a"), rated("b")], [SOURCE]) == [], "an event that nobody acknowledged may arrive"
     assert (made.allowed, made.denied, made.reasons()) == (1, 1, {"credit_depleted": 1})
-    assert made.latest_offsets() == {0: 7}
+    assert len(made.about(0).decided) == len(made.about(0).sent) == 2
+    assert (made.about(1).decided, made.about(1).sent) == ([], [])
 
 
 @pytest.mark.parametrize(

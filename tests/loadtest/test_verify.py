@@ -10,6 +10,7 @@ from engine.catalog import load_catalogue
 from engine.events import CatalogueMarker, OpenAccount, Tick, seal
 from engine.partition import Partition
 from engine.placement import partition_for
+from loadtest.journal import Journal
 from loadtest.verify import Expected, compare_outcomes, expect, take_behind
 from loadtest.workload import cloud_time
 from tests.simulation.sim_log import SimRecord
@@ -43,7 +44,7 @@ def _records() -> list[tuple[int, int, bytes | None, bytes | None]]:
 
 
 def _expected() -> Expected:
-    return expect({1: DOCUMENT}, KEY, "usage", 8, partition_for(b"acme", 8), _records())
+    return expect({1: DOCUMENT}, KEY, "usage", 8, partition_for(b"acme", 8), _records(), Journal())
 
 
 def test_one_partition_is_expected_on_its_own_and_travels_between_processes() -> None:
