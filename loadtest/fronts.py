@@ -13,6 +13,9 @@ import orjson
 from msgspec import Struct
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
+from actors.door_wire import Answer, BadQuestion, Check, Checked, Extend, FieldLimit, Question, Release, Released
+from actors.ports import Log, LogUnavailable, Outgoing
+from engine.holds import read_token
 from loadtest.journal import CheckAnswer
 
 RETRY_FIRST_S: Final = 0.05
@@ -156,6 +159,75 @@ class HttpFront:
         return orjson.loads(text) if text else {}
 
 
+class DoorFront:
+    """The shards' own doors for what is asked, and the log for what was used."""
+
+    def __init__(self, ask: Callable[[str, Question], Awaitable[Answer]], log: Log, control_key: bytes) -> None:
+        """`ask` puts a question about an account to its owner; it raises OSError or TimeoutError when that is away."""
+        self.retries = 0
+        self._ask = ask
+        self._log = log
+        self._control_key = control_key
+
+    async def check(self, ask: Ask) -> CheckAnswer:
+        bounds = _limits(ask.bounds)
+        check = Check(ask.account, type=ask.type, data=dict(ask.data), bounds=bounds, ttl_ms=round(ask.ttl_s * 1000))
+        return door_answer(await self._put(ask.account, check, Checked))
+
+    async def extend(self, token: str, bounds: tuple[Bound, ...], ttl_s: float) -> CheckAnswer:
+        extend = Extend(token, round(ttl_s * 1000), _limits(bounds))
+        return door_answer(await self._put(self._account(token), extend, Checked))
+
+    async def release(self, token: str) -> None:
+        await self._put(self._account(token), Release(token), Released)
+
+    async def capture(self, usage: Usage) -> None:
+        event = {
+            "specversion": "1.0",
+            "id": usage.id,
+            "source": usage.source,
+            "type": usage.type,
+            "subject": usage.account,
+            "time": usage.time,
+            "data": usage.data,
+            "hold": usage.token,
+            "holdfinal": usage.final,
+        }
+        record = Outgoing("usage", orjson.dumps(event), usage.account.encode(), None)
+
+        async def attempt() -> None:
+            try:
+                await self._log.append([record])
+            except LogUnavailable as error:
+                self.retries += 1
+                raise Unanswered(str(error)) from error
+
+        await until_answered(attempt)
+
+    def _account(self, token: str) -> str:
+        return read_token(self._control_key, token).account
+
+    async def _put(self, account: str, question: Question, wanted: type[_Answer]) -> _Answer:
+        async def attempt() -> _Answer:
+            try:
+                answer = await self._ask(account, question)
+            except (OSError, TimeoutError) as error:
+                self.retries += 1
+                raise Unanswered(f"{type(error).__name__}: {error}") from error
+            if isinstance(answer, wanted):
+                return answer
+            if isinstance(answer, BadQuestion):
+                raise Refused(f"{answer.field}: {answer.detail}")
+            self.retries += 1
+            raise Unanswered(repr(answer))
+
+        return await until_answered(attempt)
+
+
+def _limits(bounds: tuple[Bound, ...]) -> tuple[FieldLimit, ...]:
+    return tuple(FieldLimit(bound.fields, str(bound.up_to)) for bound in bounds)
+
+
 def _bounds(bounds: tuple[Bound, ...]) -> list[dict[str, Any]]:
     return [{"fields": list(bound.fields), "up_to": bound.up_to} for bound in bounds]
 
@@ -185,4 +257,26 @@ def http_answer(document: Mapping[str, Any]) -> CheckAnswer:
         hold=hold.get("id"),
         token=hold.get("token"),
         valid_for_s=hold.get("valid_for_s"),
+    )
+
+
+def door_answer(checked: Checked) -> CheckAnswer:
+    """A door's answer to a check or an extension."""
+    wallet, hold, retry_ms = checked.wallet, checked.hold, checked.retry_after_ms
+    return CheckAnswer(
+        allowed=checked.allowed,
+        reason=checked.reason,
+        transient=checked.transient,
+        retry_after_s=None if retry_ms is None else retry_ms / 1000,
+        price=pico(checked.price),
+        booked=pico(wallet.booked) if wallet else None,
+        held=pico(wallet.held) if wallet else None,
+        available=pico(wallet.available) if wallet else None,
+        overdraft=pico(wallet.overdraft) if wallet else None,
+        partition=checked.as_of.partition,
+        epoch=checked.as_of.epoch,
+        offset=checked.as_of.offset,
+        hold=hold.id if hold else None,
+        token=hold.token if hold else None,
+        valid_for_s=hold.valid_for_ms / 1000 if hold else None,
     )
