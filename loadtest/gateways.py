@@ -6,7 +6,7 @@ Whatever it was told and whatever it sent goes into the journal.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ ABORT_SHARE: Final = 0.03
 CRASH_SHARE: Final = 0.01
 ASK_AGAIN_MAX_S: Final = 1.0
 CHUNKS: Final = 3  # events of a streamed answer
-WALLET_PERCENTS: Final = (50, 90, 400)  # of what a customer would spend if every request were allowed
+WALLET_PERCENTS: Final = (50, 90, 400)  # two of three run dry
 WALLET_MIN_PICO: Final = 10**10
 OUTPUT_STEP: Final = 256  # a caller asks for a round number of output tokens, not for what it will get
 
@@ -74,11 +74,12 @@ def requests(workload: Workload) -> Iterator[Request]:
         )
 
 
-def wallets(workload: Workload) -> list[dict[str, Any]]:
-    """The commands that open the accounts: prepaid, without overdraft; a third of them will run dry."""
+def wallets(workload: Workload, percents: Sequence[int] = WALLET_PERCENTS) -> list[dict[str, Any]]:
+    """The commands that open the accounts: prepaid, without overdraft. A wallet holds one of `percents` of what its
+    owner would spend if every request were allowed."""
     commands: list[dict[str, Any]] = []
     for number, account in enumerate(workload.customers):
-        amount = max(workload.spend_pico[number], WALLET_MIN_PICO) * WALLET_PERCENTS[number % 3] // 100
+        amount = max(workload.spend_pico[number], WALLET_MIN_PICO) * percents[number % len(percents)] // 100
         steps: list[dict[str, Any]] = [
             {"kind": "open_account", "plan": workload.plans[number]},
             {"kind": "grant", "lot": "prepaid", "lot_kind": "paid", "amount": decimal(amount), "currency": "USD"},

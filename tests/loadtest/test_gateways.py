@@ -2,18 +2,20 @@
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 
 import orjson
 
 from actors.clock import SystemClock
 from config.catalogue import load_file
 from engine.catalog import document_json
-from loadtest.demo import CATALOGUE_FILE
 from loadtest.fronts import Ask, Bound, Refused, Unanswered, Usage
 from loadtest.gateways import Fate, Fleet, Request, fates, requests, wallets
 from loadtest.journal import CheckAnswer, Journal, judge_usage
 from loadtest.oracle import Rated
 from loadtest.workload import Workload
+
+CATALOGUE_FILE = Path(__file__).parents[2] / "config" / "catalogue.example.yaml"
 
 
 def said(allowed: bool, hold: str | None = None, transient: bool = False) -> CheckAnswer:
