@@ -65,7 +65,7 @@ def test_what_no_caller_must_be_told_is_a_sentence() -> None:
 
 def test_overspend_is_debt_beyond_the_overdraft_of_the_accounts_named() -> None:
     accounts = {"a": account(5), "b": account(7), "c": account(0), "other": account(99)}
-    assert overspend(accounts, {"a": 0, "b": 4, "c": 0, "unopened": 0}) == 5 + 3
+    assert overspend(accounts, {"a": 0, "b": 4, "c": 6, "unopened": 0}) == 5 + 3
 
 
 def test_a_denial_for_want_of_credit_shows_the_want() -> None:
