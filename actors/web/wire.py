@@ -88,7 +88,7 @@ class Call:
     params: dict[str, str]  # of the path, percent-decoded: 1 to 256 characters, no control characters
     query: dict[str, Any]  # every declared parameter, of its declared kind; None where absent without a default
     body: Any  # an instance of the route's `request`; the bytes as they came for `raw_body`; None without a body
-    headers: dict[str, str]  # lower-case names; of a repeated header the last value
+    headers: Mapping[bytes, bytes]  # as ASGI has them: lower-case names; of a repeated header the last value
     request_id: str
     idempotency_key: str | None  # of the header, when sent; present on every call of an `idempotent` route
     services: "Services"
@@ -97,6 +97,11 @@ class Call:
     def actor(self) -> str:
         """Who asks, for the audit trail: the key's public id."""
         return "public" if self.key is None else f"key:{self.key.public_id}"
+
+    def header(self, name: str) -> str | None:
+        """A request header, by its lower-case name."""
+        value = self.headers.get(name.encode("ascii"))
+        return None if value is None else value.decode("latin-1")
 
     @property
     def account(self) -> str | None:
