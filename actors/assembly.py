@@ -9,15 +9,17 @@ from pathlib import Path
 
 from actors.clock import SystemClock
 from actors.controller import Controller
+from actors.endpoints import PostgresEndpoints
 from actors.incarnation import Incarnation, LockDeaths
 from actors.kafka import KafkaLog, TopicSettings
 from actors.lease import Heartbeat, HeartbeatThread, Lease
 from actors.membership import PostgresMembership, PostgresRoster
 from actors.outbox import Outbox, OutboxSettings
-from actors.ports import Attempt, Membership, Receivers
+from actors.ports import Clock, Membership
 from actors.postgres import PostgresStore
+from actors.receivers import EndpointReceivers, settings_listener
 from actors.shard import Shard
-from actors.webhooks import WebhookReceivers
+from actors.webhooks import WebhookCaller
 from config.settings import Settings
 
 GC_THRESHOLDS = (
@@ -29,13 +31,6 @@ GC_THRESHOLDS = (
 
 class NotConfigured(ValueError):
     """A setting without which nothing can run is missing."""
-
-
-class NobodyListens:
-    """No receiver is configured: alerts stay in the outbox, undelivered, until one is."""
-
-    async def post(self, alert_id: str, body: bytes) -> Attempt:
-        return Attempt(delivered=False, error="no webhook receiver is configured (webhooks.url)", retry_after_s=3600.0)
 
 
 def database_dsn(settings: Settings) -> str:
@@ -84,6 +79,21 @@ def postgres_store(settings: Settings) -> PostgresStore:
     )
 
 
+def webhook_caller(settings: Settings, clock: Clock) -> WebhookCaller:
+    """What makes the calls to webhook endpoints."""
+    return WebhookCaller(clock, allow_loopback=settings.webhooks.allow_loopback, timeout_s=settings.webhooks.timeout_s)
+
+
+def webhook_endpoints(settings: Settings) -> PostgresEndpoints:
+    """The endpoints of the deployment, not yet started."""
+    return PostgresEndpoints(
+        database_dsn(settings),
+        settings.postgres.schema_name,
+        settings.control_key_bytes(),
+        allow_loopback=settings.webhooks.allow_loopback,
+    )
+
+
 class ShardProcess:
     """Everything one shard process runs: its life, its lease, its doors, its loop."""
 
@@ -94,7 +104,7 @@ class ShardProcess:
         self._lease = Lease(self._clock)
         self._log = kafka_log(settings)
         self._store = postgres_store(settings)
-        self._receivers = self._choose_receivers()
+        self._receivers = self._make_receivers()
         self._heartbeat = HeartbeatThread(self._make_heartbeat)
         self._running: asyncio.Task[None] | None = None
         self.shard = Shard(
@@ -111,23 +121,25 @@ class ShardProcess:
             leases=settings.lease,
         )
 
-    def _choose_receivers(self) -> Receivers:
+    def _make_receivers(self) -> EndpointReceivers:
         webhooks = self._settings.webhooks
-        if webhooks.url is None or webhooks.secret is None:
-            return NobodyListens()
-        return WebhookReceivers(
+        listener = None
+        if webhooks.url is not None and webhooks.secret is not None:
+            listener = settings_listener(webhooks.url, webhooks.secret.get_secret_value())
+        return EndpointReceivers(
             self._clock,
-            webhooks.url,
-            webhooks.secret.get_secret_value(),
-            allow_loopback=webhooks.allow_loopback,
-            timeout_s=webhooks.timeout_s,
+            webhook_caller(self._settings, self._clock),
+            webhook_endpoints(self._settings),
+            settings=listener,
+            settings_calls_max=webhooks.concurrency,
+            permitted=self._lease.valid,
         )
 
     def _make_outbox(self, shard: Shard) -> Outbox:
         webhooks = self._settings.webhooks
         settings = OutboxSettings(
             attempts_max=webhooks.attempts_max,
-            concurrent_max=webhooks.concurrency,
+            concurrent_max=webhooks.pending_max,  # the receivers bound what each endpoint is asked at once
             pending_max=webhooks.pending_max,
             back_off_s=webhooks.backoff_base_s,
             back_off_factor=2.0,
@@ -153,8 +165,7 @@ class ShardProcess:
         self.incarnation.begin()
         await self._log.start()
         await self._store.start()
-        if isinstance(self._receivers, WebhookReceivers):
-            await self._receivers.start()
+        await self._receivers.start()
         membership = self._make_membership()
         await membership.start()
         try:
@@ -188,8 +199,7 @@ class ShardProcess:
             await membership.leave(self.incarnation.name)
         finally:
             await membership.stop()
-        if isinstance(self._receivers, WebhookReceivers):
-            await self._receivers.stop()
+        await self._receivers.stop()
         await self._store.stop()
         await self._log.stop()
         self.incarnation.end()

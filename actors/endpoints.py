@@ -103,6 +103,14 @@ class Listener(Struct, frozen=True):
         return [secret.get_secret_value() for secret in (self.secret, *old)]
 
 
+class Changes(Struct, frozen=True):
+    """What has changed among the endpoints. `number` is for the next question."""
+
+    number: int
+    listeners: list[Listener]  # disabled ones too: they are to be left out from now on
+    unreadable: dict[str, str]  # endpoint -> why its secret cannot be opened
+
+
 class EndpointDelivery(Struct, frozen=True):
     """One attempt at one endpoint, for people."""
 
@@ -234,9 +242,9 @@ class PostgresEndpoints:
         sealed = self._vault.seal(endpoint_id, secret)
 
         async def add(connection: Any) -> Endpoint:
-            await connection.execute(_QUERIES["raise_change"])
+            change = await connection.fetchval(_QUERIES["raise_change"])
             await _leave_room(connection, account)
-            row = await connection.fetchrow(_QUERIES["add_endpoint"], endpoint_id, account, url, rules, sealed)
+            row = await connection.fetchrow(_QUERIES["add_endpoint"], endpoint_id, account, url, rules, sealed, change)
             return _endpoint(row)
 
         return await self._transaction(add), secret
@@ -261,13 +269,13 @@ class PostgresEndpoints:
         await self._vet((await self.get(endpoint_id, account)).url)
 
         async def enable(connection: Any) -> Endpoint:
-            await connection.execute(_QUERIES["raise_change"])
+            change = await connection.fetchval(_QUERIES["raise_change"])
             before = _endpoint(
                 _found(endpoint_id, await connection.fetch(_QUERIES["get_endpoint"], endpoint_id, account))
             )
             if before.disabled_us is not None:
                 await _leave_room(connection, before.account)
-            return _endpoint(await connection.fetchrow(_QUERIES["enable_endpoint"], endpoint_id, account))
+            return _endpoint(await connection.fetchrow(_QUERIES["enable_endpoint"], endpoint_id, account, change))
 
         return await self._transaction(enable)
 
@@ -285,21 +293,18 @@ class PostgresEndpoints:
         """An endpoint with its secrets, disabled ones too. Raises `EndpointUnknown`, `SecretUnreadable`."""
         return self._listener(_found(endpoint_id, await self._fetch("get_listener", endpoint_id, account)))
 
-    async def change(self) -> int:
-        """A number that every change of any endpoint raises."""
-        (row,) = await self._fetch("read_change")
-        return int(row["change"])
-
-    async def listeners(self) -> tuple[list[Listener], list[str]]:
-        """All enabled endpoints with their secrets; and, for those whose secret cannot be opened, why."""
+    async def changes(self, after: int) -> Changes:
+        """What has changed since an earlier answer's `number`; 0 asks for every enabled endpoint."""
         opened: list[Listener] = []
-        closed: list[str] = []
-        for row in await self._fetch("enabled_listeners"):
+        closed: dict[str, str] = {}
+        number = after
+        for row in await self._fetch("changed_listeners", after):
+            number = row["change"]
             try:
                 opened.append(self._listener(row))
             except SecretUnreadable as error:
-                closed.append(str(error))
-        return opened, closed
+                closed[row["endpoint_id"]] = str(error)
+        return Changes(number=number, listeners=opened, unreadable=closed)
 
     async def record(self, deliveries: Sequence[EndpointDelivery]) -> None:
         """Add what came of some attempts."""
@@ -386,10 +391,11 @@ class PostgresEndpoints:
         except SecretUnreadable:
             return None
 
-    async def _change(self, query: str, endpoint_id: str, *arguments: Any) -> Endpoint:
+    async def _change(self, query: str, endpoint_id: str, account: str | None, *arguments: Any) -> Endpoint:
         async def change(connection: Any) -> Endpoint:
-            await connection.execute(_QUERIES["raise_change"])
-            return _endpoint(_found(endpoint_id, await connection.fetch(_QUERIES[query], endpoint_id, *arguments)))
+            number = await connection.fetchval(_QUERIES["raise_change"])
+            rows = await connection.fetch(_QUERIES[query], endpoint_id, account, number, *arguments)
+            return _endpoint(_found(endpoint_id, rows))
 
         return await self._transaction(change)
 

@@ -55,7 +55,7 @@ class OutboxCounts(Struct, frozen=True):
 class _Telling:
     """One alert in memory."""
 
-    __slots__ = ("alert", "attempts", "before", "delivered", "error", "first_over", "given_up", "partition", "task")
+    __slots__ = ("alert", "attempts", "before", "begun", "delivered", "error", "given_up", "partition", "task")
 
     def __init__(self, partition: int, alert: AlertRow) -> None:
         self.partition = partition
@@ -66,7 +66,7 @@ class _Telling:
         self.error = ""
         self.task: asyncio.Task[None] | None = None
         self.before: _Telling | None = None  # the account's previous alert
-        self.first_over = asyncio.Event()  # the first attempt has ended, or never will
+        self.begun = asyncio.Event()  # the first attempt has begun, or never will
 
     def delivery(self) -> Delivery:
         return Delivery(
@@ -111,8 +111,9 @@ def _try_again(attempt: Attempt) -> bool:
 class Outbox:
     """The alerts of the partitions this shard owns.
 
-    Alerts of one account make their first attempts one after the other, in the order they were handed in; nothing is
-    promised about retries, or between accounts. No attempt starts while `permitted()` is false (our lease has run out).
+    Alerts of one account begin their first attempts in the order they were handed in, and `Receivers` keeps that order
+    at each receiver, so that one that hangs delays no other; nothing is promised about retries, or between accounts. No
+    attempt starts while `permitted()` is false (our lease has run out).
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class Outbox:
         self._slots = asyncio.Semaphore(settings.concurrent_max)
         self._held: dict[str, _Telling] = {}
         self._queue: deque[_Telling] = deque()
-        self._newest: dict[str, _Telling] = {}  # account -> its last alert whose first attempt is not over
+        self._newest: dict[str, _Telling] = {}  # account -> its last alert whose first attempt has not begun
         self._running: set[_Telling] = set()
         self._changed: dict[str, _Telling] = {}  # to be flushed
         self._stored_below: dict[int, int] = {}  # partition -> rows of smaller offsets are in the store
@@ -233,7 +234,7 @@ class Outbox:
     def _drop(self, telling: _Telling) -> None:
         self._held.pop(telling.alert.alert_id, None)
         self._changed.pop(telling.alert.alert_id, None)
-        self._first_over(telling)
+        self._let_next(telling)
 
     # --------------------------------------------------------------------------------------------------- telling it
 
@@ -249,21 +250,21 @@ class Outbox:
     def _ended(self, telling: _Telling, task: asyncio.Task[None]) -> None:
         self._running.discard(telling)
         telling.task = None
-        self._first_over(telling)
+        self._let_next(telling)
         if not task.cancelled() and (error := task.exception()) is not None:
             # The row stays undelivered in the store, and the next owner of the partition tells it.
             _log.error("the telling of %s broke", telling.alert.alert_id, exc_info=error)
         self._begin()
 
-    def _first_over(self, telling: _Telling) -> None:
-        telling.first_over.set()
+    def _let_next(self, telling: _Telling) -> None:
+        telling.begun.set()
         telling.before = None  # else every alert of an account would keep all earlier ones alive
         if self._newest.get(telling.alert.account) is telling:
             del self._newest[telling.alert.account]
 
     async def _tell(self, telling: _Telling) -> None:
         if telling.before is not None:
-            await telling.before.first_over.wait()
+            await telling.before.begun.wait()
         retrying = AsyncRetrying(
             sleep=self._clock.sleep,
             wait=self._back_off,
@@ -289,7 +290,8 @@ class Outbox:
                 self._retried += 1
             self._in_flight += 1
             try:
-                attempt = await self._receivers.post(telling.alert.alert_id, telling.alert.body)
+                self._let_next(telling)
+                attempt = await self._receivers.post(telling.alert)
             except Exception as error:
                 # A fault of ours must not end the telling: the alert would stay untold until the next takeover.
                 _log.exception("the attempt to tell %s broke", telling.alert.alert_id)
@@ -305,7 +307,6 @@ class Outbox:
         else:
             telling.error = attempt.error
         self._changed[telling.alert.alert_id] = telling
-        self._first_over(telling)
         return attempt
 
     # ------------------------------------------------------------------------------------------------- writing it down

@@ -9,7 +9,7 @@ Each protocol has two implementations, the real one and the simulator's, and one
 | Log | `actors/kafka.py` | `tests/simulation/sim_log.py` |
 | Store | `actors/postgres.py` | `tests/simulation/sim_store.py` |
 | Membership, Roster | `actors/membership.py` | `tests/simulation/sim_store.py` |
-| Receivers | `actors/webhooks.py` | `tests/simulation/world.py` |
+| Receivers | `actors/receivers.py` | `tests/simulation/sim_receivers.py` |
 """
 
 from collections.abc import Sequence
@@ -325,9 +325,9 @@ class Roster(Protocol):
 
 
 class Attempt(Struct, frozen=True):
-    """The result of one POST of one alert."""
+    """The result of one attempt to tell one alert to everybody who hears it."""
 
-    delivered: bool
+    delivered: bool  # all have it
     error: str = ""  # what to show a person; never holds the secret
     retry_after_s: float | None = None
     final: bool = False  # the receiver asked never to be called again (410)
@@ -336,8 +336,9 @@ class Attempt(Struct, frozen=True):
 class Receivers(Protocol):
     """Whoever is told of alerts."""
 
-    async def post(self, alert_id: str, body: bytes) -> Attempt:
-        """One signed attempt; never raises for what the receiver does."""
+    async def post(self, alert: AlertRow) -> Attempt:
+        """One signed attempt at every receiver that hears the alert and has not taken it yet; never raises for what a
+        receiver does. Alerts of one account reach each receiver one after the other, in the order of the calls."""
 
 
 def record_digest(key: bytes | None, value: bytes | None) -> bytes:

@@ -1,9 +1,8 @@
-"""Telling a receiver of alerts: signed POSTs after Standard Webhooks 1.0.0, through the egress guard."""
+"""Telling a receiver something: one signed POST after Standard Webhooks 1.0.0, through the egress guard."""
 
-import base64
-import binascii
 import logging
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,16 +11,15 @@ from importlib.metadata import version
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
+from msgspec import Struct
 from standardwebhooks import Webhook
 
-from actors.egress import EgressRefused, GuardedResolver, check_url, guarded_socket
+from actors.egress import Egress, EgressRefused, GuardedResolver, SpareThreadsResolver, check_url, guarded_socket
 from actors.ports import Attempt, Clock
 
 TIMEOUT_S = 15.0
 RETRY_AFTER_MAX_S = 3600.0
 RESPONSE_BYTES_MAX = 8192
-SECRET_PREFIX = "whsec_"  # noqa: S105 - how a secret begins, not a secret
-SECRET_BYTES_MIN, SECRET_BYTES_MAX = 24, 64
 
 _GONE = 410
 _SLOW_DOWN = frozenset({429, 502, 503, 504})
@@ -29,105 +27,103 @@ _SLOW_DOWN = frozenset({429, 502, 503, 504})
 _log = logging.getLogger(__name__)
 
 
-def check_secret(secret: str) -> None:
-    """Raise `ValueError` unless this is a signing secret of Standard Webhooks; the text never shows it."""
-    if not secret.startswith(SECRET_PREFIX):
-        raise ValueError(f"the webhook secret must start with {SECRET_PREFIX}")
-    try:
-        key = base64.b64decode(secret[len(SECRET_PREFIX) :], validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError(f"the webhook secret must be base64 after {SECRET_PREFIX}") from None
-    if not SECRET_BYTES_MIN <= len(key) <= SECRET_BYTES_MAX:
-        raise ValueError(f"the webhook secret must hold {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes")
+class Answer(Struct, frozen=True):
+    """What came of one call."""
+
+    attempt: Attempt
+    at_us: int  # wall time at which it began
+    duration_ms: int
+    status: int | None = None  # HTTP; None when no answer came
 
 
-class WebhookReceivers:
-    """The port `Receivers` over HTTP, for one endpoint.
+class WebhookCaller:
+    """Makes signed calls.
 
-    Every attempt opens its own connection: the name is resolved and its addresses judged anew, and no attempt fails
-    because the receiver has meanwhile closed an idle connection. Redirects, proxies of the environment and cookies are
-    never followed.
+    Every call opens its own connection: the name is resolved and its addresses judged anew, and no call fails because
+    the receiver has meanwhile closed an idle connection. Redirects, proxies of the environment and cookies are never
+    followed.
     """
 
     def __init__(
         self,
         clock: Clock,
-        url: str,
-        secret: str,
         *,
         allow_loopback: bool = False,
         timeout_s: float = TIMEOUT_S,
         retry_after_max_s: float = RETRY_AFTER_MAX_S,
         resolver: AbstractResolver | None = None,
     ) -> None:
-        """Raises `EgressRefused` for a URL and `ValueError` for a secret that cannot be used.
-
-        `resolver` None asks the operating system. `timeout_s` bounds a whole attempt, name look-up included."""
-        check_secret(secret)
-        self._egress = check_url(url, allow_loopback=allow_loopback)
+        """`resolver` None asks the operating system. `timeout_s` bounds a whole call, name look-up included."""
         self._clock = clock
-        self._signer = Webhook(secret)
+        self._allow_loopback = allow_loopback
         self._timeout_s = timeout_s
         self._retry_after_max_s = retry_after_max_s
-        self._resolver = resolver
-        self._session: aiohttp.ClientSession | None = None
+        self._resolver = resolver or SpareThreadsResolver()
+        self._headers = {
+            "User-Agent": f"tallygate/{version('tallygate')}",
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",
+        }
 
-    async def start(self) -> None:
-        """Make ready to post. Opens no connection."""
+    def check(self, url: str) -> None:
+        """Judge a URL by its form; raises `EgressRefused`."""
+        check_url(url, allow_loopback=self._allow_loopback)
+
+    async def stop(self) -> None:
+        """No call is made after this."""
+        await self._resolver.close()
+
+    async def call(self, url: str, secrets: Sequence[str], message_id: str, body: bytes) -> Answer:
+        """One call, over within `timeout_s`; never raises for what the receiver does, nor for its URL.
+
+        `body` is UTF-8. It carries one signature per secret, in their order."""
+        at_us, began_s = self._clock.wall_us(), self._clock.boot_s()
+        status, attempt = await self._attempt(url, self._signed(secrets, message_id, at_us, body), body)
+        duration_ms = max(0, round((self._clock.boot_s() - began_s) * 1000))
+        return Answer(attempt=attempt, at_us=at_us, duration_ms=duration_ms, status=status)
+
+    def _signed(self, secrets: Sequence[str], message_id: str, at_us: int, body: bytes) -> dict[str, str]:
+        at_s = at_us // 1_000_000
+        moment, text = datetime.fromtimestamp(at_s, tz=UTC), body.decode()
+        return self._headers | {
+            "webhook-id": message_id,
+            "webhook-timestamp": str(at_s),
+            "webhook-signature": " ".join(Webhook(secret).sign(message_id, moment, text) for secret in secrets),
+        }
+
+    async def _attempt(self, url: str, headers: dict[str, str], body: bytes) -> tuple[int | None, Attempt]:
+        try:
+            egress = check_url(url, allow_loopback=self._allow_loopback)
+            async with (
+                self._session(egress) as session,
+                session.post(egress.url, data=body, headers=headers, allow_redirects=False) as response,
+            ):
+                attempt = self._judge(response.status, response.headers.get("Retry-After"))
+                # Some receivers drop their work when the caller hangs up early. The answer counts in any case.
+                with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                    await _read_some(response.content)
+                return response.status, attempt
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return None, Attempt(delivered=False, error=self._describe(error))
+        except ValueError as error:
+            # The HTTP client's own parsers let some of these through for a garbled answer.
+            _log.warning("a webhook call ended in %s", type(error).__name__)
+            return None, Attempt(delivered=False, error=f"unreadable answer ({type(error).__name__})")
+
+    def _session(self, egress: Egress) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
-            resolver=GuardedResolver(self._egress, self._resolver or aiohttp.ThreadedResolver()),
+            resolver=GuardedResolver(egress, self._resolver),
             use_dns_cache=False,
             force_close=True,
-            limit=0,  # the outbox bounds the attempts; a queue here would eat into their time
-            socket_factory=partial(guarded_socket, self._egress),
+            socket_factory=partial(guarded_socket, egress),
         )
-        self._session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
-            headers={
-                "User-Agent": f"tallygate/{version('tallygate')}",
-                "Content-Type": "application/json",
-                "Accept-Encoding": "identity",
-            },
         )
-
-    async def stop(self) -> None:
-        """Break off what is under way, and close."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    async def post(self, alert_id: str, body: bytes) -> Attempt:
-        """One signed attempt, over within `timeout_s`; never raises for what the receiver does.
-
-        `body` is UTF-8. Raises `RuntimeError` before `start`."""
-        if self._session is None:
-            raise RuntimeError("WebhookReceivers.post before start: await start() first")
-        attempted_s = self._clock.wall_us() // 1_000_000
-        signature = self._signer.sign(alert_id, datetime.fromtimestamp(attempted_s, tz=UTC), body.decode())
-        headers = {
-            "webhook-id": alert_id,
-            "webhook-timestamp": str(attempted_s),
-            "webhook-signature": signature,
-        }
-        try:
-            async with self._session.post(
-                self._egress.url, data=body, headers=headers, allow_redirects=False
-            ) as response:
-                attempt = self._judge(response.status, response.headers.get("Retry-After"))
-                # Some receivers drop their work when the caller hangs up early. The answer counts in any case.
-                with suppress(aiohttp.ClientError, TimeoutError, OSError):
-                    await _read_some(response.content)
-                return attempt
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return Attempt(delivered=False, error=self._describe(error))
-        except ValueError as error:
-            # The HTTP client's own parsers let some of these through for a garbled answer.
-            _log.warning("webhook attempt for %s ended in %s", alert_id, type(error).__name__)
-            return Attempt(delivered=False, error=f"unreadable answer ({type(error).__name__})")
 
     def _judge(self, status: int, retry_after: str | None) -> Attempt:
         if 200 <= status < 300:

@@ -1,12 +1,8 @@
 -- Every query of actors/endpoints.py, by name.
 
 -- name: raise_change
--- Every shard looks at the endpoints again. The row's lock also makes changes come one after the other.
-UPDATE webhook_change SET change = change + 1
-
--- name: read_change
--- Has any endpoint changed since?
-SELECT change FROM webhook_change
+-- The number of the change about to be made. The row's lock makes changes come one after the other.
+UPDATE webhook_change SET change = change + 1 RETURNING change
 
 -- name: count_endpoints
 -- All of them, and those of one account (or of all accounts).
@@ -15,7 +11,7 @@ FROM webhook_endpoint WHERE disabled_at IS NULL
 
 -- name: add_endpoint
 -- A new endpoint.
-INSERT INTO webhook_endpoint (endpoint_id, account, url, rules, secret) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO webhook_endpoint (endpoint_id, account, url, rules, secret, change) VALUES ($1, $2, $3, $4, $5, $6)
 RETURNING endpoint_id, account, url, rules, created_at, previous_until, disabled_at, disabled_reason
 
 -- name: list_endpoints
@@ -33,28 +29,29 @@ FROM webhook_endpoint WHERE endpoint_id = $1 AND ($2::text IS NULL OR account = 
 SELECT endpoint_id, account, url, rules, created_at, previous_until, disabled_at, disabled_reason, secret, previous_secret
 FROM webhook_endpoint WHERE endpoint_id = $1 AND ($2::text IS NULL OR account = $2)
 
--- name: enabled_listeners
--- All that are told of alerts, with their secrets.
-SELECT endpoint_id, account, url, rules, created_at, previous_until, disabled_at, disabled_reason, secret, previous_secret
-FROM webhook_endpoint WHERE disabled_at IS NULL ORDER BY endpoint_id
+-- name: changed_listeners
+-- What has changed since a number, with secrets; from the beginning only what is told of alerts.
+SELECT endpoint_id, account, url, rules, created_at, previous_until, disabled_at, disabled_reason, secret, previous_secret, change
+FROM webhook_endpoint WHERE change > $1 AND ($1 > 0 OR disabled_at IS NULL) ORDER BY change
 
 -- name: disable_endpoint
 -- Tell it of nothing more. The first reason stays.
 UPDATE webhook_endpoint
-SET disabled_at = coalesce(disabled_at, clock_timestamp()), disabled_reason = CASE WHEN disabled_at IS NULL THEN $3 ELSE disabled_reason END
+SET disabled_at = coalesce(disabled_at, clock_timestamp()), change = $3,
+    disabled_reason = CASE WHEN disabled_at IS NULL THEN $4 ELSE disabled_reason END
 WHERE endpoint_id = $1 AND ($2::text IS NULL OR account = $2)
 RETURNING endpoint_id, account, url, rules, created_at, previous_until, disabled_at, disabled_reason
 
 -- name: enable_endpoint
 -- Tell it again.
-UPDATE webhook_endpoint SET disabled_at = NULL, disabled_reason = ''
+UPDATE webhook_endpoint SET disabled_at = NULL, disabled_reason = '', change = $3
 WHERE endpoint_id = $1 AND ($2::text IS NULL OR account = $2)
 RETURNING endpoint_id, account, url, rules, created_at, previous_until, disabled_at, disabled_reason
 
 -- name: rotate_secret
 -- The present secret becomes the previous one, valid for so many seconds more.
 UPDATE webhook_endpoint
-SET previous_secret = secret, previous_until = clock_timestamp() + make_interval(secs => $4), secret = $3
+SET previous_secret = secret, previous_until = clock_timestamp() + make_interval(secs => $5), secret = $4, change = $3
 WHERE endpoint_id = $1 AND ($2::text IS NULL OR account = $2)
 RETURNING endpoint_id, account, url, rules, created_at, previous_until, disabled_at, disabled_reason
 

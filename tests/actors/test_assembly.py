@@ -1,4 +1,4 @@
-"""The wiring: what is missing is said at once, by its name; where nobody listens, alerts wait."""
+"""The wiring: what is missing is said at once, by its name."""
 
 from pathlib import Path
 
@@ -7,7 +7,6 @@ from pydantic import SecretStr
 
 from actors.assembly import (
     ControllerProcess,
-    NobodyListens,
     NotConfigured,
     ShardProcess,
     kafka_log,
@@ -47,13 +46,6 @@ def test_without_a_control_key_no_shard_is_wired(tmp_path: Path) -> None:
 
 def test_topics_go_by_their_roles() -> None:
     assert topic_names(Settings(kafka=KAFKA)) == {"usage": "u", "rated": "r", "dead-letters": "d"}
-
-
-async def test_where_nobody_listens_an_alert_is_neither_told_nor_given_up() -> None:
-    attempt = await NobodyListens().post("alert_1", b"{}")
-    assert not attempt.delivered and not attempt.final
-    assert "webhooks.url" in attempt.error
-    assert attempt.retry_after_s is not None and attempt.retry_after_s >= 60
 
 
 async def test_a_wired_process_has_a_life_of_its_own_and_holds_no_lock_before_it_starts(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from standardwebhooks import Webhook
 
 import loadtest.receiver
-from actors.webhooks import WebhookReceivers
+from actors.webhooks import WebhookCaller
 from loadtest.receiver import BODY_BYTES_MAX, Receiver
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -61,10 +61,10 @@ async def test_our_own_webhooks_are_accepted(receiver: Receiver) -> None:
         async def sleep(self, seconds: float) -> None:
             await asyncio.sleep(seconds)
 
-    webhooks = WebhookReceivers(Now(), receiver.url, SECRET, allow_loopback=True)
-    await webhooks.start()
-    assert (await webhooks.post("alert_1", '{"account": "Büro"}'.encode())).delivered
-    await webhooks.stop()
+    caller = WebhookCaller(Now(), allow_loopback=True)
+    answer = await caller.call(receiver.url, [SECRET], "alert_1", '{"account": "Büro"}'.encode())
+    await caller.stop()
+    assert answer.attempt.delivered
     assert receiver.alerts["alert_1"].body == {"account": "Büro"}
 
 

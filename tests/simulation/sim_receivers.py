@@ -1,10 +1,11 @@
 """The port `Receivers` of the simulator: a receiver with seeded faults, on virtual time."""
 
+import asyncio
 from random import Random
 
 from msgspec import Struct
 
-from actors.ports import Attempt, Clock
+from actors.ports import AlertRow, Attempt, Clock
 
 
 class ReceiverFaults(Struct, frozen=True, kw_only=True):
@@ -27,8 +28,13 @@ class SimReceivers:
         self._random = random
         self.faults = faults  # may be replaced while running
         self.taken: dict[str, list[bytes]] = {}  # alert id -> the body of each arrival the receiver took
+        self._orders: dict[str, asyncio.Lock] = {}  # of an account's alerts
 
-    async def post(self, alert_id: str, body: bytes) -> Attempt:
+    async def post(self, alert: AlertRow) -> Attempt:
+        async with self._orders.setdefault(alert.account, asyncio.Lock()):
+            return await self._attempt(alert)
+
+    async def _attempt(self, alert: AlertRow) -> Attempt:
         faults = self.faults
         draw = self._random.random()
         wait_s = float(self._random.randint(0, int(faults.retry_after_max_s)))
@@ -39,7 +45,7 @@ class SimReceivers:
             return Attempt(delivered=False, error="HTTP 503", retry_after_s=wait_s)
         if (draw := draw - faults.busy) < faults.gone:
             return Attempt(delivered=False, error="HTTP 410: the receiver is gone for good", final=True)
-        self.taken.setdefault(alert_id, []).append(body)
+        self.taken.setdefault(alert.alert_id, []).append(alert.body)
         if draw - faults.gone < faults.answer_lost:
             return await self._time_out()
         return Attempt(delivered=True)

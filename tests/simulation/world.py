@@ -22,7 +22,7 @@ from actors.controller import Controller
 from actors.lease import Heartbeat, Lease
 from actors.outbox import Outbox, OutboxSettings
 from actors.owned import Stage
-from actors.ports import Attempt, Checkpoint, LogUnavailable, Outgoing, StoreUnavailable
+from actors.ports import AlertRow, Attempt, Checkpoint, LogUnavailable, Outgoing, StoreUnavailable
 from actors.shard import Shard
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from tests.simulation.chaos import Strike
@@ -205,9 +205,9 @@ class PostingReceivers:
         self._process = process
         self._receivers = receivers
 
-    async def post(self, alert_id: str, body: bytes) -> Attempt:
+    async def post(self, alert: AlertRow) -> Attempt:
         await self._process.gate("post.before")
-        attempt = await self._receivers.post(alert_id, body)
+        attempt = await self._receivers.post(alert)
         await self._process.gate("post.after")
         return attempt
 
