@@ -223,6 +223,8 @@ class _Reader:
                 return self._sequence(kind, node, path)
             case inspect.LiteralType():
                 return self._one_of([str(value) for value in kind.values], node, path)
+            case inspect.UnionType() if any(isinstance(one, inspect.BoolType) for one in kind.types):
+                return self._truth_or_text(node, path)
             case inspect.UnionType():  # text or absent
                 return self._text(node, path)
             case inspect.StrType():
@@ -276,6 +278,11 @@ class _Reader:
         if node.plain and node.text.lower() in _NOT_TEXT:
             self._break(path, f"is {_what(node)}; quote it if you mean that text")
         return node.text
+
+    def _truth_or_text(self, node: _Node, path: KeyPath) -> bool | str:
+        if isinstance(node, _Scalar) and node.plain and node.text in ("true", "false"):
+            return node.text == "true"
+        return self._text(node, path)
 
     def _one_of(self, choices: list[str], node: _Node, path: KeyPath) -> str:
         if isinstance(node, _Scalar) and node.text in choices:

@@ -17,6 +17,8 @@ from engine.money import NotADecimal, parse_amount, parse_quantity
 from engine.prices import Price, compile_price
 
 TIERS_MAX: Final = 100
+FEATURES_MAX: Final = 1_000
+FEATURE_TEXT_MAX: Final = 256
 CELL_LOOKUPS_MAX: Final = 65_536
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 SKEW_US: Final = 5 * 60 * 1_000_000  # how far an event's own time may run ahead of log time
@@ -44,9 +46,13 @@ class PriceDefinition(Struct, forbid_unknown_fields=True, frozen=True):
     tiers: tuple[TierDefinition, ...] = ()
 
 
-class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True):
+class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """`features`: what the plan has besides prices, as true, false or a text. Without any, its stored form says nothing
+    of them, as it did before there were features."""
+
     currency: str
     prices: dict[str, PriceDefinition]
+    features: dict[str, bool | str] = field(default_factory=dict)
 
 
 class CatalogueDocument(Struct, forbid_unknown_fields=True, frozen=True):
@@ -76,8 +82,16 @@ class NoPrice(ValueError):
 class Plan:
     """A compiled plan. `price_of` is the only look-up on the rating path."""
 
-    def __init__(self, name: str, currency: str, prices: list[Price], meters: dict[str, Meter]) -> None:
+    def __init__(
+        self,
+        name: str,
+        currency: str,
+        prices: list[Price],
+        meters: dict[str, Meter],
+        features: dict[str, bool | str] | None = None,
+    ) -> None:
         self.name = name
+        self.features = features or {}
         self.currency = currency
         self.prices = {price.name: price for price in prices}
         self._by_meter: dict[str, list[Price]] = {}
@@ -96,6 +110,10 @@ class Plan:
             self._cells[meter.name, cell] = price
         return price
 
+    def prices_of(self, meter: Meter) -> list[Price]:
+        """The prices of a meter; no two match the same cell."""
+        return self._by_meter.get(meter.name, [])
+
     def _find(self, meter: Meter, cell: Cell) -> Price:
         values = dict(zip(meter.group_by, cell, strict=True))
         for price in self._by_meter.get(meter.name, ()):
@@ -110,6 +128,7 @@ class Catalogue:
     def __init__(self, version: int, meters: dict[str, Meter], plans: dict[str, Plan]) -> None:
         self.version = version
         self.plans = plans
+        self.meters = meters
         self.meters_of: dict[str, tuple[Meter, ...]] = {}
         for meter in sorted(meters.values(), key=lambda meter: meter.name):
             self.meters_of[meter.event_type] = (*self.meters_of.get(meter.event_type, ()), meter)
@@ -225,7 +244,17 @@ class _Checker:
                     f"{meter.event_type} events also feed meter {meter.name}, which has no price here; "
                     "add one (amount 0 to give it away)",
                 )
-        return Plan(name, definition.currency, prices, meters)
+        self.features((*path, "features"), definition.features)
+        return Plan(name, definition.currency, prices, meters, definition.features)
+
+    def features(self, path: tuple[str | int, ...], features: dict[str, bool | str]) -> None:
+        if len(features) > FEATURES_MAX:
+            self.fault(path, f"a plan has at most {FEATURES_MAX} features")
+        for name, value in features.items():
+            self.name((*path, name), name)
+            if isinstance(value, str) and not is_text(value, FEATURE_TEXT_MAX):
+                message = f"must be true, false or a text of 1 to {FEATURE_TEXT_MAX} characters without NUL"
+                self.fault((*path, name), message)
 
 
 _document_decoder: Final = msgspec.json.Decoder(CatalogueDocument)
@@ -307,6 +336,11 @@ class PriceBook:
             self._starts[index - 1] if index else None,
             self._starts[index] if index < len(self._starts) else None,
         )
+
+    @property
+    def publications(self) -> int:
+        """How many versions were published: it grows whenever a boundary is added."""
+        return len(self._versions)
 
     @property
     def versions(self) -> list[tuple[int, int]]:

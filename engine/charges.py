@@ -54,6 +54,16 @@ class Running:
         self.amount = round_half_even(*self._exact())
         return self.amount - before
 
+    def peek(self, price: Price, quantity: int) -> int:
+        """The pico that `add` would add; nothing is used."""
+        if price is self._price and not self._carried and not self._since:
+            numerator = price.numerator(self.quantity + quantity)
+            return round_half_even(numerator, price.denominator) - self.amount
+        trial = Running(self._price)
+        trial.quantity, trial.amount = self.quantity, self.amount
+        trial._carried, trial._since = self._carried, self._since
+        return trial.add(price, quantity)
+
 
 def by_price(row: Row) -> dict[str, int]:
     """A segment's quantity per price: the sum over the cells that the price matches."""
@@ -78,3 +88,42 @@ def segments(
                 run = running[period, name] = Running(price)
             amounts[name] = run.add(price, quantity)
         yield start, period, amounts, running
+
+
+def foreseen(
+    table: Mapping[int, Row], held: Mapping[int, Mapping[str, int]], period_of: Callable[[int], int], price_at: PriceAt
+) -> list[tuple[int, int, dict[str, int]]]:
+    """(segment start, its period's start, pico per price) in time order, never less than what comes of it, if what is
+    `held` (segment start -> {price: nano-units}) is used in full, in part or not at all.
+
+    Where nothing held lies before a segment in its period, full use is the dearest. Behind something held, units may
+    come to lie in any tier that its use leaves them in, and the dearest counts. There the start is no longer known to
+    the last digit, so what rounding may add is added: at most one pico."""
+    running: dict[tuple[int, str], Running] = {}
+    loose: dict[tuple[int, str], int] = {}  # held quantity before this segment, in its period
+    rough: set[tuple[int, str]] = set()  # prices whose amounts are not whole pico wherever they start
+    found = []
+    for start in sorted(table.keys() | held.keys()):
+        period = period_of(start)
+        used = by_price(table[start]) if start in table else {}
+        reserved = held.get(start, {})
+        amounts = {}
+        for name in sorted(used.keys() | reserved.keys()):
+            price = price_at(start, name)
+            here = (period, name)
+            run = running.get(here)
+            if run is None:
+                run = running[here] = Running(price)
+            if price.denominator != 1:
+                rough.add(here)
+            quantity = used.get(name, 0) + reserved.get(name, 0)
+            high, before = run.quantity, loose.get(here, 0)
+            amount = run.add(price, quantity)
+            if before:
+                amount = price.dearest_span(high - before, high, quantity) // price.denominator
+                amount += here in rough and quantity > 0
+            if name in reserved:
+                loose[here] = before + reserved[name]
+            amounts[name] = amount
+        found.append((start, period, amounts))
+    return found

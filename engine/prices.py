@@ -40,6 +40,41 @@ class Price(Struct, frozen=True):
             total += (reached - tier.start) * tier.rate
         return total
 
+    @property
+    def dearest_rate(self) -> Fraction:
+        """The most that a nano-unit can cost, in pico, whatever is used."""
+        return Fraction(max(tier.rate for tier in self.tiers), self.denominator)
+
+    @property
+    def cheapest_rate(self) -> Fraction:
+        """The least that a nano-unit can cost, in pico, whatever is used."""
+        return Fraction(min(tier.rate for tier in self.tiers), self.denominator)
+
+    def dearest_span(self, low: int, high: int, quantity: int) -> int:
+        """denominator × the most that `quantity` can cost on top of a use from low to high, one behind the other.
+
+        What it costs is a piecewise linear function of the use before it, which turns where either end of the span
+        meets the edge of a tier: the dearest lies at such a turn, or at low or high."""
+        turns = {low, high}
+        for tier in self.tiers[:-1]:
+            assert tier.end is not None
+            turns.update(turn for turn in (tier.end, tier.end - quantity) if low < turn < high)
+        return max(self.numerator(turn + quantity) - self.numerator(turn) for turn in turns)
+
+    def dearest_pick(self, low: int, high: int, quantity: int) -> int:
+        """denominator × the cost of the dearest `quantity` of the units in (low, high], which may lie apart."""
+        spans = []
+        for tier in self.tiers:
+            inside = (high if tier.end is None else min(high, tier.end)) - max(low, tier.start)
+            if inside > 0:
+                spans.append((tier.rate, inside))
+        total, wanted = 0, quantity
+        for rate, inside in sorted(spans, reverse=True):
+            picked = min(wanted, inside)
+            total += picked * rate
+            wanted -= picked
+        return total
+
     def tier_at(self, quantity: int) -> Tier:
         """The tier in which the next unit falls when `quantity` is already used."""
         for tier in self.tiers:

@@ -164,3 +164,21 @@ def test_a_damaged_file_gives_faults_and_never_another_error(seed: int) -> None:
         body[at : at + rng.randint(0, 6)] = bytes(rng.choice(b"{}[]:-#&*!|>'\"%@`,? \n\t0aZ\\\xff") for _ in range(3))
     with suppress(CatalogueFileError):
         load_text(bytes(body), "prices.yaml")
+
+
+def with_features(lines: str) -> str:
+    return SMALL.replace("AMOUNT", "1").replace("    currency: USD\n", f"    currency: USD\n    features:\n{lines}")
+
+
+def test_a_feature_is_a_truth_value_or_the_text_of_the_file() -> None:
+    lines = "      batch: true\n      fine: false\n      context: 128000\n      word: 'true'\n"
+    document = load_text(with_features(lines).encode(), "prices.yaml")
+    assert document.plans["basic"].features == {"batch": True, "fine": False, "context": "128000", "word": "true"}
+
+
+def test_a_feature_that_is_neither_is_told_with_its_line() -> None:
+    assert faults_of(with_features("      a: ~\n      b: [1]\n      c: True\n      d: ''\n")) == [
+        "prices.yaml:11: plans.basic.features.a: is empty; quote it if you mean that text",
+        "prices.yaml:12: plans.basic.features.b: must be text or a number, not a list",
+        "prices.yaml:13: plans.basic.features.c: is the truth value true; quote it if you mean that text",
+    ]

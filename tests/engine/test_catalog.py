@@ -172,3 +172,36 @@ def test_around_gives_the_nearest_starts(starts: list[int], time_us: int) -> Non
     before, after = book.around(time_us)
     assert before == max((start for start in starts if start <= time_us), default=None)
     assert after == min((start for start in starts if start > time_us), default=None)
+
+
+def with_features(features: dict[str, bool | str]) -> CatalogueDocument:
+    return CatalogueDocument({"tokens": TOKENS}, {"basic": PlanDefinition("USD", {"p": ANY}, features)})
+
+
+def test_a_plan_has_the_features_it_was_published_with() -> None:
+    stored = document_json(with_features({"batch": False, "context": "128000"}))
+    assert load_catalogue(1, stored).plans["basic"].features == {"batch": False, "context": "128000"}
+
+
+def test_a_plan_without_features_is_stored_as_before_there_were_any() -> None:
+    assert b"features" not in document_json(document({"p": ANY}))
+
+
+@pytest.mark.parametrize("features", [{"": True}, {"a": ""}, {"a": "x" * 257}, {"a": "\0"}, {"a" * 129: "x"}])
+def test_a_faulty_feature_is_refused_with_its_path(features: dict[str, bool | str]) -> None:
+    assert fault_paths(with_features(features)) == [f"plans.basic.features.{name}" for name in features]
+
+
+def test_a_plan_has_a_thousand_features_at_most() -> None:
+    compile_catalogue(1, with_features({str(number): True for number in range(1000)}))
+    assert fault_paths(with_features({str(number): True for number in range(1001)})) == ["plans.basic.features"]
+
+
+def test_every_version_counts_as_a_publication() -> None:
+    book = PriceBook()
+    catalogue = compile_catalogue(1, document({"p": ANY}))
+    seen = [book.publications]
+    for instant in (0, 5):
+        book.publish(instant, catalogue)
+        seen.append(book.publications)
+    assert seen == [0, 1, 2]

@@ -5,7 +5,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.charges import Running, Table, by_price, segments
+from engine.charges import Running, Table, by_price, foreseen, segments
 from engine.money import NANO
 from engine.prices import Price, compile_price
 
@@ -93,3 +93,63 @@ def test_versions_in_turn_owe_the_sum_of_their_stretches_of_the_same_count(
         used += quantity
         run.add(price, quantity)
     assert (run.quantity, run.amount) == (used, round(exact))
+
+
+SPREAD = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=4)
+STEPS = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9), st.integers(1, 3)), max_size=3)
+
+
+@given(SPREAD, STEPS, st.integers(0, 9), st.integers(1, 3), st.data())
+def test_no_use_of_what_is_held_costs_a_segment_more_than_was_foreseen(
+    spread: list[tuple[int, int]], steps: list[tuple[int, int, int]], last: int, per: int, data: st.DataObject
+) -> None:
+    """Rising tiers, falling ones, and rates that round: each segment alone stays within what was foreseen for it."""
+    reached = 0
+    tiers: list[tuple[int | None, int, int]] = []
+    for length, amount, divisor in steps:
+        reached += length
+        tiers.append((reached, amount, divisor))
+    first = compile_price("p", "m", {}, [*tiers, (None, last, per)])
+    second = compile_price("p", "m", {}, [(None, data.draw(st.integers(0, 9)), data.draw(st.integers(1, 3)))])
+    changes = data.draw(st.integers(0, 50))
+
+    def price_at(time_us: int, _: str) -> Price:
+        return second if time_us >= changes else first
+
+    table: Table = {10 * place: {("p", ()): used} for place, (used, _) in enumerate(spread) if used}
+    held = {10 * place: {"p": reserved} for place, (_, reserved) in enumerate(spread) if reserved}
+    limits = {start: owed["p"] for start, _, owed in foreseen(table, held, lambda _: 0, price_at)}
+    after = {start: dict(row) for start, row in table.items()}
+    for start, by_name in held.items():
+        row = after.setdefault(start, {})
+        row["p", ()] = row.get(("p", ()), 0) + data.draw(st.integers(0, by_name["p"]))
+    for start, _, owed, _ in segments(after, lambda _: 0, price_at):
+        assert owed["p"] <= limits[start]
+
+
+def test_what_nothing_is_held_before_is_foreseen_as_it_is_rated() -> None:
+    table: Table = {10: {("p", ()): 3 * NANO}, 20: {("p", ()): 2 * NANO}}
+    rated = [(start, period, owed) for start, period, owed, _ in segments(table, lambda _: 0, lambda *_: TWO_TIERS)]
+    assert foreseen(table, {}, lambda _: 0, lambda *_: TWO_TIERS) == rated
+    full = foreseen({10: {("p", ()): 3 * NANO}}, {20: {"p": 2 * NANO}}, lambda _: 0, lambda *_: TWO_TIERS)
+    assert full == rated
+
+
+def test_units_behind_a_hold_are_foreseen_in_the_dearest_tier_that_it_may_leave_them() -> None:
+    """Falling: 4 units of 9 pico, then free. Held before: 4. Two more units cost 18, if the hold is not used."""
+    falling = compile_price("p", "m", {}, [(4 * NANO, 9, NANO), (None, 0, 1)])
+    found = foreseen({}, {10: {"p": 4 * NANO}, 20: {"p": 2 * NANO}}, lambda _: 0, lambda *_: falling)
+    assert [owed["p"] for _, _, owed in found] == [36, 19]
+    apart = foreseen({}, {10: {"p": 4 * NANO}, 20: {"p": 2 * NANO}}, lambda start: start, lambda *_: falling)
+    assert [owed["p"] for _, _, owed in apart] == [36, 18]
+
+
+@given(st.integers(0, 20), st.integers(0, 20), st.booleans())
+def test_a_peek_is_what_adding_would_add(first: int, second: int, changed: bool) -> None:
+    run = Running(TWO_TIERS)
+    run.add(TWO_TIERS, first * NANO)
+    if changed:
+        run.add(THIRD, first * NANO)
+    price = THIRD if changed else TWO_TIERS
+    seen = run.peek(price, second * NANO)
+    assert (run.add(price, second * NANO), run.add(price, 0)) == (seen, 0)

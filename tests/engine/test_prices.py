@@ -79,3 +79,48 @@ def test_a_quantity_at_an_edge_belongs_to_the_tier_below() -> None:
 def test_nothing_owes_nothing() -> None:
     price = compiled([(None, PICO, NANO)])
     assert (price.numerator(0), price.lines(5, 5)) == (0, ())
+
+
+SMALL_TIERS = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9)), max_size=4)
+
+
+def small(edges: list[tuple[int, int]], last: int) -> Price:
+    """A price over a few nano-units, so that every position can be tried."""
+    reached = 0
+    tiers: Tiers = []
+    for length, amount in edges:
+        reached += length
+        tiers.append((reached, amount, 3))
+    return compiled([*tiers, (None, last, 2)])
+
+
+@given(SMALL_TIERS, st.integers(0, 9), st.integers(0, 20), st.integers(0, 20), st.integers(0, 20))
+def test_the_dearest_span_is_the_dearest_of_every_start(
+    edges: list[tuple[int, int]], last: int, low: int, more: int, quantity: int
+) -> None:
+    price = small(edges, last)
+    every = [price.numerator(start + quantity) - price.numerator(start) for start in range(low, low + more + 1)]
+    assert price.dearest_span(low, low + more, quantity) == max(every)
+
+
+@given(SMALL_TIERS, st.integers(0, 9), st.integers(0, 20), st.integers(0, 20), st.integers(0, 20))
+def test_the_dearest_pick_is_the_dearest_units_wherever_they_lie(
+    edges: list[tuple[int, int]], last: int, low: int, more: int, quantity: int
+) -> None:
+    price = small(edges, last)
+    units = [price.numerator(unit + 1) - price.numerator(unit) for unit in range(low, low + more)]
+    assert price.dearest_pick(low, low + more, min(quantity, more)) == sum(sorted(units)[-min(quantity, more) :]) * (
+        min(quantity, more) > 0
+    )
+
+
+@given(SMALL_TIERS, st.integers(0, 9))
+def test_no_unit_costs_more_than_the_dearest_rate_or_less_than_the_cheapest(
+    edges: list[tuple[int, int]], last: int
+) -> None:
+    price = small(edges, last)
+    units = {
+        Fraction(price.numerator(unit + 1) - price.numerator(unit), price.denominator)
+        for unit in range(sum(length for length, _ in edges) + 1)
+    }
+    assert (price.cheapest_rate, price.dearest_rate) == (min(units), max(units))
