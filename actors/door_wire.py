@@ -6,6 +6,7 @@ Deadlines are intervals, so that no two clocks are compared. Replies carry the e
 client drops what comes from a lower one than it has seen. Money and quantities cross as decimal text.
 """
 
+import hmac
 from typing import Final
 
 import msgspec
@@ -325,3 +326,38 @@ def frame(message: Struct) -> bytes:
     """A message with its length in front."""
     body = encoder.encode(message)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+class BadFrame(ValueError):
+    """The other side sent what no peer of this protocol would send. The connection is of no use any more."""
+
+
+class Frames:
+    """Cuts a stream of bytes into the bodies of frames."""
+
+    def __init__(self, bytes_max: int = FRAME_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The bodies that are complete by now. Raises BadFrame for one that is empty or longer than allowed."""
+        buffer = self._buffer
+        buffer += data
+        bodies = []
+        start = 0
+        while len(buffer) - start >= LENGTH_BYTES:
+            length = int.from_bytes(buffer[start : start + LENGTH_BYTES], "big")
+            if not 0 < length <= self._bytes_max:
+                raise BadFrame(f"a frame of {length} bytes, where 1 to {self._bytes_max} are allowed")
+            end = start + LENGTH_BYTES + length
+            if len(buffer) < end:
+                break
+            bodies.append(bytes(buffer[start + LENGTH_BYTES : end]))
+            start = end
+        del buffer[:start]
+        return bodies
+
+
+def door_token(control_key: bytes) -> str:
+    """The deployment's internal token. It cannot be turned back into the key that seals control records."""
+    return hmac.digest(control_key, b"tallygate door\0", "sha256").hex()

@@ -289,6 +289,28 @@ class Member(Struct, frozen=True):
     partitions: frozenset[int]  # assigned to it
 
 
+class Doorway(Struct, frozen=True):
+    """A living shard process whose door is open, and what it owns."""
+
+    incarnation: str
+    host: str
+    port: int
+    epochs: dict[int, int]  # partition -> epoch of the ownership
+
+
+class Directory(Protocol):
+    """Where the owners of partitions are to be found, for processes that ask them.
+
+    Any call may raise `StoreUnavailable` or `StoreRefused`; each can simply be made again."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def doorways(self) -> list[Doorway]:
+        """All members with a door and a lease that has not run out; those without partitions too."""
+
+
 class Deaths(Protocol):
     """Proof that a process is gone, where there is any: it spares the wait for a lease."""
 
