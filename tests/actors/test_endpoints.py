@@ -277,7 +277,7 @@ async def test_what_belongs_to_another_account_is_as_if_it_were_not_there(endpoi
             endpoints.listener,
         ):
             with pytest.raises(EndpointUnknown) as refusal:
-                await method(endpoint_id, "acme")  # type: ignore[operator]
+                await method(endpoint_id, "acme")
             assert str(refusal.value) == f"there is no endpoint {endpoint_id!r}"
     assert await endpoints.get(foreign.endpoint_id) == foreign
     assert [each.endpoint for each in (await endpoints.changes(0)).listeners] == [foreign, for_all]
