@@ -10,6 +10,7 @@ full path, which derives everything anew. Both give the same lines: `tests/engin
 A refused or failed call changes nothing: each method computes first and assigns at the end.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -18,10 +19,11 @@ from engine.alerts import WALLET_WINDOW, Balance, CapPercent, Crossing, Rule, St
 from engine.catalog import PriceBook
 from engine.charges import Row, Running, Table, segments
 from engine.credit import Allocation, Lot, allocate
-from engine.limits import Cap
+from engine.holds import Drawn, Hold
+from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 from engine.meters import Cell
 from engine.money import NANO
-from engine.outcomes import Line, PostingRow
+from engine.outcomes import Line, PostingRow, Settled
 from engine.periods import month_around
 from engine.prices import Price
 
@@ -60,11 +62,12 @@ class _Use:
 class _Newest:
     """The newest segment with usage."""
 
-    __slots__ = ("end", "guard", "row", "start", "uses")
+    __slots__ = ("end", "guard", "month", "row", "start", "uses")
 
-    def __init__(self, start: int, end: int, row: Row, uses: dict[str, _Use], guard: int) -> None:
+    def __init__(self, start: int, end: int, month: int, row: Row, uses: dict[str, _Use], guard: int) -> None:
         self.start = start
         self.end = end
+        self.month = month
         self.row = row
         self.uses = uses
         self.guard = guard  # pico that may be charged here before any rule can change
@@ -90,8 +93,14 @@ class Account:
         self.caps: dict[str, Cap] = {}
         self.rules: dict[str, Rule] = {}
         self.standings: dict[tuple[str, str], Standing] = {}
+        self.scopes: dict[str, Scope] = {ROOT: Scope()}
+        self.overdraft: int | None = 0  # pico that checks may take the balance below zero; None: without limit
+        self.rate_limits: dict[str, RateLimit] = {}
+        self.slices: dict[int, Slice] = {}  # by epoch
+        self.draws: dict[str, Drawn] = {}  # by hold id
         self._book = book
         self._newest: _Newest | None = None
+        self._derived: Derived | None = None
         self._posted = Allocation()
         self._granted_posted: frozenset[str] = frozenset()
 
@@ -104,6 +113,10 @@ class Account:
     def month_of(self, time_us: int) -> int:
         """Start of the calendar month of an instant, in the account's zone."""
         return month_around(self.zone, 1, time_us)[0]
+
+    def segment_around(self, time_us: int) -> tuple[int, int]:
+        """[start, end) of the segment of an instant, with the lots as they are."""
+        return self._segment_around(time_us, self.lots)
 
     def _segment_around(self, time_us: int, lots: dict[str, Lot]) -> tuple[int, int]:
         """[start, end) of the segment of an instant: no period, month, lot or version boundary lies inside."""
@@ -124,8 +137,10 @@ class Account:
         return start, end
 
     def derive(self) -> Derived:
-        """All money, anew."""
-        return self._derive(self.table, self.lots, self.woken_us)
+        """All money; not to be changed. Derived once between two changes."""
+        if self._derived is None:
+            self._derived = self._derive(self.table, self.lots, self.woken_us)
+        return self._derived
 
     def wake_us(self) -> int | None:
         """When log time reaches this instant, `wake` wants calling."""
@@ -135,22 +150,29 @@ class Account:
             for instant in (lot.effective_us, lot.expires_us)
             if instant is not None and instant > self.woken_us
         ]
+        pending += [ends_us for each in self.slices.values() if (ends_us := each.ends_us) is not None]
         return min(pending, default=None)
 
     # ----------------------------------------------------------------------------------------------------- events
 
-    def rate(self, time_us: int, usages: list[Usage]) -> tuple[tuple[Line, ...], list[Crossing]]:
-        """Charge one event: its lines, and the rules it changed. Raises TooManyCells."""
+    def rate(
+        self, time_us: int, usages: list[Usage], scopes: tuple[str, ...] = ()
+    ) -> tuple[tuple[Line, ...], list[Crossing]]:
+        """Charge one event: its lines, and the rules it changed. Raises TooManyCells.
+
+        `scopes` are the declared ones below the root that it lies in."""
         newest = self._newest
         if newest is not None and newest.start <= time_us < newest.end:
-            lines = self._rate_within_guard(newest, usages)
+            lines = self._rate_within_guard(newest, usages, scopes)
             if lines is not None:
                 self.newest_event_us = max(self.newest_event_us, time_us)
                 self.rated += 1
                 return lines, []
-        return self._rate_in_full(time_us, usages)
+        return self._rate_in_full(time_us, usages, scopes)
 
-    def _rate_within_guard(self, newest: _Newest, usages: list[Usage]) -> tuple[Line, ...] | None:
+    def _rate_within_guard(
+        self, newest: _Newest, usages: list[Usage], scopes: tuple[str, ...]
+    ) -> tuple[Line, ...] | None:
         lines = []
         total = 0
         for price, cell, quantity in usages:
@@ -173,9 +195,15 @@ class Account:
         for price, cell, quantity in usages:
             newest.uses[price.name].quantity += quantity
             newest.row[price.name, cell] += quantity
+        for scope in scopes:
+            spend = self.scopes[scope].spend
+            spend[newest.month] = spend.get(newest.month, 0) + total
+        self._derived = None
         return tuple(lines)
 
-    def _rate_in_full(self, time_us: int, usages: list[Usage]) -> tuple[tuple[Line, ...], list[Crossing]]:
+    def _rate_in_full(
+        self, time_us: int, usages: list[Usage], scopes: tuple[str, ...]
+    ) -> tuple[tuple[Line, ...], list[Crossing]]:
         start, _ = self._segment_around(time_us, self.lots)
         period = self.period_of(time_us)
         row = dict(self.table.get(start, {}))
@@ -193,9 +221,16 @@ class Account:
             amount = run.amount - (earlier.amount if earlier else 0)
             used = earlier.quantity if earlier else 0
             lines.append(Line(price.name, cell, quantity, amount, price.lines(used, used + quantity)))
-        standings, crossings = self._stand(derived, self.caps, self.rules)
-        newest = self._watch(table, self.lots, derived, standings, self.caps, self.rules)
+        month, total = self.month_of(time_us), sum(line.amount for line in lines)
+        spends = self._scope_spends()
+        for scope in scopes:
+            spends[scope] = {**spends[scope], month: spends[scope].get(month, 0) + total}
+        standings, crossings = self._stand(derived, self.caps, self.rules, spends)
+        newest = self._watch(table, self.lots, derived, standings, self.caps, self.rules, spends)
 
+        for scope in scopes:
+            self.scopes[scope].spend = spends[scope]
+        self._derived = derived
         self.table = table
         self.newest_event_us = max(self.newest_event_us, time_us)
         self.rated += 1
@@ -204,12 +239,59 @@ class Account:
         return tuple(lines), crossings
 
     def wake(self, instant_us: int) -> list[Crossing]:
-        """Log time has reached a lot's boundary: what it changed."""
+        """Log time has reached a lot's boundary, or a closed slice's end: what it changed."""
+        for epoch in [epoch for epoch, each in self.slices.items() if (each.ends_us or instant_us + 1) <= instant_us]:
+            del self.slices[epoch]
         return self._become(woken_us=instant_us)
 
     def reprice(self) -> None:
         """A catalogue version was published: the newest segment may now end earlier."""
         self._newest = None
+        self._derived = None
+
+    # ------------------------------------------------------------------------------------------------------ holds
+
+    def draw(self, hold: Hold, used: Mapping[str, int], *, final: bool, log_time_us: int) -> Settled:
+        """An event that names the hold used this much, in nano-units per price: what it means to hold and slice."""
+        self._forget_draws(log_time_us)
+        slice_ = self.slices.get(hold.epoch)
+        closed = slice_ is not None and slice_.closed_us is not None
+        before = self.draws.get(hold.id)
+        drawn = before.quantities if before else [0] * len(hold.bounds)
+        done = before is not None and before.done
+        over = any(not any(price in bound.reached for bound in hold.bounds) for price, units in used.items() if units)
+        after = []
+        for bound, already in zip(hold.bounds, drawn, strict=False):
+            units = sum(used.get(price, 0) for price in bound.reached)
+            left = 0 if done else max(0, bound.quantity - already)
+            over = over or units > left
+            after.append(already + units)
+            if closed and slice_ is not None and hold.report_until_us >= (slice_.closed_us or 0):
+                _take_off(slice_, bound.held, left if final else min(left, units))
+        if slice_ is not None and not slice_.quantities:
+            del self.slices[hold.epoch]
+        if log_time_us <= hold.report_until_us and (before is not None or closed or not final):
+            self.draws[hold.id] = Drawn(hold.report_until_us, after, done or final)
+        if log_time_us > hold.expires_us:
+            return Settled.LATE
+        return Settled.OVER_HOLD if over else Settled.WITHIN
+
+    def _forget_draws(self, log_time_us: int) -> None:
+        for hold_id in [hold_id for hold_id, drawn in self.draws.items() if drawn.until_us < log_time_us]:
+            del self.draws[hold_id]
+
+    def set_slice(self, epoch: int, quantities: dict[str, int], linger_us: int) -> None:
+        """The owner of the epoch may have this much in open holds from now on."""
+        if quantities:
+            self.slices[epoch] = Slice(quantities, linger_us)
+        else:
+            self.slices.pop(epoch, None)
+
+    def close_slices(self, epoch: int, log_time_us: int) -> None:
+        """The partition has an owner of this epoch: what earlier ones held is theirs until it can no longer be reported."""
+        for earlier, each in self.slices.items():
+            if earlier < epoch and each.closed_us is None:
+                each.closed_us = log_time_us
 
     # --------------------------------------------------------------------------------------------------- commands
 
@@ -222,6 +304,13 @@ class Account:
     def set_cap(self, cap: Cap, woken_us: int) -> list[Crossing]:
         """Set or replace a cap."""
         return self._become(caps={**self.caps, cap.cap: cap}, woken_us=woken_us)
+
+    def set_scope(self, scope: str, standing: str) -> None:
+        """Declare a scope, or change its standing."""
+        if scope in self.scopes:
+            self.scopes[scope].standing = standing
+        else:
+            self.scopes[scope] = Scope(standing)
 
     def set_rule(self, name: str, rule: Rule, woken_us: int) -> list[Crossing]:
         """Set or replace a rule; its ordinals go on."""
@@ -239,9 +328,11 @@ class Account:
         caps = self.caps if caps is None else caps
         rules = self.rules if rules is None else rules
         derived = self._derive(self.table, lots, woken_us)
-        standings, crossings = self._stand(derived, caps, rules)
-        newest = self._watch(self.table, lots, derived, standings, caps, rules)
+        spends = self._scope_spends()
+        standings, crossings = self._stand(derived, caps, rules, spends)
+        newest = self._watch(self.table, lots, derived, standings, caps, rules, spends)
 
+        self._derived = derived
         self.lots, self.caps, self.rules, self.woken_us = lots, caps, rules, woken_us
         self.standings = standings
         self._newest = newest
@@ -264,15 +355,18 @@ class Account:
             amounts.append((start, period, by_price))
         return Derived(allocate(amounts, lots, woken_us), spend, running)
 
+    def _scope_spends(self) -> dict[str, dict[int, int]]:
+        return {scope: each.spend for scope, each in self.scopes.items()}
+
     def _stand(
-        self, derived: Derived, caps: dict[str, Cap], rules: dict[str, Rule]
+        self, derived: Derived, caps: dict[str, Cap], rules: dict[str, Rule], spends: Mapping[str, dict[int, int]]
     ) -> tuple[dict[tuple[str, str], Standing], list[Crossing]]:
         """How every rule stands now, and what changed, in the order of rule, then window."""
         standings = dict(self.standings)
         crossings = []
         for name in sorted(rules):
             rule = rules[name]
-            for window, value, threshold, reached, cleared in _readings(rule, derived, caps):
+            for window, value, threshold, reached, cleared in _readings(rule, derived, caps, spends):
                 standing, phase = step(standings.get((name, window), Standing()), reached=reached, cleared=cleared)
                 if phase is not None:
                     standings[name, window] = standing
@@ -287,6 +381,7 @@ class Account:
         standings: dict[tuple[str, str], Standing],
         caps: dict[str, Cap],
         rules: dict[str, Rule],
+        spends: Mapping[str, dict[int, int]],
     ) -> _Newest | None:
         """What the fast path needs: the newest segment, its prices, and the guard."""
         if not table:
@@ -301,13 +396,14 @@ class Account:
             match rule:
                 case CapPercent():
                     window = str(month)
-                    distance = caps[rule.cap].reached(rule.percent) - derived.spend.get(month, 0)
+                    cap = caps[rule.cap]
+                    distance = cap.reached(rule.percent) - spend_of(cap, derived, spends).get(month, 0)
                 case Balance():
                     window = WALLET_WINDOW
                     distance = derived.allocation.balance - rule.threshold
             if not standings.get((name, window), Standing()).active:
                 guard = min(guard, distance)
-        return _Newest(start, end, table[start], uses, guard)
+        return _Newest(start, end, month, table[start], uses, guard)
 
     # ------------------------------------------------------------------------------------------------- the ledger
 
@@ -350,14 +446,31 @@ class Account:
         return postings
 
 
-def _readings(rule: Rule, derived: Derived, caps: dict[str, Cap]) -> list[tuple[str, int, int, bool, bool]]:
+def _take_off(slice_: Slice, prices: tuple[str, ...], quantity: int) -> None:
+    for price in prices:
+        left = slice_.quantities.get(price, 0) - quantity
+        if left > 0:
+            slice_.quantities[price] = left
+        else:
+            slice_.quantities.pop(price, None)
+
+
+def spend_of(cap: Cap, derived: Derived, spends: Mapping[str, dict[int, int]]) -> dict[int, int]:
+    """What counts toward a cap, by calendar month: pico."""
+    return derived.spend if cap.scope == ROOT else spends[cap.scope]
+
+
+def _readings(
+    rule: Rule, derived: Derived, caps: dict[str, Cap], spends: Mapping[str, dict[int, int]]
+) -> list[tuple[str, int, int, bool, bool]]:
     """(window, value, threshold, reached, cleared) of a rule in each of its windows, in order of the window's name."""
     match rule:
         case CapPercent():
             cap = caps[rule.cap]
             high, low = cap.reached(rule.percent), cap.reached(rule.clear_percent)
             return sorted(
-                (str(month), spend, high, spend >= high, spend < low) for month, spend in derived.spend.items()
+                (str(month), spend, high, spend >= high, spend < low)
+                for month, spend in spend_of(cap, derived, spends).items()
             )
         case Balance():
             balance = derived.allocation.balance

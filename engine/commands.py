@@ -9,8 +9,19 @@ from engine.account import Account
 from engine.alerts import PERCENT_MAX, Balance, CapPercent, Crossing, Rule
 from engine.catalog import PriceBook
 from engine.credit import LOT_KINDS, Lot
-from engine.events import Grant, OnBalance, OnCapPercent, OpenAccount, SetCap, SetRule
-from engine.limits import Cap
+from engine.events import (
+    Grant,
+    OnBalance,
+    OnCapPercent,
+    OpenAccount,
+    SetCap,
+    SetOverdraft,
+    SetRateLimit,
+    SetRule,
+    SetScope,
+    is_scope,
+)
+from engine.limits import PER_MINUTE_MAX, RATE_LIMITS_MAX, ROOT, SCOPES_MAX, STANDINGS, Cap, RateLimit, scope_path
 from engine.money import NotADecimal, parse_amount
 from engine.outcomes import Refusal
 from engine.periods import UnknownZone, zone_of
@@ -90,7 +101,45 @@ def set_cap(account: Account, command: SetCap, log_time_us: int) -> list[Crossin
     amount = _amount(command.amount, above_zero=True)
     if command.currency != account.currency:
         raise Refused(Refusal.CURRENCY_MISMATCH)
-    return account.set_cap(Cap(command.cap, amount), log_time_us)
+    if command.scope not in account.scopes:
+        raise Refused(Refusal.UNKNOWN_SCOPE)
+    return account.set_cap(Cap(command.cap, amount, command.scope, command.hard), log_time_us)
+
+
+def set_scope(account: Account, command: SetScope) -> None:
+    """Declare the scope, or change its standing. Raises Refused."""
+    if command.scope != ROOT and not is_scope(command.scope):
+        raise Refused(Refusal.BAD_SCOPE)
+    if any(scope not in account.scopes for scope in scope_path(command.scope)[:-1]):
+        raise Refused(Refusal.UNKNOWN_SCOPE)
+    if command.scope not in account.scopes and len(account.scopes) > SCOPES_MAX:
+        raise Refused(Refusal.TOO_MANY_SCOPES)
+    if command.standing not in STANDINGS:
+        raise Refused(Refusal.BAD_STANDING)
+    account.set_scope(command.scope, command.standing)
+
+
+def set_overdraft(account: Account, command: SetOverdraft) -> None:
+    """Set how far checks may take the balance below zero. Raises Refused."""
+    amount = None if command.amount is None else _amount(command.amount, above_zero=False)
+    if amount is not None and amount < 0:
+        raise Refused(Refusal.BAD_AMOUNT)
+    if command.currency != account.currency:
+        raise Refused(Refusal.CURRENCY_MISMATCH)
+    account.overdraft = amount
+
+
+def set_rate_limit(account: Account, command: SetRateLimit) -> None:
+    """Set, replace or remove the limit. Raises Refused."""
+    if command.scope not in account.scopes:
+        raise Refused(Refusal.UNKNOWN_SCOPE)
+    full = command.limit not in account.rate_limits and len(account.rate_limits) >= RATE_LIMITS_MAX
+    if full or not 0 <= command.per_minute <= PER_MINUTE_MAX:
+        raise Refused(Refusal.BAD_LIMIT)
+    if command.per_minute:
+        account.rate_limits[command.limit] = RateLimit(command.limit, command.scope, command.per_minute)
+    else:
+        account.rate_limits.pop(command.limit, None)
 
 
 def set_rule(account: Account, command: SetRule, log_time_us: int) -> list[Crossing]:

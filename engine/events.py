@@ -14,12 +14,17 @@ import msgspec
 import xxhash
 from msgspec import Struct
 
+from engine.money import NotADecimal, parse_quantity
 from engine.periods import EPOCH, MICROSECOND
 
 VALUE_BYTES_MAX: Final = 65_536  # a usage event is a few hundred bytes; ten times the largest seen in practice
 KEY_BYTES_MAX: Final = 256
 TEXT_MAX: Final = 256
 DATA_FIELDS_MAX: Final = 64
+SCOPE_PARTS_MAX: Final = 8
+HOLD_MAX: Final = 4096  # characters of a hold's token
+SLICES_MAX: Final = 1_000  # accounts in one record
+LINGER_US_MAX: Final = 86_400_000_000
 CONTROL_MAGIC: Final = b"TGC1"
 _MAC_BYTES: Final = 32
 CONTROL_BODY_START: Final = len(CONTROL_MAGIC) + _MAC_BYTES
@@ -44,6 +49,9 @@ class _CloudEvent(Struct, gc=False):
     data: dict[str, Any]
     time: str | None = None
     subject: str | None = None
+    scope: str = ""
+    hold: str | None = None
+    holdfinal: bool = True
 
 
 class UsageEvent(Struct, gc=False):
@@ -55,6 +63,9 @@ class UsageEvent(Struct, gc=False):
     subject: str | None
     time_us: int | None
     data: dict[str, Any]
+    scope: str = ""
+    hold: str | None = None  # the token of the hold it settles (engine/holds.py)
+    hold_final: bool = True  # nothing more will come for that hold
 
 
 class Scientific(Decimal):
@@ -70,6 +81,7 @@ _RFC3339: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})",
     re.ASCII,
 )
+_SCOPE_PART: Final = re.compile(r"[A-Za-z0-9._:@-]{1,64}", re.ASCII)
 _second_starts: dict[str, int] = {}  # "2026-11-22T10:00:00" -> microseconds; events of one second share the parse
 _SECOND_STARTS_MAX: Final = 4096
 
@@ -105,6 +117,12 @@ def is_text(value: object, length_max: int = TEXT_MAX) -> bool:
     return type(value) is str and 0 < len(value) <= length_max and "\x00" not in value
 
 
+def is_scope(text: str) -> bool:
+    """Whether this is the path of a scope below the root (README, "Scopes")."""
+    parts = text.split("/")
+    return len(parts) <= SCOPE_PARTS_MAX and all(map(_SCOPE_PART.fullmatch, parts))
+
+
 def parse_usage(value: bytes) -> UsageEvent:
     """The event in a record's value. Raises Malformed, naming the field."""
     try:
@@ -117,8 +135,14 @@ def parse_usage(value: bytes) -> UsageEvent:
         raise Malformed(f"id, source and type must be strings of 1 to {TEXT_MAX} characters without NUL")
     if len(event.data) > DATA_FIELDS_MAX:
         raise Malformed(f"data has {len(event.data)} fields; {DATA_FIELDS_MAX} is the limit")
+    if event.scope and not is_scope(event.scope):
+        raise Malformed(f"scope {event.scope[:40]!r} is not a path of 1 to 8 parts of A-Z a-z 0-9 . _ : @ -")
+    if event.hold is not None and not is_text(event.hold, HOLD_MAX):
+        raise Malformed(f"hold must be a token of 1 to {HOLD_MAX} characters")
     time_us = None if event.time is None else parse_time(event.time)
-    return UsageEvent(event.id, event.source, event.type, event.subject, time_us, event.data)
+    return UsageEvent(
+        event.id, event.source, event.type, event.subject, time_us, event.data, event.scope, event.hold, event.holdfinal
+    )
 
 
 def _canonical(value: Any) -> Any:
@@ -142,7 +166,7 @@ def _canonical(value: Any) -> Any:
 
 
 def fingerprint(event: UsageEvent, time_us: int) -> bytes:
-    """4 bytes over the billing fields: type, time and the whole of data."""
+    """4 bytes over the billing fields: type, time, scope, hold and the whole of data."""
     data = event.data
     for item in data.values():
         if type(item) is not int and type(item) is not str:
@@ -150,6 +174,10 @@ def fingerprint(event: UsageEvent, time_us: int) -> bytes:
             break
     digest = xxhash.xxh3_64(msgspec.json.encode(data, order="deterministic"))
     digest.update(b"\x00%d\x00%b" % (time_us, event.type.encode()))
+    if event.scope or event.hold is not None:
+        # Only then: what was recorded before events had these fields must still be known again.
+        hold = b"-" if event.hold is None else b"%d%b" % (event.hold_final, event.hold.encode())
+        digest.update(b"\x00%b\x00%b" % (event.scope.encode(), hold))
     return digest.digest()[:4]
 
 
@@ -176,6 +204,21 @@ class CatalogueMarker(Struct, tag_field="kind", tag="catalogue", forbid_unknown_
 
     version: Whole
     effective_us: Whole
+
+
+class Slices(Struct, tag_field="kind", tag="slices", forbid_unknown_fields=True, frozen=True):
+    """What the owner of this epoch may have in open holds, per account and price, as decimal text."""
+
+    epoch: Whole
+    linger_us: Whole
+    of: tuple[tuple[str, dict[str, str]], ...]
+
+    def quantities(self) -> list[tuple[str, dict[str, int]]]:
+        """Nano-units. `parse_control` has seen that all can be read."""
+        return [
+            (account, {price: parse_quantity(text) for price, text in by_price.items()})
+            for account, by_price in self.of
+        ]
 
 
 class OpenAccount(Struct, tag_field="kind", tag="open_account", forbid_unknown_fields=True, frozen=True):
@@ -205,6 +248,30 @@ class SetCap(Struct, tag_field="kind", tag="set_cap", forbid_unknown_fields=True
     cap: str
     amount: str
     currency: str
+    scope: str = ""
+    hard: bool = True
+
+
+class SetScope(Struct, tag_field="kind", tag="set_scope", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    scope: str
+    standing: str = "active"
+
+
+class SetOverdraft(Struct, tag_field="kind", tag="set_overdraft", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    amount: str | None  # None: without limit
+    currency: str
+
+
+class SetRateLimit(Struct, tag_field="kind", tag="set_rate_limit", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    limit: str
+    per_minute: Whole  # 0: the limit is gone
+    scope: str = ""
 
 
 class OnCapPercent(Struct, tag_field="measure", tag="cap_percent", forbid_unknown_fields=True, frozen=True):
@@ -225,8 +292,8 @@ class SetRule(Struct, tag_field="kind", tag="set_rule", forbid_unknown_fields=Tr
     on: OnCapPercent | OnBalance
 
 
-Command = OpenAccount | Grant | SetCap | SetRule
-Control = Tick | Owner | CatalogueMarker | Command
+Command = OpenAccount | Grant | SetCap | SetRule | SetScope | SetOverdraft | SetRateLimit
+Control = Tick | Owner | CatalogueMarker | Slices | Command
 
 _control_decoder: Final = msgspec.json.Decoder(Control)
 
@@ -267,9 +334,32 @@ def parse_control(body: bytes) -> Control:
                 names += [control.cap, control.currency]
             case SetRule():
                 names += [control.rule]
+            case SetScope():
+                names += [control.standing]
+            case SetOverdraft():
+                names += [control.currency]
+            case SetRateLimit():
+                names += [control.limit]
         if not all(map(is_text, names)):
             raise Malformed(f"every name must be a string of 1 to {TEXT_MAX} characters without NUL")
+    if isinstance(control, Slices):
+        _check_slices(control)
     return control
+
+
+def _check_slices(slices: Slices) -> None:
+    """A control record is applied whole or not at all. Raises Malformed."""
+    if len(slices.of) > SLICES_MAX or not 0 < slices.linger_us <= LINGER_US_MAX:
+        raise Malformed(f"slices has 1 to {SLICES_MAX} accounts and a linger_us of 1 to {LINGER_US_MAX}")
+    names = [name for account, by_price in slices.of for name in (account, *by_price)]
+    if not all(map(is_text, names)):
+        raise Malformed(f"every name must be a string of 1 to {TEXT_MAX} characters without NUL")
+    try:
+        quantities = [quantity for _, by_price in slices.quantities() for quantity in by_price.values()]
+    except NotADecimal as error:
+        raise Malformed(str(error)) from error
+    if any(quantity <= 0 for quantity in quantities):
+        raise Malformed("a slice's quantity is above 0; a price without one is left out")
 
 
 def command_digest(body: bytes) -> bytes:

@@ -55,6 +55,14 @@ class Hold(Struct, frozen=True, array_like=True):
         return held_by(self.bounds)
 
 
+class Drawn(Struct):
+    """What events have drawn from a hold that must be remembered (README, the end of "Slices")."""
+
+    until_us: int  # the hold's report_until
+    quantities: list[int]  # nano-units, by bound
+    done: bool  # its last event has come
+
+
 def held_by(bounds: tuple[Bound, ...]) -> dict[str, int]:
     """Nano-units per price that the bounds hold."""
     totals: dict[str, int] = {}

@@ -17,6 +17,7 @@ class DeadLetterReason(StrEnum):
     BAD_MAC = "bad_mac"
     BAD_CONTROL = "bad_control"
     UNKNOWN_ACCOUNT = "unknown_account"
+    BAD_HOLD = "bad_hold"
     MISSING_TIME = "missing_time"
     TOO_FAR_AHEAD = "too_far_ahead"
     TOO_OLD = "too_old"
@@ -46,9 +47,22 @@ class Refusal(StrEnum):
     EXPIRES_TOO_SOON = "expires_too_soon"
     UNKNOWN_CAP = "unknown_cap"
     BAD_RULE = "bad_rule"
+    BAD_SCOPE = "bad_scope"
+    UNKNOWN_SCOPE = "unknown_scope"
+    TOO_MANY_SCOPES = "too_many_scopes"
+    BAD_STANDING = "bad_standing"
+    BAD_LIMIT = "bad_limit"
 
 
 APPLIED = "applied"
+
+
+class Settled(StrEnum):
+    """How an event stands to the hold it names. It changes no charge."""
+
+    WITHIN = "within"
+    OVER_HOLD = "over_hold"
+    LATE = "late"
 
 
 class Line(Struct, frozen=True, gc=False):
@@ -69,14 +83,16 @@ class RatedEvent(Struct, frozen=True):
     account: str
     source: str
     id: str
-    time_us: int
+    time_us: int  # the instant it was rated at
     version: int
     currency: str
     lines: tuple[Line, ...]
     dimensions: tuple[tuple[str, ...], ...]  # names of each line's cell, in the same order
+    hold: str | None = None  # id of the hold it names
+    settled: Settled | None = None
 
 
-class _RatedLine(Struct):
+class _RatedLine(Struct, omit_defaults=True):
     partition: int
     offset: int
     line: int
@@ -93,6 +109,8 @@ class _RatedLine(Struct):
     amount: str
     currency: str
     tiers: tuple[tuple[int, str], ...]
+    hold: str | None = None
+    settled: str | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -119,6 +137,8 @@ def rated_lines(event: RatedEvent, partition: int, epoch: int) -> list[bytes]:
                 amount_text(line.amount),
                 event.currency,
                 tuple((tier, quantity_text(quantity)) for tier, quantity in line.tiers),
+                event.hold,
+                event.settled,
             )
         )
         for number, (line, names) in enumerate(zip(event.lines, event.dimensions, strict=True))

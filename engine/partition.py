@@ -15,7 +15,16 @@ from engine.account import Account, TooManyCells, Usage
 from engine.admission import Decision, Desk, FieldBound, Question, SliceNeeded, Wallet
 from engine.alerts import ID_CONFLICT, Crossing, alert_body
 from engine.catalog import SKEW_US, Catalogue, NoPrice, PriceBook
-from engine.commands import Refused, grant, open_account, set_cap, set_rule
+from engine.commands import (
+    Refused,
+    grant,
+    open_account,
+    set_cap,
+    set_overdraft,
+    set_rate_limit,
+    set_rule,
+    set_scope,
+)
 from engine.cut import Cut, Journal
 from engine.dedup import BUCKET_US, WINDOW_US, Dedup, identity
 from engine.events import (
@@ -32,7 +41,11 @@ from engine.events import (
     OpenAccount,
     Owner,
     SetCap,
+    SetOverdraft,
+    SetRateLimit,
     SetRule,
+    SetScope,
+    Slices,
     Tick,
     UsageEvent,
     command_digest,
@@ -41,7 +54,8 @@ from engine.events import (
     parse_usage,
     unseal,
 )
-from engine.holds import Hold
+from engine.holds import BadToken, Hold, read_token
+from engine.limits import scope_path
 from engine.meters import BadDimension, BadQuantity
 from engine.outcomes import (
     APPLIED,
@@ -54,6 +68,7 @@ from engine.outcomes import (
     Forward,
     RatedEvent,
     Refusal,
+    Settled,
     rated_lines,
 )
 from engine.placement import partition_for
@@ -122,6 +137,7 @@ class Partition:
         self._frozen: dict[str, _Frozen] = {}
         self._touched_us: dict[str, int] = {}  # log time of each live account's last touch, oldest first
         self._dirty: dict[str, Account] = {}
+        self._sliced: set[str] = set()  # accounts with slices: the ones that a new owner touches
         self._wakes: list[tuple[int, str]] = []
         self._dedup = Dedup()
         self._forget_at_us = 0
@@ -172,7 +188,7 @@ class Partition:
             if self._wake_of(account_id) == instant:
                 account = self._touch(account_id)
                 self._tell(account, account.wake(instant), offset)
-                self._watch_wake(account)
+                self._watch(account)
         if append_us >= self._forget_at_us:
             self._dedup.forget(append_us)
             self._forget_at_us = (append_us // BUCKET_US + 1) * BUCKET_US
@@ -181,7 +197,12 @@ class Partition:
         frozen = self._frozen.get(account_id)
         return frozen.wake_us if frozen else self._live[account_id].wake_us()
 
-    def _watch_wake(self, account: Account) -> None:
+    def _watch(self, account: Account) -> None:
+        """Remember when the account wants waking, and whether it has slices."""
+        if account.slices:
+            self._sliced.add(account.account)
+        else:
+            self._sliced.discard(account.account)
         instant = account.wake_us()
         if instant is not None:
             heappush(self._wakes, (instant, account.account))
@@ -238,7 +259,19 @@ class Partition:
         self.outputs.forwards.append(Forward(offset, partition_for(key, self._partitions), key, value))
         return "forwarded"
 
+    def _hold_of(self, account_id: str, event: UsageEvent) -> Hold | None:
+        if event.hold is None:
+            return None
+        try:
+            hold = read_token(self._control_key, event.hold)
+        except BadToken as error:
+            raise _DeadLetter(DeadLetterReason.BAD_HOLD, f"event {event.id!r}: {error}") from None
+        if hold.account != account_id:
+            raise _DeadLetter(DeadLetterReason.BAD_HOLD, f"event {event.id!r} names a hold of another account")
+        return hold
+
     def _rate_event(self, offset: int, account_id: str, event: UsageEvent) -> str:
+        hold = self._hold_of(account_id, event)
         time_us = event.time_us
         if time_us is None:
             raise _DeadLetter(DeadLetterReason.MISSING_TIME, f"event {event.id!r} states no time")
@@ -257,16 +290,20 @@ class Partition:
                 DeadLetterReason.ID_CONFLICT,
                 f"event {event.id!r} from {event.source!r} was rated before with other billing fields",
             )
+        if hold is not None:
+            time_us = hold.admitted_us
         catalogue = self._book.at(time_us)
         if catalogue is None:
             raise _DeadLetter(DeadLetterReason.NO_METER, "no catalogue has been published")
         account = self._touch(account_id)
         usages, names = self._meter(catalogue, account.plan, event)
+        scopes = tuple(scope for scope in scope_path(event.scope)[1:] if scope in account.scopes)
         try:
-            lines, crossings = account.rate(time_us, usages)
+            lines, crossings = account.rate(time_us, usages, scopes)
         except TooManyCells as error:
             raise _DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
         self._dedup.remember(key, mark, offset, self.log_time_us)
+        settled = None if hold is None else self._settle(account, hold, usages, final=event.hold_final)
         rated = RatedEvent(
             offset,
             self.log_time_us,
@@ -278,12 +315,24 @@ class Partition:
             account.currency,
             lines,
             names,
+            None if hold is None else hold.id,
+            settled,
         )
         for line in rated_lines(rated, self.number, self.line_epoch):
             self.outputs.lines.append((offset, line))
         if crossings:
             self._tell(account, crossings, offset)
         return "rated"
+
+    def _settle(self, account: Account, hold: Hold, usages: list[Usage], *, final: bool) -> Settled:
+        used: dict[str, int] = {}
+        for price, _, quantity in usages:
+            used[price.name] = used.get(price.name, 0) + quantity
+        settled = account.draw(hold, used, final=final, log_time_us=self.log_time_us)
+        self._watch(account)
+        if hold.epoch == self.desk.epoch:
+            self.desk.settled(hold, used, final)
+        return settled
 
     @staticmethod
     def _meter(
@@ -368,7 +417,10 @@ class Partition:
                 raise control
             case Tick():
                 return "tick" if control.epoch >= self.epoch else "void"
+            case Slices():
+                return self._slice(control)
             case Owner():
+                self._close_slices(control.epoch)
                 self.epoch = max(self.epoch, control.epoch)
                 return "owner"
             case CatalogueMarker():
@@ -381,6 +433,24 @@ class Partition:
                 )
             case _:
                 return self._command(control, offset, value[CONTROL_BODY_START:])
+
+    def _slice(self, slices: Slices) -> str:
+        if slices.epoch < self.epoch:
+            return "void"
+        for account_id, quantities in slices.quantities():
+            if account_id in self._live or account_id in self._frozen:
+                account = self._touch(account_id)
+                account.set_slice(slices.epoch, quantities, slices.linger_us)
+                self._watch(account)
+        return "slices"
+
+    def _close_slices(self, epoch: int) -> None:
+        """What earlier owners approved is theirs until it can no longer be reported."""
+        if epoch > self.epoch:
+            for account_id in sorted(self._sliced):
+                account = self._touch(account_id)
+                account.close_slices(epoch, self.log_time_us)
+                self._watch(account)
 
     def _publish(self, marker: CatalogueMarker) -> str:
         published = self._book.versions
@@ -433,6 +503,7 @@ class Partition:
             if not known:
                 raise Refused(Refusal.UNKNOWN_ACCOUNT)
             account = self._touch(command.account)
+            crossings: list[Crossing] = []
             match command:
                 case Grant():
                     crossings = grant(account, command, self._book, self.log_time_us)
@@ -440,10 +511,16 @@ class Partition:
                     crossings = set_cap(account, command, self.log_time_us)
                 case SetRule():
                     crossings = set_rule(account, command, self.log_time_us)
+                case SetScope():
+                    set_scope(account, command)
+                case SetOverdraft():
+                    set_overdraft(account, command)
+                case SetRateLimit():
+                    set_rate_limit(account, command)
         except Refused as refused:
             return refused.reason.value
         self._tell(account, crossings, offset)
-        self._watch_wake(account)
+        self._watch(account)
         return APPLIED
 
     # --------------------------------------------------------------------------------------------------- accounts
@@ -511,7 +588,7 @@ class Partition:
 
     def header(self) -> bytes:
         """The partition's own state; see engine/snapshot.py."""
-        return encode_partition(self.log_time_us, self.epoch, self._book.versions, self.counts)
+        return encode_partition(self.log_time_us, self.epoch, self._book.versions, self.counts, self._sliced)
 
     @property
     def dirty_accounts(self) -> int:
@@ -549,6 +626,7 @@ class Partition:
         self.log_time_us = state.log_time_us
         self.epoch = state.epoch
         self.counts = dict(state.counts)
+        self._sliced = set(state.sliced)
         for row in accounts:
             self._frozen[row.account] = _Frozen(row.blob, row.wake_us)
             if row.wake_us is not None:

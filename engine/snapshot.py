@@ -1,9 +1,10 @@
 """Account and partition as bytes: versioned msgpack, the same state always the same bytes (law D4).
 
 Money and quantities cross as decimal text, because a msgpack integer ends at 2^64. Fields are positional: a new one
-goes to the end and raises the version; `decode_*` says which older versions it reads (so far only 1).
+goes to the end and raises the version; READABLE says which older ones are read. Version 1 had no scopes and no slices.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -13,9 +14,11 @@ from engine.account import Account
 from engine.alerts import Balance, CapPercent, Rule, Standing
 from engine.catalog import PriceBook
 from engine.credit import Lot
-from engine.limits import Cap
+from engine.holds import Drawn
+from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 
-VERSION: Final = 1
+VERSION: Final = 2
+READABLE: Final = (1, 2)
 
 
 class UnknownSnapshot(ValueError):
@@ -39,6 +42,12 @@ class _Account(Struct, array_like=True):
     cap_rules: list[tuple[str, str, int, int]]
     balance_rules: list[tuple[str, str, str]]
     standings: list[tuple[str, str, int, bool]]
+    cap_scopes: list[tuple[str, str, bool]] = []
+    scopes: list[tuple[str, str, list[tuple[int, str]]]] = []
+    overdraft: str | None = "0"
+    rate_limits: list[tuple[str, str, int]] = []
+    slices: list[tuple[int, list[tuple[str, str]], int, int | None]] = []
+    draws: list[tuple[str, int, list[str], bool]] = []
 
 
 _account_decoder: Final = msgspec.msgpack.Decoder(_Account)
@@ -79,6 +88,26 @@ def encode_account(account: Account) -> bytes:
                 (rule, window, standing.ordinal, standing.active)
                 for (rule, window), standing in sorted(account.standings.items())
             ],
+            [(cap.cap, cap.scope, cap.hard) for _, cap in sorted(account.caps.items())],
+            [
+                (name, scope.standing, [(month, str(spend)) for month, spend in sorted(scope.spend.items())])
+                for name, scope in sorted(account.scopes.items())
+            ],
+            None if account.overdraft is None else str(account.overdraft),
+            [(limit.limit, limit.scope, limit.per_minute) for _, limit in sorted(account.rate_limits.items())],
+            [
+                (
+                    epoch,
+                    [(price, str(left)) for price, left in sorted(each.quantities.items())],
+                    each.linger_us,
+                    each.closed_us,
+                )
+                for epoch, each in sorted(account.slices.items())
+            ],
+            [
+                (hold, drawn.until_us, [str(quantity) for quantity in drawn.quantities], drawn.done)
+                for hold, drawn in sorted(account.draws.items())
+            ],
         )
     )
 
@@ -89,8 +118,8 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
         stored = _account_decoder.decode(blob)
     except msgspec.MsgspecError as error:
         raise UnknownSnapshot(str(error)) from error
-    if stored.version != VERSION:
-        raise UnknownSnapshot(f"account snapshot version {stored.version}; this engine reads {VERSION}")
+    if stored.version not in READABLE:
+        raise UnknownSnapshot(f"account snapshot version {stored.version}; this engine reads up to {VERSION}")
     account = Account(
         stored.account, stored.plan, stored.currency, stored.zone, stored.anchor_day, stored.woken_us, book
     )
@@ -104,7 +133,8 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
         name: Lot(name, kind, int(granted), priority, effective_us, expires_us, scope)
         for name, kind, granted, priority, effective_us, expires_us, scope in stored.lots
     }
-    account.caps = {name: Cap(name, int(amount)) for name, amount in stored.caps}
+    placed = {name: (scope, hard) for name, scope, hard in stored.cap_scopes}
+    account.caps = {name: Cap(name, int(amount), *placed.get(name, (ROOT, True))) for name, amount in stored.caps}
     cap_rules: dict[str, Rule] = {
         name: CapPercent(cap, percent, clear) for name, cap, percent, clear in stored.cap_rules
     }
@@ -114,6 +144,20 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
     account.rules = cap_rules | balance_rules
     account.standings = {
         (rule, window): Standing(ordinal, active) for rule, window, ordinal, active in stored.standings
+    }
+    account.scopes |= {
+        name: Scope(standing, {month: int(spend) for month, spend in spends})
+        for name, standing, spends in stored.scopes
+    }
+    account.overdraft = None if stored.overdraft is None else int(stored.overdraft)
+    account.rate_limits = {name: RateLimit(name, scope, per_minute) for name, scope, per_minute in stored.rate_limits}
+    account.slices = {
+        epoch: Slice({price: int(left) for price, left in quantities}, linger_us, closed_us)
+        for epoch, quantities, linger_us, closed_us in stored.slices
+    }
+    account.draws = {
+        hold: Drawn(until_us, [int(quantity) for quantity in quantities], done)
+        for hold, until_us, quantities, done in stored.draws
     }
     account.mark_posted()
     return account
@@ -127,13 +171,19 @@ class PartitionState(Struct, array_like=True):
     epoch: int
     catalogues: list[tuple[int, int]]  # (version, effective instant)
     counts: list[tuple[str, int]]  # outcomes so far, by name
+    sliced: list[str] = []  # accounts with slices
 
 
 _partition_decoder: Final = msgspec.msgpack.Decoder(PartitionState)
 
 
-def encode_partition(log_time_us: int, epoch: int, catalogues: list[tuple[int, int]], counts: dict[str, int]) -> bytes:
-    return _encoder.encode(PartitionState(VERSION, log_time_us, epoch, catalogues, sorted(counts.items())))
+def encode_partition(
+    log_time_us: int, epoch: int, catalogues: list[tuple[int, int]], counts: dict[str, int], sliced: Iterable[str]
+) -> bytes:
+    """The partition's own state; the same state always the same bytes."""
+    return _encoder.encode(
+        PartitionState(VERSION, log_time_us, epoch, catalogues, sorted(counts.items()), sorted(sliced))
+    )
 
 
 def decode_partition(blob: bytes) -> PartitionState:
@@ -142,6 +192,6 @@ def decode_partition(blob: bytes) -> PartitionState:
         state = _partition_decoder.decode(blob)
     except msgspec.MsgspecError as error:
         raise UnknownSnapshot(str(error)) from error
-    if state.version != VERSION:
-        raise UnknownSnapshot(f"partition snapshot version {state.version}; this engine reads {VERSION}")
+    if state.version not in READABLE:
+        raise UnknownSnapshot(f"partition snapshot version {state.version}; this engine reads up to {VERSION}")
     return state

@@ -9,7 +9,8 @@ from engine.account import Account
 from engine.alerts import Balance, CapPercent, Standing
 from engine.catalog import PriceBook, compile_catalogue
 from engine.credit import Lot
-from engine.limits import Cap
+from engine.holds import Drawn
+from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 from engine.snapshot import (
     VERSION,
     UnknownSnapshot,
@@ -41,11 +42,21 @@ def accounts(draw: st.DrawFn) -> Account:
     scope = st.lists(names, max_size=2).map(tuple)
     lots = st.builds(Lot, TEXT, st.sampled_from(["paid", "promo"]), BIG, INSTANT, INSTANT, st.none() | INSTANT, scope)
     account.lots = {lot.lot: lot for lot in draw(st.lists(lots, max_size=3))}
-    account.caps = {cap.cap: cap for cap in draw(st.lists(st.builds(Cap, TEXT, BIG), max_size=3))}
+    account.caps = {cap.cap: cap for cap in draw(st.lists(st.builds(Cap, TEXT, BIG, TEXT, st.booleans()), max_size=3))}
     rules = st.builds(CapPercent, TEXT, st.integers(1, 1000), st.integers(1, 1000)) | st.builds(Balance, BIG, BIG)
     account.rules = draw(st.dictionaries(TEXT, rules, max_size=4))
     standings = st.builds(Standing, st.integers(0, 1 << 62), st.booleans())
     account.standings = draw(st.dictionaries(st.tuples(TEXT, TEXT), standings, max_size=3))
+    scopes = st.builds(Scope, st.sampled_from(["active", "suspended"]), st.dictionaries(EVENT_TIME, BIG, max_size=2))
+    account.scopes |= draw(st.dictionaries(st.just(ROOT) | TEXT, scopes, max_size=3))
+    account.overdraft = draw(st.none() | BIG)
+    limits = st.builds(RateLimit, TEXT, TEXT, st.integers(1, 1_000_000))
+    account.rate_limits = {each.limit: each for each in draw(st.lists(limits, max_size=3))}
+    quantities = st.dictionaries(names, st.integers(1, 10**40), min_size=1)
+    slices = st.builds(Slice, quantities, st.integers(1, 1 << 40), st.none() | EVENT_TIME)
+    account.slices = draw(st.dictionaries(st.integers(0, 1 << 62), slices, max_size=2))
+    draws = st.builds(Drawn, EVENT_TIME, st.lists(st.integers(0, 10**40), max_size=2), st.booleans())
+    account.draws = draw(st.dictionaries(TEXT, draws, max_size=2))
     return account
 
 
@@ -55,7 +66,8 @@ def test_an_account_comes_back_as_it_was(account: Account) -> None:
     found = decode_account(blob, BOOK)
     assert encode_account(found) == blob
     stored = ["account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated", "sequence"]
-    for name in [*stored, "table", "lots", "caps", "rules", "standings"]:
+    kept = ["scopes", "overdraft", "rate_limits", "slices", "draws"]
+    for name in [*stored, "table", "lots", "caps", "rules", "standings", *kept]:
         assert getattr(found, name) == getattr(account, name), name
     assert encode_account(account) == blob
 
@@ -63,7 +75,7 @@ def test_an_account_comes_back_as_it_was(account: Account) -> None:
 @given(accounts())
 def test_the_order_in_which_things_came_leaves_no_trace(account: Account) -> None:
     blob = encode_account(account)
-    for name in ("lots", "caps", "rules", "standings"):
+    for name in ("lots", "caps", "rules", "standings", "scopes", "rate_limits", "slices", "draws"):
         setattr(account, name, dict(reversed(getattr(account, name).items())))
     account.table = {start: dict(reversed(row.items())) for start, row in reversed(account.table.items())}
     assert encode_account(account) == blob
@@ -97,10 +109,10 @@ def versioned(blob: bytes, version: int) -> bytes:
 @pytest.mark.parametrize("version", [0, VERSION + 1, 255])
 def test_another_version_is_refused(version: int) -> None:
     account = Account("acme", "plan", "USD", "UTC", 1, START, BOOK)
-    with pytest.raises(UnknownSnapshot, match=f"version {version}; this engine reads {VERSION}"):
+    with pytest.raises(UnknownSnapshot, match=f"version {version}; this engine reads up to {VERSION}"):
         decode_account(versioned(encode_account(account), version), BOOK)
-    with pytest.raises(UnknownSnapshot, match=f"version {version}; this engine reads {VERSION}"):
-        decode_partition(versioned(encode_partition(START, 1, [(1, 0)], {}), version))
+    with pytest.raises(UnknownSnapshot, match=f"version {version}; this engine reads up to {VERSION}"):
+        decode_partition(versioned(encode_partition(START, 1, [(1, 0)], {}, ()), version))
 
 
 @pytest.mark.parametrize("blob", [b"", b"\xc0", b"\x91\x01", b"not msgpack", msgspec.msgpack.encode({"version": 1})])
@@ -112,9 +124,23 @@ def test_what_is_no_snapshot_is_refused(blob: bytes) -> None:
 
 
 def test_a_partition_comes_back_as_it_was() -> None:
-    blob = encode_partition(START, 7, [(1, 0), (4, START)], {"rated": 3, "applied": 1})
+    blob = encode_partition(START, 7, [(1, 0), (4, START)], {"rated": 3, "applied": 1}, {"b", "a"})
     state = decode_partition(blob)
     assert (state.log_time_us, state.epoch) == (START, 7)
     assert state.catalogues == [(1, 0), (4, START)]
     assert dict(state.counts) == {"rated": 3, "applied": 1}
-    assert encode_partition(START, 7, [(1, 0), (4, START)], {"applied": 1, "rated": 3}) == blob
+    assert state.sliced == ["a", "b"]
+    assert encode_partition(START, 7, [(1, 0), (4, START)], {"applied": 1, "rated": 3}, {"a", "b"}) == blob
+
+
+def test_version_1_is_read_as_it_was_written() -> None:
+    """Bytes that the engine wrote before there were scopes, slices and draws."""
+    account = [1, "acme", "plan", "USD", "UTC", 1, START, START + 5, 1, 2]
+    account += [[[START, [["x", ["x"], "3000000000"]]]], [["l", "paid", "7", 1, START, None, []]], [["c", "9"]]]
+    account += [[["r", "c", 80, 80]], [], [["r", "5", 1, True]]]
+    found = decode_account(msgspec.msgpack.encode(account), BOOK)
+    assert found.table == {START: {("x", ("x",)): 3_000_000_000}}
+    assert found.caps == {"c": Cap("c", 9, ROOT, hard=True)}
+    assert (found.scopes, found.overdraft, found.slices) == ({ROOT: Scope("active")}, 0, {})
+    state = decode_partition(msgspec.msgpack.encode([1, START, 7, [[1, 0]], [["rated", 3]]]))
+    assert (state.epoch, state.sliced) == (7, [])
