@@ -1,4 +1,4 @@
-"""Who is alive and who should own what, in Postgres: the real `Membership` and `Roster`.
+"""Who is alive, who should own what and where it is asked, in Postgres: the real `Membership`, `Roster`, `Directory`.
 
 Each has a connection of its own, so that a renewal never waits behind a checkpoint. All leases are set and judged by
 the server's clock; the callers keep their own deadline, taken before the call.
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import asyncpg
 
-from actors.ports import CommitUnknown, Fenced, Member, Renewal, StoreUnavailable
+from actors.ports import CommitUnknown, Doorway, Fenced, Member, Renewal, StoreUnavailable
 from actors.postgres import Session, session_settings
 from actors.queries import QUERIES
 
@@ -47,9 +47,18 @@ class PostgresMembership(_Repeatable):
         super().__init__(dsn, schema, lease_s, connect_timeout_s, "membership")
         self._lease_s = lease_s
 
-    async def register(self, incarnation: str, shard: str, host: str, lock_path: str, pid: int) -> None:
+    async def register(
+        self,
+        incarnation: str,
+        shard: str,
+        host: str,
+        lock_path: str,
+        pid: int,
+        door_host: str | None = None,
+        door_port: int | None = None,
+    ) -> None:
         async def join(connection: asyncpg.Connection) -> None:
-            row = (incarnation, shard, host, lock_path, pid, self._lease_s)
+            row = (incarnation, shard, host, lock_path, pid, self._lease_s, door_host, door_port)
             if await connection.fetchval(QUERIES["register_member"], *row) is None:
                 raise Fenced(f"incarnation {incarnation} is dead: start under a new name")
 
@@ -129,3 +138,26 @@ class PostgresRoster(_Repeatable):
             await write(connection)
 
         await self._run(fenced)
+
+
+class PostgresDirectory(_Repeatable):
+    """The `Directory` port."""
+
+    def __init__(
+        self, dsn: str, schema: str = "tallygate", timeout_s: float = 1.0, connect_timeout_s: float = 1.0
+    ) -> None:
+        super().__init__(dsn, schema, timeout_s, connect_timeout_s, "directory")
+
+    async def doorways(self) -> list[Doorway]:
+        async def look(connection: asyncpg.Connection) -> list[Doorway]:
+            return [
+                Doorway(
+                    row["incarnation"],
+                    row["door_host"],
+                    row["door_port"],
+                    dict(zip(row["partitions"], row["epochs"], strict=True)),
+                )
+                for row in await connection.fetch(QUERIES["list_doorways"])
+            ]
+
+        return await self._run(look)

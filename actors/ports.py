@@ -8,7 +8,7 @@ Each protocol has two implementations, the real one and the simulator's, and one
 | Clock | `actors/clock.py` | `tests/simulation/world.py` |
 | Log | `actors/kafka.py` | `tests/simulation/sim_log.py` |
 | Store | `actors/postgres.py` | `tests/simulation/sim_store.py` |
-| Membership, Roster | `actors/membership.py` | `tests/simulation/sim_store.py` |
+| Membership, Roster, Directory | `actors/membership.py` | `tests/simulation/sim_store.py` |
 | Receivers | `actors/receivers.py` | `tests/simulation/sim_receivers.py` |
 """
 
@@ -268,8 +268,18 @@ class Membership(Protocol):
 
     async def stop(self) -> None: ...
 
-    async def register(self, incarnation: str, shard: str, host: str, lock_path: str, pid: int) -> None:
-        """Join, with a lease that runs from now. Raises `Fenced` when this incarnation is dead."""
+    async def register(
+        self,
+        incarnation: str,
+        shard: str,
+        host: str,
+        lock_path: str,
+        pid: int,
+        door_host: str | None = None,
+        door_port: int | None = None,
+    ) -> None:
+        """Join, with a lease that runs from now, and a door that is open, if any. Raises `Fenced` when this incarnation
+        is dead."""
 
     async def renew(self, incarnation: str) -> Renewal:
         """Extend the lease. Raises `Fenced` when this incarnation is dead, has left or never registered."""

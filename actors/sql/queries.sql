@@ -201,8 +201,8 @@ FROM alert
 
 -- name: register_member
 -- A process joins with a fresh lease; no row means that this incarnation is dead.
-INSERT INTO member (incarnation, shard, host, lock_path, pid, lease_until)
-VALUES ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6))
+INSERT INTO member (incarnation, shard, host, lock_path, pid, lease_until, door_host, door_port)
+VALUES ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6), $7, $8)
 ON CONFLICT (incarnation) DO UPDATE SET lease_until = excluded.lease_until WHERE member.dead_at IS NULL RETURNING 1
 
 -- name: renew_member
@@ -238,6 +238,14 @@ SELECT incarnation, shard, host, lock_path,
        extract(epoch FROM lease_until - clock_timestamp())::float8 AS lease_left_s,
        array(SELECT partition FROM assignment WHERE assignment.incarnation = member.incarnation ORDER BY partition) AS partitions
 FROM member WHERE dead_at IS NULL ORDER BY registered_at, incarnation
+
+-- name: list_doorways
+-- The living members that can be asked, and what each one owns.
+SELECT incarnation, door_host, door_port,
+       array(SELECT partition FROM partition WHERE owner = incarnation ORDER BY partition) AS partitions,
+       array(SELECT epoch FROM partition WHERE owner = incarnation ORDER BY partition) AS epochs
+FROM member WHERE dead_at IS NULL AND door_port IS NOT NULL AND lease_until > clock_timestamp()
+ORDER BY registered_at, incarnation
 
 -- name: assign_partitions
 -- The owner-to-be of each partition.

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from actors.membership import PostgresMembership, PostgresRoster
+from actors.membership import PostgresDirectory, PostgresMembership, PostgresRoster
 from actors.migrations import ENGINE_ROLE, migrate
-from actors.ports import Membership, Roster, Store
+from actors.ports import Directory, Membership, Roster, Store
 from actors.postgres import PostgresStore
 from tests.simulation.hand_clock import HandClock
-from tests.simulation.sim_store import SimDatabase, SimMembership, SimRoster, SimStore
+from tests.simulation.sim_store import SimDatabase, SimDirectory, SimMembership, SimRoster, SimStore
 
 ENGINE_PASSWORD = "opens-only-test-databases"
 
@@ -34,6 +34,8 @@ class Bench(Protocol):
     async def membership(self, lease_s: float) -> Membership: ...
 
     async def roster(self) -> Roster: ...
+
+    async def directory(self) -> Directory: ...
 
     async def pass_time(self, seconds: float) -> None: ...
 
@@ -69,6 +71,9 @@ class SimBench(_Started):
     async def roster(self) -> Roster:
         return await self.started(SimRoster(self.database))
 
+    async def directory(self) -> Directory:
+        return await self.started(SimDirectory(self.database))
+
     async def pass_time(self, seconds: float) -> None:
         await self._clock.advance(seconds)
 
@@ -88,6 +93,9 @@ class RealBench(_Started):
 
     async def roster(self) -> PostgresRoster:
         return await self.started(PostgresRoster(self.dsn, self.schema))
+
+    async def directory(self) -> PostgresDirectory:
+        return await self.started(PostgresDirectory(self.dsn, self.schema))
 
     async def pass_time(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -1,8 +1,8 @@
-"""What the ports `Membership` and `Roster` promise, held against Postgres and the simulator's database."""
+"""What the ports `Membership`, `Roster` and `Directory` promise, held against Postgres and the simulator's database."""
 
 import pytest
 
-from actors.ports import Fenced, Membership, Roster
+from actors.ports import Doorway, Fenced, Membership, Roster
 from tests.contracts.benches import Bench
 
 LEASE_S = 0.4
@@ -132,3 +132,41 @@ async def test_a_term_that_is_over_writes_nothing(membership: Membership, roster
         await roster.declare_dead(old, "a")
     assert (await membership.renew("a")).partitions == frozenset()
     await roster.assign(new, {0: "a"})
+
+
+async def test_whoever_lives_and_has_a_door_can_be_found_with_what_it_owns(
+    bench: Bench, membership: Membership, roster: Roster
+) -> None:
+    await membership.register("a", "shard", "host", "/run/a.lock", 4711, "10.0.0.1", 4000)
+    await membership.register("b", "shard", "host", "/run/b.lock", 4712, "10.0.0.2", 4001)
+    await join(membership, "doorless")
+    await roster.assign(await office(roster), {0: "a", 1: "a", 2: "doorless"})
+    store = await bench.store()
+    for _ in range(2):
+        await store.claim(1, "a")
+    await store.claim(2, "doorless")
+    directory = await bench.directory()
+    assert await directory.doorways() == [Doorway("a", "10.0.0.1", 4000, {1: 2}), Doorway("b", "10.0.0.2", 4001, {})]
+
+
+async def test_a_door_is_gone_with_its_lease(bench: Bench, membership: Membership, roster: Roster) -> None:
+    for incarnation, port in (("a", 4000), ("b", 4001), ("c", 4002)):
+        await membership.register(incarnation, "shard", "host", "/run/lock", 4711, "10.0.0.1", port)
+    directory = await bench.directory()
+    await roster.declare_dead(await office(roster), "b")
+    await membership.leave("c")
+    assert [doorway.incarnation for doorway in await directory.doorways()] == ["a"]
+    await bench.pass_time(LEASE_S + 0.1)
+    assert await directory.doorways() == []
+    await membership.renew("a")
+    assert [doorway.incarnation for doorway in await directory.doorways()] == ["a"]
+
+
+async def test_a_partition_given_back_is_nobodys(bench: Bench, membership: Membership, roster: Roster) -> None:
+    await membership.register("a", "shard", "host", "/run/a.lock", 4711, "10.0.0.1", 4000)
+    await roster.assign(await office(roster), {0: "a"})
+    store = await bench.store()
+    claim = await store.claim(0, "a")
+    await store.release(0, claim.epoch)
+    directory = await bench.directory()
+    assert await directory.doorways() == [Doorway("a", "10.0.0.1", 4000, {})]

@@ -21,6 +21,7 @@ from actors.ports import (
     DeadLetterRow,
     DedupSegment,
     Delivery,
+    Doorway,
     Fenced,
     LastRecord,
     Member,
@@ -71,6 +72,7 @@ class SimMemberRow(Struct):
     lock_path: str
     pid: int
     lease_until_s: float
+    door: tuple[str, int] | None = None
     dead: bool = False
 
 
@@ -279,7 +281,16 @@ class SimMembership:
     async def stop(self) -> None:
         pass
 
-    async def register(self, incarnation: str, shard: str, host: str, lock_path: str, pid: int) -> None:
+    async def register(
+        self,
+        incarnation: str,
+        shard: str,
+        host: str,
+        lock_path: str,
+        pid: int,
+        door_host: str | None = None,
+        door_port: int | None = None,
+    ) -> None:
         await self._gate("register.before")
         self._database.check_up()
         known = self._database.members.get(incarnation)
@@ -287,7 +298,8 @@ class SimMembership:
             raise Fenced(f"incarnation {incarnation} is dead")
         until_s = self._database.clock.boot_s() + self._lease_s
         if known is None:
-            self._database.members[incarnation] = SimMemberRow(shard, host, lock_path, pid, until_s)
+            door = None if door_host is None or door_port is None else (door_host, door_port)
+            self._database.members[incarnation] = SimMemberRow(shard, host, lock_path, pid, until_s, door)
         else:
             known.lease_until_s = until_s
         await self._gate("register.after")
@@ -311,6 +323,35 @@ class SimMembership:
             row.dead = True
             row.lease_until_s = min(row.lease_until_s, self._database.clock.boot_s())
         await self._gate("leave.after")
+
+
+class SimDirectory:
+    """The `Directory` port of one simulated process."""
+
+    def __init__(self, database: SimDatabase, gate: Gate = open_gate) -> None:
+        self._database = database
+        self._gate = gate
+
+    async def start(self) -> None:
+        self._database.check_up()
+
+    async def stop(self) -> None:
+        pass
+
+    async def doorways(self) -> list[Doorway]:
+        await self._gate("doorways.before")
+        self._database.check_up()
+        owned: dict[str, dict[int, int]] = {}
+        for number, row in sorted(self._database.partitions.items()):
+            if row.owner is not None:
+                owned.setdefault(row.owner, {})[number] = row.epoch
+        found = [
+            Doorway(incarnation, *member.door, owned.get(incarnation, {}))
+            for incarnation, member in self._database.members.items()
+            if member.door is not None and not member.dead and self._database.lease_left_s(incarnation) > 0
+        ]
+        await self._gate("doorways.after")
+        return found
 
 
 class SimRoster:
