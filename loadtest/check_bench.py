@@ -21,10 +21,10 @@ import msgspec
 from msgspec import Struct
 
 from actors.door_wire import (
-    FRAME_BYTES_MAX,
     LENGTH_BYTES,
     PROTOCOL,
     Asked,
+    Frames,
     Hello,
     Question,
     answered_decoder,
@@ -39,29 +39,6 @@ WITHIN_MS: Final = 5_000
 ECHO_START_S: Final = 30.0
 
 _Message = TypeVar("_Message", bound=Struct)
-
-
-class Frames:
-    """Cuts a stream of bytes into frames' bodies. Raises ValueError for a frame that is longer than allowed."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[bytes]:
-        self._buffer += data
-        bodies = []
-        start = 0
-        while len(self._buffer) - start >= LENGTH_BYTES:
-            length = int.from_bytes(self._buffer[start : start + LENGTH_BYTES], "big")
-            if length > FRAME_BYTES_MAX:
-                raise ValueError(f"a frame of {length} bytes; at most {FRAME_BYTES_MAX} are allowed")
-            end = start + LENGTH_BYTES + length
-            if len(self._buffer) < end:
-                break
-            bodies.append(bytes(self._buffer[start + LENGTH_BYTES : end]))
-            start = end
-        del self._buffer[:start]
-        return bodies
 
 
 class Line(asyncio.Protocol):

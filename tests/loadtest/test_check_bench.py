@@ -1,25 +1,13 @@
-"""The bench's own parts: frames, the echo, turns that are taken fairly."""
+"""The bench's own parts: the echo, and turns that are taken fairly."""
 
 import asyncio
 
 import pytest
 
 from actors.clock import SystemClock
-from actors.door_wire import FRAME_BYTES_MAX, Balance, Release, frame
+from actors.door_wire import Release
 from loadtest import check_bench
-from loadtest.check_bench import Frames, Measured, beside, cold_and_warm, dial, echo, take_turns
-
-
-def test_frames_are_found_however_the_bytes_are_cut() -> None:
-    stream = b"".join(frame(Balance(f"acme-{number}")) for number in range(5))
-    expected = [frame(Balance(f"acme-{number}"))[4:] for number in range(5)]
-    for step in (1, 3, 7, len(stream)):
-        frames, found = Frames(), []
-        for start in range(0, len(stream), step):
-            found += frames.feed(stream[start : start + step])
-        assert found == expected
-    with pytest.raises(ValueError, match="a frame of"):
-        Frames().feed((FRAME_BYTES_MAX + 1).to_bytes(4, "big"))
+from loadtest.check_bench import Measured, beside, cold_and_warm, dial, echo, take_turns
 
 
 async def test_the_echo_answers_every_call_with_itself() -> None:
