@@ -30,11 +30,9 @@ from actors.web.limits import (
     check_json,
     clean,
 )
-from actors.web.problems import MEDIA_TYPE, problem_json, refused_field
+from actors.web.problems import MEDIA_TYPE, problem_json, refused_text
 from actors.web.wire import (
     IDEMPOTENCY_KEY_MAX,
-    PAGE_DEFAULT,
-    PAGE_MAX,
     Call,
     Problem,
     QueryParameter,
@@ -56,11 +54,6 @@ KEY_IN_FLIGHT_MAX: Final = 64  # of one key in one replica: its own callers wait
 IN_FLIGHT_MAX: Final = 1_000
 BODY_DEADLINE_S: Final = 5.0
 JSON_TYPE: Final = b"application/json"
-PAGE_PARAMETERS: Final = (
-    QueryParameter("limit", "integer", "how many items at most", PAGE_DEFAULT, 1, PAGE_MAX),
-    QueryParameter("cursor", "text", "`next_cursor` of the page before; absent: the first page", None, 1, 512),
-)
-
 _IDEMPOTENCY_KEY: Final = re.compile(rf"[!-~]{{1,{IDEMPOTENCY_KEY_MAX}}}\Z")
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")  # controls, bidi included
 _JSON_REPLY: Final = JSON_TYPE
@@ -85,7 +78,7 @@ class _Compiled:
         self.decoder = None if route.request is None else msgspec.json.Decoder(route.request)
         self.encoder = msgspec.json.Encoder()
         self.media_types = frozenset(media.encode() for media in (route.raw_body or ("application/json",)))
-        self.query = {item.name: item for item in (*route.query, *(PAGE_PARAMETERS if route.paginated else ()))}
+        self.query = {item.name: item for item in route.parameters}
 
 
 class App:
@@ -521,7 +514,7 @@ def _decoded(compiled: _Compiled, raw: bytes) -> Any:
     except JsonRefused as error:
         raise invalid("body", str(error), "Correct the body and send the request again.") from None
     except msgspec.MsgspecError as error:
-        field, detail = refused_field(error)
+        field, detail = refused_text(str(error))
         raise invalid(field, detail) from None
 
 
@@ -577,6 +570,7 @@ async def _stream(stream: Stream, request_id: str, receive: Receive, send: Send)
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
+        await stream.events.aclose()
     if isinstance(results[0], Exception):
         _log_unexpected(request_id, results[0])
     await send({"type": "http.response.body", "body": b""})

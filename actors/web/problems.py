@@ -42,9 +42,8 @@ def problem_json(problem: Problem, request_id: str) -> bytes:
     )
 
 
-def refused_field(error: msgspec.MsgspecError) -> tuple[str, str]:
+def refused_text(text: str) -> tuple[str, str]:
     """(field, detail) of a typed decoder's complaint: "bounds[0].up_to", "Expected `str`, got `int`"."""
-    text = str(error)
     match = _AT.match(text)
     detail, place = (match[1], match[2] or "") if match else (text, "")
     named = _NAMED.search(detail)

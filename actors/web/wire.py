@@ -4,13 +4,14 @@ A handler gets a `Call` that is authenticated, in scope, within every limit and 
 a `Problem`. It never sees a key's secret, another account's data, or a body that was not declared.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 from msgspec import Struct
 
-from actors.door_wire import Answer, Question
+from actors.door_client import Route as DoorRoute
+from actors.door_wire import Answer, Question, Status, StatusView
 from actors.keys import Key, KeyScope
 from actors.ports import Clock, Outgoing
 from config.settings import Settings
@@ -123,7 +124,7 @@ class Reply:
 class Stream:
     """An answer without an end: server-sent events, each already formatted, until the iterator stops."""
 
-    events: AsyncIterator[bytes]
+    events: AsyncGenerator[bytes, None]  # closed when the caller hangs up
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -144,6 +145,12 @@ class QueryParameter(Struct, frozen=True):
     maximum: int | None = None  # of an integer; of a text its greatest length (256 when absent)
     choices: tuple[str, ...] = ()
     required: bool = False
+
+
+_PAGING: Final = (
+    QueryParameter("limit", "integer", "how many items at most", PAGE_DEFAULT, 1, PAGE_MAX),
+    QueryParameter("cursor", "text", "`next_cursor` of the page before; absent: the first page", None, 1, 512),
+)
 
 
 class Example(Struct, frozen=True):
@@ -185,6 +192,11 @@ class Route:
     also: Mapping[int, str] = field(default_factory=dict)  # statuses beside `status`, each with what it means
 
     @property
+    def parameters(self) -> tuple[QueryParameter, ...]:
+        """Of the query, with those of paging."""
+        return (*self.query, *(_PAGING if self.paginated else ()))
+
+    @property
     def operation_id(self) -> str:
         """The same for ever: clients are generated from it."""
         parts = [part.strip("{}").replace(".", "_") for part in self.path.split("/") if part and part != "v1"]
@@ -197,11 +209,14 @@ class Route:
 class Doors(Protocol):
     """The owners of the accounts (`actors/door_client.py`)."""
 
-    async def ask(self, account: str, question: Question, within_ms: int) -> Answer:
-        """The answer of the account's owner; follows moved partitions. Raises `DoorAway` when none can be reached."""
+    async def ask(self, account: str, question: Question, within_s: float) -> Answer:
+        """The answer of the account's owner; follows moved partitions. Raises `DoorUnavailable`."""
 
-    async def ask_every_shard(self, question: Question, within_ms: int) -> Sequence[Answer]:
-        """One answer of each live shard that gave one in time."""
+    async def ask_every_shard(self, question: Status, within_s: float) -> list[StatusView]:
+        """What the living shards said in time."""
+
+    def routes(self) -> list[DoorRoute]:
+        """Who owns what, as this client knows it; by partition."""
 
 
 class Appender(Protocol):

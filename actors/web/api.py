@@ -1,0 +1,38 @@
+"""The whole API of one replica. Printed by `python -m actors.web.api`: docs/api.md; with `--json` the OpenAPI document."""
+
+import sys
+
+import orjson
+
+from actors.web import hot, key_routes
+from actors.web.app import App
+from actors.web.health import Health, health_routes
+from actors.web.openapi import document, openapi_handler, openapi_route, page
+from actors.web.stream import Streams, stream_route
+from actors.web.wire import Route, Services
+
+
+def all_routes(health: Health) -> tuple[Route, ...]:
+    """Every route, in the order of the documents."""
+    routes = (*hot.ROUTES, stream_route(Streams().stream), *key_routes.ROUTES, *health_routes(health))
+    description = openapi_route(openapi_handler(document(routes)))
+    return (*routes, description)
+
+
+def build_app(services: Services, replica: str) -> App:
+    """The ASGI application. Who calls it starts and stops the services."""
+    health = Health(replica)
+    return App(all_routes(health), services, observe=health.observe)
+
+
+def main() -> None:
+    """Print the documents."""
+    routes = all_routes(Health("none"))
+    if sys.argv[1:] == ["--json"]:
+        sys.stdout.write(orjson.dumps(document(routes), option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        sys.stdout.write(page(routes))
+
+
+if __name__ == "__main__":
+    main()
