@@ -76,64 +76,39 @@ class KafkaLog:
         fetch_wait_ms: int = 30,
         linger_ms: int = 5,
     ) -> None:
-        missing = [role for role in ROLES if role not in topics]
-        if missing:
-            raise ValueError(f"topics: no name for {', '.join(missing)}")
+        self._appender = KafkaAppender(bootstrap, topics, timeout_s, linger_ms)
         self._bootstrap = bootstrap
         self._topics = dict(topics)
         self._timeout_s = timeout_s
         self._fetch_wait_ms = fetch_wait_ms
-        self._linger_ms = linger_ms
         self.partitions = 0
         self._consumer: aiokafka.AIOKafkaConsumer | None = None
         self._reader: TopicReader | None = None
-        self._producer: aiokafka.AIOKafkaProducer | None = None
-        self._producer_lock: asyncio.Lock | None = None
         self._positions: dict[int, int] = {}
 
     async def start(self) -> None:
         require_extension()
-        self._producer_lock = asyncio.Lock()
-        self.partitions = await self._checked_partitions()
         try:
+            await self._appender.start()
+            self.partitions = self._appender.partitions
             # Room for a usage record of the largest size that a broker accepts by default.
             self._consumer = _consumer(self._bootstrap, self._timeout_s, self._fetch_wait_ms, 1024 * 1024)
             with _translation("connecting"):
                 await self._consumer.start()
             self._reader = TopicReader(self._bootstrap, self._timeout_s)
             await self._reader.start()
-            await self._live_producer()
         except BaseException:
             await self.stop()
             raise
 
     async def stop(self) -> None:
-        producer, self._producer = self._producer, None
         consumer, self._consumer = self._consumer, None
         reader, self._reader = self._reader, None
-        if producer is not None:
-            await _stopped(producer.stop(), self._timeout_s)
+        await self._appender.stop()
         if reader is not None:
             await reader.stop()
         if consumer is not None:
             await _stopped(consumer.stop(), self._timeout_s)
-
-    async def _checked_partitions(self) -> int:
-        usage = self._topics["usage"]
-        async with _Admin(self._bootstrap, self._timeout_s) as admin:
-            counts = await admin.partition_counts(list(self._topics.values()))
-            absent = [topic for topic, count in counts.items() if count is None]
-            if absent:
-                raise LogUnavailable(f"Kafka: no topic {', '.join(absent)}: create the topics first")
-            kind = (await admin.timestamp_types([usage]))[usage]
-        if kind != _APPEND_TIME:
-            raise LogDamaged(
-                f"topic {usage}: message.timestamp.type is {kind}, and must be {_APPEND_TIME}, because log time is "
-                "made of append times: create the topics with tallygate"
-            )
-        count = counts[usage]
-        assert count is not None
-        return count
 
     # --------------------------------------------------------------------------------------------------------- reading
 
@@ -171,6 +146,15 @@ class KafkaLog:
     def position(self, partition: int) -> int:
         return self._positions[partition]
 
+    def end(self, partition: int) -> int | None:
+        if self._consumer is None or partition not in self._positions:
+            return None
+        end: int | None = self._consumer.highwater(self._usage(partition))
+        return end
+
+    async def append(self, records: Sequence[Outgoing]) -> list[int]:
+        return await self._appender.append(records)
+
     def _usage(self, partition: int) -> TopicPartition:
         return TopicPartition(self._topics["usage"], partition)
 
@@ -184,7 +168,51 @@ class KafkaLog:
             raise LogUnavailable("Kafka: not started, or stopped")
         return self._reader
 
-    # --------------------------------------------------------------------------------------------------------- writing
+
+class KafkaAppender:
+    """The `Appender` port: one idempotent producer, opened anew after a refusal. `topics` as for `KafkaLog`."""
+
+    def __init__(self, bootstrap: str, topics: Mapping[str, str], timeout_s: float = 10.0, linger_ms: int = 5) -> None:
+        missing = [role for role in ROLES if role not in topics]
+        if missing:
+            raise ValueError(f"topics: no name for {', '.join(missing)}")
+        self._bootstrap = bootstrap
+        self._topics = dict(topics)
+        self._timeout_s = timeout_s
+        self._linger_ms = linger_ms
+        self.partitions = 0
+        self._producer: aiokafka.AIOKafkaProducer | None = None
+        self._producer_lock: asyncio.Lock | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises `LogUnavailable`, and `LogDamaged` when the topic's timestamps are not LogAppendTime."""
+        self._producer_lock = asyncio.Lock()
+        self.partitions = await self._checked_partitions()
+        await self._live_producer()
+
+    async def stop(self) -> None:
+        """Flush what was sent, and disconnect."""
+        self._producer_lock = None
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await _stopped(producer.stop(), self._timeout_s)
+
+    async def _checked_partitions(self) -> int:
+        usage = self._topics["usage"]
+        async with _Admin(self._bootstrap, self._timeout_s) as admin:
+            counts = await admin.partition_counts(list(self._topics.values()))
+            absent = [topic for topic, count in counts.items() if count is None]
+            if absent:
+                raise LogUnavailable(f"Kafka: no topic {', '.join(absent)}: create the topics first")
+            kind = (await admin.timestamp_types([usage]))[usage]
+        if kind != _APPEND_TIME:
+            raise LogDamaged(
+                f"topic {usage}: message.timestamp.type is {kind}, and must be {_APPEND_TIME}, because log time is "
+                "made of append times: create the topics with tallygate"
+            )
+        count = counts[usage]
+        assert count is not None
+        return count
 
     async def append(self, records: Sequence[Outgoing]) -> list[int]:
         for record in records:

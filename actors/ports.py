@@ -6,7 +6,7 @@ Each protocol has two implementations, the real one and the simulator's, and one
 | port | real | simulated |
 |---|---|---|
 | Clock | `actors/clock.py` | `tests/simulation/world.py` |
-| Log | `actors/kafka.py` | `tests/simulation/sim_log.py` |
+| Log, Appender | `actors/kafka.py` | `tests/simulation/sim_log.py` |
 | Store | `actors/postgres.py` | `tests/simulation/sim_store.py` |
 | Membership, Roster, Directory | `actors/membership.py` | `tests/simulation/sim_store.py` |
 | Receivers | `actors/receivers.py` | `tests/simulation/sim_receivers.py` |
@@ -128,8 +128,23 @@ class Log(Protocol):
     def position(self, partition: int) -> int:
         """The next offset the consumer will read: beyond control batches that leave no record."""
 
+    def end(self, partition: int) -> int | None:
+        """The next offset to be written, as the last fetch saw it; None when it is not known. Costs nothing."""
+
     async def append(self, records: Sequence[Outgoing]) -> list[int]:
         """Produce, and return the offsets once all are durable. Raises `LogUnavailable`; some may be in the log."""
+
+
+class Appender(Protocol):
+    """The durable way into the topics, for a process that reads none of them."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Flush what was sent, and disconnect."""
+
+    async def append(self, records: Sequence[Outgoing]) -> list[int]:
+        """As `Log.append`."""
 
 
 # ------------------------------------------------------------------------------------------------- store: the facts

@@ -224,6 +224,21 @@ class ShardSettings(_Group):
         ge=0.05,
         le=50.0,
     )
+    hold_ttl_max_s: float = _setting(
+        600.0,
+        "the longest life of a hold without an extension; after a crash an account's credit may be withheld this long",
+        "seconds",
+        ge=1.0,
+        le=86_400.0,
+    )
+    report_delay_s: float = _setting(
+        60.0,
+        "how long after a hold's expiry its usage may still reach the log and be covered by it; credit that nobody "
+        "used is free again only then",
+        "seconds",
+        ge=1.0,
+        le=3_600.0,
+    )
 
 
 class LeaseSettings(_Group):

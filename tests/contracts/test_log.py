@@ -228,6 +228,18 @@ async def test_the_position_passes_control_batches(bench: LogBench) -> None:
     assert await bench.log.bounds(0) == (0, 5)
 
 
+async def test_the_end_is_known_without_asking(bench: LogBench) -> None:
+    log = bench.log
+    assert log.end(1) is None
+    log.assign({1: 0})
+    await log.append(usage(1, b"a", b"b", b"c"))
+    await fetch_until(log, 3, records_max=1)
+    assert (log.position(1), log.end(1), log.end(2)) == (3, 3, None)
+    await log.append(usage(1, b"d"))
+    await fetch_until(log, 1)
+    assert log.end(1) == 4
+
+
 async def test_bounds_follow_the_log(bench: LogBench) -> None:
     assert await bench.log.bounds(0) == (0, 0)
     await bench.log.append(usage(0, b"a", b"b", b"c"))

@@ -108,6 +108,7 @@ class SimLog:
         self._clock = clock
         self._gate = gate
         self._positions: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
         self._turn = 0
 
     async def start(self) -> None:
@@ -137,6 +138,7 @@ class SimLog:
 
     def assign(self, positions: dict[int, int]) -> None:
         self._positions = dict(positions)
+        self._ends = {}
 
     async def fetch(self, records_max: int, timeout_s: float) -> dict[int, Sequence[Record]]:
         await self._gate("fetch.before")
@@ -162,6 +164,7 @@ class SimLog:
             if not held.first <= position <= held.end:
                 damaged = partition
                 continue
+            self._ends[partition] = held.end
             if records_max > 0:
                 records, self._positions[partition] = held.read(position, records_max)
                 records_max -= len(records)
@@ -173,6 +176,9 @@ class SimLog:
 
     def position(self, partition: int) -> int:
         return self._positions[partition]
+
+    def end(self, partition: int) -> int | None:
+        return self._ends.get(partition)
 
     async def append(self, records: Sequence[Outgoing]) -> list[int]:
         await self._gate("append.before")
