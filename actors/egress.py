@@ -26,6 +26,7 @@ RESOLVER_THREADS = 64
 _REFUSED_V4 = (
     IPv4Network("0.0.0.0/8"),
     IPv4Network("100.64.0.0/10"),  # carrier-grade NAT
+    IPv4Network("168.63.129.16/32"),  # a cloud's metadata and control services, at a public address
     IPv4Network("192.0.0.0/24"),  # protocol assignments
     IPv4Network("192.88.99.0/24"),  # 6to4 relays
     IPv4Network("198.18.0.0/15"),  # benchmarks
@@ -46,8 +47,9 @@ _LOOPBACK_V6 = IPv6Address("::1")
 
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\.?\Z){_LABEL}(\.{_LABEL})*\.?")
-# A last label like this makes resolvers read the whole host as a number: 2130706433, 0x7f.1, 0177.0.0.1.
-_NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
+# A last label like this makes resolvers read the whole host as a number: 2130706433, 0x7f.1, 0177.0.0.1. No public
+# suffix begins with a digit, so nothing is lost by refusing spellings that only some parser knows, such as 0o177.
+_NUMERIC_LABEL = re.compile(r"[0-9].*")
 
 
 class EgressRefused(OSError):
