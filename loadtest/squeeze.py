@@ -80,10 +80,9 @@ class Squeeze:
             sentences.append(
                 f"{holds_open} holds are open, although every one has been settled, released or has expired"
             )
-        if verdict.answers_backed < len(self.journal.decided):
-            sentences.append(
-                f"only {verdict.answers_backed} of {len(self.journal.decided)} answers could be held against the log"
-            )
+        placed = sum(decided.answer.offset is not None for decided in self.journal.decided)  # `recovering` has no place
+        if verdict.answers_backed < placed:
+            sentences.append(f"only {verdict.answers_backed} of {placed} answers could be held against the log")
         return Squeezed(
             self.journal.allowed,
             self.journal.denied,
