@@ -305,12 +305,26 @@ class Account:
         """Set or replace a cap."""
         return self._become(caps={**self.caps, cap.cap: cap}, woken_us=woken_us)
 
-    def set_scope(self, scope: str, standing: str) -> None:
+    def set_scope(self, scope: str, standing: str, woken_us: int) -> list[Crossing]:
         """Declare a scope, or change its standing."""
         if scope in self.scopes:
             self.scopes[scope].standing = standing
         else:
             self.scopes[scope] = Scope(standing)
+        return self._become(woken_us=woken_us)
+
+    def set_overdraft(self, amount: int | None, woken_us: int) -> list[Crossing]:
+        """Set how far checks may take the balance below zero; None: without limit."""
+        self.overdraft = amount
+        return self._become(woken_us=woken_us)
+
+    def set_rate_limit(self, limit: RateLimit, woken_us: int) -> list[Crossing]:
+        """Set or replace a limit; one of 0 a minute is gone."""
+        if limit.per_minute:
+            self.rate_limits[limit.limit] = limit
+        else:
+            self.rate_limits.pop(limit.limit, None)
+        return self._become(woken_us=woken_us)
 
     def set_rule(self, name: str, rule: Rule, woken_us: int) -> list[Crossing]:
         """Set or replace a rule; its ordinals go on."""

@@ -106,7 +106,7 @@ def set_cap(account: Account, command: SetCap, log_time_us: int) -> list[Crossin
     return account.set_cap(Cap(command.cap, amount, command.scope, command.hard), log_time_us)
 
 
-def set_scope(account: Account, command: SetScope) -> None:
+def set_scope(account: Account, command: SetScope, log_time_us: int) -> list[Crossing]:
     """Declare the scope, or change its standing. Raises Refused."""
     if command.scope != ROOT and not is_scope(command.scope):
         raise Refused(Refusal.BAD_SCOPE)
@@ -116,30 +116,27 @@ def set_scope(account: Account, command: SetScope) -> None:
         raise Refused(Refusal.TOO_MANY_SCOPES)
     if command.standing not in STANDINGS:
         raise Refused(Refusal.BAD_STANDING)
-    account.set_scope(command.scope, command.standing)
+    return account.set_scope(command.scope, command.standing, log_time_us)
 
 
-def set_overdraft(account: Account, command: SetOverdraft) -> None:
+def set_overdraft(account: Account, command: SetOverdraft, log_time_us: int) -> list[Crossing]:
     """Set how far checks may take the balance below zero. Raises Refused."""
     amount = None if command.amount is None else _amount(command.amount, above_zero=False)
     if amount is not None and amount < 0:
         raise Refused(Refusal.BAD_AMOUNT)
     if command.currency != account.currency:
         raise Refused(Refusal.CURRENCY_MISMATCH)
-    account.overdraft = amount
+    return account.set_overdraft(amount, log_time_us)
 
 
-def set_rate_limit(account: Account, command: SetRateLimit) -> None:
+def set_rate_limit(account: Account, command: SetRateLimit, log_time_us: int) -> list[Crossing]:
     """Set, replace or remove the limit. Raises Refused."""
     if command.scope not in account.scopes:
         raise Refused(Refusal.UNKNOWN_SCOPE)
     full = command.limit not in account.rate_limits and len(account.rate_limits) >= RATE_LIMITS_MAX
     if full or not 0 <= command.per_minute <= PER_MINUTE_MAX:
         raise Refused(Refusal.BAD_LIMIT)
-    if command.per_minute:
-        account.rate_limits[command.limit] = RateLimit(command.limit, command.scope, command.per_minute)
-    else:
-        account.rate_limits.pop(command.limit, None)
+    return account.set_rate_limit(RateLimit(command.limit, command.scope, command.per_minute), log_time_us)
 
 
 def set_rule(account: Account, command: SetRule, log_time_us: int) -> list[Crossing]:

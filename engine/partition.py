@@ -330,7 +330,7 @@ class Partition:
             used[price.name] = used.get(price.name, 0) + quantity
         settled = account.draw(hold, used, final=final, log_time_us=self.log_time_us)
         self._watch(account)
-        if hold.epoch == self.desk.epoch:
+        if self.desk.epoch and hold.epoch == self.desk.epoch:  # 0: nobody answers here
             self.desk.settled(hold, used, final)
         return settled
 
@@ -503,7 +503,6 @@ class Partition:
             if not known:
                 raise Refused(Refusal.UNKNOWN_ACCOUNT)
             account = self._touch(command.account)
-            crossings: list[Crossing] = []
             match command:
                 case Grant():
                     crossings = grant(account, command, self._book, self.log_time_us)
@@ -512,11 +511,11 @@ class Partition:
                 case SetRule():
                     crossings = set_rule(account, command, self.log_time_us)
                 case SetScope():
-                    set_scope(account, command)
+                    crossings = set_scope(account, command, self.log_time_us)
                 case SetOverdraft():
-                    set_overdraft(account, command)
+                    crossings = set_overdraft(account, command, self.log_time_us)
                 case SetRateLimit():
-                    set_rate_limit(account, command)
+                    crossings = set_rate_limit(account, command, self.log_time_us)
         except Refused as refused:
             return refused.reason.value
         self._tell(account, crossings, offset)
@@ -569,16 +568,23 @@ class Partition:
 
     def check(self, question: Question, now_us: int) -> Decision | SliceNeeded:
         """May it run? See engine/admission.py; nothing that is folded changes."""
-        return self.desk.check(self.account(question.account), self._book, question, self._now(now_us))
+        return self.desk.check(self._thawed(question.account), self._book, question, self._now(now_us))
 
     def extend(self, hold: Hold, bounds: tuple[FieldBound, ...], hold_us: int, now_us: int) -> Decision | SliceNeeded:
         """Admit more, or more time, into a hold."""
-        return self.desk.extend(self.account(hold.account), self._book, hold, bounds, hold_us, self._now(now_us))
+        return self.desk.extend(self._thawed(hold.account), self._book, hold, bounds, hold_us, self._now(now_us))
 
     def wallet(self, account_id: str, now_us: int) -> Wallet | None:
         """What the account has at this moment; None: not open here."""
-        account = self.account(account_id)
+        account = self._thawed(account_id)
         return None if account is None else self.desk.wallet(account, self._now(now_us))
+
+    def _thawed(self, account_id: str) -> Account | None:
+        """The account, live but not changed: who is asked about is about to be used."""
+        if account_id in self._frozen:
+            self._live[account_id] = decode_account(self._frozen.pop(account_id).blob, self._book)
+            self._touched_us[account_id] = self.log_time_us
+        return self._live.get(account_id)
 
     def _now(self, now_us: int) -> int:
         """The owner's clock, never behind the log (README, "Holds")."""

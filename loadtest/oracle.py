@@ -11,6 +11,8 @@ the raw events each time and compares it with the table.
 Times are microseconds since 1970 UTC, money pico-units (10^-12), quantities nano-units (10^-9), all integers.
 """
 
+import base64
+import binascii
 import hashlib
 import hmac
 import importlib.resources
@@ -43,10 +45,19 @@ DIMENSION_CHARACTERS_MAX = 128
 DATA_FIELDS_MAX = 64
 CELLS_MAX = 10_000
 PERCENT_MAX = 1000
+SCOPES_MAX = 1_000
+RATE_LIMITS_MAX = 1_000
+PER_MINUTE_MAX = 1_000_000
+TOKEN_CHARACTERS_MAX = 4096
+TOKEN_MAC_BYTES = 16
+SLICES_MAX = 1_000
+LINGER_US_MAX = DAY_US
 
 CONTROL_PREFIX = b"TGC1"
 MAC_BYTES = 32
 LOT_KINDS = ("paid", "promo", "commit", "refund")
+STANDINGS = ("active", "past_due", "suspended")
+SCOPE = re.compile(r"[A-Za-z0-9._:@-]{1,64}(/[A-Za-z0-9._:@-]{1,64}){0,7}", re.ASCII)
 
 
 # ---------------------------------------------------------------------------------------------------------- results
@@ -94,6 +105,7 @@ class OracleAccount:
     debt: int
     balance: int
     spend: dict[int, int]  # calendar month start
+    scopes: dict[str, dict[int, int]]  # declared scope below the root -> calendar month start -> spend
 
 
 # ------------------------------------------------------------------------------------------------- small readings
@@ -432,6 +444,7 @@ class RatedEvent:
 
     time_us: int
     parts: list[tuple[str, tuple[str, ...], int]]
+    scope: str
 
 
 @dataclass
@@ -445,7 +458,9 @@ class Account:
     events: list[RatedEvent] = field(default_factory=list)
     newest_us: int | None = None
     lots: list[Lot] = field(default_factory=list)  # in the order in which they pay
-    caps: dict[str, int] = field(default_factory=dict)
+    caps: dict[str, tuple[int, str]] = field(default_factory=dict)  # amount, scope
+    scopes: dict[str, dict[int, int]] = field(default_factory=dict)  # below the root: spend by month
+    rate_limits: set[str] = field(default_factory=set)
     rules: dict[str, Rule] = field(default_factory=dict)
     crossings: dict[tuple[str, str], Crossing] = field(default_factory=dict)
     table: "Table | None" = None
@@ -560,6 +575,7 @@ class Oracle:
             debt=sum(debts.values()),
             balance=self._balance(account, table),
             spend=self._spend(account, table),
+            scopes={scope: dict(spend) for scope, spend in account.scopes.items()},
         )
 
     # ---- the fold
@@ -612,6 +628,7 @@ class Oracle:
         account = state.accounts.get(name)
         if account is None:
             raise DeadLetterError("unknown_account")
+        admitted_us = self._admission(name, event["hold"])
         time_us = event.get("time_us")
         if time_us is None:
             raise DeadLetterError("missing_time")
@@ -627,14 +644,34 @@ class Oracle:
                 return "duplicate"
             self._tell(state, name, "id_conflict", f"{event['source']}\0{event['id']}", 1, "crossed")
             raise DeadLetterError("id_conflict")
+        if admitted_us is not None:
+            time_us = admitted_us
         parts = self._measure(state, account, event["type"], time_us, event["data"])
         segment = self._segment_of(state, account, time_us)
         cells = self._table(state, account).cells
         if len(cells) + len({(segment, price, cell) for price, cell, _ in parts} - cells) > CELLS_MAX:
             raise DeadLetterError("too_many_cells")
         state.identities[identity] = (state.log_us // BUCKET_US, billing)
-        self._rate(state, account, identity, RatedEvent(time_us, parts))
+        self._rate(state, account, identity, RatedEvent(time_us, parts, event["scope"]))
         return "rated"
+
+    def _admission(self, name: str, token: str | None) -> int | None:
+        """When the hold that an event names was admitted: the instant it is rated at."""
+        if token is None:
+            return None
+        try:
+            sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars="-_", validate=True)
+            mac, body = sealed[:TOKEN_MAC_BYTES], sealed[TOKEN_MAC_BYTES:]
+            message = b"tallygate hold\0" + body
+            if not hmac.compare_digest(mac, hmac.new(self._control_key, message, hashlib.sha256).digest()[:16]):
+                raise DeadLetterError("bad_hold")
+            version, hold = json.loads(body)
+            account, admitted_us = hold[0], hold[5]
+        except (binascii.Error, ValueError, LookupError, TypeError) as error:
+            raise DeadLetterError("bad_hold") from error
+        if version != 1 or account != name:
+            raise DeadLetterError("bad_hold")
+        return int(admitted_us)
 
     def _known(self, state: Partition, identity: tuple[str, str, str]) -> object | None:
         if identity not in state.identities:
@@ -673,6 +710,10 @@ class Oracle:
         for price in sorted(prices):
             quantity = sum(part[2] for part in event.parts if part[0] == price)
             lines[price] = (quantity, after[price] - before[price])
+        month, charge = period_of(account.zone, 1, event.time_us), sum(amount for _, amount in lines.values())
+        for scope, spend in account.scopes.items():
+            if (event.scope + "/").startswith(scope + "/"):
+                spend[month] = spend.get(month, 0) + charge
         self.rated[(state.number, state.offset)] = Rated(*identity, lines)
         self._evaluate(state, account)
 
@@ -769,10 +810,11 @@ class Oracle:
             if rule.measure == "balance":
                 self._step(state, account, name, "-", balance <= rule.threshold, balance > rule.clear)
                 continue
-            cap = account.caps[rule.cap]
-            for month in sorted(spend):
-                active = spend[month] * 100 >= rule.percent * cap
-                clears = spend[month] * 100 < rule.clear_percent * cap
+            cap, scope = account.caps[rule.cap]
+            counted = account.scopes[scope] if scope else spend
+            for month in sorted(counted, key=str):
+                active = counted[month] * 100 >= rule.percent * cap
+                clears = counted[month] * 100 < rule.clear_percent * cap
                 self._step(state, account, name, str(month), active, clears)
 
     def _step(self, state: Partition, account: Account, rule: str, window: str, active: bool, clears: bool) -> None:
@@ -826,11 +868,16 @@ class Oracle:
             return "owner"
         if kind == "catalogue":
             return self._catalogue(state, fields)
+        if kind == "slices":
+            return self._slices(state, fields)
         commands: dict[str, Callable[[Partition, Fields], Callable[[], None]]] = {
             "open_account": self._open_account,
             "grant": self._grant,
             "set_cap": self._set_cap,
             "set_rule": self._set_rule,
+            "set_scope": self._set_scope,
+            "set_overdraft": self._set_overdraft,
+            "set_rate_limit": self._set_rate_limit,
         }
         if kind not in commands:
             raise DeadLetterError("bad_control")
@@ -853,6 +900,23 @@ class Oracle:
         for account in state.accounts.values():
             account.table = None
         return "catalogue"
+
+    def _slices(self, state: Partition, fields: "Fields") -> str:
+        """Slices bind checks and move no money: only what makes one void or unreadable matters here."""
+        epoch, linger, rows = fields.integer("epoch"), fields.integer("linger_us"), fields.list_of("of")
+        fields.close()
+        if not 0 < linger <= LINGER_US_MAX or len(rows) > SLICES_MAX:
+            raise DeadLetterError("bad_control")
+        for row in rows:
+            if not isinstance(row, list) or len(row) != 2 or not isinstance(row[1], dict):
+                raise DeadLetterError("bad_control")
+            names = [row[0], *row[1]]
+            quantities = [fixed_point(text, 9) if is_text(text) else None for text in row[1].values()]
+            if not all(is_name(name) for name in names) or not all(
+                quantity and quantity > 0 for quantity in quantities
+            ):
+                raise DeadLetterError("bad_control")
+        return "slices" if epoch >= state.epoch else "void"
 
     def _command(
         self,
@@ -944,6 +1008,8 @@ class Oracle:
     def _set_cap(self, state: Partition, fields: "Fields") -> Callable[[], None]:
         name, cap = fields.text("account"), fields.text("cap")
         amount, currency = pico_of(fields.string("amount")), fields.text("currency")
+        scope = fields.string("scope", "")
+        fields.boolean("hard", True)
 
         def apply() -> None:
             account = self._known_account(state, name)
@@ -951,7 +1017,56 @@ class Oracle:
                 raise RefusedError("bad_amount")
             if currency != account.currency:
                 raise RefusedError("currency_mismatch")
-            account.caps[cap] = amount
+            if scope and scope not in account.scopes:
+                raise RefusedError("unknown_scope")
+            account.caps[cap] = (amount, scope)
+
+        return apply
+
+    def _set_scope(self, state: Partition, fields: "Fields") -> Callable[[], None]:
+        name, scope, standing = fields.text("account"), fields.string("scope"), fields.text("standing", "active")
+
+        def apply() -> None:
+            account = self._known_account(state, name)
+            if scope and not SCOPE.fullmatch(scope):
+                raise RefusedError("bad_scope")
+            parts = scope.split("/")
+            if any("/".join(parts[:count]) not in account.scopes for count in range(1, len(parts))):
+                raise RefusedError("unknown_scope")
+            if scope and scope not in account.scopes and len(account.scopes) >= SCOPES_MAX:
+                raise RefusedError("too_many_scopes")
+            if standing not in STANDINGS:
+                raise RefusedError("bad_standing")
+            if scope:
+                account.scopes.setdefault(scope, {})
+
+        return apply
+
+    def _set_overdraft(self, state: Partition, fields: "Fields") -> Callable[[], None]:
+        name, text, currency = fields.text("account"), fields.required_string("amount"), fields.text("currency")
+
+        def apply() -> None:
+            account = self._known_account(state, name)
+            amount = 0 if text is None else pico_of(text)
+            if amount is None or amount < 0:
+                raise RefusedError("bad_amount")
+            if currency != account.currency:
+                raise RefusedError("currency_mismatch")
+
+        return apply
+
+    def _set_rate_limit(self, state: Partition, fields: "Fields") -> Callable[[], None]:
+        name, limit, scope = fields.text("account"), fields.text("limit"), fields.string("scope", "")
+        per_minute = fields.integer("per_minute")
+
+        def apply() -> None:
+            account = self._known_account(state, name)
+            if scope and scope not in account.scopes:
+                raise RefusedError("unknown_scope")
+            full = limit not in account.rate_limits and len(account.rate_limits) >= RATE_LIMITS_MAX
+            if full or not 0 <= per_minute <= PER_MINUTE_MAX:
+                raise RefusedError("bad_limit")
+            account.rate_limits = account.rate_limits | {limit} if per_minute else account.rate_limits - {limit}
 
         return apply
 
@@ -1029,16 +1144,25 @@ def read_event(value: bytes) -> dict[str, Any]:
         time_us = time_us_of(time) if is_text(time) else None
         if time_us is None:
             raise DeadLetterError("malformed")
+    scope, hold, final = document.get("scope", ""), document.get("hold"), document.get("holdfinal", True)
+    if not is_text(scope) or (scope and not SCOPE.fullmatch(scope)) or not isinstance(final, bool):
+        raise DeadLetterError("malformed")
+    if hold is not None and not (is_text(hold) and 1 <= len(hold) <= TOKEN_CHARACTERS_MAX and "\0" not in hold):
+        raise DeadLetterError("malformed")
     try:
-        billing = (document["type"], time_us, canonical(data))
+        billing = (document["type"], time_us, canonical(data), scope, hold, final or hold is None)
     except RecursionError as error:
         raise DeadLetterError("malformed") from error
     event = {name: document[name] for name in ("id", "source", "type", "data")}
-    return event | {"subject": subject, "time_us": time_us, "billing": billing}
+    return event | {"subject": subject, "time_us": time_us, "billing": billing, "scope": scope, "hold": hold}
 
 
 def is_text(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and not isinstance(value, Number)
+
+
+def is_name(value: object) -> bool:
+    return is_text(value) and 1 <= len(value) <= TEXT_CHARACTERS_MAX and "\0" not in value
 
 
 def read_quantity(data: dict[str, object], name: str | None) -> int:
@@ -1083,7 +1207,29 @@ class Fields:
             raise DeadLetterError("bad_control")
         return Fields(value)
 
-    def string(self, name: str) -> str:
+    def boolean(self, name: str, default: bool) -> bool:
+        value = self._get(name) if name in self._body else default
+        self._asked.add(name)
+        if not isinstance(value, bool):
+            raise DeadLetterError("bad_control")
+        return value
+
+    def list_of(self, name: str) -> list[Any]:
+        value = self._get(name)
+        if not isinstance(value, list):
+            raise DeadLetterError("bad_control")
+        return value
+
+    def required_string(self, name: str) -> str | None:
+        """A string or null, but said."""
+        if name not in self._body:
+            raise DeadLetterError("bad_control")
+        return self.optional_string(name)
+
+    def string(self, name: str, default: str | None = None) -> str:
+        if default is not None and name not in self._body:
+            self._asked.add(name)
+            return default
         value = self._get(name)
         if not isinstance(value, str) or isinstance(value, Number):
             raise DeadLetterError("bad_control")

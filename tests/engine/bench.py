@@ -23,6 +23,8 @@ from engine.catalog import (
 from engine.credit import Allocation
 from engine.cut import Cut
 from engine.events import seal
+from engine.holds import VALID_GAP_US, Bound, Hold, seal_token
+from engine.money import NANO, quantity_text
 from engine.outcomes import AccountRow, AlertRow, CommandRow, DeadLetterRow, DedupSegment, PostingRow
 from engine.partition import Partition
 from engine.periods import EPOCH, MICROSECOND
@@ -176,6 +178,39 @@ class Bench:
     def publish(self, version: int, effective_us: int) -> str:
         return self.control({"kind": "catalogue", "version": version, "effective_us": effective_us})
 
+    def scope(self, scope: str, account: str = "acme", standing: str = "active") -> str:
+        return self.command("set_scope", account, scope=scope, standing=standing)
+
+    def slices(self, epoch: int, of: dict[str, dict[str, int]], linger_us: int = 10 * MINUTE) -> str:
+        """Put slices into the log: nano-units per price and account."""
+        rows = [(name, {price: quantity_text(units) for price, units in row.items()}) for name, row in of.items()]
+        return self.control({"kind": "slices", "epoch": epoch, "linger_us": linger_us, "of": rows})
+
+    def owner(self, epoch: int) -> str:
+        return self.control({"kind": "owner", "epoch": epoch})
+
+    def hold(
+        self,
+        *bounds: Bound,
+        number: int = 1,
+        epoch: int = 1,
+        account: str = "acme",
+        scope: str = "",
+        at: int | None = None,
+        ttl_us: int = MINUTE,
+        delay_us: int = MINUTE,
+    ) -> Hold:
+        """A hold as an owner would have admitted it, now unless `at` says otherwise."""
+        admitted = self.now if at is None else at
+        expires = admitted + ttl_us + VALID_GAP_US
+        times = (admitted, 1, admitted + ttl_us, expires, expires + delay_us)
+        return Hold(account, scope, self.number, epoch, number, *times, bounds)
+
+    def spend_held(self, hold: Hold, units: object, model: object = "x", *, final: bool = True, **more: Any) -> str:
+        """Use units under a hold."""
+        held = {"hold": seal_token(KEY, hold), "holdfinal": final} | ({"scope": hold.scope} if hold.scope else {})
+        return self.use(units, model, account=hold.account, **(held | more))
+
     def tick(self, at: int) -> str:
         self.now = at
         return self.control({"kind": "tick", "epoch": self.partition.epoch})
@@ -298,6 +333,23 @@ MALFORMED: Final[dict[str, Malform]] = {
     "negative units": lambda bench, key: (key, bench.event("-1")),
     "no model": lambda bench, key: (key, bench.event(data={"units": 1})),
     "model is a number": lambda bench, key: (key, bench.event(model=7)),
+    "hold is no token": lambda bench, key: (key, bench.event(hold="bm90IGEgdG9rZW4")),
+    "hold is empty": lambda bench, key: (key, bench.event(hold="")),
+    "hold of another account": lambda bench, key: (
+        key,
+        bench.event(hold=seal_token(KEY, bench.hold(account="someone else"))),
+    ),
+    "scope with a space": lambda bench, key: (key, bench.event(scope="team a")),
+    "scope too deep": lambda bench, key: (key, bench.event(scope="/".join("abcdefghi"))),
+    "holdfinal is a word": lambda bench, key: (key, bench.event(holdfinal="yes")),
+    "slices without a limit": lambda bench, key: (
+        key,
+        bench.sealed({"kind": "slices", "epoch": 99, "linger_us": 0, "of": []}),
+    ),
+    "slices of nothing": lambda bench, key: (
+        key,
+        bench.sealed({"kind": "slices", "epoch": 99, "linger_us": 1, "of": [["cus_1", {"x": "0"}]]}),
+    ),
     "unheard of": lambda bench, key: (key, bench.event(model="unheard")),
     "forged": lambda bench, key: (key, seal(b"other", TOPIC, bench.number, b'{"kind":"tick","epoch":0}')),
     "bad control": lambda bench, key: (key, bench.sealed({"kind": "dance"})),
@@ -338,6 +390,11 @@ class RandomLog:
             bench.cap_rule(80, account=account, clear_percent=source.choice([80, 60]))
             bench.cap_rule(100, account=account)
             bench.balance_rule("20", account=account, clear=source.choice(["20", "45"]))
+            bench.scope("team:a", account)
+            bench.scope("team:a/ann", account)
+            bench.cap("60", "team", account, scope="team:a", hard=False)
+            bench.cap_rule(50, "team-50", account, cap="team", clear_percent=source.choice([50, 40]))
+        self.holds: list[Hold] = []
 
     def _lives_here(self, account: str) -> bool:
         return partition_for(account.encode(), self.bench.partitions) == self.bench.number
@@ -349,8 +406,20 @@ class RandomLog:
         elif source.random() < 0.1:
             bench.now -= source.randrange(SECOND)  # the clock of another broker
         kind = source.choices(
-            ["use", "llm", "again", "conflict", "malformed", "command", "version", "tick", "elsewhere"],
-            [60, 8, 4, 1, 4, 11, 1, 2, 1],
+            [
+                "use",
+                "llm",
+                "held",
+                "slices",
+                "again",
+                "conflict",
+                "malformed",
+                "command",
+                "version",
+                "tick",
+                "elsewhere",
+            ],
+            [50, 8, 10, 3, 4, 1, 4, 11, 1, 2, 1],
         )[0]
         account = source.choice(self.accounts)
         key = account.encode()
@@ -369,6 +438,10 @@ class RandomLog:
         if kind == "tick":
             epoch = source.randrange(3)
             return bench.control({"kind": source.choice(["tick", "tick", "owner"]), "epoch": epoch})
+        if kind == "held":
+            return self._settle(account)
+        if kind == "slices":
+            return self._slices(account)
         if kind == "elsewhere" and bench.partitions > 1:
             return bench.use(account=f"stranger-{source.randrange(100)}")
         return self._use(key, kind)
@@ -383,10 +456,44 @@ class RandomLog:
         if kind == "llm":
             model = source.choice(["a", "b", "c"])
             more |= {"type": "llm.request", "data": {"model": model, "tokens": source.randrange(900)}}
+        if source.random() < 0.3:
+            more["scope"] = source.choice(["team:a", "team:a/ann", "team:a/ann/deeper", "team:b"])
         units: object = source.choice([0, 1, 2, 3, source.randrange(40), f"{source.randrange(9)}.5"])
         value = bench.event(units, source.choice(MODELS), bench.now - late, **more)
         self.sent.append((sender, value))
         return bench.record(sender, value)
+
+    def _slices(self, account: str) -> str:
+        """Now and then by an owner that is no longer in office, or for nobody."""
+        source, bench = self.source, self.bench
+        quantities = {price: source.randrange(1, 50) * NANO for price in source.sample(["x", "y", "tiered"], 2)}
+        row: dict[str, dict[str, int]] = {account: source.choice([quantities, quantities, {}]), "nobody": {"x": NANO}}
+        linger_us = source.choice([MINUTE, self.stride_us * 4, DAY])
+        return bench.slices(max(0, bench.partition.epoch - source.choice([0, 0, 1])), row, linger_us)
+
+    def _settle(self, account: str) -> str:
+        """Usage under a new hold, or under one that had usage before: within it, beyond it, or late."""
+        source, bench = self.source, self.bench
+        if not self.holds or source.random() < 0.6:
+            bounds = (
+                Bound(source.randrange(1, 20) * NANO, ("x", "y"), ("x",)),
+                Bound(source.randrange(1, 5) * NANO, ("tiered",), ("tiered",)),
+            )
+            self.holds.append(
+                bench.hold(
+                    *bounds[: source.randrange(1, 3)],
+                    number=len(self.holds),
+                    epoch=max(0, bench.partition.epoch - source.randrange(2)),
+                    account=account,
+                    scope=source.choice(["", "team:a", "team:a/ann"]),
+                    at=bench.now - source.randrange(self.stride_us),
+                    ttl_us=source.choice([MINUTE, self.stride_us * 3]),
+                )
+            )
+        hold = source.choice(self.holds[-6:])
+        final = source.random() < 0.6
+        model = source.choice(["x", "x", "y", "tiered", "third"])
+        return bench.spend_held(hold, source.randrange(20), model, final=final)
 
     def _command(self, account: str) -> str:
         source, bench = self.source, self.bench
@@ -396,7 +503,8 @@ class RandomLog:
             reused = other | {name: body[name] for name in ("account", "command_key")}
             return bench.control(body if source.random() < 0.6 else reused)
         body = {"account": account, "command_key": f"random-{len(bench.log)}"}
-        kind = source.choice(["grant", "grant", "grant", "set_cap", "percent", "balance", "open_account"])
+        kinds = ["grant"] * 6 + ["set_cap", "percent", "balance", "open_account"] * 2
+        kind = source.choice([*kinds, "set_scope", "set_overdraft", "set_rate_limit"])
         if kind == "grant":
             span = self.stride_us * 40
             body |= {
@@ -412,6 +520,16 @@ class RandomLog:
             }
         elif kind == "set_cap":
             body |= {"kind": kind, "cap": "monthly", "amount": source.choice(["10", "300", "900"]), "currency": "USD"}
+            if source.random() < 0.4:
+                body |= {"cap": "team", "scope": source.choice(["team:a", "team:a/ann", "unheard"]), "hard": False}
+        elif kind == "set_scope":
+            scope = source.choice(["", "team:a", "team:b", "team:a/ann/deeper", "none/such", "a b"])
+            body |= {"kind": kind, "scope": scope, "standing": source.choice(["active", "suspended", "gone"])}
+        elif kind == "set_overdraft":
+            body |= {"kind": kind, "amount": source.choice([None, "0", "5", "-1"]), "currency": "USD"}
+        elif kind == "set_rate_limit":
+            per_minute, scope = source.choice([0, 60, -1]), source.choice(["", "team:a", "unheard"])
+            body |= {"kind": kind, "limit": "burst", "scope": scope, "per_minute": per_minute}
         elif kind == "open_account":
             body |= {"kind": kind, "plan": "plan", "zone": source.choice(["UTC", "Mars/Base"])}
         else:

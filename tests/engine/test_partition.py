@@ -10,6 +10,8 @@ import pytest
 from engine.account import Account
 from engine.catalog import Plan
 from engine.events import seal
+from engine.holds import Bound, seal_token
+from engine.money import NANO
 from engine.outcomes import CommandRow
 from engine.partition import CatalogueMissing, Partition
 from engine.placement import partition_for
@@ -543,3 +545,154 @@ def test_no_malformed_record_touches_an_account(name: str) -> None:
     before = accounts_of(bench.partition)
     assert bench.record(*MALFORMED[name](bench, b"acme")).startswith("dead_lettered.")
     assert accounts_of(bench.partition) == before
+
+
+# ------------------------------------------------------------------------------------------------------ scopes, holds
+
+HELD = Bound(10 * NANO, ("x", "y"), ("x",))
+
+
+def settled(bench: Bench) -> str:
+    return str(json.loads(bench.partition.outputs.lines[-1][1]).get("settled"))
+
+
+def test_usage_counts_toward_every_declared_scope_on_its_path(bench: Bench) -> None:
+    for scope in ("team:a", "team:a/ann"):
+        assert bench.scope(scope) == "applied"
+    bench.use(3, scope="team:a/ann")
+    bench.use(4, scope="team:a/bob")  # not declared: counts for its team
+    bench.use(5, scope="team:b")
+    spend = {scope: sum(each.spend.values()) for scope, each in bench.account().scopes.items()}
+    assert spend == {"": 0, "team:a": 7 * DOLLAR, "team:a/ann": 3 * DOLLAR}
+
+
+def test_a_cap_on_a_scope_is_told_by_what_was_spent_there(bench: Bench) -> None:
+    bench.scope("team:a")
+    bench.cap("10", "team", scope="team:a")
+    bench.cap_rule(50, "half", cap="team")
+    bench.use(100)
+    bench.use(4, scope="team:a")
+    assert bench.told() == []
+    bench.use(1, scope="team:a")
+    assert [(rule, phase) for rule, _, _, phase in bench.told()] == [("half", "crossed")]
+
+
+def test_held_usage_is_rated_at_its_admission(bench: Bench) -> None:
+    bench.grant("l", "100", expires_us=START + HOUR)
+    hold = bench.hold(HELD, ttl_us=2 * HOUR)
+    bench.tick(START + HOUR)
+    assert bench.spend_held(hold, 10) == "rated"
+    assert bench.debt() == 0  # paid by the lot that was valid at the admission
+    line = json.loads(bench.partition.outputs.lines[-1][1])
+    assert (line["time_us"], line["hold"], line["settled"]) == (START, hold.id, "within")
+
+
+def test_without_a_hold_a_line_says_nothing_of_one(bench: Bench) -> None:
+    bench.use(1)
+    assert not {"hold", "settled"} & json.loads(bench.partition.outputs.lines[-1][1]).keys()
+
+
+@pytest.mark.parametrize(
+    ("units", "model", "expected"),
+    [(10, "x", "within"), (10, "y", "within"), ("10.000000001", "x", "over_hold"), (1, "third", "over_hold")],
+)
+def test_usage_beyond_a_hold_is_rated_and_flagged(bench: Bench, units: object, model: str, expected: str) -> None:
+    assert bench.spend_held(bench.hold(HELD), units, model) == "rated"
+    assert settled(bench) == expected
+
+
+def test_usage_after_the_expiry_is_rated_and_late(bench: Bench) -> None:
+    hold = bench.hold(HELD)
+    bench.tick(hold.expires_us)
+    bench.spend_held(hold, 1, final=False)
+    assert settled(bench) == "within"
+    bench.tick(hold.expires_us + 1000)
+    assert bench.spend_held(hold, 1) == "rated"
+    assert settled(bench) == "late"
+
+
+def test_draws_that_are_not_final_add_up_and_are_forgotten(bench: Bench) -> None:
+    hold = bench.hold(HELD)
+    for _ in range(2):
+        bench.spend_held(hold, 4, final=False)
+        assert settled(bench) == "within"
+    bench.spend_held(hold, 3)
+    assert settled(bench) == "over_hold"
+    assert bench.account().draws[hold.id].done
+    bench.now = hold.report_until_us + 1_000_000
+    bench.spend_held(bench.hold(HELD, number=2), 1)
+    assert bench.account().draws == {}
+
+
+def test_the_token_of_another_account_moves_nothing(bench: Bench) -> None:
+    assert bench.use(1, hold=seal_token(KEY, bench.hold(HELD, account="other"))) == "dead_lettered.bad_hold"
+    assert bench.account().rated == 0
+
+
+def test_a_slice_is_closed_by_a_higher_epoch_and_ends_when_log_time_has_lingered(bench: Bench) -> None:
+    bench.owner(1)
+    assert bench.slices(1, {"acme": {"x": 30 * NANO}}, linger_us=HOUR) == "slices"
+    bench.owner(1)
+    assert bench.account().slices[1].closed_us is None
+    bench.now += MINUTE
+    bench.owner(2)
+    assert bench.account().slices[1].closed_us == bench.now
+    assert bench.slices(1, {"acme": {"x": 99 * NANO}}) == "void"
+    assert bench.partition.next_wake_us() == bench.now + HOUR
+    bench.tick(bench.now + HOUR - 1000)
+    assert 1 in bench.account().slices
+    bench.tick(bench.now + 1000)
+    assert bench.account().slices == {}
+
+
+def test_usage_takes_its_hold_off_a_closed_slice_once(bench: Bench) -> None:
+    bench.owner(1)
+    bench.slices(1, {"acme": {"x": 30 * NANO}}, linger_us=HOUR)
+    stream, whole, old = (bench.hold(HELD, number=number) for number in (1, 2, 3))
+    bench.now = old.report_until_us + 1000
+    old, stream = old, bench.hold(HELD, number=4)
+    bench.spend_held(stream, 4, final=False)  # while its owner is in office: the slice stays whole
+    whole = bench.hold(HELD, number=5)
+    bench.owner(2)
+
+    def left() -> int:
+        return bench.account().slices[1].quantities.get("x", 0) // NANO
+
+    bench.spend_held(old, 10)  # its owner had reclaimed it: others were admitted in its place
+    assert left() == 30
+    bench.spend_held(stream, 1, final=False)
+    assert left() == 29
+    bench.spend_held(stream, 1)
+    assert left() == 24  # ten were held, four were drawn before the slice was closed
+    bench.spend_held(stream, 10)
+    assert left() == 24
+    bench.spend_held(whole, 2)
+    assert left() == 14
+
+
+def test_a_loaded_partition_closes_the_slices_it_found(bench: Bench) -> None:
+    bench.owner(1)
+    bench.slices(1, {"acme": {"x": NANO}, "nobody": {"x": NANO}}, linger_us=HOUR)
+    store = Store()
+    store.checkpoint(bench.partition)
+    bench.partition = store.load_into(bench.fresh())
+    bench.owner(2)
+    assert bench.account().slices[1].ends_us == bench.now + HOUR
+
+
+def test_slices_given_back_are_gone(bench: Bench) -> None:
+    bench.slices(0, {"acme": {"x": NANO}})
+    bench.slices(0, {"acme": {}})
+    assert bench.account().slices == {}
+
+
+def test_who_is_asked_about_is_thawed_unchanged(bench: Bench) -> None:
+    store = Store()
+    store.checkpoint(bench.partition)
+    bench.partition.freeze_idle(0, 10)
+    before = bench.partition.state_bytes()
+    assert bench.partition.wallet("nobody", START) is None
+    assert bench.partition.wallet("acme", START) is not None
+    assert bench.partition.state_bytes() == before
+    assert bench.partition.dirty_accounts == 0
+    assert bench.partition.freeze_idle(0, 10) == 1

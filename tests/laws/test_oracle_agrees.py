@@ -54,6 +54,7 @@ def standing_of_the_engine(bench: Bench, name: str) -> dict[str, Any]:
         "debt": sum(paid.debt.values()),
         "balance": paid.balance,
         "spend": derived.spend,
+        "scopes": {scope: each.spend for scope, each in account.scopes.items() if scope},
     }
 
 
@@ -111,15 +112,15 @@ def test_the_random_logs_reach_every_outcome_that_can_be_reached() -> None:
         for _ in range(STEPS):
             log.step()
         reached |= set(bench.partition.counts)
-    for name in ("rated", "duplicate", "forwarded", "repeated", "applied", "catalogue", "void", "alert_recovered"):
+    for name in ("rated", "slices", "duplicate", "forwarded", "repeated", "applied", "catalogue", "void", "alert_recovered"):
         assert name in reached
     letters = {name.removeprefix("dead_lettered.") for name in reached if name.startswith("dead_lettered.")}
     assert letters == {
         "too_large", "malformed", "bad_mac", "bad_control", "unknown_account", "missing_time", "too_far_ahead",
-        "too_old", "id_conflict", "no_meter", "bad_quantity", "bad_dimension", "no_price",
+        "too_old", "id_conflict", "bad_hold", "no_meter", "bad_quantity", "bad_dimension", "no_price",
     }  # fmt: skip
     refusals = {name.removeprefix("refused.") for name in reached if name.startswith("refused.")}
     assert refusals >= {
         "key_reused", "account_exists", "bad_amount", "bad_lot", "currency_mismatch", "unknown_price",
-        "expires_too_soon", "unknown_cap",
+        "expires_too_soon", "unknown_cap", "bad_scope", "unknown_scope", "bad_standing", "bad_limit",
     }  # fmt: skip
