@@ -1,0 +1,216 @@
+"""Services without any server: doors that answer what a test says, a log in memory, keys in a dict."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import SecretStr
+
+from actors.door_client import DoorUnavailable
+from actors.door_client import Route as DoorRoute
+from actors.door_wire import (
+    AlertsView,
+    Answer,
+    AsOf,
+    Balance,
+    BalanceView,
+    BindingView,
+    Check,
+    Checked,
+    Extend,
+    HoldView,
+    NotFound,
+    PartitionStatus,
+    Question,
+    RecentAlerts,
+    Release,
+    Released,
+    Status,
+    StatusView,
+    WalletView,
+)
+from actors.keys import Key, KeyRecord, KeyScope, KeysUnavailable, KeyUnknown, new_key_text
+from actors.ports import LogUnavailable, Outgoing
+from actors.web.api import all_routes
+from actors.web.app import App
+from actors.web.health import Health
+from actors.web.wire import Services
+from config.settings import KafkaSettings, Settings
+from engine.holds import Bound, Hold, seal_token
+
+CONTROL_KEY = "5a" * 32
+START_US = 1_795_341_600_000_000  # 2026-11-22T10:00:00Z
+AS_OF = AsOf(3, 7, 18_250, START_US, 0)
+WALLET = WalletView("USD", "12.5", "0.03", "12.47", "0")
+HELD = HoldView("3.7.41", "a-token", 60_000, 65_000)
+ALLOWED = Checked(
+    True, AS_OF, binding=BindingView("wallet", "", "", "12.47", None), wallet=WALLET, price="0.03", version=1, hold=HELD
+)
+
+
+def token(account: str = "acme", **changes: Any) -> str:
+    """A hold's token that the fakes' deployment has sealed."""
+    facts = {
+        "account": account,
+        "scope": "team:red",
+        "partition": 3,
+        "epoch": 7,
+        "number": 41,
+        "admitted_us": START_US,
+        "version": 1,
+        "valid_until_us": START_US + 60_000_000,
+        "expires_us": START_US + 65_000_000,
+        "report_until_us": START_US + 125_000_000,
+        "bounds": (Bound(1_000, ("p",), ("p",)),),
+    }
+    return seal_token(bytes.fromhex(CONTROL_KEY), Hold(**(facts | changes)))  # type: ignore[arg-type]
+
+
+class FakeClock:
+    """Stands still; sleeping moves it."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def wall_us(self) -> int:
+        return START_US + round((self.now_s - 1_000.0) * 1e6)
+
+    def boot_s(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        import asyncio
+
+        self.now_s += seconds
+        await asyncio.sleep(0)
+
+
+class FakeDoors:
+    """One shard that owns every partition. `answers` overrides what is said to a kind of question."""
+
+    def __init__(self, partitions: int) -> None:
+        self.partitions = partitions
+        self.asked: list[tuple[str, Question]] = []
+        self.accounts = {"acme", "globex"}
+        self.answers: dict[type, Answer | Exception | Callable[[Any], Answer]] = {}
+        self.stages = ["ready"] * partitions
+
+    async def ask(self, account: str, question: Question, within_s: float) -> Answer:
+        self.asked.append((account, question))
+        told = self.answers.get(type(question))
+        if isinstance(told, Exception):
+            raise told
+        if told is not None:
+            return told(question) if callable(told) else told
+        return self._usual(account, question)
+
+    def _usual(self, account: str, question: Question) -> Answer:
+        if account not in self.accounts:
+            if isinstance(question, Check):
+                return Checked(False, AS_OF, reason="unknown_account")
+            return NotFound(AS_OF)
+        match question:
+            case Check() | Extend():
+                return ALLOWED
+            case Release():
+                return Released(True, AS_OF)
+            case Balance():
+                return BalanceView(WALLET, AS_OF)
+            case RecentAlerts():
+                return AlertsView((), AS_OF)
+        raise DoorUnavailable("not asked in these tests", 0.5)
+
+    async def ask_every_shard(self, question: Status, within_s: float) -> list[StatusView]:
+        partitions = tuple(
+            PartitionStatus(number, stage, "", 7, 100, 0, START_US, 90, 0.4, 2, 5, {"rated": 42})
+            for number, stage in enumerate(self.stages)
+        )
+        return [StatusView("shard-0", "shard-0.1", 123_456_789, 4.5, 0.9, {"allowed": 3}, partitions, 6, 1)]
+
+    def routes(self) -> list[DoorRoute]:
+        return [DoorRoute(number, "shard-0.1", "10.0.0.7", 7411, 7) for number in range(self.partitions)]
+
+
+class FakeAppender:
+    """A log in memory."""
+
+    def __init__(self) -> None:
+        self.records: list[Outgoing] = []
+        self.away = False
+
+    async def append(self, records: Sequence[Outgoing]) -> list[int]:
+        if self.away:
+            raise LogUnavailable("the broker is away")
+        self.records += records
+        return list(range(len(self.records) - len(records), len(self.records)))
+
+
+class FakeKeys:
+    """Keys in a dict, by text."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.by_text: dict[str, Key] = {}
+        self.records: list[KeyRecord] = []
+        self.fresh = True
+        self.away = False
+
+    def add(self, *scopes: KeyScope, account: str | None = None) -> str:
+        key, text = self._made("test", frozenset(scopes), account, None, "test")
+        self.by_text[text] = key
+        return text
+
+    def _made(
+        self, name: str, scopes: frozenset[KeyScope], account: str | None, expires_us: int | None, created_by: str
+    ) -> tuple[Key, str]:
+        number = len(self.records)
+        key = Key(f"{number:012d}", name, scopes, account, expires_us)
+        self.records.append(KeyRecord(key, self._clock.wall_us() + number, created_by, None))
+        return key, new_key_text("test", key.public_id, f"{number:043d}")
+
+    async def verify(self, text: str) -> Key | None:
+        if self.away:
+            raise KeysUnavailable("away")
+        return self.by_text.get(text)
+
+    async def usable(self, public_id: str) -> bool:
+        if self.away:
+            raise KeysUnavailable("away")
+        return any(key.public_id == public_id for key in self.by_text.values())
+
+    async def create(
+        self,
+        name: str,
+        scopes: Sequence[KeyScope],
+        account: str | None = None,
+        expires_us: int | None = None,
+        *,
+        created_by: str,
+    ) -> tuple[Key, str]:
+        key, text = self._made(name, frozenset(scopes), account, expires_us, created_by)
+        self.by_text[text] = key
+        return key, text
+
+    async def page(self, limit: int, after: tuple[int, str] | None = None) -> list[KeyRecord]:
+        newest = sorted(self.records, key=lambda record: (record.created_us, record.key.public_id), reverse=True)
+        return [record for record in newest if after is None or (record.created_us, record.key.public_id) < after][
+            :limit
+        ]
+
+    async def revoke(self, public_id: str) -> None:
+        if all(record.key.public_id != public_id for record in self.records):
+            raise KeyUnknown(public_id)
+        self.by_text = {text: key for text, key in self.by_text.items() if key.public_id != public_id}
+
+
+class Stage:
+    """An app on fakes."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.settings = Settings(control_key=SecretStr(CONTROL_KEY), kafka=KafkaSettings(partitions=4))
+        self.clock = FakeClock()
+        self.doors = FakeDoors(4)
+        self.appender = FakeAppender()
+        self.keys = FakeKeys(self.clock)
+        self.services = Services(self.settings, self.clock, self.doors, self.appender, self.keys)
+        self.health = Health("replica-1")
+        self.app = App(all_routes(self.health), self.services, observe=self.health.observe, **limits)
