@@ -6,7 +6,7 @@ carries the same id, so a receiver that remembers ids sees it once. `flush` writ
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from random import Random
@@ -31,7 +31,8 @@ class OutboxSettings(Struct, frozen=True, kw_only=True):
 
     attempts_max: int = 12  # of one alert, the first included
     concurrent_max: int = 16  # attempts under way at once
-    pending_max: int = 1024  # alerts begun and not finished, most of them pausing; the rest queues
+    pending_max: int = 1024  # alerts begun and not finished, most of them pausing, at about 8 kB; the rest queues
+    account_pending_max: int = 128  # of one account: whose receivers are dead fills no queue but its own
     held_max: int = 100_000  # alerts in memory in any state; what exceeds it stays in the store only
     back_off_s: float = 1.0  # before the second attempt
     back_off_factor: float = 4.0  # each pause is this many times the last
@@ -139,6 +140,8 @@ class Outbox:
         self._held: dict[str, _Telling] = {}
         self._queue: deque[_Telling] = deque()
         self._newest: dict[str, _Telling] = {}  # account -> its last alert whose first attempt has not begun
+        self._begun: Counter[str] = Counter()  # account -> its alerts begun and not finished
+        self._parked: dict[str, deque[_Telling]] = {}  # account that has begun enough -> what waits for one to finish
         self._running: set[_Telling] = set()
         self._changed: dict[str, _Telling] = {}  # to be flushed
         self._stored_below: dict[int, int] = {}  # partition -> rows of smaller offsets are in the store
@@ -218,6 +221,10 @@ class Outbox:
             if telling.task is not None:
                 telling.task.cancel()
         self._queue = deque(each for each in self._queue if each.partition != partition)
+        for account, parked in list(self._parked.items()):
+            self._parked[account] = deque(each for each in parked if each.partition != partition)
+            if not self._parked[account]:
+                del self._parked[account]
         self._begin()
 
     def _take_in(self, partition: int, alert: AlertRow) -> None:
@@ -242,14 +249,34 @@ class Outbox:
         """Start as many queued alerts as there is room for."""
         while self._queue and len(self._running) < self._settings.pending_max and not self._stopping:
             telling = self._queue.popleft()
-            self._running.add(telling)
-            telling.task = self._spawn(self._tell(telling))
-            # Not in `_tell` itself: a task cancelled before its first step never runs a line of it.
-            telling.task.add_done_callback(partial(self._ended, telling))
+            account = telling.alert.account
+            if account in self._parked or self._begun[account] >= self._settings.account_pending_max:
+                self._parked.setdefault(account, deque()).append(telling)
+            else:
+                self._start(telling)
+
+    def _start(self, telling: _Telling) -> None:
+        self._begun[telling.alert.account] += 1
+        self._running.add(telling)
+        telling.task = self._spawn(self._tell(telling))
+        # Not in `_tell` itself: a task cancelled before its first step never runs a line of it.
+        telling.task.add_done_callback(partial(self._ended, telling))
+
+    def _make_room(self, account: str) -> None:
+        """One alert of the account has finished: the next that was parked takes its place."""
+        self._begun[account] -= 1
+        if not self._begun[account]:
+            del self._begun[account]
+        parked = self._parked.get(account)
+        if parked and not self._stopping:
+            self._start(parked.popleft())
+            if not parked:
+                del self._parked[account]
 
     def _ended(self, telling: _Telling, task: asyncio.Task[None]) -> None:
         self._running.discard(telling)
         telling.task = None
+        self._make_room(telling.alert.account)
         self._let_next(telling)
         if not task.cancelled() and (error := task.exception()) is not None:
             # The row stays undelivered in the store, and the next owner of the partition tells it.

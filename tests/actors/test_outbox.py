@@ -274,6 +274,39 @@ async def test_begun_alerts_are_bounded_and_the_rest_queues_in_order() -> None:
     assert stage.outbox.counts().told == 6
 
 
+async def test_an_account_whose_receivers_are_dead_keeps_no_other_waiting() -> None:
+    stage = Stage(pending_max=10, account_pending_max=3)
+    stage.receivers.script = lambda alert_id, arrival: BUSY if alert_id < "a5" else TOLD
+    for number in (10, 11, 12, 13, 14, 15, 16):
+        stage.outbox.offer(0, alert(number, "dead"))
+    for number in range(50, 70):
+        stage.outbox.offer(0, alert(number))
+    await settle()
+    assert [each for each in stage.receivers.ids() if each < "a5"] == ["a10", "a11", "a12"]
+    assert stage.outbox.counts().told == 20
+    stage.receivers.script = lambda alert_id, arrival: TOLD
+    stage.outbox.offer(0, alert(17, "dead"))
+    await stage.clock.until(lambda: stage.outbox.counts().told == 28)
+    assert list(dict.fromkeys(each for each in stage.receivers.ids() if each < "a5")) == [
+        f"a{number}" for number in range(10, 18)
+    ]
+
+
+async def test_what_was_parked_goes_with_its_partition() -> None:
+    stage = Stage(account_pending_max=1)
+    stage.receivers.hold("a1")
+    stage.outbox.offer(1, alert(1, "acme"))
+    stage.outbox.offer(1, alert(2, "acme"))
+    stage.outbox.offer(2, alert(3, "acme"))
+    await settle()
+    stage.outbox.forget(1)
+    await settle()
+    assert stage.receivers.ids() == ["a1", "a3"]
+    stage.outbox.offer(2, alert(4, "acme"))
+    await settle()
+    assert stage.receivers.ids() == ["a1", "a3", "a4"]
+
+
 async def test_an_id_held_already_is_not_told_twice() -> None:
     stage = Stage()
     hold = stage.receivers.hold("a1")
