@@ -1,5 +1,6 @@
 """Services without any server: doors that answer what a test says, a log in memory, keys in a dict."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -69,17 +70,15 @@ class FakeClock:
     """Stands still; sleeping moves it."""
 
     def __init__(self) -> None:
-        self.now_s = 1_000.0
+        self.now_s = 0.0
 
     def wall_us(self) -> int:
-        return START_US + round((self.now_s - 1_000.0) * 1e6)
+        return START_US + round(self.now_s * 1e6)
 
     def boot_s(self) -> float:
         return self.now_s
 
     async def sleep(self, seconds: float) -> None:
-        import asyncio
-
         self.now_s += seconds
         await asyncio.sleep(0)
 
