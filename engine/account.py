@@ -11,6 +11,7 @@ A refused or failed call changes nothing: each method computes first and assigns
 """
 
 from collections.abc import Mapping
+from heapq import heappop, heappush
 from typing import Final
 
 from msgspec import Struct
@@ -101,6 +102,7 @@ class Account:
         self._book = book
         self._newest: _Newest | None = None
         self._derived: Derived | None = None
+        self._draw_ends: list[tuple[int, str]] = []  # a heap of (until, hold id): when draws are forgotten
         self._posted = Allocation()
         self._granted_posted: frozenset[str] = frozenset()
 
@@ -270,15 +272,23 @@ class Account:
                 _take_off(slice_, bound.held, left if final else min(left, units))
         if slice_ is not None and not slice_.quantities:
             del self.slices[hold.epoch]
-        if log_time_us <= hold.report_until_us and (before is not None or closed or not final):
-            self.draws[hold.id] = Drawn(hold.report_until_us, after, done or final)
+        # A token of before an extension ends earlier than what is remembered.
+        until_us = max(hold.report_until_us, before.until_us if before else 0)
+        if log_time_us <= until_us and (before is not None or closed or not final):
+            if before is None or until_us != before.until_us:
+                heappush(self._draw_ends, (until_us, hold.id))
+            self.draws[hold.id] = Drawn(until_us, after, done or final)
         if log_time_us > hold.expires_us:
             return Settled.LATE
         return Settled.OVER_HOLD if over else Settled.WITHIN
 
     def _forget_draws(self, log_time_us: int) -> None:
-        for hold_id in [hold_id for hold_id, drawn in self.draws.items() if drawn.until_us < log_time_us]:
-            del self.draws[hold_id]
+        if len(self._draw_ends) < len(self.draws):  # just thawed
+            self._draw_ends = sorted((drawn.until_us, hold_id) for hold_id, drawn in self.draws.items())
+        while self._draw_ends and self._draw_ends[0][0] < log_time_us:
+            until_us, hold_id = heappop(self._draw_ends)
+            if hold_id in self.draws and self.draws[hold_id].until_us == until_us:
+                del self.draws[hold_id]
 
     def set_slice(self, epoch: int, quantities: dict[str, int], linger_us: int) -> None:
         """The owner of the epoch may have this much in open holds from now on."""
@@ -307,24 +317,27 @@ class Account:
 
     def set_scope(self, scope: str, standing: str, woken_us: int) -> list[Crossing]:
         """Declare a scope, or change its standing."""
+        crossings = self._become(woken_us=woken_us)
         if scope in self.scopes:
             self.scopes[scope].standing = standing
         else:
             self.scopes[scope] = Scope(standing)
-        return self._become(woken_us=woken_us)
+        return crossings
 
     def set_overdraft(self, amount: int | None, woken_us: int) -> list[Crossing]:
         """Set how far checks may take the balance below zero; None: without limit."""
+        crossings = self._become(woken_us=woken_us)
         self.overdraft = amount
-        return self._become(woken_us=woken_us)
+        return crossings
 
     def set_rate_limit(self, limit: RateLimit, woken_us: int) -> list[Crossing]:
         """Set or replace a limit; one of 0 a minute is gone."""
+        crossings = self._become(woken_us=woken_us)
         if limit.per_minute:
             self.rate_limits[limit.limit] = limit
         else:
             self.rate_limits.pop(limit.limit, None)
-        return self._become(woken_us=woken_us)
+        return crossings
 
     def set_rule(self, name: str, rule: Rule, woken_us: int) -> list[Crossing]:
         """Set or replace a rule; its ordinals go on."""

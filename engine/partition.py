@@ -139,12 +139,14 @@ class Partition:
         self._dirty: dict[str, Account] = {}
         self._sliced: set[str] = set()  # accounts with slices: the ones that a new owner touches
         self._wakes: list[tuple[int, str]] = []
+        self._watched: dict[str, int] = {}  # the instant put into `_wakes` last, so that it is not put there again
         self._dedup = Dedup()
         self._forget_at_us = 0
         self._answered: dict[tuple[str, str], _Answered] = {}  # in order of log time
         self._journal = Journal()
         self._cut: Cut | None = None
         self.desk = Desk(number)  # soft: never read by the fold
+        self._settlement: tuple[Hold, dict[str, int], bool] | None = None  # what the desk is to hear of this record
 
     # ------------------------------------------------------------------------------------------------- the fold
 
@@ -156,6 +158,11 @@ class Partition:
             raise CatalogueMissing(control.version)
         self._advance(append_ms * 1000, offset)
         self._count(self._outcome(control, offset, key, value))
+        if self._settlement is not None:
+            # Last, and where nothing is caught: what fails in soft memory must not turn a rated record into a dead letter.
+            (hold, used, final), self._settlement = self._settlement, None
+            if self.desk.epoch and hold.epoch == self.desk.epoch:  # 0: nobody answers here
+                self.desk.settled(hold, used, final)
 
     def _outcome(
         self, control: Control | _DeadLetter | None, offset: int, key: bytes | None, value: bytes | None
@@ -184,7 +191,7 @@ class Partition:
             return
         self.log_time_us = append_us
         while self._wakes and self._wakes[0][0] <= append_us:
-            instant, account_id = heappop(self._wakes)
+            instant, account_id = self._next_wake()
             if self._wake_of(account_id) == instant:
                 account = self._touch(account_id)
                 self._tell(account, account.wake(instant), offset)
@@ -203,14 +210,23 @@ class Partition:
             self._sliced.add(account.account)
         else:
             self._sliced.discard(account.account)
-        instant = account.wake_us()
-        if instant is not None:
-            heappush(self._wakes, (instant, account.account))
+        self._wake_at(account.wake_us(), account.account)
+
+    def _wake_at(self, instant: int | None, account_id: str) -> None:
+        if instant is not None and self._watched.get(account_id) != instant:
+            self._watched[account_id] = instant
+            heappush(self._wakes, (instant, account_id))
+
+    def _next_wake(self) -> tuple[int, str]:
+        instant, account_id = heappop(self._wakes)
+        if self._watched.get(account_id) == instant:
+            del self._watched[account_id]
+        return instant, account_id
 
     def next_wake_us(self) -> int | None:
         """When log time should move on even if nothing arrives: the owner then appends a tick."""
         while self._wakes and self._wake_of(self._wakes[0][1]) != self._wakes[0][0]:
-            heappop(self._wakes)
+            self._next_wake()
         return self._wakes[0][0] if self._wakes else None
 
     # ------------------------------------------------------------------------------------------------ usage events
@@ -328,10 +344,11 @@ class Partition:
         used: dict[str, int] = {}
         for price, _, quantity in usages:
             used[price.name] = used.get(price.name, 0) + quantity
+        slices = len(account.slices)
         settled = account.draw(hold, used, final=final, log_time_us=self.log_time_us)
-        self._watch(account)
-        if self.desk.epoch and hold.epoch == self.desk.epoch:  # 0: nobody answers here
-            self.desk.settled(hold, used, final)
+        if len(account.slices) != slices:
+            self._watch(account)
+        self._settlement = hold, used, final
         return settled
 
     @staticmethod
@@ -442,6 +459,8 @@ class Partition:
                 account = self._touch(account_id)
                 account.set_slice(slices.epoch, quantities, slices.linger_us)
                 self._watch(account)
+                if self.desk.epoch and slices.epoch == self.desk.epoch:
+                    self.desk.sliced(account_id, quantities)
         return "slices"
 
     def _close_slices(self, epoch: int) -> None:
@@ -531,6 +550,11 @@ class Partition:
         frozen = self._frozen.get(account_id)
         return decode_account(frozen.blob, self._book) if frozen else None
 
+    def answer_to(self, account_id: str, command_key: str) -> tuple[bytes, str] | None:
+        """How the command under this key was answered: the digest of its body, and the answer; None: not remembered."""
+        answered = self._answered.get((account_id, command_key))
+        return None if answered is None else (answered.digest, answered.answer)
+
     def account_ids(self) -> Iterable[str]:
         """Every open account, in no particular order."""
         return [*self._live, *self._frozen]
@@ -577,7 +601,7 @@ class Partition:
     def wallet(self, account_id: str, now_us: int) -> Wallet | None:
         """What the account has at this moment; None: not open here."""
         account = self._thawed(account_id)
-        return None if account is None else self.desk.wallet(account, self._now(now_us))
+        return None if account is None else self.desk.wallet(account, self._book, self._now(now_us))
 
     def _thawed(self, account_id: str) -> Account | None:
         """The account, live but not changed: who is asked about is about to be used."""
@@ -635,8 +659,7 @@ class Partition:
         self._sliced = set(state.sliced)
         for row in accounts:
             self._frozen[row.account] = _Frozen(row.blob, row.wake_us)
-            if row.wake_us is not None:
-                heappush(self._wakes, (row.wake_us, row.account))
+            self._wake_at(row.wake_us, row.account)
         self._dedup.load(dedup)
         for command in commands:
             if command.answer != Refusal.KEY_REUSED:

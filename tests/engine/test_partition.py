@@ -624,6 +624,69 @@ def test_draws_that_are_not_final_add_up_and_are_forgotten(bench: Bench) -> None
     assert bench.account().draws == {}
 
 
+def test_an_old_token_of_an_extended_hold_does_not_shorten_the_memory_of_it(bench: Bench) -> None:
+    before, extended = bench.hold(HELD), bench.hold(HELD, ttl_us=HOUR)
+    bench.spend_held(extended, 4, final=False)
+    bench.spend_held(before, 4, final=False)
+    assert bench.account().draws[before.id].until_us == extended.report_until_us
+    bench.now = before.report_until_us + 1_000_000
+    bench.spend_held(before, 3, final=False)
+    assert settled(bench) == "late"
+    assert bench.account().draws[before.id].quantities == [11 * NANO]
+    bench.now = extended.report_until_us + 1_000_000
+    bench.spend_held(bench.hold(HELD, number=2), 1)
+    assert bench.account().draws == {}
+
+
+def test_draws_of_a_thawed_account_are_forgotten_too(bench: Bench) -> None:
+    bench.spend_held(bench.hold(HELD), 4, final=False)
+    store = Store()
+    store.checkpoint(bench.partition)
+    bench.partition = store.load_into(bench.fresh())
+    bench.now += HOUR
+    bench.spend_held(bench.hold(HELD, number=2), 1, final=False)
+    assert list(bench.account().draws) == [bench.hold(HELD, number=2).id]
+
+
+def test_a_desk_that_fails_makes_no_dead_letter_of_a_rated_event(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("soft memory is broken")
+
+    bench.partition.desk.begin(1)
+    monkeypatch.setattr(bench.partition.desk, "settled", fail)
+    with pytest.raises(RuntimeError, match="soft memory"):
+        bench.spend_held(bench.hold(HELD), 1)
+    assert bench.partition.counts["rated"] == 1
+    assert not bench.partition.outputs.dead_letters
+    bench.use(1)
+    assert bench.partition.counts["rated"] == 2
+
+
+def test_the_queue_of_wakes_does_not_grow_with_slices_and_held_usage(bench: Bench) -> None:
+    bench.grant("l", "100", expires_us=START + DAY)
+    for number in range(50):
+        bench.slices(0, {"acme": {"x": (number + 1) * NANO}})
+        bench.spend_held(bench.hold(HELD, number=number), 1)
+    assert len(bench.partition._wakes) == 1
+    bench.tick(START + DAY)
+    assert bench.balance() == 0
+
+
+def test_a_wake_is_not_lost_when_an_earlier_one_falls_away(bench: Bench) -> None:
+    """A closed slice ends before the lot expires, but usage empties it first."""
+    bench.owner(1)
+    bench.grant("l", "100", expires_us=START + DAY)
+    bench.slices(1, {"acme": {"x": 10 * NANO}}, linger_us=HOUR)
+    hold = bench.hold(HELD)
+    bench.owner(2)
+    bench.spend_held(hold, 1)
+    assert bench.account().slices == {}
+    assert bench.partition.next_wake_us() == START + DAY
+    bench.slices(2, {"acme": {"x": 10 * NANO}}, linger_us=HOUR)
+    bench.tick(START + DAY)
+    assert bench.balance() == 0
+
+
 def test_the_token_of_another_account_moves_nothing(bench: Bench) -> None:
     assert bench.use(1, hold=seal_token(KEY, bench.hold(HELD, account="other"))) == "dead_lettered.bad_hold"
     assert bench.account().rated == 0
