@@ -4,17 +4,36 @@ Soft: nothing here is read when rating, and nothing here survives the owner. Wha
 slices; what a hold needs to settle is in its token.
 """
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from heapq import heappop, heappush
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from engine.account import Account
-from engine.catalog import PriceBook
-from engine.holds import Hold
+from engine.catalog import Catalogue, PriceBook
+from engine.credit import Lot
+from engine.holds import TOKEN_TEXT_MAX, VALID_GAP_US, Bound, Hold, held_by
+from engine.limits import ROOT, Cap, RateLimit, scope_path
+from engine.money import NANO, WHOLE_DIGITS_MAX
+from engine.outlook import Asked, Ledger, Outlook, held_by_payers
+from engine.periods import month_around
+from engine.reach import Part, Unreachable, reach_of
 
 HOLDS_MAX: Final = 10_000  # open holds of one account
+HOLD_JSON_MAX: Final = TOKEN_TEXT_MAX * 3 // 4 - 64  # bytes of a hold that a token still has room for
+SHAPES_MAX: Final = 10_000  # questions whose reach is remembered
+LEDGERS_IDLE_MAX: Final = 10_000  # accounts without holds that are remembered because they were asked about
+SECOND_US: Final = 1_000_000
+MINUTE_S: Final = 60
+GIVE_BACK_US: Final = 30 * SECOND_US  # after which an unused slice goes back
+RETRY_US: Final = SECOND_US  # when what is in the way may be gone at any moment
+QUANTITY_MAX: Final = 10**WHOLE_DIGITS_MAX * NANO - 1  # what a slice's decimal text can say
+SLICE_SPARE: Final = 3  # how many times the need a slice is larger, if the account can afford it
+SLICE_SHARE: Final = 8  # part of what is left that the spare of a slice may freeze after a crash
 
 
 class Reason(StrEnum):
@@ -34,6 +53,8 @@ class Reason(StrEnum):
     CAP_REACHED = "cap_reached"
     CREDIT_DEPLETED = "credit_depleted"
     WITHHELD = "withheld"
+    HOLD_NOT_OPEN = "hold_not_open"  # of extensions
+    BOUNDARY_PASSED = "boundary_passed"  # of extensions
 
 
 TRANSIENT: Final = frozenset(
@@ -65,7 +86,7 @@ class Question(Struct, frozen=True):
 class Binding(Struct, frozen=True):
     """The limit that refused, or that has the least left. `remaining` is pico for wallet and cap, a count for a rate."""
 
-    kind: str  # "wallet", "cap", "rate", "standing", "feature", "slice"
+    kind: str  # "wallet", "cap", "rate", "holds", "standing", "scope", "feature", "meter", "bound", "slice", "hold"
     scope: str
     name: str
     remaining: int | None
@@ -109,6 +130,132 @@ class SliceNeeded(Struct, frozen=True):
     quantities: Mapping[str, int]  # nano-units per price
 
 
+class _Open(Struct):
+    """An open hold; `left` is what may still come of each bound, in nano-units."""
+
+    hold: Hold
+    segment: int  # start of the segment of its admission instant
+    left: list[int]
+
+
+class _Window:
+    """Admissions of the last minute, counted by second: a second counts until all of it is a minute ago."""
+
+    __slots__ = ("_seconds", "_total")
+
+    def __init__(self) -> None:
+        self._seconds: deque[list[int]] = deque()  # [second, admissions], oldest first
+        self._total = 0
+
+    def full_for(self, per_minute: int, now_us: int) -> int:
+        """Microseconds until another admission fits; 0: it does."""
+        self._forget(now_us)
+        excess = self._total - per_minute + 1
+        for second, admissions in self._seconds:
+            if excess <= 0:
+                break
+            excess -= admissions
+            if excess <= 0:
+                return (second + MINUTE_S + 1) * SECOND_US - now_us
+        return 0
+
+    def count(self, now_us: int) -> None:
+        """One more admission."""
+        second = now_us // SECOND_US
+        if self._seconds and self._seconds[-1][0] >= second:
+            self._seconds[-1][1] += 1
+        else:
+            self._seconds.append([second, 1])
+        self._total += 1
+
+    def _forget(self, now_us: int) -> None:
+        while self._seconds and (self._seconds[0][0] + MINUTE_S + 1) * SECOND_US <= now_us:
+            self._total -= self._seconds.popleft()[1]
+
+    def idle(self, now_us: int) -> bool:
+        self._forget(now_us)
+        return not self._total
+
+
+class _Till:
+    """What the owner remembers of one account."""
+
+    __slots__ = (
+        "asked_slices",
+        "held",
+        "ledger",
+        "numbers",
+        "read_slice",
+        "spare",
+        "wanted",
+        "windows",
+    )
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self.numbers: set[int] = set()  # of its open holds
+        self.held: dict[str, int] = {}  # price -> nano-units in open holds
+        self.windows: dict[str, _Window] = {}  # by rate limit
+        self.read_slice: Mapping[str, int] = {}  # as last read from the log
+        self.asked_slices: list[dict[str, int]] = []  # on their way into the log, oldest first; no two are equal
+        self.wanted: dict[str, int] = {}  # price -> nano-units that callers wait for
+        self.spare: dict[str, int] = {}  # price -> nano-units that the slice may be larger than its need
+
+    def has_room(self, extra: Mapping[str, int]) -> bool:
+        """Whether the slice covers all open holds and this much more."""
+        return all(self.held.get(price, 0) + quantity <= self.usable(price) for price, quantity in extra.items())
+
+    def would_overflow(self, extra: Mapping[str, int]) -> bool:
+        """Whether no slice could say this much."""
+        return any(self.held.get(price, 0) + quantity > QUANTITY_MAX for price, quantity in extra.items())
+
+    def usable(self, price: str) -> int:
+        """What open holds may come to: no slice that the log holds, or may hold, is smaller."""
+        return min([self.read_slice.get(price, 0), *(asked.get(price, 0) for asked in self.asked_slices)])
+
+    def read(self, quantities: Mapping[str, int]) -> None:
+        """The log says so now; what was asked for before has arrived, or never will."""
+        self.read_slice = quantities
+        for place, asked in enumerate(self.asked_slices):
+            if asked == quantities:
+                del self.asked_slices[: place + 1]
+                self.wanted = {}
+                break
+
+    def ask(self, extra: Mapping[str, int]) -> dict[str, int]:
+        """The slice to put into the log so that this much more may be held: one that is already asked for, if it will
+        do. It is no smaller than the one before, and unlike any other, so that it is known again when it is read."""
+        for price, quantity in extra.items():
+            self.wanted[price] = self.wanted.get(price, 0) + quantity
+        need = {price: self.held.get(price, 0) + extra.get(price, 0) for price in self.held | dict(extra)}
+        latest = self.asked_slices[-1] if self.asked_slices else None
+        others = {price: self.wanted.get(price, 0) - extra.get(price, 0) for price in need}
+        if latest is not None and all(
+            latest.get(price, 0) >= quantity + min(others[price], self.spare.get(price, 0))
+            for price, quantity in need.items()
+        ):
+            return latest
+        wish = dict(self.read_slice if latest is None else latest)
+        for price, quantity in need.items():
+            ahead = min(others[price] + SLICE_SPARE * quantity, self.spare.get(price, 0))
+            wish[price] = max(wish.get(price, 0), min(quantity + ahead, QUANTITY_MAX))
+        while wish == self.read_slice or wish in self.asked_slices:
+            wish[next(iter(need))] += 1
+        self.asked_slices.append(wish)
+        return wish
+
+
+class _Verdict(Struct):
+    """How the money limits answer a request."""
+
+    reason: Reason | None
+    binding: Binding | None
+    wallet: Wallet
+    price: int
+    retry_after_us: int | None
+    left: int | None  # pico behind the request, of the tightest limit; None: without limit
+
+
 class Desk:
     """The owner's memory of open holds and admissions, for one partition."""
 
@@ -116,16 +263,83 @@ class Desk:
         self.partition = partition
         self.epoch = 0  # of the owner that answers here; slices of a lower one are someone else's
         self.report_delay_us = 60_000_000  # how long after a hold's expiry its usage may still reach the log
+        self._clear()
+
+    def _clear(self) -> None:
+        self._tills: dict[str, _Till] = {}  # by account, the one asked about last at the end
+        self._open: dict[int, _Open] = {}
+        self._last_number = 0
+        self._due: dict[int, set[int]] = {}  # second -> holds whose report_until lies in it
+        self._due_seconds: list[int] = []  # heap of the seconds in _due, and some that are no more
+        self._shapes: dict[object, tuple[Part, ...] | Unreachable] = {}
+        self._dimensions: dict[tuple[int, str], tuple[str, ...]] = {}
+        self._unused: dict[str, int] = {}  # account -> since when its slice is unused, oldest first
+        self._strained: dict[str, None] = {}  # accounts whose slices are nearly used up
+        self._now_us = 0  # the latest clock that was told; the fold tells none
 
     def begin(self, epoch: int) -> None:
         """Answer from now on as the owner of this epoch; what was held under another is left to its slices."""
-        raise NotImplementedError
+        self.epoch = epoch
+        self._clear()
+
+    # ------------------------------------------------------------------------------------------------------ questions
 
     def check(
         self, account: Account | None, book: PriceBook, question: Question, now_us: int
     ) -> Decision | SliceNeeded:
         """Decide, and reserve if a hold is asked for and admitted."""
-        raise NotImplementedError
+        if account is None:
+            return _refused(Reason.UNKNOWN_ACCOUNT)
+        till = self._face(account, book, now_us)
+        catalogue = book.at(now_us)
+        denied = _standing(account, question.scope)
+        feature: bool | str | None = None
+        if denied is None and question.feature is not None:
+            plan = catalogue.plans.get(account.plan) if catalogue else None
+            feature = plan.features.get(question.feature) if plan else None
+            if feature is None or feature is False:
+                denied = Reason.FEATURE_NOT_ENTITLED, Binding("feature", "", question.feature, None, None)
+        bounds: tuple[Bound, ...] | Unreachable = ()
+        if denied is None and question.type is not None:
+            bounds = self._bounds(account, till, catalogue, question)
+            if isinstance(bounds, Unreachable):
+                kind = "bound" if bounds.reason == "unbounded" else "meter"
+                denied = Reason(bounds.reason), Binding(kind, "", bounds.name, None, None)
+        if denied is None:
+            denied = self._too_fast(account, till, question.scope, now_us)
+        if denied is None and question.hold_us is not None and len(till.numbers) >= HOLDS_MAX:
+            denied = Reason.TOO_MANY_HOLDS, _MANY_HOLDS
+        if denied is not None:
+            return _turned_down(account, till, catalogue, *denied, feature)
+        assert not isinstance(bounds, Unreachable)
+        asked = Asked(till.ledger.segment, bounds, 1)
+        verdict = self._weigh(account, till, question.scope, asked, now_us, kept=question.hold_us is not None)
+        hold = None
+        if verdict.reason is None and question.hold_us is not None:
+            hold = self._hold(account, question, bounds, _version(catalogue), now_us)
+            if len(msgspec.json.encode(hold)) > HOLD_JSON_MAX:
+                return _turned_down(account, till, catalogue, *_TOO_WIDE, feature)
+            more = held_by(bounds)
+            if till.would_overflow(more):
+                return _turned_down(account, till, catalogue, Reason.TOO_MANY_HOLDS, _MANY_HOLDS, feature)
+            if not till.has_room(more):
+                return self._slice_for(account, till, catalogue, more, verdict.left)
+            self._last_number = hold.number
+            self._keep(till, _Open(hold, asked.segment, [bound.quantity for bound in bounds]))
+            self._watch_use(account.account, till)
+        if verdict.reason is None:
+            for limit in _limits_on(account, question.scope):
+                till.windows.setdefault(limit.limit, _Window()).count(now_us)
+        return Decision(
+            verdict.reason,
+            verdict.binding,
+            verdict.wallet,
+            verdict.price,
+            _version(catalogue),
+            verdict.retry_after_us,
+            feature,
+            hold,
+        )
 
     def extend(
         self,
@@ -136,33 +350,508 @@ class Desk:
         hold_us: int,
         now_us: int,
     ) -> Decision | SliceNeeded:
-        """Admit more into an open hold (bounds may be empty: only its time is extended)."""
-        raise NotImplementedError
+        """Admit more into an open hold (bounds may be empty: only its time is extended).
+
+        A bound adds to each bound of the hold that has one of its fields; what the hold does not know costs nothing."""
+        if account is None:
+            return _refused(Reason.UNKNOWN_ACCOUNT)
+        till = self._face(account, book, now_us)
+        found = self._open.get(hold.number) if self._is_mine(hold) else None
+        catalogue = book.at(now_us)
+        denied: tuple[Reason, Binding] | None = None
+        if found is None or found.hold.account != hold.account or now_us >= found.hold.expires_us:
+            denied = Reason.HOLD_NOT_OPEN, Binding("hold", hold.scope, hold.id, None, None)
+        else:
+            denied = _standing(account, found.hold.scope)
+            if denied is None and found.segment != till.ledger.segment:
+                denied = Reason.BOUNDARY_PASSED, Binding("hold", hold.scope, hold.id, None, None)
+        if denied is not None or found is None:
+            assert denied is not None
+            return _turned_down(account, till, catalogue, *denied, None)
+        assert catalogue is not None
+        added = _added(account, catalogue, found.hold.bounds, bounds)
+        more = tuple(
+            Bound(quantity, bound.reached, bound.held)
+            for bound, quantity in zip(found.hold.bounds, added, strict=True)
+            if quantity
+        )
+        asked = Asked(found.segment, more, 0)
+        verdict = self._weigh(account, till, found.hold.scope, asked, now_us, kept=True)
+        if verdict.reason is None:
+            grown = self._grown(found.hold, added, now_us + hold_us)
+            if len(msgspec.json.encode(grown)) > HOLD_JSON_MAX:
+                return _turned_down(account, till, catalogue, *_TOO_WIDE, None)
+            quantities = held_by(more)
+            if till.would_overflow(quantities):
+                return _turned_down(account, till, catalogue, Reason.TOO_MANY_HOLDS, _MANY_HOLDS, None)
+            if not till.has_room(quantities):
+                return self._slice_for(account, till, catalogue, quantities, verdict.left)
+            self._drop(found)
+            left = [old + new for old, new in zip(found.left, added, strict=True)]
+            self._keep(till, _Open(grown, found.segment, left))
+            self._watch_use(account.account, till)
+            found = self._open[grown.number]
+        return Decision(
+            verdict.reason,
+            verdict.binding,
+            verdict.wallet,
+            verdict.price,
+            _version(catalogue),
+            verdict.retry_after_us,
+            None,
+            found.hold if verdict.reason is None else None,
+        )
+
+    def wallet(self, account: Account, book: PriceBook, now_us: int) -> Wallet:
+        """Booked, held and available at this moment."""
+        return _wallet(account, self._face(account, book, now_us).ledger)
+
+    # ---------------------------------------------------------------------------------------------------- what happens
 
     def release(self, hold: Hold) -> bool:
         """The holder asserts that nothing was used (or nothing more). False: the hold is not open here (any more)."""
-        raise NotImplementedError
-
-    def wallet(self, account: Account, now_us: int) -> Wallet:
-        """Booked, held and available at this moment."""
-        raise NotImplementedError
+        found = self._open.get(hold.number) if self._is_mine(hold) else None
+        if found is None:
+            return False
+        self._drop(found)
+        return True
 
     def settled(self, hold: Hold, used: Mapping[str, int], final: bool) -> None:
         """An event that names the hold was rated: nano-units per price. Called by the fold."""
-        raise NotImplementedError
+        found = self._open.get(hold.number) if self._is_mine(hold) else None
+        if found is None:
+            return
+        if final:
+            self._drop(found)
+            return
+        till = self._tills[found.hold.account]
+        path = scope_path(found.hold.scope)
+        for place, bound in enumerate(found.hold.bounds):
+            drawn = min(found.left[place], sum(used.get(price, 0) for price in bound.reached))
+            if drawn:
+                found.left[place] -= drawn
+                till.ledger.put(found.segment, path, bound, -drawn, 0)
+                _take(till.held, bound.held, drawn)
+
+    def sliced(self, account_id: str, quantities: Mapping[str, int]) -> None:
+        """A slice of this owner's was read from the log. Called by the fold."""
+        till = self._tills.get(account_id)
+        if till is not None:
+            till.read(quantities)
+            self._watch_use(account_id, till)
 
     def reclaim(self, log_time_us: int, now_us: int) -> int:
         """Free the holds whose report_until both clocks have passed; how many."""
-        raise NotImplementedError
+        self._now_us = max(self._now_us, now_us)
+        passed = min(log_time_us, now_us) // SECOND_US
+        reclaimed = 0
+        while self._due_seconds and self._due_seconds[0] < passed:
+            for number in list(self._due.get(heappop(self._due_seconds), ())):
+                self._drop(self._open[number])
+                reclaimed += 1
+        return reclaimed
 
     def next_reclaim_us(self) -> int | None:
         """When log time should have moved on for a hold to be reclaimed."""
-        raise NotImplementedError
+        while self._due_seconds and self._due_seconds[0] not in self._due:
+            heappop(self._due_seconds)
+        return (self._due_seconds[0] + 1) * SECOND_US if self._due_seconds else None
 
     def slices_wished(self, now_us: int) -> list[SliceNeeded]:
         """Slices to put into the log although nobody waits for them: refilled ahead, or given back (no quantities)."""
-        raise NotImplementedError
+        self._now_us = max(self._now_us, now_us)
+        wishes = []
+        for account_id in self._strained:
+            till = self._tills.get(account_id)
+            if till is not None and till.held and not till.asked_slices:
+                wish = till.ask({})
+                if _is_worth_a_record(till.read_slice, wish):
+                    wishes.append(SliceNeeded(account_id, wish))
+                else:
+                    till.asked_slices.pop()
+        self._strained.clear()
+        while self._unused:
+            account_id, since_us = next(iter(self._unused.items()))
+            if since_us > now_us - GIVE_BACK_US:
+                break
+            del self._unused[account_id]
+            till = self._tills[account_id]
+            if (till.asked_slices[-1] if till.asked_slices else till.read_slice) and not till.numbers:
+                till.asked_slices.append({})
+                till.wanted = {}
+                wishes.append(SliceNeeded(account_id, {}))
+        return wishes
 
     @property
     def open_holds(self) -> int:
-        raise NotImplementedError
+        """Holds neither settled, released nor reclaimed."""
+        return len(self._open)
+
+    # ---------------------------------------------------------------------------------------------------- open holds
+
+    def _is_mine(self, hold: Hold) -> bool:
+        return hold.epoch == self.epoch and hold.partition == self.partition
+
+    def _face(self, account: Account, book: PriceBook, now_us: int) -> _Till:
+        """The till of the account, with its ledger turned to how the account stands now."""
+        self._now_us = max(self._now_us, now_us)
+        name = account.account
+        till = self._tills.pop(name, None)
+        if till is None:
+            till = _Till()
+            self._forget_idle(now_us)
+        self._tills[name] = till
+        if till.ledger.face(account, book, now_us):
+            self._put_anew(till, account)
+        mine = account.slices.get(self.epoch)
+        quantities = mine.quantities if mine is not None and mine.closed_us is None else {}
+        if quantities != till.read_slice:
+            till.read(quantities)
+        if till.ledger.withheld or len(account.slices) > (mine is not None):
+            till.ledger.withhold(
+                (now_us if each.closed_us is None else each.closed_us - each.linger_us, each.quantities)
+                for epoch, each in account.slices.items()
+                if epoch != self.epoch
+            )
+        return till
+
+    def _forget_idle(self, now_us: int) -> None:
+        """Of the accounts that were not asked about for longest, forget two that have nothing to remember."""
+        for _ in range(2):
+            if len(self._tills) < LEDGERS_IDLE_MAX:
+                return
+            name, till = next(iter(self._tills.items()))
+            del self._tills[name]
+            busy = till.numbers or till.read_slice or till.asked_slices
+            if busy or not all(window.idle(now_us) for window in till.windows.values()):
+                self._tills[name] = till
+
+    def _put_anew(self, till: _Till, account: Account) -> None:
+        """Boundaries have moved: each hold lies in the segment of its admission as it is now."""
+        till.ledger.piles.clear()
+        start, end = 0, 0
+        for number in till.numbers:
+            found = self._open[number]
+            if not start <= found.hold.admitted_us < end:
+                start, end = account.segment_around(found.hold.admitted_us)
+            found.segment = start
+            self._pile_up(till, found, 1)
+
+    @staticmethod
+    def _pile_up(till: _Till, found: _Open, sign: int) -> None:
+        path = scope_path(found.hold.scope)
+        for bound, left in zip(found.hold.bounds, found.left, strict=True):
+            till.ledger.put(found.segment, path, bound, sign * left, sign)
+
+    def _keep(self, till: _Till, found: _Open) -> None:
+        number = found.hold.number
+        self._open[number] = found
+        till.numbers.add(number)
+        self._pile_up(till, found, 1)
+        for bound, left in zip(found.hold.bounds, found.left, strict=True):
+            for price in bound.held:
+                till.held[price] = till.held.get(price, 0) + left
+        second = found.hold.report_until_us // SECOND_US
+        due = self._due.get(second)
+        if due is None:
+            due = self._due[second] = set()
+            heappush(self._due_seconds, second)
+        due.add(number)
+
+    def _drop(self, found: _Open) -> None:
+        hold = found.hold
+        till = self._tills[hold.account]
+        del self._open[hold.number]
+        till.numbers.discard(hold.number)
+        self._pile_up(till, found, -1)
+        for bound, left in zip(hold.bounds, found.left, strict=True):
+            _take(till.held, bound.held, left)
+        second = hold.report_until_us // SECOND_US
+        self._due[second].discard(hold.number)
+        if not self._due[second]:
+            del self._due[second]
+        if not till.numbers:
+            self._watch_use(hold.account, till)
+
+    def _hold(
+        self, account: Account, question: Question, bounds: tuple[Bound, ...], version: int | None, now_us: int
+    ) -> Hold:
+        assert question.hold_us is not None
+        assert version is not None
+        valid_until_us = now_us + question.hold_us
+        expires_us = valid_until_us + VALID_GAP_US
+        return Hold(
+            account.account,
+            question.scope,
+            self.partition,
+            self.epoch,
+            self._last_number + 1,
+            now_us,
+            version,
+            valid_until_us,
+            expires_us,
+            expires_us + self.report_delay_us,
+            bounds,
+        )
+
+    def _grown(self, hold: Hold, added: list[int], until_us: int) -> Hold:
+        valid_until_us = max(hold.valid_until_us, until_us)
+        expires_us = valid_until_us + VALID_GAP_US
+        return msgspec.structs.replace(
+            hold,
+            valid_until_us=valid_until_us,
+            expires_us=expires_us,
+            report_until_us=expires_us + self.report_delay_us,
+            bounds=tuple(
+                Bound(bound.quantity + more, bound.reached, bound.held)
+                for bound, more in zip(hold.bounds, added, strict=True)
+            ),
+        )
+
+    # ------------------------------------------------------------------------------------------------------- slices
+
+    def _slice_for(
+        self, account: Account, till: _Till, catalogue: Catalogue | None, more: Mapping[str, int], left: int | None
+    ) -> SliceNeeded:
+        """The slice that has room for this much more; larger, if what is left can bear being frozen after a crash."""
+        assert catalogue is not None
+        prices = catalogue.plans[account.plan].prices
+        spare = {}
+        for name in till.held | dict(more):
+            rate = prices[name].dearest_rate if name in prices else None
+            if left is None or rate == 0:
+                spare[name] = QUANTITY_MAX
+            elif rate is not None:
+                spare[name] = int(left / rate) // (SLICE_SHARE * len(more))
+        till.spare = spare
+        return SliceNeeded(account.account, till.ask(more))
+
+    def _watch_use(self, account_id: str, till: _Till) -> None:
+        """Remember whose slice is nearly used up, and whose is not used at all."""
+        if till.numbers:
+            self._unused.pop(account_id, None)
+            if any(4 * quantity > 3 * till.usable(price) for price, quantity in till.held.items()):
+                self._strained[account_id] = None
+        elif till.read_slice or till.asked_slices:
+            self._unused.pop(account_id, None)
+            self._unused[account_id] = self._now_us
+
+    # ---------------------------------------------------------------------------------------------------- the limits
+
+    def _bounds(
+        self, account: Account, till: _Till, catalogue: Catalogue | None, question: Question
+    ) -> tuple[Bound, ...] | Unreachable:
+        assert question.type is not None
+        parts = self._reach(account, catalogue, question)
+        if isinstance(parts, Unreachable):
+            return parts
+        bounds = []
+        scoped: list[Lot] | None = None
+        for part in parts:
+            quantity = question.n * (NANO if part.bound is None else question.bounds[part.bound].up_to)
+            held = part.held
+            if len(part.reached) > len(held):
+                if scoped is None:
+                    here = till.ledger.segment
+                    scoped = [lot for lot in account.lots.values() if lot.scope and lot.covers(here)]
+                if scoped and catalogue is not None:
+                    held = held_by_payers(catalogue.plans[account.plan], part.reached, scoped)
+            bounds.append(Bound(quantity, part.reached, held))
+        return tuple(bounds)
+
+    def _reach(
+        self, account: Account, catalogue: Catalogue | None, question: Question
+    ) -> tuple[Part, ...] | Unreachable:
+        """What such a question reaches. Many are alike in what matters, so it is remembered."""
+        event_type = question.type
+        assert event_type is not None
+        if catalogue is None or event_type not in catalogue.meters_of:
+            return Unreachable("no_meter", event_type)
+        dimensions = self._dimensions.get((catalogue.version, event_type))
+        if dimensions is None:
+            every = {name for meter in catalogue.meters_of[event_type] for name in meter.group_by}
+            dimensions = self._dimensions[catalogue.version, event_type] = tuple(sorted(every))
+        fields = tuple(bound.fields for bound in question.bounds)
+        shape = (
+            catalogue.version,
+            account.plan,
+            event_type,
+            tuple([question.data.get(name) for name in dimensions]),
+            tuple([question.reach.get(name) for name in dimensions]),
+            fields,
+        )
+        found = self._shapes.get(shape)
+        if found is None:
+            if len(self._shapes) >= SHAPES_MAX:
+                self._shapes.clear()
+            found = reach_of(catalogue, account.plan, event_type, question.data, question.reach, fields)
+            self._shapes[shape] = found
+        return found
+
+    @staticmethod
+    def _too_fast(account: Account, till: _Till, scope: str, now_us: int) -> tuple[Reason, Binding] | None:
+        if not account.rate_limits:
+            return None
+        worst: Binding | None = None
+        for limit in _limits_on(account, scope):
+            window = till.windows.get(limit.limit)
+            wait_us = window.full_for(limit.per_minute, now_us) if window else 0
+            if wait_us and (worst is None or wait_us > (worst.frees_in_us or 0)):
+                worst = Binding("rate", limit.scope, limit.limit, 0, wait_us)
+        return None if worst is None else (Reason.RATE_LIMITED, worst)
+
+    def _weigh(self, account: Account, till: _Till, scope: str, asked: Asked, now_us: int, *, kept: bool) -> _Verdict:
+        """Whether wallet and caps bear what is asked for on top of all that is held."""
+        ledger = till.ledger
+        path = scope_path(scope)
+        caps = sorted(
+            (cap for cap in account.caps.values() if cap.hard and cap.scope in path),
+            key=lambda cap: (cap.scope, cap.cap),
+        )
+        booked = ledger.look(held=False, withheld=False).balance
+        before = ledger.look()
+        after = ledger.look(asked=asked)
+        price = after.total - before.total
+        refusal = _refusal(account, ledger, caps, after, asked, withheld=True)
+        if refusal is None:
+            held = booked - (after if kept else before).balance
+            binding = _tightest(account, ledger, caps, after, asked, now_us)
+            return _Verdict(
+                None, binding, Wallet(account.currency, booked, held, account.overdraft), price, None, binding.remaining
+            )
+        wallet = Wallet(account.currency, booked, booked - before.balance, account.overdraft)
+        if ledger.withheld:
+            alone = ledger.look(withheld=False, asked=asked)
+            refusal = _refusal(account, ledger, caps, alone, asked, withheld=False)
+            if refusal is None:
+                epoch, ends_us = min(
+                    ((epoch, each.ends_us or now_us) for epoch, each in account.slices.items() if epoch != self.epoch),
+                    key=lambda item: item[1],
+                )
+                wait_us = max(RETRY_US, ends_us - now_us)
+                binding = Binding("slice", "", str(epoch), None, wait_us)
+                return _Verdict(Reason.WITHHELD, binding, wallet, price, wait_us, None)
+        reason, cap = refusal
+        if cap is None:
+            left = None if account.overdraft is None else max(0, before.balance + account.overdraft)
+            return _Verdict(reason, Binding("wallet", "", "", left, None), wallet, price, None, None)
+        month_ends_us = month_around(account.zone, 1, now_us)[1]
+        left = max(0, _left_of(account, ledger, cap, before, ledger.month, withheld=True, asked=None)[0])
+        binding = Binding("cap", cap.scope, cap.cap, left, month_ends_us - now_us)
+        return _Verdict(reason, binding, wallet, price, month_ends_us - now_us, None)
+
+
+_TOO_WIDE: Final = Reason.UNBOUNDED, Binding("bound", "", "reach", None, None)
+_MANY_HOLDS: Final = Binding("holds", "", "", 0, RETRY_US)
+
+
+def _refusal(
+    account: Account, ledger: Ledger, caps: Iterable[Cap], seen: Outlook, asked: Asked, *, withheld: bool
+) -> tuple[Reason, Cap | None] | None:
+    """The first of the money limits that what is seen would pass."""
+    for cap in caps:
+        # A clock that was set back makes later months of this one's holds: they count as well.
+        for month in {ledger.month, *(month for month in seen.spend if month > ledger.month)}:
+            left, rounding = _left_of(account, ledger, cap, seen, month, withheld=withheld, asked=asked)
+            if left < rounding:
+                return Reason.CAP_REACHED, cap
+    if account.overdraft is not None and seen.debt > account.overdraft:
+        return Reason.CREDIT_DEPLETED, None
+    return None
+
+
+def _left_of(
+    account: Account, ledger: Ledger, cap: Cap, seen: Outlook, month: int, *, withheld: bool, asked: Asked | None
+) -> tuple[int, int]:
+    """Pico that a cap leaves in a month, and what of it must stay free because charges round one by one."""
+    if cap.scope == ROOT:
+        return cap.amount - seen.spend.get(month, 0), 0
+    charges, rounding = ledger.scope_charges(cap.scope, month, withheld=withheld, asked=asked)
+    return cap.amount - account.scopes[cap.scope].spend.get(month, 0) - charges, rounding
+
+
+def _tightest(
+    account: Account, ledger: Ledger, caps: Iterable[Cap], seen: Outlook, asked: Asked, now_us: int
+) -> Binding:
+    """The money limit that has the least left; of equals the wallet, then caps by scope and name."""
+    overdraft = account.overdraft
+    best = Binding("wallet", "", "", None if overdraft is None else max(0, seen.balance + overdraft), None)
+    for cap in caps:
+        left = max(0, _left_of(account, ledger, cap, seen, ledger.month, withheld=True, asked=asked)[0])
+        if best.remaining is None or left < best.remaining:
+            frees_in_us = month_around(account.zone, 1, now_us)[1] - now_us
+            best = Binding("cap", cap.scope, cap.cap, left, frees_in_us)
+    return best
+
+
+def _wallet(account: Account, ledger: Ledger) -> Wallet:
+    booked = ledger.look(held=False, withheld=False).balance
+    return Wallet(account.currency, booked, booked - ledger.look().balance, account.overdraft)
+
+
+def _refused(reason: Reason) -> Decision:
+    return Decision(reason, None, None, 0, None, None, None, None)
+
+
+def _turned_down(
+    account: Account,
+    till: _Till,
+    catalogue: Catalogue | None,
+    reason: Reason,
+    binding: Binding,
+    feature: bool | str | None,
+) -> Decision:
+    wallet = _wallet(account, till.ledger)
+    return Decision(reason, binding, wallet, 0, _version(catalogue), binding.frees_in_us, feature, None)
+
+
+def _version(catalogue: Catalogue | None) -> int | None:
+    return catalogue.version if catalogue else None
+
+
+def _standing(account: Account, scope: str) -> tuple[Reason, Binding] | None:
+    """What the standing of the account, or of a scope on the path, denies."""
+    if scope == ROOT and account.scopes[ROOT].standing == "active":
+        return None
+    path = scope_path(scope)
+    for name in path:
+        if name not in account.scopes:
+            return Reason.UNKNOWN_SCOPE, Binding("scope", name, "", None, None)
+    for reason in (Reason.SUSPENDED, Reason.PAST_DUE):
+        for name in path:
+            if account.scopes[name].standing == reason:
+                return reason, Binding("standing", name, reason.value, None, None)
+    return None
+
+
+def _limits_on(account: Account, scope: str) -> list[RateLimit]:
+    if not account.rate_limits:
+        return []
+    path = scope_path(scope)
+    return [limit for limit in account.rate_limits.values() if limit.scope in path]
+
+
+def _added(
+    account: Account, catalogue: Catalogue, bounds: tuple[Bound, ...], more: tuple[FieldBound, ...]
+) -> list[int]:
+    """What an extension adds to each bound of a hold."""
+    prices = catalogue.plans[account.plan].prices
+    added = []
+    for bound in bounds:
+        fields = {catalogue.meters[prices[name].meter].field for name in bound.reached}
+        added.append(sum(each.up_to for each in more if not fields.isdisjoint(each.fields)))
+    return added
+
+
+def _take(held: dict[str, int], prices: tuple[str, ...], quantity: int) -> None:
+    for price in prices:
+        left = held.get(price, 0) - quantity
+        if left:
+            held[price] = left
+        else:
+            held.pop(price, None)
+
+
+def _is_worth_a_record(slice_: Mapping[str, int], wish: Mapping[str, int]) -> bool:
+    """Not for the one nano-unit that only makes a wish unlike the slice."""
+    return any(quantity > slice_.get(price, 0) + 1 for price, quantity in wish.items())

@@ -41,6 +41,11 @@ class Price(Struct, frozen=True):
         return total
 
     @property
+    def rates(self) -> tuple[tuple[Tier, ...], int]:
+        """What it costs, as something that can be compared and looked up: of two prices with the same, one will do."""
+        return self.tiers, self.denominator
+
+    @property
     def dearest_rate(self) -> Fraction:
         """The most that a nano-unit can cost, in pico, whatever is used."""
         return Fraction(max(tier.rate for tier in self.tiers), self.denominator)

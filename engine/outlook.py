@@ -1,0 +1,364 @@
+"""What an account comes to, at the dearest, when everything that is held of it is used (README, "Admitted").
+
+A `Ledger` sums up the open holds of one account by segment and scope, so that nothing here grows with their number.
+Mostly all of them lie in the newest segment: then what was paid before it is kept, and only that segment is weighed
+anew. Both ways give the same figures: `tests/engine/test_outlook.py` compares them.
+"""
+
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from math import ceil
+
+from msgspec import Struct
+
+from engine.account import Account
+from engine.catalog import Plan, PriceBook
+from engine.charges import Row, Running, by_price, foreseen, segments
+from engine.credit import Lot, allocate
+from engine.holds import Bound
+from engine.limits import ROOT
+from engine.prices import Price
+from engine.reach import dominates, undominated
+
+Signature = tuple[tuple[str, ...], tuple[str, ...]]  # prices reached, prices held
+
+
+class Pile(Struct):
+    """What holds of one signature keep, in one segment and scope."""
+
+    quantity: int = 0  # nano-units
+    holds: int = 0
+
+
+Piles = dict[Signature, Pile]
+
+
+class Outlook(Struct, frozen=True):
+    """Pico. `balance` and `debt` include `rounding`, what may be lost to it; `total` does not."""
+
+    balance: int
+    debt: int
+    total: int  # of all amounts
+    spend: Mapping[int, int]  # calendar month start -> amounts with rounding
+
+
+class Asked(Struct, frozen=True):
+    """What a request would add to the holds of a segment: its bounds, and how many holds more (0 for an extension)."""
+
+    segment: int
+    bounds: tuple[Bound, ...]
+    holds: int
+
+
+class _Ground(Struct, frozen=True):
+    """What lies before the segment of this moment, paid for."""
+
+    start: int
+    period: int
+    month: int
+    rows: list[tuple[int, Row]]
+    running: dict[str, Running]  # of the period
+    amounts: list[tuple[int, int, dict[str, int]]]
+    live: int  # pico that lots still have, of those that count now
+    debt: int
+    total: int
+    spend: dict[int, int]
+    scoped: bool  # some lot that counts here may pay only some prices
+    rated: int  # events, when this was derived
+    firm: bool  # this segment had usage already: usage before it would make new rows
+
+
+class Ledger:
+    """The open holds of one account, summed up. The account and the catalogue are looked at anew with `face`."""
+
+    def __init__(self) -> None:
+        self.piles: dict[int, dict[str, Piles]] = {}  # segment start -> scope -> what is held in it and below
+        self.withheld: dict[int, Piles] = {}  # segment start -> what slices of other owners keep, on every path
+        self._lots: dict[str, Lot] | None = None
+        self._publications = 0
+        self._here = (0, 0)
+        self._months: dict[int, tuple[int, int]] = {}
+        self._ground: _Ground | None = None
+
+    def face(self, account: Account, book: PriceBook, now_us: int) -> bool:
+        """Turn to the account as it is now. True: boundaries have moved, and all piles must be put anew."""
+        self._account = account
+        self._book = book
+        self._now_us = now_us
+        moved = False
+        if account.lots is not self._lots or book.publications != self._publications:
+            moved = self._lots != account.lots or book.publications != self._publications
+            self._lots, self._publications = account.lots, book.publications
+            if moved:
+                self._here = (0, 0)
+                self._ground = None
+        start, end = self._here
+        if not start <= now_us < end:
+            self._here = account.segment_around(now_us)
+            self._months = {}
+            self._ground = None
+        return moved
+
+    @property
+    def segment(self) -> int:
+        """Start of the segment of this moment."""
+        return self._here[0]
+
+    @property
+    def month(self) -> int:
+        """Start of the calendar month of this moment."""
+        return self._calendar(self._here[0])[1]
+
+    def put(self, segment: int, scopes: Iterable[str], bound: Bound, quantity: int, holds: int) -> None:
+        """Add to the piles (or take off, if negative) what a hold keeps by one of its bounds."""
+        signature = (bound.reached, bound.held)
+        by_scope = self.piles.setdefault(segment, {})
+        for scope in scopes:
+            piles = by_scope.setdefault(scope, {})
+            pile = piles.get(signature)
+            if pile is None:
+                pile = piles[signature] = Pile()
+            pile.quantity += quantity
+            pile.holds += holds
+            if not pile.quantity and not pile.holds:
+                del piles[signature]
+                if not piles:
+                    del by_scope[scope]
+        if not by_scope:
+            del self.piles[segment]
+
+    def withhold(self, slices: Iterable[tuple[int, Mapping[str, int]]]) -> None:
+        """What other owners may have approved: (since when, nano-units per price). Any segment from then to now may
+        hold it, so each does."""
+        self.withheld = {}
+        for since_us, quantities in slices:
+            start = self._here[0]
+            while True:
+                plan = self._plan(start)
+                for name, quantity in quantities.items():
+                    price = plan.prices.get(name)
+                    if price is not None:
+                        below = tuple(sorted(other.name for other in plan.prices.values() if dominates(price, other)))
+                        piles = self.withheld.setdefault(start, {})
+                        pile = piles.setdefault(((name, *below), (name,)), Pile())
+                        pile.quantity += quantity
+                if start <= since_us:
+                    break
+                start, _ = self._account.segment_around(start - 1)
+
+    # --------------------------------------------------------------------------------------------------- the wallet
+
+    def look(self, *, held: bool = True, withheld: bool = True, asked: Asked | None = None) -> Outlook:
+        """What the account comes to, with or without what is held, what is withheld, and what is asked for."""
+        ground = self._firm_ground(asked)
+        if ground is not None and not (withheld and self.withheld):
+            return self._look_here(ground, held, asked)
+        return self._look_everywhere(held, withheld, asked)
+
+    def _firm_ground(self, asked: Asked | None) -> _Ground | None:
+        """What lies before this segment, if nothing is held but in this one, and nothing lies behind it."""
+        start = self._here[0]
+        if any(segment != start for segment in self.piles) or (asked and asked.segment != start):
+            return None
+        account = self._account
+        ground = self._ground
+        table = account.table
+        if ground is not None:
+            if account.rated == ground.rated:
+                return ground
+            same = ground.firm and len(table) == len(ground.rows) + 1
+            if same and all(table.get(segment) is row for segment, row in ground.rows):
+                return ground
+        if any(segment > start for segment in table):
+            return None
+        self._ground = self._derive_ground(start)
+        return self._ground
+
+    def _derive_ground(self, start: int) -> _Ground:
+        account = self._account
+        earlier = {segment: row for segment, row in account.table.items() if segment != start}
+        amounts = []
+        spend: dict[int, int] = {}
+        running: dict[tuple[int, str], Running] = {}
+        for segment, period, owed, running in segments(earlier, account.period_of, self._price_at):  # noqa: B007
+            amounts.append((segment, period, owed))
+            _, month = self._calendar(segment)
+            spend[month] = spend.get(month, 0) + sum(owed.values())
+        allocation = allocate(amounts, account.lots, self._now_us)
+        debt = sum(allocation.debt.values())
+        here, month = self._calendar(start)
+        return _Ground(
+            start,
+            here,
+            month,
+            list(earlier.items()),
+            {name: run for (in_period, name), run in running.items() if in_period == here},
+            amounts,
+            allocation.balance + debt,
+            debt,
+            sum(spend.values()),
+            spend,
+            any(lot.scope for lot in account.lots.values() if lot.covers(start)),
+            account.rated,
+            start in account.table,
+        )
+
+    def _look_here(self, ground: _Ground, held: bool, asked: Asked | None) -> Outlook:
+        quantities, rounding = self._held_in(ground.start, self._piles_in(ground.start, held, False, asked))
+        row = self._account.table.get(ground.start)
+        if row:
+            for name, quantity in by_price(row).items():
+                quantities[name] = quantities.get(name, 0) + quantity
+        amounts = {}
+        for name, quantity in quantities.items():
+            price = self._price_at(ground.start, name)
+            amounts[name] = ground.running.get(name, Running(price)).peek(price, quantity)
+        here = sum(amounts.values())
+        spend = {**ground.spend, ground.month: ground.spend.get(ground.month, 0) + here + sum(rounding.values())}
+        total = ground.total + here
+        for name, pico in rounding.items():
+            amounts[name] = amounts.get(name, 0) + pico
+        if ground.scoped:
+            paid = allocate([*ground.amounts, (ground.start, ground.period, amounts)], self._account.lots, self._now_us)
+            return Outlook(paid.balance, sum(paid.debt.values()), total, spend)
+        unpaid = sum(amounts.values()) - ground.live
+        return Outlook(-unpaid - ground.debt, ground.debt + max(0, unpaid), total, spend)
+
+    def _look_everywhere(self, held: bool, withheld: bool, asked: Asked | None) -> Outlook:
+        account = self._account
+        places = {asked.segment} if asked else set()
+        places |= self.piles.keys() if held else set()
+        places |= self.withheld.keys() if withheld else set()
+        kept, roundings = {}, {}
+        for segment in places:
+            kept[segment], roundings[segment] = self._held_in(segment, self._piles_in(segment, held, withheld, asked))
+        amounts = foreseen(account.table, kept, account.period_of, self._price_at)
+        total = 0
+        spend: dict[int, int] = {}
+        for segment, _, owed in amounts:
+            total += sum(owed.values())
+            for name, pico in roundings.get(segment, {}).items():
+                owed[name] = owed.get(name, 0) + pico
+            _, month = self._calendar(segment)
+            spend[month] = spend.get(month, 0) + sum(owed.values())
+        paid = allocate(amounts, account.lots, self._now_us)
+        return Outlook(paid.balance, sum(paid.debt.values()), total, spend)
+
+    def _piles_in(
+        self, segment: int, held: bool, withheld: bool, asked: Asked | None, scope: str = ROOT
+    ) -> list[tuple[Signature, int, int]]:
+        """(signature, nano-units, holds) of what is kept in a segment by a scope and all below it."""
+        found: list[tuple[Signature, int, int]] = []
+        if held and segment in self.piles:
+            found += [(key, pile.quantity, pile.holds) for key, pile in self.piles[segment].get(scope, {}).items()]
+        if withheld and segment in self.withheld:
+            found += [(key, pile.quantity, 0) for key, pile in self.withheld[segment].items()]
+        if asked is not None and asked.segment == segment:
+            found += [((bound.reached, bound.held), bound.quantity, asked.holds) for bound in asked.bounds]
+        return found
+
+    def _held_in(self, segment: int, piles: list[tuple[Signature, int, int]]) -> tuple[dict[str, int], dict[str, int]]:
+        """Nano-units per price, and the pico per price that usage of other prices than the held ones may add, as each
+        price rounds by itself."""
+        quantities: dict[str, int] = {}
+        rounding: dict[str, int] = {}
+        if not piles:
+            return quantities, rounding
+        plan = self._plan(segment)
+        scoped = [lot for lot in self._account.lots.values() if lot.scope and lot.covers(segment)]
+        for signature, quantity, _ in piles:
+            reached, held = signature
+            if scoped and len(reached) > len(held):
+                held = held_by_payers(plan, reached, scoped)
+            for name in held:
+                if name in plan.prices:
+                    quantities[name] = quantities.get(name, 0) + quantity
+            if len(reached) > len(held):
+                for name in reached:
+                    if name in plan.prices and plan.prices[name].denominator != 1:
+                        rounding[name] = 1
+        return quantities, rounding
+
+    # ----------------------------------------------------------------------------------------------- caps of a scope
+
+    def scope_charges(self, scope: str, month: int, *, withheld: bool, asked: Asked | None) -> tuple[int, int]:
+        """The most that what is held in a scope and below can be charged in a calendar month, whatever else of the
+        account's is settled in between: pico, and what rounding each charge may add to it."""
+        exact, rounding = 0, 0
+        everywhere = self.piles.keys() | (self.withheld.keys() if withheld else set())
+        everywhere |= {asked.segment} if asked else set()
+        wanted: dict[tuple[int, str], dict[int, int]] = {}  # (period, price) -> nano-units by a segment of its version
+        for segment in everywhere:
+            period, in_month = self._calendar(segment)
+            if in_month != month:
+                continue
+            prices = self._plan(segment).prices
+            for (reached, held), quantity, holds in self._piles_in(segment, True, withheld, asked, scope):
+                for name in held:
+                    if name in prices:
+                        by_segment = wanted.setdefault((period, name), {})
+                        by_segment[segment] = by_segment.get(segment, 0) + quantity
+                rough = sum(prices[name].denominator != 1 for name in reached if name in prices)
+                rounding += max(1, holds) * rough
+        for (period, name), by_segment in wanted.items():
+            exact += self._dearest_charges(period, name, by_segment, everywhere, withheld, asked)
+        return exact, rounding
+
+    def _dearest_charges(
+        self,
+        period: int,
+        name: str,
+        wanted: Mapping[int, int],
+        everywhere: Iterable[int],
+        withheld: bool,
+        asked: Asked | None,
+    ) -> int:
+        """Pico. Whatever is settled in between moves the charges up the tiers, but never beyond all that is held."""
+        versions = {self._price_at(segment, name).rates: self._price_at(segment, name) for segment in wanted}
+        used, kept = 0, 0
+        for segment, row in self._account.table.items():
+            if self._calendar(segment)[0] == period:
+                quantity = by_price(row).get(name)
+                if quantity is not None:
+                    used += quantity
+                    versions[self._price_at(segment, name).rates] = self._price_at(segment, name)
+        for segment in everywhere:
+            if self._calendar(segment)[0] == period and name in self._plan(segment).prices:
+                for (_, held), quantity, _ in self._piles_in(segment, True, withheld, asked):
+                    kept += quantity * (name in held)
+                versions[self._price_at(segment, name).rates] = self._price_at(segment, name)
+        if len(versions) == 1:
+            (price,) = versions.values()
+            return -(-price.dearest_pick(used, used + kept, sum(wanted.values())) // price.denominator)
+        # A charge under one version also moves what is charged under a later one, by at most its range of rates.
+        ranges = sum((price.dearest_rate - price.cheapest_rate for price in versions.values()), start=Fraction(0))
+        dearest = max(price.dearest_rate for price in versions.values())
+        return ceil(sum(wanted.values()) * (dearest + ranges))
+
+    # ------------------------------------------------------------------------------------------------------ look-ups
+
+    def _calendar(self, segment: int) -> tuple[int, int]:
+        """Starts of the period and of the calendar month of a segment."""
+        found = self._months.get(segment)
+        if found is None:
+            found = self._months[segment] = (self._account.period_of(segment), self._account.month_of(segment))
+        return found
+
+    def _plan(self, segment: int) -> Plan:
+        catalogue = self._book.at(segment)
+        assert catalogue is not None
+        return catalogue.plans[self._account.plan]
+
+    def _price_at(self, segment: int, name: str) -> Price:
+        return self._plan(segment).prices[name]
+
+
+def held_by_payers(plan: Plan, reached: tuple[str, ...], lots: Iterable[Lot]) -> tuple[str, ...]:
+    """The prices to hold on where some lots may pay only some prices: a dear price stands for a cheap one only if the
+    same lots may pay both."""
+    groups: dict[tuple[str, ...], list[Price]] = {}
+    for name in reached:
+        if name in plan.prices:
+            payers = tuple(lot.lot for lot in lots if name in lot.scope)
+            groups.setdefault(payers, []).append(plan.prices[name])
+    return tuple(sorted(name for prices in groups.values() for name in undominated(prices)))

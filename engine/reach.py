@@ -1,0 +1,126 @@
+"""What a request may come to use, before it has run: prices, and what bounds each (README, "What is asked")."""
+
+from collections.abc import Iterable, Mapping
+from itertools import product
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from engine.catalog import Catalogue, NoPrice, Plan
+from engine.meters import Meter
+from engine.prices import Price
+
+CELLS_ASKED_MAX: Final = 256  # of one meter: a request that may reach more is as good as unbounded
+
+
+class Part(Struct, frozen=True):
+    """Prices that share one quantity: that of a field bound, by its place in the question, or a count (None)."""
+
+    bound: int | None
+    reached: tuple[str, ...]
+    held: tuple[str, ...]  # those of them that no other dominates
+
+
+class Unreachable(Struct, frozen=True):
+    """Why a request cannot be bounded: the reason's wire name, and the meter, field or dimension it is about."""
+
+    reason: Literal["no_meter", "model_not_entitled", "unbounded"]
+    name: str
+
+
+def reach_of(
+    catalogue: Catalogue | None,
+    plan_name: str,
+    event_type: str,
+    data: Mapping[str, str],
+    reach: Mapping[str, tuple[str, ...]],
+    fields: tuple[tuple[str, ...], ...],
+) -> tuple[Part, ...] | Unreachable:
+    """The parts of a request; `fields` are those of each field bound.
+
+    The meters of one field all take what the field holds, so each meter is in one part only, and no part has two
+    meters of the same field."""
+    meters = catalogue.meters_of.get(event_type) if catalogue else None
+    plan = catalogue.plans.get(plan_name) if catalogue else None
+    if not meters:
+        return Unreachable("no_meter", event_type)
+    if plan is None:
+        return Unreachable("model_not_entitled", plan_name)
+    reached = [(meter, _prices(plan, meter, data, reach)) for meter in meters]
+    faults = [found for _, found in reached if isinstance(found, Unreachable)]
+    faults.sort(key=lambda fault: fault.reason != "model_not_entitled")  # it comes first in the order of reasons
+    if faults:
+        return faults[0]
+    parts: dict[tuple[int | None, int], dict[str, Price]] = {}
+    seen: dict[str | None, int] = {}
+    for meter, prices in reached:
+        assert not isinstance(prices, Unreachable)
+        layer = seen[meter.field] = seen.get(meter.field, -1) + 1
+        bound = None
+        if meter.field is not None:
+            bound = next((place for place, names in enumerate(fields) if meter.field in names), None)
+            if bound is None:
+                return Unreachable("unbounded", meter.field)
+        parts.setdefault((bound, layer), {}).update(prices)
+    return tuple(
+        Part(bound, tuple(sorted(prices)), undominated(prices.values())) for (bound, _), prices in parts.items()
+    )
+
+
+def _prices(
+    plan: Plan, meter: Meter, data: Mapping[str, str], reach: Mapping[str, tuple[str, ...]]
+) -> dict[str, Price] | Unreachable:
+    """The prices of every cell of a meter that the request may fall in."""
+    values: list[tuple[str | None, ...]] = []
+    cells = 1
+    for dimension in meter.group_by:
+        known = {*reach.get(dimension, ()), *([data[dimension]] if dimension in data else [])}
+        values.append(tuple(sorted(known)) or (None,))  # None: any text at all
+        cells *= len(values[-1])
+        if cells > CELLS_ASKED_MAX:
+            return Unreachable("unbounded", dimension)
+    found: dict[str, Price] = {}
+    for cell in product(*values):
+        price = _price(plan, meter, cell)
+        if isinstance(price, Unreachable):
+            return price
+        found[price.name] = price
+    return found
+
+
+def _price(plan: Plan, meter: Meter, cell: tuple[str | None, ...]) -> Price | Unreachable:
+    if None not in cell:
+        try:
+            return plan.price_of(meter, tuple(value for value in cell if value is not None))
+        except NoPrice:
+            return Unreachable("model_not_entitled", meter.name)
+    stated = dict(zip(meter.group_by, cell, strict=True))
+    fitting = [
+        price
+        for price in plan.prices_of(meter)
+        if all(stated[dimension] in (None, value) for dimension, value in price.where.items())
+    ]
+    if not fitting:
+        return Unreachable("model_not_entitled", meter.name)
+    for price in fitting:
+        for dimension in price.where:
+            if stated[dimension] is None:
+                return Unreachable("unbounded", dimension)
+    return fitting[0]
+
+
+def dominates(price: Price, other: Price) -> bool:
+    """Whether no unit of the other can cost more than any unit of this one; of equals, the first by name does."""
+    if price.name == other.name or price.cheapest_rate < other.dearest_rate:
+        return False
+    return price.name < other.name or other.cheapest_rate < price.dearest_rate
+
+
+def undominated(prices: Iterable[Price]) -> tuple[str, ...]:
+    """The names of those prices that no other of them dominates, in order."""
+    rates = {price.name: (price.cheapest_rate, price.dearest_rate) for price in prices}
+    floor = max(cheapest for cheapest, _ in rates.values())
+    held = [name for name, (_, dearest) in rates.items() if dearest > floor]
+    if not any(rates[name][0] == floor for name in held):
+        held.append(min(name for name, (cheapest, _) in rates.items() if cheapest == floor))
+    return tuple(sorted(held))

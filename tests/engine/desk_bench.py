@@ -1,0 +1,95 @@
+"""A partition with an owner: questions are asked, slices are put into the log as wished, and holds are settled."""
+
+from collections.abc import Mapping
+
+from engine.admission import Decision, FieldBound, Question, Reason, SliceNeeded
+from engine.catalog import CatalogueDocument
+from engine.holds import Hold
+from engine.money import NANO
+from engine.partition import Partition
+from tests.engine.bench import MINUTE, SECOND, Bench
+
+LINGER: int = 10 * MINUTE
+ASKS_MAX = 20
+
+
+class DeskBench(Bench):
+    """`now` is the owner's clock as well as the log's."""
+
+    def __init__(self, *documents: CatalogueDocument) -> None:
+        super().__init__(*documents)
+        self.epoch = 0
+        self.slices_written = 0
+        self.take_over()
+
+    def take_over(self) -> Partition:
+        """A new owner that replays the log; whatever the one before held in memory is gone."""
+        self.epoch += 1
+        self.owner(self.epoch)
+        self.partition = self.replay()
+        self.partition.desk.begin(self.epoch)
+        return self.partition
+
+    def write(self, needed: SliceNeeded) -> None:
+        self.slices_written += 1
+        of = {needed.account: dict(needed.quantities)}
+        assert self.slices(self.epoch, of, linger_us=LINGER) == "slices"
+
+    def ask(self, question: Question) -> Decision:
+        """The answer, after all the slices that it needs are in the log."""
+        for _ in range(ASKS_MAX):
+            answer = self.partition.check(question, self.now)
+            if isinstance(answer, Decision):
+                return answer
+            self.write(answer)
+        raise AssertionError("slices without end")
+
+    def check(self, units: str | None = None, model: str = "x", account: str = "acme", **more: object) -> Decision:
+        """May an event of so many units run? With a hold of a minute, unless `hold_us` says otherwise."""
+        fields: dict[str, object] = {"type": "use", "data": {"model": model}, "hold_us": MINUTE}
+        if units is not None:
+            fields["bounds"] = (FieldBound(("units",), nano(units)),)
+        return self.ask(Question(account, **(fields | more)))  # type: ignore[arg-type]
+
+    def hold_for(self, units: str, model: str = "x", account: str = "acme", **more: object) -> Hold:
+        """An admitted hold."""
+        decision = self.check(units, model, account, **more)
+        assert decision.reason is None, decision
+        assert decision.hold is not None
+        return decision.hold
+
+    def refused(self, units: str = "1", model: str = "x", account: str = "acme", **more: object) -> Reason | None:
+        return self.check(units, model, account, **more).reason
+
+    def more(self, hold: Hold, units: str | None = None, hold_us: int = MINUTE) -> Decision:
+        """An extension."""
+        bounds = () if units is None else (FieldBound(("units",), nano(units)),)
+        for _ in range(ASKS_MAX):
+            answer = self.partition.extend(hold, bounds, hold_us, self.now)
+            if isinstance(answer, Decision):
+                return answer
+            self.write(answer)
+        raise AssertionError("slices without end")
+
+    def wallet(self, account: str = "acme") -> tuple[int, int]:
+        """Pico: booked, held."""
+        wallet = self.partition.wallet(account, self.now)
+        assert wallet is not None
+        return wallet.booked, wallet.held
+
+    def settle_wishes(self) -> list[tuple[str, Mapping[str, int]]]:
+        """Put the slices that nobody waits for into the log."""
+        wishes = self.partition.desk.slices_wished(self.now)
+        for wish in wishes:
+            self.write(wish)
+        return [(wish.account, wish.quantities) for wish in wishes]
+
+    def wait(self, us: int = SECOND) -> None:
+        """Time passes, in the log as well; what is due is reclaimed."""
+        self.tick(self.now + us)
+        self.partition.desk.reclaim(self.partition.log_time_us, self.now)
+
+
+def nano(units: str) -> int:
+    whole, _, fraction = units.partition(".")
+    return int(whole) * NANO + int(fraction.ljust(9, "0"))
