@@ -84,9 +84,9 @@ class Endpoint(Struct, frozen=True):
     disabled_us: int | None = None
     disabled_reason: str = ""
 
-    def hears(self, account: str, rule: str) -> bool:
-        """Whether an alert of this account and rule goes here."""
-        return (self.account is None or self.account == account) and (self.rules is None or rule in self.rules)
+    def hears(self, rule: str) -> bool:
+        """Whether alerts of this rule go here, those of its account or of all."""
+        return self.rules is None or rule in self.rules
 
 
 class Listener(Struct, frozen=True):

@@ -250,7 +250,7 @@ class Outbox:
         while self._queue and len(self._running) < self._settings.pending_max and not self._stopping:
             telling = self._queue.popleft()
             account = telling.alert.account
-            if account in self._parked or self._begun[account] >= self._settings.account_pending_max:
+            if self._begun[account] >= self._settings.account_pending_max:
                 self._parked.setdefault(account, deque()).append(telling)
             else:
                 self._start(telling)

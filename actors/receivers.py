@@ -228,7 +228,7 @@ class EndpointReceivers:
         """One attempt at every endpoint that has not answered this alert yet."""
         rule = rule_of(alert)
         near = (*self._by_account.get(None, ()), *self._by_account.get(alert.account, ()))
-        lines = [line for line in near if line.listener.endpoint.hears(alert.account, rule)]
+        lines = [line for line in near if line.listener.endpoint.hears(rule)]
         progress = self._progress_of(alert.alert_id)
         due = [line for line in lines if line.endpoint_id not in progress.settled]
         # Before anything else is awaited: tasks take their first step in the order in which they were made.
