@@ -229,7 +229,7 @@ class ShardSettings(_Group):
         "the longest life of a hold without an extension; after a crash an account's credit may be withheld this long",
         "seconds",
         ge=1.0,
-        le=86_400.0,
+        le=43_200.0,
     )
     report_delay_s: float = _setting(
         60.0,
@@ -297,7 +297,7 @@ class WebhookSettings(_Group):
     )
     concurrency: int = _setting(
         16,
-        "attempts in flight at once, per shard: enough for slow receivers, few enough for a small one",
+        "attempts in flight at once at this receiver, per shard; an endpoint made through the API gets four",
         "attempts",
         ge=1,
         le=512,
@@ -322,6 +322,29 @@ class WebhookSettings(_Group):
         return self
 
 
+class ApiSettings(_Group):
+    host: str = _setting(
+        "127.0.0.1",
+        "the address that the HTTP API listens on; it has no TLS of its own",
+        pattern=r"^[0-9a-fA-F.:]{2,45}$",
+    )
+    port: int = _setting(8400, "the port of the HTTP API", ge=1, le=65_535)
+    replicas: int = _setting(
+        2, "with one, a crash is an outage of seconds; with two, the other goes on", "replicas", ge=1, le=64
+    )
+    tls_in_front: bool = _setting(
+        False, "says that whatever stands before the API ends TLS; production refuses an open address without it"
+    )
+    key_environment: str = _setting(
+        "live", "stands in every key, so that one of a test deployment is known at sight", pattern=r"^[a-z0-9]{1,12}$"
+    )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.host in ("127.0.0.1", "::1")
+
+
 class Settings(_Group):
     """All settings of a deployment. Immutable; printing it shows no secret."""
 
@@ -344,6 +367,7 @@ class Settings(_Group):
     shard: ShardSettings = ShardSettings()
     lease: LeaseSettings = LeaseSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    api: ApiSettings = ApiSettings()
 
     @field_validator("control_key")
     @classmethod
@@ -410,6 +434,8 @@ def _breaches(settings: Settings) -> Iterator[str]:
         yield "kafka.min_insync_replicas: must be 2 or more, or a record may be acknowledged and lost"
     if settings.webhooks.allow_loopback:
         yield "webhooks.allow_loopback: must be off, or alerts can be aimed at this machine's own services"
+    if not settings.api.loopback and not settings.api.tls_in_front:
+        yield "api.host: keys would cross the network in the clear; end TLS in front of it, and set api.tls_in_front"
     if settings.webhooks.url is not None and not settings.webhooks.url.startswith("https://"):
         yield "webhooks.url: must be https"
 

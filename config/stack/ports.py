@@ -30,6 +30,16 @@ def free_ports(count: int) -> list[int]:
     )
 
 
+def free_port_range(count: int) -> int:
+    """The first of `count` consecutive ports that are free at this moment. Raises `OSError` when there are none."""
+    chooser = random.SystemRandom()
+    for _ in range(_TRIES):
+        first = chooser.randint(LOWEST_PORT, HIGHEST_PORT - count)
+        if all(_is_free(port) for port in range(first, first + count)):
+            return first
+    raise OSError(f"no {count} consecutive free ports between {LOWEST_PORT} and {HIGHEST_PORT} on 127.0.0.1")
+
+
 def _is_free(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # Servers bind with this option too, so a port whose last connections linger in TIME_WAIT counts as free.

@@ -4,6 +4,7 @@ The wheel brings an `initdb` and a `postgres`; both are called here directly. It
 sockets with trust authentication only. Importing the package is not needed either, so it is only located.
 """
 
+import hashlib
 import importlib.util
 import os
 import pwd
@@ -23,13 +24,14 @@ from config.stack.supervisor import Say, Supervisor
 SUPERUSER = "postgres"
 # PostgreSQL refuses to run as root; this account exists everywhere and owns nothing.
 _UNPRIVILEGED_USER = "nobody"
+_KEPT_AS_ROOT = Path("/var/tmp")  # noqa: S108 - made with mode 0700, and its owner is checked
 _START_TIMEOUT_S = 60.0
 _INITDB_TIMEOUT_S = 120.0
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "shared_buffers": "64MB",
-    "max_connections": "60",
+    "max_connections": "100",
     "max_wal_size": "256MB",
     "password_encryption": "scram-sha-256",
     # What a commit promises must hold in the tests too, so durability is spelled out and never traded for speed.
@@ -75,18 +77,33 @@ def database_url(supervisor: Supervisor, override: str | None = None) -> str:
     return override or start_postgres(supervisor).superuser_dsn
 
 
+def kept_data_dir(supervisor: Supervisor) -> Path:
+    """Where the cluster of a run folder that is kept has its data; the first time the folder is made.
+
+    As root that is a folder beside the system's other lasting temporary ones, which the server's user may enter."""
+    identity = _identity()
+    base = supervisor.run_dir / "postgres"
+    if identity.user is not None:
+        base = _KEPT_AS_ROOT / f"tallygate-{hashlib.sha256(str(supervisor.run_dir).encode()).hexdigest()[:16]}"
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if base.is_symlink() or base.stat().st_uid not in (os.geteuid(), identity.user):
+        raise PostgresUnavailable(f"{base} belongs to someone else: remove it, or choose another run folder")
+    identity.own(base)
+    return base / "data"
+
+
 def start_postgres(
     supervisor: Supervisor, data_dir: Path | None = None, port: int | None = None, say: Say | None = None
 ) -> PostgresServer:
     """Starts a server on 127.0.0.1 and returns once it accepts connections.
 
     Without `data_dir` a fresh cluster is made, with a random superuser password and data checksums, in a folder that goes
-    with the run. A `data_dir` of an earlier server is started as it is, with its own password. Without `port` a free one
-    is chosen. Raises `PostgresUnavailable`.
+    with the run. A `data_dir` of an earlier server is started as it is, with its own password; in `kept_data_dir` a
+    cluster is made when there is none yet. Without `port` a free one is chosen. Raises `PostgresUnavailable`.
     """
     tell = say or supervisor.say
     identity = _identity()
-    fresh = data_dir is None
+    fresh = data_dir is None or (data_dir == kept_data_dir(supervisor) and not (data_dir / "PG_VERSION").exists())
     base = _fresh_base(supervisor, identity) if data_dir is None else data_dir.parent
     data_dir = data_dir or base / "data"
     binaries = _runnable_binaries(base, identity)

@@ -15,12 +15,14 @@ from typing import Any
 
 import psutil
 
+from config.stack.ports import free_port_range, free_ports
 from config.stack.supervisor import Say, Supervisor
 
 _NAME = "ray"
 _ONE_MACHINE_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Ray puts Unix sockets about 60 characters below its folder, and the kernel allows 107 in all.
 _TEMP_DIR_LENGTH_MAX = 40
+_REPLICA_PORTS = 32  # replicas come and go; a port is free again some time after its replica
 _OBJECT_STORE_BYTES = 80_000_000  # the smallest that Ray accepts is 75 MB; no event travels through it
 
 
@@ -54,24 +56,49 @@ def ray_environment(token_path: Path) -> dict[str, str]:
     }
 
 
+def serve_environment(folder: Path) -> dict[str, str]:
+    """The switches of Serve: HAProxy before replicas that listen themselves, on ports and files of this run alone."""
+    metrics, stats, fallback = free_ports(3)
+    first = free_port_range(_REPLICA_PORTS)
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # four threads would take the shards' cores
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _REPLICA_PORTS - 1),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+    }
+
+
 def start_ray(
     supervisor: Supervisor,
     num_cpus: int,
     *,
     namespace: str = "tallygate",
+    serve: bool = False,
     extra_environment: Mapping[str, str] | None = None,
     say: Say | None = None,
 ) -> RayLocal:
     """Starts Ray on this machine, connects this process as its driver and records all of its processes.
 
-    `extra_environment` reaches every Ray process too (the switches of Serve). Call it from the main thread, once per
-    process at a time. After starting anything else that forks, Serve above all, call `record_ray`.
+    `serve` says that Ray Serve will run here too; `extra_environment` reaches every Ray process. Call it from the main
+    thread, once per process at a time. After starting anything else that forks, Serve above all, call `record_ray`.
     """
     tell = say or supervisor.say
     temp_dir = _short_temp_dir(supervisor)
     token_path = supervisor.run_dir / "ray-token"
     _write_token(token_path)
     environment = {**ray_environment(token_path.resolve()), **(extra_environment or {})}
+    if serve:
+        environment |= serve_environment(temp_dir)
     saved = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     tell("ray: starting")

@@ -1,0 +1,158 @@
+"""The HTTP API in production: what one replica holds, and the Serve application that runs replicas of it.
+
+Ray Serve spreads requests over the replicas (through HAProxy, which `serve_environment` turns on) and restarts them. A
+replica has no state of its own: it asks the owners of accounts through their doors, and writes to the log.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, Final, Protocol
+
+from ray import serve
+from ray.serve.config import HTTPOptions
+
+from actors.assembly import database_dsn, topic_names
+from actors.audit import Audit
+from actors.clock import SystemClock
+from actors.commands import CommandDesk
+from actors.door_client import Doors
+from actors.door_wire import door_token
+from actors.endpoints import PostgresEndpoints
+from actors.idempotency import Idempotency
+from actors.kafka import KafkaAppender
+from actors.keys import Keys
+from actors.membership import PostgresDirectory
+from actors.records import Records
+from actors.web.api import build_app
+from actors.web.wire import Services
+from config.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+APPLICATION: Final = "tallygate"
+ONGOING_MAX: Final = 2_000  # per replica; the app sheds load long before, and says so in a way that clients understand
+REPLICA_CPUS: Final = 0.1
+STOP_S: Final = 5.0
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class _Part(Protocol):
+    """Something a replica holds open."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class ApiProcess:
+    """Everything one replica holds, and its ASGI application: start it before the first request, on the same loop."""
+
+    def __init__(self, settings: Settings, replica: str) -> None:
+        dsn, schema = database_dsn(settings), settings.postgres.schema_name
+        control_key, partitions = settings.control_key_bytes(), settings.kafka.partitions
+        assert settings.kafka.bootstrap_servers is not None
+        appender = KafkaAppender(settings.kafka.bootstrap_servers, topic_names(settings))
+        doors = Doors(PostgresDirectory(dsn, schema), door_token(control_key), partitions)
+        clock = SystemClock()
+        keys = Keys(dsn, schema, clock, environment=settings.api.key_environment)
+        records = Records(dsn, schema, partitions)
+        audit = Audit(dsn, schema)
+        idempotency = Idempotency(dsn, schema, control_key)
+        endpoints = PostgresEndpoints(dsn, schema, control_key, allow_loopback=settings.webhooks.allow_loopback)
+        commands = CommandDesk(appender, doors, control_key, settings.kafka.topic_usage, partitions)
+        self._parts: Sequence[_Part] = (appender, doors, keys, records, audit, idempotency, endpoints)
+        services = Services(
+            settings=settings,
+            clock=clock,
+            doors=doors,
+            appender=appender,
+            keys=keys,
+            records=records,
+            commands=commands,
+            audit=audit,
+            idempotency=idempotency,
+            endpoints=endpoints,
+        )
+        self.app = build_app(services, replica)
+
+    async def start(self) -> None:
+        """Open every door; what was opened is closed again when one cannot be."""
+        async with contextlib.AsyncExitStack() as opened:
+            for part in self._parts:
+                await part.start()
+                opened.push_async_callback(part.stop)
+            opened.pop_all()
+
+    async def stop(self) -> None:
+        """Close every door, in reverse order; one that does not close in time is left behind."""
+        for part in reversed(self._parts):
+            try:
+                await asyncio.wait_for(part.stop(), STOP_S)
+            except Exception:
+                _log.exception("%s did not stop in order", type(part).__name__)
+
+
+class _Replica:
+    """ASGI: the process's life is the lifespan of the server."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self._process: ApiProcess | None = None
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            assert self._process is not None, "requests come after the start"
+            await self._process.app(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                process = ApiProcess(Settings.model_validate(self._settings), f"api.{os.getpid()}")
+                try:
+                    await process.start()
+                except Exception as error:
+                    _log.exception("the replica could not start")
+                    await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
+                    return
+                self._process = process
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                if self._process is not None:
+                    await self._process.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def serve_api(settings: Settings) -> None:
+    """Start the API on the Ray that this process has joined; returns once it answers. Blocks: call it in a thread."""
+    revealed = settings.reveal()
+
+    @serve.deployment(
+        name="api",
+        num_replicas=settings.api.replicas,
+        max_ongoing_requests=ONGOING_MAX,
+        ray_actor_options={"num_cpus": REPLICA_CPUS},
+        graceful_shutdown_timeout_s=STOP_S,
+        health_check_period_s=2.0,
+        health_check_timeout_s=5.0,
+    )
+    @serve.ingress(lambda: _Replica(revealed))
+    class Api:
+        """All that it does is in the application it is made of."""
+
+    serve.start(http_options=HTTPOptions(host=settings.api.host, port=settings.api.port))
+    serve.run(Api.bind(), name=APPLICATION, route_prefix="/")  # type: ignore[attr-defined]  # added by the decorator
+
+
+def stop_api() -> None:
+    """Stop every replica and Serve itself. Blocks."""
+    serve.shutdown()  # type: ignore[no-untyped-call]

@@ -1,0 +1,89 @@
+"""One deployment on a Ray that this process has joined: tables, topics, shards, controller, API; up in order, down in order."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from actors.api import serve_api, stop_api
+from actors.assembly import database_dsn, topic_settings
+from actors.clock import SystemClock
+from actors.cluster import Cluster
+from actors.kafka import create_topics
+from actors.migrations import ENGINE_ROLE, migrate
+from config.settings import Settings
+
+READY_TIMEOUT_S: Final = 120.0
+LOOK_EVERY_S: Final = 0.1
+
+Say = Callable[[str], None]
+
+
+class NotReady(Exception):
+    """The deployment did not come up; the message says what was waited for, or what is halted."""
+
+
+async def lay_ground(settings: Settings) -> Settings:
+    """Bring tables and topics up to date, as the owner that the settings name; the settings of the running engine.
+
+    The engine gets a role of its own, which can neither drop nor truncate, with a new password."""
+    password = secrets.token_urlsafe(24)
+    owner = database_dsn(settings)
+    await migrate(owner, settings.postgres.schema_name, password)
+    assert settings.kafka.bootstrap_servers is not None
+    await create_topics(settings.kafka.bootstrap_servers, topic_settings(settings))
+    engine = SecretStr(_with_user(owner, ENGINE_ROLE, password))
+    return settings.model_copy(update={"postgres": settings.postgres.model_copy(update={"dsn": engine})})
+
+
+@asynccontextmanager
+async def deployed(settings: Settings, lock_dir: Path, say: Say) -> AsyncIterator[Cluster]:
+    """Shards, controller and API for as long as the block runs; every partition is ready when it begins.
+
+    On the way out the API stops taking requests first, then the shards hand over."""
+    cluster = Cluster(settings, lock_dir)
+    say("ray: starting the controller and the shards")
+    await cluster.start()
+    try:
+        await until(lambda: all_ready(cluster, settings.kafka.partitions), "every partition to be ready")
+        say(f"serve: starting {settings.api.replicas} replicas of the API")
+        await asyncio.to_thread(serve_api, settings)
+        try:
+            yield cluster
+        finally:
+            say("serve: stopping the API")
+            await asyncio.to_thread(stop_api)
+    finally:
+        say("ray: the shards hand over")
+        await cluster.stop()
+
+
+async def all_ready(cluster: Cluster, partitions: int) -> bool:
+    """Whether somebody speaks for every partition. Raises NotReady when one is halted."""
+    views = [view for status in await cluster.statuses() for view in status.partitions]
+    halted = [view for view in views if view.stage == "halted"]
+    if halted:
+        raise NotReady("; ".join(f"partition {view.partition}: {view.halt_reason}" for view in halted))
+    return sum(view.stage == "ready" for view in views) == partitions
+
+
+async def until(holds: Callable[[], Awaitable[bool]], what: str, timeout_s: float = READY_TIMEOUT_S) -> None:
+    """Return once it holds. Raises NotReady, saying what was waited for."""
+    clock = SystemClock()
+    deadline_s = clock.boot_s() + timeout_s
+    while not await holds():
+        if clock.boot_s() > deadline_s:
+            raise NotReady(f"waited {timeout_s:.0f} s for {what}")
+        await clock.sleep(LOOK_EVERY_S)
+
+
+def _with_user(dsn: str, user: str, password: str) -> str:
+    """The same database, as another user."""
+    parts = urlsplit(dsn)
+    _, _, where = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}:{password}@{where}").geturl()

@@ -1,0 +1,173 @@
+"""`make up`: a whole deployment on this machine, kept running, with a customer and a key to try it with.
+
+Everything lives in one run folder: data, control key, demo key. The next start finds it all again.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import orjson
+
+from actors.assembly import kafka_log, postgres_store
+from actors.clock import SystemClock
+from actors.deployment import deployed, lay_ground
+from actors.keys import Keys, KeyScope
+from actors.publication import publish
+from config.catalogue import load_file
+from config.settings import Settings
+from config.stack.embedded import kept_stack
+from config.stack.ray_local import join_ray, record_ray, start_ray
+from config.stack.supervisor import Supervisor
+
+CATALOGUE_FILE: Final = Path(__file__).resolve().parents[1] / "config" / "catalogue.example.yaml"
+ACCESS_FILE: Final = "access.json"  # in the run folder: URL and key, for the command line beside it
+CUSTOMER: Final = "acme"
+PLAN: Final = "starter"
+GRANT: Final = "25"
+REQUEST_TIMEOUT_S: Final = 10.0
+
+Say = Callable[[str], None]
+
+
+def run(settings: Settings, run_dir: Path, say: Say) -> None:
+    """Until Ctrl-C or SIGTERM. Raises what keeps it from coming up; what was started is stopped, however it ends."""
+    with Supervisor(run_dir, say=say) as supervisor:
+        prepared = kept_stack(supervisor, settings)
+        if prepared.ray_address is None:
+            start_ray(supervisor, num_cpus=max(2, os.cpu_count() or 2, prepared.shard.shards), serve=True)
+        else:
+            join_ray(prepared.ray_address)
+        asyncio.run(_serve(supervisor, prepared, say))
+
+
+async def _serve(supervisor: Supervisor, given: Settings, say: Say) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(signal_number: int) -> None:
+        say("stopping; a second Ctrl-C leaves what is not yet stopped to the next start")
+        stopping.set()
+        loop.remove_signal_handler(signal_number)
+        signal.signal(signal_number, signal.default_int_handler)
+
+    settings = await lay_ground(given)
+    await _publish_first(settings, say)
+    async with deployed(settings, supervisor.run_dir / "locks", say):
+        # Set now: Ray and Serve set their own while they start, and would leave without handing over.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop, number)
+        if settings.ray_address is None:
+            record_ray(supervisor)
+        access = await _access(settings, supervisor.run_dir / ACCESS_FILE)
+        made = await _first_customer(access)
+        for line in _welcome(access, made, supervisor.run_dir):
+            say(line)
+        await stopping.wait()
+
+
+async def _publish_first(settings: Settings, say: Say) -> None:
+    """The example catalogue, in a store that has none."""
+    store, log = postgres_store(settings), kafka_log(settings)
+    await store.start()
+    try:
+        if await store.latest_catalogue_version() is not None:
+            return
+        say("catalogue: publishing the example as version 1")
+        await log.start()
+        try:
+            await publish(
+                load_file(CATALOGUE_FILE),
+                store=store,
+                log=log,
+                clock=SystemClock(),
+                topic=settings.kafka.topic_usage,
+                control_key=settings.control_key_bytes(),
+            )
+        finally:
+            await log.stop()
+    finally:
+        await store.stop()
+
+
+async def _access(settings: Settings, path: Path) -> dict[str, str]:
+    """URL and demo key; the key is made once, and kept in a file that only its owner may read."""
+    url = f"http://{settings.api.host}:{settings.api.port}"
+    kept: dict[str, str] = orjson.loads(path.read_bytes()) if path.exists() else {}
+    key = kept.get("key")
+    if key is None:
+        keys = Keys(
+            settings.postgres.dsn.get_secret_value() if settings.postgres.dsn else "",
+            settings.postgres.schema_name,
+            SystemClock(),
+            environment=settings.api.key_environment,
+        )
+        await keys.start()
+        try:
+            _, key = await keys.create("make up", list(KeyScope), created_by="tallygate up")
+        finally:
+            await keys.stop()
+    access = {"url": url, "key": key}
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, orjson.dumps(access))
+    finally:
+        os.close(descriptor)
+    return access
+
+
+async def _first_customer(access: dict[str, str]) -> bool:
+    """Open the customer and give it credit, over the API as anybody would; whether it is new."""
+    headers = {"Authorization": f"Bearer {access['key']}"}
+    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+    async with aiohttp.ClientSession(access["url"], headers=headers, timeout=timeout) as session:
+        async with session.get(f"/v1/customers/{CUSTOMER}") as answer:
+            if answer.status == 200:
+                return False
+        await _post(session, "/v1/customers", {"account": CUSTOMER, "plan": PLAN})
+        grant = {"lot": "welcome", "amount": GRANT, "currency": "USD", "kind": "promo"}
+        await _post(session, f"/v1/customers/{CUSTOMER}/grants", grant)
+    return True
+
+
+async def _post(session: aiohttp.ClientSession, path: str, body: dict[str, Any]) -> None:
+    headers = {"Idempotency-Key": f"up-{path}"}
+    async with session.post(path, json=body, headers=headers) as answer:
+        if answer.status >= 300:
+            raise RuntimeError(f"POST {path}: {answer.status} {(await answer.text())[:300]}")
+
+
+def _welcome(access: dict[str, str], made: bool, run_dir: Path) -> list[str]:
+    url, key = access["url"], access["key"]
+    event = (
+        f'{{"specversion":"1.0","id":"\'$(date +%s%N)\'","source":"shell","type":"llm.request","subject":"{CUSTOMER}",'
+        '"time":"\'$(date -u +%Y-%m-%dT%H:%M:%SZ)\'",'
+        '"data":{"model":"atlas-small","input_tokens":1200,"output_tokens":350}}'
+    )
+    check = (
+        f'{{"account":"{CUSTOMER}","type":"llm.request","data":{{"model":"atlas-small"}},'
+        '"bounds":[{"fields":["input_tokens"],"up_to":1200},{"fields":["output_tokens"],"up_to":4096}],'
+        '"hold":{"ttl_s":60}}'
+    )
+    return [
+        "",
+        f"tallygate is up at {url}   (documents: {url}/openapi.json)",
+        f"customer {CUSTOMER}, plan {PLAN}" + (f", with {GRANT} USD of credit" if made else ", as it was left"),
+        f"key      {key}",
+        f"         also in {run_dir / ACCESS_FILE}; more keys: tallygate keys create",
+        "",
+        "send a usage event, ask before the next request, see the balance:",
+        "",
+        f"curl -sS {url}/v1/events -H 'Authorization: Bearer {key}' "
+        f"-H 'Content-Type: application/cloudevents+json' -d '{event}'",
+        "",
+        f"curl -sS {url}/v1/check -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{check}'",
+        "",
+        f"curl -sS {url}/v1/customers/{CUSTOMER}/balance -H 'Authorization: Bearer {key}'",
+        "",
+        "Ctrl-C stops everything in order; the next start finds it again",
+    ]
