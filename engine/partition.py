@@ -313,7 +313,9 @@ class Partition:
             raise _DeadLetter(DeadLetterReason.NO_METER, "no catalogue has been published")
         account = self._touch(account_id)
         usages, names = self._meter(catalogue, account.plan, event)
-        scopes = tuple(scope for scope in scope_path(event.scope)[1:] if scope in account.scopes)
+        scopes: tuple[str, ...] = ()
+        if event.scope:
+            scopes = tuple(scope for scope in scope_path(event.scope)[1:] if scope in account.scopes)
         try:
             lines, crossings = account.rate(time_us, usages, scopes)
         except TooManyCells as error:
@@ -554,6 +556,11 @@ class Partition:
         """How the command under this key was answered: the digest of its body, and the answer; None: not remembered."""
         answered = self._answered.get((account_id, command_key))
         return None if answered is None else (answered.digest, answered.answer)
+
+    @property
+    def accounts(self) -> int:
+        """How many are open."""
+        return len(self._live) + len(self._frozen)
 
     def account_ids(self) -> Iterable[str]:
         """Every open account, in no particular order."""

@@ -675,16 +675,25 @@ def test_the_queue_of_wakes_does_not_grow_with_slices_and_held_usage(bench: Benc
 def test_a_wake_is_not_lost_when_an_earlier_one_falls_away(bench: Bench) -> None:
     """A closed slice ends before the lot expires, but usage empties it first."""
     bench.owner(1)
-    bench.grant("l", "100", expires_us=START + DAY)
     bench.slices(1, {"acme": {"x": 10 * NANO}}, linger_us=HOUR)
-    hold = bench.hold(HELD)
     bench.owner(2)
-    bench.spend_held(hold, 1)
+    bench.grant("l", "100", expires_us=START + DAY)
+    assert bench.partition.next_wake_us() == START + HOUR
+    bench.spend_held(bench.hold(HELD), 1)
     assert bench.account().slices == {}
     assert bench.partition.next_wake_us() == START + DAY
-    bench.slices(2, {"acme": {"x": 10 * NANO}}, linger_us=HOUR)
     bench.tick(START + DAY)
     assert bench.balance() == 0
+
+
+def test_an_instant_that_fell_away_can_come_back(bench: Bench) -> None:
+    for epoch in (1, 2):
+        bench.owner(epoch)
+        bench.slices(epoch, {"acme": {"x": 10 * NANO}}, linger_us=HOUR)
+        bench.owner(epoch + 1)
+        assert bench.partition.next_wake_us() == START + HOUR
+        bench.spend_held(bench.hold(HELD, number=epoch, epoch=epoch), 1)
+        assert bench.partition.next_wake_us() is None
 
 
 def test_the_token_of_another_account_moves_nothing(bench: Bench) -> None:
