@@ -14,6 +14,7 @@ from actors.ports import Record
 from actors.postgres import PostgresStore
 from engine.account import Account
 from engine.catalog import Catalogue
+from engine.limits import ROOT
 from engine.partition import Partition
 from loadtest.oracle import OracleAccount
 
@@ -88,4 +89,5 @@ def engine_account(account: Account) -> dict[str, Any]:
         "debt": sum(derived.allocation.debt.values()),
         "balance": derived.allocation.balance,
         "spend": derived.spend,
+        "scopes": {scope: each.spend for scope, each in account.scopes.items() if scope != ROOT},
     }

@@ -14,7 +14,7 @@ import numpy as np
 from loadtest.oracle import Alert, OracleAccount, Rated, fixed_point
 
 DIFFERENCES_MAX = 50
-PARTS = ("counters", "amounts", "lots", "debt", "balance", "spend")
+PARTS = ("counters", "amounts", "lots", "debt", "balance", "spend", "scopes")
 LOT_PARTS = ("granted", "burnt", "expired", "remaining")
 
 
@@ -55,8 +55,8 @@ def compare(
 ) -> Comparison:
     """The oracle's accounts, rated events and alerts against the engine's.
 
-    `engine_accounts` maps account -> the keys `counters`, `amounts`, `lots`, `debt`, `balance` and `spend` as in
-    `OracleAccount` (a lot is its four amounts in that order); `rated_lines` are the parsed lines of the topic
+    `engine_accounts` maps account -> the keys `counters`, `amounts`, `lots`, `debt`, `balance`, `spend` and `scopes` as
+    in `OracleAccount` (a lot is its four amounts in that order); `rated_lines` are the parsed lines of the topic
     `rated`, in any order, of all epochs; `received_alerts` are the alert ids at the receiver."""
     differences = Differences()
     compare_accounts(accounts, engine_accounts, differences)
@@ -119,9 +119,15 @@ def _compare_part(owner: str, part: str, expected: Any, found: Any, differences:
                 if want != have:
                     differences.add(f"{owner}: lot {lot} {name}: expected {want}, found {have}")
     else:
+        if part == "scopes":
+            expected, found = _by_scope_and_month(expected), _by_scope_and_month(found)
         for key in sorted({*expected, *found}):
             if expected.get(key, 0) != found.get(key, 0):
                 differences.add(f"{owner}: {part} {key}: expected {expected.get(key, 0)}, found {found.get(key, 0)}")
+
+
+def _by_scope_and_month(spends: Mapping[str, Mapping[int, int]]) -> dict[tuple[str, int], int]:
+    return {(scope, month): spend for scope, months in spends.items() for month, spend in months.items()}
 
 
 # ------------------------------------------------------------------------------------------------------- rated lines

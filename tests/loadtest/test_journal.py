@@ -18,7 +18,7 @@ def answer(allowed: bool, reason: str | None = None, **figures: int | None) -> C
 
 
 def account(debt: int) -> OracleAccount:
-    return OracleAccount("starter", "USD", {}, {}, {}, debt, -debt, {})
+    return OracleAccount("starter", "USD", {}, {}, {}, debt, -debt, {}, {})
 
 
 def journal(*sent: tuple[int, str, bool]) -> Journal:

@@ -8,7 +8,7 @@ import pytest
 
 from actors.ports import Record
 from engine.catalog import CatalogueDocument, document_json, load_catalogue
-from engine.events import CatalogueMarker, Grant, OpenAccount, SetCap, seal
+from engine.events import CatalogueMarker, Grant, OpenAccount, SetCap, SetScope, seal
 from engine.partition import Partition
 from loadtest.oracle import Oracle
 from loadtest.readback import compare_ledger, engine_account, rated_lines, read_log
@@ -48,6 +48,7 @@ ACCOUNT = "acme"
 
 def usage(number: int, model: str, count: int) -> bytes:
     event = {"specversion": "1.0", "id": f"e{number}", "source": "test", "type": "call", "subject": ACCOUNT}
+    event["scope"] = f"team:red/user:{number}"
     return orjson.dumps(
         event | {"time": cloud_time(START_US + number * 1_000), "data": {"model": model, "count": count}}
     )
@@ -65,6 +66,7 @@ def log() -> list[SimRecord]:
         sealed(OpenAccount(ACCOUNT, "open", "basic")),
         sealed(Grant(ACCOUNT, "g1", "gift", "promo", "4", "USD", priority=1, expires_us=expires_us)),
         sealed(Grant(ACCOUNT, "g2", "prepaid", "paid", "10", "USD")),
+        sealed(SetScope(ACCOUNT, "s1", "team:red")),
         sealed(SetCap(ACCOUNT, "cap", "monthly", "5", "USD")),
         usage(1, "large", 5),
         usage(2, "small", 12),
@@ -101,7 +103,7 @@ def test_the_engines_account_has_the_oracles_shape_and_amounts() -> None:
     assert found["lots"]["gift"][:2] == (4 * 10**12, 4 * 10**12)
 
 
-@pytest.mark.parametrize("part", ["counters", "amounts", "lots", "debt", "balance", "spend"])
+@pytest.mark.parametrize("part", ["counters", "amounts", "lots", "debt", "balance", "spend", "scopes"])
 def test_each_part_of_an_account_is_compared(part: str) -> None:
     """A part that readback got wrong would be seen by the comparison, not taken for granted."""
     fold, oracle = folded()
@@ -111,7 +113,8 @@ def test_each_part_of_an_account_is_compared(part: str) -> None:
     value = found[part]
     if isinstance(value, dict):
         first = next(iter(value))
-        found[part] = value | {first: (0, 0, 0, 0) if part == "lots" else value[first] + 1}
+        wrong = {"lots": (0, 0, 0, 0), "scopes": {0: 1}}
+        found[part] = value | {first: wrong[part] if part in wrong else value[first] + 1}
     else:
         found[part] = value + 1
     differences = Differences()

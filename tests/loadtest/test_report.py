@@ -19,6 +19,7 @@ ACCOUNTS = {
         debt=0,
         balance=10**12 - 56_100_000,
         spend={0: 56_100_000},
+        scopes={"team:red": {0: 56_100_000}, "team:red/user:ann": {}},
     )
 }
 RATED = {(0, 7): Rated("acme", "gateway-1", "req-1", {"in": (374 * 10**9, 56_100_000)})}
@@ -33,7 +34,7 @@ def line(**fields: Any) -> dict[str, Any]:
 
 def view() -> dict[str, Any]:
     account = ACCOUNTS["acme"]
-    parts = ("counters", "amounts", "lots", "debt", "balance", "spend")
+    parts = ("counters", "amounts", "lots", "debt", "balance", "spend", "scopes")
     return {
         "accounts": {"acme": {part: copy.deepcopy(getattr(account, part)) for part in parts}},
         "lines": [line()],
@@ -65,6 +66,8 @@ def test_nothing_differs() -> None:
         ("counters", (5, "in", ("atlas",)), 1, "counters (5, 'in', ('atlas',)): expected 0, found 1"),
         ("amounts", (0, "in"), 56_100_001, "amounts (0, 'in'): expected 56100000, found 56100001"),
         ("spend", 0, 0, "spend 0: expected 56100000, found 0"),
+        ("scopes", "team:red", {0: 1}, "scopes ('team:red', 0): expected 56100000, found 1"),
+        ("scopes", "team:blue", {5: 7}, "scopes ('team:blue', 5): expected 0, found 7"),
         ("lots", "paid", (10**12, 0, 1, 10**12 - 1), "lot paid burnt: expected 56100000, found 0"),
         ("lots", "more", (1, 0, 0, 1), "lot more: expected False, found True"),
         ("debt", None, 1, "debt: expected 0, found 1"),

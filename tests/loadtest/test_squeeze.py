@@ -50,7 +50,7 @@ def workload() -> Workload:
 
 def verdict(rated: list[Rated], **others: Any) -> Verdict:
     places = {(0, offset): event for offset, event in enumerate(rated)}
-    accounts = {"sqz_0001": OracleAccount("starter", "USD", {}, {}, {}, others.pop("debt", 0), 0, {})}
+    accounts = {"sqz_0001": OracleAccount("starter", "USD", {}, {}, {}, others.pop("debt", 0), 0, {}, {})}
     given: dict[str, Any] = {"differences": [], "answers_backed": CHECKS} | others
     return Verdict(Counter(), 0, 0, 0, 0, given["differences"], accounts, places, given["answers_backed"])
 
