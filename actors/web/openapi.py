@@ -33,7 +33,9 @@ _ALWAYS: Final = {
     404: "Not there, or not for this key.",
     408: "The body came too slowly.",
     413: "The body is too large.",
+    414: "Path and query are too long.",
     415: "The content type is not taken, or the body is compressed.",
+    431: "There are too many headers, or too large ones.",
     503: "Something needed is away, or too much is in flight; `Retry-After` says when to try again.",
     504: "No answer in time; what was asked may still happen.",
 }
@@ -180,7 +182,7 @@ def _refusals(route: Route) -> Iterable[tuple[int, str]]:
     has_body = route.request is not None or bool(route.raw_body)
     wanted = {400: True, 401: route.scope is not None, 403: route.scope is not None}
     wanted |= {404: "{" in route.path or route.account_from is not None}
-    wanted |= {408: has_body, 413: has_body, 415: has_body, 503: True, 504: True}
+    wanted |= {408: has_body, 413: has_body, 414: True, 415: has_body, 431: True, 503: True, 504: True}
     for status, text in _ALWAYS.items():
         if status in route.also:
             yield status, route.also[status]
