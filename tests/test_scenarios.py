@@ -9,14 +9,17 @@ PRICES    name  model  tiers                            `10: 30, 50: 40, rest: 5
                                                         `rest: 0.15 per 1000000` is a price per unit; `from TIME`
                                                         behind it makes a new version of the catalogue
 GRANTS    lot  kind  amount  priority  from  until  for      `for`: prices, or `all`
-CAPS      name  amount
+SCOPES    path                                          parents first
+CAPS      name  amount  scope                           the scope is left out for the account itself
 RULES     name  what                                    `80% of CAP`, or `balance 20`, or `balance 20 clear 30`
 EVENTS    time  what                 charge  balance  alerts
-          what: `3 PRICE`, or `grant LOT AMOUNT`, or `cap NAME AMOUNT`, or `pass` (log time moves on, nothing else).
+          what: `3 PRICE`, `3 PRICE in SCOPE`, `3 PRICE held since TIME`, or `grant LOT AMOUNT`, or
+          `cap NAME AMOUNT`, `cap NAME AMOUNT in SCOPE`, or `pass` (log time moves on, nothing else).
           A time before the one above is usage that arrives late. Alerts: `RULE crossed`, `RULE recovered`.
-FINALLY   lot  remaining  burnt  expired                one line per lot, and `debt  AMOUNT`
+FINALLY   lot  remaining  burnt  expired                one line per lot, `debt  AMOUNT`, and for each scope
+                                                        `spend SCOPE  AMOUNT` (of all months)
 
-Times are `2026-03-10 12:00`, in UTC, to the microsecond if need be. Prices, grants, caps and rules are set when the
+Times are `2026-03-10 12:00`, in UTC, to the microsecond if need be. Prices, grants, scopes, caps and rules are set when the
 first event is due. Amounts are dollars.
 """
 
@@ -29,10 +32,12 @@ from typing import Any, Final
 import pytest
 
 from engine.catalog import CatalogueDocument, MeterDefinition, PlanDefinition, PriceDefinition, TierDefinition
-from tests.engine.bench import Bench, pico_of, told, us
+from engine.holds import Bound, seal_token
+from engine.money import NANO
+from tests.engine.bench import DAY, KEY, Bench, pico_of, told, us
 
 SCENARIOS: Final = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
-SECTIONS: Final = ("ACCOUNT", "PRICES", "GRANTS", "CAPS", "RULES", "EVENTS", "FINALLY")
+SECTIONS: Final = ("ACCOUNT", "PRICES", "GRANTS", "SCOPES", "CAPS", "RULES", "EVENTS", "FINALLY")
 
 Line = tuple[int, list[str]]  # line number, columns
 
@@ -108,7 +113,8 @@ class Scenario:
         for version, start in enumerate(starts[1:], start=2):
             assert bench.publish(version, start) == "catalogue", f"a price from {start} comes too soon"
         self.each("GRANTS", lambda *columns: applied(grant(bench, *columns)))
-        self.each("CAPS", lambda name, amount: applied(bench.cap(plain(amount), cap=name)))
+        self.each("SCOPES", lambda scope: applied(bench.scope(scope)))
+        self.each("CAPS", lambda name, amount, scope="": applied(bench.cap(plain(amount), cap=name, scope=scope)))
         self.each("RULES", lambda name, what: applied(rule(bench, name, what)))
         self.each("EVENTS", lambda *columns: event(bench, *columns))
         if not self.sections["FINALLY"]:
@@ -166,10 +172,10 @@ def event(bench: Bench, time: str, what: str, charge: str, balance: str, alerts:
         lot, amount = rest.split(" ")
         applied(bench.grant(lot, plain(amount)))
     elif word == "cap":
-        cap, amount = rest.split(" ")
-        applied(bench.cap(plain(amount), cap=cap))
+        cap, amount, *scope = rest.replace(" in ", " ").split(" ")
+        applied(bench.cap(plain(amount), cap=cap, scope="".join(scope)))
     else:
-        outcome = bench.use(at=at, data={"units": plain(word), "price": rest})
+        outcome = use(bench, at, plain(word), rest)
         assert outcome == "rated", f"the engine answered {outcome}: {bench.letter().detail}"
     lines = [json.loads(line)["amount"] for _, line in bench.partition.outputs.lines[lines_before:]]
     found = "-" if not lines else str(sum(map(pico_of, lines)))
@@ -180,10 +186,26 @@ def event(bench: Bench, time: str, what: str, charge: str, balance: str, alerts:
     assert crossed == ([] if alerts == "-" else alerts.split(", ")), f"alerts: the engine says {crossed}"
 
 
+def use(bench: Bench, at: int, units: str, rest: str) -> str:
+    used = re.fullmatch(r"(\S+)(?: in (\S+))?(?: held since (.+))?", rest)
+    assert used, "usage is `3 PRICE`, `3 PRICE in SCOPE` or `3 PRICE held since TIME`"
+    price, scope, since = used.groups()
+    more: dict[str, Any] = {"scope": scope} if scope else {}
+    if since:
+        number = len(bench.log)
+        hold = bench.hold(Bound(1000 * NANO, (price,), (price,)), at=instant(since), number=number, ttl_us=10 * DAY)
+        more["hold"] = seal_token(KEY, hold)
+    return bench.use(at=at, data={"units": units, "price": price}, **more)
+
+
 def finally_is(bench: Bench, name: str, *amounts: str) -> None:
     allocation = bench.allocation()
     if name == "debt":
         assert bench.debt() == dollars(amounts[0]), f"debt: the engine says {bench.debt()} pico"
+        return
+    if name.startswith("spend "):
+        spent = sum(bench.account().scopes[name.removeprefix("spend ")].spend.values())
+        assert spent == dollars(amounts[0]), f"spend: the engine says {spent} pico"
         return
     burnt = sum(pico for (lot, _), pico in allocation.burnt.items() if lot == name)
     found = [allocation.remaining[name], burnt, allocation.expired.get(name, 0)]
@@ -196,12 +218,13 @@ def test_the_engine_bills_what_the_table_says(path: Path) -> None:
 
 
 def test_every_lot_of_a_scenario_is_accounted_for() -> None:
-    """A table that leaves out a lot or the debt would pass whatever became of it."""
+    """A table that leaves out a lot, a scope or the debt would pass whatever became of it."""
     for path in SCENARIOS:
         scenario = Scenario(path.name, path.read_text())
         lots = {columns[0] for _, columns in scenario.sections["GRANTS"]}
         lots |= {columns[1].split(" ")[1] for _, columns in scenario.sections["EVENTS"] if columns[1][:6] == "grant "}
-        assert {columns[0] for _, columns in scenario.sections["FINALLY"]} == lots | {"debt"}, path.name
+        scopes = {f"spend {columns[0]}" for _, columns in scenario.sections["SCOPES"]}
+        assert {columns[0] for _, columns in scenario.sections["FINALLY"]} == lots | scopes | {"debt"}, path.name
 
 
 @pytest.mark.parametrize(
