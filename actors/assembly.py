@@ -9,11 +9,14 @@ from pathlib import Path
 
 from actors.clock import SystemClock
 from actors.controller import Controller
+from actors.door import Door
+from actors.door_client import Doors
+from actors.door_wire import door_token
 from actors.endpoints import PostgresEndpoints
-from actors.incarnation import Incarnation, LockDeaths
-from actors.kafka import KafkaLog, TopicSettings
+from actors.incarnation import Incarnation, LockDeaths, process_load
+from actors.kafka import KafkaAppender, KafkaLog, TopicSettings
 from actors.lease import Heartbeat, HeartbeatThread, Lease
-from actors.membership import PostgresMembership, PostgresRoster
+from actors.membership import PostgresDirectory, PostgresMembership, PostgresRoster
 from actors.outbox import Outbox, OutboxSettings
 from actors.ports import Clock, Membership
 from actors.postgres import PostgresStore
@@ -27,6 +30,9 @@ GC_THRESHOLDS = (
     20,
     100,
 )  # a full pass looks at every live account, and rating stands still meanwhile: few of them
+
+
+DOOR_HOST = "127.0.0.1"  # shards and the API share a machine; a door speaks no TLS, so it is open to no other
 
 
 class NotConfigured(ValueError):
@@ -45,6 +51,20 @@ def kafka_log(settings: Settings) -> KafkaLog:
     if kafka.bootstrap_servers is None:
         raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
     return KafkaLog(kafka.bootstrap_servers, topic_names(settings), fetch_wait_ms=kafka.fetch_max_wait_ms)
+
+
+def kafka_appender(settings: Settings) -> KafkaAppender:
+    """The way into the log for a process that reads none of it, not yet started."""
+    kafka = settings.kafka
+    if kafka.bootstrap_servers is None:
+        raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
+    return KafkaAppender(kafka.bootstrap_servers, topic_names(settings))
+
+
+def doors(settings: Settings) -> Doors:
+    """The doors of all shards, not yet started. Nothing is asked before Postgres has answered once."""
+    directory = PostgresDirectory(database_dsn(settings), settings.postgres.schema_name)
+    return Doors(directory, door_token(settings.control_key_bytes()), settings.kafka.partitions)
 
 
 def topic_names(settings: Settings) -> dict[str, str]:
@@ -119,7 +139,10 @@ class ShardProcess:
             kafka=settings.kafka,
             settings=settings.shard,
             leases=settings.lease,
+            name=shard,
+            load=process_load,
         )
+        self._door = Door(self.shard, self.incarnation.name, door_token(settings.control_key_bytes()))
 
     def _make_receivers(self) -> EndpointReceivers:
         webhooks = self._settings.webhooks
@@ -166,6 +189,7 @@ class ShardProcess:
         await self._log.start()
         await self._store.start()
         await self._receivers.start()
+        door_port = await self._door.start(DOOR_HOST)
         membership = self._make_membership()
         await membership.start()
         try:
@@ -175,6 +199,8 @@ class ShardProcess:
                 self.incarnation.host,
                 self.incarnation.lock_path,
                 self.incarnation.pid,
+                DOOR_HOST,
+                door_port,
             )
         finally:
             await membership.stop()
@@ -190,6 +216,7 @@ class ShardProcess:
     async def stop(self) -> None:
         """Hand everything over, leave, and close every door."""
         await self.shard.stop()
+        await self._door.stop()
         if self._running is not None:
             await asyncio.gather(self._running, return_exceptions=True)
         await self._heartbeat.stop()

@@ -116,4 +116,5 @@ class Committer:
         except LogUnavailable as error:
             # No record of ours bears the new epoch yet; the announcement only voids what bears a lower one.
             _log.warning("partition %d: epoch %d could not be announced: %s", owned.number, owned.epoch, error)
+            owned.unannounced = True
         return committed

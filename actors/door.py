@@ -17,11 +17,14 @@ from msgspec import Struct
 
 from actors.door_wire import (
     FRAME_BYTES_MAX,
+    LENGTH_BYTES,
     PROTOCOL,
+    REPLY_BYTES_MAX,
     Answer,
     Answered,
     Asked,
     BadFrame,
+    BadQuestion,
     Frames,
     Question,
     TooLate,
@@ -183,7 +186,7 @@ class _Connection(asyncio.Protocol):
                 return
             answer = self._answer(asked, arrived_s)
             if answer is not None:
-                answers.append(frame(Answered(asked.number, answer)))
+                answers.append(_reply(asked.number, answer))
             if self._backlog and self._loop.time() >= until_s:
                 self._turn = self._loop.call_soon(self._work)
                 break
@@ -205,7 +208,7 @@ class _Connection(asyncio.Protocol):
     async def _answer_later(self, asked: Asked, within_s: float) -> None:
         answer = await self._door.answering.answer(asked.question, within_s)
         if self._transport is not None:
-            self._transport.write(frame(Answered(asked.number, answer)))
+            self._transport.write(_reply(asked.number, answer))
 
     def _answered(self, task: "asyncio.Task[None]") -> None:
         self.tasks.discard(task)
@@ -235,3 +238,11 @@ class _Connection(asyncio.Protocol):
     def _refuse(self, why: str) -> None:
         _log.warning("a connection to the door was closed: %s", why)
         self.cut()
+
+
+def _reply(number: int, answer: Answer) -> bytes:
+    reply = frame(Answered(number, answer))
+    if len(reply) > LENGTH_BYTES + REPLY_BYTES_MAX:
+        detail = f"holds {len(reply)} bytes; one answer carries at most {REPLY_BYTES_MAX}"
+        return frame(Answered(number, BadQuestion("account", detail)))
+    return reply

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from actors.door_wire import (
     PROTOCOL,
+    REPLY_BYTES_MAX,
     Answer,
     Applied,
     Asked,
@@ -314,7 +315,7 @@ class _Line(asyncio.Protocol):
         self.open = False
         self._hello = hello
         self._incarnation = incarnation
-        self._frames = Frames()
+        self._frames = Frames(REPLY_BYTES_MAX)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._number = 0
         self._transport: asyncio.Transport | None = None

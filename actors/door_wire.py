@@ -1,9 +1,10 @@
 """What crosses a door: frames of msgpack over a TCP connection, pipelined, answered in any order.
 
-A frame is a 4-byte big-endian length and a body of at most FRAME_BYTES_MAX. The first frame of a connection is `Hello`
-and is answered by `Welcome` or by closing. Every other request is `Asked`, every reply `Answered`, matched by number.
-Deadlines are intervals, so that no two clocks are compared. Replies carry the epoch of the partition they speak for: a
-client drops what comes from a lower one than it has seen. Money and quantities cross as decimal text.
+A frame is a 4-byte big-endian length and a body of at most FRAME_BYTES_MAX, a reply's of REPLY_BYTES_MAX. The first
+frame of a connection is `Hello` and is answered by `Welcome` or by closing. Every other request is `Asked`, every reply
+`Answered`, matched by number. Deadlines are intervals, so that no two clocks are compared. Replies carry the epoch of
+the partition they speak for: a client drops what comes from a lower one than it has seen. Money and quantities cross as
+decimal text.
 """
 
 import hmac
@@ -14,6 +15,7 @@ from msgspec import Struct
 
 PROTOCOL: Final = 1
 FRAME_BYTES_MAX: Final = 256 * 1024
+REPLY_BYTES_MAX: Final = 8 * 1024 * 1024  # an account with 10,000 cells is a few megabytes
 LENGTH_BYTES: Final = 4
 
 

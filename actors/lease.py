@@ -32,6 +32,10 @@ class Lease:
         """Whether we may speak for our partitions at this moment."""
         return not self.fenced and self._clock.boot_s() < self._until_s
 
+    def left_s(self) -> float:
+        """How long it still runs; negative when it has run out, or never began."""
+        return self._until_s - self._clock.boot_s()
+
     def beat(self) -> None:
         """The rating loop is alive."""
         self._beat_s = self._clock.boot_s()

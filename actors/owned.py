@@ -1,13 +1,18 @@
 """A partition in the hands of this shard: its fold, its place in the log, and what is still under way for it."""
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 from enum import StrEnum
+from heapq import heappop, heappush
+from typing import Final
 
 from msgspec import Struct, field
 
 from actors.ports import AlertRow, Checkpoint, LastRecord, PreviousOwner
 from engine.partition import Partition
+
+RECENT_ALERTS_MAX: Final = 1_000  # of a partition; whoever was away for longer asks Postgres
 
 
 class Stage(StrEnum):
@@ -41,6 +46,13 @@ class Owned(Struct, eq=False):
     committing: "asyncio.Task[None] | None" = None
     tick_asked_us: int = 0  # the wake-up for which a tick was appended last
     tick_asked_s: float = 0.0  # boot clock, when that was
+    unannounced: bool = False  # our epoch was raised, and its `owner` record is still to be written
+    giving: bool = False  # being given back: what is approved now would be unknown to the next owner's checkpoint
+    wished_s: float = 0.0  # boot clock, when the desk was last asked which slices it wishes
+    recent_alerts: deque[AlertRow] = field(default_factory=lambda: deque(maxlen=RECENT_ALERTS_MAX))
+    waiting: list[tuple[int, int, "asyncio.Future[None]"]] = field(default_factory=list)  # heap: offset, number, whom
+    waited: int = 0  # how many have ever waited: their numbers
+    slicing: "asyncio.Task[None] | None" = None  # what puts slices into the log
 
     @property
     def number(self) -> int:
@@ -50,10 +62,39 @@ class Owned(Struct, eq=False):
     def running(self) -> bool:
         return self.stage is not Stage.HALTED
 
+    @property
+    def speaks(self) -> bool:
+        """Whether what we hold is the partition's state, and our epoch the one in the log: no higher `owner` record has
+        been read, and none of our own is still to be."""
+        return self.stage is Stage.READY and self.fold.epoch == self.epoch == self.fold.desk.epoch
+
+    async def folded(self, offset: int) -> None:
+        """Return once the record at the offset is folded, or the partition is no longer ours."""
+        if self.next_offset > offset:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waited += 1
+        heappush(self.waiting, (offset, self.waited, waiter))
+        await waiter
+
+    def wake_waiting(self) -> None:
+        """Tell those whose offset is folded by now."""
+        while self.waiting and self.waiting[0][0] < self.next_offset:
+            _, _, waiter = heappop(self.waiting)
+            if not waiter.done():
+                waiter.set_result(None)
+
     def halt(self, reason: str) -> None:
         self.stage = Stage.HALTED
         self.halt_reason = reason
 
+    def let_go(self) -> None:
+        """It is no longer ours: whoever waits for it is sent on."""
+        for _, _, waiter in self.waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.waiting.clear()
+
     def tasks(self) -> Iterable["asyncio.Task[None]"]:
         """Everything under way, to be broken off when the partition is no longer ours."""
-        return [*self.sends, *([self.committing] if self.committing else [])]
+        return [*self.sends, *(task for task in (self.committing, self.slicing) if task is not None)]

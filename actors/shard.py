@@ -16,7 +16,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from actors.answers import Answers
 from actors.commit import Committer
+from actors.door_wire import Answer, PartitionStatus, Question, StatusView
 from actors.lease import Lease
 from actors.outbox import Outbox, OutboxCounts
 from actors.owned import Owned, Stage
@@ -35,10 +37,11 @@ from actors.ports import (
     StoreUnavailable,
     record_digest,
 )
+from actors.slices import SliceWriter, linger_us
 from actors.takeover import CatalogueLost, load_version, may_speak, take_over
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from engine.catalog import BadCatalogue, Catalogue
-from engine.events import Tick, seal
+from engine.events import Owner, Tick, seal
 from engine.outcomes import DeadLetterReason, DeadLetterRow
 from engine.partition import CatalogueMissing
 from engine.snapshot import UnknownSnapshot
@@ -49,6 +52,7 @@ FETCH_WAIT_S: Final = 0.025  # an idle loop looks around this often; a record th
 BLOCK_LINES_MAX: Final = 1_000  # about 300 KB of rated lines in one Kafka record, before compression
 BLOCK_BYTES_MAX: Final = 512 * 1024  # lines with the longest ids and most tiers are many times larger than most
 SENDS_MAX: Final = 200  # records under way per partition; beyond it, rating waits for Kafka
+WISHES_EVERY_S: Final = 1.0  # between two looks at which slices should grow or go
 GATHER_S: Final = 0.5  # how long a partition taken over waits for others under way, from its claim
 TICK_AFTER_US: Final = 20_000  # a record that is about to arrive moves log time as well as a tick would
 TICK_AGAIN_S: Final = 1.0  # a broker whose clock is behind ours stamps the first tick with a time before the wake-up
@@ -100,9 +104,14 @@ class Shard:
         settings: ShardSettings,
         leases: LeaseSettings,
         spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"] = asyncio.create_task,
+        name: str = "",
+        load: Callable[[], tuple[int, float]] = lambda: (0, 0.0),
     ) -> None:
-        """`outbox` makes the outbox, given the shard (which knows when it may speak)."""
+        """`outbox` makes the outbox, given the shard (which knows when it may speak). `load` tells the bytes of memory
+        and the seconds of CPU that the process uses; `name` is the shard's, over all its incarnations."""
         self._incarnation = incarnation
+        self._name = name or incarnation
+        self._load = load
         self._clock = clock
         self._log = log
         self._store = store
@@ -123,6 +132,18 @@ class Shard:
         self._written_back_s = clock.boot_s()
         self._stopping = False
         self._consumed: dict[int, Owned] = {}  # what the consumer reads, and for which ownership of it
+        lingering_us = linger_us(settings, leases)
+        self._slices = SliceWriter(log, clock, kafka.topic_usage, control_key, lingering_us, self._spawn)
+        self._answers = Answers(
+            clock=clock,
+            log=log,
+            lease=lease,
+            owned=self._owned,
+            slices=self._slices,
+            control_key=control_key,
+            settings=settings,
+            status=self.status,
+        )
 
     # ------------------------------------------------------------------------------------------------- questions
 
@@ -150,6 +171,54 @@ class Shard:
             )
             for _, owned in sorted(self._owned.items())
         ]
+
+    def answer_now(self, question: Question) -> Answer | None:
+        """The answer to a question about an account; None when it takes waiting (`answer`)."""
+        return self._answers.answer_now(question)
+
+    async def answer(self, question: Question, within_s: float) -> Answer:
+        """The answer, waiting for a slice or an offset if need be; `TooLate` when there is none within `within_s`."""
+        return await self._answers.answer(question, within_s)
+
+    def status(self) -> StatusView:
+        """How everything stands, for metrics and readiness."""
+        rss_bytes, cpu_s = self._load()
+        counts = self._outbox.counts()
+        return StatusView(
+            shard=self._name,
+            incarnation=self._incarnation,
+            rss_bytes=rss_bytes,
+            cpu_s=cpu_s,
+            lease_left_s=max(0.0, self._lease.left_s()),
+            checks=dict(self._answers.checks),
+            partitions=(
+                *self._refused_statuses(),
+                *(self._status_of(owned) for _, owned in sorted(self._owned.items())),
+            ),
+            alerts_told=counts.told,
+            alerts_waiting=counts.held,
+        )
+
+    def _refused_statuses(self) -> Iterator[PartitionStatus]:
+        for number, reason in sorted(self._refused.items()):
+            yield PartitionStatus(number, Stage.HALTED.value, reason, 0, 0, None, 0, 0, 0.0, 0, 0, {})
+
+    def _status_of(self, owned: Owned) -> PartitionStatus:
+        end = self._log.end(owned.number)
+        return PartitionStatus(
+            partition=owned.number,
+            stage=owned.stage.value,
+            halt_reason=owned.halt_reason,
+            epoch=owned.epoch,
+            next_offset=owned.next_offset,
+            lag_records=None if end is None else max(0, end - owned.next_offset),
+            log_time_us=owned.fold.log_time_us,
+            checkpointed_offset=owned.checkpointed_offset,
+            checkpoint_age_s=self._clock.boot_s() - owned.checkpointed_s,
+            open_holds=owned.fold.desk.open_holds,
+            accounts=owned.fold.accounts,
+            counts=dict(owned.fold.counts),
+        )
 
     def alerts(self) -> OutboxCounts:
         """How far the telling of alerts has come."""
@@ -187,6 +256,7 @@ class Shard:
             if owned.running:
                 self._advance_position(owned)
                 self._advance_stage(owned)
+                self._mind_holds(owned)
                 self._tick_if_due(owned)
                 self._checkpoint_if_due(owned)
 
@@ -243,6 +313,7 @@ class Shard:
         else:
             self._refused.pop(partition, None)
             owned.alerts_held = list(image.alerts)
+            owned.fold.desk.report_delay_us = int(self._settings.report_delay_s * 1_000_000)
             self._owned[partition] = owned
             _log.info(
                 "partition %d is ours at epoch %d, %.3f s after the claim; replaying from offset %d to %d",
@@ -263,6 +334,7 @@ class Shard:
 
     async def _release(self, owned: Owned) -> None:
         """A last checkpoint, then give the partition back. If anything fails, the next owner replays."""
+        owned.giving = True
         if owned.committing is not None:
             await asyncio.gather(owned.committing, return_exceptions=True)
         try:
@@ -283,6 +355,7 @@ class Shard:
         """Stop touching the partition at once."""
         self._owned.pop(owned.number, None)
         self._outbox.forget(owned.number)
+        owned.let_go()
         tasks = list(owned.tasks())
         for task in tasks:
             if task is not asyncio.current_task():
@@ -368,6 +441,7 @@ class Shard:
             owned.next_offset = record.offset + 1
             owned.last = LastRecord(record.offset, record.timestamp, record_digest(record.key, record.value))
             self._tell_alerts(owned)
+            owned.wake_waiting()
         return folded
 
     async def _fetch_catalogue(self, owned: Owned, version: int) -> int:
@@ -384,6 +458,7 @@ class Shard:
         """A control batch of Kafka's own leaves no record, but moves the position."""
         if self._consumed.get(owned.number) is owned:
             owned.next_offset = max(owned.next_offset, self._log.position(owned.number))
+            owned.wake_waiting()
 
     def _advance_stage(self, owned: Owned) -> None:
         if owned.stage is Stage.REPLAYING and owned.next_offset > owned.owner_offset:
@@ -398,8 +473,32 @@ class Shard:
             for alert in held[len(stored) :]:
                 self._outbox.offer(owned.number, alert)
 
+    def _mind_holds(self, owned: Owned) -> None:
+        """Open the desk for our epoch, free what can no longer be reported, and ask for slices ahead of their need."""
+        if owned.unannounced:
+            owned.unannounced = False
+            self._send(owned, [self._control(owned, Owner(owned.epoch))])
+        if owned.stage is not Stage.READY:
+            return
+        desk = owned.fold.desk
+        if desk.epoch != owned.epoch:
+            desk.begin(owned.epoch)
+        if not owned.speaks or owned.giving:
+            return
+        now_us = self._clock.wall_us()
+        desk.reclaim(owned.fold.log_time_us, now_us)
+        if self._clock.boot_s() - owned.wished_s >= WISHES_EVERY_S:
+            owned.wished_s = self._clock.boot_s()
+            for wish in desk.slices_wished(max(now_us, owned.fold.log_time_us)):
+                self._slices.wish(owned, wish)
+
+    def _control(self, owned: Owned, record: Owner | Tick) -> Outgoing:
+        sealed = seal(self._control_key, self._kafka.topic_usage, owned.number, msgspec.json.encode(record))
+        return Outgoing("usage", sealed, partition=owned.number)
+
     def _tick_if_due(self, owned: Owned) -> None:
-        wake_us = owned.fold.next_wake_us()
+        wishes = (owned.fold.next_wake_us(), owned.fold.desk.next_reclaim_us() if owned.speaks else None)
+        wake_us = min((wish for wish in wishes if wish is not None), default=None)
         if (
             owned.stage is Stage.READY
             and wake_us is not None
@@ -408,10 +507,7 @@ class Shard:
         ):
             owned.tick_asked_us = wake_us
             owned.tick_asked_s = self._clock.boot_s()
-            tick = seal(
-                self._control_key, self._kafka.topic_usage, owned.number, msgspec.json.encode(Tick(owned.epoch))
-            )
-            self._send(owned, [Outgoing("usage", tick, partition=owned.number)])
+            self._send(owned, [self._control(owned, Tick(owned.epoch))])
 
     # ------------------------------------------------------------------------------------------------- sending on
 
@@ -446,6 +542,7 @@ class Shard:
     def _tell_alerts(self, owned: Owned) -> None:
         """At once, if we may speak for the partition."""
         alerts = owned.fold.outputs.alerts
+        owned.recent_alerts.extend(alerts)
         if owned.stage is Stage.READY:
             for alert in alerts:
                 self._outbox.offer(owned.number, alert)

@@ -1,0 +1,376 @@
+"""What a shard says to the questions of its door (`actors/door_wire.py`).
+
+It speaks for a partition only while it is ready, inside its lease, and the last owner that the log names: else the
+answer is `WrongOwner` or `Recovering`, and it is the caller who decides what that means. Every text and size that a
+caller sent is tested here, before the engine sees it.
+"""
+
+import asyncio
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from actors.account_view import account_view, binding_view, wallet_view
+from actors.door_wire import (
+    AlertsView,
+    Answer,
+    Applied,
+    AppliedView,
+    AsOf,
+    BadQuestion,
+    Balance,
+    BalanceView,
+    Check,
+    Checked,
+    Describe,
+    Extend,
+    FieldLimit,
+    HoldView,
+    NotFound,
+    Question,
+    RecentAlerts,
+    Recovering,
+    Release,
+    Released,
+    Status,
+    StatusView,
+    TooLate,
+    WrongOwner,
+)
+from actors.lease import Lease
+from actors.owned import Owned
+from actors.ports import Clock, Log
+from actors.slices import SliceWriter
+from config.settings import ShardSettings
+from engine.admission import TRANSIENT, Decision, FieldBound, SliceNeeded
+from engine.admission import Question as Asked
+from engine.events import DATA_FIELDS_MAX, KEY_BYTES_MAX, is_scope, is_text
+from engine.holds import BadToken, Hold, read_token, seal_token
+from engine.meters import DIMENSION_TEXT_MAX
+from engine.money import NotADecimal, amount_text, parse_quantity
+from engine.outcomes import Refusal
+from engine.placement import partition_for
+
+_log = logging.getLogger(__name__)
+
+RETRY_MS: Final = 250  # a takeover takes about a second
+N_MAX: Final = 1_000_000  # events of one request
+CELLS_MAX: Final = 10_000  # that one request may reach: the product of its open dimensions' values
+
+
+class _Bad(Exception):
+    """The question breaks a limit."""
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(field)
+        self.answer = BadQuestion(field, detail)
+
+
+class _AlertData(Struct):
+    sequence: int
+
+
+class _Alert(Struct):
+    data: _AlertData
+
+
+_alert_decoder: Final = msgspec.json.Decoder(_Alert)
+
+
+class Answers:
+    """Everything here is synchronous but for waiting: a decision and what it rests on are of one moment."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        log: Log,
+        lease: Lease,
+        owned: Mapping[int, Owned],
+        slices: SliceWriter,
+        control_key: bytes,
+        settings: ShardSettings,
+        status: Callable[[], StatusView],
+    ) -> None:
+        """`owned` is looked into at each question, and never changed."""
+        self.checks: Counter[str] = Counter()  # by "allowed" or the reason
+        self._clock = clock
+        self._log = log
+        self._lease = lease
+        self._owned = owned
+        self._slices = slices
+        self._control_key = control_key
+        self._settings = settings
+        self._status = status
+
+    def answer_now(self, question: Question) -> Answer | None:
+        """The answer; None when it takes waiting."""
+        answer = self._try(question)
+        return None if isinstance(answer, _Wait) else answer
+
+    async def answer(self, question: Question, within_s: float) -> Answer:
+        """The answer, `TooLate` when there is none in time."""
+        answer = self._try(question)
+        try:
+            async with asyncio.timeout(within_s):
+                while isinstance(answer, _Wait):
+                    if isinstance(answer.awaited, SliceNeeded):
+                        await self._slices.written(answer.owned, answer.awaited)
+                    else:
+                        await answer.owned.folded(answer.awaited)
+                    answer = self._try(question)
+        except TimeoutError:
+            return TooLate()
+        return answer
+
+    # ------------------------------------------------------------------------------------------------ whom it concerns
+
+    def _try(self, question: Question) -> "Answer | _Wait":
+        if isinstance(question, Status):
+            return self._status()
+        try:
+            hold = self._hold(question) if isinstance(question, Extend | Release) else None
+            partition = self._partition(question, hold)
+        except _Bad as bad:
+            return bad.answer
+        owned = self._owned.get(partition)
+        if owned is None:
+            return WrongOwner(partition)
+        if not owned.speaks or not self._lease.valid():
+            return self._recovering(owned, question)
+        if owned.giving and isinstance(question, Check | Extend | Release):
+            return self._recovering(owned, question)
+        try:
+            answer = self._say(owned, question, hold)
+        except _Bad as bad:
+            return bad.answer
+        except Exception:
+            # A fault of the engine must not take the door down with it, nor be taken for a yes.
+            _log.exception("partition %d: a %s could not be answered", partition, type(question).__name__)
+            return Recovering(partition, RETRY_MS)
+        if not self._lease.valid():  # it ran out while we decided: a successor may have spoken meanwhile
+            return self._recovering(owned, question)
+        if isinstance(answer, Checked):
+            self.checks[answer.reason or "allowed"] += 1
+        return answer
+
+    def _partition(self, question: Question, hold: Hold | None) -> int:
+        if isinstance(question, Applied):
+            return question.partition
+        account = hold.account if hold is not None else _account_of(question)
+        key = account.encode()
+        if not is_text(account) or len(key) > KEY_BYTES_MAX:
+            raise _Bad("account", f"must be 1 to {KEY_BYTES_MAX} bytes of text without NUL")
+        return partition_for(key, self._log.partitions)
+
+    def _hold(self, question: Extend | Release) -> Hold:
+        try:
+            return read_token(self._control_key, question.token)
+        except BadToken as error:
+            raise _Bad("token", str(error)) from None
+
+    def _recovering(self, owned: Owned, question: Question) -> Recovering:
+        """With the balance as far as the log has been read here, for whom a late answer is better than none."""
+        booked = None
+        if isinstance(question, Check | Balance | Describe):
+            account = owned.fold.account(question.account)
+            booked = None if account is None else amount_text(account.derive().allocation.balance)
+        if isinstance(question, Check | Extend):
+            self.checks["recovering"] += 1
+        return Recovering(owned.number, RETRY_MS, booked)
+
+    # ------------------------------------------------------------------------------------------------------ what is said
+
+    def _say(self, owned: Owned, question: Question, hold: Hold | None) -> "Answer | _Wait":
+        match question:
+            case Check():
+                return self._checked(owned, owned.fold.check(self._asked(question), self._clock.wall_us()))
+            case Extend():
+                assert hold is not None
+                bounds = _bounds(question.bounds)
+                ttl_us = self._ttl_us(question.ttl_ms)
+                return self._checked(owned, owned.fold.extend(hold, bounds, ttl_us, self._clock.wall_us()))
+            case Release():
+                assert hold is not None
+                return Released(owned.fold.desk.release(hold), self._as_of(owned))
+            case Applied():
+                return self._applied(owned, question)
+            case RecentAlerts():
+                return AlertsView(_alerts_after(owned, question), self._as_of(owned))
+            case Balance():
+                wallet = owned.fold.wallet(question.account, self._clock.wall_us())
+                as_of = self._as_of(owned)
+                return NotFound(as_of) if wallet is None else BalanceView(wallet_view(wallet), as_of)
+            case Describe():
+                return self._described(owned, question.account)
+            case _:
+                raise TypeError(f"{type(question).__name__} is not answered here")
+
+    def _as_of(self, owned: Owned) -> AsOf:
+        end = self._log.end(owned.number)
+        lag = None if end is None else max(0, end - owned.next_offset)
+        return AsOf(owned.number, owned.epoch, owned.next_offset, owned.fold.log_time_us, lag)
+
+    def _checked(self, owned: Owned, decision: Decision | SliceNeeded) -> "Checked | _Wait":
+        if isinstance(decision, SliceNeeded):
+            return _Wait(owned, decision)
+        reason = decision.reason
+        return Checked(
+            decision.allowed,
+            self._as_of(owned),
+            None if reason is None else reason.value,
+            reason in TRANSIENT,
+            _ms(decision.retry_after_us),
+            None if decision.binding is None else binding_view(decision.binding),
+            None if decision.wallet is None else wallet_view(decision.wallet),
+            amount_text(decision.price),
+            decision.version,
+            decision.feature,
+            None if decision.hold is None else self._hold_view(owned, decision.hold),
+        )
+
+    def _hold_view(self, owned: Owned, hold: Hold) -> HoldView:
+        now_us = max(owned.fold.log_time_us, self._clock.wall_us())
+        return HoldView(
+            hold.id,
+            seal_token(self._control_key, hold),
+            max(0, (hold.valid_until_us - now_us) // 1000),
+            max(0, (hold.expires_us - now_us) // 1000),
+        )
+
+    def _applied(self, owned: Owned, question: Applied) -> "AppliedView | _Wait":
+        if owned.next_offset <= question.offset:
+            return _Wait(owned, question.offset)
+        answer = None
+        if question.account is not None and question.command_key is not None:
+            remembered = owned.fold.answer_to(question.account, question.command_key)
+            if remembered is not None:
+                digest, answer = remembered
+                if question.digest is not None and question.digest != digest:
+                    answer = Refusal.KEY_REUSED.value
+        return AppliedView(answer, self._as_of(owned))
+
+    def _described(self, owned: Owned, account_id: str) -> Answer:
+        wallet = owned.fold.wallet(account_id, self._clock.wall_us())
+        account = owned.fold.account(account_id)
+        if wallet is None or account is None:
+            return NotFound(self._as_of(owned))
+        open_holds = owned.fold.desk.holds_of(account_id)
+        return account_view(account, wallet, open_holds, owned.fold.log_time_us, self._as_of(owned))
+
+    # ------------------------------------------------------------------------------------------------------ what is asked
+
+    def _asked(self, check: Check) -> Asked:
+        """The engine's question. Raises _Bad."""
+        if check.scope and not is_scope(check.scope):
+            raise _Bad("scope", "must be 1 to 8 parts joined by /, each of 1 to 64 of A-Z a-z 0-9 . _ : @ -")
+        _need_text("type", check.type)
+        _need_text("feature", check.feature)
+        if len(check.data) + len(check.reach) > DATA_FIELDS_MAX:
+            raise _Bad(
+                "data", f"data and reach have {len(check.data) + len(check.reach)} fields; at most 64 are allowed"
+            )
+        for name, value in check.data.items():
+            _need_dimension(f"data.{name[:64]}", name, (value,))
+        for name, values in check.reach.items():
+            _need_dimension(f"reach.{name[:64]}", name, values)
+            if not values:
+                raise _Bad(f"reach.{name[:64]}", "names no value; leave the dimension out, or name all it may take")
+            if name in check.data:
+                raise _Bad(f"reach.{name[:64]}", "is in data too: a dimension is known or open")
+        if math.prod(len(values) for values in check.reach.values()) > CELLS_MAX:
+            raise _Bad("reach", f"more than {CELLS_MAX} combinations of values")
+        if not 1 <= check.n <= N_MAX:
+            raise _Bad("n", f"must be 1 to {N_MAX}")
+        hold_us = None if check.ttl_ms is None else self._ttl_us(check.ttl_ms)
+        if hold_us is not None and check.type is None:
+            raise _Bad("type", "a hold needs the type of the event to come")
+        return Asked(
+            check.account,
+            check.scope,
+            check.type,
+            check.data,
+            check.reach,
+            _bounds(check.bounds),
+            check.n,
+            check.feature,
+            hold_us,
+        )
+
+    def _ttl_us(self, ttl_ms: int) -> int:
+        longest_ms = int(self._settings.hold_ttl_max_s * 1000)
+        if not 1 <= ttl_ms <= longest_ms:
+            raise _Bad("ttl", f"must be above 0 and at most {longest_ms / 1000:g} s (setting shard.hold_ttl_max_s)")
+        return ttl_ms * 1000
+
+
+class _Wait(Struct):
+    """There is no answer before this slice, or this offset, has been read."""
+
+    owned: Owned
+    awaited: SliceNeeded | int
+
+
+def _account_of(question: Question) -> str:
+    assert isinstance(question, Check | Balance | Describe | RecentAlerts)
+    return question.account
+
+
+def _alerts_after(owned: Owned, question: RecentAlerts) -> tuple[bytes, ...]:
+    return tuple(
+        alert.body
+        for alert in owned.recent_alerts
+        if alert.account == question.account and _alert_decoder.decode(alert.body).data.sequence > question.after_sequence
+    )
+
+
+def _ms(microseconds: int | None) -> int | None:
+    """Rounded up: whoever comes back when told to is not too early."""
+    return None if microseconds is None else -(-microseconds // 1000)
+
+
+def _need_text(field: str, value: str | None) -> None:
+    if value is not None and not is_text(value):
+        raise _Bad(field, "must be 1 to 256 characters without NUL")
+
+
+def _need_dimension(field: str, name: str, values: Iterable[str]) -> None:
+    if not is_text(name):
+        raise _Bad(field, "the name of a field must be 1 to 256 characters without NUL")
+    for value in values:
+        if not is_text(value, DIMENSION_TEXT_MAX):
+            raise _Bad(field, f"a value must be 1 to {DIMENSION_TEXT_MAX} characters without NUL")
+
+
+def _bounds(limits: tuple[FieldLimit, ...]) -> tuple[FieldBound, ...]:
+    if len(limits) > DATA_FIELDS_MAX:
+        raise _Bad("bounds", f"{len(limits)} bounds; at most {DATA_FIELDS_MAX} are allowed")
+    named: set[str] = set()
+    bounds = []
+    for place, limit in enumerate(limits):
+        where = f"bounds.{place}"
+        if not 1 <= len(limit.fields) <= DATA_FIELDS_MAX:
+            raise _Bad(f"{where}.fields", f"must name 1 to {DATA_FIELDS_MAX} fields")
+        for name in limit.fields:
+            if not is_text(name):
+                raise _Bad(f"{where}.fields", "a field's name must be 1 to 256 characters without NUL")
+            if name in named:
+                raise _Bad(f"{where}.fields", f"{name[:64]!r} stands in two bounds, or twice; a field has one bound")
+            named.add(name)
+        bounds.append(FieldBound(limit.fields, _quantity(f"{where}.up_to", limit.up_to)))
+    return tuple(bounds)
+
+
+def _quantity(field: str, text: str) -> int:
+    try:
+        quantity = parse_quantity(text)
+    except NotADecimal as error:
+        raise _Bad(field, str(error)) from None
+    if quantity < 0:
+        raise _Bad(field, "must not be negative")
+    return quantity

@@ -1,0 +1,431 @@
+"""What a shard answers to whom asks about an account, and when it says nothing: on simulated doors, time moved by hand."""
+
+import asyncio
+from collections.abc import Awaitable
+
+import msgspec
+import orjson
+import pytest
+
+from actors.door_wire import (
+    AccountView,
+    AlertsView,
+    Answer,
+    Applied,
+    AppliedView,
+    BadQuestion,
+    Balance,
+    BalanceView,
+    Check,
+    Checked,
+    Describe,
+    Extend,
+    FieldLimit,
+    NotFound,
+    Question,
+    RecentAlerts,
+    Recovering,
+    Release,
+    Released,
+    Status,
+    StatusView,
+    TooLate,
+    WrongOwner,
+)
+from engine.events import Grant, OpenAccount, Owner, SetScope, Slices, Tick, command_digest
+from engine.holds import read_token
+from tests.actors.shard_rig import CONTROL_KEY, Process, Rig
+
+PATIENCE_S = 5.0
+
+
+@pytest.fixture
+async def process(rig: Rig) -> Process:
+    """Ready for partition 0, where `rig.account(0)` has three dollars; a call costs one."""
+    rig.control(0, Grant(rig.open(0), "grant", "lot", "paid", "3", "USD"))
+    return await ready(rig, "a", 0)
+
+
+async def ready(rig: Rig, name: str, *partitions: int, lease_s: float = float("inf")) -> Process:
+    process = rig.process(name)
+    await process.join(*partitions, lease_s=lease_s)
+    process.run()
+    await rig.clock.until(lambda: all(process.stage(number) == "ready" for number in partitions), 20)
+    return process
+
+
+async def told(rig: Rig, answer: Awaitable[Answer]) -> Answer:
+    """The answer, with time passing as it takes."""
+    task = asyncio.ensure_future(answer)
+    await rig.clock.until(task.done, 60)
+    return await task
+
+
+async def checked(rig: Rig, process: Process, ttl_ms: int | None = 60_000, n: int = 1) -> Checked:
+    question = Check(rig.account(0), type="call", n=n, ttl_ms=ttl_ms)
+    answer = await told(rig, process.shard.answer(question, PATIENCE_S))
+    assert isinstance(answer, Checked), answer
+    return answer
+
+
+def held_event(rig: Rig, token: str, event_id: str, *, final: bool = True) -> None:
+    event = orjson.loads(rig.event(rig.account(0), event_id)) | {"hold": token, "holdfinal": final}
+    rig.broker.append("usage", rig.account(0).encode(), orjson.dumps(event))
+
+
+# ------------------------------------------------------------------------------------------------- checks and holds
+
+
+async def test_a_check_without_a_hold_is_answered_at_once(rig: Rig, process: Process) -> None:
+    answer = process.shard.answer_now(Check(rig.account(0), type="call"))
+    assert isinstance(answer, Checked)
+    assert (answer.allowed, answer.price, answer.hold, answer.version) == (True, "1", None, 1)
+    assert answer.wallet is not None
+    assert (answer.wallet.booked, answer.wallet.held, answer.wallet.available) == ("3", "0", "3")
+    as_of = answer.as_of
+    assert (as_of.partition, as_of.epoch, as_of.offset, as_of.lag_records) == (0, 1, rig.end(0), 0)
+
+
+async def test_the_first_hold_waits_until_its_slice_is_in_the_log_and_the_next_does_not(
+    rig: Rig, process: Process
+) -> None:
+    account = rig.account(0)
+    question = Check(account, type="call", ttl_ms=60_000)
+    assert process.shard.answer_now(question) is None
+    assert rig.controls(0, Slices) == [], "asking whether it can be answered at once writes nothing"
+    first = await checked(rig, process)
+    assert first.allowed and first.hold is not None and first.wallet is not None
+    (slices,) = rig.controls(0, Slices)
+    assert isinstance(slices, Slices)
+    assert slices.epoch == 1 and [name for name, _ in slices.of] == [account]
+    assert slices.linger_us >= 665_000_000, "ten minutes of hold, five seconds, a minute of delay"
+    assert first.as_of.offset == rig.end(0), "approved only behind the slice"
+    hold = read_token(CONTROL_KEY, first.hold.token)
+    assert (hold.account, hold.id) == (account, first.hold.id)
+    assert 59_000 <= first.hold.valid_for_ms <= 60_000
+    assert first.hold.expires_in_ms - first.hold.valid_for_ms == 5_000
+    assert first.wallet.held == "1"
+
+
+async def test_all_that_wait_for_slices_wait_for_one_record(rig: Rig, process: Process) -> None:
+    question = Check(rig.account(0), type="call", ttl_ms=60_000)
+    asking = [asyncio.ensure_future(process.shard.answer(question, PATIENCE_S)) for _ in range(3)]
+    await rig.clock.until(lambda: all(task.done() for task in asking), 60)
+    answers = [task.result() for task in asking]
+    assert all(isinstance(answer, Checked) and answer.allowed for answer in answers)
+    assert len(rig.controls(0, Slices)) <= 2, "one, and at most one more for those that came while it was written"
+    denied = await checked(rig, process)
+    assert (denied.allowed, denied.reason) == (False, "credit_depleted")
+
+
+async def test_a_hold_is_settled_by_its_event_and_released_by_its_holder(rig: Rig, process: Process) -> None:
+    first, second = await checked(rig, process), await checked(rig, process)
+    assert first.hold is not None and second.hold is not None
+    held_event(rig, first.hold.token, "e1")
+    await rig.clock.until(lambda: process.counts(0).get("rated") == 1, 5)
+    assert open_holds(process) == 1
+    released = process.shard.answer_now(Release(second.hold.token))
+    assert isinstance(released, Released) and released.was_open
+    assert open_holds(process) == 0
+    again = process.shard.answer_now(Release(second.hold.token))
+    assert isinstance(again, Released) and not again.was_open
+    balance = process.shard.answer_now(Balance(rig.account(0)))
+    assert isinstance(balance, BalanceView)
+    assert (balance.wallet.booked, balance.wallet.held) == ("2", "0")
+
+
+async def test_a_hold_is_extended_in_time(rig: Rig, process: Process) -> None:
+    first = await checked(rig, process, ttl_ms=10_000)
+    assert first.hold is not None
+    await rig.clock.advance(5)
+    answer = await told(rig, process.shard.answer(Extend(first.hold.token, 60_000), PATIENCE_S))
+    assert isinstance(answer, Checked) and answer.allowed and answer.hold is not None
+    assert answer.hold.id == first.hold.id
+    assert answer.hold.valid_for_ms > 59_000
+
+
+async def test_an_abandoned_hold_is_reclaimed_by_a_tick_once_nothing_of_it_can_be_reported(
+    rig: Rig, process: Process
+) -> None:
+    answer = await checked(rig, process, ttl_ms=10_000)
+    ticks = len(rig.controls(0, Tick))
+    assert answer.allowed
+    await rig.clock.advance(74)
+    assert open_holds(process) == 1, "valid for 10 s, expired after 15, reported until 75"
+    assert len(rig.controls(0, Tick)) == ticks
+    await rig.clock.advance(4)
+    assert open_holds(process) == 0
+    assert len(rig.controls(0, Tick)) > ticks, "nothing else moved log time"
+
+
+def open_holds(process: Process) -> int:
+    (partition,) = process.shard.status().partitions
+    return partition.open_holds
+
+
+# ------------------------------------------------------------------------------------------------------- ownership
+
+
+async def test_a_successor_withholds_what_was_approved_until_it_is_reported(rig: Rig, process: Process) -> None:
+    holds = [await checked(rig, process) for _ in range(3)]
+    for task in process.tasks:
+        task.cancel()
+    rig.database.members["a"].lease_until_s = 0.0
+    successor = await ready(rig, "b", 0)
+    denied = await checked(rig, successor)
+    assert (denied.allowed, denied.reason, denied.transient) == (False, "withheld", True)
+    for number, hold in enumerate(holds):
+        assert hold.hold is not None
+        print(rig.controls(0, Slices))
+        if number < 2:
+            held_event(rig, hold.hold.token, f"e{number}")
+    await rig.clock.until(lambda: successor.counts(0).get("rated") == 2, 5)
+    balance = successor.shard.answer_now(Balance(rig.account(0)))
+    assert isinstance(balance, BalanceView)
+    assert (balance.wallet.booked, balance.wallet.held) == ("1", "1")
+    await rig.clock.advance(700)
+    balance = successor.shard.answer_now(Balance(rig.account(0)))
+    assert isinstance(balance, BalanceView)
+    assert (balance.wallet.booked, balance.wallet.held) == ("1", "0"), "nothing of it can be reported any more"
+
+
+async def test_a_shard_that_dies_between_slice_and_approval_leaves_the_slice_withheld(rig: Rig) -> None:
+    rig.control(0, Grant(rig.open(0), "grant", "lot", "paid", "1", "USD"))
+
+    async def gate(site: str) -> None:
+        if site == "append.after" and rig.controls(0, Slices):
+            await asyncio.Event().wait()
+
+    dying = rig.process("a", gate)
+    await dying.join(0)
+    dying.run()
+    await rig.clock.until(lambda: dying.stage(0) == "ready", 20)
+    asking = asyncio.ensure_future(dying.shard.answer(Check(rig.account(0), type="call", ttl_ms=1000), PATIENCE_S))
+    await rig.clock.until(lambda: bool(rig.controls(0, Slices)), 5)
+    for task in dying.tasks:
+        task.cancel()
+    asking.cancel()
+    rig.database.members["a"].lease_until_s = 0.0
+    successor = await ready(rig, "b", 0)
+    assert (await checked(rig, successor)).reason == "withheld"
+
+
+async def test_who_owns_nothing_sends_on(rig: Rig, process: Process) -> None:
+    for question in (Check(rig.account(1)), Balance(rig.account(1)), Describe(rig.account(1))):
+        assert process.shard.answer_now(question) == WrongOwner(1)
+    assert process.shard.answer_now(Applied(1, 0)) == WrongOwner(1)
+
+
+async def test_a_lease_that_ran_out_closes_the_door(rig: Rig) -> None:
+    rig.control(0, Grant(rig.open(0), "grant", "lot", "paid", "3", "USD"))
+    process = await ready(rig, "a", 0, lease_s=10)
+    token = (await checked(rig, process)).hold
+    assert token is not None
+    await rig.clock.advance(10)
+    questions: list[Question] = [
+        Check(rig.account(0), type="call"),
+        Extend(token.token, 1_000),
+        Release(token.token),
+        Balance(rig.account(0)),
+        Describe(rig.account(0)),
+        Applied(0, 0),
+        RecentAlerts(rig.account(0), 0),
+    ]
+    for question in questions:
+        answer = process.shard.answer_now(question)
+        assert isinstance(answer, Recovering), question
+        assert answer.booked == ("3" if isinstance(question, Check | Balance | Describe) else None)
+    process.assign(0, lease_s=10)
+    assert isinstance(process.shard.answer_now(Check(rig.account(0), type="call")), Checked)
+
+
+async def test_an_answer_that_was_found_as_the_lease_ran_out_is_not_given(
+    rig: Rig, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    valid = iter([True, False])
+    monkeypatch.setattr(process.lease, "valid", lambda: next(valid))
+    assert isinstance(process.shard.answer_now(Check(rig.account(0), type="call")), Recovering)
+
+
+async def test_an_owner_that_has_read_of_a_higher_one_is_silent(rig: Rig, process: Process) -> None:
+    rig.control(0, Owner(7))
+    await rig.clock.until(lambda: process.shard.partitions()[0].next_offset == rig.end(0), 5)
+    for question in (Check(rig.account(0), type="call", ttl_ms=1000), Balance(rig.account(0))):
+        assert isinstance(process.shard.answer_now(question), Recovering)
+
+
+async def test_after_a_commit_of_unknown_outcome_the_shard_goes_on_under_its_new_epoch(
+    rig: Rig, process: Process
+) -> None:
+    assert (await checked(rig, process)).as_of.epoch == 1
+    process.store.commit_faults = ["unknown_not_done"]
+    rig.use(rig.account(0), "e1")
+    await rig.clock.until(lambda: rig.database.partition(0).epoch == 2, 20)
+    await rig.clock.advance(1)
+    answer = await checked(rig, process)
+    assert answer.as_of.epoch == 2
+    assert (answer.allowed, answer.reason) == (False, "withheld"), "what it approved before belongs to a closed slice"
+
+
+async def test_an_epoch_that_could_not_be_announced_is_announced_when_kafka_is_back(rig: Rig, process: Process) -> None:
+    process.store.commit_faults = ["unknown_done"]
+    rig.use(rig.account(0), "e1")
+    process.log.append_faults = [1, 0]  # the rated line of e1, then the announcement
+    await rig.clock.until(lambda: rig.database.partition(0).epoch == 2, 20)
+    await rig.clock.advance(1)
+    assert rig.controls(0, Owner)[-1] == Owner(2)
+    assert isinstance(process.shard.answer_now(Balance(rig.account(0))), BalanceView)
+
+
+async def test_nothing_is_approved_behind_the_cut_of_a_partition_that_is_given_back(rig: Rig, process: Process) -> None:
+    answers: list[Answer | None] = []
+
+    async def gate(site: str) -> None:
+        if site == "commit.before":
+            answers.append(process.shard.answer_now(Check(rig.account(0), type="call", ttl_ms=1000)))
+            answers.append(process.shard.answer_now(Balance(rig.account(0))))
+
+    process.store._gate = gate
+    rig.use(rig.account(0), "e1")
+    process.assign()
+    await rig.clock.until(lambda: process.view(0) is None, 20)
+    assert isinstance(answers[-2], Recovering)
+    assert isinstance(answers[-1], BalanceView)
+    assert process.shard.answer_now(Balance(rig.account(0))) == WrongOwner(0)
+
+
+async def test_who_waits_for_a_slice_of_a_lost_partition_is_sent_on(rig: Rig, process: Process) -> None:
+    rig.broker.down = True
+    asking = asyncio.ensure_future(process.shard.answer(Check(rig.account(0), type="call", ttl_ms=1000), PATIENCE_S))
+    await rig.clock.advance(1)
+    process.assign()
+    await rig.clock.until(asking.done, 10)
+    assert await asking == WrongOwner(0)
+
+
+async def test_a_slice_that_takes_too_long_is_no_answer(rig: Rig, process: Process) -> None:
+    rig.broker.down = True
+    assert await process.shard.answer(Check(rig.account(0), type="call", ttl_ms=1000), 0.05) == TooLate()
+    rig.broker.down = False
+    assert (await checked(rig, process)).allowed
+
+
+# ------------------------------------------------------------------------------------------------------ other questions
+
+
+async def test_a_command_is_answered_when_it_is_folded(rig: Rig, process: Process) -> None:
+    account = rig.account(0)
+    offset = rig.control(0, SetScope(account, "declare", "team:red"))
+    digest = command_digest(msgspec.json.encode(SetScope(account, "declare", "team:red")))
+    answer = await told(rig, process.shard.answer(Applied(0, offset, account, "declare", digest), PATIENCE_S))
+    assert isinstance(answer, AppliedView) and answer.answer == "applied"
+    assert answer.as_of.offset > offset
+    reused = process.shard.answer_now(Applied(0, offset, account, "declare", b"another"))
+    assert isinstance(reused, AppliedView) and reused.answer == "key_reused"
+    refused = rig.control(0, OpenAccount(account, "again", "basic"))
+    answer = await told(rig, process.shard.answer(Applied(0, refused, account, "again"), PATIENCE_S))
+    assert isinstance(answer, AppliedView) and answer.answer == "account_exists"
+    unasked = process.shard.answer_now(Applied(0, offset))
+    assert isinstance(unasked, AppliedView) and unasked.answer is None
+    assert await process.shard.answer(Applied(0, rig.end(0)), 0.05) == TooLate()
+
+
+async def test_everything_known_of_an_account_is_told(rig: Rig, process: Process) -> None:
+    account = rig.account(0)
+    rig.control(0, SetScope(account, "declare", "team:red", "past_due"))
+    rig.alarm(0, "low")
+    rig.use(account, "e1")
+    await checked(rig, process)
+    view = process.shard.answer_now(Describe(account))
+    assert isinstance(view, AccountView)
+    assert (view.account, view.plan, view.currency, view.rated, view.open_holds) == (account, "basic", "USD", 1, 1)
+    assert (view.wallet.booked, view.wallet.held, view.wallet.available) == ("2", "1", "1")
+    (lot,) = view.lots
+    assert (lot.lot, lot.kind, lot.granted, lot.remaining, lot.expired) == ("lot", "paid", "3", "2", "0")
+    assert [(scope.scope, scope.standing, scope.spent) for scope in view.scopes] == [
+        ("", "active", "1"),
+        ("team:red", "past_due", "0"),
+    ]
+    (rule,) = view.rules
+    assert (rule.rule, rule.on) == ("low", {"measure": "balance", "threshold": "0", "clear": "0"})
+    (usage,) = view.usage
+    assert (usage.price, usage.cell, usage.quantity, usage.amount) == ("call", (), "1", "1")
+
+
+async def test_the_unknown_are_not_found(rig: Rig, process: Process) -> None:
+    nobody = next(name for name in map(str, range(100)) if process.shard.answer_now(Balance(name)) != WrongOwner(1))
+    assert isinstance(process.shard.answer_now(Balance(nobody)), NotFound)
+    assert isinstance(process.shard.answer_now(Describe(nobody)), NotFound)
+    check = process.shard.answer_now(Check(nobody, type="call"))
+    assert isinstance(check, Checked) and check.reason == "unknown_account"
+
+
+async def test_alerts_are_told_from_a_sequence_on(rig: Rig, process: Process) -> None:
+    account = rig.account(0)
+    for number in range(4):
+        rig.use(account, f"e{number}")
+    rig.alarm(0, "empty")
+    await rig.clock.until(lambda: process.shard.partitions()[0].next_offset == rig.end(0), 5)
+    answer = process.shard.answer_now(RecentAlerts(account, 0))
+    assert isinstance(answer, AlertsView)
+    (body,) = answer.bodies
+    assert orjson.loads(body)["data"]["sequence"] == 1
+    nothing = process.shard.answer_now(RecentAlerts(account, 1))
+    assert isinstance(nothing, AlertsView) and nothing.bodies == ()
+
+
+async def test_the_status_counts(rig: Rig, process: Process) -> None:
+    for _ in range(4):
+        await checked(rig, process)
+    status = process.shard.answer_now(Status())
+    assert isinstance(status, StatusView)
+    assert status.checks == {"allowed": 3, "credit_depleted": 1}
+    (partition,) = status.partitions
+    assert (partition.stage, partition.open_holds, partition.accounts, partition.lag_records) == ("ready", 3, 1, 0)
+
+
+# -------------------------------------------------------------------------------------------------------- bad questions
+
+
+@pytest.mark.parametrize(
+    ("field", "question"),
+    [
+        ("account", Check("")),
+        ("account", Check("a\x00b")),
+        ("account", Balance("é" * 129)),
+        ("scope", Check("account-0", scope="a//b")),
+        ("scope", Check("account-0", scope="/".join("abcdefghi"))),
+        ("type", Check("account-0", type="")),
+        ("type", Check("account-0", ttl_ms=1_000)),
+        ("feature", Check("account-0", feature="x" * 257)),
+        ("data", Check("account-0", data={str(number): "v" for number in range(65)})),
+        ("data.model", Check("account-0", data={"model": "x" * 129})),
+        ("reach.model", Check("account-0", reach={"model": ("a", "")})),
+        ("reach.model", Check("account-0", reach={"model": ()})),
+        ("reach.model", Check("account-0", data={"model": "a"}, reach={"model": ("b",)})),
+        ("reach", Check("account-0", reach={"a": tuple("abcdefghij" * 11), "b": tuple("abcdefghij" * 11)})),
+        ("n", Check("account-0", n=0)),
+        ("ttl", Check("account-0", type="call", ttl_ms=600_001)),
+        ("ttl", Check("account-0", type="call", ttl_ms=0)),
+        ("bounds.0.fields", Check("account-0", bounds=(FieldLimit((), "1"),))),
+        ("bounds.1.fields", Check("account-0", bounds=(FieldLimit(("a",), "1"), FieldLimit(("b", "a"), "1")))),
+        ("bounds.0.up_to", Check("account-0", bounds=(FieldLimit(("a",), "1e9"),))),
+        ("bounds.0.up_to", Check("account-0", bounds=(FieldLimit(("a",), "-1"),))),
+        ("token", Release("forged")),
+        ("token", Extend("", 1_000)),
+    ],
+)
+async def test_what_breaks_a_limit_is_named(rig: Rig, process: Process, field: str, question: Question) -> None:
+    if isinstance(question, Check | Balance) and question.account == "account-0":
+        question = msgspec.structs.replace(question, account=rig.account(0))
+    answer = process.shard.answer_now(question)
+    assert isinstance(answer, BadQuestion), answer
+    assert answer.field == field
+
+
+async def test_a_fault_of_the_engine_is_no_yes(
+    rig: Rig, process: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("engine.admission.Desk.check", lambda *_: 1 / 0)
+    assert process.shard.answer_now(Check(rig.account(0), type="call")) == Recovering(0, 250)
+    assert "ZeroDivisionError" in caplog.text
