@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint lock
+.PHONY: help setup up demo test test-long lint lock
 
 help:
 	@echo "make setup   install everything below this folder"
+	@echo "make up      keep a whole deployment running here, with a customer and a key to try it; Ctrl-C stops it"
 	@echo "make demo    run the main job for about a minute, kill a shard, check every amount (TRACE=path to replay your own trace)"
 	@echo "make test    the whole suite, on a real broker, database and Ray"
+	@echo "make test-long  the proofs that take many minutes: 100,000 checks against nearly empty wallets while owners die"
 	@echo "make lint    style, types and import direction"
 	@echo "make lock    write requirements/ anew from pyproject.toml"
 
@@ -22,11 +24,17 @@ $(VENV)/.ready: requirements/bootstrap.txt requirements/lock.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+up: setup
+	$(BIN)/tallygate up
+
 demo: setup
 	$(BIN)/tallygate demo
 
 test: setup lint
 	$(BIN)/python -m pytest
+
+test-long: setup
+	$(BIN)/python -m pytest -m long
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,11 +2,14 @@
 
 import asyncio
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from urllib.parse import quote
 
+import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +20,7 @@ from engine.catalog import BadCatalogue, CatalogueDocument, MeterDefinition, Pla
 from engine.money import NANO, parse_quantity, quantity_text
 
 if TYPE_CHECKING:
+    from actors.keys import KeyRecord, Keys
     from actors.postgres import StoredDeadLetter
     from actors.publication import Published
 
@@ -29,9 +33,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+keys = typer.Typer(help="API keys, directly in Postgres.", no_args_is_help=True)
+customers = typer.Typer(help="Accounts and their scopes, over the HTTP API.", no_args_is_help=True)
+grants = typer.Typer(help="Credit, over the HTTP API.", no_args_is_help=True)
+caps = typer.Typer(help="Caps on spend, over the HTTP API.", no_args_is_help=True)
 catalogue = typer.Typer(help="Meters and plans, from a YAML file.", no_args_is_help=True)
 topics = typer.Typer(help="The topics in Kafka.", no_args_is_help=True)
 app.add_typer(catalogue, name="catalogue")
+app.add_typer(keys, name="keys")
+app.add_typer(customers, name="customers")
+app.add_typer(grants, name="grants")
+app.add_typer(caps, name="caps")
 app.add_typer(topics, name="topics")
 
 CatalogueFile = Annotated[Path, typer.Argument(help="A catalogue in YAML, such as config/catalogue.example.yaml.")]
@@ -321,6 +333,313 @@ def _setting_lines(row: SettingRow, name: str) -> Iterator[str]:
         yield f"{name} = {row.value}  # default: {row.default or 'not set'}"
     else:
         yield f"# {name} = {row.default}" if row.default else f"# {name} is not set"
+
+
+# ---------------------------------------------------------------------------------------------------------------- up
+
+RunDir = Annotated[Path, typer.Option(help="The run folder of `tallygate up`.")]
+UP_DIR = Path("build/up")
+
+
+@app.command("up")
+def run_up(run_dir: RunDir = UP_DIR) -> None:
+    """Keep a whole deployment running on this machine, with a customer and a key to try it; Ctrl-C stops it in order."""
+    from actors import up
+    from actors.deployment import NotReady
+    from config.stack.kafka import KafkaUnavailable
+    from config.stack.postgres import PostgresUnavailable
+    from config.stack.supervisor import RunFolderInUse
+
+    with _expected_errors(), _outside_errors():
+        try:
+            up.run(load_settings(), run_dir, lambda line: typer.echo(line))
+        except (KafkaUnavailable, PostgresUnavailable, RunFolderInUse, NotReady) as error:
+            _fail(str(error), FAILED)
+
+
+# -------------------------------------------------------------------------------------------------------------- keys
+
+
+def _keys_settings() -> Settings:
+    """Those of the environment; without a database there, the deployment that `tallygate up` runs here."""
+    settings = load_settings()
+    if settings.postgres.dsn is None:
+        raise SettingsError(["postgres.dsn: is not set; set DATABASE_URL to the deployment's database"])
+    return settings
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Who holds it, for people.")],
+    scope: Annotated[list[str], typer.Option(help="ingest, check, read, credit or admin; give it once per scope.")],
+    account: Annotated[str | None, typer.Option(help="The only account that it may touch.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, max=3650, help="Days until it expires.")] = None,
+) -> None:
+    """Make a key. Its text is shown this once; make the second one before the first is revoked, to rotate."""
+    from actors.clock import SystemClock
+    from actors.keys import KeyRefused, KeyScope
+
+    with _expected_errors(), _outside_errors():
+        unknown = sorted(set(scope) - set(KeyScope))
+        if unknown:
+            _fail(f"--scope {unknown[0]}: is one of {', '.join(KeyScope)}", WRONG_INPUT)
+        expires_us = None if days is None else SystemClock().wall_us() + days * 86_400_000_000
+        settings = _keys_settings()
+
+        async def create() -> str:
+            async with _key_ring(settings) as ring:
+                wanted = [KeyScope(text) for text in scope]
+                _, text = await ring.create(name, wanted, account, expires_us, created_by="tallygate keys")
+                return text
+
+        try:
+            typer.echo(asyncio.run(create()))
+        except KeyRefused as error:
+            _fail(str(error), WRONG_INPUT)
+
+
+@keys.command("list")
+def list_keys(newest: Annotated[int, typer.Option(min=1, max=1000, help="How many of the newest.")] = 50) -> None:
+    """Show keys by their public ids: scopes, account, and whether they are revoked."""
+    with _expected_errors(), _outside_errors():
+        settings = _keys_settings()
+
+        async def read() -> "list[KeyRecord]":
+            async with _key_ring(settings) as ring:
+                return await ring.page(newest)
+
+        records = asyncio.run(read())
+    _show_rows(
+        [
+            {
+                "id": record.key.public_id,
+                "name": record.key.name,
+                "scopes": " ".join(sorted(record.key.scopes)),
+                "account": record.key.account or "all",
+                "created by": record.created_by,
+                "state": "revoked" if record.revoked_us else "live",
+            }
+            for record in records
+        ]
+    )
+
+
+@keys.command("revoke")
+def revoke_key(public_id: Annotated[str, typer.Argument(help="As `keys list` shows it.")]) -> None:
+    """End a key for good, in every replica within a second."""
+    from actors.keys import KeyUnknown
+
+    with _expected_errors(), _outside_errors():
+        settings = _keys_settings()
+
+        async def revoke() -> None:
+            async with _key_ring(settings) as ring:
+                await ring.revoke(public_id)
+
+        try:
+            asyncio.run(revoke())
+        except KeyUnknown:
+            _fail(f"there is no key {public_id}: see `tallygate keys list`", WRONG_INPUT)
+    typer.echo(f"{public_id} is revoked")
+
+
+@asynccontextmanager
+async def _key_ring(settings: Settings) -> "AsyncIterator[Keys]":
+    from actors.assembly import database_dsn
+    from actors.clock import SystemClock
+    from actors.keys import Keys
+
+    environment = settings.api.key_environment
+    ring = Keys(database_dsn(settings), settings.postgres.schema_name, SystemClock(), environment=environment)
+    await ring.start()
+    try:
+        yield ring
+    finally:
+        await ring.stop()
+
+
+# ------------------------------------------------------------------------------------------------- over the HTTP API
+
+Url = Annotated[
+    str | None, typer.Option(envvar="API_URL", help="The API; default: what `tallygate up` wrote into its run folder.")
+]
+Key = Annotated[str | None, typer.Option(envvar="API_KEY", help="An API key; default: the one of `tallygate up`.")]
+Account = Annotated[str, typer.Argument(help="The account's id.")]
+
+
+def _ask(
+    url: str | None, key: str | None, method: str, path: str, body: dict[str, Any] | None = None, **query: Any
+) -> dict[str, Any]:
+    from actors.api_client import ApiRefused, call
+    from actors.up import ACCESS_FILE, read_access
+
+    access = read_access(UP_DIR / ACCESS_FILE)
+    url, key = url or access.get("url"), key or access.get("key")
+    if url is None or key is None:
+        _fail(f"no API to ask: set API_URL and API_KEY, or run `tallygate up` here (it writes {UP_DIR})", WRONG_INPUT)
+    try:
+        return asyncio.run(call(url, key, method, path, body, **query))
+    except ApiRefused as error:
+        _fail(str(error), FAILED)
+
+
+def _show_rows(rows: list[dict[str, Any]]) -> None:
+    """Rows of plain values, a column per name."""
+    if not rows:
+        typer.echo("none")
+        return
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = _table("", *names)
+    for row in rows:
+        table.add_row(*(_plain(row.get(name)) for name in names))
+    Console(markup=False, emoji=False, highlight=False).print(table)
+
+
+def _show(answer: dict[str, Any], indent: str = "") -> None:
+    """An object as lines, its lists as tables."""
+    for name, value in answer.items():
+        if isinstance(value, dict):
+            typer.echo(f"{indent}{name}:")
+            _show(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            typer.echo(f"{indent}{name}:")
+            _show_rows(value)
+        else:
+            typer.echo(f"{indent}{name}: {_plain(value)}")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_plain, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    return "" if value is None else str(value)
+
+
+@customers.command("open")
+def open_customer(
+    account: Account,
+    plan: Annotated[str, typer.Option(help="A plan of the catalogue.")],
+    zone: Annotated[str, typer.Option(help="IANA zone of its billing periods.")] = "UTC",
+    anchor_day: Annotated[int, typer.Option(min=1, max=31, help="Day of the month that its periods begin on.")] = 1,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Open an account."""
+    body = {"account": account, "plan": plan, "zone": zone, "anchor_day": anchor_day}
+    _show(_ask(url, key, "POST", "/v1/customers", body))
+
+
+@customers.command("list")
+def list_customers(
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Where the page before ended.")] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """List accounts, a page at a time."""
+    page = _ask(url, key, "GET", "/v1/customers", None, limit=limit, cursor=cursor)
+    _show_rows(page["items"])
+    if page.get("next_cursor"):
+        typer.echo(f"more: --cursor {page['next_cursor']}")
+
+
+@customers.command("show")
+def show_customer(account: Account, url: Url = None, key: Key = None) -> None:
+    """Show everything about an account, as its owner has it now."""
+    _show(_ask(url, key, "GET", f"/v1/customers/{_part(account)}"))
+
+
+@customers.command("standing")
+def set_standing(
+    account: Account,
+    standing: Annotated[str, typer.Argument(help="active, past_due or suspended; all but active deny checks.")],
+    scope: Annotated[str, typer.Option(help="A scope inside the account; default: the whole account.")] = "",
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Set the standing of an account or of a scope in it, which declares the scope if it is new."""
+    body = {"scope": scope, "standing": standing}
+    _show(_ask(url, key, "PUT", f"/v1/customers/{_part(account)}/standing", body))
+
+
+@grants.command("add")
+def add_grant(
+    account: Account,
+    amount: Annotated[str, typer.Argument(help="A decimal, in the account's currency.")],
+    currency: Annotated[str, typer.Option(help="ISO 4217.")] = "USD",
+    kind: Annotated[str, typer.Option(help="paid, promo, commit or refund.")] = "promo",
+    lot: Annotated[str | None, typer.Option(help="A name for the lot; default: one is made.")] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Give an account credit."""
+    body = {"amount": amount, "currency": currency, "kind": kind} | ({} if lot is None else {"lot": lot})
+    _show(_ask(url, key, "POST", f"/v1/customers/{_part(account)}/grants", body))
+
+
+@grants.command("list")
+def list_grants(account: Account, url: Url = None, key: Key = None) -> None:
+    """Show an account's lots: what was granted, what remains, what expired."""
+    _show_rows(_ask(url, key, "GET", f"/v1/customers/{_part(account)}/grants")["items"])
+
+
+@caps.command("set")
+def set_cap(
+    account: Account,
+    cap: Annotated[str, typer.Argument(help="The cap's name.")],
+    amount: Annotated[str, typer.Argument(help="A decimal, per calendar month.")],
+    currency: Annotated[str, typer.Option(help="ISO 4217.")] = "USD",
+    scope: Annotated[str, typer.Option(help="A scope inside the account; default: the whole account.")] = "",
+    soft: Annotated[bool, typer.Option(help="Deny nothing; only feed rules.")] = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Set a cap on a month's spend, of an account or of a scope in it."""
+    body = {"amount": amount, "currency": currency, "scope": scope, "hard": not soft}
+    _show(_ask(url, key, "PUT", f"/v1/customers/{_part(account)}/caps/{_part(cap)}", body))
+
+
+@app.command("balance")
+def show_balance(
+    account: Account,
+    watch: Annotated[bool, typer.Option(help="Show it anew every second, until Ctrl-C.")] = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Show what an account has: booked, held by open requests, and available."""
+    path = f"/v1/customers/{_part(account)}/balance"
+    while True:
+        _show(_ask(url, key, "GET", path))
+        if not watch:
+            return
+        time.sleep(1.0)
+        typer.echo()
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")
+
+
+# -------------------------------------------------------------------------------------------------------------- tail
+
+
+@app.command("tail")
+def tail_rated(
+    account: Annotated[str | None, typer.Option(help="Only this account's.")] = None,
+) -> None:
+    """Print rated lines as they are made, a JSON object each, until Ctrl-C."""
+    with _expected_errors(), _outside_errors():
+        asyncio.run(_tail(load_settings(), account))
+
+
+async def _tail(settings: Settings, account: str | None) -> None:
+    from actors.kafka import tail
+
+    bootstrap = _bootstrap(settings)
+    async for line in tail(bootstrap, settings.kafka.topic_rated):
+        if account is None or orjson.loads(line)["account"] == account:
+            typer.echo(line.decode())
 
 
 # -------------------------------------------------------------------------------------------------------------- demo

@@ -524,3 +524,18 @@ async def _stopped(stopping: Awaitable[None], timeout_s: float) -> None:
     """Wait for an orderly end, but not for ever: a broker that is away must not hold up a shutdown."""
     with suppress(KafkaError, OSError):
         await asyncio.wait_for(stopping, timeout_s)
+
+
+async def tail(bootstrap: str, topic: str) -> AsyncIterator[bytes]:
+    """The lines of a topic's records from now on, without end. Raises `LogUnavailable`."""
+    consumer = aiokafka.AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="latest")
+    try:
+        await consumer.start()
+    except KafkaError as error:
+        raise LogUnavailable(f"Kafka at {bootstrap}: {type(error).__name__}") from error
+    try:
+        async for record in consumer:
+            for line in (record.value or b"").splitlines():
+                yield line
+    finally:
+        await consumer.stop()

@@ -97,8 +97,7 @@ async def _publish_first(settings: Settings, say: Say) -> None:
 async def _access(settings: Settings, path: Path) -> dict[str, str]:
     """URL and demo key; the key is made once, and kept in a file that only its owner may read."""
     url = f"http://{settings.api.host}:{settings.api.port}"
-    kept: dict[str, str] = orjson.loads(path.read_bytes()) if path.exists() else {}
-    key = kept.get("key")
+    key = read_access(path).get("key")
     if key is None:
         keys = Keys(
             settings.postgres.dsn.get_secret_value() if settings.postgres.dsn else "",
@@ -112,12 +111,22 @@ async def _access(settings: Settings, path: Path) -> dict[str, str]:
         finally:
             await keys.stop()
     access = {"url": url, "key": key}
+    _write_access(path, access)
+    return access
+
+
+def read_access(path: Path) -> dict[str, str]:
+    """What an earlier start wrote; empty when there was none."""
+    kept: dict[str, str] = orjson.loads(path.read_bytes()) if path.exists() else {}
+    return kept
+
+
+def _write_access(path: Path, access: dict[str, str]) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         os.write(descriptor, orjson.dumps(access))
     finally:
         os.close(descriptor)
-    return access
 
 
 async def _first_customer(access: dict[str, str]) -> bool:
