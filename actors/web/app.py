@@ -350,7 +350,11 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 def _headers(scope: Scope) -> Mapping[bytes, bytes]:
     raw = scope["headers"]
-    if len(raw) > HEADERS_MAX or sum(len(name) + len(value) for name, value in raw) > HEADER_BYTES_MAX:
+    headers: dict[bytes, bytes] = dict(raw)
+    size = sum(map(len, headers)) + sum(map(len, headers.values()))
+    if len(headers) != len(raw):
+        size = sum(len(name) + len(value) for name, value in raw)
+    if len(raw) > HEADERS_MAX or size > HEADER_BYTES_MAX:
         raise Problem(
             431,
             "headers-too-large",
@@ -359,10 +363,9 @@ def _headers(scope: Scope) -> Mapping[bytes, bytes]:
             next_step="Send fewer headers.",
             headers={"Connection": "close"},
         )
-    headers = {bytes(name): bytes(value) for name, value in raw}
     if len(headers) != len(raw):
         for name in (b"authorization", b"content-type", b"content-length", b"idempotency-key"):
-            if sum(bytes(other) == name for other, _ in raw) > 1:
+            if sum(other == name for other, _ in raw) > 1:
                 raise invalid(name.decode().title(), "This header may be sent once.")
     return headers
 
