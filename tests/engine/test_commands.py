@@ -7,6 +7,7 @@ import pytest
 
 from engine.alerts import Balance, CapPercent
 from engine.credit import Lot
+from engine.limits import PER_MINUTE_MAX, RATE_LIMITS_MAX, SCOPES_MAX, Cap, RateLimit, Scope
 from engine.outcomes import Refusal
 from tests.engine.bench import DAY, DOLLAR, HOUR, MINUTE, SECOND, START, Bench, document, us
 
@@ -22,6 +23,9 @@ GRANT: dict[str, Any] = {
 }
 CAP: dict[str, Any] = {"kind": "set_cap", "account": "acme", "cap": "new", "amount": "1", "currency": "USD"}
 RULE: dict[str, Any] = {"kind": "set_rule", "account": "acme", "rule": "new"}
+SCOPE: dict[str, Any] = {"kind": "set_scope", "account": "acme", "scope": "team:a/ann"}
+OVERDRAFT: dict[str, Any] = {"kind": "set_overdraft", "account": "acme", "amount": "5", "currency": "USD"}
+LIMIT: dict[str, Any] = {"kind": "set_rate_limit", "account": "acme", "limit": "new", "per_minute": 60}
 PERCENT: dict[str, Any] = {"measure": "cap_percent", "cap": "monthly", "percent": 80}
 LOW: dict[str, Any] = {"measure": "balance", "threshold": "1"}
 
@@ -57,6 +61,35 @@ PRECEDENCE: list[tuple[str, list[tuple[Refusal, dict[str, Any]]]]] = [
             (Refusal.UNKNOWN_ACCOUNT, {"account": "nobody"}),
             (Refusal.BAD_AMOUNT, {"amount": "1e3"}),
             (Refusal.CURRENCY_MISMATCH, {"currency": "EUR"}),
+            (Refusal.UNKNOWN_SCOPE, {"scope": "team:b"}),
+        ],
+    ),
+    (
+        "set_scope",
+        [
+            (Refusal.KEY_REUSED, {"command_key": "used"}),
+            (Refusal.UNKNOWN_ACCOUNT, {"account": "nobody"}),
+            (Refusal.BAD_SCOPE, {"scope": "team:b/a b"}),
+            (Refusal.UNKNOWN_SCOPE, {"scope": "team:b/ann"}),
+            (Refusal.BAD_STANDING, {"standing": "Active"}),
+        ],
+    ),
+    (
+        "set_overdraft",
+        [
+            (Refusal.KEY_REUSED, {"command_key": "used"}),
+            (Refusal.UNKNOWN_ACCOUNT, {"account": "nobody"}),
+            (Refusal.BAD_AMOUNT, {"amount": "-0.000000000001"}),
+            (Refusal.CURRENCY_MISMATCH, {"currency": "EUR"}),
+        ],
+    ),
+    (
+        "set_rate_limit",
+        [
+            (Refusal.KEY_REUSED, {"command_key": "used"}),
+            (Refusal.UNKNOWN_ACCOUNT, {"account": "nobody"}),
+            (Refusal.UNKNOWN_SCOPE, {"scope": "team:b"}),
+            (Refusal.BAD_LIMIT, {"per_minute": -1}),
         ],
     ),
     (
@@ -79,18 +112,22 @@ PRECEDENCE: list[tuple[str, list[tuple[Refusal, dict[str, Any]]]]] = [
     ),
 ]
 GOOD = {"open_account": OPEN, "grant": GRANT, "set_cap": CAP, "cap_percent": RULE | {"on": PERCENT}} | {
-    "balance": RULE | {"on": LOW}
+    "balance": RULE | {"on": LOW},
+    "set_scope": SCOPE,
+    "set_overdraft": OVERDRAFT,
+    "set_rate_limit": LIMIT,
 }
 WRONGS = [(name, top, rows) for name, rows in PRECEDENCE for top in range(len(rows))]
 
 
 @pytest.fixture
 def bench() -> Bench:
-    """An account with a lot, a cap, a rule, a used command key, and an event a minute ahead of the log."""
+    """An account with a lot, a scope, a cap, a rule, a used command key, and an event a minute ahead of the log."""
     bench = Bench()
     bench.open()
     bench.grant("old", "5", command_key="used")
     bench.grant("old", "5", account="nobody", command_key="used")  # refused, and remembered all the same
+    bench.scope("team:a")
     bench.cap("10")
     bench.cap_rule(80)
     bench.use(3, at=START + MINUTE)
@@ -143,6 +180,16 @@ def test_without_a_fault_the_command_is_applied(bench: Bench, name: str) -> None
         ("bad_rule", RULE | {"on": PERCENT | {"clear_percent": 81}}),
         ("bad_rule", RULE | {"on": PERCENT | {"clear_percent": 0}}),
         ("bad_amount", RULE | {"on": LOW | {"clear": "high"}}),
+        ("bad_scope", SCOPE | {"scope": "team:a/"}),
+        ("bad_scope", SCOPE | {"scope": "/team:a"}),
+        ("bad_scope", SCOPE | {"scope": "team:a/" + "n" * 65}),
+        ("bad_scope", SCOPE | {"scope": "team:a/é"}),
+        ("bad_scope", SCOPE | {"scope": "team:a/ann\n"}),
+        ("bad_scope", SCOPE | {"scope": "/".join(["team:a", *"bcdefghi"])}),
+        ("unknown_scope", SCOPE | {"scope": "/".join(["team:a", *"bcdefgh"])}),
+        ("unknown_scope", CAP | {"scope": "team:a/ann"}),
+        ("bad_amount", OVERDRAFT | {"amount": "much"}),
+        ("bad_limit", LIMIT | {"per_minute": PER_MINUTE_MAX + 1}),
     ],
 )
 def test_a_fault_is_refused(bench: Bench, reason: str, body: dict[str, Any]) -> None:
@@ -159,6 +206,13 @@ def test_a_fault_is_refused(bench: Bench, reason: str, body: dict[str, Any]) -> 
         GRANT | {"effective_us": BIG},
         RULE | {"on": PERCENT | {"percent": 1000, "clear_percent": 1}},
         RULE | {"on": LOW | {"threshold": "-5", "clear": "-5"}},
+        SCOPE | {"scope": "team:a/" + "n" * 64},
+        SCOPE | {"scope": "A-Z.a_z:0@9"},
+        SCOPE | {"scope": "", "standing": "suspended"},
+        OVERDRAFT | {"amount": "0"},
+        OVERDRAFT | {"amount": None},
+        LIMIT | {"per_minute": PER_MINUTE_MAX, "scope": "team:a"},
+        LIMIT | {"per_minute": 0},
     ],
 )
 def test_what_stands_at_a_limit_is_accepted(bench: Bench, body: dict[str, Any]) -> None:
@@ -262,6 +316,60 @@ def test_a_command_wakes_its_account_to_log_time(bench: Bench) -> None:
     bench.now = START + HOUR
     bench.cap("3")
     assert bench.account().woken_us == START + HOUR
+
+
+def test_scopes_are_declared_to_any_depth_and_change_their_standing(bench: Bench) -> None:
+    deep = "/".join(["team:a", *"bcdefgh"])
+    for parts in range(2, 9):
+        assert bench.scope("/".join(deep.split("/")[:parts])) == "applied"
+    bench.use(1, scope=deep)
+    assert bench.scope(deep, standing="past_due") == "applied"
+    assert bench.account().scopes[deep] == Scope("past_due", {us("2026-03-01T00:00:00+00:00"): DOLLAR})
+    assert bench.scope("", standing="suspended") == "applied"
+    assert bench.account().scopes[""].standing == "suspended"
+
+
+def test_an_account_has_so_many_scopes_and_no_more(bench: Bench) -> None:
+    for number in range(SCOPES_MAX - 1):
+        assert bench.scope(f"s{number}") == "applied"
+    assert bench.scope("one:more") == "refused.too_many_scopes"
+    assert bench.scope("s0", standing="suspended") == "applied"
+    assert len(bench.account().scopes) == SCOPES_MAX + 1  # and the root
+
+
+def test_an_account_has_so_many_rate_limits_and_no_more(bench: Bench) -> None:
+    def limit(name: str, per_minute: int = 60) -> str:
+        return bench.command("set_rate_limit", limit=name, per_minute=per_minute)
+
+    for number in range(RATE_LIMITS_MAX):
+        assert limit(str(number)) == "applied"
+    assert limit("one more") == "refused.bad_limit"
+    assert limit("0", 61) == "applied"
+    assert bench.account().rate_limits["0"] == RateLimit("0", "", 61)
+    assert limit("0", 0) == "applied"
+    assert limit("one more") == "applied"
+    assert "0" not in bench.account().rate_limits
+
+
+def test_an_overdraft_is_kept_as_it_was_set(bench: Bench) -> None:
+    assert bench.account().overdraft == 0
+    for amount, kept in (("5.5", 5 * DOLLAR + DOLLAR // 2), (None, None), ("0", 0)):
+        assert bench.command("set_overdraft", amount=amount, currency="USD") == "applied"
+        assert bench.account().overdraft == kept
+
+
+def test_a_cap_is_hard_and_the_accounts_own_unless_it_says_otherwise(bench: Bench) -> None:
+    bench.cap("7", "team", scope="team:a", hard=False)
+    caps = bench.account().caps
+    assert caps["monthly"] == Cap("monthly", 10 * DOLLAR, "", hard=True)
+    assert caps["team"] == Cap("team", 7 * DOLLAR, "team:a", hard=False)
+
+
+@pytest.mark.parametrize("body", [SCOPE, OVERDRAFT, LIMIT], ids=lambda body: body["kind"])
+def test_a_command_that_binds_checks_only_wakes_its_account_too(bench: Bench, body: dict[str, Any]) -> None:
+    bench.now += HOUR
+    assert bench.control(body | {"command_key": "unused"}) == "applied"
+    assert bench.account().woken_us == bench.now
 
 
 def test_a_plan_that_the_newest_version_does_not_sell_cannot_be_opened() -> None:

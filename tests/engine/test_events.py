@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from engine.events import (
     DATA_FIELDS_MAX,
+    HOLD_MAX,
+    LINGER_US_MAX,
+    SLICES_MAX,
     BadMac,
     Control,
     Grant,
@@ -20,7 +23,12 @@ from engine.events import (
     OnCapPercent,
     OpenAccount,
     Owner,
+    SetCap,
+    SetOverdraft,
+    SetRateLimit,
     SetRule,
+    SetScope,
+    Slices,
     Tick,
     command_digest,
     fingerprint,
@@ -200,10 +208,25 @@ def test_the_way_of_writing_does_not_change_a_fingerprint(same: str) -> None:
         value(data={"tokens": 5, "more": None}),
         value(data={"tokens": 5.5}),
         value(data={"tokens": [5]}),
+        value(scope="team:a"),
+        value(hold="t"),
+        value(hold="t", holdfinal=False),
+        value(scope="t"),
     ],
 )
 def test_another_billing_field_changes_the_fingerprint(changed: bytes) -> None:
     assert print_of(changed) != print_of(value())
+
+
+def test_events_without_scope_and_hold_keep_the_fingerprint_that_was_recorded() -> None:
+    assert print_of(value()).hex() == "8a2ee54a"
+    for same in ({"scope": ""}, {"hold": None}, {"holdfinal": True}, {"holdfinal": False}):
+        assert print_of(value(**same)) == print_of(value())
+
+
+def test_scope_hold_and_holdfinal_are_billing_fields_of_their_own() -> None:
+    told_apart = [{"scope": "t"}, {"hold": "t"}, {"hold": "t", "holdfinal": False}, {"scope": "t", "hold": "t"}]
+    assert len({print_of(value(**more)) for more in told_apart}) == len(told_apart)
 
 
 def test_who_and_id_are_no_billing_fields() -> None:
@@ -243,6 +266,11 @@ def test_a_cut_seal_does_not_hold(cut: int) -> None:
         Owner(5),
         OpenAccount("a", "k", "starter"),
         Grant("a", "k", "lot", "paid", "10", "USD", scope=("tokens",)),
+        Slices(3, 60, (("a", {"x": "1.5"}), ("b", {}))),
+        SetCap("a", "k", "c", "10", "USD", "team:a", hard=False),
+        SetScope("a", "k", "team:a", "suspended"),
+        SetOverdraft("a", "k", None, "USD"),
+        SetRateLimit("a", "k", "burst", 60),
         SetRule("a", "k", "r", OnBalance("5")),
         SetRule("a", "k", "r", OnCapPercent("c", 80)),
     ],
@@ -270,6 +298,79 @@ def test_a_control_record_is_read_as_it_was_written(control: Control) -> None:
 def test_another_body_is_malformed(body: bytes) -> None:
     with pytest.raises(Malformed):
         parse_control(body)
+
+
+def slices(of: object, linger_us: int = 60) -> bytes:
+    return json.dumps({"kind": "slices", "epoch": 1, "linger_us": linger_us, "of": of}).encode()
+
+
+def test_slices_are_read_in_nano_units() -> None:
+    control = parse_control(slices([["a", {"x": "1.5", "y": "0.000000001"}], ["b", {}]], LINGER_US_MAX))
+    assert isinstance(control, Slices)
+    assert control.quantities() == [("a", {"x": 1_500_000_000, "y": 1}), ("b", {})]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        slices([["a", {"x": "0"}]]),
+        slices([["a", {"x": "-1"}]]),
+        slices([["a", {"x": "1e3"}]]),
+        slices([["a", {"x": "0.0000000001"}]]),
+        slices([["a", {"x": 1}]]),
+        slices([["a", {"": "1"}]]),
+        slices([["", {}]]),
+        slices([["a"]]),
+        slices([["a", {}, 1]]),
+        slices([[f"a{number}", {}] for number in range(SLICES_MAX + 1)]),
+        slices([], 0),
+        slices([], LINGER_US_MAX + 1),
+        b'{"kind":"set_overdraft","account":"a","command_key":"k","currency":"USD"}',
+        b'{"kind":"set_scope","account":"a","command_key":"k","scope":"s","standing":""}',
+        b'{"kind":"set_rate_limit","account":"a","command_key":"k","limit":"","per_minute":1}',
+        b'{"kind":"set_cap","account":"a","command_key":"k","cap":"c","amount":"1","currency":"USD","hard":1}',
+    ],
+)
+def test_a_new_record_with_one_fault_is_malformed_as_a_whole(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        parse_control(body)
+
+
+def test_a_record_may_have_so_many_slices() -> None:
+    parse_control(slices([[f"a{number}", {}] for number in range(SLICES_MAX)]))
+
+
+# --------------------------------------------------------------------------------------------------- scope and hold
+
+
+def test_scope_and_hold_are_read_as_they_were_sent() -> None:
+    event = parse_usage(value(scope="team:a/ann", hold="h" * HOLD_MAX, holdfinal=False))
+    assert (event.scope, event.hold, event.hold_final) == ("team:a/ann", "h" * HOLD_MAX, False)
+    plain = parse_usage(value())
+    assert (plain.scope, plain.hold, plain.hold_final) == ("", None, True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scope": "/"},
+        {"scope": "a//b"},
+        {"scope": "a b"},
+        {"scope": "n" * 65},
+        {"scope": "/".join("abcdefghi")},
+        {"scope": None},
+        {"scope": 5},
+        {"hold": ""},
+        {"hold": "h" * (HOLD_MAX + 1)},
+        {"hold": "h\x00"},
+        {"hold": 5},
+        {"holdfinal": "true"},
+        {"holdfinal": None},
+    ],
+)
+def test_another_scope_or_hold_is_malformed(changes: dict[str, Any]) -> None:
+    with pytest.raises(Malformed):
+        parse_usage(value(**changes))
 
 
 def test_a_digest_tells_bodies_apart() -> None:

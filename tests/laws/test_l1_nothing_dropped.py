@@ -3,7 +3,9 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.bench import DOLLAR, HOUR, START, Bench
+from engine.holds import Bound, Hold
+from engine.money import NANO
+from tests.engine.bench import DOLLAR, HOUR, MINUTE, START, Bench
 
 
 def opened() -> Bench:
@@ -68,3 +70,31 @@ def test_telling_of_a_cap_does_not_change_a_charge() -> None:
             bench.use(units)
     assert bare.charges() == limited.charges()
     assert limited.told() and not bare.told()
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30), st.booleans(), st.integers(0, 3)), max_size=15),
+    st.integers(1, 20),
+    st.integers(1, 3),
+)
+def test_whatever_has_become_of_a_hold_its_usage_is_rated_in_full(
+    events: list[tuple[int, int, bool, int]], held: int, taken_over_at: int
+) -> None:
+    """Within, beyond, after its end, late, of a dead owner: the charge is the same as without any hold."""
+    bench, bare = opened(), opened()
+    for each in (bench, bare):
+        each.command("set_scope", scope="", standing="suspended")
+        each.cap("1")
+    bench.owner(1)
+    bench.slices(1, {"acme": {"x": held * NANO}}, linger_us=HOUR)
+    holds: list[Hold] = [bench.hold(Bound(held * NANO, ("x",), ("x",)), number=number) for number in range(4)]
+    for place, (number, units, final, wait) in enumerate(events):
+        bench.now = bare.now = bench.now + wait * MINUTE
+        if place == taken_over_at:
+            bench.owner(2)
+        assert bench.spend_held(holds[number], units, final=final) == "rated"
+        assert bare.use(units) == "rated"
+    assert bench.charges() == bare.charges()
+    assert (bench.debt(), bench.balance()) == (bare.debt(), bare.balance())
+    assert not bench.partition.outputs.dead_letters
