@@ -123,9 +123,15 @@ def test_the_recorded_log_ends_in_the_recorded_state() -> None:
 
 
 def test_the_recorded_log_holds_something_to_notice() -> None:
-    """It rates, refuses, expires, alerts, and changes its prices twice."""
+    """It rates, refuses, expires, alerts, changes its prices twice, and ends with scopes, slices and owners that went."""
     partition = golden.replay()
     assert partition.counts["rated"] > 100
     assert partition.counts["catalogue"] == 3
     assert partition.counts["alert_crossed"] > 3
+    assert partition.counts["slices"] > 10
+    assert partition.counts["owner"] > 1
+    assert sum(b'"settled"' in line for _, line in partition.outputs.lines) > 10
+    accounts = [partition.account(name) for name in partition.account_ids()]
+    assert any(account and account.slices for account in accounts)
+    assert any(account and any(scope.spend for scope in account.scopes.values()) for account in accounts)
     assert {"duplicate", "forwarded", "repeated", "applied"} <= set(partition.counts)
