@@ -108,14 +108,14 @@ async def test_the_first_hold_waits_until_its_slice_is_in_the_log_and_the_next_d
 
 
 async def test_all_that_wait_for_slices_wait_for_one_record(rig: Rig, process: Process) -> None:
+    rig.control(0, Grant(rig.account(0), "more", "more", "paid", "1000", "USD"))
+    await rig.clock.until(lambda: process.shard.partitions()[0].next_offset == rig.end(0), 5)
     question = Check(rig.account(0), type="call", ttl_ms=60_000)
     asking = [asyncio.ensure_future(process.shard.answer(question, PATIENCE_S)) for _ in range(3)]
     await rig.clock.until(lambda: all(task.done() for task in asking), 60)
     answers = [task.result() for task in asking]
     assert all(isinstance(answer, Checked) and answer.allowed for answer in answers)
-    assert len(rig.controls(0, Slices)) <= 2, "one, and at most one more for those that came while it was written"
-    denied = await checked(rig, process)
-    assert (denied.allowed, denied.reason) == (False, "credit_depleted")
+    assert len(rig.controls(0, Slices)) == 1
 
 
 async def test_a_hold_is_settled_by_its_event_and_released_by_its_holder(rig: Rig, process: Process) -> None:
@@ -167,6 +167,7 @@ def open_holds(process: Process) -> int:
 
 
 async def test_a_successor_withholds_what_was_approved_until_it_is_reported(rig: Rig, process: Process) -> None:
+    await rig.clock.advance(700)  # what was approved may lie in any segment since its slice could have been made
     holds = [await checked(rig, process) for _ in range(3)]
     for task in process.tasks:
         task.cancel()
@@ -176,7 +177,6 @@ async def test_a_successor_withholds_what_was_approved_until_it_is_reported(rig:
     assert (denied.allowed, denied.reason, denied.transient) == (False, "withheld", True)
     for number, hold in enumerate(holds):
         assert hold.hold is not None
-        print(rig.controls(0, Slices))
         if number < 2:
             held_event(rig, hold.hold.token, f"e{number}")
     await rig.clock.until(lambda: successor.counts(0).get("rated") == 2, 5)
