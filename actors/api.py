@@ -135,6 +135,7 @@ class _Replica:
 def serve_api(settings: Settings) -> None:
     """Start the API on the Ray that this process has joined; returns once it answers. Blocks: call it in a thread."""
     revealed = settings.reveal()
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the driver says itself what it starts
 
     @serve.deployment(
         name="api",
@@ -154,5 +155,5 @@ def serve_api(settings: Settings) -> None:
 
 
 def stop_api() -> None:
-    """Stop every replica and Serve itself. Blocks."""
-    serve.shutdown()  # type: ignore[no-untyped-call]
+    """Stop every replica, in order; Serve itself stays with its Ray. Blocks."""
+    serve.delete(APPLICATION)

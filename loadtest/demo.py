@@ -11,15 +11,13 @@ import base64
 import os
 import platform
 import secrets
-import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 import orjson
@@ -28,18 +26,20 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from actors.assembly import database_dsn, kafka_log, postgres_store, topic_settings
+from actors.assembly import kafka_log, postgres_store
 from actors.clock import SystemClock
 from actors.cluster import Cluster, ShardStatus
-from actors.kafka import KafkaLog, create_topics
-from actors.migrations import ENGINE_ROLE, migrate
+from actors.deployment import NotReady, all_ready, lay_ground, until
+from actors.kafka import KafkaLog
 from actors.ports import LogUnavailable, Outgoing, StoreRefused, StoreUnavailable
 from actors.postgres import PostgresStore
 from actors.publication import publish
 from config.catalogue import load_file
 from config.settings import Settings
-from config.stack.kafka import KafkaUnavailable, start_kafka
-from config.stack.postgres import PostgresUnavailable, database_url
+from config.stack.embedded import fresh_stack
+from config.stack.kafka import KafkaUnavailable
+from config.stack.ports import free_ports
+from config.stack.postgres import PostgresUnavailable
 from config.stack.ray_local import join_ray, record_ray, start_ray
 from config.stack.supervisor import RunFolderInUse, Supervisor
 from engine.catalog import document_json
@@ -54,7 +54,6 @@ from loadtest.verify import verify
 from loadtest.workload import Workload
 
 EVENTS_PER_S: Final = 4_500  # offered; two cores share it with the broker, the database and this driver
-SETTLE_TIMEOUT_S: Final = 120.0
 TAKEOVER_TIMEOUT_S: Final = 60.0
 LOOK_EVERY_S: Final = 0.5
 FAIL_SHARE: Final = 0.02  # of webhook attempts that the receiver answers with 503, to exercise the retries
@@ -114,6 +113,7 @@ def run(settings: Settings, options: DemoOptions) -> int:
         DemoFailed,
         KafkaUnavailable,
         LogUnavailable,
+        NotReady,
         PostgresUnavailable,
         RunFolderInUse,
         StoreRefused,
@@ -136,23 +136,18 @@ def _run(settings: Settings, options: DemoOptions, console: Console) -> int:
 
 def _prepare(supervisor: Supervisor, settings: Settings) -> Settings:
     """The operator's settings, or an embedded stack; topics and schema of this run's own either way."""
-    given_dsn = settings.postgres.dsn.get_secret_value() if settings.postgres.dsn else None
-    dsn = database_url(supervisor, given_dsn)
-    kafka_dir = supervisor.run_dir / "kafka"  # kept after the run, for whoever asks what happened
-    shutil.rmtree(kafka_dir, ignore_errors=True)
-    bootstrap = settings.kafka.bootstrap_servers or start_kafka(supervisor, dir=kafka_dir).bootstrap_servers
+    complete = fresh_stack(supervisor, settings)
     run = secrets.token_hex(3)
-    kafka = settings.kafka.model_copy(
+    kafka = complete.kafka.model_copy(
         update={
-            "bootstrap_servers": bootstrap,
-            "topic_usage": f"{settings.kafka.topic_usage}-demo-{run}",
-            "topic_rated": f"{settings.kafka.topic_rated}-demo-{run}",
-            "topic_dead_letters": f"{settings.kafka.topic_dead_letters}-demo-{run}",
+            "topic_usage": f"{complete.kafka.topic_usage}-demo-{run}",
+            "topic_rated": f"{complete.kafka.topic_rated}-demo-{run}",
+            "topic_dead_letters": f"{complete.kafka.topic_dead_letters}-demo-{run}",
         }
     )
-    postgres = settings.postgres.model_copy(update={"dsn": SecretStr(dsn), "schema_name": f"tallygate_demo_{run}"})
-    control_key = settings.control_key or SecretStr(secrets.token_hex(32))
-    return settings.model_copy(update={"kafka": kafka, "postgres": postgres, "control_key": control_key})
+    postgres = complete.postgres.model_copy(update={"schema_name": f"tallygate_demo_{run}"})
+    api = complete.api.model_copy(update={"port": free_ports(1)[0]})
+    return complete.model_copy(update={"kafka": kafka, "postgres": postgres, "api": api})
 
 
 class _Demo:
@@ -195,14 +190,7 @@ class _Demo:
 
     async def _lay_tables(self) -> Settings:
         """Tables, the engine's own role, topics; the settings that the shards get."""
-        settings = self._settings
-        password = secrets.token_urlsafe(24)
-        owner = database_dsn(settings)
-        await migrate(owner, settings.postgres.schema_name, password)
-        kafka = settings.kafka
-        assert kafka.bootstrap_servers is not None
-        await create_topics(kafka.bootstrap_servers, topic_settings(settings))
-        engine_dsn = _with_user(owner, ENGINE_ROLE, password)
+        settings = await lay_ground(self._settings)
         webhooks = settings.webhooks.model_copy(
             update={
                 "url": self._receiver.url,
@@ -211,8 +199,7 @@ class _Demo:
                 "backoff_base_s": 0.2,
             }
         )
-        postgres = settings.postgres.model_copy(update={"dsn": SecretStr(engine_dsn)})
-        return settings.model_copy(update={"postgres": postgres, "webhooks": webhooks})
+        return settings.model_copy(update={"webhooks": webhooks})
 
     def _workload(self, catalogue: dict[str, Any]) -> Workload:
         trace = self._settings.trace or _default_trace()
@@ -271,7 +258,7 @@ class _Demo:
             refused = sum(count for name, count in counts.items() if name.startswith("refused"))
             return counts["applied"] + refused >= len(commands)
 
-        await self._until(answered, f"{len(commands):,} commands to be applied")
+        await until(answered, f"{len(commands):,} commands to be applied")
 
     # ------------------------------------------------------------------------------------------------- the main job
 
@@ -279,7 +266,7 @@ class _Demo:
         self, cluster: Cluster, log: KafkaLog, store: PostgresStore, workload: Workload
     ) -> tuple[Driver, float]:
         """Run it; the driver, and the seconds from the first record sent to the last one rated."""
-        await self._until(lambda: self._all_ready(cluster), "every partition to be ready")
+        await until(lambda: self._all_ready(cluster), "every partition to be ready")
         await self._open_accounts(cluster, log, store, workload)
         driver = Driver(log, self._clock, self._settings.kafka.topic_usage, self._settings.control_key_bytes())
         with LiveView(self._console, self._options.live) as view:
@@ -291,9 +278,9 @@ class _Demo:
                     await self._clock.sleep(workload.duration_s / 2)
                     await self._kill_one(cluster, view)
                 await driving
-                await self._until(lambda: self._settled(cluster, log), "the log to be rated to its end")
+                await until(lambda: self._settled(cluster, log), "the log to be rated to its end")
                 seconds = self._clock.boot_s() - started_s
-                await self._until(lambda: self._told(cluster, store), "every alert to be delivered")
+                await until(lambda: self._told(cluster, store), "every alert to be delivered")
             finally:
                 driving.cancel()
                 watching.cancel()
@@ -301,11 +288,7 @@ class _Demo:
         return driver, seconds
 
     async def _all_ready(self, cluster: Cluster) -> bool:
-        views = [view for status in await cluster.statuses() for view in status.partitions]
-        halted = [view for view in views if view.stage == "halted"]
-        if halted:
-            raise DemoFailed("; ".join(f"partition {view.partition}: {view.halt_reason}" for view in halted))
-        return sum(view.stage == "ready" for view in views) == self._settings.kafka.partitions
+        return await all_ready(cluster, self._settings.kafka.partitions)
 
     async def _settled(self, cluster: Cluster, log: KafkaLog) -> bool:
         """Every record that is in the log now has been applied and is in a checkpoint."""
@@ -348,7 +331,7 @@ class _Demo:
             self._takeover_s = max(ready.values()) - killed_s
             return True
 
-        await self._until(taken_over, f"a live shard to take over partitions {sorted(lost)}", TAKEOVER_TIMEOUT_S)
+        await until(taken_over, f"a live shard to take over partitions {sorted(lost)}", TAKEOVER_TIMEOUT_S)
         view.say(f"a live shard speaks for all of them {self._takeover_s:.2f} s after the kill")
 
     async def _watch(
@@ -386,15 +369,6 @@ class _Demo:
             )
             rated, looked_s = counts["rated"], now_s
             await self._clock.sleep(LOOK_EVERY_S)
-
-    async def _until(
-        self, holds: Callable[[], Awaitable[bool]], what: str, timeout_s: float = SETTLE_TIMEOUT_S
-    ) -> None:
-        deadline_s = self._clock.boot_s() + timeout_s
-        while not await holds():
-            if self._clock.boot_s() > deadline_s:
-                raise DemoFailed(f"waited {timeout_s:.0f} s for {what}")
-            await self._clock.sleep(0.05)
 
     # ------------------------------------------------------------------------------------------------------- checks
 
@@ -488,10 +462,3 @@ def _default_trace() -> Path | None:
     """The trace beside a checkout, where there is one."""
     path = Path(__file__).resolve().parents[2] / "shared" / "traces" / "azure_llm_2023_conv.csv"
     return path if path.exists() else None
-
-
-def _with_user(dsn: str, user: str, password: str) -> str:
-    """The same database, as another user."""
-    parts = urlsplit(dsn)
-    _, _, where = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user}:{password}@{where}").geturl()
