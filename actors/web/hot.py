@@ -29,7 +29,7 @@ from actors.door_wire import (
     Released,
 )
 from actors.keys import Key
-from actors.ports import Outgoing
+from actors.ports import LogUnavailable, Outgoing
 from actors.web.limits import JsonRefused, check_json
 from actors.web.problems import MEDIA_TYPE, ProblemBody, refused_text
 from actors.web.wire import Call, Example, KeyScope, Reply, Route, Services, absent, invalid, unavailable
@@ -40,6 +40,7 @@ EVENTS_MAX: Final = 1_000
 INGEST_BYTES_MAX: Final = 1 << 20
 CHECK_BYTES_MAX: Final = 16_384
 DOOR_WITHIN_S: Final = 1.5
+APPEND_S: Final = 1.5
 HOLD_TTL_S: Final = 60.0
 HOLD_TTL_MAX_S: Final = 3_600.0
 CAPTURE_SOURCE: Final = "tallygate/capture"
@@ -108,8 +109,18 @@ async def ingest(call: Call) -> Reply:
             await asyncio.sleep(0)
     if not records:
         return _none_accepted(refused, call.request_id)
-    await call.services.appender.append(records)
+    await _append(call.services, records)
     return Reply(EventsAnswer(len(records), refused))
+
+
+async def _append(services: Services, records: list[Outgoing]) -> None:
+    try:
+        async with asyncio.timeout(APPEND_S):
+            await services.appender.append(records)
+    except (LogUnavailable, TimeoutError):
+        raise unavailable(
+            "The log took no usage in time. Some events may be in it; sent again with the same ids they count once."
+        ) from None
 
 
 def _split(call: Call) -> list[bytes]:
@@ -455,7 +466,7 @@ async def capture(call: Call) -> Reply:
     except Malformed as error:
         field, detail = _place(str(error))
         raise invalid(f"event.{field}".rstrip("."), detail) from None
-    await call.services.appender.append([Outgoing("usage", value, hold.account.encode())])
+    await _append(call.services, [Outgoing("usage", value, hold.account.encode())])
     return Reply(CaptureAnswer(sent.id, hold.account, hold.id))
 
 

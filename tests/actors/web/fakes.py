@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+import orjson
 from pydantic import SecretStr
 
 from actors.door_client import DoorUnavailable
@@ -31,10 +33,12 @@ from actors.door_wire import (
 )
 from actors.keys import Key, KeyRecord, KeyScope, KeysUnavailable, KeyUnknown, new_key_text
 from actors.ports import LogUnavailable, Outgoing
+from actors.web import hot, key_routes
 from actors.web.api import all_routes
 from actors.web.app import App
-from actors.web.health import Health
-from actors.web.wire import Services
+from actors.web.health import Health, health_routes
+from actors.web.stream import Streams, stream_route
+from actors.web.wire import Call, Reply, Route, Services
 from config.settings import KafkaSettings, Settings
 from engine.holds import Bound, Hold, seal_token
 
@@ -135,8 +139,11 @@ class FakeAppender:
     def __init__(self) -> None:
         self.records: list[Outgoing] = []
         self.away = False
+        self.hanging = False
 
     async def append(self, records: Sequence[Outgoing]) -> list[int]:
+        if self.hanging:
+            await asyncio.Event().wait()
         if self.away:
             raise LogUnavailable("the broker is away")
         self.records += records
@@ -201,6 +208,25 @@ class FakeKeys:
         self.by_text = {text: key for text, key in self.by_text.items() if key.public_id != public_id}
 
 
+# Handlers that these fakes suffice for. The others are told apart from their routes, which the app enforces all the same.
+OWN_PATHS = frozenset(
+    route.path
+    for route in (*hot.ROUTES, *key_routes.ROUTES, *health_routes(Health("own")), stream_route(Streams().stream))
+) | {"/openapi.json"}
+
+
+def exemplary(route: Route) -> Route:
+    """The route with its example for an answer, unless these fakes can serve it in earnest."""
+    if route.path in OWN_PATHS:
+        return route
+
+    async def show(call: Call) -> Reply:
+        body = None if route.example.response is None else orjson.dumps(route.example.response)
+        return Reply(body, media_type=route.response_media)
+
+    return replace(route, handler=show)
+
+
 class Stage:
     """An app on fakes."""
 
@@ -212,4 +238,5 @@ class Stage:
         self.keys = FakeKeys(self.clock)
         self.services = Services(self.settings, self.clock, self.doors, self.appender, self.keys)
         self.health = Health("replica-1")
-        self.app = App(all_routes(self.health), self.services, observe=self.health.observe, **limits)
+        routes = [exemplary(route) for route in all_routes(self.health)]
+        self.app = App(routes, self.services, observe=self.health.observe, **limits)

@@ -14,6 +14,7 @@ from actors.door_wire import (
     Released,
     TooLate,
 )
+from actors.web import hot
 from actors.web.hot import EVENTS_MAX
 from engine.events import parse_usage
 from tests.actors.web.asgi_client import Client
@@ -121,6 +122,16 @@ async def test_nothing_is_acknowledged_that_is_not_durable(stage: Stage, client:
     stage.appender.away = True
     answer = await client.post("/v1/events", EVENT)
     assert answer.status == 503 and answer.headers["retry-after"] == "1"
+    captured = await client.post("/v1/holds/capture", {"token": token(), "event": USED})
+    assert captured.status == 503
+
+
+async def test_a_log_that_hangs_is_not_waited_for(
+    stage: Stage, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hot, "APPEND_S", 0.01)
+    stage.appender.hanging = True
+    assert (await client.post("/v1/events", EVENT)).status == 503
 
 
 async def test_a_bound_key_sends_its_own_usage_only(stage: Stage, bound: Client) -> None:
