@@ -4,6 +4,7 @@ import base64
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import orjson
@@ -51,18 +52,22 @@ class Deployment:
         self.store = store
         self.receiver = receiver
         self._clock = SystemClock()
-        self._catalogue = document_json(load_file(CATALOGUE_FILE))
+        self.catalogue = document_json(load_file(CATALOGUE_FILE))
 
     def workload(self, events: int, duration_s: float, seed: int = 1) -> Workload:
-        catalogue = orjson.loads(self._catalogue)
+        catalogue = orjson.loads(self.catalogue)
         return Workload(seed, events, CUSTOMERS, None, duration_s, catalogue=catalogue, partitions=PARTITIONS)
 
     async def open_accounts(self, workload: Workload) -> None:
         """Catalogue and accounts, in the log; whoever rates reads them first."""
-        await self.store.publish_catalogue(1, self._catalogue)
+        await self.set_up(workload.setup(self._clock.wall_us() + SETUP_US))
+
+    async def set_up(self, commands: list[dict[str, Any]]) -> None:
+        """Catalogue and commands, in the log."""
+        await self.store.publish_catalogue(1, self.catalogue)
         marker = msgspec.json.encode(CatalogueMarker(1, 0))
         records = [self._sealed(number, None, marker) for number in range(PARTITIONS)]
-        for command in workload.setup(self._clock.wall_us() + SETUP_US):
+        for command in commands:
             key = command["account"].encode()
             records.append(self._sealed(partition_for(key, PARTITIONS), key, orjson.dumps(command)))
         await self.log.append(records)
@@ -91,7 +96,7 @@ class Deployment:
         verdict = await verify(
             self.settings,
             self.store,
-            {1: self._catalogue},
+            {1: self.catalogue},
             self.receiver.alerts,
             processes=2,
             say=lambda _: None,
