@@ -17,6 +17,8 @@ PACKAGES = ("engine", "config", "actors", "loadtest")
 ENGINE_MAY_IMPORT = frozenset(
     [
         "engine",
+        "base64",
+        "binascii",
         "bisect",
         "calendar",
         "collections",

@@ -112,7 +112,17 @@ def test_the_random_logs_reach_every_outcome_that_can_be_reached() -> None:
         for _ in range(STEPS):
             log.step()
         reached |= set(bench.partition.counts)
-    for name in ("rated", "slices", "duplicate", "forwarded", "repeated", "applied", "catalogue", "void", "alert_recovered"):
+    for name in (
+        "rated",
+        "slices",
+        "duplicate",
+        "forwarded",
+        "repeated",
+        "applied",
+        "catalogue",
+        "void",
+        "alert_recovered",
+    ):
         assert name in reached
     letters = {name.removeprefix("dead_lettered.") for name in reached if name.startswith("dead_lettered.")}
     assert letters == {
