@@ -4,12 +4,13 @@ A marker takes effect for event times from an instant on that lies behind every 
 time plus the allowed skew. So no price changes under an event that was charged, and no partition has to wait for another.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import Struct
 
-from actors.ports import Clock, Log, Outgoing, Store
+from actors.ports import Clock, Outgoing
 from engine.catalog import (
     SKEW_US,
     BadCatalogue,
@@ -25,6 +26,24 @@ from engine.events import CatalogueMarker, seal
 APPEND_US: Final = 60_000_000  # markers are appended within a minute, or the publication fails
 
 
+class Shelf(Protocol):
+    """Where versions are kept; the port `Store` is one. Any call may raise `StoreUnavailable` or `StoreRefused`."""
+
+    async def latest_catalogue_version(self) -> int | None: ...
+
+    async def catalogue(self, version: int) -> bytes | None: ...
+
+    async def publish_catalogue(self, version: int, body: bytes) -> None: ...
+
+
+class Markers(Protocol):
+    """Where markers go; the port `Log` is one. Raises `LogUnavailable`."""
+
+    partitions: int
+
+    async def append(self, records: Sequence[Outgoing]) -> list[int]: ...
+
+
 class Published(Struct, frozen=True):
     """What was published; `effective_us` is 0 for the first version, which is in force for all time."""
 
@@ -35,8 +54,8 @@ class Published(Struct, frozen=True):
 async def publish(
     document: CatalogueDocument,
     *,
-    store: Store,
-    log: Log,
+    store: Shelf,
+    log: Markers,
     clock: Clock,
     topic: str,
     control_key: bytes,
@@ -46,7 +65,7 @@ async def publish(
 
     Publishing the newest version again, with the instant that the first attempt stated, appends its markers again: that
     heals a publication that broke off, since a partition that has the marker already refuses the second one.
-    Raises BadCatalogue, StoreUnavailable, LogUnavailable."""
+    Raises BadCatalogue, CatalogueTaken (somebody else published meanwhile), StoreUnavailable, LogUnavailable."""
     earliest_us = clock.wall_us() + SKEW_US + APPEND_US
     latest = await store.latest_catalogue_version()
     body = document_json(document)

@@ -240,3 +240,5 @@ class Services:
     audit: Any = None  # actors/audit.py
     idempotency: Any = None  # actors/idempotency.py
     endpoints: Any = None  # actors/endpoints.py
+    courier: Any = None  # actors/receivers.py
+    catalogues: Any = None  # actors/catalogues.py

@@ -28,7 +28,7 @@ CREATE TABLE audit (
     at         timestamptz NOT NULL DEFAULT clock_timestamp(),
     actor      text NOT NULL,
     act        text NOT NULL,
-    stage      text NOT NULL CHECK (stage IN ('asked', 'done', 'refused', 'unknown')),
+    stage      text NOT NULL CHECK (stage IN ('asked', 'done', 'refused')),
     account    text,
     subject    text NOT NULL,
     before     jsonb,

@@ -1,0 +1,581 @@
+"""Customers over HTTP: opened, described, limited. A customer is an account; its scopes are teams, users, keys within.
+
+Every change is a command in the account's own log; every description comes from the account's owner, as of now. Only
+the list of all customers is read from checkpoints.
+"""
+
+import math
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct
+
+from actors.door_wire import AccountView, Describe, NotFound, Recovering, WalletView
+from actors.records import BadCursor, CustomerRow
+from actors.web.acts import COMMAND_DEADLINE_S, COMMAND_EXAMPLE, COMMAND_TEXT, CommandAnswer, commanded
+from actors.web.hot import AsOfAnswer, BalanceAnswer, Name, as_of_answer, put
+from actors.web.wire import Call, Example, KeyScope, Problem, Reply, Route, absent, invalid, unavailable
+from engine.events import (
+    KEY_BYTES_MAX,
+    Command,
+    OnBalance,
+    OnCapPercent,
+    OpenAccount,
+    SetCap,
+    SetRateLimit,
+    SetRule,
+    SetScope,
+)
+from engine.limits import PER_MINUTE_MAX
+from engine.outcomes import Refusal
+
+Amount = Annotated[str, Meta(min_length=1, max_length=32)]  # decimal text; the engine judges it
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+ScopePath = Annotated[str, Meta(max_length=520)]
+Standing = Literal["active", "past_due", "suspended"]
+Percent = Annotated[int, Meta(ge=1, le=1_000)]
+
+
+async def described(call: Call) -> AccountView:
+    """All that its owner knows of the account in the path. Raises Problem."""
+    answer = await put(call.services, call.params["account"], Describe(call.params["account"]))
+    if isinstance(answer, AccountView):
+        return answer
+    if isinstance(answer, NotFound):
+        raise absent("account")
+    if isinstance(answer, Recovering):
+        raise recovering(answer)
+    raise unavailable("The owner of the account did not answer in time.")
+
+
+def recovering(answer: Recovering) -> Problem:
+    """503: a new owner of the account is catching up with the log."""
+    return unavailable(
+        "The account's owner has just changed, and is not ready yet.", math.ceil(answer.retry_after_ms / 1000)
+    )
+
+
+def balance_answer(wallet: WalletView) -> BalanceAnswer:
+    return BalanceAnswer(wallet.booked, wallet.held, wallet.available, wallet.overdraft, wallet.currency)
+
+
+def bad_cursor() -> Problem:
+    """400, naming the cursor."""
+    return invalid("cursor", "It is no cursor of this list.", "Take `next_cursor` of the page before, unchanged.")
+
+
+# ------------------------------------------------------------------------------------------------------------ accounts
+
+
+class CustomerRequest(Struct, forbid_unknown_fields=True):
+    """The account wanted. Its currency is the plan's."""
+
+    account: Annotated[str, Meta(min_length=1, max_length=KEY_BYTES_MAX)]
+    plan: Name
+    zone: Name = "UTC"  # IANA: billing periods and calendar months follow it
+    anchor_day: Annotated[int, Meta(ge=1, le=31)] = 1  # on which day a billing period starts
+
+
+class CustomerItem(Struct):
+    """One account as its last checkpoint has it, seconds ago at most."""
+
+    account: str
+    partition: int
+    currency: str
+    balance: str
+    spend: str  # of the newest calendar month with usage
+
+
+class CustomerPage(Struct):
+    items: list[CustomerItem]
+    next_cursor: str | None
+
+
+class CustomerView(Struct):
+    """An account as its owner has it now."""
+
+    account: str
+    plan: str
+    currency: str
+    zone: str
+    anchor_day: int
+    standing: str
+    events_rated: int
+    open_holds: int
+    balance: BalanceAnswer
+    as_of: AsOfAnswer
+
+
+def _open(call: Call, key: str) -> tuple[Command, str]:
+    asked: CustomerRequest = call.body
+    if len(asked.account.encode()) > KEY_BYTES_MAX or not asked.account.isprintable():
+        raise invalid("account", f"It has 1 to {KEY_BYTES_MAX} bytes of printable characters.")
+    return OpenAccount(asked.account, key, asked.plan, asked.zone, asked.anchor_day), asked.account
+
+
+async def list_customers(call: Call) -> Reply:
+    """GET /v1/customers."""
+    try:
+        rows, cursor = await call.services.records.customers(call.query["limit"], call.query["cursor"])
+    except BadCursor:
+        raise bad_cursor() from None
+    return Reply(CustomerPage([_item(row) for row in rows], cursor))
+
+
+def _item(row: CustomerRow) -> CustomerItem:
+    return CustomerItem(row.account, row.partition, row.currency, row.balance, row.spend)
+
+
+async def show_customer(call: Call) -> Reply:
+    """GET /v1/customers/{account}."""
+    view = await described(call)
+    standing = next((scope.standing for scope in view.scopes if scope.scope == ""), "active")
+    return Reply(
+        CustomerView(
+            view.account,
+            view.plan,
+            view.currency,
+            view.zone,
+            view.anchor_day,
+            standing,
+            view.rated,
+            view.open_holds,
+            balance_answer(view.wallet),
+            as_of_answer(view.as_of),
+        )
+    )
+
+
+# -------------------------------------------------------------------------------------------------- scopes and standing
+
+
+class ScopeRequest(Struct, forbid_unknown_fields=True):
+    """A scope to be declared, or whose standing changes."""
+
+    scope: Annotated[str, Meta(min_length=1, max_length=520)]  # "team:red/user:ann"; those above it come first
+    standing: Standing
+
+
+class StandingRequest(Struct, forbid_unknown_fields=True):
+    """All but `active` deny checks; usage that arrives is rated all the same."""
+
+    standing: Standing
+    scope: ScopePath = ""  # "": the whole account
+
+
+class ScopeItem(Struct):
+    scope: str  # "": the account itself
+    standing: str
+    spent: str  # in the calendar month of the account
+
+
+class ScopeList(Struct):
+    items: list[ScopeItem]
+    as_of: AsOfAnswer
+
+
+def _declare(call: Call, key: str) -> tuple[Command, str]:
+    asked: ScopeRequest = call.body
+    return SetScope(call.params["account"], key, asked.scope, asked.standing), asked.scope
+
+
+def _stand(call: Call, key: str) -> tuple[Command, str]:
+    asked: StandingRequest = call.body
+    return SetScope(call.params["account"], key, asked.scope, asked.standing), asked.scope
+
+
+async def list_scopes(call: Call) -> Reply:
+    """GET /v1/customers/{account}/scopes."""
+    view = await described(call)
+    items = [ScopeItem(scope.scope, scope.standing, scope.spent) for scope in view.scopes]
+    return Reply(ScopeList(items, as_of_answer(view.as_of)))
+
+
+# ------------------------------------------------------------------------------------------------ caps, rules and rates
+
+
+class CapRequest(Struct, forbid_unknown_fields=True):
+    """The most that may be spent in a calendar month of the account's zone."""
+
+    amount: Amount
+    currency: Currency
+    scope: ScopePath = ""  # "": the whole account
+    hard: bool = True  # denies checks; else it only feeds rules
+
+
+class CapItem(Struct):
+    cap: str
+    scope: str
+    hard: bool
+    amount: str
+    spent: str  # this month
+
+
+class CapList(Struct):
+    items: list[CapItem]
+    as_of: AsOfAnswer
+
+
+class OnCapPercentRequest(Struct, tag_field="measure", tag="cap_percent", forbid_unknown_fields=True):
+    """Tells when so many percent of a cap are spent."""
+
+    cap: Name
+    percent: Percent
+    clear_percent: Percent | None = None  # below it the alert recovers; absent: `percent`
+
+
+class OnBalanceRequest(Struct, tag_field="measure", tag="balance", forbid_unknown_fields=True):
+    """Tells when the balance is at the threshold or below."""
+
+    threshold: Amount
+    clear: Amount | None = None  # above it the alert recovers; absent: `threshold`
+
+
+class RuleRequest(Struct, forbid_unknown_fields=True):
+    """When to tell someone."""
+
+    on: OnCapPercentRequest | OnBalanceRequest
+
+
+class RuleItem(Struct):
+    rule: str
+    on: dict[str, str | int | None]
+    active_in: list[str]  # months of a cap, as microseconds since 1970 UTC; "-" of a balance
+
+
+class RuleList(Struct):
+    items: list[RuleItem]
+    as_of: AsOfAnswer
+
+
+class RateLimitRequest(Struct, forbid_unknown_fields=True):
+    """The most checks that may be admitted in a minute."""
+
+    per_minute: Annotated[int, Meta(ge=0, le=PER_MINUTE_MAX)]  # 0: the limit is gone
+    scope: ScopePath = ""
+
+
+class RateLimitItem(Struct):
+    limit: str
+    scope: str
+    per_minute: int
+
+
+class RateLimitList(Struct):
+    items: list[RateLimitItem]
+    as_of: AsOfAnswer
+
+
+def _cap(call: Call, key: str) -> tuple[Command, str]:
+    asked: CapRequest = call.body
+    cap = call.params["cap"]
+    return SetCap(call.params["account"], key, cap, asked.amount, asked.currency, asked.scope, asked.hard), cap
+
+
+def _rule(call: Call, key: str) -> tuple[Command, str]:
+    asked: RuleRequest = call.body
+    on: OnCapPercent | OnBalance
+    match asked.on:
+        case OnCapPercentRequest(cap=cap, percent=percent, clear_percent=clear_percent):
+            on = OnCapPercent(cap, percent, clear_percent)
+        case OnBalanceRequest(threshold=threshold, clear=clear):
+            on = OnBalance(threshold, clear)
+    return SetRule(call.params["account"], key, call.params["rule"], on), call.params["rule"]
+
+
+def _rate_limit(call: Call, key: str) -> tuple[Command, str]:
+    asked: RateLimitRequest = call.body
+    limit = call.params["limit"]
+    return SetRateLimit(call.params["account"], key, limit, asked.per_minute, asked.scope), limit
+
+
+async def list_caps(call: Call) -> Reply:
+    """GET /v1/customers/{account}/caps."""
+    view = await described(call)
+    items = [CapItem(cap.cap, cap.scope, cap.hard, cap.amount, cap.spent) for cap in view.caps]
+    return Reply(CapList(items, as_of_answer(view.as_of)))
+
+
+async def list_rules(call: Call) -> Reply:
+    """GET /v1/customers/{account}/rules."""
+    view = await described(call)
+    items = [RuleItem(rule.rule, rule.on, list(rule.active_in)) for rule in view.rules]
+    return Reply(RuleList(items, as_of_answer(view.as_of)))
+
+
+async def list_rate_limits(call: Call) -> Reply:
+    """GET /v1/customers/{account}/rate-limits."""
+    view = await described(call)
+    items = [RateLimitItem(limit.limit, limit.scope, limit.per_minute) for limit in view.rate_limits]
+    return Reply(RateLimitList(items, as_of_answer(view.as_of)))
+
+
+# -------------------------------------------------------------------------------------------------------------- routes
+
+AS_OF_EXAMPLE: Final = {
+    "partition": 3,
+    "epoch": 7,
+    "offset": 18250,
+    "log_time": "2026-11-22T10:00:00Z",
+    "lag_records": 0,
+}
+BALANCE_EXAMPLE: Final = {
+    "booked": "12.5",
+    "held": "0.03",
+    "available": "12.47",
+    "overdraft": "0",
+    "currency": "USD",
+}
+_OWN: Final[dict[str, Any]] = {"tags": ("customers",), "account_from": "path"}
+_CHANGE: Final[dict[str, Any]] = {
+    **_OWN,
+    "scope": KeyScope.ADMIN,
+    "response": CommandAnswer,
+    "deadline_s": COMMAND_DEADLINE_S,
+    "also": {422: "The account's state does not allow it; `type` says why, `field` what must change."},
+}
+_READ: Final[dict[str, Any]] = {**_OWN, "method": "GET", "scope": KeyScope.READ}
+_ACCOUNT: Final = {"account": "acme"}
+
+
+def made_example(name: str) -> dict[str, Any]:
+    """A command's answer, for the documents."""
+    return {**COMMAND_EXAMPLE, "id": name}
+
+
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/v1/customers",
+        handler=commanded(
+            "account.open",
+            _open,
+            {
+                Refusal.ACCOUNT_EXISTS: "account",
+                Refusal.UNKNOWN_PLAN: "plan",
+                Refusal.UNKNOWN_ZONE: "zone",
+                Refusal.BAD_ANCHOR: "anchor_day",
+            },
+        ),
+        summary="Open an account",
+        description="The account can be charged as soon as the answer is there. It has no credit yet." + COMMAND_TEXT,
+        example=Example(
+            request={"account": "acme", "plan": "starter", "zone": "Europe/Berlin", "anchor_day": 1},
+            response=made_example("acme"),
+        ),
+        request=CustomerRequest,
+        **{
+            **_CHANGE,
+            "status": 201,
+            "account_from": "body",
+            "also": {**_CHANGE["also"], 409: "There is such an account already."},
+        },
+    ),
+    Route(
+        method="GET",
+        path="/v1/customers",
+        scope=KeyScope.READ,
+        handler=list_customers,
+        summary="List accounts",
+        description="From the last checkpoints, so an account appears about a second after it was opened.",
+        tags=("customers",),
+        example=Example(
+            response={
+                "items": [{"account": "acme", "partition": 3, "currency": "USD", "balance": "12.5", "spend": "37.5"}],
+                "next_cursor": None,
+            }
+        ),
+        response=CustomerPage,
+        paginated=True,
+    ),
+    Route(
+        path="/v1/customers/{account}",
+        handler=show_customer,
+        summary="Show one account",
+        description="From the account's owner, as of now.",
+        example=Example(
+            params=_ACCOUNT,
+            response={
+                "account": "acme",
+                "plan": "starter",
+                "currency": "USD",
+                "zone": "Europe/Berlin",
+                "anchor_day": 1,
+                "standing": "active",
+                "events_rated": 1024,
+                "open_holds": 1,
+                "balance": BALANCE_EXAMPLE,
+                "as_of": AS_OF_EXAMPLE,
+            },
+        ),
+        response=CustomerView,
+        **_READ,
+    ),
+    Route(
+        method="PUT",
+        path="/v1/customers/{account}/scopes",
+        handler=commanded(
+            "scope.set",
+            _declare,
+            {
+                Refusal.BAD_SCOPE: "scope",
+                Refusal.UNKNOWN_SCOPE: "scope",
+                Refusal.TOO_MANY_SCOPES: "scope",
+                Refusal.BAD_STANDING: "standing",
+            },
+        ),
+        summary="Declare a scope, or change its standing",
+        description=(
+            "A scope is a path inside the account, such as `team:red/user:ann`; it stands in the body, since it holds "
+            "slashes. Those above it must be declared first. Usage of an undeclared scope counts for those above it only."
+            + COMMAND_TEXT
+        ),
+        example=Example(
+            params=_ACCOUNT,
+            request={"scope": "team:red", "standing": "active"},
+            response=made_example("team:red"),
+        ),
+        request=ScopeRequest,
+        **_CHANGE,
+    ),
+    Route(
+        path="/v1/customers/{account}/scopes",
+        handler=list_scopes,
+        summary="List declared scopes",
+        description='With what each has spent this calendar month. The scope `""` is the account itself.',
+        example=Example(
+            params=_ACCOUNT,
+            response={
+                "items": [
+                    {"scope": "", "standing": "active", "spent": "37.5"},
+                    {"scope": "team:red", "standing": "active", "spent": "12"},
+                ],
+                "as_of": AS_OF_EXAMPLE,
+            },
+        ),
+        response=ScopeList,
+        **_READ,
+    ),
+    Route(
+        method="PUT",
+        path="/v1/customers/{account}/standing",
+        handler=commanded(
+            "standing.set",
+            _stand,
+            {
+                Refusal.BAD_SCOPE: "scope",
+                Refusal.UNKNOWN_SCOPE: "scope",
+                Refusal.TOO_MANY_SCOPES: "scope",
+                Refusal.BAD_STANDING: "standing",
+            },
+        ),
+        summary="Suspend an account or a scope, or let it go on",
+        description="`past_due` and `suspended` deny every check below; what was used is rated all the same."
+        + COMMAND_TEXT,
+        example=Example(params=_ACCOUNT, request={"standing": "suspended"}, response=made_example("")),
+        request=StandingRequest,
+        **_CHANGE,
+    ),
+    Route(
+        method="PUT",
+        path="/v1/customers/{account}/caps/{cap}",
+        handler=commanded(
+            "cap.set",
+            _cap,
+            {
+                Refusal.BAD_AMOUNT: "amount",
+                Refusal.CURRENCY_MISMATCH: "currency",
+                Refusal.UNKNOWN_SCOPE: "scope",
+            },
+        ),
+        summary="Set or replace a cap",
+        description="A cap binds checks, never rating: usage that happened is always rated." + COMMAND_TEXT,
+        example=Example(
+            params={"account": "acme", "cap": "monthly"},
+            request={"amount": "500", "currency": "USD", "scope": "team:red"},
+            response=made_example("monthly"),
+        ),
+        request=CapRequest,
+        **_CHANGE,
+    ),
+    Route(
+        path="/v1/customers/{account}/caps",
+        handler=list_caps,
+        summary="List caps",
+        description="With what is spent of each this calendar month.",
+        example=Example(
+            params=_ACCOUNT,
+            response={
+                "items": [{"cap": "monthly", "scope": "team:red", "hard": True, "amount": "500", "spent": "12"}],
+                "as_of": AS_OF_EXAMPLE,
+            },
+        ),
+        response=CapList,
+        **_READ,
+    ),
+    Route(
+        method="PUT",
+        path="/v1/customers/{account}/rules/{rule}",
+        handler=commanded(
+            "rule.set",
+            _rule,
+            {Refusal.UNKNOWN_CAP: "on.cap", Refusal.BAD_RULE: "on", Refusal.BAD_AMOUNT: "on.threshold"},
+        ),
+        summary="Set or replace an alert rule",
+        description="Evaluated at once, and after every event. Alerts go to the webhook endpoints of the account."
+        + COMMAND_TEXT,
+        example=Example(
+            params={"account": "acme", "rule": "low"},
+            request={"on": {"measure": "balance", "threshold": "5", "clear": "10"}},
+            response=made_example("low"),
+        ),
+        request=RuleRequest,
+        **_CHANGE,
+    ),
+    Route(
+        path="/v1/customers/{account}/rules",
+        handler=list_rules,
+        summary="List alert rules",
+        description="With the windows in which each is active.",
+        example=Example(
+            params=_ACCOUNT,
+            response={
+                "items": [
+                    {
+                        "rule": "low",
+                        "on": {"measure": "balance", "threshold": "5", "clear": "10"},
+                        "active_in": ["-"],
+                    }
+                ],
+                "as_of": AS_OF_EXAMPLE,
+            },
+        ),
+        response=RuleList,
+        **_READ,
+    ),
+    Route(
+        method="PUT",
+        path="/v1/customers/{account}/rate-limits/{limit}",
+        handler=commanded(
+            "rate_limit.set", _rate_limit, {Refusal.UNKNOWN_SCOPE: "scope", Refusal.BAD_LIMIT: "per_minute"}
+        ),
+        summary="Set, replace or remove a rate limit",
+        description="Counts admitted checks of the account or a scope. 0 removes the limit." + COMMAND_TEXT,
+        example=Example(
+            params={"account": "acme", "limit": "burst"}, request={"per_minute": 600}, response=made_example("burst")
+        ),
+        request=RateLimitRequest,
+        **_CHANGE,
+    ),
+    Route(
+        path="/v1/customers/{account}/rate-limits",
+        handler=list_rate_limits,
+        summary="List rate limits",
+        description="All of the account and its scopes.",
+        example=Example(
+            params=_ACCOUNT,
+            response={"items": [{"limit": "burst", "scope": "", "per_minute": 600}], "as_of": AS_OF_EXAMPLE},
+        ),
+        response=RateLimitList,
+        **_READ,
+    ),
+)

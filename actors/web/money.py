@@ -1,0 +1,483 @@
+"""Credit and what became of it: grants, top-ups, balance, usage, the ledger, alerts. All amounts are decimal text."""
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Raw, Struct
+
+from actors.commands import derived_name
+from actors.door_wire import Balance, BalanceView, NotFound, Recovering
+from actors.records import AlertRecord, BadCursor, PostingRow
+from actors.web.acts import COMMAND_DEADLINE_S, COMMAND_TEXT, CommandAnswer, commanded
+from actors.web.customers import (
+    AS_OF_EXAMPLE,
+    BALANCE_EXAMPLE,
+    Amount,
+    Currency,
+    bad_cursor,
+    balance_answer,
+    described,
+    made_example,
+    recovering,
+)
+from actors.web.hot import AsOfAnswer, BalanceAnswer, Name, as_of_answer, put
+from actors.web.times import instant, instant_or_none, read_instant
+from actors.web.wire import Call, Example, KeyScope, QueryParameter, Reply, Route, absent, unavailable
+from engine.events import Command, Grant, SetOverdraft
+from engine.outcomes import Refusal
+
+Priority = Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
+Time = Annotated[str, Meta(max_length=64)]
+
+
+# -------------------------------------------------------------------------------------------------------------- credit
+
+
+class GrantRequest(Struct, forbid_unknown_fields=True):
+    """A lot of credit. It pays for usage from `effective` to `expires`, never for what was rated before."""
+
+    amount: Amount
+    currency: Currency
+    kind: Literal["promo", "commit", "refund", "paid"] = "promo"
+    lot: Name | None = None  # its id; absent: one that follows from the idempotency key
+    priority: Priority = 100  # a smaller number is spent first
+    effective: Time | None = None  # absent: at once
+    expires: Time | None = None  # absent: never
+    prices: Annotated[tuple[Name, ...], Meta(max_length=100)] = ()  # what it may pay for; none: everything
+
+
+class TopUpRequest(Struct, forbid_unknown_fields=True):
+    """A payment that was received. It also settles debt, oldest first."""
+
+    amount: Amount
+    currency: Currency
+    lot: Name | None = None  # its id, such as the payment's; absent: one that follows from the idempotency key
+    priority: Priority = 100
+    expires: Time | None = None
+
+
+class OverdraftRequest(Struct, forbid_unknown_fields=True):
+    """How far checks may take the balance below zero."""
+
+    amount: Amount | None  # null: without limit
+    currency: Currency
+
+
+class LotItem(Struct):
+    """One lot, and what is left of it."""
+
+    lot: str
+    kind: str
+    granted: str
+    remaining: str
+    expired: str
+    priority: int
+    effective: str
+    expires: str | None
+    prices: list[str]
+
+
+class LotList(Struct):
+    items: list[LotItem]
+    as_of: AsOfAnswer
+
+
+def _grant(call: Call, key: str) -> tuple[Command, str]:
+    asked: GrantRequest = call.body
+    account = call.params["account"]
+    lot = asked.lot or derived_name("lot", account, key)
+    command = Grant(
+        account,
+        key,
+        lot,
+        asked.kind,
+        asked.amount,
+        asked.currency,
+        asked.priority,
+        read_instant("effective", asked.effective),
+        read_instant("expires", asked.expires),
+        asked.prices,
+    )
+    return command, lot
+
+
+def _top_up(call: Call, key: str) -> tuple[Command, str]:
+    asked: TopUpRequest = call.body
+    account = call.params["account"]
+    lot = asked.lot or derived_name("topup", account, key)
+    expires_us = read_instant("expires", asked.expires)
+    command = Grant(account, key, lot, "paid", asked.amount, asked.currency, asked.priority, expires_us=expires_us)
+    return command, lot
+
+
+def _overdraft(call: Call, key: str) -> tuple[Command, str]:
+    asked: OverdraftRequest = call.body
+    return SetOverdraft(call.params["account"], key, asked.amount, asked.currency), call.params["account"]
+
+
+async def list_lots(call: Call) -> Reply:
+    """GET /v1/customers/{account}/grants."""
+    view = await described(call)
+    items = [
+        LotItem(
+            lot.lot,
+            lot.kind,
+            lot.granted,
+            lot.remaining,
+            lot.expired,
+            lot.priority,
+            instant(lot.effective_us),
+            instant_or_none(lot.expires_us),
+            list(lot.scope),
+        )
+        for lot in view.lots
+    ]
+    return Reply(LotList(items, as_of_answer(view.as_of)))
+
+
+# ------------------------------------------------------------------------------------------------------------- balance
+
+
+class BalanceReport(Struct):
+    """What the account has. `recovering`: its owner has just changed; `booked` is then the last checkpoint's."""
+
+    account: str
+    balance: BalanceAnswer
+    recovering: bool
+    as_of: AsOfAnswer | None
+
+
+class UsageItem(Struct):
+    """What one price has counted in one cell in one billing period."""
+
+    period: str  # its start
+    price: str
+    cell: list[str]  # values of the meter's dimensions
+    quantity: str
+    amount: str | None  # of the whole price in the period, on its first cell; null on the others
+
+
+class UsageList(Struct):
+    items: list[UsageItem]
+    currency: str
+    as_of: AsOfAnswer
+
+
+async def show_balance(call: Call) -> Reply:
+    """GET /v1/customers/{account}/balance."""
+    account = call.params["account"]
+    answer = await put(call.services, account, Balance(account))
+    if isinstance(answer, BalanceView):
+        return Reply(BalanceReport(account, balance_answer(answer.wallet), False, as_of_answer(answer.as_of)))
+    if isinstance(answer, NotFound):
+        raise absent("account")
+    if isinstance(answer, Recovering):
+        return await _checkpointed(call, account, answer)
+    raise unavailable("The owner of the account did not answer in time.")
+
+
+async def _checkpointed(call: Call, account: str, answer: Recovering) -> Reply:
+    """Better an old figure that says so than none; and none rather than "no such account" of one just opened."""
+    row = await call.services.records.customer(account)
+    booked = answer.booked if answer.booked is not None else row and row.balance
+    if booked is None:
+        raise recovering(answer)
+    return Reply(BalanceReport(account, BalanceAnswer(booked, currency=row and row.currency), True, None))
+
+
+async def list_usage(call: Call) -> Reply:
+    """GET /v1/customers/{account}/usage."""
+    since_us = read_instant("since", call.query["since"])
+    view = await described(call)
+    items = [
+        UsageItem(instant(usage.period_us), usage.price, list(usage.cell), usage.quantity, usage.amount)
+        for usage in view.usage
+        if since_us is None or usage.period_us >= since_us
+    ]
+    return Reply(UsageList(items, view.currency, as_of_answer(view.as_of)))
+
+
+# --------------------------------------------------------------------------------------------------- ledger and alerts
+
+
+class PostingItem(Struct):
+    """A signed change of one lot, or of debt (`lot` is empty)."""
+
+    lot: str
+    lot_kind: str
+    kind: str  # grant, burn, expire, debt
+    amount: str
+    usage_period: str | None  # start of the billing period of the usage; null for a grant or an expiry
+    posting_period: str
+    id: str
+
+
+class PostingPage(Struct):
+    items: list[PostingItem]
+    next_cursor: str | None
+
+
+class AlertItem(Struct):
+    """An alert, as it is told, and how far the telling has come."""
+
+    alert: Raw
+    created: str
+    attempts: int
+    delivered: str | None
+    given_up: str | None
+    error: str
+
+
+class AlertPage(Struct):
+    items: list[AlertItem]
+    next_cursor: str | None
+
+
+async def list_ledger(call: Call) -> Reply:
+    """GET /v1/customers/{account}/ledger."""
+    try:
+        rows, cursor = await call.services.records.ledger(
+            call.params["account"], call.query["limit"], call.query["cursor"]
+        )
+    except BadCursor:
+        raise bad_cursor() from None
+    await _not_absent(call, bool(rows))
+    return Reply(PostingPage([_posting(row) for row in rows], cursor))
+
+
+async def list_alerts(call: Call) -> Reply:
+    """GET /v1/customers/{account}/alerts."""
+    try:
+        rows, cursor = await call.services.records.alerts(
+            call.params["account"], call.query["limit"], call.query["cursor"]
+        )
+    except BadCursor:
+        raise bad_cursor() from None
+    await _not_absent(call, bool(rows))
+    return Reply(AlertPage([_alert(row) for row in rows], cursor))
+
+
+async def _not_absent(call: Call, found: bool) -> None:
+    """An empty list is of an account that exists; its owner knows it before any checkpoint does."""
+    if not found:
+        await described(call)
+
+
+def _posting(row: PostingRow) -> PostingItem:
+    return PostingItem(
+        row.lot,
+        row.lot_kind,
+        row.kind,
+        row.amount,
+        instant_or_none(row.usage_period_us),
+        instant(row.posting_period_us),
+        f"{row.partition}.{row.ckpt_seq}.{row.line}",
+    )
+
+
+def _alert(row: AlertRecord) -> AlertItem:
+    return AlertItem(
+        Raw(row.body),
+        instant(row.created_us),
+        row.attempts,
+        instant_or_none(row.delivered_us),
+        instant_or_none(row.given_up_us),
+        row.error,
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- routes
+
+_ACCOUNT: Final = {"account": "acme"}
+_OWN: Final[dict[str, Any]] = {"tags": ("money",), "account_from": "path"}
+_READ: Final[dict[str, Any]] = {**_OWN, "method": "GET", "scope": KeyScope.READ}
+_CREDIT: Final[dict[str, Any]] = {
+    **_OWN,
+    "scope": KeyScope.CREDIT,
+    "response": CommandAnswer,
+    "deadline_s": COMMAND_DEADLINE_S,
+    "also": {
+        409: "The account has a lot of this id.",
+        422: "The account's state does not allow it; `type` says why, `field` what must change.",
+    },
+}
+_LOT_FIELDS: Final = {
+    Refusal.BAD_AMOUNT: "amount",
+    Refusal.BAD_LOT: "expires",
+    Refusal.CURRENCY_MISMATCH: "currency",
+    Refusal.LOT_EXISTS: "lot",
+    Refusal.UNKNOWN_PRICE: "prices",
+    Refusal.EXPIRES_TOO_SOON: "expires",
+}
+
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/v1/customers/{account}/grants",
+        handler=commanded("credit.grant", _grant, _LOT_FIELDS),
+        summary="Grant credit",
+        description="A lot never pays for usage that was rated before it; only a paid one settles debt." + COMMAND_TEXT,
+        example=Example(
+            params=_ACCOUNT,
+            request={
+                "amount": "100",
+                "currency": "USD",
+                "kind": "promo",
+                "lot": "welcome",
+                "expires": "2027-03-01T00:00:00Z",
+            },
+            response=made_example("welcome"),
+        ),
+        request=GrantRequest,
+        **{**_CREDIT, "status": 201},
+    ),
+    Route(
+        method="POST",
+        path="/v1/customers/{account}/top-ups",
+        handler=commanded("credit.top_up", _top_up, _LOT_FIELDS),
+        summary="Book a payment",
+        description="A lot of kind `paid`: it settles debt first, and checks are allowed again at once." + COMMAND_TEXT,
+        example=Example(
+            params=_ACCOUNT,
+            request={"amount": "50", "currency": "USD", "lot": "payment-981"},
+            response=made_example("payment-981"),
+        ),
+        request=TopUpRequest,
+        **{**_CREDIT, "status": 201},
+    ),
+    Route(
+        path="/v1/customers/{account}/grants",
+        handler=list_lots,
+        summary="List lots of credit",
+        description="With what is left of each; used-up and expired ones too.",
+        example=Example(
+            params=_ACCOUNT,
+            response={
+                "items": [
+                    {
+                        "lot": "welcome",
+                        "kind": "promo",
+                        "granted": "100",
+                        "remaining": "62.5",
+                        "expired": "0",
+                        "priority": 100,
+                        "effective": "2026-11-01T00:00:00Z",
+                        "expires": "2027-03-01T00:00:00Z",
+                        "prices": [],
+                    }
+                ],
+                "as_of": AS_OF_EXAMPLE,
+            },
+        ),
+        response=LotList,
+        **_READ,
+    ),
+    Route(
+        method="PUT",
+        path="/v1/customers/{account}/overdraft",
+        handler=commanded(
+            "overdraft.set", _overdraft, {Refusal.BAD_AMOUNT: "amount", Refusal.CURRENCY_MISMATCH: "currency"}
+        ),
+        summary="Set the overdraft",
+        description="0 until set: a prepaid account. `null`: no limit, as for one that pays by invoice." + COMMAND_TEXT,
+        example=Example(params=_ACCOUNT, request={"amount": "20", "currency": "USD"}, response=made_example("acme")),
+        request=OverdraftRequest,
+        **{**_CREDIT, "also": {422: _CREDIT["also"][422]}},
+    ),
+    Route(
+        path="/v1/customers/{account}/balance",
+        handler=show_balance,
+        summary="Show the balance",
+        description=(
+            "`available` = `booked` − `held`. While the account's owner is being replaced, the last checkpoint's `booked` "
+            "is shown, and `recovering` is true."
+        ),
+        example=Example(
+            params=_ACCOUNT,
+            response={"account": "acme", "balance": BALANCE_EXAMPLE, "recovering": False, "as_of": AS_OF_EXAMPLE},
+        ),
+        response=BalanceReport,
+        **_READ,
+    ),
+    Route(
+        path="/v1/customers/{account}/usage",
+        handler=list_usage,
+        summary="List usage by billing period",
+        description="Quantities by price and cell, with what each price owes for the period.",
+        example=Example(
+            params=_ACCOUNT,
+            response={
+                "items": [
+                    {
+                        "period": "2026-11-01T00:00:00Z",
+                        "price": "tokens-large",
+                        "cell": ["large"],
+                        "quantity": "250000",
+                        "amount": "37.5",
+                    }
+                ],
+                "currency": "USD",
+                "as_of": AS_OF_EXAMPLE,
+            },
+        ),
+        response=UsageList,
+        query=(
+            QueryParameter("since", "text", "only periods that start at this instant (RFC 3339) or later", None, 1, 64),
+        ),
+        **_READ,
+    ),
+    Route(
+        path="/v1/customers/{account}/ledger",
+        handler=list_ledger,
+        summary="List postings",
+        description="Every change of a lot or of debt, newest first, as checkpoints wrote it: about a second behind.",
+        example=Example(
+            params=_ACCOUNT,
+            response={
+                "items": [
+                    {
+                        "lot": "welcome",
+                        "lot_kind": "promo",
+                        "kind": "burn",
+                        "amount": "-37.5",
+                        "usage_period": "2026-11-01T00:00:00Z",
+                        "posting_period": "2026-11-01T00:00:00Z",
+                        "id": "3.912.0",
+                    }
+                ],
+                "next_cursor": None,
+            },
+        ),
+        response=PostingPage,
+        paginated=True,
+        **_READ,
+    ),
+    Route(
+        path="/v1/customers/{account}/alerts",
+        handler=list_alerts,
+        summary="List alerts",
+        description="Newest first, with the very body that webhooks carry, and how far the telling has come.",
+        example=Example(
+            params=_ACCOUNT,
+            response={
+                "items": [
+                    {
+                        "alert": {
+                            "id": "alert_9f86d081884c7d659a2feaa0c55ad015",
+                            "type": "alert.crossed",
+                            "data": {"account": "acme", "rule": "low", "window": "-", "ordinal": 1, "value": "4.2"},
+                        },
+                        "created": "2026-11-22T10:00:00Z",
+                        "attempts": 1,
+                        "delivered": "2026-11-22T10:00:00.2Z",
+                        "given_up": None,
+                        "error": "",
+                    }
+                ],
+                "next_cursor": None,
+            },
+        ),
+        response=AlertPage,
+        paginated=True,
+        **_READ,
+    ),
+)
