@@ -105,11 +105,10 @@ class Doors:
 
     async def stop(self) -> None:
         """Close every connection; whoever still waits for an answer gets DoorUnavailable."""
-        for task in (self._following, self._refreshing):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        tasks = [task for task in (self._following, self._refreshing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for shard in self._shards.values():
             shard.close()
         self._shards.clear()
@@ -211,12 +210,16 @@ class Doors:
     # ---------------------------------------------------------------------------------------------------- routing table
 
     async def _follow(self) -> None:
+        known = True
         while True:
             await asyncio.sleep(self._settings.refresh_s)
             try:
                 await self._refresh()
+                known = True
             except (StoreUnavailable, StoreRefused) as error:
-                _log.warning("the routing table could not be read anew: %s", error)
+                if known:
+                    _log.warning("the routing table cannot be read anew; the last one stays in use: %s", error)
+                known = False
 
     async def _refresh(self) -> None:
         """Read the table, together with everybody who wants it now; not more often than every `pause_s`."""
