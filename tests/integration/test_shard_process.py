@@ -8,13 +8,21 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+import orjson
 
+from actors.assembly import doors
+from actors.door_client import Doors, DoorUnavailable
+from actors.door_wire import Answer, Balance, BalanceView, Check, Checked, FieldLimit, Question
 from actors.migrations import ENGINE_ROLE
+from actors.ports import Outgoing
+from engine.placement import partition_for
+from loadtest.workload import cloud_time
 from tests.integration.deployment import DEADLINE_S, Deployment, deployment, until
 from tests.integration.process_child import LEFT_BY_ITSELF
 
@@ -181,3 +189,68 @@ async def test_database_sessions_that_are_cut_off_cost_nothing(database: str, ka
         await run.drive(cut_off)
         await run.end(*run.shards)
         await run.at.check()
+
+
+def request(input_tokens: int, output_tokens: int) -> Check:
+    """One with a hold: $2.50 for a million tokens in, $10 for a million out."""
+    bounds = FieldLimit(("input_tokens",), str(input_tokens)), FieldLimit(("output_tokens",), str(output_tokens))
+    return Check("acme", type="llm.request", data={"model": "atlas-large"}, bounds=bounds, ttl_ms=60_000)
+
+
+async def told(shards: Doors, question: Question) -> Answer:
+    """The answer of the account's owner, as soon as there is one that is ready."""
+    answers: list[Answer] = []
+
+    async def answered() -> bool:
+        try:
+            answer = await shards.ask("acme", question, 1.0)
+        except DoorUnavailable:
+            return False
+        answers.append(answer)
+        return isinstance(answer, Checked | BalanceView)
+
+    await until(answered, f"an answer to {question}")
+    return answers[-1]
+
+
+async def test_what_a_killed_shard_approved_is_withheld_until_its_usage_arrives(
+    database: str, kafka: str, tmp_path: Path
+) -> None:
+    async with running(database, kafka, tmp_path) as run:
+        at = run.at
+        opening = {"kind": "open_account", "account": "acme", "command_key": "open", "plan": "starter"}
+        paying = {"kind": "grant", "account": "acme", "command_key": "pay", "lot": "lot", "lot_kind": "paid"}
+        await at.set_up([opening, paying | {"amount": "2", "currency": "USD"}])
+        await until(at.rated_to_the_end, "the account to be opened")
+        shards = doors(at.settings)
+        await shards.start()
+        try:
+            first = await told(shards, request(400_000, 100_000))
+            assert isinstance(first, Checked) and first.allowed and first.hold is not None, first
+            assert (first.price, first.wallet and first.wallet.available) == ("2", "0")
+            second = await told(shards, request(1, 0))
+            assert isinstance(second, Checked) and second.reason == "credit_depleted"
+
+            owner = (await at.owners())[partition_for(b"acme", at.settings.kafka.partitions)]
+            killed = next(shard for shard in run.shards if shard.incarnation == owner)
+            killed.signal(signal.SIGKILL)
+            await killed.ended()
+            third = await told(shards, request(1, 0))
+            assert isinstance(third, Checked) and third.reason == "withheld", third
+            assert third.as_of.epoch > first.as_of.epoch
+
+            usage = {"specversion": "1.0", "id": "1", "source": "test", "type": "llm.request", "hold": first.hold.token}
+            usage |= {"time": cloud_time(time.time_ns() // 1000), "subject": "acme"}
+            used = {"model": "atlas-large", "input_tokens": 400_000, "output_tokens": 0}
+            await at.log.append([Outgoing("usage", orjson.dumps(usage | {"data": used}), b"acme")])
+
+            async def settled() -> bool:
+                balance = await told(shards, Balance("acme"))
+                return isinstance(balance, BalanceView) and (balance.wallet.booked, balance.wallet.held) == ("1", "0")
+
+            await until(settled, "the usage to settle the hold")
+            last = await told(shards, request(200_000, 50_000))
+            assert isinstance(last, Checked) and last.allowed, last
+        finally:
+            await shards.stop()
+        await run.end(*(shard for shard in run.shards if shard is not killed))
