@@ -3,8 +3,6 @@
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from actors.cluster import ShardStatus
 from actors.outbox import OutboxCounts
 from actors.shard import PartitionView
@@ -28,20 +26,6 @@ def test_the_defaults_are_the_published_run() -> None:
     assert (options.events, options.customers, options.kill) == (200_000, 1_000, True)
     assert options.report == Path("build/demo.json")
     assert CATALOGUE_FILE.exists()
-
-
-@pytest.mark.parametrize(
-    ("dsn", "expected"),
-    [
-        ("postgresql://owner:secret@127.0.0.1:5432/rating", "postgresql://engine:word@127.0.0.1:5432/rating"),
-        ("postgresql://owner@db.example:5432/rating?sslmode=require", "postgresql://engine:word@db.example:5432/rating?sslmode=require"),
-        ("postgres://127.0.0.1/rating", "postgres://engine:word@127.0.0.1/rating"),
-        ("postgresql://owner:p%40ss@[::1]:5432/rating", "postgresql://engine:word@[::1]:5432/rating"),
-        ("postgresql://owner:secret@localhost/rating?options=a@b", "postgresql://engine:word@localhost/rating?options=a@b"),
-    ],
-)  # fmt: skip
-def test_the_engine_gets_its_own_role_in_the_same_database(dsn: str, expected: str) -> None:
-    assert demo._with_user(dsn, "engine", "word") == expected
 
 
 def view(partition: int, counts: dict[str, int]) -> PartitionView:
