@@ -2,12 +2,10 @@
 
 import asyncio
 import textwrap
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
-from urllib.parse import quote
 
 import orjson
 import typer
@@ -20,6 +18,7 @@ from engine.catalog import BadCatalogue, CatalogueDocument, MeterDefinition, Pla
 from engine.money import NANO, parse_quantity, quantity_text
 
 if TYPE_CHECKING:
+    from actors.api_client import ApiClient
     from actors.keys import KeyRecord, Keys
     from actors.postgres import StoredDeadLetter
     from actors.publication import Published
@@ -33,7 +32,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-keys = typer.Typer(help="API keys, directly in Postgres.", no_args_is_help=True)
+keys = typer.Typer(
+    help="API keys: in Postgres where DATABASE_URL names one, else over the HTTP API.", no_args_is_help=True
+)
 customers = typer.Typer(help="Accounts and their scopes, over the HTTP API.", no_args_is_help=True)
 grants = typer.Typer(help="Credit, over the HTTP API.", no_args_is_help=True)
 caps = typer.Typer(help="Caps on spend, over the HTTP API.", no_args_is_help=True)
@@ -357,177 +358,220 @@ def run_up(run_dir: RunDir = UP_DIR) -> None:
             _fail(str(error), FAILED)
 
 
+# ------------------------------------------------------------------------------------------------- over the HTTP API
+
+Url = Annotated[
+    str | None,
+    typer.Option(help="The API; default: TALLYGATE_URL, else the one that `tallygate up` runs in this folder."),
+]
+ApiKey = Annotated[
+    str | None, typer.Option("--key", help="An API key; default: TALLYGATE_KEY, else the one that `tallygate up` made.")
+]
+Account = Annotated[str, typer.Argument(help="The account's id.")]
+InScope = Annotated[str, typer.Option("--scope", help="A scope inside the account; default: the whole account.")]
+
+
+def _access() -> dict[str, str]:
+    """What `tallygate up` has written for commands in the same folder; empty without."""
+    from actors.up import ACCESS_FILE, read_access
+
+    return read_access(UP_DIR / ACCESS_FILE)
+
+
+def _client(url: str | None, key: str | None) -> "ApiClient":
+    """The API that options, settings or the run folder name. The run folder's key goes to the run folder's URL only."""
+    from actors.api_client import ApiClient, BadAddress, checked_url
+
+    client, access = load_settings().client, _access()
+    url = url or client.url or access.get("url")
+    key = key or (client.key.get_secret_value() if client.key else None)
+    if key is None and url == access.get("url"):
+        key = access.get("key")
+    if url is None or key is None:
+        missing = "TALLYGATE_KEY (or --key)" if url else "TALLYGATE_URL and TALLYGATE_KEY (or --url and --key)"
+        _fail(f"no API to ask: set {missing}, or run `tallygate up` in this folder first", WRONG_INPUT)
+    try:
+        return ApiClient(checked_url(url, plain_http=client.plain_http), key)
+    except BadAddress as error:
+        _fail(str(error), WRONG_INPUT)
+
+
+def _over_http(url: str | None, key: str | None, work: "Callable[[ApiClient], Awaitable[Any]]") -> Any:
+    from actors.api_client import ApiAway, ApiRefused
+
+    async def run() -> Any:
+        async with _client(url, key) as api:
+            return await work(api)
+
+    with _expected_errors():
+        try:
+            return asyncio.run(run())
+        except ApiAway as error:
+            _fail(str(error), FAILED)
+        except ApiRefused as error:
+            _fail(str(error), WRONG_INPUT)
+
+
+def _get(url: str | None, key: str | None, path: str, **query: str | int | None) -> Any:
+    return _over_http(url, key, lambda api: api.get(path, **query))
+
+
+def _change(url: str | None, key: str | None, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    return _over_http(url, key, lambda api: api.change(method, path, body))
+
+
+def _path(*parts: str) -> str:
+    from actors.api_client import path_of
+
+    return path_of(*parts)
+
+
+def _told(answer: dict[str, Any], what: str) -> None:
+    """A command that took effect."""
+    typer.echo(f"{answer['account']}: {what} (log {answer['partition']}/{answer['offset']})")
+
+
+def _rows(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], right: tuple[str, ...] = ()) -> None:
+    if not rows:
+        typer.echo(f"{title}: none")
+        return
+    table = _table(title, *columns, right=right)
+    for row in rows:
+        table.add_row(*(_plain(row[name]) for name in columns))
+    Console(markup=False, emoji=False, highlight=False).print(table)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return " ".join(map(_plain, value))
+    return "" if value is None else str(value)
+
+
 # -------------------------------------------------------------------------------------------------------------- keys
-
-
-def _keys_settings() -> Settings:
-    """Those of the environment; without a database there, the deployment that `tallygate up` runs here."""
-    settings = load_settings()
-    if settings.postgres.dsn is None:
-        raise SettingsError(["postgres.dsn: is not set; set DATABASE_URL to the deployment's database"])
-    return settings
 
 
 @keys.command("create")
 def create_key(
-    name: Annotated[str, typer.Argument(help="Who holds it, for people.")],
-    scope: Annotated[list[str], typer.Option(help="ingest, check, read, credit or admin; give it once per scope.")],
-    account: Annotated[str | None, typer.Option(help="The only account that it may touch.")] = None,
-    days: Annotated[int | None, typer.Option(min=1, max=3650, help="Days until it expires.")] = None,
+    name: Annotated[str, typer.Argument(help="Who or what will use it; for people.")],
+    scope: Annotated[list[str], typer.Option(help="ingest, check, read, credit or admin; once per scope.")],
+    account: Annotated[str | None, typer.Option(help="The only account that it may touch; default: all.")] = None,
+    expires: Annotated[str | None, typer.Option(help="RFC 3339, such as 2027-01-31T00:00:00Z; default: never.")] = None,
+    url: Url = None,
+    key: ApiKey = None,
 ) -> None:
-    """Make a key. Its text is shown this once; make the second one before the first is revoked, to rotate."""
-    from actors.clock import SystemClock
+    """Make a key and print it: this once, and nowhere else. To rotate, make the new one, then revoke the old one."""
     from actors.keys import KeyRefused, KeyScope
+    from engine.events import Malformed, parse_time
 
+    unknown = sorted(set(scope) - set(KeyScope))
+    if unknown:
+        _fail(f"--scope {unknown[0]}: is one of {', '.join(KeyScope)}", WRONG_INPUT)
+    try:
+        expires_us = None if expires is None else parse_time(expires)
+    except Malformed as error:
+        _fail(f"--expires {expires}: {error}", WRONG_INPUT)
     with _expected_errors(), _outside_errors():
-        unknown = sorted(set(scope) - set(KeyScope))
-        if unknown:
-            _fail(f"--scope {unknown[0]}: is one of {', '.join(KeyScope)}", WRONG_INPUT)
-        expires_us = None if days is None else SystemClock().wall_us() + days * 86_400_000_000
-        settings = _keys_settings()
-
-        async def create() -> str:
-            async with _key_ring(settings) as ring:
-                wanted = [KeyScope(text) for text in scope]
-                _, text = await ring.create(name, wanted, account, expires_us, created_by="tallygate keys")
-                return text
-
+        if load_settings().postgres.dsn is None:
+            asked = {"name": name, "scopes": scope, "account": account, "expires": expires}
+            body = {field: value for field, value in asked.items() if value is not None}
+            typer.echo(_change(url, key, "POST", "/v1/keys", body)["key"])
+            return
+        wanted = [KeyScope(text) for text in scope]
         try:
-            typer.echo(asyncio.run(create()))
+            made = _with_keys(lambda ring: ring.create(name, wanted, account, expires_us, created_by="tallygate keys"))
         except KeyRefused as error:
             _fail(str(error), WRONG_INPUT)
+        typer.echo(made[1])
 
 
 @keys.command("list")
-def list_keys(newest: Annotated[int, typer.Option(min=1, max=1000, help="How many of the newest.")] = 50) -> None:
-    """Show keys by their public ids: scopes, account, and whether they are revoked."""
+def list_keys(
+    newest: Annotated[int, typer.Option(min=1, max=200, help="How many of the newest.")] = 50,
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Show keys, without their secrets: id, scopes, account, and whether each may still be used."""
     with _expected_errors(), _outside_errors():
-        settings = _keys_settings()
+        if load_settings().postgres.dsn is None:
+            rows = _get(url, key, "/v1/keys", limit=newest)["items"]
+        else:
+            rows = [_key_row(record) for record in _with_keys(lambda ring: ring.page(newest))]
+    _rows("Keys", rows, ("id", "name", "scopes", "account", "created", "created_by", "expires", "revoked"))
 
-        async def read() -> "list[KeyRecord]":
-            async with _key_ring(settings) as ring:
-                return await ring.page(newest)
 
-        records = asyncio.run(read())
-    _show_rows(
-        [
-            {
-                "id": record.key.public_id,
-                "name": record.key.name,
-                "scopes": " ".join(sorted(record.key.scopes)),
-                "account": record.key.account or "all",
-                "created by": record.created_by,
-                "state": "revoked" if record.revoked_us else "live",
-            }
-            for record in records
-        ]
-    )
+def _key_row(record: "KeyRecord") -> dict[str, Any]:
+    from actors.web.times import instant, instant_or_none
+
+    key = record.key
+    return {
+        "id": key.public_id,
+        "name": key.name,
+        "scopes": sorted(key.scopes),
+        "account": key.account,
+        "created": instant(record.created_us),
+        "created_by": record.created_by,
+        "expires": instant_or_none(key.expires_us),
+        "revoked": instant_or_none(record.revoked_us),
+    }
 
 
 @keys.command("revoke")
-def revoke_key(public_id: Annotated[str, typer.Argument(help="As `keys list` shows it.")]) -> None:
-    """End a key for good, in every replica within a second."""
+def revoke_key(
+    public_id: Annotated[str, typer.Argument(help="As `tallygate keys list` shows it.")],
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """End a key for good, everywhere within a second."""
     from actors.keys import KeyUnknown
 
     with _expected_errors(), _outside_errors():
-        settings = _keys_settings()
-
-        async def revoke() -> None:
-            async with _key_ring(settings) as ring:
-                await ring.revoke(public_id)
-
-        try:
-            asyncio.run(revoke())
-        except KeyUnknown:
-            _fail(f"there is no key {public_id}: see `tallygate keys list`", WRONG_INPUT)
+        if load_settings().postgres.dsn is None:
+            _change(url, key, "DELETE", _path("keys", public_id))
+        else:
+            try:
+                _with_keys(lambda ring: ring.revoke(public_id))
+            except KeyUnknown:
+                _fail(f"there is no key {public_id}: see `tallygate keys list`", WRONG_INPUT)
     typer.echo(f"{public_id} is revoked")
 
 
-@asynccontextmanager
-async def _key_ring(settings: Settings) -> "AsyncIterator[Keys]":
+def _with_keys(work: "Callable[[Keys], Awaitable[Any]]") -> Any:
+    """What comes of `work` on the keys in Postgres."""
     from actors.assembly import database_dsn
     from actors.clock import SystemClock
     from actors.keys import Keys
 
+    settings = load_settings()
     environment = settings.api.key_environment
     ring = Keys(database_dsn(settings), settings.postgres.schema_name, SystemClock(), environment=environment)
-    await ring.start()
-    try:
-        yield ring
-    finally:
-        await ring.stop()
+
+    async def run() -> Any:
+        await ring.start()
+        try:
+            return await work(ring)
+        finally:
+            await ring.stop()
+
+    return asyncio.run(run())
 
 
-# ------------------------------------------------------------------------------------------------- over the HTTP API
-
-Url = Annotated[
-    str | None, typer.Option(envvar="API_URL", help="The API; default: what `tallygate up` wrote into its run folder.")
-]
-Key = Annotated[str | None, typer.Option(envvar="API_KEY", help="An API key; default: the one of `tallygate up`.")]
-Account = Annotated[str, typer.Argument(help="The account's id.")]
-
-
-def _ask(
-    url: str | None, key: str | None, method: str, path: str, body: dict[str, Any] | None = None, **query: Any
-) -> dict[str, Any]:
-    from actors.api_client import ApiRefused, call
-    from actors.up import ACCESS_FILE, read_access
-
-    access = read_access(UP_DIR / ACCESS_FILE)
-    url, key = url or access.get("url"), key or access.get("key")
-    if url is None or key is None:
-        _fail(f"no API to ask: set API_URL and API_KEY, or run `tallygate up` here (it writes {UP_DIR})", WRONG_INPUT)
-    try:
-        return asyncio.run(call(url, key, method, path, body, **query))
-    except ApiRefused as error:
-        _fail(str(error), FAILED)
-
-
-def _show_rows(rows: list[dict[str, Any]]) -> None:
-    """Rows of plain values, a column per name."""
-    if not rows:
-        typer.echo("none")
-        return
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = _table("", *names)
-    for row in rows:
-        table.add_row(*(_plain(row.get(name)) for name in names))
-    Console(markup=False, emoji=False, highlight=False).print(table)
-
-
-def _show(answer: dict[str, Any], indent: str = "") -> None:
-    """An object as lines, its lists as tables."""
-    for name, value in answer.items():
-        if isinstance(value, dict):
-            typer.echo(f"{indent}{name}:")
-            _show(value, indent + "  ")
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            typer.echo(f"{indent}{name}:")
-            _show_rows(value)
-        else:
-            typer.echo(f"{indent}{name}: {_plain(value)}")
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(_plain, value))
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
-    return "" if value is None else str(value)
+# --------------------------------------------------------------------------------------------------------- customers
 
 
 @customers.command("open")
 def open_customer(
     account: Account,
-    plan: Annotated[str, typer.Option(help="A plan of the catalogue.")],
-    zone: Annotated[str, typer.Option(help="IANA zone of its billing periods.")] = "UTC",
-    anchor_day: Annotated[int, typer.Option(min=1, max=31, help="Day of the month that its periods begin on.")] = 1,
+    plan: Annotated[str, typer.Option(help="A plan of the catalogue; its currency becomes the account's.")],
+    zone: Annotated[str, typer.Option(help="IANA zone of its billing periods and months.")] = "UTC",
+    anchor_day: Annotated[int, typer.Option(min=1, max=31, help="Day of the month on which its periods begin.")] = 1,
     url: Url = None,
-    key: Key = None,
+    key: ApiKey = None,
 ) -> None:
     """Open an account."""
     body = {"account": account, "plan": plan, "zone": zone, "anchor_day": anchor_day}
-    _show(_ask(url, key, "POST", "/v1/customers", body))
+    _told(_change(url, key, "POST", "/v1/customers", body), f"opened, with the plan {plan}")
 
 
 @customers.command("list")
@@ -535,32 +579,60 @@ def list_customers(
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="Where the page before ended.")] = None,
     url: Url = None,
-    key: Key = None,
+    key: ApiKey = None,
 ) -> None:
-    """List accounts, a page at a time."""
-    page = _ask(url, key, "GET", "/v1/customers", None, limit=limit, cursor=cursor)
-    _show_rows(page["items"])
-    if page.get("next_cursor"):
+    """List accounts as their last checkpoints have them, seconds ago at most."""
+    page = _get(url, key, "/v1/customers", limit=limit, cursor=cursor)
+    columns = ("account", "balance", "spend", "currency", "partition")
+    _rows("Accounts", page["items"], columns, right=("balance", "spend", "partition"))
+    if page["next_cursor"]:
         typer.echo(f"more: --cursor {page['next_cursor']}")
 
 
 @customers.command("show")
-def show_customer(account: Account, url: Url = None, key: Key = None) -> None:
-    """Show everything about an account, as its owner has it now."""
-    _show(_ask(url, key, "GET", f"/v1/customers/{_part(account)}"))
+def show_customer(account: Account, url: Url = None, key: ApiKey = None) -> None:
+    """Show an account as its owner has it now: plan, standing, balance, scopes, caps."""
+
+    async def read(api: "ApiClient") -> tuple[Any, Any, Any]:
+        return (
+            await api.get(_path("customers", account)),
+            await api.get(_path("customers", account, "scopes")),
+            await api.get(_path("customers", account, "caps")),
+        )
+
+    shown, scopes, limits = _over_http(url, key, read)
+    for name in ("account", "plan", "currency", "zone", "anchor_day", "standing", "events_rated", "open_holds"):
+        typer.echo(f"{name + ':':14}{shown[name]}")
+    typer.echo(f"{'balance:':14}{_balance_text(shown['balance'])}")
+    _rows("Scopes", scopes["items"], ("scope", "standing", "spent"), right=("spent",))
+    _rows("Caps", limits["items"], ("cap", "scope", "hard", "amount", "spent"), right=("amount", "spent"))
+
+
+@customers.command("scope")
+def declare_scope(
+    account: Account,
+    scope: Annotated[str, typer.Argument(help="Its path, as team:red/user:ann; those above it come first.")],
+    standing: Annotated[str, typer.Option(help="active, past_due or suspended.")] = "active",
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Declare a scope inside an account, so that it can have a cap and a standing of its own."""
+    body = {"scope": scope, "standing": standing}
+    _told(_change(url, key, "PUT", _path("customers", account, "scopes"), body), f"scope {scope} is {standing}")
 
 
 @customers.command("standing")
 def set_standing(
     account: Account,
     standing: Annotated[str, typer.Argument(help="active, past_due or suspended; all but active deny checks.")],
-    scope: Annotated[str, typer.Option(help="A scope inside the account; default: the whole account.")] = "",
+    scope: InScope = "",
     url: Url = None,
-    key: Key = None,
+    key: ApiKey = None,
 ) -> None:
-    """Set the standing of an account or of a scope in it, which declares the scope if it is new."""
-    body = {"scope": scope, "standing": standing}
-    _show(_ask(url, key, "PUT", f"/v1/customers/{_part(account)}/standing", body))
+    """Suspend an account or a scope of it, or let it go on. Usage that arrives is rated all the same."""
+    body = {"standing": standing, "scope": scope}
+    answer = _change(url, key, "PUT", _path("customers", account, "standing"), body)
+    _told(answer, f"{scope or 'the account'} is {standing}")
 
 
 @grants.command("add")
@@ -568,78 +640,127 @@ def add_grant(
     account: Account,
     amount: Annotated[str, typer.Argument(help="A decimal, in the account's currency.")],
     currency: Annotated[str, typer.Option(help="ISO 4217.")] = "USD",
-    kind: Annotated[str, typer.Option(help="paid, promo, commit or refund.")] = "promo",
+    kind: Annotated[str, typer.Option(help="promo, commit, refund or paid.")] = "promo",
     lot: Annotated[str | None, typer.Option(help="A name for the lot; default: one is made.")] = None,
+    expires: Annotated[str | None, typer.Option(help="RFC 3339; default: never.")] = None,
     url: Url = None,
-    key: Key = None,
+    key: ApiKey = None,
 ) -> None:
-    """Give an account credit."""
-    body = {"amount": amount, "currency": currency, "kind": kind} | ({} if lot is None else {"lot": lot})
-    _show(_ask(url, key, "POST", f"/v1/customers/{_part(account)}/grants", body))
+    """Give an account credit, as a lot of its own. Payments are booked by POST .../top-ups, which settles debt first."""
+    asked = {"amount": amount, "currency": currency, "kind": kind, "lot": lot, "expires": expires}
+    body = {field: value for field, value in asked.items() if value is not None}
+    answer = _change(url, key, "POST", _path("customers", account, "grants"), body)
+    _told(answer, f"{amount} {currency} granted, as lot {answer['id']}")
 
 
 @grants.command("list")
-def list_grants(account: Account, url: Url = None, key: Key = None) -> None:
-    """Show an account's lots: what was granted, what remains, what expired."""
-    _show_rows(_ask(url, key, "GET", f"/v1/customers/{_part(account)}/grants")["items"])
+def list_grants(account: Account, url: Url = None, key: ApiKey = None) -> None:
+    """Show an account's lots in the order in which they are spent: granted, remaining, expired."""
+    lots = _get(url, key, _path("customers", account, "grants"))["items"]
+    amounts = ("granted", "remaining", "expired")
+    _rows("Lots", lots, ("lot", "kind", *amounts, "priority", "effective", "expires", "prices"), right=amounts)
 
 
 @caps.command("set")
 def set_cap(
     account: Account,
     cap: Annotated[str, typer.Argument(help="The cap's name.")],
-    amount: Annotated[str, typer.Argument(help="A decimal, per calendar month.")],
+    amount: Annotated[str, typer.Argument(help="A decimal: the most that may be spent in a calendar month.")],
     currency: Annotated[str, typer.Option(help="ISO 4217.")] = "USD",
-    scope: Annotated[str, typer.Option(help="A scope inside the account; default: the whole account.")] = "",
-    soft: Annotated[bool, typer.Option(help="Deny nothing; only feed rules.")] = False,
+    scope: InScope = "",
+    soft: Annotated[bool, typer.Option("--soft", help="Deny nothing; only feed alert rules.")] = False,
     url: Url = None,
-    key: Key = None,
+    key: ApiKey = None,
 ) -> None:
-    """Set a cap on a month's spend, of an account or of a scope in it."""
+    """Set or replace a cap on a month's spend, of an account or of a scope in it."""
     body = {"amount": amount, "currency": currency, "scope": scope, "hard": not soft}
-    _show(_ask(url, key, "PUT", f"/v1/customers/{_part(account)}/caps/{_part(cap)}", body))
+    answer = _change(url, key, "PUT", _path("customers", account, "caps", cap), body)
+    _told(answer, f"cap {cap} of {scope or 'the account'} is {amount} {currency} a month")
+
+
+# ------------------------------------------------------------------------------------------------------ seen live
 
 
 @app.command("balance")
 def show_balance(
     account: Account,
-    watch: Annotated[bool, typer.Option(help="Show it anew every second, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show every change and every alert, until Ctrl-C.")] = False,
     url: Url = None,
-    key: Key = None,
+    key: ApiKey = None,
 ) -> None:
-    """Show what an account has: booked, held by open requests, and available."""
-    path = f"/v1/customers/{_part(account)}/balance"
+    """Show what an account has: available, booked, held by open requests."""
+    if not watch:
+        shown = _get(url, key, _path("customers", account, "balance"))
+        suffix = "  (its owner is recovering)" if shown["recovering"] else ""
+        typer.echo(f"{account}  {_balance_text(shown['balance'])}{suffix}")
+        return
+    with _until_ctrl_c():
+        _over_http(url, key, lambda api: _watch(api, account))
+
+
+async def _watch(api: "ApiClient", account: str) -> None:
+    from actors.api_client import ApiAway
+
+    async def look() -> None:
+        async for event in api.follow(_path("customers", account, "stream")):
+            if event.name == "balance":
+                typer.echo(f"{event.data['as_of']['log_time']}  {_balance_text(event.data['balance'])}")
+            else:
+                typer.echo(f"{event.name}  {orjson.dumps(event.data).decode()}")
+
     while True:
-        _show(_ask(url, key, "GET", path))
-        if not watch:
-            return
-        time.sleep(1.0)
-        typer.echo()
+        try:
+            await look()
+        except ApiAway as error:
+            typer.echo(str(error), err=True)
+        await asyncio.sleep(1.0)
 
 
-def _part(text: str) -> str:
-    return quote(text, safe="")
-
-
-# -------------------------------------------------------------------------------------------------------------- tail
+def _balance_text(balance: Mapping[str, Any]) -> str:
+    overdraft = "without limit" if balance["overdraft"] is None else balance["overdraft"]
+    return (
+        f"available {balance['available']} {balance['currency']}  booked {balance['booked']}  held {balance['held']}  "
+        f"overdraft {overdraft}"
+    )
 
 
 @app.command("tail")
 def tail_rated(
     account: Annotated[str | None, typer.Option(help="Only this account's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The lines as they stand in the topic.")] = False,
 ) -> None:
-    """Print rated lines as they are made, a JSON object each, until Ctrl-C."""
-    with _expected_errors(), _outside_errors():
-        asyncio.run(_tail(load_settings(), account))
+    """Print rated lines as they are made, until Ctrl-C; beside `tallygate up`, those of its Kafka.
+
+    A line is provisional until its offset is in a checkpoint: after a takeover the same offset may be told again."""
+    with _expected_errors(), _outside_errors(), _until_ctrl_c():
+        settings = load_settings()
+        bootstrap = settings.kafka.bootstrap_servers or _access().get("kafka") or _bootstrap(settings)
+        asyncio.run(_tail(bootstrap, settings.kafka.topic_rated, account, as_json))
 
 
-async def _tail(settings: Settings, account: str | None) -> None:
+async def _tail(bootstrap: str, topic: str, account: str | None, as_json: bool) -> None:
     from actors.kafka import tail
+    from actors.web.times import instant
 
-    bootstrap = _bootstrap(settings)
-    async for line in tail(bootstrap, settings.kafka.topic_rated):
-        if account is None or orjson.loads(line)["account"] == account:
+    async for line in tail(bootstrap, topic):
+        rated = orjson.loads(line)
+        if account is not None and rated["account"] != account:
+            continue
+        if as_json:
             typer.echo(line.decode())
+            continue
+        cell = " ".join(rated["cell"].values())
+        typer.echo(
+            f"{instant(rated['time_us'])}  {rated['account']}  {rated['price']}  {cell}  {rated['quantity']}  "
+            f"{rated['amount']} {rated['currency']}"
+        )
+
+
+@contextmanager
+def _until_ctrl_c() -> Iterator[None]:
+    """What has no end of its own ends well when its reader has seen enough."""
+    with suppress(KeyboardInterrupt):
+        yield
 
 
 # -------------------------------------------------------------------------------------------------------------- demo

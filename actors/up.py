@@ -25,7 +25,7 @@ from config.stack.ray_local import join_ray, record_ray, start_ray
 from config.stack.supervisor import Supervisor
 
 CATALOGUE_FILE: Final = Path(__file__).resolve().parents[1] / "config" / "catalogue.example.yaml"
-ACCESS_FILE: Final = "access.json"  # in the run folder: URL and key, for the command line beside it
+ACCESS_FILE: Final = "access.json"  # in the run folder: URL, key and Kafka, for the command line beside it
 CUSTOMER: Final = "acme"
 PLAN: Final = "starter"
 GRANT: Final = "25"
@@ -110,7 +110,7 @@ async def _access(settings: Settings, path: Path) -> dict[str, str]:
             _, key = await keys.create("make up", list(KeyScope), created_by="tallygate up")
         finally:
             await keys.stop()
-    access = {"url": url, "key": key}
+    access = {"url": url, "key": key, "kafka": settings.kafka.bootstrap_servers or ""}
     _write_access(path, access)
     return access
 

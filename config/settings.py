@@ -1,9 +1,9 @@
 """Every setting of a deployment: its default, unit, safe range, and the reason for the default.
 
 This is the only reader of settings from the environment and of the settings file. Values are taken, strongest first,
-from `TALLYGATE_<GROUP>__<NAME>`, from the well-known variables (`DATABASE_URL`, `KAFKA_BOOTSTRAP_SERVERS`,
-`RAY_ADDRESS`, `TRACE`), from the TOML file that `TALLYGATE_SETTINGS` names (else `tallygate.toml` in the working
-directory, if there is one), and from the defaults below. `tallygate settings` prints them all.
+from `TALLYGATE_<GROUP>__<NAME>`, from the well-known variables below (`DATABASE_URL`, `TALLYGATE_URL` ...), from the TOML
+file that `TALLYGATE_SETTINGS` names (else `tallygate.toml` in the working directory, if there is one), and from the
+defaults below. `tallygate settings` prints them all.
 
 What is a law of rating (periods, the duplicate window, the allowed skew) is not a setting: engine/README.md.
 """
@@ -44,9 +44,11 @@ WELL_KNOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "KAFKA_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
     "RAY_ADDRESS": ("ray_address",),
     "TRACE": ("trace",),
+    "TALLYGATE_URL": ("client", "url"),
+    "TALLYGATE_KEY": ("client", "key"),
 }
 
-_SECRETS: Final = frozenset({"dsn", "secret", "control_key"})
+_SECRETS: Final = frozenset({"dsn", "secret", "control_key", "key"})
 _TOPIC_PATTERN: Final = r"^[A-Za-z0-9._-]{1,249}$"  # what Kafka accepts as a topic name
 _SCHEMA_PATTERN: Final = r"^[a-z][a-z0-9_]{0,62}$"  # an identifier that needs no quotes in SQL
 
@@ -328,7 +330,7 @@ class ApiSettings(_Group):
         "the address that the HTTP API listens on; it has no TLS of its own",
         pattern=r"^[0-9a-fA-F.:]{2,45}$",
     )
-    port: int = _setting(8400, "the port of the HTTP API", ge=1, le=65_535)
+    port: int = _setting(8400, "the port of the HTTP API; no other well-known server uses it", "port", ge=1, le=65_535)
     replicas: int = _setting(
         2, "with one, a crash is an outage of seconds; with two, the other goes on", "replicas", ge=1, le=64
     )
@@ -343,6 +345,19 @@ class ApiSettings(_Group):
     def loopback(self) -> bool:
         """Whether only this machine can reach it."""
         return self.host in ("127.0.0.1", "::1")
+
+
+class ClientSettings(_Group):
+    url: str | None = _setting(
+        None,
+        "the API that the command line talks to; without it, the one that `tallygate up` runs in this folder",
+        "URL",
+        pattern=r"^https?://[^\s]{1,2000}$",
+    )
+    key: SecretStr | None = _setting(None, "the API key that the command line shows there")
+    plain_http: bool = _setting(
+        False, "lets the key cross a network in the clear, where something else (a mesh, a tunnel) encrypts"
+    )
 
 
 class Settings(_Group):
@@ -368,6 +383,7 @@ class Settings(_Group):
     lease: LeaseSettings = LeaseSettings()
     webhooks: WebhookSettings = WebhookSettings()
     api: ApiSettings = ApiSettings()
+    client: ClientSettings = ClientSettings()
 
     @field_validator("control_key")
     @classmethod
@@ -555,7 +571,7 @@ def _unknown_variables() -> Iterator[str]:
     """A misspelt variable would otherwise be ignored, and its default used in silence."""
     names = _names([])
     for variable in sorted(os.environ):
-        if variable.upper().startswith(PREFIX) and variable.upper() != FILE_VARIABLE:
+        if variable.upper().startswith(PREFIX) and variable.upper() not in (FILE_VARIABLE, *WELL_KNOWN):
             name = variable[len(PREFIX) :].lower().split(DELIMITER)[0]
             if name not in names:
                 yield f"{variable}: there is no such setting{_meant(name, names)}"

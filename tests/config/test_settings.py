@@ -220,6 +220,7 @@ def test_a_row_says_whether_its_value_is_a_secret() -> None:
             "control_key": KEY,
             "postgres": {"dsn": "postgresql://u@h/db"},
             "webhooks": {"url": "https://h", "secret": "whsec_x"},
+            "client": {"key": "tg_live_x"},
         }
     )
     masked = {row.key for row in setting_rows(full) if "**" in row.value}
