@@ -208,7 +208,9 @@ class Bench:
 
     def spend_held(self, hold: Hold, units: object, model: object = "x", *, final: bool = True, **more: Any) -> str:
         """Use units under a hold."""
-        held = {"hold": seal_token(KEY, hold), "holdfinal": final} | ({"scope": hold.scope} if hold.scope else {})
+        held: dict[str, Any] = {"hold": seal_token(KEY, hold), "holdfinal": final}
+        if hold.scope:
+            held["scope"] = hold.scope
         return self.use(units, model, account=hold.account, **(held | more))
 
     def tick(self, at: int) -> str:

@@ -220,13 +220,13 @@ def test_another_billing_field_changes_the_fingerprint(changed: bytes) -> None:
 
 def test_events_without_scope_and_hold_keep_the_fingerprint_that_was_recorded() -> None:
     assert print_of(value()).hex() == "8a2ee54a"
-    for same in ({"scope": ""}, {"hold": None}, {"holdfinal": True}, {"holdfinal": False}):
-        assert print_of(value(**same)) == print_of(value())
+    for same in (value(scope=""), value(hold=None), value(holdfinal=True), value(holdfinal=False)):
+        assert print_of(same) == print_of(value())
 
 
 def test_scope_hold_and_holdfinal_are_billing_fields_of_their_own() -> None:
-    told_apart = [{"scope": "t"}, {"hold": "t"}, {"hold": "t", "holdfinal": False}, {"scope": "t", "hold": "t"}]
-    assert len({print_of(value(**more)) for more in told_apart}) == len(told_apart)
+    told_apart = [value(scope="t"), value(hold="t"), value(hold="t", holdfinal=False), value(scope="t", hold="t")]
+    assert len(set(map(print_of, told_apart))) == len(told_apart)
 
 
 def test_who_and_id_are_no_billing_fields() -> None:

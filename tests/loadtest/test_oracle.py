@@ -1,6 +1,7 @@
 """The oracle against cases worked out by hand from `engine/README.md`, one group per table of that text."""
 
 import ast
+import base64
 import hashlib
 import hmac
 import json
@@ -811,6 +812,9 @@ def test_a_tick_of_an_older_epoch_is_void(fold: Fold) -> None:
 GRANT = {"kind": "grant", "account": "acme", "lot": "l", "lot_kind": "paid", "amount": "1", "currency": "USD"}
 CAP = {"kind": "set_cap", "account": "acme", "cap": "c", "amount": "1", "currency": "USD"}
 RULE = {"kind": "set_rule", "account": "acme", "rule": "r"}
+SCOPE = {"kind": "set_scope", "account": "acme", "scope": "team:a"}
+OVERDRAFT = {"kind": "set_overdraft", "account": "acme", "amount": "1", "currency": "USD"}
+LIMIT = {"kind": "set_rate_limit", "account": "acme", "limit": "new", "per_minute": 1}
 PERCENT = {"measure": "cap_percent", "cap": "c", "percent": 80}
 LOW = {"measure": "balance", "threshold": "1"}
 OPEN = {"kind": "open_account", "account": "new", "plan": "starter"}
@@ -848,6 +852,17 @@ OPEN = {"kind": "open_account", "account": "new", "plan": "starter"}
         ("bad_rule", RULE | {"on": PERCENT | {"clear_percent": 81}}),
         ("bad_rule", RULE | {"on": PERCENT | {"clear_percent": 0}}),
         ("bad_rule", RULE | {"on": LOW | {"clear": "0.5"}}),
+        ("currency_mismatch", CAP | {"currency": "EUR", "scope": "none"}),
+        ("unknown_scope", CAP | {"scope": "none"}),
+        ("bad_scope", SCOPE | {"scope": "none/a b"}),
+        ("bad_scope", SCOPE | {"scope": "/".join("abcdefghi")}),
+        ("unknown_scope", SCOPE | {"scope": "none/such", "standing": "gone"}),
+        ("bad_standing", SCOPE | {"standing": "gone"}),
+        ("bad_amount", OVERDRAFT | {"amount": "-1", "currency": "EUR"}),
+        ("currency_mismatch", OVERDRAFT | {"amount": None, "currency": "EUR"}),
+        ("unknown_scope", LIMIT | {"scope": "none", "per_minute": -1}),
+        ("bad_limit", LIMIT | {"per_minute": -1}),
+        ("bad_limit", LIMIT | {"per_minute": 1_000_001}),
     ],
 )
 def test_refusals(fold: Fold, reason: str, body: dict[str, Any]) -> None:
@@ -861,6 +876,90 @@ def test_refusals(fold: Fold, reason: str, body: dict[str, Any]) -> None:
     assert fold.control(other) == "refused.key_reused"
     assert fold.account() == before
     assert "new" not in fold.oracle.accounts
+
+
+# ----------------------------------------------------------------------------------------- scopes, holds and slices
+
+
+def token(account: str = "acme", admitted_us: int = START, key: bytes = KEY, version: int = 1) -> str:
+    """A hold's token: 16 bytes of MAC, then the hold as a JSON list."""
+    hold = [account, "", 0, 1, 7, admitted_us, 1, *[admitted_us + DAY] * 3, [[5, ["x_in"], ["x_in"]]]]
+    body = json.dumps([version, hold]).encode()
+    mac = hmac.new(key, b"tallygate hold\0" + body, hashlib.sha256).digest()[:16]
+    return base64.urlsafe_b64encode(mac + body).rstrip(b"=").decode()
+
+
+def test_usage_counts_toward_every_declared_scope_above_it(fold: Fold) -> None:
+    for scope in ("team:a", "team:a/ann", "team:ab"):
+        assert fold.command("set_scope", scope=scope) == "applied"
+    fold.use(3, model="x", scope="team:a/ann")
+    fold.use(4, model="x", scope="team:a/bob")
+    fold.use(5, model="x", scope="team:b")
+    fold.use(6, model="x")
+    march = instant("2024-03-01T00:00:00")
+    assert fold.account().scopes == {"team:a": {march: 7 * DOLLAR}, "team:a/ann": {march: 3 * DOLLAR}, "team:ab": {}}
+
+
+def test_a_rule_on_a_scopes_cap_crosses_by_the_scopes_spend(fold: Fold) -> None:
+    fold.command("set_scope", scope="team:a")
+    fold.command("set_cap", cap="team", amount="10", currency="USD", scope="team:a", hard=False)
+    fold.rule("half", "cap_percent", cap="team", percent=50)
+    fold.use(100, model="x")
+    fold.use(4, model="x", scope="team:a")
+    assert fold.told() == []
+    fold.use(1, model="x", scope="team:a")
+    assert fold.told() == [("half", str(instant("2024-03-01T00:00:00")), 1, "crossed")]
+
+
+def test_held_usage_is_rated_at_its_admission(fold: Fold) -> None:
+    fold.grant("promo", "5", "promo", expires_us=START + HOUR)
+    fold.tick(START + 2 * HOUR)
+    assert fold.use(2, model="x", hold=token(admitted_us=START + HOUR - 1)) == "rated"
+    assert (fold.account().lots["promo"].burnt, fold.account().debt) == (2 * DOLLAR, 0)
+    assert fold.use(2, model="x", hold=token(admitted_us=START + HOUR)) == "rated"
+    assert (fold.account().lots["promo"].burnt, fold.account().debt) == (2 * DOLLAR, 2 * DOLLAR)
+
+
+@pytest.mark.parametrize(
+    "hold", [token("other"), token(key=b"another"), token(version=2), token()[:-4], "bm90IGEgdG9rZW4", "A", "é"]
+)
+def test_what_is_no_token_for_this_account_is_a_bad_hold(fold: Fold, hold: str) -> None:
+    assert fold.use(1, model="x", hold=hold) == "dead_lettered.bad_hold"
+
+
+def test_bad_hold_is_told_before_the_time_is_looked_at(fold: Fold) -> None:
+    assert fold.use(1, model="x", at=START - 60 * DAY, hold="A") == "dead_lettered.bad_hold"
+    assert fold.use(1, model="x", at=START - 60 * DAY, hold=token()) == "dead_lettered.too_old"
+
+
+def test_scope_and_hold_are_billing_fields(fold: Fold) -> None:
+    fold.use(1, model="x", id="e", scope="team:a", hold=token())
+    assert fold.use(1, model="x", id="e", scope="team:a", hold=token()) == "duplicate"
+    for other in ({"scope": "team:b"}, {"hold": token(admitted_us=START + 1)}, {"holdfinal": False}):
+        attributes = {"id": "e", "scope": "team:a", "hold": token()} | other
+        assert fold.use(1, 0, "x", None, "acme", **attributes) == "dead_lettered.id_conflict"
+    fold.use(1, model="x", id="f", holdfinal=False)
+    assert fold.use(1, model="x", id="f") == "duplicate"  # without a hold nothing is final
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fields"),
+    [
+        ("slices", {}),
+        ("void", {"epoch": 2}),
+        ("slices", {"of": []}),
+        ("dead_lettered.bad_control", {"of": [["acme", {"x_in": "0"}]]}),
+        ("dead_lettered.bad_control", {"of": [["acme", {"x_in": 1}]]}),
+        ("dead_lettered.bad_control", {"of": [["acme"]]}),
+        ("dead_lettered.bad_control", {"linger_us": 0}),
+        ("dead_lettered.bad_control", {"more": 1}),
+    ],
+)
+def test_slices_move_no_money(fold: Fold, outcome: str, fields: dict[str, Any]) -> None:
+    fold.control({"kind": "owner", "epoch": 3})
+    body = {"kind": "slices", "epoch": 3, "linger_us": HOUR, "of": [["acme", {"x_in": "5"}], ["nobody", {}]]}
+    assert fold.control(body | fields) == outcome
+    assert (fold.account().balance, fold.account().debt) == (0, 0)
 
 
 def test_the_shortest_validity_is_accepted(fold: Fold) -> None:
