@@ -4,7 +4,7 @@ import sys
 
 import orjson
 
-from actors.web import hot, key_routes
+from actors.web import customers, hot, key_routes, money, operations, webhook_routes
 from actors.web.app import App
 from actors.web.health import Health, health_routes
 from actors.web.openapi import document, openapi_handler, openapi_route, page
@@ -14,7 +14,16 @@ from actors.web.wire import Route, Services
 
 def all_routes(health: Health) -> tuple[Route, ...]:
     """Every route, in the order of the documents."""
-    routes = (*hot.ROUTES, stream_route(Streams().stream), *key_routes.ROUTES, *health_routes(health))
+    routes = (
+        *hot.ROUTES,
+        *customers.ROUTES,
+        *money.ROUTES,
+        stream_route(Streams().stream),
+        *webhook_routes.ROUTES,
+        *operations.ROUTES,
+        *key_routes.ROUTES,
+        *health_routes(health),
+    )
     description = openapi_route(openapi_handler(document(routes)))
     return (*routes, description)
 

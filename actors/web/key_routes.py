@@ -16,6 +16,7 @@ from actors.keys import (
     KeyScope,
     KeyUnknown,
 )
+from actors.web.acts import ACT_DEADLINE_S, ACT_TEXT, Entry, administered
 from actors.web.wire import Call, Example, Reply, Route, absent, invalid
 from engine.events import Malformed, parse_time
 
@@ -59,9 +60,10 @@ class KeyPage(Struct):
     next_cursor: str | None
 
 
-async def create(call: Call) -> Reply:
+async def create(call: Call, entry: Entry) -> Reply:
     """POST /v1/keys."""
     asked: KeyRequest = call.body
+    entry.account = asked.account
     try:
         expires_us = None if asked.expires is None else parse_time(asked.expires)
         key, text = await call.services.keys.create(
@@ -71,6 +73,7 @@ async def create(call: Call) -> Reply:
         raise invalid("expires", str(error)) from None
     except KeyRefused as error:
         raise invalid(error.field, error.message) from None
+    entry.subject, entry.after = key.public_id, asked
     # Every replica has looked at the table once more by then, so that the key works wherever it is used first.
     await call.services.clock.sleep(REFRESH_EVERY_S)
     return Reply(KeyMade(key.public_id, text, sorted(key.scopes), key.account, _text(key.expires_us)))
@@ -85,7 +88,7 @@ async def page(call: Call) -> Reply:
     return Reply(KeyPage([_view(record) for record in shown], _cursor(shown[-1]) if more else None))
 
 
-async def revoke(call: Call) -> Reply:
+async def revoke(call: Call, entry: Entry) -> Reply:
     """DELETE /v1/keys/{key}."""
     try:
         await call.services.keys.revoke(call.params["key"])
@@ -143,12 +146,12 @@ ROUTES: Final = (
         method="POST",
         path="/v1/keys",
         scope=KeyScope.ADMIN,
-        handler=create,
+        handler=administered("create_key", create),
         summary="Make an API key",
         description=(
             "The answer shows the key, once: only a hash of it is kept. To rotate a key make a second one, move its users, "
             "then revoke the first. A key with an `account` can touch that account only. The answer comes when every "
-            "replica knows the key."
+            "replica knows the key." + ACT_TEXT
         ),
         tags=("keys",),
         example=Example(
@@ -164,7 +167,7 @@ ROUTES: Final = (
         request=KeyRequest,
         response=KeyMade,
         status=201,
-        deadline_s=4.0,
+        deadline_s=ACT_DEADLINE_S,
     ),
     Route(
         method="GET",
@@ -198,13 +201,13 @@ ROUTES: Final = (
         method="DELETE",
         path="/v1/keys/{key}",
         scope=KeyScope.ADMIN,
-        handler=revoke,
+        handler=administered("revoke_key", revoke, subject="key"),
         summary="Revoke an API key",
-        description="For good. When the answer comes, no replica takes the key any more. Again is harmless.",
+        description="For good. When the answer comes, no replica takes the key any more. Again is harmless." + ACT_TEXT,
         tags=("keys",),
         example=Example(params={"key": _ID}),
         status=204,
-        deadline_s=4.0,
+        deadline_s=ACT_DEADLINE_S,
         also={404: "There is no such key."},
     ),
 )

@@ -1,10 +1,14 @@
 """The app on fakes, and callers of it."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from actors.keys import KeyScope
 from tests.actors.web.asgi_client import Client
 from tests.actors.web.fakes import Stage
+from tests.actors.web.house import House
+from tests.contracts.benches import real_bench
 
 
 @pytest.fixture
@@ -22,3 +26,12 @@ def client(stage: Stage) -> Client:
 def bound(stage: Stage) -> Client:
     """May everything, for the account acme."""
     return Client(stage.app, stage.keys.add(*KeyScope, account="acme"))
+
+
+@pytest.fixture
+async def house(database: str) -> AsyncIterator[House]:
+    """The app on a real database and a real fold."""
+    async with real_bench(database) as bench:
+        made = House(bench)
+        await made.open()
+        yield made

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from pydantic import SecretStr
 
+from actors.audit import AuditEntry
 from actors.door_client import DoorUnavailable
 from actors.door_client import Route as DoorRoute
 from actors.door_wire import (
@@ -31,8 +32,9 @@ from actors.door_wire import (
     StatusView,
     WalletView,
 )
+from actors.idempotency import KeptAnswer, KeyReused
 from actors.keys import Key, KeyRecord, KeyScope, KeysUnavailable, KeyUnknown, new_key_text
-from actors.ports import LogUnavailable, Outgoing
+from actors.ports import LogUnavailable, Outgoing, StoreUnavailable
 from actors.web import hot, key_routes
 from actors.web.api import all_routes
 from actors.web.app import App
@@ -208,6 +210,38 @@ class FakeKeys:
         self.by_text = {text: key for text, key in self.by_text.items() if key.public_id != public_id}
 
 
+class FakeAudit:
+    """An audit trail in memory."""
+
+    def __init__(self) -> None:
+        self.entries: list[AuditEntry] = []
+        self.away = False
+
+    async def record(self, entry: AuditEntry) -> None:
+        if self.away:
+            raise StoreUnavailable("the database is away")
+        self.entries.append(entry)
+
+
+class FakeIdempotency:
+    """Kept answers in a dict."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], tuple[bytes, KeptAnswer | None]] = {}
+
+    async def begin(self, actor: str, key: str, operation: str, digest: bytes) -> KeptAnswer | None:
+        known = self._kept.setdefault((actor, key), (digest, None))
+        if known[0] != digest:
+            raise KeyReused
+        return known[1]
+
+    async def keep(self, actor: str, key: str, answer: KeptAnswer) -> None:
+        self._kept[actor, key] = self._kept[actor, key][0], answer
+
+    async def forget(self, actor: str, key: str) -> None:
+        self._kept.pop((actor, key), None)
+
+
 # Handlers that these fakes suffice for. The others are told apart from their routes, which the app enforces all the same.
 OWN_PATHS = frozenset(
     route.path
@@ -236,7 +270,16 @@ class Stage:
         self.doors = FakeDoors(4)
         self.appender = FakeAppender()
         self.keys = FakeKeys(self.clock)
-        self.services = Services(self.settings, self.clock, self.doors, self.appender, self.keys)
+        self.audit = FakeAudit()
+        self.services = Services(
+            self.settings,
+            self.clock,
+            self.doors,
+            self.appender,
+            self.keys,
+            audit=self.audit,
+            idempotency=FakeIdempotency(),
+        )
         self.health = Health("replica-1")
         routes = [exemplary(route) for route in all_routes(self.health)]
         self.app = App(routes, self.services, observe=self.health.observe, **limits)

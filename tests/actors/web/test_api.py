@@ -213,7 +213,7 @@ async def test_ten_thousand_mutated_requests_find_no_fault_and_lose_no_event(sta
     for number in range(MUTATED):
         route, body = draw.choice(seeds)
         target, sent = filled(route, "acme"), []
-        if route.raw_body and draw.random() < 0.5:
+        if route.path == "/v1/events" and draw.random() < 0.5:
             body = await _good_and_bad(stage, client, draw, body, number)
             continue
         body = b"" if route.example.request is None else mutated(draw, body)

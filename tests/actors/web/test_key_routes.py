@@ -70,3 +70,32 @@ async def test_the_list_is_paged_newest_first(stage: Stage, client: Client) -> N
 async def test_a_cursor_of_ones_own_making_is_refused(client: Client, cursor: str) -> None:
     answer = await client.get(f"/v1/keys?cursor={cursor}")
     assert (answer.status, answer.json()["field"]) == (400, "cursor")
+
+
+async def test_what_happens_to_keys_is_in_the_audit_trail_without_a_secret(stage: Stage, client: Client) -> None:
+    made = (await client.post("/v1/keys", {"name": "n", "scopes": ["read"], "account": "acme"})).json()
+    await client.send("DELETE", f"/v1/keys/{made['id']}")
+    told = [(entry.act, entry.stage, entry.subject) for entry in stage.audit.entries]
+    assert told == [
+        ("create_key", "asked", ""),
+        ("create_key", "done", made["id"]),
+        ("revoke_key", "asked", made["id"]),
+        ("revoke_key", "done", made["id"]),
+    ]
+    assert {entry.actor for entry in stage.audit.entries} == {"key:000000000000"}
+    assert stage.audit.entries[1].account == "acme"
+    assert made["key"].split("_")[3] not in repr(stage.audit.entries)
+
+
+async def test_without_the_audit_trail_no_key_is_made(stage: Stage, client: Client) -> None:
+    stage.audit.away = True
+    assert (await client.post("/v1/keys", {"name": "n", "scopes": ["read"]})).status == 503
+    assert len(stage.keys.records) == 1
+
+
+async def test_a_repeated_request_makes_one_key(stage: Stage, client: Client) -> None:
+    wanted, once = {"name": "n", "scopes": ["read"]}, {"idempotency-key": "once"}
+    first = await client.post("/v1/keys", wanted, headers=once)
+    again = await client.post("/v1/keys", wanted, headers=once)
+    assert (first.status, first.json()) == (again.status, again.json())
+    assert len(stage.keys.records) == 2
