@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.admission import FieldBound, Question, SliceNeeded
+from engine.money import NANO
 from engine.partition import CatalogueMissing, Partition
 from tests.engine.bench import HOUR, KEY, TOPIC, Bench, RandomLog, Store, versions
 from tests.golden import record as golden
@@ -75,6 +77,33 @@ def test_a_checkpoint_may_be_taken_at_any_offset(seed: int) -> None:
         for later in bench.log[row.offset + 1 :]:
             loaded.apply(*later)
         assert loaded.state_bytes() == bench.partition.state_bytes()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_checks_and_holds_leave_no_trace_in_the_state(seed: int) -> None:
+    """An owner that answers between any two records folds the same bytes, and emits the same lines, as one that only reads."""
+    bench = random_bench(seed, 120)
+    partition = bench.fresh()
+    source = random.Random(seed)
+    store = Store()
+    answers = 0
+    for row in bench.log:
+        partition.apply(*row)
+        if partition.epoch != partition.desk.epoch:
+            partition.desk.begin(partition.epoch)
+        now = partition.log_time_us + source.randrange(HOUR)
+        if source.random() < 0.2:
+            store.checkpoint(partition)
+            partition.freeze_idle(0, 2)
+        for account in partition.account_ids():
+            bounds = (FieldBound(("units",), source.randrange(1, 9) * NANO),)
+            asked = Question(account, "", "use", {"model": "x"}, {}, bounds, 1, None, source.choice([None, HOUR]))
+            answers += not isinstance(partition.check(asked, now), SliceNeeded)
+            partition.wallet(account, now)
+        partition.desk.reclaim(partition.log_time_us, now)
+    assert answers > 100
+    assert partition.state_bytes() == bench.partition.state_bytes()
+    assert partition.outputs.lines == bench.partition.outputs.lines
 
 
 def test_a_record_that_is_applied_again_after_a_missing_catalogue_leaves_no_trace() -> None:
