@@ -141,7 +141,7 @@ class Answers:
         owned = self._owned.get(partition)
         if owned is None:
             return WrongOwner(partition)
-        if not owned.speaks or not self._lease.valid():
+        if not self._may_answer(owned):
             return self._recovering(owned, question)
         if owned.giving and isinstance(question, Check | Extend | Release):
             return self._recovering(owned, question)
@@ -153,11 +153,14 @@ class Answers:
             # A fault of the engine must not take the door down with it, nor be taken for a yes.
             _log.exception("partition %d: a %s could not be answered", partition, type(question).__name__)
             return Recovering(partition, RETRY_MS)
-        if not self._lease.valid():  # it ran out while we decided: a successor may have spoken meanwhile
+        if not self._may_answer(owned):  # the lease ran out while we decided: a successor may have spoken meanwhile
             return self._recovering(owned, question)
         if isinstance(answer, Checked):
             self.checks[answer.reason or "allowed"] += 1
         return answer
+
+    def _may_answer(self, owned: Owned) -> bool:
+        return owned.speaks and self._lease.valid()
 
     def _partition(self, question: Question, hold: Hold | None) -> int:
         if isinstance(question, Applied):
@@ -325,7 +328,8 @@ def _alerts_after(owned: Owned, question: RecentAlerts) -> tuple[bytes, ...]:
     return tuple(
         alert.body
         for alert in owned.recent_alerts
-        if alert.account == question.account and _alert_decoder.decode(alert.body).data.sequence > question.after_sequence
+        if alert.account == question.account
+        and _alert_decoder.decode(alert.body).data.sequence > question.after_sequence
     )
 
 

@@ -12,13 +12,16 @@ import msgspec
 from msgspec import Struct
 
 from actors import shard as shard_module
+from actors.answers import Answers
 from actors.commit import Committer
 from actors.lease import Heartbeat
 from actors.owned import Owned, Stage
 from actors.ports import Checkpoint, Claim, Clock, Deaths, Fenced, PartitionImage
 from actors.shard import Shard
+from engine.admission import Desk, _Till
 from engine.cut import Cut
 from engine.dedup import Dedup
+from engine.outlook import Ledger
 from tests.simulation.sim_store import SimStore
 from tests.simulation.simulate import Outcome, simulate
 
@@ -91,7 +94,20 @@ def _speak_at_once(_owned: Owned, _deaths: Deaths, _clock: Clock) -> bool:
     return True
 
 
+def _reclaim_by_the_own_clock(self: Desk, log_time_us: int, now_us: int) -> int:
+    return _reclaim(self, now_us, now_us)
+
+
+def _withhold_nothing(self: Ledger, _slices: object) -> None:
+    self.withheld = {}
+
+
+def _answer_without_a_lease(_self: Answers, owned: Owned) -> bool:
+    return owned.speaks
+
+
 _commit, _claim, _load, _renew = SimStore.commit, SimStore.claim, SimStore.load, Heartbeat.renew
+_reclaim = Desk.reclaim
 
 Patch = Callable[[], Any]
 
@@ -140,6 +156,10 @@ ABLATIONS: Final = (
         "a lease counts from the answer, not from the question", (_method(Heartbeat, "renew", _count_from_the_answer),)
     ),
     Ablation("deliveries are not written back", (_method(Shard, "_write_back_if_due", lambda *_: None),)),
+    Ablation("a hold is approved before its slice is in the log", (_method(_Till, "usable", lambda *_: 1 << 80),)),
+    Ablation("what earlier owners approved is not withheld", (_method(Ledger, "withhold", _withhold_nothing),)),
+    Ablation("a hold is reclaimed by the owner's clock alone", (_method(Desk, "reclaim", _reclaim_by_the_own_clock),)),
+    Ablation("a shard answers beyond its lease", (_method(Answers, "_may_answer", _answer_without_a_lease),)),
     Ablation("a tick that came too early is not asked again", (_method(shard_module, "TICK_AGAIN_S", 1e9),)),
 )
 

@@ -114,6 +114,15 @@ def _stored(world: World, number: int, library: dict[int, Catalogue]) -> Partiti
     return fold
 
 
+def fresh_folds(world: World) -> dict[int, Partition]:
+    """A fold of each partition that has seen nothing yet."""
+    library = {version: load_catalogue(version, orjson.dumps(document)) for version, document in catalogues().items()}
+    return {
+        number: Partition(number, world.plan.partitions, TOPIC, CONTROL_KEY, library)
+        for number in range(world.plan.partitions)
+    }
+
+
 def _folded(world: World, number: int, library: dict[int, Catalogue]) -> Partition:
     fold = Partition(number, world.plan.partitions, TOPIC, CONTROL_KEY, library)
     for record in world.broker.topic("usage", number).records:

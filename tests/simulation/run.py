@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = simulate(options.seed)
         say(outcome.told() if outcome.violations else f"seed {outcome.seed}: everything held")
         say(f"trace {outcome.trace}, {outcome.steps} steps, {outcome.commits} commits")
+        say(f"{outcome.approved} holds approved, denied: {dict(outcome.denied)}")
         for (kind, site), count in sorted(outcome.fired.items()):
             say(f"  {kind} {site}: {count}")
         return 1 if outcome.violations else 0
@@ -45,12 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _many(seeds: range, jobs: int) -> int:
     started_s = time.monotonic()
     fired: Counter[tuple[str, str]] = Counter()
-    failed = steps = commits = 0
+    denied: Counter[str] = Counter()
+    failed = steps = commits = approved = 0
     virtual_s = 0.0
     for outcome in outcomes(seeds, jobs):
         fired.update(outcome.fired)
         steps += outcome.steps
         commits += outcome.commits
+        approved += outcome.approved
+        denied.update(outcome.denied)
         virtual_s += outcome.virtual_s
         if outcome.violations:
             failed += 1
@@ -60,7 +64,8 @@ def _many(seeds: range, jobs: int) -> int:
         say(f"  {kind} {site}: {count}")
     say(
         f"{len(seeds)} seeds in {took_s:.1f} s ({len(seeds) / took_s:.1f} a second), {virtual_s:.0f} s of virtual time, "
-        f"{steps} steps, {commits} commits, {fired.total()} faults; {failed} seeds failed"
+        f"{steps} steps, {commits} commits, {fired.total()} faults, {approved} holds approved, "
+        f"denied {dict(denied)}; {failed} seeds failed"
     )
     return 1 if failed else 0
 

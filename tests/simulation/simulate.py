@@ -12,7 +12,8 @@ import orjson
 from msgspec import Struct
 
 from tests.simulation.chaos import Strike, draw_strikes
-from tests.simulation.checks import unrest, verify
+from tests.simulation.checks import fresh_folds, unrest, verify
+from tests.simulation.gateways import PACE_MAX, Gateways, open_too_long
 from tests.simulation.sim_receivers import ReceiverFaults
 from tests.simulation.sim_store import SimPartitionRow
 from tests.simulation.traffic import Traffic, catalogues
@@ -35,6 +36,8 @@ class Outcome(Struct):
     commits: int
     rated: int
     virtual_s: float
+    approved: int
+    denied: Counter[str]
 
     def told(self) -> str:
         """For a person: what went wrong, and how to see it again."""
@@ -93,9 +96,10 @@ def simulate(seed: int, faults: bool = True) -> Outcome:
     strikes = draw_strikes(random, seconds, seed)
     loop = VirtualLoop()
     world = World(plan, Random(random.random()), loop)
+    gateways = Gateways(world, Random(random.random()), seconds) if plan.pace <= PACE_MAX else None
     with short_limits(plan), _quiet_logs():
         try:
-            run_virtually(loop, _run(world, traffic, strikes if faults else [], seconds))
+            run_virtually(loop, _run(world, traffic, gateways, strikes if faults else [], seconds))
         except (NobodyWaits, TimeStandsStill) as error:
             world.violated(f"{type(error).__name__}: {error}")
     for sentence in loop.broken:
@@ -109,24 +113,31 @@ def simulate(seed: int, faults: bool = True) -> Outcome:
         commits=world.commits,
         rated=sum(len(world.broker.topic("rated", number).records) for number in range(plan.partitions)),
         virtual_s=loop.time() - 1000,
+        approved=0 if gateways is None else sum(given.hold is not None for given in gateways.given),
+        denied=Counter() if gateways is None else Counter(given.reason for given in gateways.given if given.reason),
     )
 
 
-async def _run(world: World, traffic: Traffic, strikes: list[Strike], seconds: float) -> None:
+async def _run(
+    world: World, traffic: Traffic, gateways: Gateways | None, strikes: list[Strike], seconds: float
+) -> None:
     loop = asyncio.get_running_loop()
     world.database.catalogues = {version: orjson.dumps(body) for version, body in catalogues().items()}
     for controller in world.controllers:
         controller.begin()
     for shard in world.shards:
         shard.begin()
-    for partition, value in traffic.setup(world.clock.wall_us()):
+    for partition, value in [*traffic.setup(world.clock.wall_us()), *(gateways.setup() if gateways else ())]:
         world.broker.append("usage", None, value, partition)
     while world.plan.calm_start and any(row.owner is None for row in _rows(world)):
         await asyncio.sleep(LOOK_EVERY_S)
     start_s = loop.time()
     for strike in strikes:
         loop.call_at(start_s + strike.at_s, world.arm, strike)
+    calling = loop.create_task(gateways.run()) if gateways else None
     await _produce(world, traffic, start_s)
+    if calling is not None:
+        await calling
     await asyncio.sleep(max(0.0, start_s + seconds + 0.3 - loop.time()))
     world.heal()
     await asyncio.sleep(0.5)  # whoever was down is back
@@ -134,6 +145,9 @@ async def _run(world: World, traffic: Traffic, strikes: list[Strike], seconds: f
         return
     for sentence in verify(world):
         world.violated(sentence)
+    if gateways is not None:
+        for sentence in (*gateways.verdict(fresh_folds(world)), *open_too_long(world)):
+            world.violated(sentence)
     await _close(world)
 
 

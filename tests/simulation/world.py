@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from actors import commit as commit_module
 from actors import shard as shard_module
+from actors import slices as slices_module
 from actors.controller import Controller
 from actors.lease import Heartbeat, Lease
 from actors.outbox import Outbox, OutboxSettings
@@ -25,6 +26,7 @@ from actors.owned import Stage
 from actors.ports import AlertRow, Attempt, Checkpoint, LogUnavailable, Outgoing, StoreUnavailable
 from actors.shard import Shard
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
+from engine import admission as admission_module
 from tests.simulation.chaos import Strike
 from tests.simulation.sim_log import SimBroker, SimLog
 from tests.simulation.sim_receivers import ReceiverFaults, SimReceivers
@@ -368,6 +370,8 @@ class World:
                 "checkpoint_dirty_max": plan.dirty_max,
                 "rating_slice_events": plan.slice_events,
                 "rating_slice_ms": 0.0,  # no time passes while a slice is folded
+                "hold_ttl_max_s": 1.0 * plan.pace,
+                "report_delay_s": 0.4 * plan.pace,
             }
         )
         self._loop = loop
@@ -572,6 +576,7 @@ class World:
 @contextmanager
 def short_limits(plan: Plan) -> Iterator[None]:
     """The shard's own limits, so small that a few hundred events reach them."""
+    gap_us = round(100_000 * plan.pace)
     with (
         mock.patch.object(commit_module, "ENCODE_ACCOUNTS", 1),
         mock.patch.object(shard_module, "FETCH_WAIT_S", plan.fetch_wait_s),
@@ -579,5 +584,10 @@ def short_limits(plan: Plan) -> Iterator[None]:
         mock.patch.object(shard_module, "SENDS_MAX", 6),
         mock.patch.object(shard_module, "FREEZE_IDLE_US", 200_000),
         mock.patch.object(shard_module, "FREEZE_MAX", 3),
+        mock.patch.object(admission_module, "VALID_GAP_US", gap_us),
+        mock.patch.object(slices_module, "VALID_GAP_US", gap_us),
+        mock.patch.object(slices_module, "CLOCK_MARGIN_S", plan.skew_max_us / 1e6 + 2.0 * plan.pace),
+        mock.patch.object(shard_module, "WISHES_EVERY_S", 0.2),
+        mock.patch.object(admission_module, "GIVE_BACK_US", round(500_000 * plan.pace)),
     ):
         yield

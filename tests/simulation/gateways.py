@@ -1,0 +1,280 @@
+"""Gateways on virtual time: they ask before they spend, and report what they used within their holds.
+
+They ask the simulated shards through `Shard.answer`, sometimes one that owned the partition a moment ago. A reply may
+be lost with the process that gave it. Their wallets are nearly empty, so that every hold too many is an overspend.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from random import Random
+from typing import Any, Final
+
+import orjson
+from msgspec import Struct
+
+from actors.door_wire import Answer, AsOf, Check, Checked, Extend, FieldLimit, Question, Release
+from engine.admission import Reason
+from engine.events import seal
+from engine.holds import Hold, read_token
+from engine.money import parse_amount
+from engine.partition import Partition
+from loadtest.oracle import partition_of
+from loadtest.workload import cloud_time
+from tests.simulation.traffic import CONTROL_KEY, TOPIC
+from tests.simulation.world import Process, ShardSlot, World
+
+PACE_MAX: Final = 30.0  # beyond it a lease alone would outlast what a slice may linger
+ASK_MAX_S: Final = 1.0
+USING_MAX_S: Final = 2.0  # after the last question
+MODELS: Final = ("atlas-large", "atlas-small")
+
+
+class Given(Struct):
+    """An answer to a check, as it left the shard."""
+
+    account: str
+    as_of: AsOf
+    allowed: bool
+    reason: str | None
+    booked: int | None
+    available: int | None
+    price: int
+    hold: Hold | None
+
+
+class Gateways:
+    """Callers of one world. `given` is every answer, in the order in which they were given."""
+
+    def __init__(self, world: World, random: Random, seconds: float) -> None:
+        self.given: list[Given] = []
+        self._world = world
+        self._random = random
+        self._seconds = seconds
+        self._sent = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._epochs: dict[int, int] = {}  # the highest that has answered
+        self._owners: dict[int, str] = {}  # partition -> incarnation, as it was known last
+        count = random.randint(2, 4)
+        self.accounts = [f"gateway-{number}" for number in range(count)]
+        self.sloppy = set(self.accounts[: random.randint(0, 1)])  # reports of it may come late
+
+    # ------------------------------------------------------------------------------------------------------ traffic
+
+    def setup(self) -> Iterator[tuple[int, bytes]]:
+        """(partition, value): accounts with wallets that a few requests empty."""
+        for account in self.accounts:
+            amount = f"0.{self._random.randint(5, 99):02}"
+            opening = {"kind": "open_account", "account": account, "command_key": f"open-{account}", "plan": "starter"}
+            paying = {"kind": "grant", "account": account, "command_key": f"pay-{account}", "lot": "prepaid"}
+            paying |= {"lot_kind": "paid", "amount": amount, "currency": "USD"}
+            home = partition_of(account.encode(), self._world.plan.partitions)
+            for body in (opening, paying):
+                yield home, seal(CONTROL_KEY, TOPIC, home, orjson.dumps(body))
+
+    async def run(self) -> None:
+        """Until the seed's time is over, and what was asked by then has been used or was forgotten."""
+        callers = [self._begin(self._call(Random(self._random.random()))) for _ in range(self._random.randint(3, 8))]
+        await asyncio.sleep(self._seconds)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.sleep(USING_MAX_S)
+        for task in self._tasks:
+            task.cancel()
+        for ended in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(ended, Exception):
+                self._world.violated(f"a caller broke: {type(ended).__name__}: {ended}")
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.get_running_loop().create_task(work, name=f"gateway {len(self._tasks)}")
+        self._tasks.append(task)
+        return task
+
+    async def _call(self, random: Random) -> None:
+        while True:
+            await asyncio.sleep(random.uniform(0.0, 0.3))
+            account = random.choice(self.accounts)
+            tokens = random.randint(1, 4) * 4_000
+            bounds = FieldLimit(("input_tokens",), str(tokens)), FieldLimit(("output_tokens",), str(tokens))
+            ttl_s = random.uniform(0.1, 1.0) * self._world.plan.pace
+            model = random.choice(MODELS)
+            check = Check(
+                account,
+                type="llm.request",
+                data={"model": model},
+                bounds=bounds,
+                ttl_ms=int(ttl_s * 1000),
+            )
+            answer = await self._ask(account, check, random)
+            if isinstance(answer, Checked) and answer.hold is not None:
+                self._begin(self._use(account, model, tokens, answer.hold.token, Random(random.random())))
+
+    async def _use(self, account: str, model: str, tokens: int, token: str, random: Random) -> None:
+        hold = read_token(CONTROL_KEY, token)
+        fate = random.choice(["use", "use", "use", "use", "stream", "extend", "release", "crash"])
+        if fate == "crash":
+            return
+        if fate == "release":
+            await self._ask(account, Release(token), random)
+            return
+        if fate == "extend":
+            answer = await self._ask(account, Extend(token, int(0.5 * self._world.plan.pace * 1000)), random)
+            if isinstance(answer, Checked) and answer.hold is not None:
+                token = answer.hold.token
+                hold = read_token(CONTROL_KEY, token)
+        parts = 1 if fate != "stream" else random.randint(2, 3)
+        left_s = (hold.report_until_us - self._world.clock.wall_us()) / 1e6 / self._world.plan.pace
+        if account in self.sloppy and random.random() < 0.3:
+            left_s += 1.0
+        elif random.random() < 0.4:
+            left_s -= 0.02  # as late as may be
+        else:
+            left_s *= random.random()
+        await asyncio.sleep(max(0.0, left_s))
+        share = tokens if random.random() < 0.7 else random.randrange(tokens + 1)
+        for part in range(parts):
+            used = share // parts + (share % parts if part == 0 else 0)
+            await self._report(account, model, used, token, final=part == parts - 1)
+
+    async def _report(self, account: str, model: str, tokens: int, token: str, *, final: bool) -> None:
+        world = self._world
+        while world.broker.down:
+            await asyncio.sleep(0.05)
+        self._sent += 1
+        event: dict[str, Any] = {"specversion": "1.0", "id": f"held-{self._sent}", "source": "gateways"}
+        event |= {"type": "llm.request", "subject": account, "time": cloud_time(world.clock.wall_us())}
+        event |= {"hold": token, "holdfinal": final}
+        event |= {"data": {"model": model, "input_tokens": tokens, "output_tokens": tokens}}
+        world.broker.append("usage", account.encode(), orjson.dumps(event))
+
+    # -------------------------------------------------------------------------------------------------------- asking
+
+    async def _ask(self, account: str, question: Question, random: Random) -> Answer | None:
+        """None: no answer came, and what was asked may have happened."""
+        slot = self._slot_of(partition_of(account.encode(), self._world.plan.partitions), random)
+        if slot is None or slot.process is None or slot.shard is None:
+            return None
+        reply: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        task = slot.process.spawn(self._serve(slot, slot.process, question, reply))
+        task.add_done_callback(lambda _: None if reply.done() else reply.set_result(None))
+        await asyncio.wait([reply], timeout=ASK_MAX_S)
+        return reply.result() if reply.done() else None
+
+    async def _serve(
+        self, slot: ShardSlot, process: Process, question: Question, reply: "asyncio.Future[Answer | None]"
+    ) -> None:
+        """In the shard's process: it ends with it."""
+        shard, lease = slot.shard, slot.lease
+        assert shard is not None
+        await process.gate("door.before")
+        answer = await shard.answer(question, ASK_MAX_S)
+        if isinstance(answer, Checked):
+            if not lease.valid():
+                self._world.violated(f"{process.name} answered beyond its lease: {answer.as_of}")
+            self._note(question, answer, process)
+        await process.gate("door.after")
+        if not reply.done():
+            reply.set_result(answer)
+
+    def _note(self, question: Question, answer: Checked, process: Process) -> None:
+        as_of = answer.as_of
+        if as_of.epoch < self._epochs.get(as_of.partition, 0):
+            self._world.violated(f"{process.name} answered at {as_of}, after a later owner had")
+        self._epochs[as_of.partition] = max(as_of.epoch, self._epochs.get(as_of.partition, 0))
+        if not isinstance(question, Check):
+            return
+        wallet = answer.wallet
+        self.given.append(
+            Given(
+                question.account,
+                as_of,
+                answer.allowed,
+                answer.reason,
+                None if wallet is None else parse_amount(wallet.booked),
+                None if wallet is None else parse_amount(wallet.available),
+                parse_amount(answer.price or "0"),
+                None if answer.hold is None else read_token(CONTROL_KEY, answer.hold.token),
+            )
+        )
+
+    def _slot_of(self, partition: int, random: Random) -> ShardSlot | None:
+        """The owner's, or the last one's: a routing table is never quite new."""
+        known = self._owners.get(partition)
+        owner = self._world.database.partition(partition).owner
+        if owner is not None:
+            self._owners[partition] = owner
+        name = known if random.random() < 0.3 else owner
+        for slot in self._world.shards:
+            if slot.process is not None and slot.process.name == name and slot.process.alive:
+                return slot
+        return None
+
+    # ------------------------------------------------------------------------------------------------------- verdict
+
+    def verdict(self, folds: dict[int, Partition]) -> Iterator[str]:
+        """Every breach, a sentence each. `folds` are fresh: the log is folded into them once more."""
+        late: set[str] = set()
+        for number, fold in folds.items():
+            yield from self._follow(number, fold, late)
+        if ("clock_jump", "") in self._world.fired:
+            return  # clocks further apart than the margin promise nothing
+        for account_id in self.accounts:
+            fold = folds[partition_of(account_id.encode(), self._world.plan.partitions)]
+            account = fold.account(account_id)
+            balance = 0 if account is None else account.derive().allocation.balance
+            if balance < 0 and account_id not in late:
+                yield f"{account_id}: overspent by {-balance} pico, though all its usage was held and reported in time"
+
+    def _follow(self, number: int, fold: Partition, late: set[str]) -> Iterator[str]:
+        answers = sorted(
+            (given for given in self.given if given.as_of.partition == number), key=lambda given: given.as_of.offset
+        )
+        for record in self._world.broker.topic("usage", number).records:
+            while answers and answers[0].as_of.offset <= record.offset:
+                yield from _inconsistent(answers.pop(0), fold)
+            fold.apply(record.offset, record.timestamp, record.key, record.value)
+            value = record.value or b""
+            if b'"gateways"' in value and value.startswith(b"{"):
+                event = orjson.loads(value)
+                if fold.log_time_us > read_token(CONTROL_KEY, event["hold"]).report_until_us:
+                    late.add(event["subject"])
+        for given in answers:
+            yield from _inconsistent(given, fold)
+
+
+def _inconsistent(given: Given, fold: Partition) -> Iterator[str]:
+    """What an answer says that the log up to its offset does not."""
+    where = f"{given.account}: the answer at offset {given.as_of.offset} of partition {given.as_of.partition}"
+    if given.as_of.epoch != fold.epoch:
+        yield f"{where} is of epoch {given.as_of.epoch}, the log is at {fold.epoch}"
+    account = fold.account(given.account)
+    if account is None:
+        if given.reason != Reason.UNKNOWN_ACCOUNT:
+            yield f"{where} knows an account that is not open: {given.reason}"
+        return
+    balance = account.derive().allocation.balance
+    if given.booked != balance:
+        yield f"{where} says {given.booked} is booked, it is {balance}"
+    if given.hold is not None:
+        slice_ = account.slices.get(given.as_of.epoch)
+        quantities = slice_.quantities if slice_ is not None and slice_.closed_us is None else {}
+        short = {price: held for price, held in given.hold.held().items() if quantities.get(price, 0) < held}
+        if short:
+            yield f"{where} approved {short} beyond its slice {quantities}"
+        if given.available is not None and given.available < 0:
+            yield f"{where} approved with {given.available} left"
+    if given.reason == Reason.CREDIT_DEPLETED and given.available is not None and given.price <= given.available:
+        yield f"{where} denies {given.price} with {given.available} available"
+    if given.reason == Reason.WITHHELD and not any(each.closed_us is not None for each in account.slices.values()):
+        yield f"{where} withholds, though no slice is closed"
+
+
+def open_too_long(world: World) -> Iterator[str]:
+    """Holds that should have been reclaimed by now."""
+    for slot in world.shards:
+        if slot.shard is None or slot.process is None:
+            continue
+        for owned in slot.shard._owned.values():
+            due_us = owned.fold.desk.next_reclaim_us()
+            slack_us = round(3_000_000 * world.plan.pace) + 2 * world.plan.skew_max_us
+            if owned.speaks and due_us is not None and due_us + slack_us < world.clock.wall_us():
+                yield f"partition {owned.number}: a hold is open that was to be reclaimed at {due_us}"
