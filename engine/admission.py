@@ -487,6 +487,11 @@ class Desk:
         """Holds neither settled, released nor reclaimed."""
         return len(self._open)
 
+    def holds_of(self, account_id: str) -> int:
+        """How many of them are one account's."""
+        till = self._tills.get(account_id)
+        return 0 if till is None else len(till.numbers)
+
     # ---------------------------------------------------------------------------------------------------- open holds
 
     def _is_mine(self, hold: Hold) -> bool:
@@ -765,7 +770,7 @@ def _left_of(
 ) -> tuple[int, int]:
     """Pico that a cap leaves in a month, and what of it must stay free because charges round one by one."""
     if cap.scope == ROOT:
-        return cap.amount - seen.spend.get(month, 0), 0
+        return cap.amount - seen.spend.get(month, 0), seen.rounding.get(month, 0)
     charges, rounding = ledger.scope_charges(cap.scope, month, withheld=withheld, asked=asked)
     return cap.amount - account.scopes[cap.scope].spend.get(month, 0) - charges, rounding
 

@@ -17,6 +17,7 @@ from engine.charges import Row, Running, by_price, foreseen, segments
 from engine.credit import Lot, allocate
 from engine.holds import Bound
 from engine.limits import ROOT
+from engine.periods import month_around
 from engine.prices import Price
 from engine.reach import dominates, undominated
 
@@ -34,12 +35,14 @@ Piles = dict[Signature, Pile]
 
 
 class Outlook(Struct, frozen=True):
-    """Pico. `balance` and `debt` include `rounding`, what may be lost to it; `total` does not."""
+    """Pico. Where held usage may fall under prices that it is not held on, each of them rounds by itself: `debt` has
+    room for that, as it decides; the other figures leave it out, as they are shown."""
 
     balance: int
     debt: int
     total: int  # of all amounts
-    spend: Mapping[int, int]  # calendar month start -> amounts with rounding
+    spend: Mapping[int, int]  # calendar month start -> amounts
+    rounding: Mapping[int, int]  # calendar month start -> what rounding may add to them
 
 
 class Asked(Struct, frozen=True):
@@ -214,15 +217,15 @@ class Ledger:
             price = self._price_at(ground.start, name)
             amounts[name] = ground.running.get(name, Running(price)).peek(price, quantity)
         here = sum(amounts.values())
-        spend = {**ground.spend, ground.month: ground.spend.get(ground.month, 0) + here + sum(rounding.values())}
+        spend = {**ground.spend, ground.month: ground.spend.get(ground.month, 0) + here}
+        extra = {ground.month: sum(rounding.values())}
         total = ground.total + here
-        for name, pico in rounding.items():
-            amounts[name] = amounts.get(name, 0) + pico
         if ground.scoped:
-            paid = allocate([*ground.amounts, (ground.start, ground.period, amounts)], self._account.lots, self._now_us)
-            return Outlook(paid.balance, sum(paid.debt.values()), total, spend)
-        unpaid = sum(amounts.values()) - ground.live
-        return Outlook(-unpaid - ground.debt, ground.debt + max(0, unpaid), total, spend)
+            paid = [(ground.start, ground.period, amounts)]
+            return self._paid([*ground.amounts, *paid], {ground.start: rounding}, total, spend, extra)
+        unpaid = here - ground.live
+        debt = ground.debt + max(0, unpaid + extra[ground.month])
+        return Outlook(-unpaid - ground.debt, debt, total, spend, extra)
 
     def _look_everywhere(self, held: bool, withheld: bool, asked: Asked | None) -> Outlook:
         account = self._account
@@ -233,16 +236,30 @@ class Ledger:
         for segment in places:
             kept[segment], roundings[segment] = self._held_in(segment, self._piles_in(segment, held, withheld, asked))
         amounts = foreseen(account.table, kept, account.period_of, self._price_at)
-        total = 0
         spend: dict[int, int] = {}
+        extra: dict[int, int] = {}
         for segment, _, owed in amounts:
-            total += sum(owed.values())
-            for name, pico in roundings.get(segment, {}).items():
-                owed[name] = owed.get(name, 0) + pico
             _, month = self._calendar(segment)
             spend[month] = spend.get(month, 0) + sum(owed.values())
-        paid = allocate(amounts, account.lots, self._now_us)
-        return Outlook(paid.balance, sum(paid.debt.values()), total, spend)
+            extra[month] = extra.get(month, 0) + sum(roundings.get(segment, {}).values())
+        return self._paid(amounts, roundings, sum(spend.values()), spend, extra)
+
+    def _paid(
+        self,
+        amounts: list[tuple[int, int, dict[str, int]]],
+        roundings: Mapping[int, Mapping[str, int]],
+        total: int,
+        spend: Mapping[int, int],
+        extra: Mapping[int, int],
+    ) -> Outlook:
+        paid = allocate(amounts, self._account.lots, self._now_us)
+        balance, debt = paid.balance, sum(paid.debt.values())
+        if any(roundings.values()):
+            for segment, _, owed in amounts:
+                for name, pico in roundings.get(segment, {}).items():
+                    owed[name] = owed.get(name, 0) + pico
+            debt = sum(allocate(amounts, self._account.lots, self._now_us).debt.values())
+        return Outlook(balance, debt, total, spend, extra)
 
     def _piles_in(
         self, segment: int, held: bool, withheld: bool, asked: Asked | None, scope: str = ROOT
@@ -282,8 +299,8 @@ class Ledger:
     # ----------------------------------------------------------------------------------------------- caps of a scope
 
     def scope_charges(self, scope: str, month: int, *, withheld: bool, asked: Asked | None) -> tuple[int, int]:
-        """The most that what is held in a scope and below can be charged in a calendar month, whatever else of the
-        account's is settled in between: pico, and what rounding each charge may add to it."""
+        """The most that what is held in a scope and below can be charged in a calendar month, whatever else the account
+        uses in between: pico, and what rounding each charge may add to it."""
         exact, rounding = 0, 0
         everywhere = self.piles.keys() | (self.withheld.keys() if withheld else set())
         everywhere |= {asked.segment} if asked else set()
@@ -301,39 +318,44 @@ class Ledger:
                 rough = sum(prices[name].denominator != 1 for name in reached if name in prices)
                 rounding += max(1, holds) * rough
         for (period, name), by_segment in wanted.items():
-            exact += self._dearest_charges(period, name, by_segment, everywhere, withheld, asked)
+            exact += self._dearest_charges(period, name, by_segment)
         return exact, rounding
 
-    def _dearest_charges(
-        self,
-        period: int,
-        name: str,
-        wanted: Mapping[int, int],
-        everywhere: Iterable[int],
-        withheld: bool,
-        asked: Asked | None,
-    ) -> int:
-        """Pico. Whatever is settled in between moves the charges up the tiers, but never beyond all that is held."""
-        versions = {self._price_at(segment, name).rates: self._price_at(segment, name) for segment in wanted}
-        used, kept = 0, 0
-        for segment, row in self._account.table.items():
-            if self._calendar(segment)[0] == period:
-                quantity = by_price(row).get(name)
-                if quantity is not None:
-                    used += quantity
-                    versions[self._price_at(segment, name).rates] = self._price_at(segment, name)
-        for segment in everywhere:
-            if self._calendar(segment)[0] == period and name in self._plan(segment).prices:
-                for (_, held), quantity, _ in self._piles_in(segment, True, withheld, asked):
-                    kept += quantity * (name in held)
-                versions[self._price_at(segment, name).rates] = self._price_at(segment, name)
-        if len(versions) == 1:
-            (price,) = versions.values()
-            return -(-price.dearest_pick(used, used + kept, sum(wanted.values())) // price.denominator)
-        # A charge under one version also moves what is charged under a later one, by at most its range of rates.
-        ranges = sum((price.dearest_rate - price.cheapest_rate for price in versions.values()), start=Fraction(0))
-        dearest = max(price.dearest_rate for price in versions.values())
-        return ceil(sum(wanted.values()) * (dearest + ranges))
+    def _dearest_charges(self, period: int, name: str, wanted: Mapping[int, int]) -> int:
+        """Pico for the nano-units wanted per segment. What others use meanwhile, held or not, now or later, may move
+        these charges up to any tier above what is used by now, so the dearest units there are what counts."""
+        used = sum(
+            by_price(row).get(name, 0)
+            for segment, row in self._account.table.items()
+            if self._calendar(segment)[0] == period
+        )
+        alike: dict[object, tuple[Price, int]] = {}
+        exact = Fraction(0)
+        for segment, quantity in wanted.items():
+            price, *later = self._versions_from(segment, name)
+            if all(each.rates == price.rates for each in later):
+                alike[price.rates] = (price, quantity + alike.get(price.rates, (price, 0))[1])
+            else:
+                # A charge under one version also moves what is charged under a later one, by its range of rates at most.
+                moved = sum((each.dearest_rate - each.cheapest_rate for each in later), start=Fraction(0))
+                exact += quantity * (price.dearest_rate + moved)
+        for price, quantity in alike.values():
+            high = max(used, price.tiers[-1].start) + quantity
+            exact += Fraction(price.dearest_pick(used, high, quantity), price.denominator)
+        return ceil(exact)
+
+    def _versions_from(self, segment: int, name: str) -> list[Price]:
+        """The price in force in a segment, and those published for the rest of its period."""
+        account = self._account
+        _, ends = month_around(account.zone, account.anchor_day, segment)
+        found = [self._price_at(segment, name)]
+        _, starts = self._book.around(segment)
+        while starts is not None and starts < ends:
+            price = self._plan(starts).prices.get(name)
+            if price is not None:
+                found.append(price)
+            _, starts = self._book.around(starts)
+        return found
 
     # ------------------------------------------------------------------------------------------------------ look-ups
 

@@ -48,8 +48,12 @@ class DeskBench(Bench):
         """May an event of so many units run? With a hold of a minute, unless `hold_us` says otherwise."""
         fields: dict[str, object] = {"type": "use", "data": {"model": model}, "hold_us": MINUTE}
         if units is not None:
-            fields["bounds"] = (FieldBound(("units",), nano(units)),)
+            fields["bounds"] = self.bounds(units)
         return self.ask(Question(account, **(fields | more)))  # type: ignore[arg-type]
+
+    @staticmethod
+    def bounds(units: str) -> tuple[FieldBound, ...]:
+        return (FieldBound(("units",), nano(units)),)
 
     def hold_for(self, units: str, model: str = "x", account: str = "acme", **more: object) -> Hold:
         """An admitted hold."""
@@ -61,9 +65,8 @@ class DeskBench(Bench):
     def refused(self, units: str = "1", model: str = "x", account: str = "acme", **more: object) -> Reason | None:
         return self.check(units, model, account, **more).reason
 
-    def more(self, hold: Hold, units: str | None = None, hold_us: int = MINUTE) -> Decision:
+    def more(self, hold: Hold, bounds: tuple[FieldBound, ...] = (), hold_us: int = MINUTE) -> Decision:
         """An extension."""
-        bounds = () if units is None else (FieldBound(("units",), nano(units)),)
         for _ in range(ASKS_MAX):
             answer = self.partition.extend(hold, bounds, hold_us, self.now)
             if isinstance(answer, Decision):
