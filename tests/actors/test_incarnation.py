@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from actors.incarnation import Incarnation, LockDeaths
+from actors.incarnation import Incarnation, LockDeaths, process_load
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = socket.gethostname()
@@ -109,3 +109,11 @@ def test_every_life_has_a_name_of_its_own(tmp_path: Path) -> None:
     assert len({life.name for life in lives}) == 100
     assert all(life.name.startswith("shard-0.") for life in lives)
     assert lives[0].pid == os.getpid() and lives[0].host == HOST
+
+
+def test_what_a_process_uses_is_what_the_system_says() -> None:
+    rss_bytes, cpu_s = process_load()
+    seen = psutil.Process()
+    assert abs(rss_bytes - seen.memory_info().rss) < 20_000_000
+    times = seen.cpu_times()
+    assert 0 < cpu_s <= times.user + times.system + 0.1

@@ -10,6 +10,7 @@ from aiokafka.record import default_records
 from actors.kafka import (
     RECORD_BYTES_MAX,
     ExtensionMissing,
+    KafkaAppender,
     KafkaLog,
     TopicReader,
     TopicsDiffer,
@@ -18,6 +19,7 @@ from actors.kafka import (
     require_extension,
 )
 from actors.ports import LogDamaged, LogUnavailable, Outgoing
+from engine.placement import partition_for
 
 NOBODY = "127.0.0.1:1"
 
@@ -125,6 +127,25 @@ async def test_after_a_refusal_the_next_append_goes_through(kafka: str) -> None:
         assert await log.append([Outgoing("usage", b"b", partition=0)]) == [1]
     finally:
         await log.stop()
+
+
+async def test_a_process_that_only_writes_places_keys_where_the_engine_does(kafka: str) -> None:
+    settings = settings_for(4)
+    await create_topics(kafka, settings)
+    appender = KafkaAppender(kafka, names(settings))
+    with pytest.raises(LogUnavailable, match="not started"):
+        await appender.append([Outgoing("usage", b"a", b"acme")])
+    await appender.start()
+    assert appender.partitions == 4
+    assert await appender.append([Outgoing("usage", b"a", b"acme"), Outgoing("usage", b"b", b"acme")]) == [0, 1]
+    await appender.stop()
+    with pytest.raises(LogUnavailable, match="stopped"):
+        await appender.append([Outgoing("usage", b"c", b"acme")])
+    reader = TopicReader(kafka)
+    await reader.start()
+    held = await reader.read_all(settings.usage, partition_for(b"acme", 4))
+    await reader.stop()
+    assert [record.value for record in held] == [b"a", b"b"]
 
 
 async def test_pure_python_decoding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

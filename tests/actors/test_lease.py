@@ -76,6 +76,14 @@ async def test_a_lease_runs_out_by_itself(clock: HandClock, lease: Lease) -> Non
     assert not lease.valid()
 
 
+async def test_how_long_a_lease_still_runs_is_told(clock: HandClock, lease: Lease) -> None:
+    lease.extend(clock.boot_s() + 2.0, frozenset())
+    await clock.advance(0.5)
+    assert lease.left_s() == 1.5
+    await clock.advance(2.0)
+    assert lease.left_s() == -0.5
+
+
 async def test_a_lease_counts_from_before_the_call(
     clock: HandClock, lease: Lease, membership: ScriptedMembership
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 from actors.owned import Owned, Stage
 from tests.actors.shard_rig import Rig
+from tests.simulation.hand_clock import settle
 
 
 async def owned_partition(rig: Rig) -> Owned:
@@ -32,3 +33,34 @@ async def test_what_is_under_way_is_every_send_and_the_commit(rig: Rig) -> None:
     owned.committing = commit
     assert set(owned.tasks()) == {send, commit}
     await rig.clock.advance(1)
+
+
+async def test_who_waits_for_an_offset_goes_on_when_it_is_folded_or_lost(rig: Rig) -> None:
+    owned = await owned_partition(rig)
+    owned.next_offset = 5
+    await owned.folded(4)
+    waiting = {offset: asyncio.create_task(owned.folded(offset)) for offset in (7, 5, 6, 5)}
+    await settle()
+    assert not any(task.done() for task in waiting.values())
+    owned.next_offset = 7
+    owned.wake_waiting()
+    await settle()
+    assert {offset for offset, task in waiting.items() if task.done()} == {5, 6}
+    owned.let_go()
+    await settle()
+    assert waiting[7].done()
+
+
+async def test_only_the_last_owner_that_the_log_names_speaks(rig: Rig) -> None:
+    owned = await owned_partition(rig)
+    owned.stage = Stage.READY
+    assert not owned.speaks, "our own `owner` record has not been read"
+    owned.fold.epoch = owned.epoch
+    assert not owned.speaks, "the desk is not open"
+    owned.fold.desk.begin(owned.epoch)
+    assert owned.speaks
+    owned.fold.epoch += 1
+    assert not owned.speaks, "somebody else has become the owner"
+    owned.fold.epoch -= 1
+    owned.stage = Stage.WAITING
+    assert not owned.speaks
