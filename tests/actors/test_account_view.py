@@ -86,7 +86,12 @@ async def test_an_account_is_told_in_full(rig: Rig) -> None:
     assert view.scopes == (ScopeView("", "active", "2"), ScopeView("team:red", "active", "2"))
     assert view.rate_limits == (RateLimitView("burst", "team:red", 60),)
     (rule,) = view.rules
-    definition = {"measure": "cap_percent", "cap": "all", "percent": 50, "clear_percent": 50}
+    definition: dict[str, str | int | None] = {
+        "measure": "cap_percent",
+        "cap": "all",
+        "percent": 50,
+        "clear_percent": 50,
+    }
     assert rule == RuleView("half", definition, (str(account.month_of(fold.log_time_us)),))
     before, now = (account.period_of(time_us) for time_us in (JUNE_2025_US - DAY_US, rig.clock.wall_us()))
     assert view.usage == (UsageView(before, "call", (), "1", "1"), UsageView(now, "call", (), "2", "2"))
