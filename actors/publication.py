@@ -66,6 +66,7 @@ async def publish(
     Publishing the newest version again, with the instant that the first attempt stated, appends its markers again: that
     heals a publication that broke off, since a partition that has the marker already refuses the second one.
     Raises BadCatalogue, CatalogueTaken (somebody else published meanwhile), StoreUnavailable, LogUnavailable."""
+    compile_catalogue(1, document)  # every fault of the document, before what its predecessor has to say
     earliest_us = clock.wall_us() + SKEW_US + APPEND_US
     latest = await store.latest_catalogue_version()
     body = document_json(document)
@@ -83,7 +84,6 @@ async def publish(
     if version > 1 and effective < earliest_us:
         message = f"must be at least {earliest_us} (6 minutes from now), behind every event that may be rated already"
         raise BadCatalogue([CatalogueFault(("effective_us",), message)])
-    compile_catalogue(version, document)
     await store.publish_catalogue(version, body)
     marker = msgspec.json.encode(CatalogueMarker(version, effective))
     await log.append(

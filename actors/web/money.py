@@ -438,7 +438,7 @@ ROUTES: Final = (
                         "lot": "welcome",
                         "lot_kind": "promo",
                         "kind": "burn",
-                        "amount": "-37.5",
+                        "amount": "37.5",
                         "usage_period": "2026-11-01T00:00:00Z",
                         "posting_period": "2026-11-01T00:00:00Z",
                         "id": "3.912.0",

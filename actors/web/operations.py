@@ -284,7 +284,7 @@ class DeadLetterPage(Struct):
 class RedriveRequest(Struct, forbid_unknown_fields=True):
     """The event to be sent again: without one as it was, else corrected, under the same `id` and `source`."""
 
-    event: Raw | None = None
+    event: Raw = msgspec.field(default_factory=lambda: Raw(b"null"))
 
 
 class RedriveAnswer(Struct):
@@ -364,28 +364,29 @@ async def redrive(call: Call, entry: Entry) -> Reply:
             "Commands and other control records are never sent again: they may contradict what happened since.",
             next_step="Send the command anew.",
         )
-    asked: RedriveRequest = call.body
-    value = letter.value if asked.event is None else bytes(asked.event)
+    given = bytes(call.body.event)
+    corrected = given != b"null"
+    value = given if corrected else letter.value
     assert value is not None
-    event = _event(value, "event" if asked.event is not None else None)
-    if asked.event is not None:
+    event = _event(value)
+    if corrected:
         _same_event(letter, event)
-    key = _key(letter, event, corrected=asked.event is not None)
+    key = _key(letter, event, corrected=corrected)
     (offset,) = await call.services.appender.append([Outgoing("usage", value, key)])
     partition = _partition(call, key)
     entry.account = key.decode()
-    answer = RedriveAnswer(key.decode(), partition, offset, asked.event is not None)
+    answer = RedriveAnswer(key.decode(), partition, offset, corrected)
     entry.after = answer
     return Reply(answer)
 
 
-def _event(value: bytes, field: str | None) -> UsageEvent:
+def _event(value: bytes) -> UsageEvent:
     if len(value) > VALUE_BYTES_MAX:
-        raise invalid(field or "event", f"A usage event has at most {VALUE_BYTES_MAX} bytes.", "Send it corrected.")
+        raise invalid("event", f"A usage event has at most {VALUE_BYTES_MAX} bytes.", "Send it corrected.")
     try:
         return parse_usage(value)
     except Malformed as error:
-        raise invalid(field or "event", str(error), "Send it corrected, in `event`.") from None
+        raise invalid("event", str(error), "Send it corrected, in `event`.") from None
 
 
 def _same_event(letter: DeadLetterRecord, event: UsageEvent) -> None:
@@ -429,8 +430,8 @@ class AuditItem(Struct):
     stage: str
     account: str | None
     subject: str
-    before: Raw | None
-    after: Raw | None
+    before: Raw  # null where there is nothing to tell
+    after: Raw
     reason: str
     request_id: str
 
@@ -483,8 +484,8 @@ def _audit(row: AuditRow) -> AuditItem:
         entry.stage,
         entry.account,
         entry.subject,
-        None if entry.before is None else Raw(entry.before),
-        None if entry.after is None else Raw(entry.after),
+        Raw(entry.before or b"null"),
+        Raw(entry.after or b"null"),
         entry.reason,
         entry.request_id,
     )

@@ -4,6 +4,7 @@ A key that is bound to an account sees and changes that account's endpoints only
 there. A signing secret is in two answers only, those that make one, and in no log, list or audit row.
 """
 
+from collections.abc import Awaitable
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
@@ -162,7 +163,7 @@ async def test(call: Call, entry: Entry) -> Reply:
     """POST /v1/webhook-endpoints/{endpoint}/test."""
     endpoint = await _endpoint(call)
     entry.account = endpoint.account
-    return Reply(_delivery(await _called(call.services.courier.test(endpoint.endpoint_id, call.account))))
+    return Reply(await _called(call, call.services.courier.test(endpoint.endpoint_id, call.account)))
 
 
 async def _endpoint(call: Call) -> Endpoint:
@@ -231,9 +232,8 @@ async def resend(call: Call, entry: Entry) -> Reply:
             next_step="Send another with POST /v1/webhook-endpoints/{endpoint}/test.",
         )
     entry.account, entry.subject = first.account, f"{first.alert_id} to {first.endpoint_id}"
-    return Reply(
-        _delivery(await _called(call.services.courier.resend(first.alert_id, first.endpoint_id, call.account)))
-    )
+    resending = call.services.courier.resend(first.alert_id, first.endpoint_id, call.account)
+    return Reply(await _called(call, resending))
 
 
 async def _first(call: Call) -> EndpointDelivery:
@@ -249,9 +249,10 @@ async def _first(call: Call) -> EndpointDelivery:
     return found.deliveries[0]
 
 
-async def _called(calling: Any) -> EndpointDelivery:
+async def _called(call: Call, calling: Awaitable[EndpointDelivery]) -> DeliveryItem:
+    """What came of it, as the list has it from now on. Raises Problem."""
     try:
-        delivery: EndpointDelivery = await calling
+        delivery = await calling
     except EndpointUnknown:
         raise absent("endpoint") from None
     except AlertUnknown:
@@ -274,7 +275,10 @@ async def _called(calling: Any) -> EndpointDelivery:
         ) from None
     except EndpointRefused as error:
         raise _refused(error) from None
-    return delivery
+    found: DeliveryPage = await call.services.endpoints.deliveries(
+        endpoint_id=delivery.endpoint_id, alert_id=delivery.alert_id, limit=1
+    )
+    return _delivery(found.deliveries[0] if found.deliveries else delivery)
 
 
 def _delivery(delivery: EndpointDelivery) -> DeliveryItem:

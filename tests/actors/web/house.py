@@ -36,9 +36,15 @@ from actors.web.app import App
 from actors.web.health import Health
 from actors.web.wire import Services
 from config.settings import KafkaSettings, Settings
-from engine.catalog import CatalogueDocument, MeterDefinition, PlanDefinition, PriceDefinition, compile_catalogue
-from engine.catalog import document_json
-from engine.events import CONTROL_BODY_START, CONTROL_MAGIC, CatalogueMarker, parse_control, seal
+from engine.catalog import (
+    CatalogueDocument,
+    MeterDefinition,
+    PlanDefinition,
+    PriceDefinition,
+    compile_catalogue,
+    document_json,
+)
+from engine.events import CatalogueMarker, seal
 from engine.outcomes import Refusal
 from engine.partition import Partition
 from tests.actors.web.asgi_client import Client
@@ -63,12 +69,13 @@ class Owner:
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
-        self.fold = Partition(0, 1, TOPIC, KEY, {1: compile_catalogue(1, document())})
+        self.fold = Partition(
+            0, 1, TOPIC, KEY, {number: compile_catalogue(number, document()) for number in range(1, 9)}
+        )
         self.log: list[Outgoing] = []
         self.away = False  # the log
         self.silent = False  # the door
         self.recovering: Recovering | None = None
-        self.deaf: set[int] = set()  # offsets whose record was lost on the way, as far as the fold knows
 
     async def append(self, records: Sequence[Outgoing]) -> list[int]:
         if self.away:
@@ -78,11 +85,6 @@ class Owner:
     def _take(self, record: Outgoing) -> int:
         offset = len(self.log)
         self.log.append(record)
-        value = record.value or b""
-        if value.startswith(CONTROL_MAGIC):
-            control = parse_control(value[CONTROL_BODY_START:])
-            if isinstance(control, CatalogueMarker):
-                self.fold._library.setdefault(control.version, compile_catalogue(control.version, document()))
         self.fold.apply(offset, self.clock.wall_us() // 1000, record.key, record.value)
         return offset
 

@@ -7,6 +7,7 @@ import pytest
 
 from actors.door_wire import Recovering
 from actors.keys import KeyScope
+from actors.records import write_cursor
 from tests.actors.web.asgi_client import Client, Response
 from tests.actors.web.house import House
 
@@ -148,7 +149,15 @@ async def test_the_list_is_paged_and_comes_from_checkpoints(house: House) -> Non
 
 
 async def test_a_cursor_of_another_list_is_none(house: House) -> None:
-    for cursor in ("x", "AA", "%F0", "gqFj", "A" * 500):
+    for cursor in (
+        "x",
+        "AA",
+        "%C3%A9",
+        "gqFj",
+        "A" * 500,
+        write_cursor("ledger", 1, 2),
+        write_cursor("customers", -5, "a"),
+    ):
         answer = await house.client.get(f"/v1/customers?cursor={cursor}")
         assert (answer.status, answer.json()["field"]) == (400, "cursor"), cursor
 
