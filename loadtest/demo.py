@@ -1,9 +1,10 @@
 """The demo: the main job on real Kafka, Postgres and Ray, with a shard killed in the middle, checked to the last digit.
 
-set up    Postgres, Kafka and Ray of this run's own (or the operator's), catalogue, accounts
-run       the workload at its own pace; in the middle one shard process gets SIGKILL
-settle    until nothing is in flight; then the shards hand over in order
-check     an independent oracle folds the same log; every amount, every alert id is compared
+set up    Postgres, Kafka, Ray and Serve of this run's own (or the operator's), catalogue, accounts
+run       the workload at its own pace, a tenth of its requests over HTTP by gateways that hold before they spend; in
+          the middle one shard process gets SIGKILL, later one replica of the API
+settle    until nothing is in flight and no hold is open; then the shards hand over in order
+check     an independent oracle folds the same log; every amount, every alert id, every answer to a check is compared
 """
 
 import asyncio
@@ -29,7 +30,7 @@ from rich.table import Table
 from actors.assembly import kafka_log, postgres_store
 from actors.clock import SystemClock
 from actors.cluster import Cluster, ShardStatus
-from actors.deployment import NotReady, all_ready, lay_ground, until
+from actors.deployment import NotReady, all_ready, deployed, lay_ground, until
 from actors.kafka import KafkaLog
 from actors.ports import LogUnavailable, Outgoing, StoreRefused, StoreUnavailable
 from actors.postgres import PostgresStore
@@ -47,6 +48,8 @@ from engine.events import seal
 from engine.money import amount_text
 from engine.placement import partition_for
 from loadtest.drive import Driver
+from loadtest.gateways import wallets
+from loadtest.held import HeldTraffic
 from loadtest.live import LiveView, Moment, Near
 from loadtest.receiver import Receiver
 from loadtest.report import percentiles
@@ -54,7 +57,11 @@ from loadtest.verify import verify
 from loadtest.workload import Workload
 
 EVENTS_PER_S: Final = 4_500  # offered; two cores share it with the broker, the database and this driver
+HELD_PART: Final = 10  # every tenth request is asked for over HTTP, and held
+HOLD_TTL_S: Final = 5.0  # short, like the report delay, so that the run's end need not wait long for what crashed
+REPORT_DELAY_S: Final = 5.0
 TAKEOVER_TIMEOUT_S: Final = 60.0
+EXPIRY_TIMEOUT_S: Final = 60.0  # ttl, report delay and 5 s between them; a tick moves log time
 LOOK_EVERY_S: Final = 0.5
 FAIL_SHARE: Final = 0.02  # of webhook attempts that the receiver answers with 503, to exercise the retries
 CONTROL_BATCH: Final = 500
@@ -96,6 +103,11 @@ class Figures(Struct):
     events_per_s: float
     append_to_webhook_ms: dict[str, float | None]
     takeover_s: float | None
+    check_ms: dict[str, float | None]
+    allowed: int
+    denied: int
+    overspend: int  # pico beyond the wallets of the customers whose whole usage was held
+    holds_open_at_end: int
     rss_mib: float
     seconds: float
     details: dict[str, Any]
@@ -127,7 +139,7 @@ def _run(settings: Settings, options: DemoOptions, console: Console) -> int:
     with Supervisor(options.run_dir, say=lambda line: console.print(line, highlight=False)) as supervisor:
         prepared = _prepare(supervisor, settings)
         if prepared.ray_address is None:
-            start_ray(supervisor, num_cpus=max(2, os.cpu_count() or 2, prepared.shard.shards))
+            start_ray(supervisor, num_cpus=max(2, os.cpu_count() or 2, prepared.shard.shards), serve=True)
         else:
             join_ray(prepared.ray_address)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has set its own, which would skip our clean-up
@@ -147,7 +159,8 @@ def _prepare(supervisor: Supervisor, settings: Settings) -> Settings:
     )
     postgres = complete.postgres.model_copy(update={"schema_name": f"tallygate_demo_{run}"})
     api = complete.api.model_copy(update={"port": free_ports(1)[0]})
-    return complete.model_copy(update={"kafka": kafka, "postgres": postgres, "api": api})
+    shard = complete.shard.model_copy(update={"hold_ttl_max_s": HOLD_TTL_S, "report_delay_s": REPORT_DELAY_S})
+    return complete.model_copy(update={"kafka": kafka, "postgres": postgres, "api": api, "shard": shard})
 
 
 class _Demo:
@@ -162,6 +175,8 @@ class _Demo:
         self._receiver = Receiver(self._secret, fail_share=FAIL_SHARE, seed=options.seed)
         self._takeover_s: float | None = None
         self._killed = ""
+        self._killed_replica: int | None = None
+        self._holds_open = 0
         self._rss_mib = 0.0
         self._cpu_s: dict[str, float] = {}
 
@@ -171,20 +186,22 @@ class _Demo:
             self._settings = await self._lay_tables()
             document = load_file(CATALOGUE_FILE)
             catalogue = document_json(document)
-            workload = self._workload(orjson.loads(catalogue))
+            workload, held = self._workloads(orjson.loads(catalogue))
+            lock_dir = self._options.run_dir.resolve() / "locks"
             async with self._doors() as (log, store):
-                cluster = Cluster(self._settings, self._options.run_dir.resolve() / "locks")
-                self._console.print("ray: starting the controller and the shards")
-                await cluster.start()
-                if self._settings.ray_address is None:
-                    record_ray(self._supervisor)
-                driver, seconds = await self._main_job(cluster, log, store, workload)
-                await cluster.stop()
-                self._console.print("checking: the oracle folds the same log")
-                figures, differences = await self._check(store, catalogue, driver, seconds)
+                async with deployed(self._settings, lock_dir, self._say) as cluster:
+                    if self._settings.ray_address is None:
+                        record_ray(self._supervisor)
+                    async with held.opened():
+                        driver, seconds = await self._main_job(cluster, log, store, workload, held)
+                self._say("checking: the oracle folds the same log")
+                figures, differences = await self._check(store, catalogue, driver, held, seconds)
         finally:
             await self._receiver.stop()
         return self._report(figures, differences)
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False)
 
     # --------------------------------------------------------------------------------------------------- setting up
 
@@ -201,22 +218,36 @@ class _Demo:
         )
         return settings.model_copy(update={"webhooks": webhooks})
 
-    def _workload(self, catalogue: dict[str, Any]) -> Workload:
+    def _workloads(self, catalogue: dict[str, Any]) -> tuple[Workload, HeldTraffic]:
+        """What goes straight into the log, and what is held first; customers of either kind use nothing of the other."""
+        options, partitions = self._options, self._settings.kafka.partitions
         trace = self._settings.trace or _default_trace()
+        duration_s = options.events / EVENTS_PER_S
+        events, customers = options.events // HELD_PART, max(1, options.customers // HELD_PART)
         try:
             workload = Workload(
-                self._options.seed,
-                self._options.events,
-                self._options.customers,
+                options.seed,
+                options.events - events,
+                options.customers,
                 trace,
-                self._options.events / EVENTS_PER_S,
+                duration_s,
                 catalogue=catalogue,
-                partitions=self._settings.kafka.partitions,
+                partitions=partitions,
+            )
+            asking = Workload(
+                options.seed + 1,
+                events,
+                customers,
+                trace,
+                duration_s,
+                catalogue=catalogue,
+                partitions=partitions,
+                prefix="gw",
             )
         except (OSError, ValueError) as error:
             raise DemoFailed(f"the workload cannot be made: {error}") from error
-        self._console.print(f"workload: {workload.origin}", highlight=False)
-        return workload
+        self._say(f"workload: {workload.origin}")
+        return workload, HeldTraffic(self._settings, self._clock, asking, ttl_s=HOLD_TTL_S)
 
     @asynccontextmanager
     async def _doors(self) -> AsyncIterator[tuple[KafkaLog, PostgresStore]]:
@@ -234,7 +265,9 @@ class _Demo:
     def _sealed(self, partition: int, body: bytes) -> bytes:
         return seal(self._settings.control_key_bytes(), self._settings.kafka.topic_usage, partition, body)
 
-    async def _open_accounts(self, cluster: Cluster, log: KafkaLog, store: PostgresStore, workload: Workload) -> None:
+    async def _open_accounts(
+        self, cluster: Cluster, log: KafkaLog, store: PostgresStore, commands: list[dict[str, Any]]
+    ) -> None:
         partitions = self._settings.kafka.partitions
         await publish(
             load_file(CATALOGUE_FILE),
@@ -244,7 +277,6 @@ class _Demo:
             topic=self._settings.kafka.topic_usage,
             control_key=self._settings.control_key_bytes(),
         )
-        commands = workload.setup(self._clock.wall_us() + SETUP_US)
         for start in range(0, len(commands), CONTROL_BATCH):
             records = []
             for command in commands[start : start + CONTROL_BATCH]:
@@ -263,29 +295,43 @@ class _Demo:
     # ------------------------------------------------------------------------------------------------- the main job
 
     async def _main_job(
-        self, cluster: Cluster, log: KafkaLog, store: PostgresStore, workload: Workload
+        self, cluster: Cluster, log: KafkaLog, store: PostgresStore, workload: Workload, held: HeldTraffic
     ) -> tuple[Driver, float]:
         """Run it; the driver, and the seconds from the first record sent to the last one rated."""
-        await until(lambda: self._all_ready(cluster), "every partition to be ready")
-        await self._open_accounts(cluster, log, store, workload)
+        setup = wallets(held.workload) + workload.setup(self._clock.wall_us() + SETUP_US)
+        await self._open_accounts(cluster, log, store, setup)
         driver = Driver(log, self._clock, self._settings.kafka.topic_usage, self._settings.control_key_bytes())
         with LiveView(self._console, self._options.live) as view:
             started_s = self._clock.boot_s()
-            driving = asyncio.create_task(driver.run(workload))
+            driving = asyncio.gather(driver.run(workload), held.run())
             watching = asyncio.create_task(self._watch(cluster, log, store, driver, view, started_s))
             try:
                 if self._options.kill:
                     await self._clock.sleep(workload.duration_s / 2)
                     await self._kill_one(cluster, view)
+                    await self._clock.sleep(started_s + workload.duration_s * 3 / 4 - self._clock.boot_s())
+                    self._killed_replica = await held.kill_replica()
+                    view.say(f"SIGKILL to a replica of the API (pid {self._killed_replica}); Serve makes another")
                 await driving
                 await until(lambda: self._settled(cluster, log), "the log to be rated to its end")
                 seconds = self._clock.boot_s() - started_s
+                await self._expired(held, view)
                 await until(lambda: self._told(cluster, store), "every alert to be delivered")
             finally:
                 driving.cancel()
                 watching.cancel()
                 await asyncio.gather(driving, watching, return_exceptions=True)
         return driver, seconds
+
+    async def _expired(self, held: HeldTraffic, view: LiveView) -> None:
+        """Wait until the holds of gateways that crashed are free again; what stays open after that has leaked."""
+        view.say("waiting for the holds that nobody settled to expire")
+        deadline_s = self._clock.boot_s() + EXPIRY_TIMEOUT_S
+        while (count := await held.open_holds()) != 0 and self._clock.boot_s() < deadline_s:
+            await self._clock.sleep(LOOK_EVERY_S)
+        if count is None:
+            raise DemoFailed("not every partition's owner says how many holds are open")
+        self._holds_open = count
 
     async def _all_ready(self, cluster: Cluster) -> bool:
         return await all_ready(cluster, self._settings.kafka.partitions)
@@ -373,7 +419,7 @@ class _Demo:
     # ------------------------------------------------------------------------------------------------------- checks
 
     async def _check(
-        self, store: PostgresStore, catalogue: bytes, driver: Driver, seconds: float
+        self, store: PostgresStore, catalogue: bytes, driver: Driver, held: HeldTraffic, seconds: float
     ) -> tuple[Figures, list[str]]:
         started_s = self._clock.boot_s()
         verdict = await verify(
@@ -382,9 +428,11 @@ class _Demo:
             {CATALOGUE_VERSION: catalogue},
             self._receiver.alerts,
             processes=os.cpu_count() or 1,
-            say=lambda line: self._console.print(line, highlight=False),
+            say=self._say,
+            journal=held.journal,
         )
-        counts = verdict.counts
+        counts, asked = verdict.counts, held.judge(verdict)
+        differences = [*verdict.differences, *asked.sentences]
         delays_ms = [
             (alert.arrived_us - alert.body["data"]["log_time_us"]) / 1000 for alert in self._receiver.alerts.values()
         ]
@@ -397,16 +445,27 @@ class _Demo:
             forwarded=counts["forwarded"],
             lost=verdict.lost,
             double=verdict.double,
-            oracle_equal=not verdict.differences,
+            oracle_equal=not differences,
             alerts_missing=verdict.alerts_missing,
             alerts_extra=verdict.alerts_extra,
             events_per_s=round(counts["rated"] / seconds, 1),
             append_to_webhook_ms=percentiles(delays_ms),
             takeover_s=None if self._takeover_s is None else round(self._takeover_s, 3),
+            check_ms=asked.check_ms,
+            allowed=asked.allowed,
+            denied=asked.denied,
+            overspend=asked.overspend,
+            holds_open_at_end=self._holds_open,
             rss_mib=round(self._rss_mib, 1),
             seconds=round(seconds, 2),
             details={
                 "killed": self._killed,
+                "killed_replica": self._killed_replica,
+                "denied_by_reason": asked.reasons,
+                "held_requests": asked.fates,
+                "answers_held_against_the_oracle": asked.answers_backed,
+                "http_retries": asked.retries,
+                "gateways_behind_s": asked.behind_s,
                 "sent_by_kind": dict(driver.counts),
                 "outcomes": dict(sorted(counts.items())),
                 "alerts": len(self._receiver.alerts),
@@ -421,16 +480,20 @@ class _Demo:
                 "origin": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )
-        return figures, verdict.differences
+        return figures, differences
 
     def _report(self, figures: Figures, differences: list[str]) -> int:
         checks = {
             "no event lost": figures.lost == 0,
             "no event rated twice": figures.double == 0,
-            "every balance, lot, counter and posting equals the oracle": figures.oracle_equal,
+            "every balance, lot, counter, posting and answer to a check equals the oracle": figures.oracle_equal,
             "no alert missing": figures.alerts_missing == 0,
             "no alert too many": figures.alerts_extra == 0,
             "alerts arrived, and every signature held": bool(self._receiver.alerts and not self._receiver.rejected),
+            "requests were allowed and denied, and nobody overspent": bool(
+                figures.allowed and figures.denied and figures.overspend == 0
+            ),
+            "no hold is left open": figures.holds_open_at_end == 0,
             "a live shard took over from the killed one": not self._options.kill or figures.takeover_s is not None,
         }
         self._options.report.parent.mkdir(parents=True, exist_ok=True)

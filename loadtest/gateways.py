@@ -48,12 +48,9 @@ class Request(Struct, frozen=True):
     model: str
     input_tokens: int
     output_tokens: int
+    output_max: int  # what the caller gave as the most it wants
     fate: Fate
-
-    @property
-    def output_max(self) -> int:
-        """What the caller gave as the most it wants; always above what it gets."""
-        return (self.output_tokens // OUTPUT_STEP + 1) * OUTPUT_STEP
+    part_s: float = 0.0  # how long it takes to make one part of the answer
 
 
 def fates(seed: int, count: int) -> Iterator[Fate]:
@@ -65,13 +62,13 @@ def fates(seed: int, count: int) -> Iterator[Fate]:
         yield kinds[position]
 
 
-def requests(workload: Workload) -> Iterator[Request]:
+def requests(workload: Workload, part_s: float = 0.0) -> Iterator[Request]:
     """The workload's calls, each with its fate."""
     drawn = fates(workload.seed, workload.events)
     for number, (call, fate) in enumerate(zip(workload.calls(), drawn, strict=True)):
-        yield Request(
-            number, call.at_s, call.customer, call.model, call.input_tokens, max(CHUNKS, call.output_tokens), fate
-        )
+        output = max(CHUNKS, call.output_tokens)
+        most = (output // OUTPUT_STEP + 1) * OUTPUT_STEP
+        yield Request(number, call.at_s, call.customer, call.model, call.input_tokens, output, most, fate, part_s)
 
 
 def wallets(workload: Workload, percents: Sequence[int] = WALLET_PERCENTS) -> list[dict[str, Any]]:
@@ -104,9 +101,8 @@ class Fleet:
         ttl_s: float,
         gateways: int = GATEWAYS,
         slots_each: int = SLOTS_EACH,
-        token_s: float = 0.0,
     ) -> None:
-        """`run` makes ids and sources of this fleet's own; `token_s` is how long one part of an answer takes."""
+        """`run` makes ids and sources of this fleet's own."""
         self.journal = journal
         self.behind_s = 0.0  # how late the last request began
         self.sources = [f"{run}-gateway-{number}" for number in range(1, gateways + 1)]
@@ -115,7 +111,6 @@ class Fleet:
         self._run = run
         self._ttl_s = ttl_s
         self._slots_each = slots_each
-        self._token_s = token_s
 
     async def run(self, requests: Iterable[Request]) -> None:
         """Returns when the last request has ended."""
@@ -154,7 +149,7 @@ class Fleet:
         if answer.token is None or answer.hold is None:
             raise Refused("allowed, but no hold came with it")
         self.journal.counts[request.fate] += 1
-        await self._pause()
+        await self._make_part(request)
         if request.fate is Fate.CRASHED:
             return
         if request.fate is Fate.ABORTED:
@@ -165,9 +160,9 @@ class Fleet:
             data = _data(request, request.input_tokens, request.output_tokens)
             await self._capture(source, request, answer.hold, answer.token, 0, data, final=True)
 
-    async def _pause(self) -> None:
-        if self._token_s:
-            await self._clock.sleep(self._token_s)
+    async def _make_part(self, request: Request) -> None:
+        if request.part_s:
+            await self._clock.sleep(request.part_s)
 
     async def _ask(self, request: Request) -> CheckAnswer:
         """Check; a denial that may pass by itself is asked once more."""
@@ -193,7 +188,7 @@ class Fleet:
         """The input and a third of the output first; then more, as far as the extension is granted."""
         first = _first_part(request)
         await self._capture(source, request, hold, token, 0, _data(request, request.input_tokens, first), final=False)
-        await self._pause()
+        await self._make_part(request)
         rest = request.output_tokens - first
         longer = await self._front.extend(token, (Bound(("output_tokens",), rest),), self._ttl_s)
         if not longer.allowed:
@@ -206,7 +201,7 @@ class Fleet:
             final = number == CHUNKS - 1
             output = rest - part * (CHUNKS - 2) if final else part
             await self._capture(source, request, hold, token, number, _data(request, 0, output), final=final)
-            await self._pause()
+            await self._make_part(request)
 
     async def _capture(
         self, source: str, request: Request, hold: str, token: str, part: int, data: dict[str, Any], *, final: bool

@@ -26,12 +26,12 @@ from config.stack.ray_local import RayLocal, record_ray
 from config.stack.supervisor import Supervisor
 from loadtest.fronts import DoorFront
 from loadtest.gateways import wallets
-from loadtest.squeeze import AT_ONCE_S, WALLET_PERCENT, Squeeze
+from loadtest.squeeze import AT_ONCE_S, WALLET_PERCENTS, Squeeze
 from loadtest.verify import verify
 from loadtest.workload import Workload
 from tests.integration.deployment import PARTITIONS, Deployment, deployment, until
 
-TTL_S = 2.0
+TTL_S = 6.0
 REPORT_DELAY_S = 2.0
 ASK_WITHIN_S = 3.0
 FIGURES = Path(__file__).parents[2] / "build" / "squeeze.json"  # of the last run, whether or not it proved anything
@@ -83,6 +83,7 @@ async def squeeze(
     *,
     checks: int,
     accounts: int,
+    slow_share: float,
     kill_every_s: float,
 ) -> None:
     async with deployment(database, kafka) as at:
@@ -103,7 +104,7 @@ async def squeeze(
             await cluster.start()
             record_ray(supervisor)
             await until(partial(whole, cluster), "every partition to be ready")
-            await at.set_up(wallets(workload, (WALLET_PERCENT,)))
+            await at.set_up(wallets(workload, WALLET_PERCENTS))
             await until(at.rated_to_the_end, "the wallets to be filled")
             async with doors_of(at) as doors:
 
@@ -111,7 +112,9 @@ async def squeeze(
                     return await doors.ask(account, question, ASK_WITHIN_S)
 
                 front = DoorFront(ask, at.log, at.settings.control_key_bytes())
-                run = Squeeze(front, SystemClock(), workload, ttl_s=TTL_S, kill_every_s=kill_every_s)
+                run = Squeeze(
+                    front, SystemClock(), workload, ttl_s=TTL_S, slow_share=slow_share, kill_every_s=kill_every_s
+                )
                 await run.run(partial(kill_an_owner, cluster))
                 record_ray(supervisor)
 
@@ -138,7 +141,9 @@ async def squeeze(
 async def test_nobody_overspends_while_owners_die(
     database: str, kafka: str, ray_local: RayLocal, supervisor: Supervisor, tmp_path: Path
 ) -> None:
-    await squeeze(database, kafka, supervisor, tmp_path / "locks", checks=4_000, accounts=100, kill_every_s=1.0)
+    await squeeze(
+        database, kafka, supervisor, tmp_path / "locks", checks=4_000, accounts=60, slow_share=0.1, kill_every_s=1.0
+    )
 
 
 @pytest.mark.long
@@ -146,4 +151,13 @@ async def test_nobody_overspends_while_owners_die(
 async def test_nobody_overspends_in_a_hundred_thousand_checks(
     database: str, kafka: str, ray_local: RayLocal, supervisor: Supervisor, tmp_path: Path
 ) -> None:
-    await squeeze(database, kafka, supervisor, tmp_path / "locks", checks=100_000, accounts=1_000, kill_every_s=10.0)
+    await squeeze(
+        database,
+        kafka,
+        supervisor,
+        tmp_path / "locks",
+        checks=100_000,
+        accounts=1_000,
+        slow_share=0.02,
+        kill_every_s=10.0,
+    )

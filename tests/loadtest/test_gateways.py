@@ -73,7 +73,9 @@ class Desk:
 
 
 def some(fate: Fate, count: int, account: str = "acme") -> list[Request]:
-    return [Request(number, 0.0, account, "atlas-mini", 100 + number, 300 + number, fate) for number in range(count)]
+    return [
+        Request(number, 0.0, account, "atlas-mini", 100 + number, 300 + number, 512, fate) for number in range(count)
+    ]
 
 
 async def worked(desk: Desk, stream: list[Request]) -> tuple[Fleet, Journal]:

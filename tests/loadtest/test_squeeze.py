@@ -56,7 +56,7 @@ def verdict(rated: list[Rated], **others: Any) -> Verdict:
 
 
 async def squeezed(front: Generous) -> Squeeze:
-    made = Squeeze(front, SystemClock(), workload(), ttl_s=2.0, kill_every_s=0.01)
+    made = Squeeze(front, SystemClock(), workload(), ttl_s=0.02, slow_share=0.1, kill_every_s=0.01)
 
     async def kill() -> None:
         await asyncio.sleep(0)
@@ -88,7 +88,7 @@ async def test_each_way_to_fail_the_proof_is_a_sentence() -> None:
 
 
 async def test_a_shard_that_cannot_be_killed_ends_the_run() -> None:
-    made = Squeeze(Generous(pause_s=1.0), SystemClock(), workload(), ttl_s=2.0, kill_every_s=0.01)
+    made = Squeeze(Generous(pause_s=1.0), SystemClock(), workload(), ttl_s=0.02, slow_share=0.1, kill_every_s=0.01)
 
     async def kill() -> None:
         raise RuntimeError("nobody took over")
