@@ -130,8 +130,8 @@ def read_cursor(kind: str, text: str | None, place: Any, start: Sequence[Any]) -
     Raises BadCursor."""
     if text is None:
         return start
-    if len(text) > CURSOR_CHARACTERS_MAX:
-        raise BadCursor("it is longer than any cursor")
+    if len(text) > CURSOR_CHARACTERS_MAX or "=" in text:
+        raise BadCursor("it was not made here")
     try:
         packed = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         version, of, *parts = msgspec.msgpack.decode(packed, type=list[int | str])
