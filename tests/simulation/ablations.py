@@ -165,16 +165,20 @@ ABLATIONS: Final = (
 
 # Where a search is short: a seed that noticed when it was last looked for. Others notice too, after more seeds.
 NOTICED_BY: Final = {
-    "a commit of an old epoch is taken": 85,
+    "a commit of an old epoch is taken": 4,
     "a commit is not fenced at all": 85,
     "an unknown commit is tried again, and the sequence is not checked": 6,
     "an unknown commit is taken as done, and the sequence is not checked": 6,
     "the memory of commands is not loaded": 5,
     "a cut does not copy on write": 6,
     "a commit does not wait for what is under way to Kafka": 5,
-    "a successor does not tell what the outbox holds": 4,
+    "a successor does not tell what the outbox holds": 6,
     "a successor speaks while the old lease runs": 120,
-    "a lease counts from the answer, not from the question": 85,
+    "a lease counts from the answer, not from the question": 45,
+    "a hold is approved before its slice is in the log": 1,
+    "what earlier owners approved is not withheld": 4,
+    "a hold is reclaimed by the owner's clock alone": 60,
+    "a shard answers beyond its lease": 45,
     "a tick that came too early is not asked again": 32,
 }
 
