@@ -165,12 +165,13 @@ class Fleet:
             await self._clock.sleep(request.part_s)
 
     async def _ask(self, request: Request) -> CheckAnswer:
-        """Check; a denial that may pass by itself is asked once more."""
+        """Check; a denial that will soon have passed by itself is asked once more."""
         ask = Ask(request.account, EVENT_TYPE, {"model": request.model}, self._bounds(request), self._ttl_s)
         answer = await self._timed(ask)
-        if not answer.allowed and answer.transient:
+        pause_s = answer.retry_after_s
+        if not answer.allowed and answer.transient and pause_s is not None and pause_s <= ASK_AGAIN_MAX_S:
             self.journal.counts["asked_again"] += 1
-            await self._clock.sleep(min(answer.retry_after_s or ASK_AGAIN_MAX_S, ASK_AGAIN_MAX_S))
+            await self._clock.sleep(pause_s)
             answer = await self._timed(ask)
         return answer
 

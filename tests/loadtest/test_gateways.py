@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import orjson
 
 from actors.clock import SystemClock
@@ -35,6 +36,7 @@ class Desk:
         self.rated: list[Rated] = []
         self.denied: set[str] = set()
         self.withheld_once: set[str] = set()
+        self.withheld_s = 0.01
         self.extends = True
         self.away = 0
 
@@ -45,7 +47,7 @@ class Desk:
             raise Unanswered("away")
         if ask.account in self.withheld_once:
             self.withheld_once.remove(ask.account)
-            return said(False, transient=True)
+            return msgspec.structs.replace(said(False, transient=True), retry_after_s=self.withheld_s)
         if ask.account in self.denied:
             return said(False)
         hold = f"hold-{len(self.held)}"
@@ -121,6 +123,13 @@ async def test_a_denial_is_obeyed_and_a_passing_one_is_asked_once_more() -> None
     _, journal = await worked(desk, some(Fate.ANSWERED, 1, "poor") + some(Fate.ANSWERED, 1, "late"))
     assert (journal.allowed, journal.denied, journal.counts["asked_again"]) == (1, 1, 2)
     assert [event.account for event in desk.rated] == ["late"]
+
+
+async def test_a_denial_that_lasts_is_not_waited_for() -> None:
+    desk = Desk()
+    desk.withheld_once, desk.withheld_s = {"late"}, 30.0
+    _, journal = await worked(desk, some(Fate.ANSWERED, 1, "late"))
+    assert (journal.allowed, journal.denied, journal.counts["asked_again"]) == (0, 1, 0)
 
 
 async def test_who_gets_no_answer_sends_no_usage() -> None:
