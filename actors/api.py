@@ -16,6 +16,7 @@ from ray.serve.config import HTTPOptions
 
 from actors.assembly import database_dsn, topic_names
 from actors.audit import Audit
+from actors.catalogues import PostgresCatalogues
 from actors.clock import SystemClock
 from actors.commands import CommandDesk
 from actors.door_client import Doors
@@ -25,9 +26,11 @@ from actors.idempotency import Idempotency
 from actors.kafka import KafkaAppender
 from actors.keys import Keys
 from actors.membership import PostgresDirectory
+from actors.receivers import Courier
 from actors.records import Records
 from actors.web.api import build_app
 from actors.web.wire import Services
+from actors.webhooks import WebhookCaller
 from config.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -65,8 +68,10 @@ class ApiProcess:
         audit = Audit(dsn, schema)
         idempotency = Idempotency(dsn, schema, control_key)
         endpoints = PostgresEndpoints(dsn, schema, control_key, allow_loopback=settings.webhooks.allow_loopback)
+        courier = Courier(clock, endpoints, WebhookCaller(clock, allow_loopback=settings.webhooks.allow_loopback))
+        catalogues = PostgresCatalogues(dsn, schema)
         commands = CommandDesk(appender, doors, control_key, settings.kafka.topic_usage, partitions)
-        self._parts: Sequence[_Part] = (appender, doors, keys, records, audit, idempotency, endpoints)
+        self._parts: Sequence[_Part] = (appender, doors, keys, records, audit, idempotency, endpoints, catalogues)
         services = Services(
             settings=settings,
             clock=clock,
@@ -78,6 +83,8 @@ class ApiProcess:
             audit=audit,
             idempotency=idempotency,
             endpoints=endpoints,
+            courier=courier,
+            catalogues=catalogues,
         )
         self.app = build_app(services, replica)
 
