@@ -1,6 +1,7 @@
 """A partition with an owner: questions are asked, slices are put into the log as wished, and holds are settled."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from engine.admission import Decision, FieldBound, Question, Reason, SliceNeeded
 from engine.catalog import CatalogueDocument
@@ -44,25 +45,25 @@ class DeskBench(Bench):
             self.write(answer)
         raise AssertionError("slices without end")
 
-    def check(self, units: str | None = None, model: str = "x", account: str = "acme", **more: object) -> Decision:
+    def check(self, units: str | None = None, model: str = "x", account: str = "acme", **more: Any) -> Decision:
         """May an event of so many units run? With a hold of a minute, unless `hold_us` says otherwise."""
-        fields: dict[str, object] = {"type": "use", "data": {"model": model}, "hold_us": MINUTE}
+        fields: dict[str, Any] = {"type": "use", "data": {"model": model}, "hold_us": MINUTE}
         if units is not None:
             fields["bounds"] = self.bounds(units)
-        return self.ask(Question(account, **(fields | more)))  # type: ignore[arg-type]
+        return self.ask(Question(account, **(fields | more)))  
 
     @staticmethod
     def bounds(units: str) -> tuple[FieldBound, ...]:
         return (FieldBound(("units",), nano(units)),)
 
-    def hold_for(self, units: str, model: str = "x", account: str = "acme", **more: object) -> Hold:
+    def hold_for(self, units: str, model: str = "x", account: str = "acme", **more: Any) -> Hold:
         """An admitted hold."""
         decision = self.check(units, model, account, **more)
         assert decision.reason is None, decision
         assert decision.hold is not None
         return decision.hold
 
-    def refused(self, units: str = "1", model: str = "x", account: str = "acme", **more: object) -> Reason | None:
+    def refused(self, units: str = "1", model: str = "x", account: str = "acme", **more: Any) -> Reason | None:
         return self.check(units, model, account, **more).reason
 
     def more(self, hold: Hold, bounds: tuple[FieldBound, ...] = (), hold_us: int = MINUTE) -> Decision:

@@ -1,6 +1,7 @@
 """Law L4: a hold stands beside the spend, and what was admitted is paid for: overspend 0, also across a crash."""
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -162,7 +163,7 @@ def test_units_behind_a_hold_are_priced_as_if_it_may_leave_them_in_the_dearest_t
 def test_what_rounds_apart_is_held_with_what_rounding_may_add() -> None:
     """Half a pico per unit of x and of y: 6 units come to 3 pico, but 3 of each to 2 + 2."""
     half = {model: per_unit("0.000000000001", "2", model=model) for model in ("x", "y")}
-    reach = {"data": {}, "reach": {"model": ("x", "y")}}
+    reach: dict[str, Any] = {"data": {}, "reach": {"model": ("x", "y")}}
     bench = DeskBench(document(**half))
     bench.open()
     bench.grant("l", "0.000000000004")

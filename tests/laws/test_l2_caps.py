@@ -1,0 +1,197 @@
+"""Law L2: caps and rates bind checks, on the whole path at once; spend caps count rated + held."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.admission import Decision, Reason
+from tests.engine.bench import DOLLAR, SECOND, document, graduated, us
+from tests.engine.desk_bench import DeskBench
+
+APRIL = us("2026-04-01T00:00:00+00:00")
+
+
+def opened(*scopes: str) -> DeskBench:
+    bench = DeskBench()
+    bench.open()
+    bench.grant("l", "1000")
+    for scope in scopes:
+        bench.scope(scope)
+    return bench
+
+
+def binding(decision: Decision) -> tuple[str, str, str, int | None]:
+    assert decision.binding is not None
+    return decision.binding.kind, decision.binding.scope, decision.binding.name, decision.binding.remaining
+
+
+def test_a_hard_cap_counts_what_is_rated_and_what_is_held() -> None:
+    bench = opened()
+    bench.cap("10")
+    bench.use(4)
+    bench.hold_for("5")
+    decision = bench.check("2")
+    assert decision.reason is Reason.CAP_REACHED
+    assert binding(decision) == ("cap", "", "monthly", DOLLAR)
+    assert decision.retry_after_us == APRIL - bench.now
+    assert bench.refused("1") is None
+
+
+def test_a_soft_cap_denies_nothing() -> None:
+    bench = opened()
+    bench.cap("1", hard=False)
+    assert binding(bench.check("100")) == ("wallet", "", "", 900 * DOLLAR)
+
+
+def test_a_cap_is_free_again_when_the_month_ends() -> None:
+    bench = opened()
+    bench.cap("10")
+    bench.use(10)
+    bench.now = APRIL - SECOND
+    assert bench.refused() is Reason.CAP_REACHED
+    bench.now = APRIL
+    assert bench.refused("10") is None
+
+
+def test_what_was_held_before_the_month_ended_counts_in_its_own_month() -> None:
+    bench = opened()
+    bench.cap("10")
+    bench.now = APRIL - SECOND
+    old = bench.hold_for("10")
+    bench.now = APRIL
+    assert bench.refused("10") is None
+    bench.spend_held(old, 10)
+    assert bench.account().derive().spend == {us("2026-03-01T00:00:00+00:00"): 10 * DOLLAR}
+
+
+def test_one_check_tests_the_whole_path_and_a_hold_covers_all_of_it_or_none() -> None:
+    bench = opened("red", "red/ann", "blue")
+    bench.cap("10", "team", scope="red")
+    bench.cap("3", "ann", scope="red/ann")
+    bench.cap("50", "all")
+    refused = bench.check("4", scope="red/ann")
+    assert (refused.reason, binding(refused)) == (Reason.CAP_REACHED, ("cap", "red/ann", "ann", 3 * DOLLAR))
+    assert bench.partition.desk.open_holds == 0
+    assert bench.wallet() == (1000 * DOLLAR, 0)
+    assert binding(bench.check("2", scope="red/ann")) == ("cap", "red/ann", "ann", DOLLAR)
+    assert binding(bench.check("7", scope="red")) == ("cap", "red", "team", DOLLAR)
+    assert bench.refused("1", scope="red/ann") is None
+    assert bench.refused("1", scope="red") is Reason.CAP_REACHED
+    assert binding(bench.check("1", scope="blue")) == ("cap", "", "all", 39 * DOLLAR)
+
+
+def test_a_cap_of_a_scope_counts_its_spend_and_what_lies_below() -> None:
+    bench = opened("red", "red/ann")
+    bench.cap("10", "team", scope="red")
+    bench.use(6, scope="red/ann")
+    bench.use(100)
+    assert bench.refused("5", scope="red") is Reason.CAP_REACHED
+    hold = bench.hold_for("4", scope="red/ann")
+    bench.spend_held(hold, 4)
+    assert bench.refused("1", scope="red") is Reason.CAP_REACHED
+    assert bench.account().scopes["red"].spend == {us("2026-03-01T00:00:00+00:00"): 10 * DOLLAR}
+
+
+def test_a_cap_of_a_scope_is_kept_wherever_others_push_its_charges() -> None:
+    """First 10 free, then $1. The scope may be charged for 10 units, if another uses what is free first."""
+    bench = DeskBench(document(x=graduated(("10", "0"), (None, "1"), model="x")))
+    bench.open()
+    bench.grant("l", "1000")
+    bench.scope("red")
+    bench.cap("5", "team", scope="red")
+    assert bench.refused("6", scope="red") is Reason.CAP_REACHED
+    red = bench.hold_for("5", scope="red")
+    other = bench.hold_for("10")
+    bench.spend_held(other, 10)
+    bench.spend_held(red, 5)
+    assert list(bench.account().scopes["red"].spend.values()) == [5 * DOLLAR]
+
+
+def test_what_is_released_or_used_less_is_free_for_the_cap_again() -> None:
+    bench = opened("red")
+    bench.cap("10", "team", scope="red")
+    first, second = bench.hold_for("6", scope="red"), bench.hold_for("4", scope="red")
+    bench.partition.desk.release(first)
+    assert bench.refused("7", scope="red") is Reason.CAP_REACHED
+    bench.spend_held(second, 1)
+    assert bench.refused("9", scope="red") is None
+
+
+def test_a_cap_lowered_below_the_spend_denies_even_what_is_free() -> None:
+    bench = DeskBench(document(x=graduated(("10", "1"), (None, "0"), model="x")))
+    bench.open()
+    bench.grant("l", "1000")
+    bench.use(10)
+    bench.cap("10")
+    assert bench.refused("5") is None
+    bench.cap("9")
+    assert bench.refused("5") is Reason.CAP_REACHED
+
+
+# --------------------------------------------------------------------------------------------------------------- rates
+
+
+def limited(per_minute: int, scope: str = "") -> DeskBench:
+    bench = opened("red")
+    bench.command("set_rate_limit", limit="calls", scope=scope, per_minute=per_minute)
+    return bench
+
+
+def test_a_rate_limit_counts_admissions_and_says_when_the_next_one_fits() -> None:
+    bench = limited(2)
+    bench.now += 700_000
+    bench.check("1")
+    bench.now += 30 * SECOND
+    bench.check("1", hold_us=None)
+    decision = bench.check("1")
+    assert (decision.reason, binding(decision)) == (Reason.RATE_LIMITED, ("rate", "", "calls", 0))
+    # The first second counts until all of it is a minute ago.
+    assert decision.retry_after_us == 30 * SECOND + 300_000
+    bench.now += 30 * SECOND + 299_999
+    assert bench.refused() is Reason.RATE_LIMITED
+    bench.now += 1
+    assert bench.refused() is None
+    assert bench.refused() is Reason.RATE_LIMITED
+
+
+def test_what_is_refused_is_not_counted() -> None:
+    bench = limited(1)
+    assert [bench.refused("2000") for _ in range(3)] == [Reason.CREDIT_DEPLETED] * 3
+    assert bench.refused("1") is None
+
+
+def test_a_rate_limit_of_a_scope_binds_what_lies_below_and_nothing_else() -> None:
+    bench = limited(1, "red")
+    assert bench.refused("1", scope="red") is None
+    assert bench.refused("1", scope="red") is Reason.RATE_LIMITED
+    assert bench.refused("1") is None
+
+
+def test_a_rate_limit_that_is_gone_binds_nothing() -> None:
+    bench = limited(1)
+    bench.check("1")
+    bench.command("set_rate_limit", limit="calls", per_minute=0)
+    assert bench.refused() is None
+
+
+@given(st.lists(st.integers(0, 20 * SECOND), min_size=1, max_size=60), st.integers(1, 5))
+def test_no_minute_ever_has_more_admissions_than_the_limit(steps: list[int], per_minute: int) -> None:
+    bench = limited(per_minute)
+    admitted = []
+    for step in steps:
+        bench.now += step
+        decision = bench.check(type=None, data={}, hold_us=None)
+        if decision.reason is None:
+            admitted.append(bench.now)
+        else:
+            assert decision.retry_after_us
+            bench.now += decision.retry_after_us
+            assert bench.check(type=None, data={}, hold_us=None).reason is None
+            admitted.append(bench.now)
+        assert sum(instant > bench.now - 60 * SECOND for instant in admitted) <= per_minute
+
+
+def test_caps_bind_checks_and_never_rating() -> None:
+    bench = opened()
+    bench.cap("1")
+    assert bench.use(5) == "rated"
+    assert (bench.balance(), bench.refused("0")) == (995 * DOLLAR, Reason.CAP_REACHED)
