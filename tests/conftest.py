@@ -63,7 +63,7 @@ def kafka(supervisor: Supervisor) -> str:
 @pytest.fixture(scope="session")
 def ray_local(supervisor: Supervisor) -> Iterator[RayLocal]:
     """The session's Ray, with this process as its driver."""
-    local = start_ray(supervisor, num_cpus=4)
+    local = start_ray(supervisor, num_cpus=4, serve=True)
     yield local
     stop_ray(supervisor, local)
 

@@ -1,10 +1,16 @@
 """The command line: what each command prints, where errors go, and the exit codes 0, 1 and 2."""
 
+import json
 import sys
+import threading
 import tomllib
+from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -31,7 +37,18 @@ def call(*arguments: str) -> Result:
 def test_help_names_every_command() -> None:
     result = call("--help")
     assert result.exit_code == 0
-    for command in ("catalogue", "topics", "migrate", "dead-letters", "settings", "demo"):
+    for command in (
+        "up",
+        "customers",
+        "keys",
+        "balance",
+        "tail",
+        "catalogue",
+        "topics",
+        "migrate",
+        "dead-letters",
+        "demo",
+    ):
         assert command in result.stdout
 
 
@@ -176,3 +193,240 @@ def test_the_demo_gets_settings_and_options_and_gives_its_exit_code(monkeypatch:
     ((settings, options),) = asked
     assert settings == Settings()
     assert (options.events, options.kill, options.report) == (5_000, False, Path("build/demo.json"))
+
+
+# ------------------------------------------------------------------------------------------------- over the HTTP API
+
+BALANCE = {"booked": "25", "held": "0.5", "available": "24.5", "overdraft": "0", "currency": "USD"}
+COMMAND = {"account": "acme", "id": "welcome", "partition": 3, "offset": 18}
+ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
+    ("GET", "/v1/customers/acme/balance"): (200, {"account": "acme", "balance": BALANCE, "recovering": False}),
+    ("GET", "/v1/customers/gone/balance"): (404, {"detail": "There is no such account.", "next_step": "Check it."}),
+    ("GET", "/v1/customers/acme"): (
+        200,
+        {
+            "account": "acme",
+            "plan": "starter",
+            "currency": "USD",
+            "zone": "UTC",
+            "anchor_day": 1,
+            "standing": "active",
+            "events_rated": 2,
+            "open_holds": 1,
+            "balance": BALANCE,
+        },
+    ),
+    ("GET", "/v1/customers/acme/scopes"): (200, {"items": [{"scope": "team:red", "standing": "active", "spent": "1"}]}),
+    ("GET", "/v1/customers/acme/caps"): (200, {"items": []}),
+    ("POST", "/v1/customers"): (201, COMMAND),
+    ("PUT", "/v1/customers/acme/scopes"): (200, COMMAND),
+    ("PUT", "/v1/customers/acme/standing"): (200, COMMAND),
+    ("POST", "/v1/customers/acme/grants"): (201, COMMAND),
+    ("PUT", "/v1/customers/acme/caps/a%2Fb"): (200, COMMAND),
+    ("GET", "/v1/customers/acme/grants"): (
+        200,
+        {
+            "items": [
+                {"lot": "w", "kind": "promo", "granted": "25", "remaining": "24", "expired": "0", "expires": None},
+            ]
+        },
+    ),
+    ("POST", "/v1/keys"): (201, {"key": "tg_live_made"}),
+    ("DELETE", "/v1/keys/abc"): (204, None),
+}
+
+
+class FakeApi(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.asked: list[tuple[str, str, dict[str, Any], str]] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: FakeApi
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        key = (self.headers["authorization"] or "").removeprefix("Bearer ")
+        path = self.path.partition("?")[0]
+        self.server.asked.append((self.command, path, orjson.loads(body or b"{}"), key))
+        status, answer = ANSWERS[self.command, path]
+        text = b"" if answer is None else orjson.dumps(answer)
+        self.send_response(status)
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_GET = do_POST = do_PUT = do_DELETE = _answer
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nobody reads it."""
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    server = FakeApi()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def beside_up(url: str) -> None:
+    """As if `tallygate up` ran in this folder."""
+    folder = Path("build/up")
+    folder.mkdir(parents=True)
+    (folder / "access.json").write_text(json.dumps({"url": url, "key": "tg_live_up", "kafka": "127.0.0.1:9"}))
+
+
+def test_without_an_api_the_next_step_is_said() -> None:
+    result = call("balance", "acme")
+    assert (result.exit_code, result.stdout) == (tallygate.WRONG_INPUT, "")
+    assert "TALLYGATE_URL and TALLYGATE_KEY" in result.stderr
+    assert "tallygate up" in result.stderr
+
+
+def test_beside_up_nothing_need_be_said(api: FakeApi) -> None:
+    beside_up(api.url)
+    result = call("balance", "acme")
+    assert (result.exit_code, result.stdout) == (0, "acme  available 24.5 USD  booked 25  held 0.5  overdraft 0\n")
+    assert api.asked == [("GET", "/v1/customers/acme/balance", {}, "tg_live_up")]
+
+
+def test_options_go_before_the_environment_and_that_before_up(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside_up("http://127.0.0.1:1")
+    monkeypatch.setenv("TALLYGATE_URL", api.url)
+    monkeypatch.setenv("TALLYGATE_KEY", "tg_live_env")
+    call("balance", "acme")
+    call("balance", "acme", "--key", "tg_live_option")
+    assert [asked[3] for asked in api.asked] == ["tg_live_env", "tg_live_option"]
+
+
+def test_the_key_of_up_goes_to_no_other_address(api: FakeApi) -> None:
+    beside_up("http://127.0.0.1:1")
+    result = call("balance", "acme", "--url", api.url)
+    assert (result.exit_code, api.asked) == (tallygate.WRONG_INPUT, [])
+    assert "TALLYGATE_KEY" in result.stderr
+
+
+def test_a_key_goes_over_no_network_in_the_clear() -> None:
+    result = call("balance", "acme", "--url", "http://api.example", "--key", "tg_live_x")
+    assert (result.exit_code, "use https" in result.stderr) == (tallygate.WRONG_INPUT, True)
+
+
+def test_a_refusal_is_one_line_with_the_next_step(api: FakeApi) -> None:
+    beside_up(api.url)
+    result = call("balance", "gone")
+    assert (result.exit_code, result.stdout) == (tallygate.WRONG_INPUT, "")
+    assert result.stderr == "There is no such account. Check it.\n"
+
+
+def test_an_account_is_shown_with_its_scopes_and_caps(api: FakeApi) -> None:
+    beside_up(api.url)
+    result = call("customers", "show", "acme")
+    assert result.exit_code == 0
+    for text in ("starter", "available 24.5 USD", "team:red", "Caps: none"):
+        assert text in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked", "told"),
+    [
+        (
+            ("customers", "open", "acme", "--plan", "starter"),
+            ("POST", "/v1/customers", {"account": "acme", "plan": "starter", "zone": "UTC", "anchor_day": 1}),
+            "acme: opened, with the plan starter (log 3/18)",
+        ),
+        (
+            ("customers", "scope", "acme", "team:red"),
+            ("PUT", "/v1/customers/acme/scopes", {"scope": "team:red", "standing": "active"}),
+            "acme: scope team:red is active (log 3/18)",
+        ),
+        (
+            ("customers", "standing", "acme", "suspended"),
+            ("PUT", "/v1/customers/acme/standing", {"standing": "suspended", "scope": ""}),
+            "acme: the account is suspended (log 3/18)",
+        ),
+        (
+            ("grants", "add", "acme", "25", "--expires", "2030-01-01T00:00:00Z"),
+            (
+                "POST",
+                "/v1/customers/acme/grants",
+                {"amount": "25", "currency": "USD", "kind": "promo", "expires": "2030-01-01T00:00:00Z"},
+            ),
+            "acme: 25 USD granted, as lot welcome (log 3/18)",
+        ),
+        (
+            ("caps", "set", "acme", "a/b", "5", "--scope", "team:red", "--soft"),
+            (
+                "PUT",
+                "/v1/customers/acme/caps/a%2Fb",
+                {"amount": "5", "currency": "USD", "scope": "team:red", "hard": False},
+            ),
+            "acme: cap a/b of team:red is 5 USD a month (log 3/18)",
+        ),
+        (
+            ("keys", "create", "ci", "--scope", "ingest", "--scope", "check", "--account", "acme"),
+            ("POST", "/v1/keys", {"name": "ci", "scopes": ["ingest", "check"], "account": "acme"}),
+            "tg_live_made",
+        ),
+        (("keys", "revoke", "abc"), ("DELETE", "/v1/keys/abc", {}), "abc is revoked"),
+    ],
+)
+def test_each_change_is_one_request_and_one_line(
+    arguments: tuple[str, ...], asked: tuple[str, str, dict[str, Any]], told: str, api: FakeApi
+) -> None:
+    beside_up(api.url)
+    result = call(*arguments)
+    assert (result.exit_code, result.stdout) == (0, told + "\n")
+    assert api.asked == [(*asked, "tg_live_up")]
+
+
+def test_lots_are_listed(api: FakeApi) -> None:
+    beside_up(api.url)
+    result = call("grants", "list", "acme")
+    assert (result.exit_code, "promo" in result.stdout, "24" in result.stdout) == (0, True, True)
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--scope", "root"), ("--scope", "read", "--expires", "tomorrow")], ids=["scope", "expires"]
+)
+def test_a_wrong_key_is_not_even_asked_for(wrong: tuple[str, ...]) -> None:
+    result = call("keys", "create", "ci", *wrong)
+    assert (result.exit_code, wrong[-1] in result.stderr) == (tallygate.WRONG_INPUT, True)
+
+
+def test_keys_are_made_listed_and_ended_in_a_real_database(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", database)
+    monkeypatch.setenv("TALLYGATE_POSTGRES__SCHEMA_NAME", "cli_keys")
+    assert call("migrate").exit_code == 0
+    made = call("keys", "create", "ci", "--scope", "ingest", "--account", "acme", "--expires", "2100-01-01T00:00:00Z")
+    assert (made.exit_code, made.stdout.count("\n"), made.stdout.startswith("tg_live_")) == (0, 1, True)
+    public_id = made.stdout.split("_")[2]
+    listed = call("keys", "list")
+    assert public_id in listed.stdout
+    assert made.stdout.split("_")[3] not in listed.stdout, "no secret is shown twice"
+    assert call("keys", "revoke", public_id).stdout == f"{public_id} is revoked\n"
+    unknown = call("keys", "revoke", "nobody")
+    assert (unknown.exit_code, "tallygate keys list" in unknown.stderr) == (tallygate.WRONG_INPUT, True)
+
+
+def test_a_tail_shows_one_accounts_lines_from_the_kafka_of_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    beside_up("http://127.0.0.1:1")
+    asked: list[tuple[str, str]] = []
+    line = {"account": "acme", "time_us": 0, "price": "p", "cell": {"model": "m"}, "quantity": "3", "amount": "0.1"}
+    lines = [orjson.dumps({**line, "currency": "USD"}), orjson.dumps({**line, "account": "other"})]
+
+    async def tail(bootstrap: str, topic: str) -> AsyncIterator[bytes]:
+        asked.append((bootstrap, topic))
+        for each in lines:
+            yield each
+
+    monkeypatch.setattr(kafka, "tail", tail)
+    shown = call("tail", "--account", "acme")
+    assert (shown.exit_code, shown.stdout) == (0, "1970-01-01T00:00:00Z  acme  p  m  3  0.1 USD\n")
+    assert call("tail", "--json").stdout.encode().splitlines() == lines
+    assert asked == [("127.0.0.1:9", "rated")] * 2
