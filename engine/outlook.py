@@ -82,6 +82,7 @@ class Ledger:
         self._here = (0, 0)
         self._months: dict[int, tuple[int, int]] = {}
         self._ground: _Ground | None = None
+        self._summed: tuple[int, Row, dict[str, int]] | None = None
 
     def face(self, account: Account, book: PriceBook, now_us: int) -> bool:
         """Turn to the account as it is now. True: boundaries have moved, and all piles must be put anew."""
@@ -208,14 +209,14 @@ class Ledger:
 
     def _look_here(self, ground: _Ground, held: bool, asked: Asked | None) -> Outlook:
         quantities, rounding = self._held_in(ground.start, self._piles_in(ground.start, held, False, asked))
-        row = self._account.table.get(ground.start)
-        if row:
-            for name, quantity in by_price(row).items():
-                quantities[name] = quantities.get(name, 0) + quantity
+        for name, quantity in self._used_here(ground.start).items():
+            quantities[name] = quantities.get(name, 0) + quantity
         amounts = {}
         for name, quantity in quantities.items():
-            price = self._price_at(ground.start, name)
-            amounts[name] = ground.running.get(name, Running(price)).peek(price, quantity)
+            run = ground.running.get(name)
+            if run is None:
+                run = ground.running[name] = Running(self._price_at(ground.start, name))
+            amounts[name] = run.peek(self._price_at(ground.start, name), quantity)
         here = sum(amounts.values())
         spend = {**ground.spend, ground.month: ground.spend.get(ground.month, 0) + here}
         extra = {ground.month: sum(rounding.values())}
@@ -226,6 +227,13 @@ class Ledger:
         unpaid = here - ground.live
         debt = ground.debt + max(0, unpaid + extra[ground.month])
         return Outlook(-unpaid - ground.debt, debt, total, spend, extra)
+
+    def _used_here(self, start: int) -> Mapping[str, int]:
+        """Nano-units per price in this segment. Summed up once between two events."""
+        row = self._account.table.get(start, {})
+        if self._summed is None or self._summed[0] != self._account.rated or self._summed[1] is not row:
+            self._summed = (self._account.rated, row, by_price(row))
+        return self._summed[2]
 
     def _look_everywhere(self, held: bool, withheld: bool, asked: Asked | None) -> Outlook:
         account = self._account
