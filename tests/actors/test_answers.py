@@ -268,10 +268,17 @@ async def test_after_a_commit_of_unknown_outcome_the_shard_goes_on_under_its_new
 
 
 async def test_an_epoch_that_could_not_be_announced_is_announced_when_kafka_is_back(rig: Rig, process: Process) -> None:
+    async def gate(site: str) -> None:
+        if site == "settle_commit.after":
+            rig.broker.down = True
+
     process.store.commit_faults = ["unknown_done"]
+    process.store._gate = gate
     rig.use(rig.account(0), "e1")
-    process.log.append_faults = [1, 0]  # the rated line of e1, then the announcement
     await rig.clock.until(lambda: rig.database.partition(0).epoch == 2, 20)
+    await rig.clock.advance(1)
+    assert isinstance(process.shard.answer_now(Balance(rig.account(0))), Recovering)
+    rig.broker.down = False
     await rig.clock.advance(1)
     assert rig.controls(0, Owner)[-1] == Owner(2)
     assert isinstance(process.shard.answer_now(Balance(rig.account(0))), BalanceView)
@@ -298,6 +305,13 @@ async def test_who_waits_for_a_slice_of_a_lost_partition_is_sent_on(rig: Rig, pr
     rig.broker.down = True
     asking = asyncio.ensure_future(process.shard.answer(Check(rig.account(0), type="call", ttl_ms=1000), PATIENCE_S))
     await rig.clock.advance(1)
+    process.assign()
+    await rig.clock.until(asking.done, 10)
+    assert await asking == WrongOwner(0)
+
+
+async def test_who_waits_for_an_offset_of_a_lost_partition_is_sent_on(rig: Rig, process: Process) -> None:
+    asking = asyncio.ensure_future(process.shard.answer(Applied(0, rig.end(0) + 9), PATIENCE_S))
     process.assign()
     await rig.clock.until(asking.done, 10)
     assert await asking == WrongOwner(0)

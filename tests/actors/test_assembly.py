@@ -9,6 +9,8 @@ from actors.assembly import (
     ControllerProcess,
     NotConfigured,
     ShardProcess,
+    doors,
+    kafka_appender,
     kafka_log,
     postgres_store,
     topic_names,
@@ -26,6 +28,7 @@ def test_without_a_database_nothing_is_wired(tmp_path: Path) -> None:
         lambda: postgres_store(settings),
         lambda: ShardProcess("shard-0", settings, tmp_path),
         lambda: ControllerProcess("controller", settings),
+        lambda: doors(settings),
     ):
         with pytest.raises(NotConfigured, match=r"postgres\.dsn is not set; set DATABASE_URL"):
             wire()
@@ -33,7 +36,11 @@ def test_without_a_database_nothing_is_wired(tmp_path: Path) -> None:
 
 def test_without_brokers_nothing_is_wired(tmp_path: Path) -> None:
     settings = Settings(postgres=POSTGRES, control_key=CONTROL_KEY)
-    for wire in (lambda: kafka_log(settings), lambda: ShardProcess("shard-0", settings, tmp_path)):
+    for wire in (
+        lambda: kafka_log(settings),
+        lambda: kafka_appender(settings),
+        lambda: ShardProcess("shard-0", settings, tmp_path),
+    ):
         with pytest.raises(NotConfigured, match=r"kafka\.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS"):
             wire()
 
@@ -42,6 +49,11 @@ def test_without_a_control_key_no_shard_is_wired(tmp_path: Path) -> None:
     """A shard without it would take every control record for a forgery."""
     with pytest.raises(SettingsError, match="control_key: is not set"):
         ShardProcess("shard-0", Settings(kafka=KAFKA, postgres=POSTGRES), tmp_path)
+
+
+def test_without_a_control_key_no_door_is_opened() -> None:
+    with pytest.raises(SettingsError, match="control_key: is not set"):
+        doors(Settings(kafka=KAFKA, postgres=POSTGRES))
 
 
 def test_topics_go_by_their_roles() -> None:
