@@ -18,6 +18,7 @@ from actors.clock import SystemClock
 from actors.deployment import deployed, lay_ground
 from actors.keys import REFRESH_EVERY_S, Keys, KeyScope
 from actors.publication import publish
+from actors.web.times import instant
 from config.catalogue import load_file
 from config.settings import Settings
 from config.stack.embedded import kept_stack
@@ -29,6 +30,7 @@ ACCESS_FILE: Final = "access.json"  # in the run folder: URL, key and Kafka, for
 CUSTOMER: Final = "acme"
 PLAN: Final = "starter"
 GRANT: Final = "25"
+GRANT_BACK_US: Final = 3_600_000_000
 NOT_FOUND: Final = 404
 RECORD_EVERY_S: Final = 5.0
 
@@ -152,7 +154,9 @@ async def _first_customer(access: dict[str, str]) -> bool:
         # A start that was interrupted between the two is completed by the next one.
         lots = await api.get(path_of("customers", CUSTOMER, "grants"))
         if not lots["items"]:
-            grant = {"lot": "welcome", "amount": GRANT, "currency": "USD", "kind": "promo"}
+            # Usage bears its own time, and a shell's has whole seconds: the first event may seem older than the credit.
+            effective = instant(SystemClock().wall_us() - GRANT_BACK_US)
+            grant = {"lot": "welcome", "amount": GRANT, "currency": "USD", "kind": "promo", "effective": effective}
             await api.change("POST", path_of("customers", CUSTOMER, "grants"), grant)
     return made
 

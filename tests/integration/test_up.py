@@ -1,0 +1,122 @@
+"""`tallygate up` as a user runs it: the printed lines pasted into a shell, a crash, another start, Ctrl-C."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from config.stack.ports import free_ports
+from config.stack.supervisor import reap
+
+TALLYGATE = Path(sys.executable).with_name("tallygate")
+START_TIMEOUT_S = 150.0
+STOP_TIMEOUT_S = 60.0
+UP = "Ctrl-C stops everything in order"
+
+
+class Up:
+    """One run of `tallygate up` in `folder`/build/up."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self._log = folder / "up.log"
+        # The deployment is its own: nothing of the session's Ray, and none of its servers.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TALLYGATE_"))}
+        self.environment = environment | {"TALLYGATE_API__PORT": str(port), "COLUMNS": "200"}
+        for name in ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"):
+            self.environment.pop(name, None)
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [TALLYGATE, "up"], cwd=folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def wait_until_up(self) -> None:
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while UP not in self.said():
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < deadline_s, self.said()
+            time.sleep(0.2)
+
+    def lines_to_paste(self) -> list[str]:
+        return [line for line in self.said().splitlines() if line.startswith("curl ")]
+
+    def run(self, *arguments: str) -> str:
+        """A command beside it, in the same folder."""
+        done = subprocess.run(
+            [TALLYGATE, *arguments], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def booked(self) -> str:
+        """Once what was sent is rated."""
+        words = self.run("balance", "acme").split()
+        return words[words.index("booked") + 1]
+
+    def wait_until_booked(self, amount: str) -> None:
+        deadline_s = time.monotonic() + STOP_TIMEOUT_S
+        while not self.booked().startswith(amount):
+            assert time.monotonic() < deadline_s, self.booked()
+
+
+def pasted(line: str) -> Any:
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def recorded(run_dir: Path) -> list[int]:
+    lines = [json.loads(line) for line in (run_dir / "children.jsonl").read_text().splitlines()]
+    return [line["child"]["pid"] for line in lines if "child" in line and psutil.pid_exists(line["child"]["pid"])]
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the lines to paste are for curl")
+def test_up_is_tried_crashes_and_is_found_again(tmp_path: Path) -> None:
+    """The balance of the first run is the balance of the second, and nothing is left running."""
+    port = free_ports(1)[0]
+    run_dir = tmp_path / "build" / "up"
+    first = Up(tmp_path, port)
+    try:
+        first.wait_until_up()
+        for name in ("access.json", "control-key"):
+            assert (run_dir / name).stat().st_mode & 0o077 == 0, f"{name} is for its owner alone"
+        ingest, check, balance = first.lines_to_paste()
+        assert pasted(ingest) == {"accepted": 1, "refused": []}
+        answer = pasted(check)
+        assert (answer["allowed"], answer["price"]["currency"]) == (True, "USD"), answer
+        assert pasted(balance)["account"] == "acme"
+        first.wait_until_booked("24.99896")
+        assert first.run("keys", "create", "ci", "--scope", "read").startswith("tg_live_")
+        assert "acme" in first.run("customers", "list")
+        left = recorded(run_dir)
+        first.process.kill()
+        first.process.wait()
+        assert [pid for pid in left if psutil.pid_exists(pid)], "a crash leaves servers behind"
+
+        second = Up(tmp_path, port)
+        try:
+            second.wait_until_up()
+            assert "that an earlier run left behind" in second.said()
+            assert not [pid for pid in left if psutil.pid_exists(pid)], "and the next start stops them"
+            assert second.lines_to_paste()[1:] == [check, balance], "the same key, at the same place"
+            assert second.booked().startswith("24.99896"), "the balance is found again"
+            second.process.send_signal(signal.SIGINT)
+            assert second.process.wait(STOP_TIMEOUT_S) == 0, second.said()
+        finally:
+            second.process.kill()
+    finally:
+        first.process.kill()
+        stopped = reap(run_dir)
+    assert stopped == [], "Ctrl-C stops everything"
