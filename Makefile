@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup up demo test test-long lint lock
+.PHONY: help setup up demo test test-long bench-check lint lock
 
 help:
 	@echo "make setup   install everything below this folder"
@@ -11,6 +11,7 @@ help:
 	@echo "make demo    run the main job for about a minute, kill a shard, check every amount (TRACE=path to replay your own trace)"
 	@echo "make test    the whole suite, on a real broker, database and Ray"
 	@echo "make test-long  the proofs that take many minutes: 100,000 checks against nearly empty wallets while owners die"
+	@echo "make bench-check  what a check costs, beside a no-op endpoint and an echo; figures to build/check.json"
 	@echo "make lint    style, types and import direction"
 	@echo "make lock    write requirements/ anew from pyproject.toml"
 
@@ -32,6 +33,9 @@ demo: setup
 
 test: setup lint
 	$(BIN)/python -m pytest
+
+bench-check: setup
+	$(BIN)/python -m loadtest.check_bench
 
 test-long: setup
 	$(BIN)/python -m pytest -m long

@@ -5,38 +5,77 @@
     cold    the first hold of an account, which waits for its slice to come back from the log, beside the next one
 
 Contenders take turns in short rounds, so that what else the machine does falls on both. A turn is a pair of calls (a
-check and the release of its hold; two calls that do nothing), of which the first is timed.
+check and the release of its hold; two calls that do nothing), of which the first is timed. `make bench-check` runs it
+on a stack of its own; figures and the machine's facts go to build/check.json.
 """
 
 import asyncio
-import multiprocessing
 import os
 import platform
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
+import aiohttp
 import msgspec
+import orjson
+import uvloop
 from msgspec import Struct
+from ray import serve
+from rich.console import Console
 
+from actors.api import ONGOING_MAX, REPLICA_CPUS
+from actors.assembly import database_dsn, kafka_log, postgres_store
+from actors.clock import SystemClock
+from actors.deployment import deployed, lay_ground
+from actors.door_client import Doors
 from actors.door_wire import (
-    LENGTH_BYTES,
     PROTOCOL,
     Asked,
+    Balance,
+    BalanceView,
+    Check,
+    Checked,
+    FieldLimit,
     Frames,
     Hello,
     Question,
+    Release,
     answered_decoder,
     asked_decoder,
+    door_token,
     frame,
     welcome_decoder,
 )
-from actors.ports import Clock
+from actors.keys import Keys, KeyScope
+from actors.membership import PostgresDirectory
+from actors.ports import Clock, Outgoing
+from actors.publication import publish
+from actors.slices import linger_us
+from config.catalogue import load_file
+from config.settings import Settings, load_settings
+from config.stack.embedded import fresh_stack
+from config.stack.ports import free_ports
+from config.stack.ray_local import join_ray, record_ray, start_ray
+from config.stack.supervisor import Supervisor
+from engine.catalog import document_json
+from engine.events import seal
+from engine.placement import partition_for
+from loadtest.echo import echo
+from loadtest.gateways import wallets
 from loadtest.report import percentiles
+from loadtest.workload import EVENT_TYPE, Workload
 
 WITHIN_MS: Final = 5_000
-ECHO_START_S: Final = 30.0
+DOOR_CONCURRENCY: Final = (1, 16, 64)
+HTTP_CONCURRENCY: Final = (1, 16)
+PLENTY_PERCENT: Final = 100_000  # nobody is denied: a denial is another path
+KEY_KNOWN_S: Final = 2.0  # every replica has looked at the keys again by then
+MODEL: Final = "atlas-small"
+BOUNDS: Final = {"input_tokens": 1_000, "output_tokens": 512}
+TTL_S: Final = 30
+TOKEN_CHARACTERS: Final = 300  # about a hold's token
+CATALOGUE_FILE: Final = Path(__file__).resolve().parents[1] / "config" / "catalogue.example.yaml"
 
 _Message = TypeVar("_Message", bound=Struct)
 
@@ -95,55 +134,6 @@ async def dial(host: str, port: int, token: str | None) -> Line:
     _, line = await asyncio.get_running_loop().create_connection(lambda: Line(decoder, token), host, port)
     await line.ready
     return line
-
-
-# ------------------------------------------------------------------------------------------------------------- echo
-
-
-class _Echo(asyncio.Protocol):
-    def __init__(self) -> None:
-        self._frames = Frames()
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is none of asyncio's
-
-    def data_received(self, data: bytes) -> None:
-        assert self._transport is not None
-        for body in self._frames.feed(data):
-            self._transport.write(len(body).to_bytes(LENGTH_BYTES, "big") + body)
-
-
-def _serve_echo(told: Connection) -> None:
-    """The whole life of the process: it ends when its parent does, or closes the pipe."""
-    import uvloop
-
-    async def serve() -> None:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(_Echo, "127.0.0.1", 0)
-        told.send(server.sockets[0].getsockname()[1])
-        await loop.run_in_executor(None, told.poll, None)
-        server.close()
-
-    uvloop.run(serve())
-
-
-@asynccontextmanager
-async def echo() -> Any:
-    """The port of an echo in a process of its own, on the event loop that the shards use."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve_echo, args=(theirs,), daemon=True)
-    process.start()
-    theirs.close()
-    loop = asyncio.get_running_loop()
-    try:
-        if not await loop.run_in_executor(None, ours.poll, ECHO_START_S):
-            raise TimeoutError(f"the echo did not start within {ECHO_START_S:.0f} s")
-        yield ours.recv()
-    finally:
-        ours.close()
-        await loop.run_in_executor(None, process.join, ECHO_START_S)
 
 
 # ---------------------------------------------------------------------------------------------------------- turns
@@ -220,3 +210,263 @@ def cold_and_warm(cold_s: Sequence[float], warm_s: Sequence[float]) -> dict[str,
     """The price of slices: the first hold of an account beside the next."""
     cold, warm = percentiles([value * 1000 for value in cold_s]), percentiles([value * 1000 for value in warm_s])
     return {"first_hold_ms": cold, "next_hold_ms": warm, "times_p50": _times(cold["p50"], warm["p50"])}
+
+
+# ------------------------------------------------------------------------------------------------------------- a run
+
+
+class BenchOptions(Struct, frozen=True):
+    """How long to measure, and where to write."""
+
+    accounts: int = 300
+    rounds: int = 5
+    turns: int = 600  # of each contender in each round
+    report: Path = Path("build/check.json")
+    run_dir: Path = Path("build/run-bench")
+
+
+class _Nothing:
+    """ASGI: reads the body, and answers."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        while (await receive()).get("more_body"):
+            pass
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+
+def _serve_nothing(replicas: int) -> None:
+    """Beside the API: the same proxy, as many replicas with the same options. Blocks."""
+
+    @serve.deployment(
+        name="nothing",
+        num_replicas=replicas,
+        max_ongoing_requests=ONGOING_MAX,
+        ray_actor_options={"num_cpus": REPLICA_CPUS},
+    )
+    @serve.ingress(lambda: _Nothing())
+    class Nothing:
+        pass
+
+    serve.run(Nothing.bind(), name="nothing", route_prefix="/nothing")  # type: ignore[attr-defined]  # by the decorator
+
+
+def run(settings: Settings, options: BenchOptions, say: Callable[[str], None]) -> dict[str, Any]:
+    """All figures, which are written to `options.report` too. What was started is stopped."""
+    with Supervisor(options.run_dir, say=say) as supervisor:
+        prepared = fresh_stack(supervisor, settings)
+        api = prepared.api.model_copy(update={"port": free_ports(1)[0]})
+        prepared = prepared.model_copy(update={"api": api})
+        if prepared.ray_address is None:
+            start_ray(supervisor, num_cpus=max(2, os.cpu_count() or 2), serve=True)
+        else:
+            join_ray(prepared.ray_address)
+        figures = uvloop.run(_Bench(supervisor, prepared, options, say).run())
+    options.report.parent.mkdir(parents=True, exist_ok=True)
+    options.report.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    return figures
+
+
+class _Bench:
+    def __init__(
+        self, supervisor: Supervisor, settings: Settings, options: BenchOptions, say: Callable[[str], None]
+    ) -> None:
+        self._supervisor = supervisor
+        self._settings = settings
+        self._options = options
+        self._say = say
+        self._clock = SystemClock()
+
+    async def run(self) -> dict[str, Any]:
+        figures: dict[str, Any] = {"machine": machine()}
+        settings = self._settings = await lay_ground(self._settings)
+        async with deployed(settings, self._options.run_dir.resolve() / "locks", self._say):
+            if settings.ray_address is None:
+                record_ray(self._supervisor)
+            await asyncio.to_thread(_serve_nothing, settings.api.replicas)
+            if settings.ray_address is None:
+                record_ray(self._supervisor)
+            accounts = await self._open_accounts()
+            directory = PostgresDirectory(database_dsn(settings), settings.postgres.schema_name)
+            doors = Doors(directory, door_token(settings.control_key_bytes()), settings.kafka.partitions)
+            await doors.start()
+            try:
+                route = doors.routes()[0]
+                mine = {each.partition for each in doors.routes() if each.incarnation == route.incarnation}
+                served = [name for name in accounts if partition_for(name.encode(), settings.kafka.partitions) in mine]
+                line = await dial(route.host, route.port, door_token(settings.control_key_bytes()))
+                self._say("cold: the first hold of every account, and its next")
+                figures["slices"] = await self._cold(line, served)
+                figures["door"] = await self._door(line, served)
+                figures["http"] = await self._http(served)
+            finally:
+                await doors.stop()
+        lingering_s = linger_us(settings.shard, settings.lease) / 1_000_000
+        figures["withheld_after_a_crash_s"] = {"at_most": lingering_s, "hold_ttl_max_s": settings.shard.hold_ttl_max_s}
+        return figures
+
+    async def _open_accounts(self) -> list[str]:
+        settings, options = self._settings, self._options
+        document = load_file(CATALOGUE_FILE)
+        workload = Workload(
+            1,
+            options.accounts * 10,
+            options.accounts,
+            None,
+            1.0,
+            catalogue=orjson.loads(document_json(document)),
+            partitions=settings.kafka.partitions,
+            prefix="bench",
+        )
+        key, topic = settings.control_key_bytes(), settings.kafka.topic_usage
+        log, store = kafka_log(settings), postgres_store(settings)
+        await log.start()
+        await store.start()
+        try:
+            await publish(document, store=store, log=log, clock=self._clock, topic=topic, control_key=key)
+            records = []
+            for command in wallets(workload, (PLENTY_PERCENT,)):
+                name = command["account"].encode()
+                home = partition_for(name, settings.kafka.partitions)
+                records.append(Outgoing("usage", seal(key, topic, home, orjson.dumps(command)), name, home))
+            await log.append(records)
+        finally:
+            await store.stop()
+            await log.stop()
+        return workload.customers
+
+    async def _cold(self, line: Line, accounts: list[str]) -> dict[str, Any]:
+        cold: list[float] = []
+        warm: list[float] = []
+        for account in accounts:
+            while not await self._is_open(line, account):
+                await self._clock.sleep(0.05)
+            for times in (cold, warm):
+                taken_s, token = await self._check(line, account)
+                times.append(taken_s)
+                await line.call(Release(token))
+        return cold_and_warm(cold, warm)
+
+    @staticmethod
+    async def _is_open(line: Line, account: str) -> bool:
+        answer = (await line.call(Balance(account))).answer
+        return isinstance(answer, BalanceView) and float(answer.wallet.available) > 0
+
+    async def _check(self, line: Line, account: str) -> tuple[float, str]:
+        began_s = self._clock.boot_s()
+        answer = (await line.call(_question(account))).answer
+        taken_s = self._clock.boot_s() - began_s
+        if not isinstance(answer, Checked) or answer.hold is None:
+            raise RuntimeError(f"account {account}: expected a hold, got {answer}")
+        return taken_s, answer.hold.token
+
+    async def _door(self, line: Line, accounts: list[str]) -> dict[str, Any]:
+        async def check(number: int) -> float:
+            taken_s, token = await self._check(line, accounts[number % len(accounts)])
+            await line.call(Release(token))
+            return taken_s
+
+        async with echo() as port:
+            bare = await dial("127.0.0.1", port, None)
+
+            async def nothing(number: int) -> float:
+                began_s = self._clock.boot_s()
+                await bare.call(_question(accounts[number % len(accounts)]))
+                taken_s = self._clock.boot_s() - began_s
+                await bare.call(Release("x" * TOKEN_CHARACTERS))
+                return taken_s
+
+            found = await self._beside("door", {"check_and_hold": check, "echo": nothing}, DOOR_CONCURRENCY)
+            bare.close()
+        return found
+
+    async def _http(self, accounts: list[str]) -> dict[str, Any]:
+        settings = self._settings
+        url = f"http://{settings.api.host}:{settings.api.port}"
+        keys = Keys(
+            database_dsn(settings),
+            settings.postgres.schema_name,
+            self._clock,
+            environment=settings.api.key_environment,
+        )
+        await keys.start()
+        try:
+            _, key = await keys.create("bench", (KeyScope.CHECK,), created_by="bench")
+        finally:
+            await keys.stop()
+        await self._clock.sleep(KEY_KNOWN_S)
+        headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        async with aiohttp.ClientSession(url, headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def post(path: str, body: Mapping[str, Any]) -> Any:
+                async with session.post(path, data=orjson.dumps(body)) as answer:
+                    if answer.status != 200:
+                        raise RuntimeError(f"{path}: {answer.status} {(await answer.text())[:300]}")
+                    return await answer.json()
+
+            async def check(number: int) -> float:
+                body = _http_question(accounts[number % len(accounts)])
+                began_s = self._clock.boot_s()
+                answer = await post("/v1/check", body)
+                taken_s = self._clock.boot_s() - began_s
+                await post("/v1/holds/release", {"token": answer["hold"]["token"]})
+                return taken_s
+
+            async def nothing(number: int) -> float:
+                body = _http_question(accounts[number % len(accounts)])
+                began_s = self._clock.boot_s()
+                await post("/nothing", body)
+                taken_s = self._clock.boot_s() - began_s
+                await post("/nothing", {"token": "x" * TOKEN_CHARACTERS})
+                return taken_s
+
+            return await self._beside("http", {"check_and_hold": check, "no_op": nothing}, HTTP_CONCURRENCY)
+
+    async def _beside(self, wire: str, contenders: Mapping[str, Timed], concurrency: Sequence[int]) -> dict[str, Any]:
+        ours, least = contenders
+        found = {}
+        for callers in concurrency:
+            self._say(f"{wire}: {callers} callers at once, {ours} and {least} in turns")
+            measured = await take_turns(
+                contenders,
+                self._clock,
+                rounds=self._options.rounds,
+                turns=self._options.turns,
+                concurrency=callers,
+            )
+            found[f"concurrency_{callers}"] = beside(measured, ours, least)
+        return found
+
+
+def _question(account: str) -> Check:
+    bounds = tuple(FieldLimit((name,), str(up_to)) for name, up_to in BOUNDS.items())
+    return Check(account, type=EVENT_TYPE, data={"model": MODEL}, bounds=bounds, ttl_ms=TTL_S * 1000)
+
+
+def _http_question(account: str) -> dict[str, Any]:
+    bounds = [{"fields": [name], "up_to": up_to} for name, up_to in BOUNDS.items()]
+    return {
+        "account": account,
+        "type": EVENT_TYPE,
+        "data": {"model": MODEL},
+        "bounds": bounds,
+        "hold": {"ttl_s": TTL_S},
+    }
+
+
+def main() -> None:
+    """`make bench-check`."""
+    console = Console()
+    figures = run(load_settings(), BenchOptions(), lambda line: console.print(line, highlight=False, markup=False))
+    console.print_json(data=figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -56,7 +56,7 @@ from loadtest.report import percentiles
 from loadtest.verify import verify
 from loadtest.workload import Workload
 
-EVENTS_PER_S: Final = 4_500  # offered; two cores share it with the broker, the database and this driver
+EVENTS_PER_S: Final = 2_500  # offered; two cores share it with broker, database, Serve, the gateways and this driver
 HELD_PART: Final = 10  # every tenth request is asked for over HTTP, and held
 HOLD_TTL_S: Final = 5.0  # short, like the report delay, so that the run's end need not wait long for what crashed
 REPORT_DELAY_S: Final = 5.0

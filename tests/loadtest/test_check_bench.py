@@ -1,23 +1,10 @@
-"""The bench's own parts: the echo, and turns that are taken fairly."""
+"""The bench's own parts: turns that are taken fairly, and ratios. The whole of it is `make bench-check`."""
 
 import asyncio
 
-import pytest
-
 from actors.clock import SystemClock
-from actors.door_wire import Release
 from loadtest import check_bench
-from loadtest.check_bench import Measured, beside, cold_and_warm, dial, echo, take_turns
-
-
-async def test_the_echo_answers_every_call_with_itself() -> None:
-    async with echo() as port:
-        line = await dial("127.0.0.1", port, None)
-        answers = await asyncio.gather(*(line.call(Release(f"token {number}")) for number in range(100)))
-        assert [answer.question.token for answer in answers] == [f"token {number}" for number in range(100)]
-        line.close()
-    with pytest.raises(OSError, match="Connect"):
-        await dial("127.0.0.1", port, None)
+from loadtest.check_bench import Measured, beside, cold_and_warm, take_turns
 
 
 async def test_contenders_alternate_and_the_first_round_warms_up() -> None:
