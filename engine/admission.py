@@ -627,7 +627,7 @@ class Desk:
             if left is None or rate == 0:
                 spare[name] = QUANTITY_MAX
             elif rate is not None:
-                spare[name] = int(left / rate) // (SLICE_SHARE * len(more))
+                spare[name] = (left // rate) // (SLICE_SHARE * len(more))
         till.spare = spare
         return SliceNeeded(account.account, till.ask(more))
 

@@ -314,8 +314,8 @@ class Partition:
         account = self._touch(account_id)
         usages, names = self._meter(catalogue, account.plan, event)
         scopes: tuple[str, ...] = ()
-        if event.scope:
-            scopes = tuple(scope for scope in scope_path(event.scope)[1:] if scope in account.scopes)
+        if where := event.scope if hold is None else hold.scope:
+            scopes = tuple(scope for scope in scope_path(where)[1:] if scope in account.scopes)
         try:
             lines, crossings = account.rate(time_us, usages, scopes)
         except TooManyCells as error:

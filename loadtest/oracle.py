@@ -628,7 +628,7 @@ class Oracle:
         account = state.accounts.get(name)
         if account is None:
             raise DeadLetterError("unknown_account")
-        admitted_us = self._admission(name, event["hold"])
+        held = self._admission(name, event["hold"])
         time_us = event.get("time_us")
         if time_us is None:
             raise DeadLetterError("missing_time")
@@ -644,19 +644,20 @@ class Oracle:
                 return "duplicate"
             self._tell(state, name, "id_conflict", f"{event['source']}\0{event['id']}", 1, "crossed")
             raise DeadLetterError("id_conflict")
-        if admitted_us is not None:
-            time_us = admitted_us
+        scope = event["scope"]
+        if held is not None:
+            time_us, scope = held
         parts = self._measure(state, account, event["type"], time_us, event["data"])
         segment = self._segment_of(state, account, time_us)
         cells = self._table(state, account).cells
         if len(cells) + len({(segment, price, cell) for price, cell, _ in parts} - cells) > CELLS_MAX:
             raise DeadLetterError("too_many_cells")
         state.identities[identity] = (state.log_us // BUCKET_US, billing)
-        self._rate(state, account, identity, RatedEvent(time_us, parts, event["scope"]))
+        self._rate(state, account, identity, RatedEvent(time_us, parts, scope))
         return "rated"
 
-    def _admission(self, name: str, token: str | None) -> int | None:
-        """When the hold that an event names was admitted: the instant it is rated at."""
+    def _admission(self, name: str, token: str | None) -> tuple[int, str] | None:
+        """When and in which scope the hold that an event names was admitted: how it is rated."""
         if token is None:
             return None
         try:
@@ -666,12 +667,12 @@ class Oracle:
             if not hmac.compare_digest(mac, hmac.new(self._control_key, message, hashlib.sha256).digest()[:16]):
                 raise DeadLetterError("bad_hold")
             version, hold = json.loads(body)
-            account, admitted_us = hold[0], hold[5]
+            account, scope, admitted_us = hold[0], hold[1], hold[5]
         except (binascii.Error, ValueError, LookupError, TypeError) as error:
             raise DeadLetterError("bad_hold") from error
         if version != 1 or account != name:
             raise DeadLetterError("bad_hold")
-        return int(admitted_us)
+        return int(admitted_us), scope
 
     def _known(self, state: Partition, identity: tuple[str, str, str]) -> object | None:
         if identity not in state.identities:

@@ -495,7 +495,8 @@ class RandomLog:
         hold = source.choice(self.holds[-6:])
         final = source.random() < 0.6
         model = source.choice(["x", "x", "y", "tiered", "third"])
-        return bench.spend_held(hold, source.randrange(20), model, final=final)
+        stated = {"scope": "team:b"} if hold.number % 7 == 3 else {}  # whatever it states
+        return bench.spend_held(hold, source.randrange(20), model, final=final, **stated)
 
     def _command(self, account: str) -> str:
         source, bench = self.source, self.bench

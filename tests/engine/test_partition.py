@@ -587,6 +587,15 @@ def test_held_usage_is_rated_at_its_admission(bench: Bench) -> None:
     assert (line["time_us"], line["hold"], line["settled"]) == (START, hold.id, "within")
 
 
+def test_held_usage_counts_in_its_holds_scope_whatever_it_states(bench: Bench) -> None:
+    for scope in ("team:a", "team:b"):
+        bench.scope(scope)
+    hold = bench.hold(HELD, scope="team:a")
+    bench.spend_held(hold, 3, scope="team:b")
+    spend = {scope: sum(each.spend.values()) for scope, each in bench.account().scopes.items()}
+    assert spend == {"": 0, "team:a": 3 * DOLLAR, "team:b": 0}
+
+
 def test_without_a_hold_a_line_says_nothing_of_one(bench: Bench) -> None:
     bench.use(1)
     assert not {"hold", "settled"} & json.loads(bench.partition.outputs.lines[-1][1]).keys()
