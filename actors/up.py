@@ -4,6 +4,7 @@ Everything lives in one run folder: data, control key, demo key. The next start 
 """
 
 import asyncio
+import ipaddress
 import os
 import signal
 from collections.abc import Callable
@@ -15,13 +16,14 @@ import orjson
 from actors.api_client import ApiClient, ApiRefused, path_of
 from actors.assembly import kafka_log, postgres_store
 from actors.clock import SystemClock
-from actors.deployment import deployed, lay_ground
+from actors.deployment import NotReady, deployed, lay_ground
 from actors.keys import REFRESH_EVERY_S, Keys, KeyScope
 from actors.publication import publish
 from actors.web.times import instant
 from config.catalogue import load_file
 from config.settings import Settings
 from config.stack.embedded import kept_stack
+from config.stack.ports import is_free
 from config.stack.ray_local import join_ray, record_ray, start_ray
 from config.stack.supervisor import Supervisor
 
@@ -40,6 +42,10 @@ Say = Callable[[str], None]
 def run(settings: Settings, run_dir: Path, say: Say) -> None:
     """Until Ctrl-C or SIGTERM. Raises what keeps it from coming up; what was started is stopped, however it ends."""
     with Supervisor(run_dir, say=say) as supervisor:
+        if not is_free(settings.api.port, settings.api.host):
+            raise NotReady(
+                f"port {settings.api.port} of {settings.api.host} is taken: set TALLYGATE_API__PORT to another"
+            )
         prepared = kept_stack(supervisor, settings)
         if prepared.ray_address is None:
             start_ray(supervisor, num_cpus=max(2, os.cpu_count() or 2, prepared.shard.shards), serve=True)
@@ -106,7 +112,7 @@ async def _publish_first(settings: Settings, say: Say) -> None:
 
 async def _access(settings: Settings, path: Path) -> dict[str, str]:
     """URL and demo key; the key is made once, and kept in a file that only its owner may read."""
-    url = f"http://{settings.api.host}:{settings.api.port}"
+    url = f"http://{_reached_at(settings.api.host)}:{settings.api.port}"
     key = read_access(path).get("key")
     if key is None:
         keys = Keys(
@@ -124,6 +130,14 @@ async def _access(settings: Settings, path: Path) -> dict[str, str]:
     access = {"url": url, "key": key, "kafka": settings.kafka.bootstrap_servers or ""}
     _write_access(path, access)
     return access
+
+
+def _reached_at(host: str) -> str:
+    """From this machine; `host` may stand for all of its addresses."""
+    address = ipaddress.ip_address(host)
+    if address.is_unspecified:
+        return "127.0.0.1"
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def read_access(path: Path) -> dict[str, str]:

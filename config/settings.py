@@ -334,6 +334,28 @@ class ApiSettings(_Group):
     replicas: int = _setting(
         2, "with one, a crash is an outage of seconds; with two, the other goes on", "replicas", ge=1, le=64
     )
+    in_flight_max: int = _setting(
+        1_000,
+        "of one replica; a request takes about 2 ms, so that what waits behind more would be answered too late to be "
+        "of use, and is told to come again",
+        "requests",
+        ge=10,
+        le=100_000,
+    )
+    key_in_flight_max: int = _setting(
+        64,
+        "of one key in one replica: a caller who floods waits for itself, not everybody",
+        "requests",
+        ge=1,
+        le=10_000,
+    )
+    body_deadline_s: float = _setting(
+        5.0,
+        "within which a body must have arrived, or a slow sender would hold a place for ever",
+        "seconds",
+        ge=0.5,
+        le=60.0,
+    )
     tls_in_front: bool = _setting(
         False, "says that whatever stands before the API ends TLS; production refuses an open address without it"
     )

@@ -61,6 +61,8 @@ TESTED_ELSEWHERE = {
     "actors/membership.py": "tests/contracts/test_membership.py",  # likewise
     "actors/ports.py": "tests/contracts/test_store.py",  # protocols and facts: every contract suite is their test
     "actors/cluster.py": "tests/integration/test_cluster.py",  # needs a real Ray
+    "actors/api.py": "tests/integration/test_serve.py",  # likewise
+    "actors/up.py": "tests/integration/test_up.py",  # needs a process of its own, to crash
     "tallygate.py": "tests/test_cli.py",
 }
 BANNED_NAMES = frozenset({"utils", "util", "common", "base", "types", "helpers", "helper", "misc", "stuff", "manager"})

@@ -31,7 +31,15 @@ def all_routes(health: Health) -> tuple[Route, ...]:
 def build_app(services: Services, replica: str) -> App:
     """The ASGI application. Who calls it starts and stops the services."""
     health = Health(replica)
-    return App(all_routes(health), services, observe=health.observe)
+    limits = services.settings.api
+    return App(
+        all_routes(health),
+        services,
+        observe=health.observe,
+        key_in_flight_max=limits.key_in_flight_max,
+        in_flight_max=limits.in_flight_max,
+        body_deadline_s=limits.body_deadline_s,
+    )
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ def free_ports(count: int) -> list[int]:
         if len(found) == count:
             return found
         port = chooser.randint(LOWEST_PORT, HIGHEST_PORT)
-        if port not in found and _is_free(port):
+        if port not in found and is_free(port):
             found.append(port)
     raise OSError(
         f"no {count} free ports between {LOWEST_PORT} and {HIGHEST_PORT} on 127.0.0.1: stop other servers first"
@@ -35,17 +35,18 @@ def free_port_range(count: int) -> int:
     chooser = random.SystemRandom()
     for _ in range(_TRIES):
         first = chooser.randint(LOWEST_PORT, HIGHEST_PORT - count)
-        if all(_is_free(port) for port in range(first, first + count)):
+        if all(is_free(port) for port in range(first, first + count)):
             return first
     raise OSError(f"no {count} consecutive free ports between {LOWEST_PORT} and {HIGHEST_PORT} on 127.0.0.1")
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server could listen there at this moment."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         # Servers bind with this option too, so a port whose last connections linger in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True

@@ -141,6 +141,20 @@ def test_production_accepts_safe_settings(monkeypatch: pytest.MonkeyPatch) -> No
     assert load_settings().control_key_bytes() == bytes.fromhex(KEY)
 
 
+def test_production_listens_openly_where_tls_is_in_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    setenv(monkeypatch, {**SAFE, "TALLYGATE_API__HOST": "0.0.0.0", "TALLYGATE_API__TLS_IN_FRONT": "true"})
+    assert load_settings().api.host == "0.0.0.0"
+
+
+@pytest.mark.parametrize("profile", ["development", "production"])
+def test_the_command_line_is_told_url_and_key_by_short_names(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"TALLYGATE_URL": "https://api.example", "TALLYGATE_KEY": "tg_live_x", "TALLYGATE_PROFILE": profile}
+    setenv(monkeypatch, {**SAFE, **given})
+    client = load_settings().client
+    assert client.key is not None
+    assert (client.url, client.key.get_secret_value()) == ("https://api.example", "tg_live_x")
+
+
 def test_production_names_every_unsafe_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     setenv(monkeypatch, {"TALLYGATE_PROFILE": "production", "TALLYGATE_WEBHOOKS__ALLOW_LOOPBACK": "true"})
     assert [fault.split(":")[0] for fault in faults()] == [
@@ -160,6 +174,7 @@ def test_production_names_every_unsafe_setting(monkeypatch: pytest.MonkeyPatch) 
         ("TALLYGATE_POSTGRES__DSN", "postgresql://engine:hunter2@db/x?sslmode=require", "verify-full"),
         ("TALLYGATE_KAFKA__MIN_INSYNC_REPLICAS", "1", "must be 2 or more"),
         ("TALLYGATE_WEBHOOKS__URL", "http://hooks.example.com", "must be https"),
+        ("TALLYGATE_API__HOST", "0.0.0.0", "set api.tls_in_front"),
     ],
 )
 def test_production_refuses_one_unsafe_setting(

@@ -22,7 +22,7 @@ def test_ports_are_different_and_outside_the_ephemeral_range() -> None:
 
 
 def test_a_port_somebody_listens_on_is_not_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = next(port for port in range(24_000, 29_000, 2) if ports._is_free(port) and ports._is_free(port + 1))
+    first = next(port for port in range(24_000, 29_000, 2) if ports.is_free(port) and ports.is_free(port + 1))
     monkeypatch.setattr(ports, "LOWEST_PORT", first)
     monkeypatch.setattr(ports, "HIGHEST_PORT", first + 1)
     with listening(first):
