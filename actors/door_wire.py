@@ -78,7 +78,7 @@ class Applied(Struct, tag_field="op", tag="applied"):
     offset: int
     account: str | None = None
     command_key: str | None = None
-    digest: bytes | None = None  # of the command's body (events.command_digest): if the key answered another: key_reused
+    digest: bytes | None = None  # of the command's body: if the key answered another one, the answer is key_reused
 
 
 class RecentAlerts(Struct, tag_field="op", tag="recent_alerts"):

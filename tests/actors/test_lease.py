@@ -27,7 +27,16 @@ class ScriptedMembership:
 
     async def stop(self) -> None: ...
 
-    async def register(self, incarnation: str, shard: str, host: str, lock_path: str, pid: int) -> None: ...
+    async def register(
+        self,
+        incarnation: str,
+        shard: str,
+        host: str,
+        lock_path: str,
+        pid: int,
+        door_host: str | None = None,
+        door_port: int | None = None,
+    ) -> None: ...
 
     async def leave(self, incarnation: str) -> None: ...
 

@@ -50,7 +50,7 @@ class DeskBench(Bench):
         fields: dict[str, Any] = {"type": "use", "data": {"model": model}, "hold_us": MINUTE}
         if units is not None:
             fields["bounds"] = self.bounds(units)
-        return self.ask(Question(account, **(fields | more)))  
+        return self.ask(Question(account, **(fields | more)))
 
     @staticmethod
     def bounds(units: str) -> tuple[FieldBound, ...]:
