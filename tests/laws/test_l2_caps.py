@@ -25,6 +25,7 @@ def binding(decision: Decision) -> tuple[str, str, str, int | None]:
 
 
 def test_a_hard_cap_counts_what_is_rated_and_what_is_held() -> None:
+    """Spend caps count rated + held."""
     bench = opened()
     bench.cap("10")
     bench.use(4)
@@ -37,12 +38,14 @@ def test_a_hard_cap_counts_what_is_rated_and_what_is_held() -> None:
 
 
 def test_a_soft_cap_denies_nothing() -> None:
+    """Caps are hard or soft; only hard ones bind checks."""
     bench = opened()
     bench.cap("1", hard=False)
     assert binding(bench.check("100")) == ("wallet", "", "", 900 * DOLLAR)
 
 
 def test_a_cap_is_free_again_when_the_month_ends() -> None:
+    """A calendar window ends with its month, and the reply says when it frees."""
     bench = opened()
     bench.cap("10")
     bench.use(10)
@@ -53,6 +56,7 @@ def test_a_cap_is_free_again_when_the_month_ends() -> None:
 
 
 def test_what_was_held_before_the_month_ended_counts_in_its_own_month() -> None:
+    """A held event belongs to the month of its admission."""
     bench = opened()
     bench.cap("10")
     bench.now = APRIL - SECOND
@@ -64,6 +68,7 @@ def test_what_was_held_before_the_month_ended_counts_in_its_own_month() -> None:
 
 
 def test_one_check_tests_the_whole_path_and_a_hold_covers_all_of_it_or_none() -> None:
+    """One check tests the whole path atomically."""
     bench = opened("red", "red/ann", "blue")
     bench.cap("10", "team", scope="red")
     bench.cap("3", "ann", scope="red/ann")
@@ -80,6 +85,7 @@ def test_one_check_tests_the_whole_path_and_a_hold_covers_all_of_it_or_none() ->
 
 
 def test_a_cap_of_a_scope_counts_its_spend_and_what_lies_below() -> None:
+    """Caps stand on the account and on any scope path inside it."""
     bench = opened("red", "red/ann")
     bench.cap("10", "team", scope="red")
     bench.use(6, scope="red/ann")
@@ -107,6 +113,7 @@ def test_a_cap_of_a_scope_is_kept_wherever_others_push_its_charges() -> None:
 
 
 def test_what_is_released_or_used_less_is_free_for_the_cap_again() -> None:
+    """Held money counts only while it is held."""
     bench = opened("red")
     bench.cap("10", "team", scope="red")
     first, second = bench.hold_for("6", scope="red"), bench.hold_for("4", scope="red")
@@ -117,6 +124,7 @@ def test_what_is_released_or_used_less_is_free_for_the_cap_again() -> None:
 
 
 def test_a_cap_lowered_below_the_spend_denies_even_what_is_free() -> None:
+    """A cap binds by spend + held, not by what a request would add."""
     bench = DeskBench(document(x=graduated(("10", "1"), (None, "0"), model="x")))
     bench.open()
     bench.grant("l", "1000")
@@ -137,6 +145,7 @@ def limited(per_minute: int, scope: str = "") -> DeskBench:
 
 
 def test_a_rate_limit_counts_admissions_and_says_when_the_next_one_fits() -> None:
+    """Rate limits count admissions; the reply says when it frees."""
     bench = limited(2)
     bench.now += 700_000
     bench.check("1")
@@ -154,12 +163,14 @@ def test_a_rate_limit_counts_admissions_and_says_when_the_next_one_fits() -> Non
 
 
 def test_what_is_refused_is_not_counted() -> None:
+    """Only admissions count toward a rate limit."""
     bench = limited(1)
     assert [bench.refused("2000") for _ in range(3)] == [Reason.CREDIT_DEPLETED] * 3
     assert bench.refused("1") is None
 
 
 def test_a_rate_limit_of_a_scope_binds_what_lies_below_and_nothing_else() -> None:
+    """A rate limit binds its scope path alone."""
     bench = limited(1, "red")
     assert bench.refused("1", scope="red") is None
     assert bench.refused("1", scope="red") is Reason.RATE_LIMITED
@@ -167,6 +178,7 @@ def test_a_rate_limit_of_a_scope_binds_what_lies_below_and_nothing_else() -> Non
 
 
 def test_a_rate_limit_that_is_gone_binds_nothing() -> None:
+    """Limits bind checks for as long as they are set."""
     bench = limited(1)
     bench.check("1")
     bench.command("set_rate_limit", limit="calls", per_minute=0)
@@ -175,6 +187,7 @@ def test_a_rate_limit_that_is_gone_binds_nothing() -> None:
 
 @given(st.lists(st.integers(0, 20 * SECOND), min_size=1, max_size=60), st.integers(1, 5))
 def test_no_minute_ever_has_more_admissions_than_the_limit(steps: list[int], per_minute: int) -> None:
+    """Sixty fixed buckets, the oldest counting until fully gone: never laxer than exact."""
     bench = limited(per_minute)
     admitted = []
     for step in steps:
@@ -191,6 +204,7 @@ def test_no_minute_ever_has_more_admissions_than_the_limit(steps: list[int], per
 
 
 def test_caps_bind_checks_and_never_rating() -> None:
+    """Usage that happened is rated, past any cap."""
     bench = opened()
     bench.cap("1")
     assert bench.use(5) == "rated"

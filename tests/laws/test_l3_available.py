@@ -22,6 +22,7 @@ def overdraft(bench: DeskBench, amount: str | None) -> None:
 
 
 def test_booked_is_the_balance_and_held_stands_beside_it() -> None:
+    """booked = remaining - debt; available is what is left beside the holds."""
     bench = opened()
     bench.use(2)
     decision = bench.check("3")
@@ -33,6 +34,7 @@ def test_booked_is_the_balance_and_held_stands_beside_it() -> None:
 
 
 def test_a_check_without_a_hold_reserves_nothing() -> None:
+    """Only open holds take from what is available."""
     bench = opened()
     decision = bench.check("10", hold_us=None)
     assert (decision.reason, decision.hold) == (None, None)
@@ -42,6 +44,7 @@ def test_a_check_without_a_hold_reserves_nothing() -> None:
 
 
 def test_an_overdraft_lets_checks_take_the_balance_below_zero() -> None:
+    """A check is allowed if debt stays within the overdraft."""
     bench = opened()
     overdraft(bench, "5")
     assert bench.refused("15.000000001") is Reason.CREDIT_DEPLETED
@@ -52,6 +55,7 @@ def test_an_overdraft_lets_checks_take_the_balance_below_zero() -> None:
 
 
 def test_without_a_limit_of_debt_the_wallet_denies_nothing() -> None:
+    """Postpaid without a credit limit has no limit of debt."""
     bench = opened()
     overdraft(bench, None)
     decision = bench.check("1000000")
@@ -61,6 +65,7 @@ def test_without_a_limit_of_debt_the_wallet_denies_nothing() -> None:
 
 
 def test_debt_beyond_the_overdraft_denies_even_what_is_free() -> None:
+    """Debt above the overdraft denies, whatever the request would add."""
     bench = opened("1")
     bench.use(2)
     assert bench.refused("0") is Reason.CREDIT_DEPLETED
@@ -71,6 +76,7 @@ def test_debt_beyond_the_overdraft_denies_even_what_is_free() -> None:
 
 
 def test_the_refusal_names_what_is_left() -> None:
+    """The reply names the binding limit and what remains of it."""
     decision = opened().check("11")
     assert decision.binding is not None
     assert (decision.binding.kind, decision.binding.remaining) == ("wallet", 10 * DOLLAR)
@@ -79,6 +85,7 @@ def test_the_refusal_names_what_is_left() -> None:
 
 @pytest.mark.parametrize(("model", "refused"), [("x", None), ("y", Reason.CREDIT_DEPLETED)])
 def test_a_lot_counts_only_for_what_it_may_pay(model: str, refused: Reason | None) -> None:
+    """Holds are allocated over the lots in scope."""
     bench = DeskBench()
     bench.open()
     bench.grant("only-x", "10", scope=["x"])
@@ -95,6 +102,7 @@ def test_two_prices_that_share_a_lot_share_its_credit() -> None:
 
 
 def test_a_lot_that_expired_or_has_not_begun_pays_for_nothing_now() -> None:
+    """Holds are allocated over the lots that are valid."""
     bench = DeskBench()
     bench.open()
     bench.grant("gone", "10", expires_us=bench.now + HOUR)
@@ -109,6 +117,7 @@ def test_a_lot_that_expired_or_has_not_begun_pays_for_nothing_now() -> None:
 
 
 def test_what_is_held_of_an_expired_lot_takes_nothing_from_the_next() -> None:
+    """Each hold is allocated at its own admission instant."""
     bench = DeskBench()
     bench.open()
     bench.grant("first", "10", expires_us=bench.now + HOUR)
@@ -124,6 +133,7 @@ def test_what_is_held_of_an_expired_lot_takes_nothing_from_the_next() -> None:
 
 
 def test_the_clock_of_the_owner_is_never_behind_the_log() -> None:
+    """Checks use max(log time, own clock)."""
     bench = DeskBench()
     bench.open()
     bench.grant("gone", "10", expires_us=bench.now + HOUR)
@@ -135,6 +145,7 @@ def test_the_clock_of_the_owner_is_never_behind_the_log() -> None:
 @settings(max_examples=100)
 @given(st.integers(0, 10**9))
 def test_booked_is_the_balance_whatever_is_held(seed: int) -> None:
+    """Holds stand beside the balance, never inside it."""
     life = HeldLife(seed, scoped=False)
     assume(life.over <= 0)
     for _ in range(25):

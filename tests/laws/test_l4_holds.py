@@ -64,6 +64,7 @@ def test_without_the_slices_of_dead_owners_it_would(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_new_owner_withholds_what_the_old_one_approved_until_it_is_reported() -> None:
+    """Overspend of held usage is 0, also across crash and takeover."""
     bench = DeskBench()
     bench.open()
     bench.grant("l", "10")
@@ -99,6 +100,7 @@ def test_what_was_approved_around_a_boundary_is_withheld_on_both_sides_of_it() -
 
 
 def test_a_slice_that_nobody_reports_is_free_when_it_can_be_reported_no_more() -> None:
+    """What an old owner approved is withheld for max_hold_ttl + report_delay, and no longer."""
     bench = DeskBench()
     bench.open()
     bench.grant("l", "10")
@@ -129,6 +131,7 @@ def test_the_golden_row() -> None:
 @settings(max_examples=100)
 @given(st.integers(0, 10**9))
 def test_settling_within_a_hold_never_lowers_what_is_available(seed: int) -> None:
+    """Settling within holds can never lower available."""
     life = HeldLife(seed)
     assume(life.over <= 0)
     for step in range(40):
@@ -186,6 +189,7 @@ def test_a_dear_price_stands_for_a_cheap_one_only_if_the_same_lots_may_pay_both(
 
 
 def test_a_stream_draws_on_its_hold_and_leaves_the_rest() -> None:
+    """`final: false` draws on the hold and leaves the rest."""
     bench = DeskBench()
     bench.open()
     bench.grant("l", "10")
@@ -198,6 +202,7 @@ def test_a_stream_draws_on_its_hold_and_leaves_the_rest() -> None:
 
 
 def test_what_a_hold_uses_beyond_its_bounds_takes_nothing_from_other_holds() -> None:
+    """Above the hold the difference is debited as over_hold; other holds keep theirs."""
     bench = DeskBench()
     bench.open()
     bench.grant("l", "10")
@@ -211,6 +216,7 @@ def test_what_a_hold_uses_beyond_its_bounds_takes_nothing_from_other_holds() -> 
 
 
 def test_a_release_frees_all_of_a_hold_once() -> None:
+    """`release` asserts zero usage."""
     bench = DeskBench()
     bench.open()
     bench.grant("l", "10")
@@ -221,6 +227,7 @@ def test_a_release_frees_all_of_a_hold_once() -> None:
 
 
 def test_usage_that_comes_behind_a_release_is_rated_all_the_same() -> None:
+    """Settling is never refused."""
     bench = DeskBench()
     bench.open()
     hold = bench.hold_for("0")
@@ -230,6 +237,7 @@ def test_usage_that_comes_behind_a_release_is_rated_all_the_same() -> None:
 
 
 def test_an_expired_hold_is_kept_until_both_clocks_have_passed_what_may_still_be_reported() -> None:
+    """An expired hold is reclaimed only when the log has been consumed past expires_at + report_delay."""
     bench = DeskBench()
     bench.open()
     bench.grant("l", "10")
@@ -247,6 +255,7 @@ def test_an_expired_hold_is_kept_until_both_clocks_have_passed_what_may_still_be
 
 
 def test_an_extension_adds_to_the_hold_and_keeps_its_instant_and_id() -> None:
+    """An extension is a new admission for the added quantity."""
     bench = DeskBench()
     bench.open()
     bench.grant("l", "10")
@@ -264,6 +273,7 @@ def test_an_extension_adds_to_the_hold_and_keeps_its_instant_and_id() -> None:
 
 
 def test_an_extension_of_time_alone_needs_no_credit_and_is_never_shorter() -> None:
+    """Before valid_until the holder extends or stops; time alone adds no quantity."""
     bench = DeskBench()
     bench.open()
     bench.grant("l", "10")
@@ -279,6 +289,7 @@ def test_an_extension_of_time_alone_needs_no_credit_and_is_never_shorter() -> No
 
 
 def test_a_boundary_ends_what_can_be_extended() -> None:
+    """A hold is rated at its one admission instant, so its quantity grows only in that segment."""
     bench = DeskBench()
     bench.open()
     bench.grant("l", "10")
@@ -289,6 +300,7 @@ def test_a_boundary_ends_what_can_be_extended() -> None:
 
 
 def test_a_hold_that_is_not_open_here_cannot_be_extended() -> None:
+    """A hold is never silently made again."""
     bench = DeskBench()
     bench.open()
     bench.grant("l", "10")
@@ -303,6 +315,7 @@ def test_a_hold_that_is_not_open_here_cannot_be_extended() -> None:
 
 
 def test_late_usage_is_covered_until_its_hold_is_reclaimed() -> None:
+    """Usage reported within the report delay is covered, though it is late."""
     bench = DeskBench()
     bench.open()
     bench.grant("l", "10")

@@ -24,12 +24,14 @@ def featured(**features: bool | str) -> DeskBench:
 
 @pytest.mark.parametrize("value", [True, "128000"])
 def test_a_feature_of_the_plan_is_answered_with_its_value(value: bool | str) -> None:
+    """Entitlements are boolean or static; one check answers with the value."""
     decision = featured(batch=value).ask(Question("acme", feature="batch"))
     assert (decision.reason, decision.feature) == (None, value)
 
 
 @pytest.mark.parametrize("feature", ["batch", "unheard"])
 def test_a_feature_that_is_false_or_absent_is_refused(feature: str) -> None:
+    """What the plan does not grant is refused."""
     decision = featured(batch=False).ask(Question("acme", feature=feature))
     assert decision.reason is Reason.FEATURE_NOT_ENTITLED
     assert decision.binding is not None
@@ -37,6 +39,7 @@ def test_a_feature_that_is_false_or_absent_is_refused(feature: str) -> None:
 
 
 def test_a_model_without_a_price_is_not_entitled_nor_is_a_choice_that_has_one() -> None:
+    """The model allow-list is what the plan has a price for, over all a request may reach."""
     bench = featured()
     assert bench.refused("1", "unheard") is Reason.MODEL_NOT_ENTITLED
     assert bench.refused("1", "x", reach={"model": ("y", "unheard")}) is Reason.MODEL_NOT_ENTITLED
@@ -45,6 +48,7 @@ def test_a_model_without_a_price_is_not_entitled_nor_is_a_choice_that_has_one() 
 @pytest.mark.parametrize("standing", ["suspended", "past_due"])
 @pytest.mark.parametrize("scope", ["", "red"])
 def test_the_standing_of_the_account_or_of_a_scope_denies_what_lies_below(standing: str, scope: str) -> None:
+    """Standing is an entitlement of the account and of every scope."""
     bench = featured()
     bench.scope("red")
     bench.scope("red/ann")
@@ -59,6 +63,7 @@ def test_the_standing_of_the_account_or_of_a_scope_denies_what_lies_below(standi
 
 
 def test_suspension_is_told_before_past_due_wherever_it_stands() -> None:
+    """Reasons have a fixed precedence."""
     bench = featured()
     bench.scope("", standing="past_due")
     bench.scope("red", standing="suspended")
@@ -66,6 +71,7 @@ def test_suspension_is_told_before_past_due_wherever_it_stands() -> None:
 
 
 def test_the_wire_names_are_stable() -> None:
+    """Reasons have stable wire names, transient ones marked."""
     assert [reason.value for reason in Reason] == [
         "recovering",
         "unknown_account",
@@ -147,6 +153,7 @@ def spoil(asking: Asking, reason: Reason) -> None:
 
 @pytest.mark.parametrize("reason", ORDER)
 def test_each_fault_is_told_by_its_reason(reason: Reason) -> None:
+    """Reasons are an enum: each fault has its own."""
     asking = Asking()
     assert asking.ask() is None
     spoil(asking, reason)
@@ -158,6 +165,7 @@ def test_each_fault_is_told_by_its_reason(reason: Reason) -> None:
     list(combinations(ORDER, 2)),
 )
 def test_of_two_faults_the_one_that_stands_first_is_told(first: Reason, second: Reason) -> None:
+    """The precedence of reasons, pair by pair."""
     asking = Asking()
     # What takes admissions to come about comes about while there still are any.
     for reason in sorted((first, second), key=lambda reason: reason not in NEEDS_ADMISSIONS):
@@ -166,6 +174,7 @@ def test_of_two_faults_the_one_that_stands_first_is_told(first: Reason, second: 
 
 
 def test_withheld_is_told_only_if_nothing_else_stands_in_the_way() -> None:
+    """`withheld` comes last: only a dead owner's slices stand in the way."""
     for cap, credit, told in [
         ("100", "11", Reason.WITHHELD),
         ("11", "100", Reason.WITHHELD),
