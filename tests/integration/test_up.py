@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from config.stack.ports import free_ports
-from config.stack.supervisor import reap
+from config.stack.postgres import kept_data_dir
+from config.stack.supervisor import Supervisor, reap
 
 TALLYGATE = Path(sys.executable).with_name("tallygate")
 START_TIMEOUT_S = 150.0
@@ -119,4 +120,5 @@ def test_up_is_tried_crashes_and_is_found_again(tmp_path: Path) -> None:
     finally:
         first.process.kill()
         stopped = reap(run_dir)
+        shutil.rmtree(kept_data_dir(Supervisor(run_dir)).parent)
     assert stopped == [], "Ctrl-C stops everything"
