@@ -14,23 +14,17 @@ from typing import Any, Final, Protocol
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from actors.assembly import database_dsn, topic_names
+from actors.assembly import database_dsn, doors, kafka_appender, webhook_caller, webhook_endpoints
 from actors.audit import Audit
 from actors.catalogues import PostgresCatalogues
 from actors.clock import SystemClock
 from actors.commands import CommandDesk
-from actors.door_client import Doors
-from actors.door_wire import door_token
-from actors.endpoints import PostgresEndpoints
 from actors.idempotency import Idempotency
-from actors.kafka import KafkaAppender
 from actors.keys import Keys
-from actors.membership import PostgresDirectory
 from actors.receivers import Courier
 from actors.records import Records
 from actors.web.api import build_app
 from actors.web.wire import Services
-from actors.webhooks import WebhookCaller
 from config.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -59,23 +53,20 @@ class ApiProcess:
     def __init__(self, settings: Settings, replica: str) -> None:
         dsn, schema = database_dsn(settings), settings.postgres.schema_name
         control_key, partitions = settings.control_key_bytes(), settings.kafka.partitions
-        assert settings.kafka.bootstrap_servers is not None
-        appender = KafkaAppender(settings.kafka.bootstrap_servers, topic_names(settings))
-        doors = Doors(PostgresDirectory(dsn, schema), door_token(control_key), partitions)
-        clock = SystemClock()
+        appender, owners, clock = kafka_appender(settings), doors(settings), SystemClock()
         keys = Keys(dsn, schema, clock, environment=settings.api.key_environment)
         records = Records(dsn, schema, partitions)
         audit = Audit(dsn, schema)
         idempotency = Idempotency(dsn, schema, control_key)
-        endpoints = PostgresEndpoints(dsn, schema, control_key, allow_loopback=settings.webhooks.allow_loopback)
-        courier = Courier(clock, endpoints, WebhookCaller(clock, allow_loopback=settings.webhooks.allow_loopback))
+        endpoints = webhook_endpoints(settings)
+        self._caller = webhook_caller(settings, clock)
         catalogues = PostgresCatalogues(dsn, schema)
-        commands = CommandDesk(appender, doors, control_key, settings.kafka.topic_usage, partitions)
-        self._parts: Sequence[_Part] = (appender, doors, keys, records, audit, idempotency, endpoints, catalogues)
+        commands = CommandDesk(appender, owners, control_key, settings.kafka.topic_usage, partitions)
+        self._parts: Sequence[_Part] = (appender, owners, keys, records, audit, idempotency, endpoints, catalogues)
         services = Services(
             settings=settings,
             clock=clock,
-            doors=doors,
+            doors=owners,
             appender=appender,
             keys=keys,
             records=records,
@@ -83,7 +74,7 @@ class ApiProcess:
             audit=audit,
             idempotency=idempotency,
             endpoints=endpoints,
-            courier=courier,
+            courier=Courier(clock, endpoints, self._caller),
             catalogues=catalogues,
         )
         self.app = build_app(services, replica)
@@ -98,6 +89,7 @@ class ApiProcess:
 
     async def stop(self) -> None:
         """Close every door, in reverse order; one that does not close in time is left behind."""
+        await self._caller.stop()
         for part in reversed(self._parts):
             try:
                 await asyncio.wait_for(part.stop(), STOP_S)

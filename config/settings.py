@@ -227,8 +227,9 @@ class ShardSettings(_Group):
         le=50.0,
     )
     hold_ttl_max_s: float = _setting(
-        600.0,
-        "the longest life of a hold without an extension; after a crash an account's credit may be withheld this long",
+        120.0,
+        "the longest life of a hold without an extension: longer streams extend. After a crash of its owner, an "
+        "account's held credit may be withheld for this long, the report delay and about 16 s more",
         "seconds",
         ge=1.0,
         le=43_200.0,
