@@ -98,7 +98,7 @@ async def test_the_first_hold_waits_until_its_slice_is_in_the_log_and_the_next_d
     (slices,) = rig.controls(0, Slices)
     assert isinstance(slices, Slices)
     assert slices.epoch == 1 and [name for name, _ in slices.of] == [account]
-    assert slices.linger_us >= 665_000_000, "ten minutes of hold, five seconds, a minute of delay"
+    assert slices.linger_us >= 185_000_000, "two minutes of hold, five seconds, a minute of delay"
     assert first.as_of.offset == rig.end(0), "approved only behind the slice"
     hold = read_token(CONTROL_KEY, first.hold.token)
     assert (hold.account, hold.id) == (account, first.hold.id)
