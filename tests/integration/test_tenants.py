@@ -1,0 +1,425 @@
+"""Two customers on one partition of a real deployment: nothing of the one reaches the other, a log or a figure.
+
+Everything that the customer Acme may name holds a canary, and Bravo does the same things with plain names. All that Bravo
+is told, and all that is logged or measured, is searched for the canaries and for every secret that was handed out.
+"""
+
+import asyncio
+import base64
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import orjson
+import pytest
+from standardwebhooks import Webhook
+
+from actors.kafka import TopicReader
+from actors.web.api import all_routes
+from actors.web.health import Health
+from actors.web.wire import Route
+from engine.placement import partition_for
+from loadtest.workload import cloud_time
+from tests.actors.web.asgi_client import Response
+from tests.contracts.benches import ENGINE_PASSWORD
+from tests.integration.deployment import PARTITIONS, until
+from tests.integration.front import Caller, Front, Post, front
+
+ROUTES: Final = all_routes(Health("test"))
+ROUNDS: Final = 200  # of each of the workers
+WORKERS: Final = 6  # of each customer
+BOUNDS: Final = [{"fields": ["input_tokens"], "up_to": 1_000}, {"fields": ["output_tokens"], "up_to": "500"}]
+SHARED: Final = "shared"  # both customers use this name for a lot, a rule, an idempotency key and an event
+
+
+def event(account: str, event_id: str, source: str, **changes: Any) -> dict[str, Any]:
+    """Usage worth 0.35 cents."""
+    made = {"specversion": "1.0", "id": event_id, "source": source, "type": "llm.request", "subject": account}
+    made["time"] = cloud_time(time.time_ns() // 1000)
+    return made | {"data": {"model": "atlas-large", "input_tokens": 1_000, "output_tokens": 100}} | changes
+
+
+class Tenant:
+    """One customer with a bound key. `name` makes the names that it uses."""
+
+    def __init__(self, caller: Caller, account: str, name: Callable[[str], str], post: Post) -> None:
+        self.caller = caller
+        self.account = account
+        self.name = name
+        self.post = post
+        self.path = f"/v1/customers/{account}"
+        self.rated = 0  # events that were sent to be rated
+        self.dead = 0  # events that cannot be
+        self.tokens: list[str] = []
+        self.endpoint_secrets: list[str] = []
+        self.endpoints: list[str] = []
+        self.operations = 0
+        self._number = 0
+
+    @property
+    def hook(self) -> str:
+        """Where its webhooks go."""
+        return f"/{self.name('url')}"
+
+    async def did(self, status: int, method: str, target: str, document: Any = None, **headers: str) -> Any:
+        """One operation with that end."""
+        self.operations += 1
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = await self.caller.ask(method, target, document, named)
+        assert answer.status == status, (method, target, document, answer)
+        return answer.json() if answer.body else None
+
+    def fresh(self, what: str) -> str:
+        self._number += 1
+        return f"{self.name(what)}.{self._number}"
+
+    async def open(self) -> None:
+        """An account with one of everything."""
+        path, name = self.path, self.name
+        await self.did(201, "POST", "/v1/customers", {"account": self.account, "plan": "starter"})
+        grant = {"amount": "1000", "currency": "USD", "lot": SHARED}
+        await self.did(201, "POST", f"{path}/grants", grant, idempotency_key=SHARED, x_reason=name("reason"))
+        await self.did(201, "POST", f"{path}/grants", grant | {"lot": name("lot")}, idempotency_key=name("idem"))
+        await self.did(201, "POST", f"{path}/top-ups", {"amount": "5", "currency": "USD", "lot": name("topup")})
+        await self.did(200, "PUT", f"{path}/overdraft", {"amount": "1", "currency": "USD"})
+        await self.did(200, "PUT", f"{path}/scopes", {"scope": name("scope"), "standing": "active"})
+        cap = {"amount": "0.5", "currency": "USD", "hard": False}
+        await self.did(200, "PUT", f"{path}/caps/{name('cap')}", cap)
+        await self.did(200, "PUT", f"{path}/caps/{name('scopecap')}", cap | {"scope": name("scope")})
+        for rule, percent in ((name("rule"), 10), (SHARED, 20)):
+            on = {"measure": "cap_percent", "cap": name("cap"), "percent": percent}
+            await self.did(200, "PUT", f"{path}/rules/{rule}", {"on": on})
+        await self.did(200, "PUT", f"{path}/rate-limits/{name('rate')}", {"per_minute": 100_000})
+        for place, rules in ((self.hook, None), (f"{self.hook}/some", [SHARED]), (f"/dead{self.hook}", None)):
+            asked = {"url": self.post.url + place} | ({"rules": rules} if rules else {})
+            made = await self.did(201, "POST", "/v1/webhook-endpoints", asked, idempotency_key=f"{name('hook')}{place}")
+            self.endpoints.append(made["endpoint"]["id"])
+            self.endpoint_secrets.append(made["secret"])
+        made = await self.did(200, "POST", f"/v1/webhook-endpoints/{self.endpoints[0]}/rotate-secret", None)
+        self.endpoint_secrets.append(made["secret"])
+        tested = await self.did(200, "POST", f"/v1/webhook-endpoints/{self.endpoints[0]}/test")
+        assert tested["delivered"], tested
+        shared = event(self.account, SHARED, SHARED)
+        await self.did(202, "POST", "/v1/events", shared)
+        self.rated += 1
+
+    async def live(self, seed: int) -> None:
+        """What a customer does all day, right and wrong."""
+        draw = Random(seed)
+        for _ in range(ROUNDS):
+            await draw.choice((self._use, self._use, self._hold, self._hold, self._read, self._blunder))(draw)
+
+    async def _use(self, draw: Random) -> None:
+        name, account = self.name, self.account
+        note = {"model": "atlas-large", "input_tokens": 1_000, "output_tokens": 100, "note": self.fresh("note")}
+        scoped = {"scope": name("scope"), "data": note}
+        events = [event(account, self.fresh("event"), name("source"), **scoped) for _ in range(draw.randrange(1, 4))]
+        self.rated += len(events)
+        if draw.random() < 0.3:  # what can only be set aside: the model has no price, the quantity is none
+            self.dead += 2
+            nameless = {"model": name("model"), "input_tokens": 5, "output_tokens": 5}
+            events.append(event(account, self.fresh("dead"), name("source"), data=nameless))
+            wrong = {"model": "atlas-large", "input_tokens": name("quantity"), "output_tokens": 1}
+            events.append(event(account, self.fresh("dead"), name("source"), data=wrong))
+        taken = await self.did(202, "POST", "/v1/events", events)
+        assert taken == {"accepted": len(events), "refused": []}
+
+    async def _hold(self, draw: Random) -> None:
+        asked = {"account": self.account, "scope": self.name("scope"), "type": "llm.request"}
+        asked |= {"data": {"model": "atlas-large"}, "bounds": BOUNDS, "hold": True}
+        answer = await self.did(200, "POST", "/v1/check", asked)
+        if not answer["allowed"]:
+            assert answer["transient"], answer
+            return
+        token = answer["hold"]["token"]
+        self.tokens.append(token)
+        if draw.random() < 0.3:
+            answer = await self.did(200, "POST", "/v1/holds/extend", {"token": token, "bounds": BOUNDS[:1]})
+            if answer["allowed"]:
+                token = answer["hold"]["token"]
+                self.tokens.append(token)
+        if draw.random() < 0.2:
+            await self.did(200, "POST", "/v1/holds/release", {"token": token})
+            return
+        used = {"model": "atlas-large", "input_tokens": 10, "output_tokens": 5, "note": self.fresh("note")}
+        captured = {"id": self.fresh("capture"), "type": "llm.request", "data": used}
+        await self.did(202, "POST", "/v1/holds/capture", {"token": token, "event": captured})
+        self.rated += 1
+
+    async def _read(self, draw: Random) -> None:
+        lists = (
+            "",
+            "/scopes",
+            "/caps",
+            "/rules",
+            "/rate-limits",
+            "/grants",
+            "/balance",
+            "/usage",
+            "/ledger",
+            "/alerts",
+        )
+        other = [f"/v1/webhook-endpoints/{draw.choice(self.endpoints)}/deliveries", "/v1/webhook-endpoints"]
+        other += [f"/v1/commands?account={self.account}", "/v1/plans", f"/v1/webhook-endpoints/{self.endpoints[0]}"]
+        await self.did(200, "GET", draw.choice([self.path + part for part in lists] + other))
+
+    async def _blunder(self, draw: Random) -> None:
+        """What is wrong is told to whoever sent it, and to nobody else."""
+        word = self.name("wrong")
+        cap = {"amount": word, "currency": "USD"}
+        wrong: list[tuple[int, str, str, Any]] = [
+            (400, "POST", "/v1/check", {"account": self.account, word: word}),
+            (400, "POST", "/v1/check", {"account": self.account, "bounds": [{"fields": [word], "up_to": word}]}),
+            (400, "POST", "/v1/check", b'{"account": "' + word.encode()),
+            (400, "POST", "/v1/check", b'{"%b": 1, "%b": 2}' % (word.encode(), word.encode())),
+            (400, "POST", "/v1/events", {"specversion": word, "id": word}),
+            (400, "GET", f"{self.path}/ledger?cursor={word}", None),
+            (400, "GET", f"{self.path}/usage?{word}=1", None),
+            (404, "POST", "/v1/holds/release", {"token": word}),
+            (404, "GET", f"/v1/webhook-endpoints/{word}", None),
+            (404, "GET", f"/{word}", None),
+            (400, "POST", "/v1/webhook-endpoints", {"url": f"https://{word}:12/"}),
+            (422, "PUT", f"{self.path}/caps/{self.name('cap')}", cap),
+            (409, "POST", f"{self.path}/grants", {"amount": "1", "currency": "USD", "lot": SHARED}),
+        ]
+        await self.did(*draw.choice(wrong))
+
+    async def follow(self) -> None:
+        """Its stream, until the task is cancelled."""
+        own = {"authorization": f"Bearer {self.caller.key}"}
+        async with self.caller._session.get(f"{self.path}/stream", headers=own) as answer:
+            assert answer.status == 200
+            async for line in answer.content:
+                self.caller.heard.append(("stream", line))
+
+
+# --------------------------------------------------------------------------------------------- what one key may guess
+
+
+def guesses(acme: Tenant, delivery: str, alert: str, key_id: str) -> list[tuple[str, str]]:
+    """Each id of the one customer, beside one that nobody has."""
+    absent_token = acme.tokens[-1][:-2] + ("AA" if acme.tokens[-1][-2:] != "AA" else "BB")
+    return [
+        (acme.account, "nobody"),
+        (acme.endpoints[0], "we_0000000000"),
+        (delivery, str(10**15)),
+        (alert, "alert_00"),
+        (acme.tokens[-1], absent_token),
+        (key_id, "zzzzzzzzzzzz"),
+    ]
+
+
+def request_of(route: Route, ids: Mapping[str, str]) -> tuple[str, str, Any]:
+    """The example of the route, about these ids."""
+    target = route.path
+    params = dict(route.example.params) | {"account": ids["account"]}
+    params |= {name: ids[name] for name in ("endpoint", "delivery", "key") if name in params}
+    for name, value in params.items():
+        target = target.replace(f"{{{name}}}", value)
+    query = dict(route.example.query)
+    query |= {item.name: ids[item.name] for item in route.parameters if item.name in ("account", "alert")}
+    target += "?" + "&".join(f"{name}={value}" for name, value in query.items()) if query else ""
+    document: Any = route.example.request
+    if isinstance(document, dict):
+        document = dict(document)
+        document |= {"token": ids["token"]} if "token" in document else {}
+        document |= {"account": ids["account"]} if "account" in document else {}
+        document |= {"subject": ids["account"]} if "subject" in document else {}
+    return route.method, target, document
+
+
+async def guess_everything(bravo: Caller, pairs: list[tuple[str, str]]) -> int:
+    """Every route, with each id of another customer and with one that nobody has: the answers do not differ."""
+    names = ("account", "endpoint", "delivery", "alert", "token", "key")
+    foreign = dict(zip(names, [pair[0] for pair in pairs], strict=True))
+    absent = dict(zip(names, [pair[1] for pair in pairs], strict=True))
+    compared = 0
+    for route in ROUTES:
+        if route.path in ("/metrics", "/readyz"):
+            continue
+        answers: list[Response] = []
+        for ids in (foreign, absent):
+            method, target, document = request_of(route, ids)
+            answers.append(await bravo.ask(method, target, document, {"x-reason": "guess"}))
+        first, second = (answer.without_request_id for answer in answers)
+        assert first == second, f"{route.method} {route.path} tells foreign from absent"
+        compared += request_of(route, foreign) != request_of(route, absent)
+        if route.account_from is not None or any(
+            part in route.path for part in ("{endpoint}", "{delivery}", "/holds/")
+        ):
+            assert answers[0].status == 404, (route.method, route.path, answers[0])
+    return compared
+
+
+# ------------------------------------------------------------------------------------------------------------ the test
+
+
+def searched(what: str, text: bytes, words: list[bytes]) -> list[str]:
+    """Sentences about what must not stand there."""
+    return [
+        f"{what}: {word.decode()[:40]} in ...{text[max(0, text.find(word) - 200) : text.find(word) + 200]!r}"
+        for word in words
+        if word in text
+    ]
+
+
+async def webhooks_of(front: Front, tenant: Tenant) -> bool:
+    """Both its alerts came to its first endpoint."""
+    return len({post.headers["webhook-id"] for post in tenant.post.came if post.path == tenant.hook}) >= 3
+
+
+def secrets_of(front: Front, callers: list[Caller], tenants: list[Tenant]) -> list[bytes]:
+    """Everything that opens something."""
+    settings = front.at.settings
+    assert settings.control_key is not None and settings.webhooks.secret is not None
+    found = [settings.control_key.get_secret_value(), settings.webhooks.secret.get_secret_value(), ENGINE_PASSWORD]
+    found += [caller.key.split("_")[3] for caller in callers if caller.key is not None]
+    for tenant in tenants:
+        found += tenant.tokens + [secret.removeprefix("whsec_") for secret in tenant.endpoint_secrets]
+    raw = [base64.b64decode(secret.removeprefix("whsec_")).hex() for t in tenants for secret in t.endpoint_secrets]
+    return [text.encode() for text in found + raw]
+
+
+async def test_nothing_of_one_customer_reaches_another(
+    database: str, kafka: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    canary = f"canary{secrets.token_hex(4)}"
+    account = f"{canary}-account"
+    twin = next(f"bravo{n}" for n in range(1_000) if _partition(f"bravo{n}") == _partition(account))
+    post = Post()
+    await post.start()
+    try:
+        async with front(database, kafka, tmp_path, shards=2, body_deadline_s=1.0) as api:
+            operator = await api.operator()
+            acme = Tenant(api.caller(await api.key(account=account)), account, lambda place: f"{canary}-{place}", post)
+            bravo = Tenant(api.caller(await api.key(account=twin)), twin, lambda place: f"bravo-{place}", post)
+            both = [acme, bravo]
+            made = await operator.done(
+                "POST", "/v1/keys", {"name": f"{canary}-key", "scopes": ["read"], "account": account}
+            )
+            everybody = {"url": f"{post.url}/dead/{canary}-operator"}
+            await operator.done("POST", "/v1/webhook-endpoints", everybody)
+            for tenant in both:
+                await tenant.open()
+            streams = [asyncio.create_task(tenant.follow()) for tenant in both]
+            await asyncio.gather(*(tenant.live(seed) for tenant in both for seed in range(WORKERS)))
+            for tenant in both:
+                await until(lambda tenant=tenant: webhooks_of(api, tenant), "the webhooks")  # type: ignore[misc]
+            await until(lambda: rated(both), "everything to be rated")
+            await _use_what_is_not_ones_own(acme, bravo)
+            await until(lambda: rated(both), "everything to be rated")
+
+            told = await acme.did(200, "GET", f"/v1/webhook-endpoints/{acme.endpoints[0]}/deliveries")
+            alert = next(item for item in told["items"] if item["cause"] == "alert")
+            pairs = guesses(acme, alert["id"], alert["alert_id"], made["id"])
+            assert await guess_everything(bravo.caller, pairs) > 25
+            for page in ("/v1/dead-letters?limit=200", "/v1/audit?limit=200", "/v1/customers", "/v1/keys"):
+                await operator.done("GET", page)
+            metrics = await operator.send("GET", "/metrics")
+            assert metrics.status == 200
+            for stream in streams:
+                assert not stream.done()
+                stream.cancel()
+            await asyncio.gather(*streams, return_exceptions=True)
+            trail = await _whole_trail(operator)
+            callers = [operator, acme.caller, bravo.caller]
+            hidden = [*secrets_of(api, callers, both), made["key"].split("_")[3].encode()]
+            in_log = await _usage(api)
+            await api.end()
+            logged = (api.logs() + caplog.text).encode()
+    finally:
+        await post.stop()
+
+    marks = [canary.encode(), canary.upper().encode(), base64.b64encode(canary.encode())[:10]]
+    faults = [fault for what, told in bravo.caller.heard for fault in searched(what, told, marks)]
+    for came in post.came:
+        whole = f"{came.path} {came.headers}".encode() + came.body
+        if came.path.removeprefix("/dead").startswith(bravo.hook):
+            faults += searched("a webhook of bravo", whole, marks)
+            assert bravo.account.encode() in came.body or b"test" in came.body
+        faults += searched("a webhook", whole, hidden)
+    for what, text in (("metrics", metrics.body), ("logs", logged)):
+        faults += searched(what, text, marks + hidden)
+    faults += searched("the audit trail", trail, hidden)
+    assert not faults, f"{len(faults)} times:\n" + "\n".join(faults[:10])
+
+    # What could not be found must have been there to be found.
+    told_to_others = [told for caller in (acme.caller, operator) for _, told in caller.heard]
+    told_to_others += [trail, in_log, *(came.path.encode() for came in post.came)]
+    seen = set(re.findall(rf"{canary}-([a-z]+)".encode(), b"".join(told_to_others)))
+    wanted = ["account", "lot", "topup", "idem", "reason", "scope", "cap", "scopecap", "rule", "rate", "url", "event"]
+    wanted += ["source", "note", "capture", "dead", "model", "quantity", "wrong", "key", "operator"]
+    assert {place.encode() for place in wanted} <= seen, set(wanted) - {place.decode() for place in seen}
+    assert acme.operations + bravo.operations > 2_000
+    assert len(logged) > 1_000 and b"is ready" in logged
+    _signed(bravo, post)
+
+
+async def _use_what_is_not_ones_own(acme: Tenant, bravo: Tenant) -> None:
+    """Another's token in an event of one's own, another's cap in a rule, another's cursor: nothing comes of it."""
+    stolen = event(bravo.account, "stolen", "bravo", hold=acme.tokens[-1])
+    await bravo.did(202, "POST", "/v1/events", stolen)
+    bravo.dead += 1
+    for cap in (acme.name("cap"), "no-such-cap"):
+        rule = {"on": {"measure": "cap_percent", "cap": cap, "percent": 50}}
+        refused = await bravo.did(422, "PUT", f"{bravo.path}/rules/theirs", rule)
+        assert refused["type"] == "/problems/unknown-cap"
+    for part in ("ledger", "alerts"):
+        page = await acme.did(200, "GET", f"{acme.path}/{part}?limit=1")
+        await bravo.did(200, "GET", f"{bravo.path}/{part}?cursor={page['next_cursor']}")
+    mixed = [event(acme.account, "x-1", "bravo"), event(bravo.account, "x-2", "bravo"), event("nobody", "x-1", "bravo")]
+    taken = await bravo.did(202, "POST", "/v1/events", mixed)
+    bravo.rated += 1
+    assert taken["accepted"] == 1
+    first, second = taken["refused"]
+    assert first | {"index": 2} == second, "another's account is as absent as nobody's"
+    await bravo.did(404, "POST", "/v1/webhook-endpoints", {"url": bravo.post.url, "account": acme.account})
+
+
+async def rated(tenants: list[Tenant]) -> bool:
+    """Each customer's events are rated, all of them and no more; an event of the same id is another's, or a repetition."""
+    views = [await tenant.caller.done("GET", tenant.path) for tenant in tenants]
+    for tenant, view in zip(tenants, views, strict=True):
+        assert view["events_rated"] <= tenant.rated, (tenant.account, view, tenant.rated)
+    return all(view["events_rated"] == tenant.rated for tenant, view in zip(tenants, views, strict=True))
+
+
+async def _whole_trail(operator: Caller) -> bytes:
+    pages, cursor = b"", ""
+    while cursor is not None:
+        answer = await operator.ask("GET", "/v1/audit?limit=200" + (f"&cursor={cursor}" if cursor else ""))
+        pages, cursor = pages + answer.body, answer.json()["next_cursor"]
+    return pages
+
+
+async def _usage(front: Front) -> bytes:
+    """Every record of the log."""
+    kafka = front.at.settings.kafka
+    assert kafka.bootstrap_servers is not None
+    reader = TopicReader(kafka.bootstrap_servers)
+    await reader.start()
+    try:
+        topics = [await reader.read_all(kafka.topic_usage, number) for number in range(kafka.partitions)]
+    finally:
+        await reader.stop()
+    return b"".join(record.value or b"" for records in topics for record in records)
+
+
+def _signed(tenant: Tenant, post: Post) -> None:
+    """Its webhooks are signed with its secrets."""
+    secret = tenant.endpoint_secrets[-1]
+    mine = [came for came in post.came if came.path == tenant.hook]
+    assert mine
+    for came in mine:
+        Webhook(secret).verify(came.body, came.headers)
+    assert {orjson.loads(came.body)["data"].get("account", tenant.account) for came in mine} == {tenant.account}
+
+
+def _partition(account: str) -> int:
+    return partition_for(account.encode(), PARTITIONS)
