@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import msgspec
 import orjson
+import uvloop
 from msgspec import Struct
 from pydantic import SecretStr
 from rich.console import Console
@@ -56,7 +57,7 @@ from loadtest.report import percentiles
 from loadtest.verify import verify
 from loadtest.workload import Workload
 
-EVENTS_PER_S: Final = 2_500  # offered; two cores share it with broker, database, Serve, the gateways and this driver
+EVENTS_PER_S: Final = 2_000  # offered; two cores share it with broker, database, Serve, the gateways and this driver
 HELD_PART: Final = 10  # every tenth request is asked for over HTTP, and held
 HOLD_TTL_S: Final = 5.0  # short, like the report delay, so that the run's end need not wait long for what crashed
 REPORT_DELAY_S: Final = 5.0
@@ -143,7 +144,7 @@ def _run(settings: Settings, options: DemoOptions, console: Console) -> int:
         else:
             join_ray(prepared.ray_address)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has set its own, which would skip our clean-up
-        return asyncio.run(_Demo(supervisor, prepared, options, console).run())
+        return uvloop.run(_Demo(supervisor, prepared, options, console).run())
 
 
 def _prepare(supervisor: Supervisor, settings: Settings) -> Settings:
