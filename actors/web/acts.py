@@ -36,6 +36,10 @@ COMMAND_TEXT: Final = (
     " " + REPEATABLE.format(how_long="30 days") + " The answer comes when the change is durable and visible."
 )
 ACT_TEXT: Final = " " + REPEATABLE.format(how_long="24 hours")
+ACT_REFUSALS: Final[Mapping[int, str]] = {
+    409: "The first request with this idempotency key is under way, or its answer was lost.",
+    422: "The idempotency key came with another request before.",
+}
 
 _encoder: Final = msgspec.json.Encoder(order="deterministic")
 logger = logging.getLogger(__name__)

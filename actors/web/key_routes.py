@@ -16,7 +16,7 @@ from actors.keys import (
     KeyScope,
     KeyUnknown,
 )
-from actors.web.acts import ACT_DEADLINE_S, ACT_TEXT, Entry, administered
+from actors.web.acts import ACT_DEADLINE_S, ACT_REFUSALS, ACT_TEXT, Entry, administered
 from actors.web.wire import Call, Example, Reply, Route, absent, invalid
 from engine.events import Malformed, parse_time
 
@@ -168,6 +168,7 @@ ROUTES: Final = (
         response=KeyMade,
         status=201,
         deadline_s=ACT_DEADLINE_S,
+        also=ACT_REFUSALS,
     ),
     Route(
         method="GET",
@@ -208,6 +209,6 @@ ROUTES: Final = (
         example=Example(params={"key": _ID}),
         status=204,
         deadline_s=ACT_DEADLINE_S,
-        also={404: "There is no such key."},
+        also={404: "There is no such key.", **ACT_REFUSALS},
     ),
 )

@@ -224,7 +224,7 @@ class AlertItem(Struct):
     attempts: int
     delivered: str | None
     given_up: str | None
-    error: str
+    error: str  # of the last attempt, by endpoint; empty for a bound key, which asks its own endpoints' deliveries
 
 
 class AlertPage(Struct):
@@ -253,7 +253,8 @@ async def list_alerts(call: Call) -> Reply:
     except BadCursor:
         raise bad_cursor() from None
     await _not_absent(call, bool(rows))
-    return Reply(AlertPage([_alert(row) for row in rows], cursor))
+    # It names endpoints and how they fail, and those that hear all accounts are no business of a bound key.
+    return Reply(AlertPage([_alert(row, "" if call.account else row.error) for row in rows], cursor))
 
 
 async def _not_absent(call: Call, found: bool) -> None:
@@ -274,14 +275,14 @@ def _posting(row: PostingRow) -> PostingItem:
     )
 
 
-def _alert(row: AlertRecord) -> AlertItem:
+def _alert(row: AlertRecord, error: str) -> AlertItem:
     return AlertItem(
         Raw(row.body),
         instant(row.created_us),
         row.attempts,
         instant_or_none(row.delivered_us),
         instant_or_none(row.given_up_us),
-        row.error,
+        error,
     )
 
 
@@ -455,7 +456,10 @@ ROUTES: Final = (
         path="/v1/customers/{account}/alerts",
         handler=list_alerts,
         summary="List alerts",
-        description="Newest first, with the very body that webhooks carry, and how far the telling has come.",
+        description=(
+            "Newest first, with the very body that webhooks carry, and how far the telling has come. A bound key is shown "
+            "no `error`, which may be of an endpoint that hears all accounts: the deliveries of its own have theirs."
+        ),
         example=Example(
             params=_ACCOUNT,
             response={

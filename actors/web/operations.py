@@ -11,7 +11,7 @@ from actors.audit import AuditRow
 from actors.ports import CatalogueTaken, Outgoing
 from actors.publication import publish
 from actors.records import BadCursor, CatalogueRow, CommandRecord, DeadLetterRecord
-from actors.web.acts import ACT_DEADLINE_S, ACT_TEXT, Entry, administered
+from actors.web.acts import ACT_DEADLINE_S, ACT_REFUSALS, ACT_TEXT, Entry, administered
 from actors.web.customers import bad_cursor
 from actors.web.limits import JsonRefused, clean
 from actors.web.problems import MEDIA_TYPE, ProblemBody, refused_text
@@ -670,7 +670,10 @@ ROUTES: Final = (
         status=202,
         body_bytes_max=2 * VALUE_BYTES_MAX,
         deadline_s=ACT_DEADLINE_S,
-        also={422: "It is no usage event."},
+        also={
+            409: ACT_REFUSALS[409],
+            422: "It is no usage event, or the idempotency key came with another request before.",
+        },
         **_TAGS,
     ),
     Route(
@@ -739,6 +742,7 @@ ROUTES: Final = (
         paginated=True,
         query=(QueryParameter("account", "text", "whose", None, 1, 256, required=True),),
         confines=True,
+        also={404: "The key may not see this account."},
         **_READ,
     ),
 )

@@ -22,7 +22,7 @@ from actors.endpoints import (
     SecretUnreadable,
 )
 from actors.receivers import EndpointDisabled
-from actors.web.acts import ACT_DEADLINE_S, ACT_TEXT, Entry, administered
+from actors.web.acts import ACT_DEADLINE_S, ACT_REFUSALS, ACT_TEXT, Entry, administered
 from actors.web.hot import Name
 from actors.web.times import instant, instant_or_none
 from actors.web.wire import Call, Example, KeyScope, Problem, QueryParameter, Reply, Route, absent, invalid
@@ -233,7 +233,8 @@ async def resend(call: Call, entry: Entry) -> Reply:
         )
     entry.account, entry.subject = first.account, f"{first.alert_id} to {first.endpoint_id}"
     resending = call.services.courier.resend(first.alert_id, first.endpoint_id, call.account)
-    return Reply(await _called(call, resending))
+    # A bound key's alerts also go to endpoints that hear all accounts: of those it is to learn nothing.
+    return Reply(await _called(call, resending, "delivery"))
 
 
 async def _first(call: Call) -> EndpointDelivery:
@@ -249,12 +250,12 @@ async def _first(call: Call) -> EndpointDelivery:
     return found.deliveries[0]
 
 
-async def _called(call: Call, calling: Awaitable[EndpointDelivery]) -> DeliveryItem:
-    """What came of it, as the list has it from now on. Raises Problem."""
+async def _called(call: Call, calling: Awaitable[EndpointDelivery], what: str = "endpoint") -> DeliveryItem:
+    """What came of it, as the list has it from now on. Raises Problem; `what` is absent where the endpoint is."""
     try:
         delivery = await calling
     except EndpointUnknown:
-        raise absent("endpoint") from None
+        raise absent(what) from None
     except AlertUnknown:
         raise absent("alert") from None
     except EndpointDisabled:
@@ -299,6 +300,7 @@ def _delivery(delivery: EndpointDelivery) -> DeliveryItem:
 # -------------------------------------------------------------------------------------------------------------- routes
 
 _OWN: Final[dict[str, Any]] = {"tags": ("webhooks",), "scope": KeyScope.ADMIN, "confines": True}
+_DISABLED: Final = "The endpoint is disabled, its secret cannot be opened, or the idempotency key is busy."
 _ID: Final = "we_4f0c9d6b2a1e8f7c5d3b"
 _ENDPOINT: Final = {
     "id": _ID,
@@ -344,6 +346,7 @@ ROUTES: Final = (
         response=EndpointMade,
         status=201,
         deadline_s=ACT_DEADLINE_S,
+        also={404: "The account is none that the key may see.", **ACT_REFUSALS},
         **_OWN,
     ),
     Route(
@@ -385,6 +388,7 @@ ROUTES: Final = (
         ),
         response=EndpointItem,
         deadline_s=ACT_DEADLINE_S,
+        also=ACT_REFUSALS,
         **_OWN,
     ),
     Route(
@@ -396,6 +400,7 @@ ROUTES: Final = (
         example=Example(params=_PARAMS, response=_ENDPOINT),
         response=EndpointItem,
         deadline_s=ACT_DEADLINE_S,
+        also=ACT_REFUSALS,
         **_OWN,
     ),
     Route(
@@ -413,6 +418,7 @@ ROUTES: Final = (
         ),
         response=EndpointMade,
         deadline_s=ACT_DEADLINE_S,
+        also=ACT_REFUSALS,
         **_OWN,
     ),
     Route(
@@ -425,7 +431,7 @@ ROUTES: Final = (
         example=Example(params=_PARAMS, response={**_DELIVERY, "cause": "test"}),
         response=DeliveryItem,
         deadline_s=CALL_DEADLINE_S,
-        also={409: "The endpoint is disabled, or its secret cannot be opened."},
+        also={409: _DISABLED, 422: ACT_REFUSALS[422]},
         **_OWN,
     ),
     Route(
@@ -449,7 +455,7 @@ ROUTES: Final = (
         example=Example(params={"delivery": "71"}, response={**_DELIVERY, "id": "72", "cause": "resend"}),
         response=DeliveryItem,
         deadline_s=CALL_DEADLINE_S,
-        also={409: "The endpoint is disabled, or its secret cannot be opened.", 422: "It was a test."},
+        also={409: _DISABLED, 422: "It was a test, or the idempotency key came with another request before."},
         **_OWN,
     ),
 )
