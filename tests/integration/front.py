@@ -115,7 +115,9 @@ class Replica:
 
     def __init__(self, at: Deployment, name: str) -> None:
         self._process = ApiProcess(at.settings, name)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        # Of a socket without its protocol asyncio does not know that small answers are to leave at once.
+        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._listener.bind(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         config = uvicorn.Config(
             self._process.app,
