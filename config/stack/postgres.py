@@ -82,14 +82,18 @@ def kept_data_dir(supervisor: Supervisor) -> Path:
 
     As root that is a folder beside the system's other lasting temporary ones, which the server's user may enter."""
     identity = _identity()
-    base = supervisor.run_dir / "postgres"
-    if identity.user is not None:
-        base = _KEPT_AS_ROOT / f"tallygate-{hashlib.sha256(str(supervisor.run_dir).encode()).hexdigest()[:16]}"
+    base = _kept_base(supervisor, identity)
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     if base.is_symlink() or base.stat().st_uid not in (os.geteuid(), identity.user):
         raise PostgresUnavailable(f"{base} belongs to someone else: remove it, or choose another run folder")
     identity.own(base)
     return base / "data"
+
+
+def _kept_base(supervisor: Supervisor, identity: _Identity) -> Path:
+    if identity.user is None:
+        return supervisor.run_dir / "postgres"
+    return _KEPT_AS_ROOT / f"tallygate-{hashlib.sha256(str(supervisor.run_dir).encode()).hexdigest()[:16]}"
 
 
 def start_postgres(
@@ -103,7 +107,8 @@ def start_postgres(
     """
     tell = say or supervisor.say
     identity = _identity()
-    fresh = data_dir is None or (data_dir == kept_data_dir(supervisor) and not (data_dir / "PG_VERSION").exists())
+    kept = _kept_base(supervisor, identity) / "data"
+    fresh = data_dir is None or (data_dir == kept and not (data_dir / "PG_VERSION").exists())
     base = _fresh_base(supervisor, identity) if data_dir is None else data_dir.parent
     data_dir = data_dir or base / "data"
     binaries = _runnable_binaries(base, identity)
