@@ -16,7 +16,8 @@ from msgspec import Struct
 from engine.account import Account
 from engine.catalog import Catalogue, PriceBook
 from engine.credit import Lot
-from engine.holds import TOKEN_TEXT_MAX, VALID_GAP_US, Bound, Hold, held_by
+from engine.events import TOKEN_TEXT_MAX
+from engine.holds import VALID_GAP_US, Bound, Hold, held_by
 from engine.limits import ROOT, Cap, RateLimit, scope_path
 from engine.money import NANO, WHOLE_DIGITS_MAX
 from engine.outlook import Asked, Ledger, Outlook, held_by_payers

@@ -22,7 +22,7 @@ KEY_BYTES_MAX: Final = 256
 TEXT_MAX: Final = 256
 DATA_FIELDS_MAX: Final = 64
 SCOPE_PARTS_MAX: Final = 8
-HOLD_MAX: Final = 4096  # characters of a hold's token
+TOKEN_TEXT_MAX: Final = 4096  # characters of a hold's token
 SLICES_MAX: Final = 1_000  # accounts in one record
 LINGER_US_MAX: Final = 86_400_000_000
 CONTROL_MAGIC: Final = b"TGC1"
@@ -137,8 +137,8 @@ def parse_usage(value: bytes) -> UsageEvent:
         raise Malformed(f"data has {len(event.data)} fields; {DATA_FIELDS_MAX} is the limit")
     if event.scope and not is_scope(event.scope):
         raise Malformed(f"scope {event.scope[:40]!r} is not a path of 1 to 8 parts of A-Z a-z 0-9 . _ : @ -")
-    if event.hold is not None and not is_text(event.hold, HOLD_MAX):
-        raise Malformed(f"hold must be a token of 1 to {HOLD_MAX} characters")
+    if event.hold is not None and not is_text(event.hold, TOKEN_TEXT_MAX):
+        raise Malformed(f"hold must be a token of 1 to {TOKEN_TEXT_MAX} characters")
     time_us = None if event.time is None else parse_time(event.time)
     return UsageEvent(
         event.id, event.source, event.type, event.subject, time_us, event.data, event.scope, event.hold, event.holdfinal

@@ -11,7 +11,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-TOKEN_TEXT_MAX: Final = 4096
+from engine.events import TOKEN_TEXT_MAX
+
 VALID_GAP_US: Final = 5_000_000  # between `valid_until` (stop, or extend) and `expires`: clock error plus a round trip
 _VERSION: Final = 1
 _MAC_BYTES: Final = 16

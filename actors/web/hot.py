@@ -33,8 +33,8 @@ from actors.ports import LogUnavailable, Outgoing
 from actors.web.limits import JsonRefused, check_json
 from actors.web.problems import MEDIA_TYPE, ProblemBody, refused_text
 from actors.web.wire import Call, Example, KeyScope, Reply, Route, Services, absent, invalid, unavailable
-from engine.events import KEY_BYTES_MAX, VALUE_BYTES_MAX, Malformed, parse_usage
-from engine.holds import TOKEN_TEXT_MAX, BadToken, Hold, read_token
+from engine.events import KEY_BYTES_MAX, TOKEN_TEXT_MAX, VALUE_BYTES_MAX, Malformed, parse_usage
+from engine.holds import BadToken, Hold, read_token
 
 EVENTS_MAX: Final = 1_000
 INGEST_BYTES_MAX: Final = 1 << 20

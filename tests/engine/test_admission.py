@@ -11,7 +11,8 @@ from engine.admission import (
     SliceNeeded,
 )
 from engine.catalog import CatalogueDocument, MeterDefinition, PlanDefinition
-from engine.holds import TOKEN_TEXT_MAX, seal_token
+from engine.events import TOKEN_TEXT_MAX
+from engine.holds import seal_token
 from engine.money import NANO
 from tests.engine.bench import DOLLAR, HOUR, KEY, MINUTE, SECOND, document, per_unit
 from tests.engine.desk_bench import DeskBench

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from engine.events import (
     DATA_FIELDS_MAX,
-    HOLD_MAX,
     LINGER_US_MAX,
     SLICES_MAX,
+    TOKEN_TEXT_MAX,
     BadMac,
     Control,
     Grant,
@@ -344,8 +344,8 @@ def test_a_record_may_have_so_many_slices() -> None:
 
 
 def test_scope_and_hold_are_read_as_they_were_sent() -> None:
-    event = parse_usage(value(scope="team:a/ann", hold="h" * HOLD_MAX, holdfinal=False))
-    assert (event.scope, event.hold, event.hold_final) == ("team:a/ann", "h" * HOLD_MAX, False)
+    event = parse_usage(value(scope="team:a/ann", hold="h" * TOKEN_TEXT_MAX, holdfinal=False))
+    assert (event.scope, event.hold, event.hold_final) == ("team:a/ann", "h" * TOKEN_TEXT_MAX, False)
     plain = parse_usage(value())
     assert (plain.scope, plain.hold, plain.hold_final) == ("", None, True)
 
@@ -361,7 +361,7 @@ def test_scope_and_hold_are_read_as_they_were_sent() -> None:
         {"scope": None},
         {"scope": 5},
         {"hold": ""},
-        {"hold": "h" * (HOLD_MAX + 1)},
+        {"hold": "h" * (TOKEN_TEXT_MAX + 1)},
         {"hold": "h\x00"},
         {"hold": 5},
         {"holdfinal": "true"},

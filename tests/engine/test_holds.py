@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.events import seal
-from engine.holds import TOKEN_TEXT_MAX, BadToken, Bound, Hold, held_by, read_token, seal_token
+from engine.events import TOKEN_TEXT_MAX, seal
+from engine.holds import BadToken, Bound, Hold, held_by, read_token, seal_token
 
 KEY = b"control key of the tests"
 NAMES = st.text(min_size=1, max_size=20)
