@@ -198,8 +198,10 @@ class Claim(Struct, frozen=True):
 
 
 class PartitionImage(Struct, frozen=True):
-    """All a partition has in the store."""
+    """All a partition has in the store, as it stood at one moment."""
 
+    epoch: int  # of the partition at that moment: a replica that is behind shows an earlier one
+    ckpt_seq: int  # likewise; 0 when never checkpointed
     accounts: list[AccountRow]
     dedup: list[DedupSegment]
     commands: list[CommandRow]  # of the last 30 days of log time
@@ -235,7 +237,9 @@ class Store(Protocol):
         The previous owner's database session is ended first, so that a transaction it left open cannot block us."""
 
     async def load(self, partition: int, command_log_time_min_us: int) -> PartitionImage:
-        """All rows of the partition; commands not older than the given log time."""
+        """All rows of the partition, of one snapshot; commands not older than the given log time.
+
+        The read may be answered by a replica that is behind: whoever claimed compares epoch and ckpt_seq."""
 
     async def commit(self, checkpoint: Checkpoint) -> None:
         """One transaction. Raises `Fenced`, `CommitUnknown`, or `StoreUnavailable` (nothing took effect)."""

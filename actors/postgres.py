@@ -531,13 +531,17 @@ class PostgresStore:
     # ----------------------------------------------------------------------------------------------------------- reads
 
     async def load(self, partition: int, command_log_time_min_us: int) -> PartitionImage:
-        async with self._reader() as connection:
+        async with self._reader() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            standing = await connection.fetchrow(QUERIES["load_standing"], partition)
             accounts = await connection.fetch(QUERIES["load_accounts"], partition)
             dedup = await connection.fetch(QUERIES["load_dedup"], partition)
             commands = await connection.fetch(QUERIES["load_commands"], partition, command_log_time_min_us)
             errors = await connection.fetch(QUERIES["load_engine_errors"], partition)
             alerts = await connection.fetch(QUERIES["load_alerts"], partition)
+        epoch, ckpt_seq = standing or (0, 0)
         return PartitionImage(
+            epoch=epoch,
+            ckpt_seq=ckpt_seq,
             accounts=[
                 AccountRow(
                     row["account"],

@@ -10,6 +10,7 @@ lost. A failure of one partition halts that partition alone.
 import asyncio
 import base64
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final
 
@@ -394,8 +395,10 @@ class Shard:
     # --------------------------------------------------------------------------------------------------- the fold
 
     async def _fold_batch(self, owned: Owned, records: Sequence[Record]) -> None:
-        """Fold slice by slice. Between slices others run, and everything agrees."""
-        start = 0
+        """Fold slice by slice. Between slices others run, and everything agrees.
+
+        What a client hands out again, after a reconnect to an older offset, is folded already."""
+        start = bisect_left(records, owned.next_offset, key=lambda record: record.offset)
         while start < len(records) and owned.running and self._owned.get(owned.number) is owned:
             try:
                 start += self._fold_slice(owned, records, start)

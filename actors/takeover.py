@@ -1,6 +1,7 @@
 """Becoming the owner of a partition: claim, load, check the log, announce, and wait until nobody else may speak.
 
-In order: the claim raises the epoch, which fences the old owner's writes at once; the checkpoint is loaded; the log must
+In order: the claim raises the epoch, which fences the old owner's writes at once; the checkpoint is loaded, and must be
+the claimed one (reads may be routed to a replica that is behind); the log must
 still hold what the checkpoint saw (before we write to it: our own record would make a truncated log look whole);
 `owner(epoch)` goes into the log; records behind the checkpoint are replayed by the rating loop. Only then, and once every
 previous owner is dead or its lease has run out, is the partition ready. Whatever fails on the way is tried again from the
@@ -19,6 +20,7 @@ from actors.ports import (
     Outgoing,
     PartitionImage,
     Store,
+    StoreUnavailable,
     record_digest,
 )
 from engine.catalog import Catalogue, load_catalogue
@@ -59,6 +61,7 @@ async def take_over(
     claimed_s = clock.boot_s()
     log_time_us = decode_partition(claim.blob).log_time_us if claim.blob else 0
     image = await store.load(partition, log_time_us - COMMAND_KEY_US)
+    _check_image(claim, image)
     fold = Partition(partition, log.partitions, topic, control_key, library)
     fold.line_epoch = claim.epoch
     fold.skips = frozenset(image.engine_errors)
@@ -84,6 +87,15 @@ async def take_over(
         checkpointed_offset=claim.next_offset,
     )
     return owned, image
+
+
+def _check_image(claim: Claim, image: PartitionImage) -> None:
+    """What was loaded must be what was claimed, not what a replica held a moment before."""
+    if (image.epoch, image.ckpt_seq) != (claim.epoch, claim.ckpt_seq):
+        raise StoreUnavailable(
+            f"partition {claim.partition}: checkpoint {claim.ckpt_seq} of epoch {claim.epoch} was claimed, but the "
+            f"database read from shows {image.ckpt_seq} of {image.epoch}: it is behind, or the claim is over"
+        )
 
 
 async def _check_log(log: Log, claim: Claim) -> None:

@@ -114,6 +114,10 @@ UPDATE partition
 SET epoch = epoch + 1, owner = NULL, backend_pid = NULL, backend_start = NULL, updated_at = clock_timestamp()
 WHERE partition = $1 AND epoch = $2 RETURNING 1
 
+-- name: load_standing
+-- Which checkpoint of which ownership the rows read with it belong to.
+SELECT epoch, ckpt_seq FROM partition WHERE partition = $1
+
 -- name: load_accounts
 -- All accounts of a partition.
 SELECT account, blob, wake_us, balance, spend, currency FROM account WHERE partition = $1 ORDER BY account

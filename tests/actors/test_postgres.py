@@ -91,6 +91,23 @@ async def stored_seq(bench: RealBench) -> int:
     return int(row["ckpt_seq"])
 
 
+# ---------------------------------------------------------------------------------------------------------- one snapshot
+
+
+async def test_a_checkpoint_that_commits_during_a_load_is_wholly_in_it_or_not_at_all(
+    bench: RealBench, claim: Claim, store: PostgresStore
+) -> None:
+    patient = await bench.started(PostgresStore(bench.dsn, bench.schema, lease_s=30.0))
+    async with locked(bench, "LOCK TABLE command IN ACCESS EXCLUSIVE MODE"):
+        loading = asyncio.create_task(patient.load(PARTITION, 0))
+        await until_sessions(bench, "application_name = 'tallygate read' AND wait_event_type = 'Lock'")
+        await store.commit(cut(claim, accounts=[account()], alerts=[alert("alert_a")]))
+    image = await loading
+    assert (image.ckpt_seq, image.accounts, image.alerts) == (0, [], [])
+    image = await patient.load(PARTITION, 0)
+    assert (image.ckpt_seq, len(image.accounts), len(image.alerts)) == (1, 1, 1)
+
+
 # ------------------------------------------------------------------------------------------------------ broken commits
 
 

@@ -135,6 +135,24 @@ async def test_records_fetched_for_an_earlier_ownership_are_read_again_from_the_
     assert process.counts(0).get("rated") == 2, "e1 was lost between the checkpoint and the records of the old fetch"
 
 
+async def test_records_that_a_client_hands_out_again_are_folded_once(rig: Rig) -> None:
+    process = rig.process()
+    account = rig.open(0)
+    await ready(rig, process, 0)
+    fetch = process.log.fetch
+
+    async def fetch_from_an_older_offset(records_max: int, timeout_s: float) -> dict[int, Sequence[Record]]:
+        batches = await fetch(records_max, timeout_s)
+        return {partition: rig.records(partition)[:] for partition in batches}
+
+    process.log.fetch = fetch_from_an_older_offset  # type: ignore[method-assign]
+    rig.use(account, "e1")
+    await rig.clock.until(caught_up(rig, process, 0), 10)
+    rig.use(account, "e2")
+    await rig.clock.until(caught_up(rig, process, 0), 10)
+    assert process.counts(0) == {"owner": 1, "catalogue": 1, "applied": 1, "rated": 2}
+
+
 async def test_a_shard_declared_dead_drops_everything_and_ends(rig: Rig) -> None:
     process = rig.process()
     account = rig.open(0)

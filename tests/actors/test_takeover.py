@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.ports import Fenced, LogDamaged, PreviousOwner, StoreUnavailable
+from actors.ports import Fenced, LogDamaged, PartitionImage, PreviousOwner, StoreUnavailable
 from actors.takeover import CatalogueLost, may_speak
 from engine.events import Owner
 from tests.actors.shard_rig import CATALOGUE, KnownDeaths, Process, Rig
@@ -88,6 +88,23 @@ async def test_an_outage_on_the_way_leaves_no_half_takeover_behind(rig: Rig) -> 
     owned, _ = await process.take(0)
     assert owned.epoch == 3
     assert rig.controls(0, Owner) == [Owner(1), Owner(3)]
+
+
+async def test_an_image_of_a_replica_that_is_behind_is_not_taken(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rated(rig, rig.process("a"))
+    process = await successor(rig)
+    before = await process.store.load(0, 0)
+
+    async def behind(_partition: int, _command_log_time_min_us: int) -> PartitionImage:
+        return before
+
+    with monkeypatch.context() as patched:
+        patched.setattr(process.store, "load", behind)
+        with pytest.raises(StoreUnavailable, match="the database read from shows 1 of 1"):
+            await process.take(0)
+    assert rig.controls(0, Owner) == [Owner(1)], "nothing is announced on the strength of an old image"
+    owned, _ = await process.take(0)
+    assert owned.epoch == 3
 
 
 # -------------------------------------------------------------------------------------------------- the log's damage

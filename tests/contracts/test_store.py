@@ -15,7 +15,7 @@ from tests.contracts.checkpoints import (
     segment,
 )
 
-LEASE_S = 0.4
+LEASE_S = 1.0
 
 
 class Cluster:
@@ -54,6 +54,7 @@ async def test_first_claim_starts_from_nothing(cluster: Cluster) -> None:
     assert (claim.partition, claim.epoch, claim.ckpt_seq, claim.next_offset) == (PARTITION, 1, 0, 0)
     assert (claim.last, claim.blob, claim.previous) == (None, None, [])
     image = await store.load(PARTITION, 0)
+    assert (image.epoch, image.ckpt_seq) == (1, 0)
     assert (image.accounts, image.dedup, image.commands, image.engine_errors, image.alerts) == ([], [], [], [], [])
 
 
@@ -88,6 +89,7 @@ async def test_a_successor_finds_what_was_committed(cluster: Cluster) -> None:
     assert taken.last == cut(claim, 2).last
     assert taken.blob == b"partition state 2"
     image = await successor.load(PARTITION, 600)
+    assert (image.epoch, image.ckpt_seq) == (taken.epoch, taken.ckpt_seq)
     assert sorted(image.accounts, key=lambda row: row.account) == [account("acme", b"newer", 4), rows[1]]
     assert [(run.bucket, run.entries) for run in image.dedup] == [
         (2, segment(2, 20).entries),
@@ -97,6 +99,16 @@ async def test_a_successor_finds_what_was_committed(cluster: Cluster) -> None:
     assert image.commands == [command(6, "k6", 600, "bad_amount")]
     assert image.engine_errors == [8]
     assert image.alerts == [alert("alert_a", 1), alert("alert_b", 2)]
+
+
+async def test_an_image_says_which_checkpoint_of_which_epoch_it_shows(cluster: Cluster) -> None:
+    store = await cluster.join("a")
+    assert ((await store.load(PARTITION, 0)).epoch, (await store.load(PARTITION, 0)).ckpt_seq) == (0, 0)
+    claim = await store.claim(PARTITION, "a")
+    await store.commit(cut(claim))
+    await store.settle_commit(PARTITION, claim.epoch, 1)
+    image = await store.load(PARTITION, 0)
+    assert (image.epoch, image.ckpt_seq) == (2, 1)
 
 
 async def test_partitions_do_not_mix(cluster: Cluster) -> None:

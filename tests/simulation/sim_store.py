@@ -149,6 +149,8 @@ class SimStore:
         await self._enter("load")
         row = self._database.partition(partition)
         image = PartitionImage(
+            epoch=row.epoch,
+            ckpt_seq=row.ckpt_seq,
             accounts=[row.accounts[account] for account in sorted(row.accounts)],
             dedup=sorted(row.dedup, key=lambda segment: segment.bucket),
             commands=[
