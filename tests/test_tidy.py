@@ -63,6 +63,9 @@ TESTED_ELSEWHERE = {
     "actors/cluster.py": "tests/integration/test_cluster.py",  # needs a real Ray
     "actors/api.py": "tests/integration/test_serve.py",  # likewise
     "actors/up.py": "tests/integration/test_up.py",  # needs a process of its own, to crash
+    "loadtest/deployment.py": "tests/integration/test_shard_process.py",  # needs servers, and processes to end
+    "loadtest/processes.py": "tests/integration/test_shard_process.py",  # likewise
+    "loadtest/process_child.py": "tests/integration/test_shard_process.py",  # likewise
     "tallygate.py": "tests/test_cli.py",
 }
 BANNED_NAMES = frozenset({"utils", "util", "common", "base", "types", "helpers", "helper", "misc", "stuff", "manager"})

@@ -9,7 +9,7 @@ import pytest
 from actors.migrations import ENGINE_ROLE, FOLDER, MigrationRefused, migrate, read_migrations
 from actors.ports import StoreRefused, StoreUnavailable
 from actors.queries import QUERIES
-from tests.contracts.benches import ENGINE_PASSWORD, engine_dsn
+from loadtest.deployment import ENGINE_PASSWORD, engine_dsn
 
 
 @pytest.fixture

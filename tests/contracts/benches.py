@@ -5,16 +5,14 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
-from urllib.parse import urlsplit
 
 from actors.membership import PostgresDirectory, PostgresMembership, PostgresRoster
-from actors.migrations import ENGINE_ROLE, migrate
+from actors.migrations import migrate
 from actors.ports import Directory, Membership, Roster, Store
 from actors.postgres import PostgresStore
+from loadtest.deployment import ENGINE_PASSWORD, engine_dsn
 from tests.simulation.hand_clock import HandClock
 from tests.simulation.sim_store import SimDatabase, SimDirectory, SimMembership, SimRoster, SimStore
-
-ENGINE_PASSWORD = "opens-only-test-databases"
 
 
 class Startable(Protocol):
@@ -99,12 +97,6 @@ class RealBench(_Started):
 
     async def pass_time(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-
-
-def engine_dsn(dsn: str) -> str:
-    """The same database for the engine's role."""
-    parts = urlsplit(dsn)
-    return parts._replace(netloc=f"{ENGINE_ROLE}:{ENGINE_PASSWORD}@{parts.hostname}:{parts.port}").geturl()
 
 
 @asynccontextmanager

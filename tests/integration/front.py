@@ -20,11 +20,13 @@ from yarl import URL
 
 from actors.api import ApiProcess
 from actors.clock import SystemClock
+from actors.deployment import until
 from actors.keys import Keys, KeyScope
+from loadtest.deployment import Deployment, deployment
+from loadtest.processes import Process
 from tests.actors.web.asgi_client import Response
-from tests.integration.deployment import DEADLINE_S, Deployment, deployment, until
-from tests.integration.test_shard_process import Child
 
+DEADLINE_S = 90.0  # for whatever a test waits for; a healthy run needs a few seconds
 TRIES = 20  # of a request that is answered 503
 
 
@@ -149,7 +151,9 @@ class Replica:
 class Front:
     """A deployment that answers over HTTP."""
 
-    def __init__(self, at: Deployment, replicas: Sequence[Replica], shards: Sequence[Child], controller: Child) -> None:
+    def __init__(
+        self, at: Deployment, replicas: Sequence[Replica], shards: Sequence[Process], controller: Process
+    ) -> None:
         self.at = at
         self.replicas = replicas
         self.shards = shards
@@ -199,8 +203,8 @@ async def front(
             }
         )
         await at.set_up([])
-        children = [Child("shard", f"shard-{number}", at, folder) for number in range(shards)]
-        controller = Child("controller", "controller", at, folder)
+        children = [Process("shard", f"shard-{number}", at.settings, folder) for number in range(shards)]
+        controller = Process("controller", "controller", at.settings, folder)
         for child in (*children, controller):
             stack.callback(child.close)
         for shard in children:

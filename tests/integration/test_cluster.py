@@ -9,9 +9,10 @@ from pathlib import Path
 import ray
 
 from actors.cluster import CONTROLLER, Cluster, ShardStatus
+from actors.deployment import until
 from config.stack.ray_local import RayLocal, record_ray
 from config.stack.supervisor import Supervisor
-from tests.integration.deployment import PARTITIONS, Deployment, deployment, until
+from loadtest.deployment import PARTITIONS, Deployment, deployment
 
 EVENTS = 3_000
 DURATION_S = 4.0

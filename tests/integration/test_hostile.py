@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 import pytest
 
+from actors.deployment import until
 from actors.kafka import TopicReader
 from actors.keys import KeyScope
 from actors.ports import Record
@@ -22,7 +23,6 @@ from actors.web.wire import Route
 from loadtest.readback import rated_lines, read_log
 from tests.actors.web.asgi_client import Response
 from tests.actors.web.test_api import HEADER_GAMES, ROUTES, filled, mutated, named
-from tests.integration.deployment import until
 from tests.integration.front import Caller, Front, front
 from tests.integration.test_tenants import event
 

@@ -15,13 +15,13 @@ import pytest
 
 from actors.api_client import ApiClient, ApiRefused, path_of
 from actors.clock import SystemClock
-from actors.deployment import deployed
+from actors.deployment import deployed, until
 from actors.keys import REFRESH_EVERY_S, Keys, KeyScope
 from config.settings import Settings
 from config.stack.ports import free_ports
 from config.stack.ray_local import RayLocal, record_ray
 from config.stack.supervisor import Supervisor, silent
-from tests.integration.deployment import Deployment, deployment, until
+from loadtest.deployment import Deployment, deployment
 
 CALLERS = 8
 BEFORE_S, AFTER_S = 1.0, 4.0

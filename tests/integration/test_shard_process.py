@@ -3,11 +3,7 @@
 After each, the results equal the oracle's to the last digit."""
 
 import asyncio
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -17,73 +13,25 @@ import asyncpg
 import orjson
 
 from actors.assembly import doors
+from actors.deployment import until
 from actors.door_client import Doors, DoorUnavailable
 from actors.door_wire import Answer, Balance, BalanceView, Check, Checked, FieldLimit, Question
 from actors.migrations import ENGINE_ROLE
 from actors.ports import Outgoing
 from engine.placement import partition_for
+from loadtest.deployment import Deployment, deployment
+from loadtest.process_child import LEFT_BY_ITSELF
+from loadtest.processes import Process
 from loadtest.workload import cloud_time
-from tests.integration.deployment import DEADLINE_S, Deployment, deployment, until
-from tests.integration.process_child import LEFT_BY_ITSELF
 
-ROOT = Path(__file__).resolve().parents[2]
 EVENTS = 3_000  # over four seconds, in which a checkpoint is made about every second
 DURATION_S = 4.0
-
-
-class Child:
-    """One process; its log goes to a file, which a failed test shows."""
-
-    def __init__(self, role: str, name: str, at: Deployment, folder: Path) -> None:
-        self.log_path = folder / f"{name}.log"
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.integration.process_child"],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        given = {"role": role, "name": name, "settings": at.settings.reveal(), "lock_dir": str(folder / "locks")}
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(given) + "\n")
-        self.process.stdin.flush()
-        self.incarnation = ""
-
-    async def joined(self) -> None:
-        stdout = self.process.stdout
-        assert stdout is not None
-        self.incarnation = (await asyncio.to_thread(stdout.readline)).strip()
-        assert self.incarnation, self.log_path.read_text()
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    async def ended(self) -> int:
-        return await asyncio.to_thread(self.process.wait, DEADLINE_S)
-
-    async def end(self) -> None:
-        """In order: it hands everything over."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        assert await self.ended() == 0, self.log_path.read_text()
-
-    def close(self) -> None:
-        """However the test has gone, nothing is left."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(30)
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            pipe.close()
 
 
 class Run:
     """A deployment with two shards and a controller."""
 
-    def __init__(self, at: Deployment, shards: list[Child], controller: Child) -> None:
+    def __init__(self, at: Deployment, shards: list[Process], controller: Process) -> None:
         self.at = at
         self.shards = shards
         self.controller = controller
@@ -108,7 +56,7 @@ class Run:
             driving.cancel()
         await until(self.at.rated_to_the_end, "everything to be rated and told")
 
-    async def end(self, *living: Child) -> None:
+    async def end(self, *living: Process) -> None:
         """Hand over in order; nobody owns anything then."""
         await asyncio.gather(*(shard.end() for shard in living))
         await self.controller.end()
@@ -123,8 +71,8 @@ async def sent(count: int, wanted: int) -> bool:
 async def running(database: str, kafka: str, folder: Path) -> AsyncIterator[Run]:
     async with deployment(database, kafka) as at:
         with ExitStack() as stack:
-            shards = [Child("shard", f"shard-{number}", at, folder) for number in range(2)]
-            controller = Child("controller", "controller", at, folder)
+            shards = [Process("shard", f"shard-{number}", at.settings, folder) for number in range(2)]
+            controller = Process("controller", "controller", at.settings, folder)
             for child in (*shards, controller):
                 stack.callback(child.close)
             for shard in shards:

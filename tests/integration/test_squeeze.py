@@ -18,18 +18,19 @@ import pytest
 
 from actors.clock import SystemClock
 from actors.cluster import Cluster
+from actors.deployment import until
 from actors.door_client import Doors
 from actors.door_wire import Answer, Question, Status, door_token
 from actors.membership import PostgresDirectory
 from config.settings import ShardSettings
 from config.stack.ray_local import RayLocal, record_ray
 from config.stack.supervisor import Supervisor
+from loadtest.deployment import PARTITIONS, Deployment, deployment
 from loadtest.fronts import DoorFront
 from loadtest.gateways import wallets
 from loadtest.squeeze import AT_ONCE_S, WALLET_PERCENTS, Squeeze
 from loadtest.verify import verify
 from loadtest.workload import Workload
-from tests.integration.deployment import PARTITIONS, Deployment, deployment, until
 
 TTL_S = 6.0
 REPORT_DELAY_S = 2.0

@@ -19,15 +19,15 @@ import orjson
 import pytest
 from standardwebhooks import Webhook
 
+from actors.deployment import until
 from actors.kafka import TopicReader
 from actors.web.api import all_routes
 from actors.web.health import Health
 from actors.web.wire import Route
 from engine.placement import partition_for
+from loadtest.deployment import ENGINE_PASSWORD, PARTITIONS
 from loadtest.workload import cloud_time
 from tests.actors.web.asgi_client import Response
-from tests.contracts.benches import ENGINE_PASSWORD
-from tests.integration.deployment import PARTITIONS, until
 from tests.integration.front import Caller, Front, Post, front
 
 ROUTES: Final = all_routes(Health("test"))
