@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 from msgspec import Struct
 
-from actors.door_wire import Answer, AsOf, Check, Checked, Extend, FieldLimit, Question, Release
+from actors.door_wire import Answer, AsOf, Check, Checked, Extend, FieldLimit, Question, Release, Released
 from engine.admission import Reason
 from engine.events import seal
 from engine.holds import Hold, read_token
@@ -20,6 +20,7 @@ from engine.money import parse_amount
 from engine.partition import Partition
 from loadtest.oracle import partition_of
 from loadtest.workload import cloud_time
+from tests.simulation.invariants import Breach
 from tests.simulation.traffic import CONTROL_KEY, TOPIC
 from tests.simulation.world import Process, ShardSlot, World
 
@@ -45,6 +46,8 @@ class Given(Struct):
 class Gateways:
     """Callers of one world. `given` is every answer, in the order in which they were given."""
 
+    NAMES: Final = ("answers", "overspend", "holds")
+
     def __init__(self, world: World, random: Random, seconds: float) -> None:
         self.given: list[Given] = []
         self._world = world
@@ -53,10 +56,13 @@ class Gateways:
         self._sent = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._epochs: dict[int, int] = {}  # the highest that has answered
+        self._released: dict[str, list[tuple[AsOf, bool]]] = {}  # hold -> each answer to its release: was it open?
+        self._accounts_of_holds: dict[str, str] = {}  # of those released
+        self._captured: dict[str, int] = {}  # hold -> offset of the first final event of it that was rated
         self._owners: dict[int, str] = {}  # partition -> incarnation, as it was known last
         count = random.randint(2, 4)
         self.accounts = [f"gateway-{number}" for number in range(count)]
-        self.sloppy = set(self.accounts[: random.randint(0, 1)])  # reports of it may come late
+        self.sloppy = set(self.accounts[: random.randint(0, 1)])  # reports of it may come late, or after a release
 
     # ------------------------------------------------------------------------------------------------------ traffic
 
@@ -114,7 +120,8 @@ class Gateways:
         if fate == "crash":
             return
         if fate == "release":
-            await self._ask(account, Release(token), random)
+            for _ in range(random.randint(1, 2)):
+                await self._ask(account, Release(token), random)
             return
         if fate == "extend":
             answer = await self._ask(account, Extend(token, int(0.5 * self._world.plan.pace * 1000)), random)
@@ -134,6 +141,9 @@ class Gateways:
         for part in range(parts):
             used = share // parts + (share % parts if part == 0 else 0)
             await self._report(account, model, used, token, final=part == parts - 1)
+        if account in self.sloppy and random.random() < 0.3:
+            await asyncio.sleep(random.choice([0.0, 0.3]))
+            await self._ask(account, Release(token), random)
 
     async def _report(self, account: str, model: str, tokens: int, token: str, *, final: bool) -> None:
         world = self._world
@@ -169,8 +179,12 @@ class Gateways:
         answer = await shard.answer(question, ASK_MAX_S)
         if isinstance(answer, Checked):
             if not lease.valid():
-                self._world.violated(f"{process.name} answered beyond its lease: {answer.as_of}")
+                self._world.breached("answers", f"{process.name} answered beyond its lease: {answer.as_of}")
             self._note(question, answer, process)
+        elif isinstance(answer, Released) and isinstance(question, Release):
+            hold = read_token(CONTROL_KEY, question.token)
+            self._accounts_of_holds[hold.id] = hold.account
+            self._released.setdefault(hold.id, []).append((answer.as_of, answer.was_open))
         await process.gate("door.after")
         if not reply.done():
             reply.set_result(answer)
@@ -178,7 +192,7 @@ class Gateways:
     def _note(self, question: Question, answer: Checked, process: Process) -> None:
         as_of = answer.as_of
         if as_of.epoch < self._epochs.get(as_of.partition, 0):
-            self._world.violated(f"{process.name} answered at {as_of}, after a later owner had")
+            self._world.breached("answers", f"{process.name} answered at {as_of}, after a later owner had")
         self._epochs[as_of.partition] = max(as_of.epoch, self._epochs.get(as_of.partition, 0))
         if not isinstance(question, Check):
             return
@@ -210,19 +224,44 @@ class Gateways:
 
     # ------------------------------------------------------------------------------------------------------- verdict
 
-    def verdict(self, folds: dict[int, Partition]) -> Iterator[str]:
-        """Every breach, a sentence each. `folds` are fresh: the log is folded into them once more."""
+    def verdict(self, folds: dict[int, Partition]) -> Iterator[Breach]:
+        """Every breach. `folds` are fresh: the log is folded into them once more."""
         late: set[str] = set()
         for number, fold in folds.items():
-            yield from self._follow(number, fold, late)
+            for sentence in self._follow(number, fold, late):
+                yield "answers", sentence
+        for sentence in self._fates():
+            yield "holds", sentence
         if ("clock_jump", "") in self._world.fired:
             return  # clocks further apart than the margin promise nothing
         for account_id in self.accounts:
             fold = folds[partition_of(account_id.encode(), self._world.plan.partitions)]
             account = fold.account(account_id)
             balance = 0 if account is None else account.derive().allocation.balance
-            if balance < 0 and account_id not in late:
-                yield f"{account_id}: overspent by {-balance} pico, though all its usage was held and reported in time"
+            if balance < 0 and account_id not in late | self._released_before_used():
+                sentence = (
+                    f"{account_id}: overspent by {-balance} pico, though all its usage was held and reported in time"
+                )
+                yield "overspend", sentence
+
+    def _released_before_used(self) -> set[str]:
+        """Accounts whose callers said that a hold was not used, and used it."""
+        return {
+            self._accounts_of_holds[hold_id]
+            for hold_id, releases in self._released.items()
+            if hold_id in self._captured and any(was_open for _, was_open in releases)
+        }
+
+    def _fates(self) -> Iterator[str]:
+        """A hold that was released was open until then, and is open no more."""
+        for hold_id, releases in self._released.items():
+            opened = [as_of for as_of, was_open in releases if was_open]
+            if len(opened) > 1:
+                yield f"hold {hold_id} was released at {opened[0]}, and again at {opened[1]}"
+            captured = self._captured.get(hold_id)
+            for as_of in opened:
+                if captured is not None and captured < as_of.offset:
+                    yield f"hold {hold_id} was captured at offset {captured}, and released at {as_of}"
 
     def _follow(self, number: int, fold: Partition, late: set[str]) -> Iterator[str]:
         answers = sorted(
@@ -231,12 +270,16 @@ class Gateways:
         for record in self._world.broker.topic("usage", number).records:
             while answers and answers[0].as_of.offset <= record.offset:
                 yield from _inconsistent(answers.pop(0), fold)
+            rated = fold.counts.get("rated", 0)
             fold.apply(record.offset, record.timestamp, record.key, record.value)
             value = record.value or b""
             if b'"gateways"' in value and value.startswith(b"{"):
                 event = orjson.loads(value)
-                if fold.log_time_us > read_token(CONTROL_KEY, event["hold"]).report_until_us:
+                hold = read_token(CONTROL_KEY, event["hold"])
+                if fold.log_time_us > hold.report_until_us:
                     late.add(event["subject"])
+                if event["holdfinal"] and fold.counts.get("rated", 0) > rated:
+                    self._captured.setdefault(hold.id, record.offset)
         for given in answers:
             yield from _inconsistent(given, fold)
 

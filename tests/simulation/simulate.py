@@ -14,6 +14,7 @@ from msgspec import Struct
 from tests.simulation.chaos import Strike, draw_strikes
 from tests.simulation.checks import fresh_folds, unrest, verify
 from tests.simulation.gateways import PACE_MAX, Gateways, open_too_long
+from tests.simulation.invariants import orphans
 from tests.simulation.sim_receivers import ReceiverFaults
 from tests.simulation.sim_store import SimPartitionRow
 from tests.simulation.traffic import Traffic, catalogues
@@ -32,6 +33,7 @@ class Outcome(Struct):
     violations: list[str]
     trace: str  # equal for equal runs
     fired: Counter[tuple[str, str]]
+    looked: Counter[str]
     steps: int
     commits: int
     rated: int
@@ -102,13 +104,13 @@ def simulate(seed: int, faults: bool = True) -> Outcome:
             run_virtually(loop, _run(world, traffic, gateways, strikes if faults else [], seconds))
         except (NobodyWaits, TimeStandsStill) as error:
             world.violated(f"{type(error).__name__}: {error}")
-    for sentence in loop.broken:
-        world.violated(sentence)
+    world.look("orphans", loop.broken)
     return Outcome(
         seed=seed,
         violations=world.violations,
         trace=world.trace_digest(),
         fired=world.fired,
+        looked=world.looked,
         steps=world.steps,
         commits=world.commits,
         rated=sum(len(world.broker.topic("rated", number).records) for number in range(plan.partitions)),
@@ -143,11 +145,13 @@ async def _run(
     await asyncio.sleep(0.5)  # whoever was down is back
     if not await _comes_to_rest(world):
         return
-    for sentence in verify(world):
-        world.violated(sentence)
+    world.look("fold", verify(world))
     if gateways is not None:
-        for sentence in (*gateways.verdict(fresh_folds(world)), *open_too_long(world)):
-            world.violated(sentence)
+        for name in gateways.NAMES:
+            world.looked[name] += 1
+        for name, sentence in gateways.verdict(fresh_folds(world)):
+            world.breached(name, sentence)
+        world.look("holds", open_too_long(world))
     await _close(world)
 
 
@@ -182,6 +186,9 @@ async def _comes_to_rest(world: World) -> bool:
 
 async def _close(world: World) -> None:
     """Everybody stops in order; nothing may be left under way, and no partition owned."""
+    for slot in world.shards:
+        if slot.shard is not None and slot.process is not None:
+            world.look("orphans", orphans(slot.shard, slot.process.tasks()))
     for controller in world.controllers:
         assert controller.controller is not None
         controller.controller.stop()

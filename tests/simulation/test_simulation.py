@@ -15,6 +15,7 @@ import pytest
 from tests.simulation import simulate as simulation
 from tests.simulation.ablations import ABLATIONS, Ablation, first_caught
 from tests.simulation.chaos import FEATURED
+from tests.simulation.invariants import NAMES
 from tests.simulation.run import main
 from tests.simulation.simulate import again, simulate
 from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualLoop, run_virtually
@@ -27,12 +28,15 @@ SEARCH_MAX = 200
 @pytest.mark.timeout(0)
 def test_every_seed_agrees_with_the_oracle_and_every_fault_strikes() -> None:
     fired: Counter[tuple[str, str]] = Counter()
+    looked: Counter[str] = Counter()
     failed = []
     for seed in range(SEEDS):
         outcome = simulate(seed)
         fired.update((kind, site.partition(".")[0]) for kind, site in outcome.fired.elements())
+        looked.update(outcome.looked)
         if outcome.violations:
             failed.append(outcome.told())
+    assert looked.keys() == set(NAMES), "an invariant is in the table and nobody looks at it, or the other way round"
     assert not failed, "\n".join(failed)
     silent = {(strike.kind, strike.site.partition(".")[0]) for strike in FEATURED} - fired.keys()
     assert not silent or len(FEATURED) > SEEDS, f"these faults never struck: {sorted(silent)}"

@@ -8,7 +8,7 @@ while and lets it go on: a zombie, if a successor has been found meanwhile.
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 from typing import Any, Final
@@ -28,6 +28,7 @@ from actors.shard import Shard
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from engine import admission as admission_module
 from tests.simulation.chaos import Strike
+from tests.simulation.invariants import AtCommit, Bounds, overflows
 from tests.simulation.sim_log import SimBroker, SimLog
 from tests.simulation.sim_receivers import ReceiverFaults, SimReceivers
 from tests.simulation.sim_store import SimDatabase, SimMembership, SimPartitionRow, SimRoster, SimStore
@@ -36,6 +37,7 @@ from tests.simulation.traffic import CONTROL_KEY
 WALL_START_US: Final = 1_750_000_000_000_000
 RESTART_MAX_S: Final = 1.0
 VIOLATIONS_MAX: Final = 50
+SENDS_MAX: Final = 6
 NO_FAULTS: Final = ReceiverFaults(latency_s=0.01, timeout_s=0.5, retry_after_max_s=1.0)
 
 
@@ -160,6 +162,10 @@ class Process:
         self.resume()
         for task in self._tasks:
             task.cancel()
+
+    def tasks(self) -> list["asyncio.Task[None]"]:
+        """What is under way in it."""
+        return [task for task in self._tasks if not task.done()]
 
     def proven(self, host: str, lock_path: str) -> bool:
         """The port `Deaths`: locks can be tried on the own host only."""
@@ -351,6 +357,7 @@ class World:
         self.plan = plan
         self.violations: list[str] = []
         self.fired: Counter[tuple[str, str]] = Counter()  # (fault, site) -> how often
+        self.looked: Counter[str] = Counter()  # an invariant's name -> how often it was looked at
         self.steps = 0
         self.commits = 0
         self.healing = False
@@ -379,7 +386,8 @@ class World:
         self._skews: dict[str, int] = {}
         self._armed: dict[str, list[Strike]] = {}
         self._trace = hashlib.sha256()
-        self._lots_left: dict[tuple[str, str], int] = {}
+        self._at_commit = AtCommit()
+        self._bounds = Bounds(sends=SENDS_MAX + 4, questions=64, alerts=plan.held_max)
         self.shards = [ShardSlot(self, f"shard-{number}", self._host(number)) for number in range(plan.shards)]
         self.controllers = [
             ControllerSlot(self, f"controller-{number}", self._host(number)) for number in range(plan.controllers)
@@ -397,6 +405,16 @@ class World:
         if len(self.violations) < VIOLATIONS_MAX:
             self.violations.append(f"at {self._loop.time() - 1000:.3f} s: {sentence}")
 
+    def breached(self, name: str, sentence: str) -> None:
+        """An invariant (tests/simulation/invariants.py) does not hold."""
+        self.violated(f"[{name}] {sentence}")
+
+    def look(self, name: str, sentences: Iterable[str]) -> None:
+        """Look at an invariant: each sentence is a breach."""
+        self.looked[name] += 1
+        for sentence in sentences:
+            self.breached(name, sentence)
+
     def later(self, begin: Callable[[], None]) -> None:
         self._loop.call_later(0.1 if self.healing else self._random.uniform(0.05, RESTART_MAX_S), begin)
 
@@ -413,7 +431,7 @@ class World:
         self.steps += 1
         self._trace.update(f"{self._loop.time():.9f} {process.name} {site}\n".encode())
         if site == "fetch.before":
-            self._check_speakers(process)
+            self._look_at_shard(process)
         waiting = self._armed.get(site)
         if waiting and not self.healing:
             strike = waiting.pop(0)
@@ -535,22 +553,11 @@ class World:
     def committed(self, row: SimPartitionRow, cut: Checkpoint) -> None:
         """A commit is about to take effect."""
         self.commits += 1
-        where = f"partition {cut.partition}: commit {cut.ckpt_seq} of epoch {cut.epoch}"
-        if cut.epoch != row.epoch:
-            self.violated(f"{where}: the partition is at epoch {row.epoch}")
-        if cut.ckpt_seq != row.ckpt_seq + 1:
-            self.violated(f"{where}: the last one was {row.ckpt_seq}")
-        if cut.next_offset < row.next_offset:
-            self.violated(f"{where}: goes back from offset {row.next_offset} to {cut.next_offset}")
-        self.note(f"{where} to {cut.next_offset}\n".encode() + cut.blob)
-        for posting in cut.postings:
-            key = posting.account, posting.lot
-            if posting.lot:
-                signed = posting.amount if posting.kind == "grant" else -posting.amount
-                self._lots_left[key] = self._lots_left.get(key, 0) + signed
-        for key in sorted({(posting.account, posting.lot) for posting in cut.postings if posting.lot}):
-            if self._lots_left[key] < 0:
-                self.violated(f"{where}: lot {key[1]} of {key[0]} has paid more than it held")
+        for name in AtCommit.NAMES:
+            self.looked[name] += 1
+        for name, sentence in self._at_commit.breaches(row, cut, self.broker.topic("usage", cut.partition)):
+            self.breached(name, sentence)
+        self.note(f"{cut.partition} {cut.epoch} {cut.ckpt_seq} to {cut.next_offset}\n".encode() + cut.blob)
 
     def speaking(self, slot: ShardSlot) -> list[int]:
         """The partitions that this shard would speak for at this moment."""
@@ -562,15 +569,19 @@ class World:
             if view.stage == Stage.READY and view.partition in slot.lease.partitions
         ]
 
-    def _check_speakers(self, process: Process) -> None:
+    def _look_at_shard(self, process: Process) -> None:
         mine = next((slot for slot in self.shards if slot.process is process), None)
-        if mine is None:
+        if mine is None or mine.shard is None:
             return
+        self.look("queues", overflows(mine.shard, self._bounds))
         spoken = set(self.speaking(mine))
+        self.look("speakers", self._others_that_speak(mine, spoken) if spoken else ())
+
+    def _others_that_speak(self, mine: ShardSlot, spoken: set[int]) -> Iterator[str]:
         for slot in self.shards:
             if slot is not mine:
                 for partition in spoken.intersection(self.speaking(slot)):
-                    self.violated(f"partition {partition}: {mine.name} and {slot.name} both speak for it")
+                    yield f"partition {partition}: {mine.name} and {slot.name} both speak for it"
 
 
 @contextmanager
@@ -581,7 +592,7 @@ def short_limits(plan: Plan) -> Iterator[None]:
         mock.patch.object(commit_module, "ENCODE_ACCOUNTS", 1),
         mock.patch.object(shard_module, "FETCH_WAIT_S", plan.fetch_wait_s),
         mock.patch.object(shard_module, "BLOCK_LINES_MAX", 5),
-        mock.patch.object(shard_module, "SENDS_MAX", 6),
+        mock.patch.object(shard_module, "SENDS_MAX", SENDS_MAX),
         mock.patch.object(shard_module, "FREEZE_IDLE_US", 200_000),
         mock.patch.object(shard_module, "FREEZE_MAX", 3),
         mock.patch.object(admission_module, "VALID_GAP_US", gap_us),

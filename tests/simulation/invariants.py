@@ -1,0 +1,177 @@
+"""What may never be otherwise, each under its name: at every commit, at every step of a shard, and at rest.
+
+| name | what holds | where it is looked at |
+|---|---|---|
+| conservation | per lot granted = remaining + burnt + expired; an account's balance is what its postings leave | every commit |
+| outcome | a record has one outcome: nothing of it is written twice, nothing of a record outside the cut | every commit |
+| offsets | a commit goes on where the last one ended, with an outcome for each record below its offset | every commit |
+| epoch | only the owner of the present epoch commits, and every checkpoint once | every commit |
+| crossing | one id per crossing, one crossing per id; ordinals grow by one and never fall | every commit |
+| speakers | at no moment do two shards speak for a partition | every fetch |
+| queues | what waits in memory (sends, questions, alerts) stays within its bounds | every fetch |
+| answers | an answer agrees with the log at its offset; none is given beyond a lease, or behind a later owner | end |
+| overspend | usage that was held and reported in time takes no wallet below zero | end |
+| holds | a hold is captured, released or expired, never two of them; none stays open beyond its time | end |
+| orphans | no task works for a partition that was let go, none for a shard that has stopped | end |
+| fold | the checkpoint is the fold of its log without faults, and what the oracle says, to the last byte | end |
+"""
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import orjson
+from msgspec import Struct
+
+from actors.owned import Owned
+from actors.ports import AccountRow, AlertRow, Checkpoint
+from actors.shard import Shard
+from engine.alerts import ID_CONFLICT
+from engine.snapshot import _account_decoder, decode_partition
+from tests.simulation.sim_log import SimPartition
+from tests.simulation.sim_store import SimPartitionRow
+
+NAMES: Final = tuple(line.split("|")[1].strip() for line in (__doc__ or "").splitlines() if line.startswith("| "))[1:]
+
+Breach = tuple[str, str]  # the invariant's name, and a sentence
+
+
+class _Told(Struct, frozen=True):
+    """What an alert's id stands for."""
+
+    partition: int
+    offset: int
+    crossing: tuple[str, str, str, int, str]  # account, rule, window, ordinal, phase
+
+
+class AtCommit:
+    """Follows what the store is given, commit by commit, with a ledger of its own."""
+
+    NAMES: Final = ("epoch", "offsets", "outcome", "conservation", "crossing")
+
+    def __init__(self) -> None:
+        self._left: dict[str, dict[str, int]] = {}  # account -> lot -> pico neither burnt nor expired
+        self._debt: dict[str, int] = {}
+        self._told: dict[str, _Told] = {}
+        self._ordinals: dict[tuple[str, str, str], int] = {}
+
+    def breaches(self, row: SimPartitionRow, cut: Checkpoint, log: SimPartition) -> Iterator[Breach]:
+        """What is wrong with the commit that is about to replace `row`."""
+        where = f"partition {cut.partition}: commit {cut.ckpt_seq} of epoch {cut.epoch}"
+        checks = (
+            self._epoch(row, cut),
+            self._offsets(row, cut, log),
+            self._outcomes(row, cut),
+            self._conserved(cut),
+            self._crossings(cut),
+        )
+        for name, sentences in zip(self.NAMES, checks, strict=True):
+            for sentence in sentences:
+                yield name, f"{where}: {sentence}"
+
+    @staticmethod
+    def _epoch(row: SimPartitionRow, cut: Checkpoint) -> Iterator[str]:
+        if cut.epoch != row.epoch:
+            yield f"the partition is at epoch {row.epoch}"
+        if cut.ckpt_seq != row.ckpt_seq + 1:
+            yield f"the last one was {row.ckpt_seq}"
+
+    @staticmethod
+    def _offsets(row: SimPartitionRow, cut: Checkpoint, log: SimPartition) -> Iterator[str]:
+        if cut.next_offset < row.next_offset:
+            yield f"goes back from offset {row.next_offset} to {cut.next_offset}"
+        below = bisect_left(log.records, cut.next_offset, key=lambda record: record.offset)
+        counts = decode_partition(cut.blob).counts
+        outcomes = sum(count for name, count in counts if not name.startswith("alert_"))
+        if outcomes != below:
+            yield f"{outcomes} outcomes of the {below} records below offset {cut.next_offset}"
+        newest = log.records[below - 1].offset if below else None
+        last = None if cut.last is None else cut.last.offset
+        if last != newest:
+            yield f"its last record is {last}, the one below offset {cut.next_offset} is {newest}"
+
+    @staticmethod
+    def _outcomes(row: SimPartitionRow, cut: Checkpoint) -> Iterator[str]:
+        offsets = [command.offset for command in cut.commands] + [letter.offset for letter in cut.dead_letters]
+        told = [alert.offset for alert in cut.alerts]
+        if outside := [offset for offset in offsets + told if not row.next_offset <= offset < cut.next_offset]:
+            yield f"writes of records {outside}, which are not within {row.next_offset} to {cut.next_offset}"
+        if len(offsets) != len(set(offsets)):
+            yield f"a record has two outcomes: {sorted(offsets)}"
+
+    def _conserved(self, cut: Checkpoint) -> Iterator[str]:
+        touched: set[tuple[str, str]] = set()
+        for posting in cut.postings:
+            if posting.lot:
+                lots = self._left.setdefault(posting.account, {})
+                signed = posting.amount if posting.kind == "grant" else -posting.amount
+                lots[posting.lot] = lots.get(posting.lot, 0) + signed
+                touched.add((posting.account, posting.lot))
+            else:
+                self._debt[posting.account] = self._debt.get(posting.account, 0) + posting.amount
+        for account, lot in sorted(touched):
+            if self._left[account][lot] < 0:
+                yield f"lot {lot} of {account} has paid {-self._left[account][lot]} pico more than it held"
+        for stored in cut.accounts:
+            lots = self._left.get(stored.account, {})
+            held = sum(lots.values()) - self._debt.get(stored.account, 0)
+            if held != stored.balance:  # lots that are not effective yet do not count
+                held -= sum(lots[lot] for lot in _lots_to_come(stored))
+            if held != stored.balance:
+                yield f"the postings leave {stored.account} {held} pico, its balance is {stored.balance}"
+
+    def _crossings(self, cut: Checkpoint) -> Iterator[str]:
+        for alert in cut.alerts:
+            told = _crossing_of(alert, cut.partition)
+            account, rule, window, ordinal, phase = told.crossing
+            known = self._told.setdefault(alert.alert_id, told)
+            if rule == ID_CONFLICT:  # one id however often the conflict comes again
+                continue
+            if known != told:
+                yield f"alert {alert.alert_id} stands for {known}, and for {told}"
+            last = self._ordinals.get((account, rule, window), 0)
+            if ordinal != last + (phase == "alert.crossed"):
+                yield f"{phase} {ordinal} of rule {rule}, window {window!r} of {account} follows ordinal {last}"
+            self._ordinals[account, rule, window] = ordinal
+
+
+def _lots_to_come(stored: AccountRow) -> list[str]:
+    account = _account_decoder.decode(stored.blob)
+    return [lot for lot, _, _, _, effective_us, _, _ in account.lots if effective_us > account.woken_us]
+
+
+def _crossing_of(alert: AlertRow, partition: int) -> _Told:
+    body = orjson.loads(alert.body)
+    data = body["data"]
+    crossing = (data["account"], data["rule"], data["window"], data["ordinal"], body["type"])
+    return _Told(partition, alert.offset, crossing)
+
+
+class Bounds(Struct, frozen=True):
+    """How much of each kind may wait in one shard."""
+
+    sends: int  # records under way, per partition
+    questions: int  # that wait for an offset, per partition
+    alerts: int  # in the outbox
+
+
+def overflows(shard: Shard, bounds: Bounds) -> Iterator[str]:
+    """Which queues of the shard are longer than they may be."""
+    held = shard.alerts().held
+    if held > bounds.alerts:
+        yield f"the outbox holds {held} alerts, {bounds.alerts} are the most"
+    for owned in shard._owned.values():
+        if len(owned.sends) > bounds.sends:
+            yield f"partition {owned.number}: {len(owned.sends)} sends are under way, {bounds.sends} are the most"
+        if len(owned.waiting) > bounds.questions:
+            yield f"partition {owned.number}: {len(owned.waiting)} questions wait, {bounds.questions} are the most"
+
+
+def orphans(shard: Shard, tasks: Iterable["asyncio.Task[None]"]) -> Iterator[str]:
+    """Tasks of this process that work for a partition which the shard has let go."""
+    for task in tasks:
+        frame = getattr(task.get_coro(), "cr_frame", None)  # None: it has ended
+        owned = frame.f_locals.get("owned") if frame is not None else None
+        if isinstance(owned, Owned) and shard._owned.get(owned.number) is not owned:
+            yield f"{task.get_name()} works for partition {owned.number}, which was let go"
