@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final, Protocol
 
 from ray import serve
-from ray.serve.config import HTTPOptions
+from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
 
 from actors.assembly import database_dsn, doors, kafka_appender, webhook_caller, webhook_endpoints
@@ -151,7 +151,8 @@ def serve_api(settings: Settings) -> None:
     class Api:
         """All that it does is in the application it is made of."""
 
-    serve.start(http_options=HTTPOptions(host=settings.api.host, port=settings.api.port))
+    proxies = ProxyLocation.HeadOnly if settings.api.proxies == "head" else ProxyLocation.EveryNode
+    serve.start(proxies, HTTPOptions(host=settings.api.host, port=settings.api.port))
     serve.run(Api.bind(), name=APPLICATION, route_prefix="/")  # type: ignore[attr-defined]  # added by the decorator
 
 

@@ -136,6 +136,8 @@ class Cluster:
             "max_restarts": -1,
             "max_task_retries": 0,
             "num_cpus": num_cpus,
+            # Ray would fill one node first: its loss would then leave nobody to take over.
+            "scheduling_strategy": "SPREAD",
             "enable_task_events": False,
         }
 

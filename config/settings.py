@@ -335,6 +335,11 @@ class ApiSettings(_Group):
     replicas: int = _setting(
         2, "with one, a crash is an outage of seconds; with two, the other goes on", "replicas", ge=1, le=64
     )
+    proxies: Literal["every_node", "head"] = _setting(
+        "every_node",
+        "where Serve's proxy listens on the port: on every machine that runs a replica, or on the head of the cluster "
+        "alone, which nodes that share one machine need",
+    )
     in_flight_max: int = _setting(
         1_000,
         "of one replica; a request takes about 2 ms, so that what waits behind more would be answered too late to be "

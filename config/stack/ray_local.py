@@ -5,11 +5,14 @@ therefore set in this process before Ray is imported, and taken back when it is 
 """
 
 import importlib.util
+import json
 import os
 import secrets
 import shlex
 import signal
+import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,8 @@ _ONE_MACHINE_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _TEMP_DIR_LENGTH_MAX = 40
 _REPLICA_PORTS = 32  # replicas come and go; a port is free again some time after its replica
 _OBJECT_STORE_BYTES = 80_000_000  # the smallest that Ray accepts is 75 MB; no event travels through it
+_NODE_TIMEOUT_S = 120.0  # a node starts two agents in Python, which takes a busy machine half a minute
+_NODE_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,20 @@ class RayLocal:
     environment: Mapping[str, str]
     temp_dir: Path
     saved_environment: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class RayNode:
+    """A further node of a local Ray. `raylet_pid` is the raylet; `pid` its parent, which ends when the raylet does."""
+
+    name: str
+    node_id: str
+    pid: int
+    raylet_pid: int
+
+
+class RayNodeFailed(RuntimeError):
+    """A node did not join; the message cites its log."""
 
 
 def ray_environment(token_path: Path) -> dict[str, str]:
@@ -148,6 +167,72 @@ def start_ray(
     # A driver still connected when its Ray is killed would write into the removed folder at exit.
     supervisor.before_stop(lambda: stop_ray(supervisor, local))
     return local
+
+
+def start_ray_node(
+    supervisor: Supervisor, local: RayLocal, name: str, num_cpus: int, say: Say | None = None
+) -> RayNode:
+    """Adds a node to the Ray that `start_ray` has started here, and returns once it has joined.
+
+    It is stopped with the others. On one machine only one node may run Serve's HAProxy: see `api.proxies` of the settings.
+    Raises `RayNodeFailed`.
+    """
+    tell = say or supervisor.say
+    tell(f"ray: starting node {name}")
+    log_path = local.temp_dir / f"{name}.log"
+    # Not `ray start`: it turns a loopback address into the machine's own, where this Ray does not listen.
+    command = [sys.executable, "-c", f"from {__name__} import run_ray_node; run_ray_node()"]
+    command.append(json.dumps({"address": local.address, "name": name, "num_cpus": num_cpus}))
+    opened = supervisor.start(_NAME, command, log_path=log_path, env={**os.environ, **local.environment})
+    deadline = time.monotonic() + _NODE_TIMEOUT_S
+    while opened.poll() is None and time.monotonic() < deadline:
+        node = _alive_node(name)
+        raylets = [child.pid for child in psutil.Process(opened.pid).children() if child.name() == "raylet"]
+        if node is not None and raylets:
+            record_ray(supervisor)
+            return RayNode(name, node, opened.pid, raylets[0])
+        time.sleep(_NODE_POLL_S)
+    supervisor.stop(opened.pid)
+    raise RayNodeFailed(
+        f"ray node {name} did not join; the end of {log_path}:\n{log_path.read_text(errors='replace')[-2000:]}"
+    )
+
+
+def _alive_node(name: str) -> str | None:
+    """The id of the living node of that name, as the head sees it."""
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    found = [node["NodeID"] for node in nodes if node["Alive"] and node["NodeName"] == name]
+    return str(found[0]) if found else None
+
+
+def run_ray_node() -> None:
+    """The life of a node, in a process of its own that `start_ray_node` starts: until its raylet or an agent has ended."""
+    from ray._private.node import Node
+    from ray._private.parameter import RayParams
+
+    wanted = json.loads(sys.argv[1])
+    node: Any = Node(
+        RayParams(
+            gcs_address=wanted["address"],
+            node_ip_address="127.0.0.1",
+            node_name=wanted["name"],
+            num_cpus=wanted["num_cpus"],
+            num_gpus=0,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            # The head has one, and all nodes of this machine log to the same folder.
+            include_log_monitor=False,  # type: ignore[arg-type]  # declared as text, and tested for truth
+            node_manager_port=0,
+            min_worker_port=0,
+            max_worker_port=0,
+        ),
+        head=False,
+        shutdown_at_exit=True,
+        spawn_reaper=True,  # the raylet does not outlive this process
+    )
+    while not node.dead_processes():
+        time.sleep(_NODE_POLL_S)
 
 
 def join_ray(address: str, namespace: str = "tallygate") -> None:

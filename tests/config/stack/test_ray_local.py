@@ -23,7 +23,7 @@ DRIVER = textwrap.dedent(
     """
     import json, os, subprocess, sys
     from pathlib import Path
-    from config.stack.ray_local import record_ray, start_ray, stop_ray
+    from config.stack.ray_local import record_ray, start_ray, start_ray_node, stop_ray
     from config.stack.supervisor import Supervisor
 
     def say(**facts):
@@ -47,12 +47,24 @@ DRIVER = textwrap.dedent(
             def priority(self):
                 return os.nice(0)
 
+        node = start_ray_node(s, local, "second", num_cpus=1)
+
+        @ray.remote
+        class Guest:
+            def node(self):
+                return ray.get_runtime_context().get_node_id()
+
+        place = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+        guest = ray.get(Guest.options(num_cpus=0.1, scheduling_strategy=place).remote().node.remote())
         shard = Shard.options(name="shard", lifetime="detached").remote()
         say(
             priority=ray.get(shard.priority.remote()),
             address=local.address,
             environment=dict(local.environment),
             temp_dir=str(local.temp_dir),
+            node=[node.node_id, node.pid, node.raylet_pid],
+            guest=guest,
+            nodes=[n["NodeName"] for n in ray.nodes() if n["Alive"]],
         )
         record_ray(s)
         say(pids=alive(s))
@@ -101,6 +113,17 @@ def test_stopping_ends_every_process_and_restores_the_environment(driver: Driver
 
 def test_workers_run_at_normal_priority(driver: Driver) -> None:
     assert driver.second["priority"] == 0
+
+
+def test_a_further_node_joins_and_runs_actors(driver: Driver) -> None:
+    node_id, pid, raylet_pid = driver.second["node"]
+    assert len(driver.second["nodes"]) == 2
+    assert "second" in driver.second["nodes"]
+    assert driver.second["guest"] == node_id
+    assert psutil.Process(raylet_pid).ppid() == pid
+    # Recorded: the reaping below finds them, and whatever runs on that node.
+    assert {pid, raylet_pid} < set(driver.pids)
+    assert {child.pid for child in psutil.Process(raylet_pid).children()} <= set(driver.pids)
 
 
 def test_ray_listens_on_loopback_only(driver: Driver) -> None:
