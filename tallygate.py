@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
+import msgspec
 import orjson
 import typer
 from rich.console import Console
@@ -16,15 +17,18 @@ from config.catalogue import CatalogueFileError, load_file
 from config.settings import SettingRow, Settings, SettingsError, load_settings, setting_rows
 from engine.catalog import BadCatalogue, CatalogueDocument, MeterDefinition, Plan, PriceDefinition, compile_catalogue
 from engine.money import NANO, parse_quantity, quantity_text
+from engine.placement import partition_for
 
 if TYPE_CHECKING:
     from actors.api_client import ApiClient
     from actors.keys import KeyRecord, Keys
     from actors.postgres import StoredDeadLetter
     from actors.publication import Published
+    from actors.rebuild import Fold
 
 FAILED = 1
 WRONG_INPUT = 2
+DRIFTS_SHOWN = 20  # of a partition; the first say where to look, the rest how much is wrong
 
 app = typer.Typer(
     help="tallygate rates AI usage the moment it happens.",
@@ -40,12 +44,16 @@ grants = typer.Typer(help="Credit, over the HTTP API.", no_args_is_help=True)
 caps = typer.Typer(help="Caps on spend, over the HTTP API.", no_args_is_help=True)
 catalogue = typer.Typer(help="Meters and plans, from a YAML file.", no_args_is_help=True)
 topics = typer.Typer(help="The topics in Kafka.", no_args_is_help=True)
+base = typer.Typer(
+    help="Sealed bases: checkpoints as files, from which, with the log, all is rebuilt.", no_args_is_help=True
+)
 app.add_typer(catalogue, name="catalogue")
 app.add_typer(keys, name="keys")
 app.add_typer(customers, name="customers")
 app.add_typer(grants, name="grants")
 app.add_typer(caps, name="caps")
 app.add_typer(topics, name="topics")
+app.add_typer(base, name="base")
 
 CatalogueFile = Annotated[Path, typer.Argument(help="A catalogue in YAML, such as config/catalogue.example.yaml.")]
 
@@ -760,6 +768,134 @@ def _until_ctrl_c() -> Iterator[None]:
     """What has no end of its own ends well when its reader has seen enough."""
     with suppress(KeyboardInterrupt):
         yield
+
+
+# ------------------------------------------------------------------------------------------------------------- proofs
+
+OnePartition = Annotated[int | None, typer.Option("--partition", min=0, help="Only this one; default: all.")]
+BaseFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--base", exists=True, file_okay=False, help="Sealed bases to start from; default: the beginning of the log."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
+
+
+@contextmanager
+def _proving(doing: str) -> Iterator[tuple[Settings, Callable[[str], None]]]:
+    """The settings, and how to tell where the work stands; what may go wrong is told as one line."""
+    from actors.proofs import NoSuchPartition
+    from actors.rebuild import LogTooShort
+    from actors.sealed_base import BadBase
+    from actors.takeover import CatalogueLost
+
+    with _expected_errors(), _outside_errors(), Console(stderr=True).status(doing) as status:
+        try:
+            yield load_settings(), lambda line: status.update(line)
+        except NoSuchPartition as error:
+            _fail(str(error), WRONG_INPUT)
+        except (BadBase, CatalogueLost, LogTooShort) as error:
+            _fail(str(error), FAILED)
+
+
+@base.command("seal")
+def seal_bases(
+    to: Annotated[Path, typer.Option("--to", file_okay=False, help="The folder; it is made if need be.")],
+    partition: OnePartition = None,
+) -> None:
+    """Write each partition's newest checkpoint into a folder, whole and sealed, beside the running deployment."""
+    from actors import proofs
+
+    async def act(settings: Settings, say: Callable[[str], None]) -> None:
+        async for path, head in proofs.seal(settings, to, partition, say):
+            typer.echo(f"{path}: partition {head.partition} up to offset {head.next_offset}")
+
+    with _proving("Sealing") as (settings, say):
+        asyncio.run(act(settings, say))
+
+
+@base.command("check")
+def check_bases(
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Files that `base seal` wrote.")],
+) -> None:
+    """Check the seal of bases, and that they can be read to their end."""
+    from actors.sealed_base import check_base
+
+    with _proving("Checking") as (settings, _):
+        for file in files:
+            head = check_base(file, settings.control_key_bytes())
+            typer.echo(
+                f"{file}: partition {head.partition} of {head.partitions} of topic {head.topic} up to offset "
+                f"{head.next_offset}, as epoch {head.epoch} left it in checkpoint {head.ckpt_seq}; the seal holds"
+            )
+
+
+@app.command("rebuild")
+def rebuild_accounts(
+    bases: BaseFolder = None,
+    partition: OnePartition = None,
+    account: Annotated[str | None, typer.Option(help="Only this one; its whole partition is folded.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare with the live checkpoint byte for byte, and print no accounts.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fold the log anew, from its beginning or a base, to the end of the newest checkpoint, beside the deployment.
+
+    Exit status 1: with --verify, something differs."""
+    from actors import proofs
+
+    async def act(settings: Settings, say: Callable[[str], None]) -> bool:
+        chosen = partition
+        if account is not None:
+            chosen = partition_for(account.encode(), settings.kafka.partitions)
+            if partition not in (None, chosen):
+                _fail(f"account {account} lives in partition {chosen}", WRONG_INPUT)
+        equal = True
+        async for fold in proofs.rebuild(settings, bases, chosen, say):
+            if account is not None and fold.partition.account(account) is None:
+                _fail(f"partition {fold.number} has no account {account} up to offset {fold.end}", WRONG_INPUT)
+            if verify:
+                equal = _tell_comparison(fold, account) and equal
+            elif as_json:
+                for view in fold.views(account):
+                    typer.echo(msgspec.json.encode(view).decode())
+            else:
+                _tell_rebuilt(fold, account)
+        return equal
+
+    with _proving("Rebuilding") as (settings, say):
+        equal = asyncio.run(act(settings, say))
+    if not equal:
+        raise typer.Exit(FAILED)
+
+
+def _tell_comparison(fold: "Fold", account: str | None) -> bool:
+    drifts = fold.drifts("rebuild", account)
+    for drift in drifts[:DRIFTS_SHOWN]:
+        typer.echo(str(drift))
+    if len(drifts) > DRIFTS_SHOWN:
+        typer.echo(f"rebuild: partition {fold.number}: and {len(drifts) - DRIFTS_SHOWN} more differences")
+    if fold.note and drifts:
+        typer.echo(f"rebuild: partition {fold.number}: {fold.note}: that may be why")
+    if not drifts:
+        what = f"{fold.partition.accounts} accounts" if account is None else f"account {account}"
+        typer.echo(
+            f"partition {fold.number}: offsets {fold.start} to {fold.end} rebuilt; {what} equal to the last byte"
+        )
+    return not drifts
+
+
+def _tell_rebuilt(fold: "Fold", account: str | None) -> None:
+    title = f"Partition {fold.number}, offsets {fold.start} to {fold.end}"
+    table = _table(title, "account", "balance", "rated", "lots", "usage", right=("balance", "rated"))
+    for view in fold.views(account):
+        lots = [f"{lot.lot} {lot.remaining} of {lot.granted}" for lot in view.lots]
+        usage = [f"{use.price} {'/'.join(use.cell)} {use.quantity}" for use in view.usage]
+        balance = f"{view.wallet.booked} {view.currency}"
+        table.add_row(view.account, balance, f"{view.rated:,}", "\n".join(lots), "\n".join(usage))
+    Console(markup=False, emoji=False, highlight=False).print(table)
 
 
 # -------------------------------------------------------------------------------------------------------------- demo

@@ -7,6 +7,7 @@ import asyncio
 import gc
 from pathlib import Path
 
+from actors.checkpoints import Checkpoints
 from actors.clock import SystemClock
 from actors.controller import Controller
 from actors.door import Door
@@ -14,7 +15,7 @@ from actors.door_client import Doors
 from actors.door_wire import door_token
 from actors.endpoints import PostgresEndpoints
 from actors.incarnation import Incarnation, LockDeaths, process_load
-from actors.kafka import KafkaAppender, KafkaLog, TopicSettings
+from actors.kafka import KafkaAppender, KafkaLog, TopicReader, TopicSettings
 from actors.lease import Heartbeat, HeartbeatThread, Lease
 from actors.membership import PostgresDirectory, PostgresMembership, PostgresRoster
 from actors.outbox import Outbox, OutboxSettings
@@ -97,6 +98,18 @@ def postgres_store(settings: Settings) -> PostgresStore:
         settings.lease.lease_s,
         settings.postgres.statement_timeout_ms / 1000,
     )
+
+
+def stored_checkpoints(settings: Settings) -> Checkpoints:
+    """The checkpoints for whoever only reads, not yet started."""
+    return Checkpoints(database_dsn(settings), settings.postgres.schema_name)
+
+
+def topic_reader(settings: Settings) -> TopicReader:
+    """The topics for whoever only reads, not yet started."""
+    if settings.kafka.bootstrap_servers is None:
+        raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
+    return TopicReader(settings.kafka.bootstrap_servers)
 
 
 def webhook_caller(settings: Settings, clock: Clock) -> WebhookCaller:

@@ -325,7 +325,7 @@ class TopicReader:
         if not first <= offset < end:
             return None
         try:
-            async for record in self._read(topic, partition, offset, offset + 1):
+            async for record in self.read(topic, partition, offset, offset + 1):
                 return record
         except LogDamaged:
             return None  # retention passed it since we asked
@@ -334,7 +334,7 @@ class TopicReader:
     async def read_all(self, topic: str, partition: int) -> list[Record]:
         """Every record from the first one held to the end as it is now."""
         first, end = await self.bounds(topic, partition)
-        return [record async for record in self._read(topic, partition, first, end)]
+        return [record async for record in self.read(topic, partition, first, end)]
 
     async def partitions(self, topic: str) -> int:
         """The number of partitions of a topic. Raises `LogUnavailable` when there is no such topic."""
@@ -344,7 +344,8 @@ class TopicReader:
             raise LogUnavailable(f"Kafka: no topic {topic}")
         return count
 
-    async def _read(self, topic: str, partition: int, offset: int, end: int) -> AsyncIterator[Record]:
+    async def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncIterator[Record]:
+        """The records of [offset, end), which must have been written. Read to its end before anything else is read."""
         consumer, lock = self._live()
         where = TopicPartition(topic, partition)
         loop = asyncio.get_running_loop()

@@ -174,7 +174,7 @@ class KafkaSettings(_Group):
     retention_days: int = _setting(
         42,
         "the duplicate window of 35 days, so that the duplicate memory can be rebuilt from the log, and a week for the "
-        "longest outage",
+        "longest outage; it must also cover the age of the oldest sealed base that is still to be of use",
         "days",
         ge=36,
         le=3_650,

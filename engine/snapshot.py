@@ -163,6 +163,44 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
     return account
 
 
+def account_fields(blob: bytes) -> dict[str, str]:
+    """Everything an account's snapshot stores, as text, by a name that a person can find it by; in the stored order.
+
+    Quantities are nano-units and money is pico, as they are stored. Raises UnknownSnapshot."""
+    try:
+        stored = _account_decoder.decode(blob)
+    except msgspec.MsgspecError as error:
+        raise UnknownSnapshot(str(error)) from error
+    fields = {name: str(getattr(stored, name)) for name in _PLAIN}
+    for start, row in stored.table:
+        for price, cell, quantity in row:
+            fields[f"quantity of {price} {'/'.join(cell)} in the segment from {start}".replace("  ", " ")] = quantity
+    for group, parts in _NAMED.items():
+        for row in getattr(stored, group):
+            for part, value in zip(parts, row[1:], strict=True):
+                fields[f"{group} {row[0]}: {part}"] = str(value)
+    for rule, window, ordinal, active in stored.standings:
+        fields[f"standing of rule {rule} in window {window}"] = f"ordinal {ordinal}, {'active' if active else 'clear'}"
+    return fields
+
+
+_PLAIN: Final = (
+    *("version", "account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated"),
+    *("sequence", "overdraft"),
+)
+_NAMED: Final = {
+    "lots": ("kind", "granted", "priority", "effective_us", "expires_us", "scope"),
+    "caps": ("amount",),
+    "cap_scopes": ("scope", "hard"),
+    "cap_rules": ("cap", "percent", "clear_percent"),
+    "balance_rules": ("threshold", "clear"),
+    "scopes": ("standing", "spend"),
+    "rate_limits": ("scope", "per_minute"),
+    "slices": ("quantities", "linger_us", "closed_us"),
+    "draws": ("until_us", "quantities", "done"),
+}
+
+
 class PartitionState(Struct, array_like=True):
     """What a partition keeps beside its accounts, its duplicate memory and its command memory."""
 

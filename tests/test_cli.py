@@ -47,6 +47,8 @@ def test_help_names_every_command() -> None:
         "topics",
         "migrate",
         "dead-letters",
+        "base",
+        "rebuild",
         "demo",
     ):
         assert command in result.stdout
@@ -430,3 +432,26 @@ def test_a_tail_shows_one_accounts_lines_from_the_kafka_of_up(monkeypatch: pytes
     assert (shown.exit_code, shown.stdout) == (0, "1970-01-01T00:00:00Z  acme  p  m  3  0.1 USD\n")
     assert call("tail", "--json").stdout.encode().splitlines() == lines
     assert asked == [("127.0.0.1:9", "rated")] * 2
+
+
+def test_a_base_is_checked_with_the_deployment_s_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "partition-0.tgbase"
+    file.write_bytes(b"anything")
+    result = call("base", "check", str(file))
+    assert (result.exit_code, result.stdout) == (tallygate.WRONG_INPUT, "")
+    assert "control_key: is not set" in result.stderr
+    monkeypatch.setenv("TALLYGATE_CONTROL_KEY", "5a" * 32)
+    result = call("base", "check", str(file))
+    assert (result.exit_code, result.stdout) == (tallygate.FAILED, "")
+    assert f"{file}: is no sealed base" in result.stderr
+
+
+def test_rebuilding_needs_servers_and_the_account_s_own_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALLYGATE_CONTROL_KEY", "5a" * 32)
+    result = call("rebuild")
+    assert (result.exit_code, result.stdout) == (tallygate.WRONG_INPUT, "")
+    assert "postgres.dsn is not set; set DATABASE_URL" in result.stderr
+    result = call("rebuild", "--account", "acme", "--partition", "0")
+    assert result.exit_code == tallygate.WRONG_INPUT
+    assert "account acme lives in partition " in result.stderr
+    assert call("base", "seal").exit_code == tallygate.WRONG_INPUT

@@ -62,6 +62,7 @@ TESTED_ELSEWHERE = {
     "actors/ports.py": "tests/contracts/test_store.py",  # protocols and facts: every contract suite is their test
     "actors/cluster.py": "tests/integration/test_cluster.py",  # needs a real Ray
     "actors/api.py": "tests/integration/test_serve.py",  # likewise
+    "actors/proofs.py": "tests/integration/test_proofs.py",  # opens the doors of a real deployment
     "actors/up.py": "tests/integration/test_up.py",  # needs a process of its own, to crash
     "loadtest/deployment.py": "tests/integration/test_shard_process.py",  # needs servers, and processes to end
     "loadtest/processes.py": "tests/integration/test_shard_process.py",  # likewise

@@ -1,5 +1,8 @@
 """Accounts and partitions as bytes, and back."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -14,6 +17,7 @@ from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 from engine.snapshot import (
     VERSION,
     UnknownSnapshot,
+    account_fields,
     decode_account,
     decode_partition,
     encode_account,
@@ -144,3 +148,22 @@ def test_version_1_is_read_as_it_was_written() -> None:
     assert (found.scopes, found.overdraft, found.slices) == ({ROOT: Scope("active")}, 0, {})
     state = decode_partition(msgspec.msgpack.encode([1, START, 7, [[1, 0]], [["rated", 3]]]))
     assert (state.epoch, state.sliced) == (7, [])
+
+
+@given(accounts())
+def test_every_stored_value_has_a_name_for_people(account: Account) -> None:
+    """A value without one could differ without a word."""
+    blob = encode_account(account)
+    fields = account_fields(blob)
+    told = repr(fields)
+    assert not [leaf for leaf in _leaves(msgspec.msgpack.decode(blob)) if repr(leaf)[1:-1] not in told]
+    with pytest.raises(UnknownSnapshot):
+        account_fields(blob[:-1])
+
+
+def _leaves(stored: Any) -> Iterator[str]:
+    if isinstance(stored, list):
+        for item in stored:
+            yield from _leaves(item)
+    elif not isinstance(stored, bool):
+        yield str(stored)

@@ -1,0 +1,105 @@
+"""The acts of proof, each beside the running deployment and only reading: seal a base, rebuild, reconcile.
+
+Here the doors are opened and the partitions walked; what is proven stands in `actors/sealed_base.py`, `actors/rebuild.py`
+and `actors/reconcile/`.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from actors.assembly import stored_checkpoints, topic_reader
+from actors.checkpoints import Checkpoints
+from actors.kafka import TopicReader
+from actors.rebuild import Fold, find_base, read_stored
+from actors.sealed_base import BaseHead, base_path, seal_base
+from config.settings import Settings
+
+Say = Callable[[str], None]
+
+
+class NoSuchPartition(ValueError):
+    """It was never claimed; the message names those that were."""
+
+
+async def seal(
+    settings: Settings, folder: Path, partition: int | None, say: Say
+) -> AsyncIterator[tuple[Path, BaseHead]]:
+    """Each file written, and what it is of."""
+    control_key = settings.control_key_bytes()
+    async with AsyncExitStack() as doors:
+        checkpoints = await _checkpoints(settings, doors)
+        for number in await _chosen(checkpoints, partition):
+            say(f"Partition {number}: sealing")
+            head = await checkpoints.read(
+                number,
+                lambda checkpoint: seal_base(
+                    checkpoint,
+                    folder,
+                    topic=settings.kafka.topic_usage,
+                    partitions=settings.kafka.partitions,
+                    control_key=control_key,
+                ),
+            )
+            yield base_path(folder, number), head
+
+
+async def rebuild(settings: Settings, bases: Path | None, partition: int | None, say: Say) -> AsyncIterator[Fold]:
+    """Each partition, folded to the end of its newest checkpoint."""
+    async with AsyncExitStack() as doors:
+        checkpoints = await _checkpoints(settings, doors)
+        reader = await _reader(settings, doors)
+        for number in await _chosen(checkpoints, partition):
+            fold = await _begin(settings, checkpoints, reader, bases, number, say)
+            await fold.run(_progress(fold, say))
+            yield fold
+
+
+def _progress(fold: Fold, say: Say) -> Callable[[int], None]:
+    def folded(offset: int) -> None:
+        say(f"Partition {fold.number}: folded to offset {offset:,} of {fold.end:,}")
+
+    return folded
+
+
+async def _begin(
+    settings: Settings, checkpoints: Checkpoints, reader: TopicReader, bases: Path | None, number: int, say: Say
+) -> Fold:
+    control_key = settings.control_key_bytes()
+    say(f"Partition {number}: reading its checkpoint")
+    stored = await checkpoints.read(number, read_stored)
+    return Fold(
+        reader,
+        stored,
+        find_base(bases, number, control_key),
+        topic=settings.kafka.topic_usage,
+        partitions=settings.kafka.partitions,
+        control_key=control_key,
+        load=checkpoints.catalogue,
+    )
+
+
+async def _checkpoints(settings: Settings, doors: AsyncExitStack) -> Checkpoints:
+    checkpoints = stored_checkpoints(settings)
+    await checkpoints.start()
+    doors.push_async_callback(checkpoints.stop)
+    return checkpoints
+
+
+async def _reader(settings: Settings, doors: AsyncExitStack) -> TopicReader:
+    reader = topic_reader(settings)
+    await reader.start()
+    doors.push_async_callback(reader.stop)
+    return reader
+
+
+async def _chosen(checkpoints: Checkpoints, partition: int | None) -> list[int]:
+    """All partitions that were ever claimed, or the one asked for. Raises NoSuchPartition."""
+    known = await checkpoints.partitions()
+    if partition is None:
+        return known
+    if partition not in known:
+        raise NoSuchPartition(
+            f"partition {partition} was never claimed; there are {', '.join(map(str, known)) or 'none'}"
+        )
+    return [partition]
