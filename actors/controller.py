@@ -1,7 +1,8 @@
 """The controller: who should own which partition. Off the data path, itself fenced by a term; a plain class.
 
-It decides from facts alone (`place`), then writes. A partition moves only when its owner is gone: a restarted shard
-comes back as a spare, so that nothing is moved twice.
+It decides from facts alone (`place`, `even_out`), then writes. What the dead leave goes to the living at once. A restarted
+shard comes back as a spare, and gets its part only when everything has been quiet for a while: a few partitions at a
+time, each handed over by an owner that lives, so that nothing moves to and fro while something still breaks.
 """
 
 import logging
@@ -15,6 +16,8 @@ _log = logging.getLogger(__name__)
 
 PROBE_EVERY_S: Final = 0.05  # how soon a death on this host is seen: a probe is one flock per member
 LOOK_EVERY_S: Final = 0.5  # how soon a new member, or a lease run out, is seen: a look is a few small queries
+MOVES_MAX: Final = 2  # partitions that are evened out at a time, or ...
+MOVES_PART: Final = 16  # ... this part of all of them, where there are many
 GRACE_S: Final = 0.5  # a lease over this long without proof of death counts as death too
 
 
@@ -32,6 +35,23 @@ def place(partitions: int, members: Sequence[Member]) -> dict[int, str]:
             chosen = min(load, key=lambda incarnation: (load[incarnation], incarnation))
             load[chosen] += 1
             moves[partition] = chosen
+    return moves
+
+
+def even_out(members: Sequence[Member], moves_max: int) -> dict[int, str]:
+    """Up to that many partitions to move from whoever has most to whoever has fewest, as long as two lie between them.
+
+    So a move never calls for another one back. Equal facts give equal moves."""
+    held = {member.incarnation: sorted(member.partitions) for member in members}
+    moves: dict[int, str] = {}
+    while held and len(moves) < moves_max:
+        most = min(held, key=lambda incarnation: (-len(held[incarnation]), incarnation))
+        fewest = min(held, key=lambda incarnation: (len(held[incarnation]), incarnation))
+        if len(held[most]) - len(held[fewest]) < 2:
+            break
+        partition = held[most].pop()
+        held[fewest].insert(0, partition)
+        moves[partition] = fewest
     return moves
 
 
@@ -63,9 +83,11 @@ class Controller:
         self._seen: list[Member] = []  # living members, at the last look
         self._looked_s = float("-inf")
         self._watching_s = float("-inf")  # since when every look has succeeded
+        self._quiet_s = float("inf")  # since when nobody came or went, and nothing moved
+        self._at_rest: frozenset[str] = frozenset()  # the incarnations seen since then
 
     async def run(self) -> None:
-        """Until stopped. Without office it only asks for it."""
+        """Until stopped; then the office is given up, so that the next controller need not wait for it."""
         while not self._stopping:
             try:
                 await self._step()
@@ -75,6 +97,11 @@ class Controller:
             except (StoreUnavailable, StoreRefused) as error:
                 _log.warning("the controller waits for Postgres: %s", error)
             await self._clock.sleep(PROBE_EVERY_S)
+        if self._term is not None:
+            try:
+                await self._roster.resign(self._term)
+            except (StoreUnavailable, StoreRefused) as error:
+                _log.warning("the office was not given up, and ends with its lease: %s", error)
 
     def stop(self) -> None:
         self._stopping = True
@@ -111,9 +138,22 @@ class Controller:
         if not self._gathered:
             return
         moves = place(self._partitions, living)
+        if not moves and self._is_quiet(living):
+            moves = even_out(living, max(MOVES_MAX, self._partitions // MOVES_PART))
         if moves:
             _log.info("partitions %s move", moves)
             await self._roster.assign(term, moves)
+            self._quiet_s = float("inf")
+
+    def _is_quiet(self, living: Sequence[Member]) -> bool:
+        """Whether the same members have lived, and each owned all that it should, for long enough."""
+        names = frozenset(member.incarnation for member in living)
+        if names != self._at_rest or any(member.owned != member.partitions for member in living):
+            self._at_rest = names
+            self._quiet_s = float("inf")
+        elif self._quiet_s == float("inf"):
+            self._quiet_s = self._clock.boot_s()
+        return self._clock.boot_s() - self._quiet_s >= self._settings.rebalance_after_s
 
     def _is_dead(self, member: Member) -> bool:
         if self._deaths.proven(member.host, member.lock_path):

@@ -103,6 +103,12 @@ class PostgresRoster(_Repeatable):
 
         await self._run(stay)
 
+    async def resign(self, term: int) -> None:
+        async def give_up(connection: asyncpg.Connection) -> None:
+            await connection.execute(QUERIES["resign"], term)
+
+        await self._run(give_up)
+
     async def members(self) -> list[Member]:
         async def look(connection: asyncpg.Connection) -> list[Member]:
             return [
@@ -113,6 +119,7 @@ class PostgresRoster(_Repeatable):
                     row["lock_path"],
                     row["lease_left_s"],
                     frozenset(row["partitions"]),
+                    frozenset(row["owned"]),
                 )
                 for row in await connection.fetch(QUERIES["list_members"])
             ]

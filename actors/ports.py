@@ -30,6 +30,10 @@ class Fenced(Exception):
     """Another owner holds the partition: stop touching it at once. Nothing of the refused call took effect."""
 
 
+class StillOwned(Exception):
+    """The partition's owner lives, and is to hand it over: ask again in a moment. Nothing took effect."""
+
+
 class CommitUnknown(Exception):
     """The connection broke while COMMIT was in flight: ask `Store.settle_commit` before anything else."""
 
@@ -231,9 +235,11 @@ class Store(Protocol):
 
     async def stop(self) -> None: ...
 
-    async def claim(self, partition: int, incarnation: str) -> Claim:
+    async def claim(self, partition: int, incarnation: str, *, patient: bool = False) -> Claim:
         """Raise the epoch and become the owner, if the assignment names this incarnation; else `Fenced`.
 
+        `patient`: raises `StillOwned` while another owner lives, so that it can hand over in order; it is alive until
+        it has left, was declared dead, or its lease has run out.
         The previous owner's database session is ended first, so that a transaction it left open cannot block us."""
 
     async def load(self, partition: int, command_log_time_min_us: int) -> PartitionImage:
@@ -316,6 +322,7 @@ class Member(Struct, frozen=True):
     lock_path: str
     lease_left_s: float  # negative: run out that long ago
     partitions: frozenset[int]  # assigned to it
+    owned: frozenset[int]  # claimed by it, and not given back
 
 
 class Doorway(Struct, frozen=True):
@@ -361,6 +368,9 @@ class Roster(Protocol):
 
     async def stay_in_office(self, term: int, lease_s: float) -> None:
         """Extend the controller's lease. Raises `Fenced` when a later term has begun."""
+
+    async def resign(self, term: int) -> None:
+        """The office is free for the next controller, at once; nothing happens when the term is over already."""
 
     async def members(self) -> list[Member]:
         """All registered members that have neither left nor been declared dead, in order of registration."""

@@ -30,6 +30,7 @@ from actors.ports import (
     LastRecord,
     PartitionImage,
     PreviousOwner,
+    StillOwned,
     StoreRefused,
     StoreUnavailable,
 )
@@ -327,14 +328,19 @@ class PostgresStore:
 
     # ------------------------------------------------------------------------------------------------------- ownership
 
-    async def claim(self, partition: int, incarnation: str) -> Claim:
-        claim = await self._settled(lambda connection: self._claim(connection, partition, incarnation))
+    async def claim(self, partition: int, incarnation: str, *, patient: bool = False) -> Claim:
+        claim = await self._settled(lambda connection: self._claim(connection, partition, incarnation, patient))
         self._owned[partition] = _Owned(incarnation, claim.epoch)
         return claim
 
-    async def _claim(self, connection: asyncpg.Connection, partition: int, incarnation: str) -> Claim:
+    async def _claim(self, connection: asyncpg.Connection, partition: int, incarnation: str, patient: bool) -> Claim:
         if await connection.fetchval(QUERIES["assignment_names"], partition, incarnation) is None:
             raise Fenced(f"partition {partition} is not assigned to {incarnation}")
+        if (
+            patient
+            and (owner := await connection.fetchval(QUERIES["living_owner"], partition, incarnation)) is not None
+        ):
+            raise StillOwned(f"partition {partition} is still in the hands of {owner}")
         old = await connection.fetchrow(QUERIES["partition_backend"], partition)
         if old is not None and old["backend_pid"] is not None:
             await self._end_backend(connection, _Backend(old["backend_pid"], old["backend_start"]))

@@ -1,12 +1,14 @@
 """Becoming the owner of a partition: claim, load, check the log, announce, and wait until nobody else may speak.
 
-In order: the claim raises the epoch, which fences the old owner's writes at once; the checkpoint is loaded, and must be
-the claimed one (reads may be routed to a replica that is behind); the log must
-still hold what the checkpoint saw (before we write to it: our own record would make a truncated log look whole);
-`owner(epoch)` goes into the log; records behind the checkpoint are replayed by the rating loop. Only then, and once every
-previous owner is dead or its lease has run out, is the partition ready. Whatever fails on the way is tried again from the
-start by the shard, at a higher epoch.
+In order: an owner that lives is left the time to hand over, so that its callers wait for milliseconds and not for its
+lease; the claim raises the epoch, which fences the old owner's writes at once; the checkpoint is loaded, and must be the
+claimed one (reads may be routed to a replica that is behind); the log must still hold what the checkpoint saw (before
+we write to it: our own record would make a truncated log look whole); `owner(epoch)` goes into the log; records behind
+the checkpoint are replayed by the rating loop. Only then, and once every previous owner is dead or its lease has run
+out, is the partition ready. Whatever fails on the way is tried again from the start by the shard, at a higher epoch.
 """
+
+from typing import Final
 
 import msgspec
 
@@ -19,6 +21,7 @@ from actors.ports import (
     LogDamaged,
     Outgoing,
     PartitionImage,
+    StillOwned,
     Store,
     StoreUnavailable,
     record_digest,
@@ -27,6 +30,9 @@ from engine.catalog import Catalogue, load_catalogue
 from engine.events import Owner, seal
 from engine.partition import COMMAND_KEY_US, CatalogueMissing, Partition
 from engine.snapshot import decode_partition
+
+HAND_OVER_S: Final = 5.0  # a living owner has heard of the move within a second; a last checkpoint may take another
+HAND_OVER_LOOK_S: Final = 0.02  # between two tries of a claim that waits for the owner's release
 
 
 class CatalogueLost(Exception):
@@ -57,7 +63,7 @@ async def take_over(
     """The partition, loaded and ready to replay, and what the store held of it.
 
     Raises Fenced, StoreUnavailable, LogUnavailable (try again), LogDamaged, CatalogueLost, UnknownSnapshot (halt)."""
-    claim = await store.claim(partition, incarnation)
+    claim = await _claim(partition, incarnation, store, clock)
     claimed_s = clock.boot_s()
     log_time_us = decode_partition(claim.blob).log_time_us if claim.blob else 0
     image = await store.load(partition, log_time_us - COMMAND_KEY_US)
@@ -96,6 +102,16 @@ def _check_image(claim: Claim, image: PartitionImage) -> None:
             f"partition {claim.partition}: checkpoint {claim.ckpt_seq} of epoch {claim.epoch} was claimed, but the "
             f"database read from shows {image.ckpt_seq} of {image.epoch}: it is behind, or the claim is over"
         )
+
+
+async def _claim(partition: int, incarnation: str, store: Store, clock: Clock) -> Claim:
+    """Patiently at first; an owner that lives and does not hand over is fenced, and its lease waited out."""
+    asked_s = clock.boot_s()
+    while True:
+        try:
+            return await store.claim(partition, incarnation, patient=clock.boot_s() - asked_s < HAND_OVER_S)
+        except StillOwned:
+            await clock.sleep(HAND_OVER_LOOK_S)
 
 
 async def _check_log(log: Log, claim: Claim) -> None:

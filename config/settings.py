@@ -259,6 +259,14 @@ class LeaseSettings(_Group):
     controller_lease_s: float = _setting(
         3.0, "the controller is off the data path, so its successor may come later", "seconds", ge=1.0, le=60.0
     )
+    rebalance_after_s: float = _setting(
+        30.0,
+        "how long no shard may have come, gone or moved anything before a few partitions go to one that has fewer: "
+        "a shard that keeps crashing gets none, and a rollout moves them once",
+        "seconds",
+        ge=0.5,
+        le=3_600.0,
+    )
     clock_jump_max_s: float = _setting(
         300.0,
         "a broker's append time that runs ahead of our clock by more halts the partition, since log time never goes "

@@ -4,6 +4,11 @@
 -- Does the assignment name this incarnation? The lock keeps it so until the claim has ended.
 SELECT 1 FROM assignment WHERE partition = $1 AND incarnation = $2 FOR SHARE
 
+-- name: living_owner
+-- Another owner that may still hand the partition over: neither dead nor gone, and its lease runs.
+SELECT owner FROM partition JOIN member ON incarnation = owner
+WHERE partition = $1 AND owner <> $2 AND dead_at IS NULL AND lease_until > clock_timestamp()
+
 -- name: ensure_partition
 -- A partition that was never claimed gets its row.
 INSERT INTO partition (partition) VALUES ($1) ON CONFLICT DO NOTHING
@@ -232,6 +237,10 @@ WHERE controller = $1 OR lease_until <= clock_timestamp() RETURNING term
 -- Extend the controller's lease within its term.
 UPDATE controller SET lease_until = clock_timestamp() + make_interval(secs => $2) WHERE term = $1 RETURNING 1
 
+-- name: resign
+-- The office is free at once.
+UPDATE controller SET lease_until = least(lease_until, clock_timestamp()) WHERE term = $1
+
 -- name: in_office
 -- Is this still the term? The lock keeps the next one from beginning until we have written.
 SELECT 1 FROM controller WHERE term = $1 FOR SHARE
@@ -240,7 +249,8 @@ SELECT 1 FROM controller WHERE term = $1 FOR SHARE
 -- All living members and what is assigned to them.
 SELECT incarnation, shard, host, lock_path,
        extract(epoch FROM lease_until - clock_timestamp())::float8 AS lease_left_s,
-       array(SELECT partition FROM assignment WHERE assignment.incarnation = member.incarnation ORDER BY partition) AS partitions
+       array(SELECT partition FROM assignment WHERE assignment.incarnation = member.incarnation ORDER BY partition) AS partitions,
+       array(SELECT partition FROM partition WHERE owner = incarnation ORDER BY partition) AS owned
 FROM member WHERE dead_at IS NULL ORDER BY registered_at, incarnation
 
 -- name: list_doorways

@@ -110,6 +110,11 @@ class Process:
     def run(self) -> asyncio.Task[None]:
         return self.spawn(self.shard.run())
 
+    def declare_dead(self) -> None:
+        """As the controller does it, and as the next renewal tells it."""
+        self._rig.database.members[self.name].dead = True
+        self.lease.fenced = True
+
     def view(self, partition: int) -> PartitionView | None:
         return next((view for view in self.shard.partitions() if view.partition == partition), None)
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from actors.controller import GRACE_S, LOOK_EVERY_S, Controller, place
+from actors.controller import GRACE_S, LOOK_EVERY_S, Controller, even_out, place
 from actors.ports import Member, StoreRefused
 from config.settings import LeaseSettings
 from tests.actors.shard_rig import KnownDeaths
@@ -17,7 +17,7 @@ A_LOOK_S = LOOK_EVERY_S + 0.2
 
 
 def member(name: str, *partitions: int) -> Member:
-    return Member(name, f"shard-{name}", "host", f"/run/{name}.lock", 1.0, frozenset(partitions))
+    return Member(name, f"shard-{name}", "host", f"/run/{name}.lock", 1.0, frozenset(partitions), frozenset(partitions))
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,25 @@ def test_place(members: list[Member], moves: dict[int, str]) -> None:
     assert place(4, members) == moves
 
 
+@pytest.mark.parametrize(
+    ("members", "moves"),
+    [
+        ([], {}),
+        ([member("a", 0, 1, 2, 3)], {}),
+        # One more than another is even: the move would only call for the next one.
+        ([member("a", 0, 1), member("b", 2)], {}),
+        ([member("a", 0, 1), member("b")], {1: "b"}),
+        ([member("a", 0, 1, 2, 3), member("b")], {3: "b", 2: "b"}),
+        # Few at a time, however uneven.
+        ([member("a", 0, 1, 2, 3, 4, 5, 6, 7), member("b")], {7: "b", 6: "b"}),
+        ([member("a", 0, 1, 2), member("b", 3, 4, 5), member("c")], {2: "c", 5: "c"}),
+        ([member("b"), member("c"), member("a", 0, 1, 2)], {2: "b", 1: "c"}),
+    ],
+)
+def test_even_out(members: list[Member], moves: dict[int, str]) -> None:
+    assert even_out(members, 2) == moves
+
+
 class Stage:
     """A database, its members, and any number of controllers."""
 
@@ -55,6 +74,7 @@ class Stage:
         self.database = SimDatabase(self.clock)
         self.deaths = KnownDeaths()
         self.tasks: list[asyncio.Task[None]] = []
+        self.controllers: list[Controller] = []
 
     def controller(self, name: str = "one", members_min: int = 2) -> Controller:
         made = Controller(
@@ -66,11 +86,17 @@ class Stage:
             clock=self.clock,
             settings=SETTINGS,
         )
+        self.controllers.append(made)
         self.tasks.append(asyncio.create_task(made.run()))
         return made
 
     async def join(self, name: str, lease_s: float = 1_000.0) -> None:
         await SimMembership(self.database, lease_s).register(name, f"shard-{name}", "host", f"/run/{name}.lock", 1)
+
+    def claimed(self) -> None:
+        """Everybody owns what is assigned to it."""
+        for partition, incarnation in self.database.assignment.items():
+            self.database.partition(partition).owner = incarnation
 
     def owners(self) -> dict[int, str]:
         return dict(sorted(self.database.assignment.items()))
@@ -161,6 +187,55 @@ async def test_whoever_comes_back_is_a_spare_until_somebody_dies(stage: Stage) -
     assert stage.owners() == dict.fromkeys(range(4), "a2")
 
 
+async def back(stage: Stage) -> None:
+    """One of two has died, the other has claimed everything, and a new life of the first has just joined."""
+    await gathered(stage)
+    stage.deaths.locks.add("/run/a.lock")
+    await stage.clock.advance(A_LOOK_S)
+    stage.claimed()
+    await stage.join("a2")
+
+
+async def test_a_spare_gets_its_part_a_few_partitions_at_a_time_once_all_is_quiet(stage: Stage) -> None:
+    await back(stage)
+    await stage.clock.advance(SETTINGS.rebalance_after_s - A_LOOK_S)
+    assert stage.owners() == dict.fromkeys(range(4), "b"), "it may crash again"
+    await stage.clock.advance(3 * A_LOOK_S)
+    assert stage.owners() == {0: "b", 1: "b", 2: "a2", 3: "a2"}
+    await stage.join("c")
+    await stage.clock.advance(2 * SETTINGS.rebalance_after_s)
+    assert list(stage.owners().values()).count("c") == 0, "not before the last move is done"
+    stage.claimed()
+    await stage.clock.advance(SETTINGS.rebalance_after_s + 3 * A_LOOK_S)
+    even = {0: "b", 1: "b", 2: "a2", 3: "c"}
+    assert stage.owners() == even
+    stage.claimed()
+    await stage.clock.advance(3 * SETTINGS.rebalance_after_s)
+    assert stage.owners() == even, "what is even stays"
+
+
+async def test_nothing_is_evened_out_while_shards_come_and_go(stage: Stage) -> None:
+    """A shard that crashes again and again would drag partitions with it."""
+    await back(stage)
+    for life in range(3, 6):
+        await stage.clock.advance(SETTINGS.rebalance_after_s * 0.8)
+        stage.deaths.locks.add(f"/run/a{life - 1}.lock")
+        await stage.join(f"a{life}")
+        assert stage.owners() == dict.fromkeys(range(4), "b")
+
+
+async def test_nothing_is_evened_out_while_a_takeover_is_under_way(stage: Stage) -> None:
+    await back(stage)
+    stage.database.partition(3).owner = "a"
+    await stage.clock.advance(2 * SETTINGS.rebalance_after_s)
+    assert stage.owners() == dict.fromkeys(range(4), "b")
+    stage.claimed()
+    await stage.clock.advance(SETTINGS.rebalance_after_s / 2)
+    assert stage.owners() == dict.fromkeys(range(4), "b"), "and its end is followed by the same wait"
+    await stage.clock.advance(SETTINGS.rebalance_after_s)
+    assert stage.owners() != dict.fromkeys(range(4), "b")
+
+
 async def test_when_all_are_dead_the_partitions_wait_for_the_next_to_join(stage: Stage) -> None:
     await gathered(stage)
     stage.deaths.locks |= {"/run/a.lock", "/run/b.lock"}
@@ -236,3 +311,18 @@ async def test_a_controller_that_is_stopped_ends(stage: Stage) -> None:
     await stage.clock.advance(A_LOOK_S)
     assert stage.tasks[0].done()
     await stage.tasks[0]
+
+
+async def test_a_controller_that_is_stopped_gives_up_its_office_at_once(stage: Stage) -> None:
+    await gathered(stage)
+    first = stage.controller("two")
+    await stage.clock.advance(1)
+    assert stage.database.controller == "one"
+    stage.controllers[0].stop()
+    await stage.clock.advance(A_LOOK_S)
+    assert stage.database.controller == "two", "without waiting for the lease of the first to run out"
+    first.stop()
+    stage.database.down = True
+    await stage.clock.advance(A_LOOK_S)
+    assert stage.tasks[1].done(), "with the database away it ends all the same"
+    await stage.tasks[1]

@@ -416,7 +416,7 @@ async def test_whoever_may_not_speak_yet_appends_no_tick(rig: Rig) -> None:
     expiring_grant(rig, 2)
     await rig.clock.until(checkpointed(rig, 0), 5)
     rig.database.members["a"].lease_until_s = rig.clock.boot_s() + 6
-    first.lease.fenced = True
+    first.declare_dead()
     await second.join(0)
     second.run()
     await rig.clock.advance(5)
@@ -442,7 +442,7 @@ async def test_alerts_are_held_until_no_earlier_owner_can_speak(rig: Rig) -> Non
     await ready(rig, first, 0)
     rig.alarm(0, "stored")
     await rig.clock.until(lambda: checkpointed(rig, 0)() and len(rig.database.outbox) == 1, 5)
-    first.lease.fenced = True
+    first.declare_dead()
     await rig.clock.advance(0.1)
     rig.database.members["a"].lease_until_s = rig.clock.boot_s() + 3
     second = rig.process("b")
@@ -463,7 +463,7 @@ async def test_alerts_are_held_until_no_earlier_owner_can_speak(rig: Rig) -> Non
 async def test_proof_of_death_spares_the_wait(rig: Rig) -> None:
     first, second = rig.process("a"), rig.process("b")
     await ready(rig, first, 0)
-    first.lease.fenced = True
+    first.declare_dead()
     await second.join(0)
     second.deaths.locks.add("/run/a.lock")
     second.run()

@@ -3,7 +3,7 @@
 import pytest
 
 from actors.ports import Fenced, LogDamaged, PartitionImage, PreviousOwner, StoreUnavailable
-from actors.takeover import CatalogueLost, may_speak
+from actors.takeover import HAND_OVER_S, CatalogueLost, may_speak
 from engine.events import Owner
 from tests.actors.shard_rig import CATALOGUE, KnownDeaths, Process, Rig
 
@@ -11,16 +11,54 @@ INTERVAL_S = 1.5  # beyond the interval of checkpoints
 
 
 async def rated(rig: Rig, process: Process, events: int = 3) -> str:
-    """Partition 0 with that many rated events, all in a checkpoint; its account."""
+    """Partition 0 with that many rated events, all in a checkpoint, and its owner declared dead; its account."""
     await process.join(0)
     account = rig.open(0)
     for number in range(events):
         rig.use(account, f"e{number}")
     process.run()
     await rig.clock.until(lambda: rig.database.partition(0).next_offset == rig.end(0), 10)
-    process.lease.fenced = True
+    process.declare_dead()
     await rig.clock.advance(1)
     return account
+
+
+async def moving(rig: Rig) -> tuple[Process, Process]:
+    """An owner of partition 0 that lives and rates, and a second process that the partition is to go to."""
+    owner, heir = rig.process("a"), rig.process("b")
+    await owner.join(0)
+    rig.open(0)
+    owner.run()
+    await rig.clock.until(lambda: owner.stage(0) == "ready", 10)
+    await heir.join(0)
+    heir.run()
+    return owner, heir
+
+
+async def test_an_owner_that_lives_is_left_the_time_to_hand_over(rig: Rig) -> None:
+    owner, heir = await moving(rig)
+    await rig.clock.advance(1)
+    assert (owner.stage(0), heir.stage(0)) == ("ready", "not owned"), "it has not heard of the move, and goes on"
+    account = rig.account(0)
+    rig.use(account, "behind the last checkpoint but one")
+    owner.lease.extend(float("inf"), frozenset())
+    moved_s = rig.clock.boot_s()
+    await rig.clock.until(lambda: heir.stage(0) == "ready", 10)
+    assert rig.clock.boot_s() - moved_s < 0.5, "no lease is waited out"
+    assert owner.stage(0) == "not owned"
+    assert heir.counts(0)["rated"] == 1
+    assert rig.database.partition(0).previous_owners == [], "given back in order, it has no successor to wait"
+
+
+async def test_an_owner_that_lives_and_does_not_hand_over_is_fenced(rig: Rig) -> None:
+    owner, heir = await moving(rig)
+    rig.database.members["a"].lease_until_s = rig.clock.boot_s() + HAND_OVER_S + 1.0
+    moved_s = rig.clock.boot_s()
+    await rig.clock.until(lambda: heir.stage(0) == "ready", 60)
+    assert rig.clock.boot_s() - moved_s > HAND_OVER_S, "it has had its time"
+    assert rig.clock.boot_s() >= rig.database.members["a"].lease_until_s, "and its lease is waited out"
+    await rig.clock.advance(INTERVAL_S)
+    assert owner.stage(0) == "not owned", "its next checkpoint is refused"
 
 
 async def successor(rig: Rig, partition: int = 0) -> Process:

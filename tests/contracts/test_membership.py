@@ -120,6 +120,28 @@ async def test_staying_in_office_extends_the_lease(bench: Bench, roster: Roster)
     assert await roster.take_office("second", LEASE_S) is None
 
 
+async def test_an_office_given_up_is_free_at_once(roster: Roster) -> None:
+    first = await office(roster, "first")
+    await roster.resign(first)
+    second = await office(roster, "second")
+    assert second > first
+    await roster.resign(first)
+    assert await roster.take_office("third", 60.0) is None, "whoever is out of office gives nothing up"
+
+
+async def test_what_a_member_owns_is_told_beside_what_it_should_own(
+    bench: Bench, membership: Membership, roster: Roster
+) -> None:
+    await join(membership, "a")
+    await roster.assign(await office(roster), {0: "a", 1: "a"})
+    store = await bench.store()
+    claim = await store.claim(0, "a")
+    (member,) = await roster.members()
+    assert (member.partitions, member.owned) == (frozenset({0, 1}), frozenset({0}))
+    await store.release(0, claim.epoch)
+    assert (await roster.members())[0].owned == frozenset()
+
+
 async def test_a_term_that_is_over_writes_nothing(membership: Membership, roster: Roster) -> None:
     await join(membership, "a")
     old = await office(roster)

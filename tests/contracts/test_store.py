@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.ports import CatalogueTaken, Delivery, Fenced, Membership, Roster, Store
+from actors.ports import CatalogueTaken, Delivery, Fenced, Membership, Roster, StillOwned, Store
 from tests.contracts.benches import Bench
 from tests.contracts.checkpoints import (
     PARTITION,
@@ -36,6 +36,9 @@ class Cluster:
     async def assign(self, incarnation: str, partition: int = PARTITION) -> None:
         await self.roster.assign(self._term, {partition: incarnation})
 
+    async def declare_dead(self, incarnation: str) -> None:
+        await self.roster.declare_dead(self._term, incarnation)
+
     async def leave(self, incarnation: str) -> None:
         await self._membership.leave(incarnation)
 
@@ -65,6 +68,31 @@ async def test_only_the_assigned_incarnation_can_claim(cluster: Cluster) -> None
     with pytest.raises(Fenced):
         await store.claim(PARTITION + 1, "a")
     assert (await store.claim(PARTITION, "a")).epoch == 1
+
+
+async def test_a_patient_claim_leaves_an_owner_that_lives_the_time_to_hand_over(cluster: Cluster) -> None:
+    old = await cluster.join("a")
+    first = await old.claim(PARTITION, "a", patient=True)
+    new = await cluster.join("b")
+    with pytest.raises(StillOwned):
+        await new.claim(PARTITION, "b", patient=True)
+    await old.commit(cut(first))  # nothing of the refused claim took effect
+    await old.release(PARTITION, first.epoch)
+    second = await new.claim(PARTITION, "b", patient=True)
+    assert second.previous == []
+    again = await new.claim(PARTITION, "b", patient=True)
+    assert again.epoch == second.epoch + 1, "one's own partition is never waited for"
+
+
+async def test_a_patient_claim_waits_neither_for_the_dead_nor_for_a_lease_run_out(cluster: Cluster) -> None:
+    await (await cluster.join("a")).claim(PARTITION, "a")
+    successor = await cluster.join("b")
+    await cluster.declare_dead("a")
+    claim = await successor.claim(PARTITION, "b", patient=True)
+    assert [previous.incarnation for previous in claim.previous] == ["a"], "declared dead, it may still answer"
+    next_one = await cluster.join("c")
+    await cluster.bench.pass_time(LEASE_S + 0.1)
+    assert (await next_one.claim(PARTITION, "c", patient=True)).epoch == 3
 
 
 async def test_a_successor_finds_what_was_committed(cluster: Cluster) -> None:

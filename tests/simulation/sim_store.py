@@ -29,6 +29,7 @@ from actors.ports import (
     PostingRow,
     PreviousOwner,
     Renewal,
+    StillOwned,
     StoreUnavailable,
 )
 from tests.simulation.sim_log import Gate, open_gate
@@ -105,6 +106,11 @@ class SimDatabase:
         row = self.members.get(incarnation)
         return float("-inf") if row is None else row.lease_until_s - self.clock.boot_s()
 
+    def lives(self, incarnation: str | None) -> bool:
+        """Whether it has neither left nor been declared dead, and its lease runs."""
+        row = self.members.get(incarnation or "")
+        return row is not None and not row.dead and row.lease_until_s > self.clock.boot_s()
+
 
 class SimStore:
     """The `Store` port of one simulated process. Each commit takes the first of `commit_faults`, if any, and fails so."""
@@ -125,11 +131,13 @@ class SimStore:
         await self._gate(f"{call}.before")
         self._database.check_up()
 
-    async def claim(self, partition: int, incarnation: str) -> Claim:
+    async def claim(self, partition: int, incarnation: str, *, patient: bool = False) -> Claim:
         await self._enter("claim")
         if self._database.assignment.get(partition) != incarnation:
             raise Fenced(f"partition {partition} is not assigned to {incarnation}")
         row = self._database.partition(partition)
+        if patient and row.owner not in (None, incarnation) and self._database.lives(row.owner):
+            raise StillOwned(f"partition {partition} is still in the hands of {row.owner}")
         earlier = {*row.previous_owners} | ({row.owner} if row.owner else set())
         speaking = []
         for name in sorted(earlier - {incarnation}):
@@ -388,10 +396,18 @@ class SimRoster:
         self._database.controller_lease_until_s = self._database.clock.boot_s() + lease_s
         await self._gate("stay_in_office.after")
 
+    async def resign(self, term: int) -> None:
+        await self._gate("resign.before")
+        self._database.check_up()
+        if self._database.term == term:
+            self._database.controller_lease_until_s = self._database.clock.boot_s()
+        await self._gate("resign.after")
+
     async def members(self) -> list[Member]:
         await self._gate("members.before")
         self._database.check_up()
         assigned = self._database.assignment.items()
+        owners = [(number, row.owner) for number, row in self._database.partitions.items()]
         members = [
             Member(
                 incarnation,
@@ -400,6 +416,7 @@ class SimRoster:
                 row.lock_path,
                 self._database.lease_left_s(incarnation),
                 frozenset(partition for partition, owner in assigned if owner == incarnation),
+                frozenset(partition for partition, owner in owners if owner == incarnation),
             )
             for incarnation, row in self._database.members.items()
             if not row.dead

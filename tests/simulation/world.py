@@ -369,7 +369,7 @@ class World:
         self.kafka = KafkaSettings(partitions=plan.partitions).model_copy(
             update={"fetch_records_max": plan.fetch_records}
         )
-        self.leases = LeaseSettings(controller_lease_s=1.0)
+        self.leases = LeaseSettings(controller_lease_s=1.0, rebalance_after_s=0.5)
         self.shard_settings = ShardSettings().model_copy(
             update={
                 "shards": plan.shards,
