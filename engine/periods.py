@@ -11,6 +11,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+STRETCH_US: Final = 14 * 86_400 * 1_000_000  # shorter than any month: at most one begins within it
 MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -64,10 +65,19 @@ def _shift(year: int, month: int, by: int) -> tuple[int, int]:
     return index // 12, index % 12 + 1
 
 
-def month_around(zone_name: str, anchor_day: int, time_us: int) -> tuple[int, int]:
-    """[start, end) of the month that contains the instant; the calendar month when anchor_day is 1."""
+@lru_cache(maxsize=65536)
+def _starts_around(zone_name: str, anchor_day: int, stretch: int) -> tuple[int, int, int]:
+    """The start of the month in which a stretch of time begins, and of the two after it."""
+    time_us = stretch * STRETCH_US
     local = (EPOCH + timedelta(microseconds=time_us)).astimezone(zone_of(zone_name))
     year, month = local.year, local.month
     if time_us < _start_in(zone_name, anchor_day, year, month):
         year, month = _shift(year, month, -1)
-    return _start_in(zone_name, anchor_day, year, month), _start_in(zone_name, anchor_day, *_shift(year, month, 1))
+    first, second, third = (_start_in(zone_name, anchor_day, *_shift(year, month, by)) for by in range(3))
+    return first, second, third
+
+
+def month_around(zone_name: str, anchor_day: int, time_us: int) -> tuple[int, int]:
+    """[start, end) of the month that contains the instant; the calendar month when anchor_day is 1."""
+    first, second, third = _starts_around(zone_name, anchor_day, time_us // STRETCH_US)
+    return (first, second) if time_us < second else (second, third)

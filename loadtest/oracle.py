@@ -2,7 +2,8 @@
 
 It folds the same log by the same text (`engine/README.md`) and imports nothing of the product: a mistake would
 have to be made twice, independently, to go unseen. Where the engine keeps aggregates and guards, the oracle keeps
-every rated event and derives. Money is exact (`fractions.Fraction`) until the one rounding the law names.
+every rated event and derives. Money is exact until the one rounding the law names: until then it is counted in
+grains, parts of a pico so small that every price of every catalogue is a whole number of them.
 
 What the quick mode remembers between events is one table per account, (period, price) -> segment -> quantity, and
 the amounts that follow from it; any command or catalogue throws it away. `paranoid=True` derives everything from
@@ -18,7 +19,7 @@ import hmac
 import importlib.resources
 import json
 import re
-from bisect import insort
+from bisect import bisect_right, insort
 from calendar import monthrange
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import lru_cache
+from math import lcm
 from typing import Any, NamedTuple, TypedDict, TypeGuard
 from zoneinfo import ZoneInfo
 
@@ -157,20 +159,25 @@ def pico_of(text: str) -> int | None:
     return fixed_point(text, 12)
 
 
+def refuse_constant(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def whole_number(text: str) -> Number:
+    if len(text.lstrip("-")) > WHOLE_DIGITS_READ_MAX:
+        raise ValueError("a whole number without end")
+    return Number(text)
+
+
+JSON = json.JSONDecoder(parse_int=whole_number, parse_float=Number, parse_constant=refuse_constant)
+
+
 def read_json(data: bytes) -> object:
     """A JSON document with its numbers as written. ValueError when it is not JSON, or holds what is no text."""
 
-    def refuse(constant: str) -> None:
-        raise ValueError(constant)
-
-    def whole(text: str) -> Number:
-        if len(text.lstrip("-")) > WHOLE_DIGITS_READ_MAX:
-            raise ValueError("a whole number without end")
-        return Number(text)
-
     text = data.decode("utf-8")
     try:
-        document = json.loads(text, parse_int=whole, parse_float=Number, parse_constant=refuse)
+        document = JSON.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if "\\ud" in text or "\\uD" in text:
@@ -271,15 +278,16 @@ def period_start_us(zone: str, anchor: int, year: int, month: int) -> int:
 
 
 @lru_cache(maxsize=100_000)
+def period_starts(zone: str, anchor: int, year: int) -> list[int]:
+    """The starts of the year, and of two months before and one after it, for a year begins earlier in some zones."""
+    months = range(year * 12 - 2, year * 12 + 13)
+    return [period_start_us(zone, anchor, month // 12, month % 12 + 1) for month in months]
+
+
 def period_of(zone: str, anchor: int, time_us: int) -> int:
     """The start of the period that an instant lies in: the latest start that is not after it."""
-    local = local_time(zone, time_us)
-    months = local.year * 12 + local.month - 1
-    for candidate in range(months + 1, months - 3, -1):
-        start = period_start_us(zone, anchor, candidate // 12, candidate % 12 + 1)
-        if start <= time_us:
-            return start
-    raise AssertionError(f"no period of {zone} anchored at {anchor} holds {time_us}")
+    starts = period_starts(zone, anchor, (EPOCH + timedelta(microseconds=time_us)).year)
+    return starts[bisect_right(starts, time_us) - 1]
 
 
 # -------------------------------------------------------------------------------------------------------- catalogue
@@ -288,7 +296,8 @@ def period_of(zone: str, anchor: int, time_us: int) -> int:
 @dataclass(frozen=True)
 class Tier:
     up_to: int | None  # nano; None: open
-    pico_per_nano: Fraction  # exact
+    pico: int  # for `per` nano-units, in lowest terms
+    per: int
 
 
 @dataclass(frozen=True)
@@ -298,15 +307,21 @@ class Price:
     where: dict[str, str]
     tiers: list[Tier]  # per_unit is one open tier
 
-    def owed(self, quantity: int) -> Fraction:
-        """What `quantity` nano-units of a period owe, exactly, in pico."""
-        total, floor = Fraction(0), 0
+    def owed(self, quantity: int, grains: int) -> int:
+        """What `quantity` nano-units of a period owe, exactly, where a pico has so many grains."""
+        total, floor = 0, 0
         for tier in self.tiers:
             top = quantity if tier.up_to is None else min(quantity, tier.up_to)
             if top > floor:
-                total += tier.pico_per_nano * (top - floor)
+                total += tier.pico * (grains // tier.per) * (top - floor)
                 floor = top
         return total
+
+
+def half_even(owed: int, grains: int) -> int:
+    """The nearest whole pico; of two equally near, the even one."""
+    pico, rest = divmod(owed, grains)
+    return pico + 1 if 2 * rest > grains or (2 * rest == grains and pico % 2) else pico
 
 
 @dataclass(frozen=True)
@@ -336,6 +351,8 @@ class Version:
             name: Plan(body["currency"], {price: read_price(price, text) for price, text in body["prices"].items()})
             for name, body in document["plans"].items()
         }
+        tiers = [tier for plan in self.plans.values() for price in plan.prices.values() for tier in price.tiers]
+        self.grains = lcm(*(tier.per for tier in tiers))  # of a pico: every rate is a whole number of them
 
     def price_of(self, plan: str, meter: Meter, cell: tuple[str, ...]) -> Price | None:
         values = dict(zip(meter.group_by, cell, strict=True))
@@ -349,16 +366,13 @@ class Version:
 def read_price(name: str, body: Mapping[str, Any]) -> Price:
     """A price of a catalogue document. A rate is amount / per: pico per nano-unit is that times 10^12 / 10^9."""
 
-    def rate(part: Mapping[str, Any]) -> Fraction:
-        return Fraction(part["amount"]) / Fraction(part["per"]) * 1000
+    def tier(up_to: str | None, part: Mapping[str, Any]) -> Tier:
+        rate = Fraction(part["amount"]) / Fraction(part["per"]) * 1000
+        return Tier(None if up_to is None else fixed_point(up_to, 9), rate.numerator, rate.denominator)
 
     if body["model"] == "per_unit":
-        return Price(name, body["meter"], dict(body["where"]), [Tier(None, rate(body))])
-    tiers = []
-    for part in body["tiers"]:
-        up_to = None if part["up_to"] is None else fixed_point(part["up_to"], 9)
-        tiers.append(Tier(up_to, rate(part)))
-    return Price(name, body["meter"], dict(body["where"]), tiers)
+        return Price(name, body["meter"], dict(body["where"]), [tier(None, body)])
+    return Price(name, body["meter"], dict(body["where"]), [tier(part["up_to"], part) for part in body["tiers"]])
 
 
 # ----------------------------------------------------------------------------------------------------------- credit
@@ -377,8 +391,8 @@ class Lot:
     def valid(self, instant: int) -> bool:
         return self.effective <= instant and (self.expires is None or instant < self.expires)
 
-    def may_pay(self, segment: int, price: str) -> bool:
-        return self.valid(segment) and (not self.scope or price in self.scope)
+    def may_pay(self, price: str) -> bool:
+        return not self.scope or price in self.scope
 
     def order(self) -> tuple[int, bool, int, int, str]:
         return (self.priority, self.expires is None, self.expires or 0, self.effective, self.lot)
@@ -404,12 +418,13 @@ def allocate(amounts: Amounts, lots: list[Lot], woken: int) -> tuple[dict[str, i
                 for segment in sorted(debts):
                     debts[segment] = pay(lot, debts[segment])
         classes: dict[tuple[str, ...], int] = {}
+        valid = [lot for lot in lots if lot.valid(instant)]
         for price, amount in amounts.get(instant, {}).items():
-            payers = tuple(sorted(lot.lot for lot in lots if lot.may_pay(instant, price)))
+            payers = tuple(sorted(lot.lot for lot in valid if lot.may_pay(price)))
             classes[payers] = classes.get(payers, 0) + amount
         for payers in sorted(classes, key=lambda payers: (len(payers), payers)):
             due = classes[payers]
-            for lot in lots:
+            for lot in valid:
                 if lot.lot in payers:
                     due = pay(lot, due)
             if due:
@@ -520,6 +535,7 @@ class Oracle:
         paranoid: bool = False,
     ) -> None:
         self._versions = {number: Version(number, document) for number, document in catalogues.items()}
+        self._grains = lcm(*(version.grains for version in self._versions.values()))
         self._control_key = control_key
         self._topic = topic
         self._partition_count = partitions
@@ -664,7 +680,7 @@ class Oracle:
             sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars="-_", validate=True)
             mac, body = sealed[:TOKEN_MAC_BYTES], sealed[TOKEN_MAC_BYTES:]
             message = b"tallygate hold\0" + body
-            if not hmac.compare_digest(mac, hmac.new(self._control_key, message, hashlib.sha256).digest()[:16]):
+            if not hmac.compare_digest(mac, hmac.digest(self._control_key, message, "sha256")[:16]):
                 raise DeadLetterError("bad_hold")
             version, hold = json.loads(body)
             account, scope, admitted_us = hold[0], hold[1], hold[5]
@@ -754,14 +770,15 @@ class Oracle:
     ) -> dict[int, int]:
         """A through each segment less A before it, where a new version continues the count of the last one."""
         amounts = {}
-        quantity, owed = 0, Fraction(0)
+        quantity, owed = 0, 0
         for segment in sorted(quantities):
             version = self._version_at(state, segment)
             assert version is not None
             price = version.plans[account.plan].prices[name]
-            through = owed + price.owed(quantity + quantities[segment]) - price.owed(quantity)
-            amounts[segment] = round(through) - round(owed)  # of a Fraction: half to even
-            quantity, owed = quantity + quantities[segment], through
+            after = quantity + quantities[segment]
+            through = owed + price.owed(after, self._grains) - price.owed(quantity, self._grains)
+            amounts[segment] = half_even(through, self._grains) - half_even(owed, self._grains)
+            quantity, owed = after, through
         return amounts
 
     def _derive(self, state: Partition, account: Account) -> Table:
@@ -850,7 +867,7 @@ class Oracle:
         mac = value[len(CONTROL_PREFIX) : len(CONTROL_PREFIX) + MAC_BYTES]
         body = value[len(CONTROL_PREFIX) + MAC_BYTES :]
         message = self._topic.encode("utf-8") + b"\0" + str(state.number).encode() + b"\0" + body
-        if not hmac.compare_digest(mac, hmac.new(self._control_key, message, hashlib.sha256).digest()):
+        if not hmac.compare_digest(mac, hmac.digest(self._control_key, message, "sha256")):
             raise DeadLetterError("bad_mac")
         try:
             document = read_json(body)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from loadtest.oracle import Version, partition_of
+from loadtest.oracle import Version, half_even, partition_of
 
 SECOND_US = 1_000_000
 DAY_US = 86_400 * SECOND_US
@@ -266,7 +266,8 @@ class Workload:
                     count = int(totals[rows[meter.field], position, number])
                     quantities[price.name] = quantities.get(price.name, 0) + count * 10**9
             prices = version.plans[plan].prices
-            spend.append(round(sum(prices[name].owed(quantity) for name, quantity in quantities.items())))
+            owed = sum(prices[name].owed(quantity, version.grains) for name, quantity in quantities.items())
+            spend.append(half_even(owed, version.grains))
         return spend
 
     def _draw_wallets(self, source: np.random.Generator) -> None:

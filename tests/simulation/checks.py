@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -50,21 +51,27 @@ def unrest(world: World) -> list[str]:
     return reasons
 
 
-def verify(world: World) -> list[str]:
-    """Every difference, a sentence each."""
+@lru_cache(maxsize=1)
+def library() -> dict[int, Catalogue]:
+    """The catalogues, compiled once for all."""
+    return {version: load_catalogue(version, orjson.dumps(document)) for version, document in catalogues().items()}
+
+
+def verify(world: World, folds: dict[int, Partition]) -> list[str]:
+    """Every difference, a sentence each. `folds`: what the log comes to, record after record and without faults."""
     oracle = Oracle(catalogues(), CONTROL_KEY, TOPIC, world.plan.partitions)
     outcomes: dict[tuple[int, int], str] = {}
     for number in range(world.plan.partitions):
         for record in world.broker.topic("usage", number).records:
             place = number, record.offset
             outcomes[place] = oracle.feed(*place, record.timestamp, record.key, record.value)
-    library = {version: load_catalogue(version, orjson.dumps(document)) for version, document in catalogues().items()}
     found: dict[str, dict[str, Any]] = {}
     differences = []
     for number in range(world.plan.partitions):
-        stored = _stored(world, number, library)
-        folded = _folded(world, number, library)
-        if stored.state_bytes() != folded.state_bytes():
+        stored, folded = _stored(world, number), folds[number]
+        state = stored.state_bytes()
+        world.note(state)
+        if state != folded.state_bytes():
             differences.append(
                 f"partition {number}: the checkpoint is not the fold of its log" + _where(stored, folded)
             )
@@ -90,8 +97,6 @@ def verify(world: World) -> list[str]:
         for alert_id, bodies in world.receivers.taken.items()
         if len(set(bodies)) > 1 and oracle.alerts[alert_id]["rule"] != "id_conflict"
     ]
-    for number in range(world.plan.partitions):
-        world.note(_stored(world, number, library).state_bytes())
     return differences
 
 
@@ -105,10 +110,10 @@ def _rated_again(oracle: Oracle) -> list[str]:
     ]
 
 
-def _stored(world: World, number: int, library: dict[int, Catalogue]) -> Partition:
+def _stored(world: World, number: int) -> Partition:
     """The partition as a successor would load it."""
     row = world.database.partition(number)
-    fold = Partition(number, world.plan.partitions, TOPIC, CONTROL_KEY, library)
+    fold = Partition(number, world.plan.partitions, TOPIC, CONTROL_KEY, library())
     commands = [command for _, command in sorted(row.commands.items())]
     fold.load(row.blob, [row.accounts[name] for name in sorted(row.accounts)], row.dedup, commands)
     return fold
@@ -116,18 +121,17 @@ def _stored(world: World, number: int, library: dict[int, Catalogue]) -> Partiti
 
 def fresh_folds(world: World) -> dict[int, Partition]:
     """A fold of each partition that has seen nothing yet."""
-    library = {version: load_catalogue(version, orjson.dumps(document)) for version, document in catalogues().items()}
     return {
-        number: Partition(number, world.plan.partitions, TOPIC, CONTROL_KEY, library)
+        number: Partition(number, world.plan.partitions, TOPIC, CONTROL_KEY, library())
         for number in range(world.plan.partitions)
     }
 
 
-def _folded(world: World, number: int, library: dict[int, Catalogue]) -> Partition:
-    fold = Partition(number, world.plan.partitions, TOPIC, CONTROL_KEY, library)
-    for record in world.broker.topic("usage", number).records:
-        fold.apply(record.offset, record.timestamp, record.key, record.value)
-    return fold
+def fold_all(world: World, folds: dict[int, Partition]) -> None:
+    """The whole log into folds that have seen nothing yet."""
+    for number, fold in folds.items():
+        for record in world.broker.topic("usage", number).records:
+            fold.apply(record.offset, record.timestamp, record.key, record.value)
 
 
 def _where(stored: Partition, folded: Partition) -> str:

@@ -225,7 +225,7 @@ class Gateways:
     # ------------------------------------------------------------------------------------------------------- verdict
 
     def verdict(self, folds: dict[int, Partition]) -> Iterator[Breach]:
-        """Every breach. `folds` are fresh: the log is folded into them once more."""
+        """Every breach. `folds` are fresh: the log is folded into them, and looked at on the way."""
         late: set[str] = set()
         for number, fold in folds.items():
             for sentence in self._follow(number, fold, late):

@@ -1,6 +1,7 @@
 """One seed, from its plan to its verdict: chaos, then everybody is healed, then everything must come to rest and agree."""
 
 import asyncio
+import gc
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import orjson
 from msgspec import Struct
 
 from tests.simulation.chaos import Strike, draw_strikes
-from tests.simulation.checks import fresh_folds, unrest, verify
+from tests.simulation.checks import fold_all, fresh_folds, unrest, verify
 from tests.simulation.gateways import PACE_MAX, Gateways, open_too_long
 from tests.simulation.invariants import orphans
 from tests.simulation.sim_receivers import ReceiverFaults
@@ -99,7 +100,7 @@ def simulate(seed: int, faults: bool = True) -> Outcome:
     loop = VirtualLoop()
     world = World(plan, Random(random.random()), loop)
     gateways = Gateways(world, Random(random.random()), seconds) if plan.pace <= PACE_MAX else None
-    with short_limits(plan), _quiet_logs():
+    with short_limits(plan), _quiet_logs(), _no_collections():
         try:
             run_virtually(loop, _run(world, traffic, gateways, strikes if faults else [], seconds))
         except (NobodyWaits, TimeStandsStill) as error:
@@ -145,13 +146,16 @@ async def _run(
     await asyncio.sleep(0.5)  # whoever was down is back
     if not await _comes_to_rest(world):
         return
-    world.look("fold", verify(world))
-    if gateways is not None:
+    folds = fresh_folds(world)
+    if gateways is None:
+        fold_all(world, folds)
+    else:
         for name in gateways.NAMES:
             world.looked[name] += 1
-        for name, sentence in gateways.verdict(fresh_folds(world)):
+        for name, sentence in gateways.verdict(folds):
             world.breached(name, sentence)
         world.look("holds", open_too_long(world))
+    world.look("fold", verify(world, folds))
     await _close(world)
 
 
@@ -200,6 +204,16 @@ async def _close(world: World) -> None:
     for number, row in sorted(world.database.partitions.items()):
         if row.owner is not None:
             world.violated(f"partition {number} was not handed over in order: {row.owner} still owns it")
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """What a seed leaves behind is collected when it is over: looking for garbage meanwhile costs more than it frees."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def test_a_safeguard_taken_away_is_noticed(ablation: Ablation) -> None:
 def test_the_canary_is_reported_with_the_command_that_repeats_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(simulation, "verify", lambda _world: ["the canary is dead"])
+    monkeypatch.setattr(simulation, "verify", lambda _world, _folds: ["the canary is dead"])
     command = again(7).split()
     assert command[:3] == ["python", "-m", "tests.simulation.run"]
     assert main(command[3:]) == 1

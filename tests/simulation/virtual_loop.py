@@ -2,16 +2,22 @@
 
 When nothing is ready to run, time jumps to the next timer. A program in which nobody waits for time any more, or that
 runs on without letting time pass, is stopped with an error that says so.
+
+It has a queue and a heap of its own: asyncio's look at a selector, a debug flag and the machine's clock at every turn.
 """
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from heapq import heappop, heappush
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 START_S: Final = 1_000.0
 TURNS_AT_ONE_MOMENT_MAX: Final = 100_000  # a busy simulation takes some hundred
 
 Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
 
 
 class NobodyWaits(RuntimeError):
@@ -22,27 +28,23 @@ class TimeStandsStill(RuntimeError):
     """Tasks go on and on without a moment passing: in real time, a loop that burns a core."""
 
 
-class _Timers:
-    """Stands where a selector would: nothing ever arrives from outside, so a wait is a jump in time."""
+class _Handle(asyncio.TimerHandle):
+    """What is to be called, at once or at its time."""
 
-    def __init__(self) -> None:
-        self.now_s = START_S
-        self._turns = 0
+    __slots__ = ()
 
-    def select(self, timeout_s: float | None) -> list[Any]:
-        if timeout_s is None:
-            raise NobodyWaits(f"at {self.now_s:.6f} s nothing is left that could happen")
-        if timeout_s > 0:
-            self.now_s += timeout_s
-            self._turns = 0
-        else:
-            self._turns += 1
-            if self._turns > TURNS_AT_ONE_MOMENT_MAX:
-                raise TimeStandsStill(f"at {self.now_s:.6f} s")
-        return []
+    def __init__(self, when_s: float, callback: Callable[..., object], args: Any, context: Context | None) -> None:
+        self._when = when_s
+        self._callback = callback
+        self._args = args
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
 
-    def close(self) -> None:
-        pass
+    def __repr__(self) -> str:
+        return f"{self._callback!r} at {self._when:.6f} s"
+
+    def cancel(self) -> None:
+        self._cancelled = True
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -50,19 +52,68 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def __init__(self) -> None:
         super().__init__()
-        self._selector = _Timers()
-        self._clock_resolution = 1e-9  # a jump may end a rounding error before its timer
+        self._now_s = START_S
+        self._turns = 0  # at this moment
+        self._due: deque[_Handle] = deque()
+        self._timers: list[tuple[float, int, _Handle]] = []  # a heap: when, number, what
+        self._timers_set = 0
         self.broken: list[str] = []  # what nobody was there to catch
         self.set_exception_handler(self._note)
 
     def time(self) -> float:
-        return self._selector.now_s
+        return self._now_s
 
-    def _process_events(self, event_list: list[Any]) -> None:
-        pass
+    def call_soon(
+        self, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = _Handle(self._now_s, callback, args, context)
+        self._due.append(handle)
+        return handle
 
-    def _write_to_self(self) -> None:
-        pass  # there is no other thread that would have to wake this one
+    def call_later(
+        self, delay: float, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self._set_timer(_Handle(self._now_s + delay, callback, args, context))
+
+    def call_at(
+        self, when: float, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self._set_timer(_Handle(when, callback, args, context))
+
+    def _set_timer(self, handle: _Handle) -> _Handle:
+        self._timers_set += 1
+        heappush(self._timers, (handle._when, self._timers_set, handle))
+        return handle
+
+    def _run_once(self) -> None:
+        """asyncio's loop is made of these turns: everything that is due now, once."""
+        due = self._due
+        if not due:
+            self._jump()
+        elif self._turns == TURNS_AT_ONE_MOMENT_MAX:
+            raise TimeStandsStill(f"at {self._now_s:.6f} s")
+        self._turns += 1
+        for _ in range(len(due)):
+            handle = due.popleft()
+            if not handle._cancelled:
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self.call_exception_handler({"message": f"broken: {handle!r}", "exception": error})
+
+    def _jump(self) -> None:
+        """To the next moment for which a timer is set."""
+        timers = self._timers
+        while timers and timers[0][2]._cancelled:
+            heappop(timers)
+        if not timers:
+            raise NobodyWaits(f"at {self._now_s:.6f} s nothing is left that could happen")
+        self._now_s = max(self._now_s, timers[0][0])
+        self._turns = 0
+        while timers and timers[0][0] <= self._now_s:
+            self._due.append(heappop(timers)[2])
 
     def _note(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.broken.append(f"{context.get('message')}: {context.get('exception')!r}")

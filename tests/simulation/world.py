@@ -10,15 +10,18 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from random import Random
 from typing import Any, Final
 from unittest import mock
 
+import msgspec
 from msgspec import Struct
 
 from actors import commit as commit_module
 from actors import shard as shard_module
 from actors import slices as slices_module
+from actors import takeover as takeover_module
 from actors.controller import Controller
 from actors.lease import Heartbeat, Lease
 from actors.outbox import Outbox, OutboxSettings
@@ -27,6 +30,7 @@ from actors.ports import AlertRow, Attempt, Checkpoint, LogUnavailable, Outgoing
 from actors.shard import Shard
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from engine import admission as admission_module
+from engine.catalog import load_catalogue
 from tests.simulation.chaos import Strike
 from tests.simulation.invariants import AtCommit, Bounds, overflows
 from tests.simulation.sim_log import SimBroker, SimLog
@@ -38,6 +42,7 @@ WALL_START_US: Final = 1_750_000_000_000_000
 RESTART_MAX_S: Final = 1.0
 VIOLATIONS_MAX: Final = 50
 SENDS_MAX: Final = 6
+_compiled_once: Final = lru_cache(maxsize=8)(load_catalogue)
 NO_FAULTS: Final = ReceiverFaults(latency_s=0.01, timeout_s=0.5, retry_after_max_s=1.0)
 
 
@@ -385,7 +390,7 @@ class World:
         self._random = random
         self._skews: dict[str, int] = {}
         self._armed: dict[str, list[Strike]] = {}
-        self._trace = hashlib.sha256()
+        self._trace: list[float | str | bytes] = []
         self._at_commit = AtCommit()
         self._bounds = Bounds(sends=SENDS_MAX + 4, questions=64, alerts=plan.held_max)
         self.shards = [ShardSlot(self, f"shard-{number}", self._host(number)) for number in range(plan.shards)]
@@ -429,7 +434,7 @@ class World:
     def step(self, process: Process, site: str) -> None:
         """A process passes a site: it goes into the trace, and an armed fault strikes."""
         self.steps += 1
-        self._trace.update(f"{self._loop.time():.9f} {process.name} {site}\n".encode())
+        self._trace += (self._loop.time(), process.name, site)
         if site == "fetch.before":
             self._look_at_shard(process)
         waiting = self._armed.get(site)
@@ -441,11 +446,11 @@ class World:
 
     def trace_digest(self) -> str:
         """The same for two runs exactly when every process took the same steps at the same moments."""
-        return self._trace.hexdigest()
+        return hashlib.sha256(msgspec.msgpack.encode(self._trace)).hexdigest()
 
     def note(self, fact: bytes) -> None:
         """Make a fact part of the trace."""
-        self._trace.update(fact)
+        self._trace.append(fact)
 
     # ------------------------------------------------------------------------------------------------------ faults
 
@@ -563,32 +568,30 @@ class World:
         """The partitions that this shard would speak for at this moment."""
         if slot.shard is None or slot.process is None or not slot.process.alive or not slot.lease.valid():
             return []
-        return [
-            view.partition
-            for view in slot.shard.partitions()
-            if view.stage == Stage.READY and view.partition in slot.lease.partitions
-        ]
+        mine = slot.lease.partitions
+        return [number for number, owned in slot.shard._owned.items() if owned.stage is Stage.READY and number in mine]
 
     def _look_at_shard(self, process: Process) -> None:
         mine = next((slot for slot in self.shards if slot.process is process), None)
         if mine is None or mine.shard is None:
             return
         self.look("queues", overflows(mine.shard, self._bounds))
-        spoken = set(self.speaking(mine))
+        spoken = self.speaking(mine)
         self.look("speakers", self._others_that_speak(mine, spoken) if spoken else ())
 
-    def _others_that_speak(self, mine: ShardSlot, spoken: set[int]) -> Iterator[str]:
+    def _others_that_speak(self, mine: ShardSlot, spoken: list[int]) -> Iterator[str]:
         for slot in self.shards:
             if slot is not mine:
-                for partition in spoken.intersection(self.speaking(slot)):
+                for partition in sorted({*spoken}.intersection(self.speaking(slot))):
                     yield f"partition {partition}: {mine.name} and {slot.name} both speak for it"
 
 
 @contextmanager
 def short_limits(plan: Plan) -> Iterator[None]:
-    """The shard's own limits, so small that a few hundred events reach them."""
+    """The shard's own limits, so small that a few hundred events reach them; and a catalogue is compiled only once."""
     gap_us = round(100_000 * plan.pace)
     with (
+        mock.patch.object(takeover_module, "load_catalogue", _compiled_once),
         mock.patch.object(commit_module, "ENCODE_ACCOUNTS", 1),
         mock.patch.object(shard_module, "FETCH_WAIT_S", plan.fetch_wait_s),
         mock.patch.object(shard_module, "BLOCK_LINES_MAX", 5),
