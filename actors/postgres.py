@@ -375,7 +375,13 @@ class PostgresStore:
         incarnation = owned.incarnation
 
         async def settle(connection: asyncpg.Connection) -> tuple[int, int]:
-            row = await connection.fetchrow(QUERIES["settle_commit"], partition, epoch, incarnation)
+            backend = self._backend
+            assert backend is not None
+            # Written here too: a settlement whose own COMMIT was lost has raised the epoch behind our back, and the
+            # new session could not introduce itself under the old one.
+            row = await connection.fetchrow(
+                QUERIES["settle_commit"], partition, epoch, incarnation, backend.pid, backend.start
+            )
             if row is None:
                 raise Fenced(f"partition {partition}: epoch {epoch} of {incarnation} is over")
             return row["epoch"], row["ckpt_seq"]

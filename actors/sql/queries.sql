@@ -109,8 +109,8 @@ SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6:
 ON CONFLICT DO NOTHING
 
 -- name: settle_commit
--- Waits for the row, ends the ownership in which a COMMIT was lost and begins the next, of the same owner.
-UPDATE partition SET epoch = epoch + 1, updated_at = clock_timestamp()
+-- Waits for the row, ends the ownership in which a COMMIT was lost and begins the next, of the same owner and by this session.
+UPDATE partition SET epoch = epoch + 1, backend_pid = $4, backend_start = $5, updated_at = clock_timestamp()
 WHERE partition = $1 AND epoch >= $2 AND owner = $3 RETURNING epoch, ckpt_seq
 
 -- name: release_partition

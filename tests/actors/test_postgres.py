@@ -136,6 +136,25 @@ async def test_cut_at_commit_nobody_knows_until_it_is_settled(
     await store.commit(cut(claim, 2 if made else 1, epoch=epoch))
 
 
+async def test_a_lost_settlement_leaves_the_new_session_on_record(
+    bench: RealBench, store: PostgresStore, proxy: CuttingProxy, claim: Claim
+) -> None:
+    """Else a successor would end a session long gone, and wait for the one that is silent."""
+    proxy.cut_at = b"COMMIT"
+    with pytest.raises(CommitUnknown):
+        await store.commit(cut(claim))
+    proxy.cut_at, proxy.cut_after_answer = b"COMMIT", True
+    with pytest.raises(StoreUnavailable):
+        await store.settle_commit(PARTITION, claim.epoch, 1)
+    assert await store.settle_commit(PARTITION, claim.epoch, 1) == (claim.epoch + 2, False)
+    (row,) = await query(bench, "SELECT backend_pid FROM partition WHERE partition = $1", PARTITION)
+    living = await query(
+        bench,
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'tallygate commit' AND datname = current_database()",
+    )
+    assert [each["pid"] for each in living] == [row["backend_pid"]]
+
+
 async def test_silence_at_commit_is_unknown_until_the_server_gives_up(
     bench: RealBench, store: PostgresStore, proxy: CuttingProxy, claim: Claim
 ) -> None:
