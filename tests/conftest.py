@@ -17,6 +17,8 @@ from hypothesis import settings
 
 from config.stack import kafka as embedded_kafka
 from config.stack import postgres as embedded_postgres
+from config.stack.kafka import Listener
+from config.stack.ports import free_ports
 from config.stack.ray_local import RayLocal, start_ray, stop_ray
 from config.stack.supervisor import Supervisor, reap_abandoned
 
@@ -55,9 +57,17 @@ def database(postgres: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def kafka(supervisor: Supervisor) -> str:
+def kafka_listeners() -> tuple[Listener, ...]:
+    """Two further ways into the session's Kafka, each for a proxy that listens on its advertised port."""
+    ports = free_ports(4)
+    return Listener("FIRST", ports[0], ports[1]), Listener("SECOND", ports[2], ports[3])
+
+
+@pytest.fixture(scope="session")
+def kafka(supervisor: Supervisor, kafka_listeners: tuple[Listener, ...]) -> str:
     """The bootstrap servers of the session's Kafka. Give topics names of your own: other modules use it too."""
-    return embedded_kafka.bootstrap_servers(supervisor, os.environ.get("KAFKA_BOOTSTRAP_SERVERS"))
+    given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    return given or embedded_kafka.start_kafka(supervisor, listeners=kafka_listeners).bootstrap_servers
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,18 +69,28 @@ class Jar:
 
 
 @dataclass(frozen=True, slots=True)
+class Listener:
+    """One more way into a broker: it listens on `port`, and sends whoever asks there on to `advertised_port`.
+
+    A client follows what is advertised, whatever it connected to first: so each proxy in front of a broker needs a
+    listener of its own. `host` is the loopback address of both ports."""
+
+    name: str  # upper-case letters
+    port: int
+    advertised_port: int
+    host: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
 class KafkaBroker:
-    """A running broker. `dir` and `ports` (broker, controller) given to `start_kafka` again bring the same one back."""
+    """A running broker. `dir`, `ports` (broker, controller) and `listeners` given to `start_kafka` again bring the same
+    one back."""
 
     bootstrap_servers: str
     pid: int
     dir: Path
     ports: tuple[int, int]
-
-
-def bootstrap_servers(supervisor: Supervisor, override: str | None = None) -> str:
-    """The override when the operator set one (`KAFKA_BOOTSTRAP_SERVERS`), else those of a broker started for it."""
-    return override or start_kafka(supervisor).bootstrap_servers
+    listeners: tuple[Listener, ...] = ()
 
 
 def start_kafka(
@@ -87,6 +98,7 @@ def start_kafka(
     *,
     dir: Path | None = None,
     ports: tuple[int, int] | None = None,
+    listeners: Sequence[Listener] = (),
     cache_dir: Path | None = None,
     java_home: Path | None = None,
     say: Say | None = None,
@@ -95,7 +107,8 @@ def start_kafka(
 
     Without `dir` a new one is made in the run folder. A `dir` of an earlier broker keeps its topics and records, and with
     the same `ports` its clients find it again; after a kill -9 that takes as long as the broker's session, about 2 s, on
-    top. `cache_dir` holds the jars and `java_home` names the Java to try first. Raises `KafkaUnavailable`.
+    top. `listeners` are further ways in. `cache_dir` holds the jars and `java_home` names the Java to try first. Raises
+    `KafkaUnavailable`.
     """
     tell = say or supervisor.say
     java = find_java(java_home)
@@ -105,7 +118,7 @@ def start_kafka(
     chosen = ports or _two_free_ports()
     while True:
         settings = dir / "server.properties"
-        settings.write_text(_server_properties(dir, chosen))
+        settings.write_text(_server_properties(dir, chosen, listeners))
         java_command = _java_command(java, jars_dir, dir)
         if not (dir / "data" / "meta.properties").exists():
             tell("kafka: formatting storage")
@@ -117,7 +130,7 @@ def start_kafka(
         failure = _wait_until_started(opened, dir, chosen[0])
         if failure is None:
             tell(f"kafka: ready on port {chosen[0]}")
-            return KafkaBroker(f"127.0.0.1:{chosen[0]}", opened.pid, dir, chosen)
+            return KafkaBroker(f"127.0.0.1:{chosen[0]}", opened.pid, dir, chosen, tuple(listeners))
         supervisor.stop(opened.pid)
         if ports is not None or "Address already in use" not in failure:
             raise KafkaUnavailable(f"Kafka did not start; the end of its logs in {dir}:\n{failure}")
@@ -309,16 +322,19 @@ def _two_free_ports() -> tuple[int, int]:
     return broker, controller
 
 
-def _server_properties(dir: Path, ports: tuple[int, int]) -> str:
+def _server_properties(dir: Path, ports: tuple[int, int], listeners: Sequence[Listener]) -> str:
     broker, controller = ports
+    clients = [Listener("PLAINTEXT", broker, broker), *listeners]
+    names = [each.name for each in clients]
+    bound = [f"{each.name}://{each.host}:{each.port}" for each in clients]
     settings: dict[str, object] = {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{broker}",
+        "listeners": ",".join([*bound, f"CONTROLLER://127.0.0.1:{controller}"]),
+        "advertised.listeners": ",".join(f"{each.name}://{each.host}:{each.advertised_port}" for each in clients),
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in ["CONTROLLER", *names]),
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": dir / "data",
         # A misspelt topic is an error, not a new topic.

@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import UnknownTopicOrPartitionError
 
 from config.stack import kafka
-from config.stack.kafka import KafkaBroker, KafkaUnavailable, start_kafka, stop_kafka
+from config.stack.kafka import KafkaBroker, KafkaUnavailable, Listener, start_kafka, stop_kafka
 from config.stack.supervisor import Supervisor, silent
 
 RECORDS = [b"%d" % number for number in range(1000)]
@@ -101,10 +101,18 @@ def test_a_broker_that_cannot_start_says_why(own: Supervisor, tmp_path: Path) ->
         start_kafka(own, dir=tmp_path)
 
 
-def test_servers_of_the_operator_start_nothing(tmp_path: Path) -> None:
-    with Supervisor(tmp_path / "run") as supervisor:
-        assert kafka.bootstrap_servers(supervisor, "theirs:9092") == "theirs:9092"
-        assert supervisor.children == ()
+def test_each_listener_sends_its_clients_to_the_port_it_advertises(tmp_path: Path) -> None:
+    listeners = [Listener("FIRST", 2001, 3001), Listener("SECOND", 2002, 3002, "127.0.0.2")]
+    lines = kafka._server_properties(tmp_path, (9092, 9093), listeners).splitlines()
+    settings = dict(line.split("=", 1) for line in lines)
+    assert settings["listeners"] == (
+        "PLAINTEXT://127.0.0.1:9092,FIRST://127.0.0.1:2001,SECOND://127.0.0.2:2002,CONTROLLER://127.0.0.1:9093"
+    )
+    assert settings["advertised.listeners"] == (
+        "PLAINTEXT://127.0.0.1:9092,FIRST://127.0.0.1:3001,SECOND://127.0.0.2:3002"
+    )
+    protocols = settings["listener.security.protocol.map"].split(",")
+    assert {"FIRST:PLAINTEXT", "SECOND:PLAINTEXT", "CONTROLLER:PLAINTEXT"} <= set(protocols)
 
 
 def test_the_checksums_cover_what_maven_is_asked_for() -> None:
