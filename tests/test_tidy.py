@@ -66,6 +66,9 @@ TESTED_ELSEWHERE = {
     "actors/up.py": "tests/integration/test_up.py",  # needs a process of its own, to crash
     "loadtest/deployment.py": "tests/integration/test_shard_process.py",  # needs servers, and processes to end
     "loadtest/processes.py": "tests/integration/test_shard_process.py",  # likewise
+    "loadtest/chaos/links.py": "tests/integration/test_cuts.py",  # likewise
+    "loadtest/chaos/cuts.py": "tests/integration/test_cuts.py",  # likewise
+    "loadtest/chaos/pauses.py": "tests/integration/test_pauses.py",  # likewise
     "loadtest/process_child.py": "tests/integration/test_shard_process.py",  # likewise
     "tallygate.py": "tests/test_cli.py",
 }

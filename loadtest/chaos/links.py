@@ -1,0 +1,208 @@
+"""Two shards as plain processes, each on a way of its own to Postgres and to Kafka, under a load that goes on meanwhile.
+
+What is done to one shard's way does not touch the other shard, the controller, the driver, or whoever checks afterwards.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+from pydantic import SecretStr
+
+from actors.assembly import database_dsn
+from actors.deployment import until
+from config.settings import Settings
+from config.stack.kafka import Listener
+from loadtest.chaos.audit import Audit, History, judge
+from loadtest.chaos.commits import PostgresProxy
+from loadtest.chaos.proxy import Proxy
+from loadtest.deployment import Deployment, deployment
+from loadtest.process_child import LEFT_BY_ITSELF
+from loadtest.processes import Process, ProcessFailed
+from loadtest.workload import Send, Workload
+
+SHARDS: Final = 2
+EVENTS_PER_S: Final = 250
+ROUND_S: Final = 20.0  # of load; the wallets are made for the first round, so every alert is crossed in it
+STATEMENT_TIMEOUT_MS: Final = (
+    2_000  # a client that hears nothing gives up a second after that; ten would only be longer
+)
+WAIT_S: Final = 120.0  # for whatever a run waits for; a healthy one needs a few seconds
+
+
+class Link(Struct, frozen=True):
+    """One shard's way to its servers."""
+
+    postgres: PostgresProxy
+    kafka: Proxy
+
+    async def start(self) -> None:
+        await self.postgres.start()
+        await self.kafka.start()
+
+    async def stop(self) -> None:
+        await self.kafka.stop()
+        await self.postgres.stop()
+
+    def through(self, settings: Settings) -> Settings:
+        """The settings of a shard that goes this way."""
+        postgres = settings.postgres.model_copy(
+            update={"dsn": SecretStr(self.postgres.dsn), "statement_timeout_ms": STATEMENT_TIMEOUT_MS}
+        )
+        kafka = settings.kafka.model_copy(update={"bootstrap_servers": f"127.0.0.1:{self.kafka.port}"})
+        return settings.model_copy(update={"postgres": postgres, "kafka": kafka})
+
+
+class LinkedShards:
+    """The run. Shard n goes by link n; one that left because it was declared dead is followed by a new one."""
+
+    def __init__(self, at: Deployment, audit: Audit, links: Sequence[Link], folder: Path) -> None:
+        self.at = at
+        self.links = links
+        self.shards: list[Process] = []
+        self.left = 0  # shards that were declared dead, and ended by themselves
+        self.driver = at.driver()
+        self.customers = self._round(1).customers
+        self._audit = audit
+        self._folder = folder
+        self._controller: Process | None = None
+        self._enough = False
+
+    async def start(self) -> None:
+        """Shards and controller; returns when both shards own partitions and the accounts are open."""
+        self.shards += [self._shard(number) for number in range(SHARDS)]
+        self._controller = Process("controller", "controller", self.at.settings, self._folder)
+        for shard in self.shards:
+            await shard.joined()
+        await until(self._balanced, "both shards to own partitions", WAIT_S)
+        await self.at.open_accounts(self._round(1))
+        await until(self.at.rated_to_the_end, "the accounts to be opened", WAIT_S)
+
+    def _shard(self, number: int) -> Process:
+        settings = self.links[number].through(self.at.settings)
+        return Process("shard", f"shard-{number}", settings, self._folder)
+
+    async def _balanced(self) -> bool:
+        owners = await self.at.owners()
+        everyone = {shard.incarnation for shard in self.shards}
+        return len(owners) == self.at.settings.kafka.partitions and set(owners.values()) == everyone
+
+    def close(self) -> None:
+        """However the run has gone, nothing is left."""
+        for process in (*self.shards, self._controller):
+            if process is not None:
+                if process.process.poll() is None:
+                    process.signal(signal.SIGCONT)
+                process.close()
+
+    # -------------------------------------------------------------------------------------------------------- the load
+
+    def _round(self, seed: int) -> Workload:
+        return self.at.workload(int(EVENTS_PER_S * ROUND_S), ROUND_S, seed)
+
+    def _rounds(self) -> Iterator[Send]:
+        for number in count():
+            for send in self._round(number + 1):
+                yield send._replace(at_s=send.at_s + number * ROUND_S)
+
+    @asynccontextmanager
+    async def load(self) -> AsyncIterator[None]:
+        """For as long as the block runs; behind it everything is rated and told."""
+        driving = asyncio.create_task(self.driver.run(takewhile(lambda _: not self._enough, self._rounds())))
+        try:
+            yield
+            self._enough = True
+            await driving
+            await until(self.at.rated_to_the_end, "everything to be rated and told", WAIT_S)
+        finally:
+            driving.cancel()
+            await asyncio.gather(driving, return_exceptions=True)
+
+    # ---------------------------------------------------------------------------------------------------------- owners
+
+    async def partitions_of(self, number: int) -> list[int]:
+        """What shard n owns, as the database has it."""
+        incarnation = self.shards[number].incarnation
+        return sorted(partition for partition, owner in (await self.at.owners()).items() if owner == incarnation)
+
+    async def busy(self) -> int:
+        """A shard that owns partitions: the one that owns most."""
+        owned = [len(await self.partitions_of(number)) for number in range(SHARDS)]
+        return max(range(SHARDS), key=lambda number: owned[number])
+
+    async def taken_over(self, number: int) -> None:
+        """Return when others own all that shard n owned."""
+
+        async def gone() -> bool:
+            owners = set((await self.at.owners()).values())
+            return self.shards[number].incarnation not in owners and None not in owners
+
+        await until(gone, f"the partitions of {self.shards[number].incarnation} to be taken over", WAIT_S)
+
+    async def replaced(self, number: int) -> None:
+        """Return when shard n, declared dead, has left by itself, and a new one has joined in its place."""
+        status = await self.shards[number].ended()
+        if status != LEFT_BY_ITSELF:
+            raise ProcessFailed(f"{self.shards[number].incarnation} ended with {status} and should have left by itself")
+        self.left += 1
+        self.shards[number].close()
+        self.shards[number] = self._shard(number)
+        await self.shards[number].joined()
+
+    async def healed(self) -> None:
+        """Return when every shard lives and every partition is owned, and committed to, by one of them."""
+        for number, shard in enumerate(self.shards):
+            if shard.process.poll() is not None:
+                await self.replaced(number)
+        before = {status.partition: status.ckpt_seq for status in await self.at.store.partitions()}
+
+        async def goes_on() -> bool:
+            for number, shard in enumerate(self.shards):
+                if shard.process.poll() is not None:
+                    await self.replaced(number)
+            living = {shard.incarnation for shard in self.shards}
+            statuses = await self.at.store.partitions()
+            return all(
+                status.owner in living and status.ckpt_seq > before.get(status.partition, 0) for status in statuses
+            )
+
+        await until(goes_on, "every partition to have a checkpoint again", WAIT_S)
+
+    async def end(self) -> None:
+        """In order: everything is handed over, and nobody owns anything then."""
+        await asyncio.gather(*(shard.end() for shard in self.shards))
+        assert self._controller is not None
+        await self._controller.end()
+
+    async def history(self) -> History:
+        """What Postgres says was done to the partitions."""
+        return judge(await self._audit.updates())
+
+
+@asynccontextmanager
+async def linked_shards(
+    database: str, bootstrap: str, listeners: Sequence[Listener], folder: Path
+) -> AsyncIterator[LinkedShards]:
+    """On running servers. `database` is the owner's dsn; each of the `listeners` belongs to one shard's proxy."""
+    async with deployment(database, bootstrap) as at, AsyncExitStack() as stack:
+        audit = Audit(database, at.settings.postgres.schema_name)
+        await audit.install()
+        links = [
+            Link(
+                PostgresProxy(database_dsn(at.settings), seed=number),
+                Proxy((listener.host, listener.port), listener.advertised_port, seed=number),
+            )
+            for number, listener in enumerate(listeners[:SHARDS])
+        ]
+        for link in links:
+            await link.start()
+            stack.push_async_callback(link.stop)
+        run = LinkedShards(at, audit, links, folder)
+        stack.callback(run.close)
+        await run.start()
+        yield run
