@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup up demo test test-long bench-check lint lock
+.PHONY: help setup up demo test test-long sim bench-check lint lock
 
 help:
 	@echo "make setup   install everything below this folder"
@@ -11,6 +11,7 @@ help:
 	@echo "make demo    run the main job for about a minute, kill a shard, check every amount (TRACE=path to replay your own trace)"
 	@echo "make test    the whole suite, on a real broker, database and Ray"
 	@echo "make test-long  the proofs that take many minutes: 100,000 checks against nearly empty wallets while owners die"
+	@echo "make sim     seeds of the simulation under faults, on all cores: SEEDS=100000 START=0 JOBS=2; figures to build/sim.json"
 	@echo "make bench-check  what a check costs, beside a no-op endpoint and an echo; figures to build/check.json"
 	@echo "make lint    style, types and import direction"
 	@echo "make lock    write requirements/ anew from pyproject.toml"
@@ -39,6 +40,9 @@ bench-check: setup
 
 test-long: setup
 	$(BIN)/python -m pytest -m long
+
+sim: setup
+	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),1000) --start $(or $(START),0) $(if $(JOBS),--jobs $(JOBS)) --report build/sim.json
 
 lint: setup
 	$(BIN)/ruff check .

@@ -48,6 +48,11 @@ class Outcome(Struct):
         return "\n  ".join([*sentences, f"again: {again(self.seed)}"])
 
 
+def lost(seed: int, why: str) -> Outcome:
+    """Of a seed that could not be run to its end."""
+    return Outcome(seed, [why], "", Counter(), Counter(), 0, 0, 0, 0.0, 0, Counter())
+
+
 def again(seed: int) -> str:
     """The one command that repeats a seed."""
     return f"python -m tests.simulation.run --seed {seed}"
