@@ -3,55 +3,79 @@
 An ablation is a patch of the production code, or of the promise of a port on which it rests.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
 from unittest import mock
+from zlib import crc32
 
 import msgspec
 from msgspec import Struct
 
 from actors import shard as shard_module
+from actors import takeover as takeover_module
 from actors.answers import Answers
 from actors.commit import Committer
 from actors.lease import Heartbeat
 from actors.owned import Owned, Stage
-from actors.ports import Checkpoint, Claim, Clock, Deaths, Fenced, PartitionImage
+from actors.ports import Checkpoint, Claim, Clock, Deaths, Fenced, PartitionImage, Record
 from actors.shard import Shard
+from engine import account as account_module
+from engine.account import Account
 from engine.admission import Desk, _Till
+from engine.alerts import Phase, Standing, step
 from engine.cut import Cut
-from engine.dedup import Dedup
+from engine.dedup import Dedup, identity
+from engine.events import Malformed, Slices, fingerprint, parse_usage
+from engine.outcomes import DeadLetterReason
 from engine.outlook import Ledger
-from tests.simulation.sim_store import SimStore
+from engine.partition import Partition
+from loadtest import report as report_module
+from tests.simulation.sim_log import SimBroker, SimLog, SimRecord
+from tests.simulation.sim_store import SimPartitionRow, SimStore
 from tests.simulation.simulate import Outcome, simulate
 
 
 async def _commit_at_any_epoch(self: SimStore, checkpoint: Checkpoint) -> None:
-    await self._enter("commit")
-    row = self._database.partition(checkpoint.partition)
+    session = await self._enter("commit")
+    row = await self._locked(checkpoint.partition)
     if row.ckpt_seq != checkpoint.ckpt_seq - 1:
         raise Fenced("the sequence alone is checked")
     self._write(row, checkpoint)
-    await self._gate("commit.after")
+    await self._leave_commit(session)
 
 
 async def _commit_at_any_sequence(self: SimStore, checkpoint: Checkpoint) -> None:
-    row = self._database.partition(checkpoint.partition)
+    row = await self._locked(checkpoint.partition)
     await _commit(self, msgspec.structs.replace(checkpoint, ckpt_seq=row.ckpt_seq + 1))
 
 
 async def _commit_without_a_fence(self: SimStore, checkpoint: Checkpoint) -> None:
-    row = self._database.partition(checkpoint.partition)
+    row = await self._locked(checkpoint.partition)
     await _commit(self, msgspec.structs.replace(checkpoint, epoch=row.epoch, ckpt_seq=row.ckpt_seq + 1))
 
 
-async def _claim_an_offset_too_far(self: SimStore, partition: int, incarnation: str) -> Claim:
-    claim = await _claim(self, partition, incarnation)
+async def _commit_the_offset_afterwards(self: SimStore, checkpoint: Checkpoint) -> None:
+    row = self._database.partition(checkpoint.partition)
+    before = row.next_offset, row.last
+    await _commit(self, checkpoint)
+    row.next_offset, row.last = before
+    await asyncio.sleep(0.02)
+    row.next_offset, row.last = checkpoint.next_offset, checkpoint.last
+
+
+async def _do_not_wait_for_the_row(self: SimStore, partition: int) -> SimPartitionRow:
+    return self._database.partition(partition)
+
+
+async def _claim_an_offset_too_far(self: SimStore, partition: int, incarnation: str, *, patient: bool) -> Claim:
+    claim = await _claim(self, partition, incarnation, patient=patient)
     return msgspec.structs.replace(claim, next_offset=claim.next_offset + 1)
 
 
-async def _claim_an_offset_too_few(self: SimStore, partition: int, incarnation: str) -> Claim:
-    claim = await _claim(self, partition, incarnation)
+async def _claim_an_offset_too_few(self: SimStore, partition: int, incarnation: str, *, patient: bool) -> Claim:
+    claim = await _claim(self, partition, incarnation, patient=patient)
     return msgspec.structs.replace(claim, next_offset=max(0, claim.next_offset - 1))
 
 
@@ -73,6 +97,11 @@ async def _believe_unknown_is_not_done(self: Committer, owned: Owned, checkpoint
     return False
 
 
+async def _settle_by_a_plain_read(self: Committer, owned: Owned, checkpoint: Checkpoint) -> bool:
+    assert isinstance(self._store, SimStore)
+    return self._store._database.partition(owned.number).ckpt_seq == checkpoint.ckpt_seq
+
+
 async def _do_not_wait(self: Committer, *_: Any) -> None:
     pass
 
@@ -88,6 +117,71 @@ async def _count_from_the_answer(self: Heartbeat) -> None:
     await _renew(self)
     if not self._lease.fenced:
         self._lease.extend(self._clock.boot_s() + self._settings.lease_s, self._lease.partitions)
+
+
+def _advance_with_every_record(self: Partition, append_us: int, offset: int) -> None:
+    self.log_time_us = min(self.log_time_us, append_us)
+    _advance(self, append_us, offset)
+
+
+def _append_at_the_producers_time(
+    self: SimBroker, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None
+) -> tuple[int, int]:
+    self.append_time = False
+    place = _append(self, topic, key, value, partition)
+    off_s = crc32(value or b"") % 1_200 - 600
+    self.topic(topic, place[0]).records[-1].timestamp += 1_000 * off_s
+    return place
+
+
+async def _start_whatever_the_topic(self: SimLog) -> None:
+    await self._gate("log.start.before")
+    self._broker.check_up()
+    await self._gate("log.start.after")
+
+
+async def _fetch_at_the_readers_time(self: SimLog, records_max: int, timeout_s: float) -> dict[int, Sequence[Record]]:
+    batches = await _fetch(self, records_max, timeout_s)
+    now_ms = self._clock.wall_us() // 1000
+    return {
+        partition: [SimRecord(record.offset, now_ms, record.key, record.value) for record in records]
+        for partition, records in batches.items()
+    }
+
+
+def _step_without_counting(standing: Standing, *, reached: bool, cleared: bool) -> tuple[Standing, Phase | None]:
+    after, phase = step(standing, reached=reached, cleared=cleared)
+    return Standing(min(after.ordinal, 1), after.active), phase
+
+
+def _settle_for_the_last_lines(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[int, int], list[Mapping[str, Any]]]:
+    last: dict[tuple[int, int], dict[int, Mapping[str, Any]]] = {}
+    for line in lines:
+        last.setdefault((line["partition"], line["offset"]), {})[line["line"]] = line
+    return {place: list(rows.values()) for place, rows in last.items()}
+
+
+def _remember_the_dead(
+    self: Partition, offset: int, key: bytes | None, value: bytes | None, reason: DeadLetterReason, detail: str
+) -> str:
+    with suppress(Malformed, TypeError, AttributeError):
+        event = parse_usage(value)  # type: ignore[arg-type]  # what has no value is malformed too
+        name = identity(event.subject or "", event.source, event.id)
+        if self._dedup.find(name) is None and event.time_us is not None:
+            self._dedup.remember(name, fingerprint(event, event.time_us), offset, self.log_time_us)
+    return _dead_letter(self, offset, key, value, reason, detail)
+
+
+def _slice_of_any_epoch(self: Partition, slices: Slices) -> str:
+    epoch, self.epoch = self.epoch, slices.epoch
+    try:
+        return _slice(self, slices)
+    finally:
+        self.epoch = epoch
+
+
+def _free_slices(self: Account, epoch: int, log_time_us: int) -> None:
+    self.slices = {other: each for other, each in self.slices.items() if other >= epoch}
 
 
 def _speak_at_once(_owned: Owned, _deaths: Deaths, _clock: Clock) -> bool:
@@ -108,6 +202,8 @@ def _answer_without_a_lease(_self: Answers, owned: Owned) -> bool:
 
 _commit, _claim, _load, _renew = SimStore.commit, SimStore.claim, SimStore.load, Heartbeat.renew
 _reclaim = Desk.reclaim
+_append, _fetch = SimBroker.append, SimLog.fetch
+_advance, _dead_letter, _slice = Partition._advance, Partition._dead_letter, Partition._slice
 
 Patch = Callable[[], Any]
 
@@ -160,6 +256,36 @@ ABLATIONS: Final = (
     Ablation("what earlier owners approved is not withheld", (_method(Ledger, "withhold", _withhold_nothing),)),
     Ablation("a hold is reclaimed by the owner's clock alone", (_method(Desk, "reclaim", _reclaim_by_the_own_clock),)),
     Ablation("a shard answers beyond its lease", (_method(Answers, "_may_answer", _answer_without_a_lease),)),
+    Ablation(
+        "an unknown commit is settled by a plain read, and the sequence is not checked",
+        (
+            _method(Committer, "_settle", _settle_by_a_plain_read),
+            _method(SimStore, "commit", _commit_at_any_sequence),
+        ),
+    ),
+    Ablation("nobody waits for a commit in doubt", (_method(SimStore, "_locked", _do_not_wait_for_the_row),)),
+    Ablation(
+        "the offset is written behind the transaction", (_method(SimStore, "commit", _commit_the_offset_afterwards),)
+    ),
+    Ablation("the image of a stale replica is taken", (_method(takeover_module, "_check_image", lambda *_: None),)),
+    Ablation("records handed out again are folded again", (_method(shard_module, "bisect_left", lambda *_, **__: 0),)),
+    Ablation("log time is not the running maximum", (_method(Partition, "_advance", _advance_with_every_record),)),
+    Ablation(
+        "a topic with the producers' timestamps is taken",
+        (
+            _method(SimBroker, "append", _append_at_the_producers_time),
+            _method(SimLog, "start", _start_whatever_the_topic),
+        ),
+    ),
+    Ablation("lots expire by the reader's clock", (_method(SimLog, "fetch", _fetch_at_the_readers_time),)),
+    Ablation("an ordinal is used again", (_method(account_module, "step", _step_without_counting),)),
+    Ablation(
+        "rated lines count by who wrote last", (_method(report_module, "settled_lines", _settle_for_the_last_lines),)
+    ),
+    Ablation("the id of a dead letter is remembered", (_method(Partition, "_dead_letter", _remember_the_dead),)),
+    Ablation("slices of an epoch that is over are honoured", (_method(Partition, "_slice", _slice_of_any_epoch),)),
+    Ablation("a slice is freed when its owner is followed", (_method(Account, "close_slices", _free_slices),)),
+    Ablation("what a partition let go had under way goes on", (_method(Owned, "tasks", lambda _: ()),)),
     Ablation("a tick that came too early is not asked again", (_method(shard_module, "TICK_AGAIN_S", 1e9),)),
 )
 

@@ -25,9 +25,25 @@ LOST_ANSWER_SITES: Final = tuple(
     f"{call}.after" for call in STORE_CALLS + MEMBERSHIP_CALLS + ROSTER_CALLS if call != "commit"
 )
 LOG_REFUSAL_SITES: Final = ("bounds.before", "bounds.after", "read_one.before", "read_one.after")
-COMMIT_FAULTS: Final = ("unavailable", "unknown_done", "unknown_not_done")
+COMMIT_FAULTS: Final = ("unavailable", "unknown_done", "unknown_not_done", "unknown_late")
+# What Postgres answers with, now and then, to one who writes.
+SQL_FAULTS: Final = ("serialization", "deadlock")
+SQL_SITES: Final = tuple(
+    f"{call}.before" for call in ("claim", "commit", "settle_commit", "release", "record_deliveries", "renew", "assign")
+)
 APPEND_FAULTS: Final = ("append_none", "append_some", "append_all", "append_late")
-WORLD_FAULTS: Final = ("broker_down", "database_down", "move", "stop", "kill_owner", "kill_all", "gap", "clock_jump")
+WORLD_FAULTS: Final = (
+    "broker_down",
+    "database_down",
+    "disk_full",
+    "failover",
+    "move",
+    "stop",
+    "kill_owner",
+    "kill_all",
+    "gap",
+    "clock_jump",
+)
 
 # What must happen before a process passes a rare step at all.
 COMPANIONS: Final = {
@@ -61,6 +77,8 @@ def _featured() -> tuple[Strike, ...]:
     pairs += [("lose_answer", site) for site in LOST_ANSWER_SITES]
     pairs += [("log_away", site) for site in LOG_REFUSAL_SITES]
     pairs += [(kind, "commit.before") for kind in COMMIT_FAULTS]
+    pairs += [(kind, site) for kind in SQL_FAULTS for site in SQL_SITES]
+    pairs += [("stale_image", "load.before"), ("fetch_again", "fetch.before")]
     pairs += [(kind, "append.before") for kind in APPEND_FAULTS]
     pairs += [(kind, "") for kind in WORLD_FAULTS]
     return tuple(Strike(0.0, kind, site) for kind, site in pairs)
@@ -87,6 +105,7 @@ def draw_strikes(random: Random, seconds: float, seed: int) -> list[Strike]:
         add(Strike(at_s, featured.kind, featured.site, _pause_s(random)))
     if random.random() < 0.9:
         classes = ["kill", "pause", "zombie", "refuse", "lose_answer", "commit", "append", "world", "roster", "log"]
+        classes += ["sql", "read"]
         chosen = random.sample(classes, random.randint(1, len(classes)))
         for _ in range(random.randint(1, 12)):
             add(_draw(random, random.choice(chosen), random.uniform(0, seconds)))
@@ -110,7 +129,11 @@ def _draw(random: Random, kind: str, at_s: float) -> Strike:
     if kind == "log":
         return Strike(at_s, "log_away", random.choice(LOG_REFUSAL_SITES))
     if kind == "commit":
-        return Strike(at_s, random.choice(COMMIT_FAULTS), "commit.before")
+        return Strike(at_s, random.choice(COMMIT_FAULTS), "commit.before", random.uniform(0.05, 2.0))
+    if kind == "sql":
+        return Strike(at_s, random.choice(SQL_FAULTS), random.choice(SQL_SITES))
+    if kind == "read":
+        return Strike(at_s, *random.choice([("stale_image", "load.before"), ("fetch_again", "fetch.before")]))
     if kind == "append":
         return Strike(at_s, random.choice(APPEND_FAULTS), "append.before", _pause_s(random))
     return Strike(at_s, random.choice(WORLD_FAULTS), "", random.uniform(0.1, 2.0))

@@ -99,11 +99,13 @@ class SimBroker:
 class SimLog:
     """The `Log` port of one simulated process.
 
-    Each append takes the first of `append_faults`, if any: it fails after that many of its records were written."""
+    Each append takes the first of `append_faults`, if any: it fails after that many of its records were written. Each
+    fetch takes the first of `fetch_back`, if any: it begins that many offsets before its positions."""
 
     def __init__(self, broker: SimBroker, clock: Clock, gate: Gate = open_gate) -> None:
         self.partitions = broker.partitions
         self.append_faults: list[int] = []
+        self.fetch_back: list[int] = []
         self._broker = broker
         self._clock = clock
         self._gate = gate
@@ -156,6 +158,7 @@ class SimLog:
         # Every fetch begins with another partition, so that a busy one starves none.
         order = sorted(self._positions)
         self._turn += 1
+        back = self.fetch_back.pop(0) if self.fetch_back else 0
         damaged: int | None = None
         for index in range(len(order)):
             partition = order[(index + self._turn) % len(order)]
@@ -166,7 +169,9 @@ class SimLog:
                 continue
             self._ends[partition] = held.end
             if records_max > 0:
-                records, self._positions[partition] = held.read(position, records_max)
+                # Never behind the position: what was handed out again is not asked for again.
+                records, end = held.read(max(held.first, position - back), records_max)
+                self._positions[partition] = max(position, end)
                 records_max -= len(records)
                 if records:
                     taken[partition] = records
@@ -184,11 +189,11 @@ class SimLog:
         await self._gate("append.before")
         self._broker.check_up()
         written = self.append_faults.pop(0) if self.append_faults else None
-        offsets = [
-            self._broker.append(record.topic, record.key, record.value, record.partition)[1]
-            for record in records[:written]
-        ]
+        offsets = [self._write(record) for record in records[:written]]
         if written is not None:
             raise LogUnavailable(f"the simulated Kafka took {written} of {len(records)} records")
         await self._gate("append.after")
         return offsets
+
+    def _write(self, record: Outgoing) -> int:
+        return self._broker.append(record.topic, record.key, record.value, record.partition)[1]

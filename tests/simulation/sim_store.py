@@ -4,9 +4,12 @@ Every call passes its gate before and after the effect, where the simulator may 
 itself is one step, as a transaction is. Time is the given clock's and stands for the database's own.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Literal
 
+import asyncpg
+import msgspec
 from msgspec import Struct
 
 from actors.ports import (
@@ -32,9 +35,11 @@ from actors.ports import (
     StillOwned,
     StoreUnavailable,
 )
+from actors.postgres import translated
 from tests.simulation.sim_log import Gate, open_gate
 
-CommitFault = Literal["unavailable", "unknown_done", "unknown_not_done"]
+CommitFault = Literal["unavailable", "unknown_done", "unknown_not_done", "unknown_late"]
+LOCK_MAX_S = 1.2  # how long a statement waits for a row: the lease, as in the real sessions
 
 
 class SimOutboxRow(Struct):
@@ -63,6 +68,7 @@ class SimPartitionRow(Struct):
     commands: dict[int, CommandRow] = {}
     postings: list[PostingRow] = []
     dead_letters: dict[int, DeadLetterRow] = {}
+    in_doubt: "asyncio.Event | None" = None  # a dead session still commits, and holds the row until this is set
 
 
 class SimMemberRow(Struct):
@@ -78,11 +84,17 @@ class SimMemberRow(Struct):
 
 
 class SimDatabase:
-    """The database. While `down`, every call raises `StoreUnavailable`."""
+    """The database. While `down`, every call fails; while `full` or `read_only`, every call that writes."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.down = False
+        self.full = False
+        self.read_only = False
+        self.sessions = 0  # grows when all connections are cut
+        self.replica: dict[
+            int, SimPartitionRow
+        ] = {}  # the partitions as a replica shows them that has stopped following
         self.partitions: dict[int, SimPartitionRow] = {}
         self.outbox: dict[str, SimOutboxRow] = {}
         self.catalogues: dict[int, bytes] = {}
@@ -92,10 +104,31 @@ class SimDatabase:
         self.controller = ""
         self.controller_lease_until_s = float("-inf")
 
-    def check_up(self) -> None:
-        """Raise `StoreUnavailable` during an outage."""
+    def check_up(self, writes: bool = True) -> None:
+        """Raise during an outage what the real doors make of the database's own error."""
         if self.down:
             raise StoreUnavailable("the simulated Postgres is away")
+        if writes and self.full:
+            raise translated(asyncpg.DiskFullError("simulated: could not extend file"))
+        if writes and self.read_only:
+            raise translated(asyncpg.ReadOnlySQLTransactionError("simulated: an old primary after a failover"))
+
+    def cut_connections(self) -> None:
+        """Whoever waits for an answer gets none, though the effect may be there."""
+        self.sessions += 1
+
+    def stop_following(self) -> None:
+        """From now on the replica shows what is there now."""
+        self.replica = {
+            number: msgspec.structs.replace(
+                row,
+                accounts=dict(row.accounts),
+                dedup=list(row.dedup),
+                commands=dict(row.commands),
+                dead_letters=dict(row.dead_letters),
+            )
+            for number, row in self.partitions.items()
+        }
 
     def partition(self, partition: int) -> SimPartitionRow:
         """The partition's row, made on first touch."""
@@ -112,30 +145,65 @@ class SimDatabase:
         return row is not None and not row.dead and row.lease_until_s > self.clock.boot_s()
 
 
-class SimStore:
+class _Port:
+    """What a process calls: every call enters by one gate and leaves by another."""
+
+    def __init__(self, database: SimDatabase, gate: Gate = open_gate) -> None:
+        self._database = database
+        self._gate = gate
+
+    async def start(self) -> None:
+        self._database.check_up(writes=False)
+
+    async def stop(self) -> None:
+        pass
+
+    async def _enter(self, call: str, writes: bool = True) -> int:
+        """The session in which the effect takes place."""
+        await self._gate(f"{call}.before")
+        self._database.check_up(writes)
+        return self._database.sessions
+
+    async def _leave(self, call: str, session: int) -> None:
+        """Raises when the session was cut before the answer came."""
+        await self._gate(f"{call}.after")
+        if session != self._database.sessions:
+            raise StoreUnavailable("simulated: the connection was cut")
+
+
+class SimStore(_Port):
     """The `Store` port of one simulated process. Each commit takes the first of `commit_faults`, if any, and fails so."""
 
     def __init__(self, database: SimDatabase, gate: Gate = open_gate) -> None:
+        super().__init__(database, gate)
         self.commit_faults: list[CommitFault] = []
-        self._database = database
-        self._gate = gate
+        self.late_s = 0.5  # after which a commit `unknown_late` takes effect
+        self.stale_loads = 0  # so many loads are answered by the replica
         self._owners: dict[int, str] = {}
 
     async def start(self) -> None:
-        await self._enter("store.start")
+        await self._leave("store.start", await self._enter("store.start", writes=False))
 
     async def stop(self) -> None:
         self._owners = {}
 
-    async def _enter(self, call: str) -> None:
-        await self._gate(f"{call}.before")
-        self._database.check_up()
+    async def _locked(self, partition: int) -> SimPartitionRow:
+        """The row, once no dead session holds it any more."""
+        row = self._database.partition(partition)
+        if row.in_doubt is not None:
+            try:
+                async with asyncio.timeout(LOCK_MAX_S):
+                    await row.in_doubt.wait()
+            except TimeoutError:
+                raise translated(asyncpg.LockNotAvailableError("simulated: a dead session holds the row")) from None
+            self._database.check_up()
+        return row
 
     async def claim(self, partition: int, incarnation: str, *, patient: bool = False) -> Claim:
-        await self._enter("claim")
+        session = await self._enter("claim")
         if self._database.assignment.get(partition) != incarnation:
             raise Fenced(f"partition {partition} is not assigned to {incarnation}")
-        row = self._database.partition(partition)
+        row = await self._locked(partition)
         if patient and row.owner not in (None, incarnation) and self._database.lives(row.owner):
             raise StillOwned(f"partition {partition} is still in the hands of {row.owner}")
         earlier = {*row.previous_owners} | ({row.owner} if row.owner else set())
@@ -150,12 +218,15 @@ class SimStore:
         row.epoch += 1
         claim = Claim(partition, row.epoch, row.ckpt_seq, row.next_offset, row.last, row.blob, speaking)
         self._owners[partition] = incarnation
-        await self._gate("claim.after")
+        await self._leave("claim", session)
         return claim
 
     async def load(self, partition: int, command_log_time_min_us: int) -> PartitionImage:
-        await self._enter("load")
+        session = await self._enter("load", writes=False)
         row = self._database.partition(partition)
+        if self.stale_loads:
+            self.stale_loads -= 1
+            row = self._database.replica.get(partition, row)
         image = PartitionImage(
             epoch=row.epoch,
             ckpt_seq=row.ckpt_seq,
@@ -169,13 +240,13 @@ class SimStore:
             ),
             alerts=self._waiting(partition),
         )
-        await self._gate("load.after")
+        await self._leave("load", session)
         return image
 
     async def waiting_alerts(self, partition: int) -> list[AlertRow]:
-        await self._enter("waiting_alerts")
+        session = await self._enter("waiting_alerts", writes=False)
         waiting = self._waiting(partition)
-        await self._gate("waiting_alerts.after")
+        await self._leave("waiting_alerts", session)
         return waiting
 
     def _waiting(self, partition: int) -> list[AlertRow]:
@@ -187,19 +258,38 @@ class SimStore:
         return sorted(waiting, key=lambda alert: (alert.offset, alert.alert_id))
 
     async def commit(self, checkpoint: Checkpoint) -> None:
-        await self._enter("commit")
+        session = await self._enter("commit")
         fault = self.commit_faults.pop(0) if self.commit_faults else None
         if fault == "unavailable":
             raise StoreUnavailable("the simulated Postgres broke off before COMMIT")
-        row = self._database.partition(checkpoint.partition)
+        row = await self._locked(checkpoint.partition)
         if (row.epoch, row.ckpt_seq) != (checkpoint.epoch, checkpoint.ckpt_seq - 1):
             self._owners.pop(checkpoint.partition, None)
             raise Fenced(f"partition {checkpoint.partition}: epoch {checkpoint.epoch} or its checkpoint is over")
-        if fault != "unknown_not_done":
+        if fault == "unknown_late":
+            self._write_later(row, checkpoint)
+        elif fault != "unknown_not_done":
             self._write(row, checkpoint)
         if fault is not None:
             raise CommitUnknown("the simulated Postgres broke off at COMMIT")
-        await self._gate("commit.after")
+        await self._leave_commit(session)
+
+    async def _leave_commit(self, session: int) -> None:
+        try:
+            await self._leave("commit", session)
+        except StoreUnavailable as error:
+            raise CommitUnknown(str(error)) from error
+
+    def _write_later(self, row: SimPartitionRow, cut: Checkpoint) -> None:
+        """The client is gone, the backend still commits; until then it holds the row."""
+
+        def take_effect() -> None:
+            self._write(row, cut)
+            row.in_doubt = None
+            ended.set()
+
+        ended = row.in_doubt = asyncio.Event()
+        asyncio.get_running_loop().call_later(self.late_s, take_effect)
 
     def _write(self, row: SimPartitionRow, cut: Checkpoint) -> None:
         row.ckpt_seq, row.next_offset, row.last, row.blob = cut.ckpt_seq, cut.next_offset, cut.last, cut.blob
@@ -214,29 +304,29 @@ class SimStore:
             row.dead_letters.setdefault(letter.offset, letter)
 
     async def settle_commit(self, partition: int, epoch: int, ckpt_seq: int) -> tuple[int, bool]:
-        await self._enter("settle_commit")
-        row = self._database.partition(partition)
+        session = await self._enter("settle_commit")
+        row = await self._locked(partition)
         ours = partition in self._owners and row.owner == self._owners[partition] and row.epoch >= epoch
         if not ours or row.ckpt_seq not in (ckpt_seq - 1, ckpt_seq):
             self._owners.pop(partition, None)
             raise Fenced(f"partition {partition}: epoch {epoch} is over")
         row.epoch += 1
         settled = row.epoch, row.ckpt_seq == ckpt_seq
-        await self._gate("settle_commit.after")
+        await self._leave("settle_commit", session)
         return settled
 
     async def release(self, partition: int, epoch: int) -> None:
-        await self._enter("release")
-        row = self._database.partition(partition)
+        session = await self._enter("release")
+        row = await self._locked(partition)
         self._owners.pop(partition, None)
         if row.epoch != epoch:
             raise Fenced(f"partition {partition}: epoch {epoch} is over")
         row.epoch += 1
         row.owner = None
-        await self._gate("release.after")
+        await self._leave("release", session)
 
     async def record_deliveries(self, deliveries: Sequence[Delivery]) -> None:
-        await self._enter("record_deliveries")
+        session = await self._enter("record_deliveries")
         for delivery in deliveries:
             row = self._database.outbox.get(delivery.alert_id)
             if row is not None:
@@ -244,28 +334,28 @@ class SimStore:
                 row.delivered = row.delivered or delivery.delivered
                 row.given_up = row.given_up or delivery.given_up
                 row.error = delivery.error
-        await self._gate("record_deliveries.after")
+        await self._leave("record_deliveries", session)
 
     async def catalogue(self, version: int) -> bytes | None:
-        await self._enter("catalogue")
+        session = await self._enter("catalogue", writes=False)
         body = self._database.catalogues.get(version)
-        await self._gate("catalogue.after")
+        await self._leave("catalogue", session)
         return body
 
     async def latest_catalogue_version(self) -> int | None:
-        await self._enter("latest_catalogue_version")
+        session = await self._enter("latest_catalogue_version", writes=False)
         version = max(self._database.catalogues, default=None)
-        await self._gate("latest_catalogue_version.after")
+        await self._leave("latest_catalogue_version", session)
         return version
 
     async def publish_catalogue(self, version: int, body: bytes) -> None:
-        await self._enter("publish_catalogue")
+        session = await self._enter("publish_catalogue")
         if self._database.catalogues.setdefault(version, body) != body:
             raise CatalogueTaken(f"catalogue version {version} exists with another body")
-        await self._gate("publish_catalogue.after")
+        await self._leave("publish_catalogue", session)
 
     async def answer(self, account: str, command_key: str) -> str | None:
-        await self._enter("answer")
+        session = await self._enter("answer", writes=False)
         found = [
             command
             for row in self._database.partitions.values()
@@ -273,23 +363,16 @@ class SimStore:
             if (command.account, command.command_key) == (account, command_key) and command.answer != "key_reused"
         ]
         newest = max(found, key=lambda command: command.offset, default=None)
-        await self._gate("answer.after")
+        await self._leave("answer", session)
         return None if newest is None else newest.answer
 
 
-class SimMembership:
+class SimMembership(_Port):
     """The `Membership` port of one simulated process."""
 
     def __init__(self, database: SimDatabase, lease_s: float, gate: Gate = open_gate) -> None:
-        self._database = database
+        super().__init__(database, gate)
         self._lease_s = lease_s
-        self._gate = gate
-
-    async def start(self) -> None:
-        self._database.check_up()
-
-    async def stop(self) -> None:
-        pass
 
     async def register(
         self,
@@ -301,8 +384,7 @@ class SimMembership:
         door_host: str | None = None,
         door_port: int | None = None,
     ) -> None:
-        await self._gate("register.before")
-        self._database.check_up()
+        session = await self._enter("register")
         known = self._database.members.get(incarnation)
         if known is not None and known.dead:
             raise Fenced(f"incarnation {incarnation} is dead")
@@ -312,45 +394,32 @@ class SimMembership:
             self._database.members[incarnation] = SimMemberRow(shard, host, lock_path, pid, until_s, door)
         else:
             known.lease_until_s = until_s
-        await self._gate("register.after")
+        await self._leave("register", session)
 
     async def renew(self, incarnation: str) -> Renewal:
-        await self._gate("renew.before")
-        self._database.check_up()
+        session = await self._enter("renew")
         row = self._database.members.get(incarnation)
         if row is None or row.dead:
             raise Fenced(f"incarnation {incarnation} is dead or was never registered")
         row.lease_until_s = self._database.clock.boot_s() + self._lease_s
         mine = frozenset(p for p, owner in self._database.assignment.items() if owner == incarnation)
-        await self._gate("renew.after")
+        await self._leave("renew", session)
         return Renewal(mine, self._lease_s)
 
     async def leave(self, incarnation: str) -> None:
-        await self._gate("leave.before")
-        self._database.check_up()
+        session = await self._enter("leave")
         row = self._database.members.get(incarnation)
         if row is not None:
             row.dead = True
             row.lease_until_s = min(row.lease_until_s, self._database.clock.boot_s())
-        await self._gate("leave.after")
+        await self._leave("leave", session)
 
 
-class SimDirectory:
+class SimDirectory(_Port):
     """The `Directory` port of one simulated process."""
 
-    def __init__(self, database: SimDatabase, gate: Gate = open_gate) -> None:
-        self._database = database
-        self._gate = gate
-
-    async def start(self) -> None:
-        self._database.check_up()
-
-    async def stop(self) -> None:
-        pass
-
     async def doorways(self) -> list[Doorway]:
-        await self._gate("doorways.before")
-        self._database.check_up()
+        session = await self._enter("doorways", writes=False)
         owned: dict[str, dict[int, int]] = {}
         for number, row in sorted(self._database.partitions.items()):
             if row.owner is not None:
@@ -360,26 +429,15 @@ class SimDirectory:
             for incarnation, member in self._database.members.items()
             if member.door is not None and not member.dead and self._database.lease_left_s(incarnation) > 0
         ]
-        await self._gate("doorways.after")
+        await self._leave("doorways", session)
         return found
 
 
-class SimRoster:
+class SimRoster(_Port):
     """The `Roster` port of one simulated controller."""
 
-    def __init__(self, database: SimDatabase, gate: Gate = open_gate) -> None:
-        self._database = database
-        self._gate = gate
-
-    async def start(self) -> None:
-        self._database.check_up()
-
-    async def stop(self) -> None:
-        pass
-
     async def take_office(self, controller: str, lease_s: float) -> int | None:
-        await self._gate("take_office.before")
-        self._database.check_up()
+        session = await self._enter("take_office")
         now_s = self._database.clock.boot_s()
         if self._database.controller != controller and self._database.controller_lease_until_s > now_s:
             return None
@@ -387,25 +445,23 @@ class SimRoster:
         self._database.controller = controller
         self._database.controller_lease_until_s = now_s + lease_s
         term = self._database.term
-        await self._gate("take_office.after")
+        await self._leave("take_office", session)
         return term
 
     async def stay_in_office(self, term: int, lease_s: float) -> None:
-        await self._gate("stay_in_office.before")
+        session = await self._enter("stay_in_office")
         self._check_term(term)
         self._database.controller_lease_until_s = self._database.clock.boot_s() + lease_s
-        await self._gate("stay_in_office.after")
+        await self._leave("stay_in_office", session)
 
     async def resign(self, term: int) -> None:
-        await self._gate("resign.before")
-        self._database.check_up()
+        session = await self._enter("resign")
         if self._database.term == term:
             self._database.controller_lease_until_s = self._database.clock.boot_s()
-        await self._gate("resign.after")
+        await self._leave("resign", session)
 
     async def members(self) -> list[Member]:
-        await self._gate("members.before")
-        self._database.check_up()
+        session = await self._enter("members", writes=False)
         assigned = self._database.assignment.items()
         owners = [(number, row.owner) for number, row in self._database.partitions.items()]
         members = [
@@ -421,24 +477,23 @@ class SimRoster:
             for incarnation, row in self._database.members.items()
             if not row.dead
         ]
-        await self._gate("members.after")
+        await self._leave("members", session)
         return members
 
     async def assign(self, term: int, partitions: dict[int, str]) -> None:
-        await self._gate("assign.before")
+        session = await self._enter("assign")
         self._check_term(term)
         self._database.assignment.update(partitions)
-        await self._gate("assign.after")
+        await self._leave("assign", session)
 
     async def declare_dead(self, term: int, incarnation: str) -> None:
-        await self._gate("declare_dead.before")
+        session = await self._enter("declare_dead")
         self._check_term(term)
         row = self._database.members.get(incarnation)
         if row is not None:
             row.dead = True
-        await self._gate("declare_dead.after")
+        await self._leave("declare_dead", session)
 
     def _check_term(self, term: int) -> None:
-        self._database.check_up()
         if self._database.term != term:
             raise Fenced(f"term {term} is over")

@@ -16,11 +16,12 @@ from config.catalogue import load_file
 from engine.catalog import document_json
 from engine.events import seal
 from loadtest.oracle import partition_of
-from loadtest.workload import SECOND_US, Workload, decimal
+from loadtest.workload import EVENT_TYPE, SECOND_US, Workload, decimal
 
 CATALOGUE_FILE = Path(__file__).parents[2] / "config" / "catalogue.example.yaml"
 CONTROL_KEY = b"the simulator's own control key, 32+"
 TOPIC = "usage"
+BROKEN_SHARE = 0.03  # of the events are sent broken first, then mended under the same id
 MARKER_AHEAD_US = 302 * SECOND_US  # a version may not be effective before every event that may still come
 
 
@@ -44,6 +45,12 @@ def catalogues() -> dict[int, dict[str, Any]]:
                 if part["amount"] is not None:
                     part["amount"] = decimal(int(float(part["amount"]) * 1.37 * 10**6) * 10**6 + 1)
     return {1: first, 2: second}
+
+
+def _broken(value: bytes | None) -> bytes:
+    """The event as a dead letter: of a type that no meter takes."""
+    assert value is not None
+    return value.replace(EVENT_TYPE.encode(), b"llm.unheard-of", 1)
 
 
 class Traffic:
@@ -97,6 +104,16 @@ class Traffic:
                 return value
 
             writes.append(Write(send.at_s / self.pace, send.key, send.partition, make))
+            if send.kind == "event" and self._random.random() < BROKEN_SHARE:
+                before_s = self._random.uniform(0.0, 0.5)
+                writes.append(
+                    Write(
+                        send.at_s / self.pace - before_s,
+                        send.key,
+                        send.partition,
+                        lambda now_us, make=make: _broken(make(now_us)),
+                    )
+                )
         return writes
 
     def _commands(self) -> list[Write]:

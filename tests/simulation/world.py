@@ -15,6 +15,7 @@ from random import Random
 from typing import Any, Final
 from unittest import mock
 
+import asyncpg
 import msgspec
 from msgspec import Struct
 
@@ -27,6 +28,7 @@ from actors.lease import Heartbeat, Lease
 from actors.outbox import Outbox, OutboxSettings
 from actors.owned import Stage
 from actors.ports import AlertRow, Attempt, Checkpoint, LogUnavailable, Outgoing, StoreUnavailable
+from actors.postgres import translated
 from actors.shard import Shard
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from engine import admission as admission_module
@@ -43,6 +45,7 @@ RESTART_MAX_S: Final = 1.0
 VIOLATIONS_MAX: Final = 50
 SENDS_MAX: Final = 6
 _compiled_once: Final = lru_cache(maxsize=8)(load_catalogue)
+SQL_ERRORS: Final = {"serialization": asyncpg.SerializationError, "deadlock": asyncpg.DeadlockDetectedError}
 NO_FAULTS: Final = ReceiverFaults(latency_s=0.01, timeout_s=0.5, retry_after_max_s=1.0)
 
 
@@ -198,6 +201,7 @@ class LateLog(SimLog):
         super().__init__(world.broker, world.clock, process.gate)
         self.late_s: list[float] = []
         self._world = world
+        self._name = process.name
 
     async def append(self, records: Sequence[Outgoing]) -> list[int]:
         if not self.late_s:
@@ -208,7 +212,24 @@ class LateLog(SimLog):
 
     def _appear(self, records: list[Outgoing]) -> None:
         for record in records:
-            self._world.broker.append(record.topic, record.key, record.value, record.partition)
+            self._write(record)
+
+    def _write(self, record: Outgoing) -> int:
+        if record.topic == "rated" and record.partition is not None and self._is_overtaken(record, record.partition):
+            self._world.fired["zombie_lines", ""] += 1
+            record = msgspec.structs.replace(record, value=_nonsense(record.value))
+        return super()._write(record)
+
+    def _is_overtaken(self, block: Outgoing, partition: int) -> bool:
+        """Whether another owner has claimed what these lines are about, and will write them anew."""
+        row = self._world.database.partition(partition)
+        first = int((block.key or b"").split(b":")[2].split(b"-")[0])
+        return row.owner not in (None, self._name) and first >= row.next_offset
+
+
+def _nonsense(lines: bytes | None) -> bytes:
+    """What a fenced owner writes may be anything: readers must not take it for what counts."""
+    return (lines or b"").replace(b'"amount":"', b'"amount":"9')
 
 
 class PostingReceivers:
@@ -458,6 +479,8 @@ class World:
         """It is time for this fault."""
         if self.healing:
             return
+        if strike.kind == "stale_image":
+            self.database.stop_following()
         if strike.site:
             self._armed.setdefault(strike.site, []).append(strike)
         else:
@@ -471,6 +494,8 @@ class World:
             raise asyncio.CancelledError
         if kind == "pause":
             process.pause(strike.seconds)
+        elif kind in SQL_ERRORS:
+            raise translated(SQL_ERRORS[kind](f"simulated: {kind} at {site}"))
         elif kind in ("refuse", "lose_answer"):
             raise StoreUnavailable(f"simulated: {kind} at {site}")
         elif kind == "log_away":
@@ -480,8 +505,14 @@ class World:
         elif kind.startswith("append_"):
             written = {"append_none": 0, "append_some": 1, "append_all": 1_000_000}[kind]
             self._shard_of(process).log.append_faults.append(written)
+        elif kind == "stale_image":
+            self._shard_of(process).store.stale_loads += 1
+        elif kind == "fetch_again":
+            self._shard_of(process).log.fetch_back.append(self._random.randint(1, 20))
         else:
-            self._shard_of(process).store.commit_faults.append(kind)  # type: ignore[arg-type]
+            store = self._shard_of(process).store
+            store.late_s = max(0.05, strike.seconds)
+            store.commit_faults.append(kind)  # type: ignore[arg-type]
 
     def _strike_world(self, strike: Strike) -> None:
         self.fired[strike.kind, ""] += 1
@@ -491,6 +522,13 @@ class World:
                 self._loop.call_later(strike.seconds, self._end_outage)
             case "database_down":
                 self.database.down = True
+                self._loop.call_later(strike.seconds, self._end_outage)
+            case "disk_full":
+                self.database.full = True
+                self._loop.call_later(strike.seconds, self._end_outage)
+            case "failover":
+                self.database.cut_connections()
+                self.database.read_only = True  # until the clients have found the new primary
                 self._loop.call_later(strike.seconds, self._end_outage)
             case "move":
                 self._move(strike.seconds)
@@ -515,7 +553,10 @@ class World:
 
     def _end_outage(self) -> None:
         self.broker.down = False
-        self.database.down = False
+        self.database.down = self.database.full = False
+        if self.database.read_only:
+            self.database.read_only = False
+            self.database.cut_connections()
 
     def _move(self, pause_s: float) -> None:
         """An operator gives a partition to another living member, perhaps because its owner hangs."""
@@ -551,7 +592,9 @@ class World:
         for slot in self.shards:
             slot.log.append_faults.clear()
             slot.log.late_s.clear()
+            slot.log.fetch_back.clear()
             slot.store.commit_faults.clear()
+            slot.store.stale_loads = 0
 
     # ------------------------------------------------------------------------------------------------- invariants
 
