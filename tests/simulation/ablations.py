@@ -285,7 +285,6 @@ ABLATIONS: Final = (
     Ablation("the id of a dead letter is remembered", (_method(Partition, "_dead_letter", _remember_the_dead),)),
     Ablation("slices of an epoch that is over are honoured", (_method(Partition, "_slice", _slice_of_any_epoch),)),
     Ablation("a slice is freed when its owner is followed", (_method(Account, "close_slices", _free_slices),)),
-    Ablation("what a partition let go had under way goes on", (_method(Owned, "tasks", lambda _: ()),)),
     Ablation("a tick that came too early is not asked again", (_method(shard_module, "TICK_AGAIN_S", 1e9),)),
 )
 

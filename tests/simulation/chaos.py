@@ -85,6 +85,7 @@ def _featured() -> tuple[Strike, ...]:
 
 
 FEATURED: Final = _featured()
+STALE_S: Final = 0.8
 FEATURED_TIMES: Final = 4  # a rare step may not be passed after the first time
 
 
@@ -96,7 +97,9 @@ def draw_strikes(random: Random, seconds: float, seed: int) -> list[Strike]:
     def add(strike: Strike) -> None:
         companion = COMPANIONS.get(strike.site.split(".")[0])
         if companion is not None:
-            strikes.append(Strike(strike.at_s, *companion))
+            # A replica that stopped following a moment ago shows nothing old: commits must have come meanwhile.
+            behind_s = STALE_S if strike.kind == "stale_image" else 0.0
+            strikes.append(Strike(strike.at_s + behind_s, *companion))
         strikes.append(strike)
 
     featured = FEATURED[seed % len(FEATURED)]

@@ -92,6 +92,12 @@ def verify(world: World, folds: dict[int, Partition]) -> list[str]:
     differences += [sentence for sentence in comparison.differences if not any(place in sentence for place in again)]
     differences += compare_ledger(_ledger(world), accounts)
     differences += _compare_records(world, outcomes)
+    for number, fold in folds.items():
+        counted = {name: count for name, count in fold.counts.items() if not name.startswith("alert_")}
+        if counted != oracle.outcomes[number]:
+            differences.append(
+                f"partition {number}: outcomes {counted}, the oracle counts {dict(oracle.outcomes[number])}"
+            )
     differences += [
         f"alert {alert_id}: its body changed between two attempts"
         for alert_id, bodies in world.receivers.taken.items()

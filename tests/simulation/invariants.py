@@ -5,6 +5,7 @@
 | conservation | per lot granted = remaining + burnt + expired; an account's balance is what its postings leave | every commit |
 | outcome | a record has one outcome: nothing of it is written twice, nothing of a record outside the cut | every commit |
 | offsets | a commit goes on where the last one ended, with an outcome for each record below its offset | every commit |
+| log time | it is the running maximum of append times | every commit |
 | epoch | only the owner of the present epoch commits, and every checkpoint once | every commit |
 | crossing | one id per crossing, one crossing per id; ordinals grow by one and never fall | every commit |
 | speakers | at no moment do two shards speak for a partition | every fetch |
@@ -48,11 +49,12 @@ class _Told(Struct, frozen=True):
 class AtCommit:
     """Follows what the store is given, commit by commit, with a ledger of its own."""
 
-    NAMES: Final = ("epoch", "offsets", "outcome", "conservation", "crossing")
+    NAMES: Final = ("epoch", "offsets", "log time", "outcome", "conservation", "crossing")
 
     def __init__(self) -> None:
         self._left: dict[str, dict[str, int]] = {}  # account -> lot -> pico neither burnt nor expired
         self._debt: dict[str, int] = {}
+        self._append_times: dict[int, tuple[int, int]] = {}  # partition -> records looked at, the latest of their times
         self._told: dict[str, _Told] = {}
         self._ordinals: dict[tuple[str, str, str], int] = {}
 
@@ -62,6 +64,7 @@ class AtCommit:
         checks = (
             self._epoch(row, cut),
             self._offsets(row, cut, log),
+            self._log_time(cut, log),
             self._outcomes(row, cut),
             self._conserved(cut),
             self._crossings(cut),
@@ -76,6 +79,15 @@ class AtCommit:
             yield f"the partition is at epoch {row.epoch}"
         if cut.ckpt_seq != row.ckpt_seq + 1:
             yield f"the last one was {row.ckpt_seq}"
+
+    def _log_time(self, cut: Checkpoint, log: SimPartition) -> Iterator[str]:
+        below = bisect_left(log.records, cut.next_offset, key=lambda record: record.offset)
+        known, newest_ms = self._append_times.get(cut.partition, (0, 0))
+        newest_ms = max([newest_ms, *(record.timestamp for record in log.records[known:below])])
+        self._append_times[cut.partition] = below, newest_ms
+        log_time_us = decode_partition(cut.blob).log_time_us
+        if log_time_us != newest_ms * 1000:
+            yield f"log time is {log_time_us}, the latest append time {newest_ms * 1000}"
 
     @staticmethod
     def _offsets(row: SimPartitionRow, cut: Checkpoint, log: SimPartition) -> Iterator[str]:
