@@ -39,6 +39,7 @@ class Owned(Struct, eq=False):
     checkpointed_offset: int  # next_offset of the last committed checkpoint
     stage: Stage = Stage.REPLAYING
     halt_reason: str = ""
+    again_s: float | None = None  # boot clock: when it is taken over anew, halted for what can be mended outside
     ready_s: float | None = None  # boot clock, when it became ready
     alerts_held: list[AlertRow] = field(default_factory=list)  # made before we may speak
     sends: set["asyncio.Task[None]"] = field(default_factory=set)  # records under way to Kafka
@@ -46,6 +47,7 @@ class Owned(Struct, eq=False):
     committing: "asyncio.Task[None] | None" = None
     tick_asked_us: int = 0  # the wake-up for which a tick was appended last
     tick_asked_s: float = 0.0  # boot clock, when that was
+    ticking: "asyncio.Task[None] | None" = None  # the tick under way to Kafka: while it is away, no second one waits
     unannounced: bool = False  # our epoch was raised, and its `owner` record is still to be written
     giving: bool = False  # being given back: what is approved now would be unknown to the next owner's checkpoint
     wished_s: float = 0.0  # boot clock, when the desk was last asked which slices it wishes

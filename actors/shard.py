@@ -284,6 +284,10 @@ class Shard:
             owned = self._owned[partition]
             if owned.committing is None and partition not in self._taking:
                 self._taking[partition] = self._spawn(self._give(owned))
+        for partition, owned in self._owned.items():
+            due = owned.again_s is not None and self._clock.boot_s() >= owned.again_s
+            if due and owned.committing is None and partition not in self._taking:
+                self._taking[partition] = self._spawn(self._take_again(owned))
 
     async def _take(self, partition: int) -> None:
         try:
@@ -326,6 +330,15 @@ class Shard:
             )
         finally:
             self._taking.pop(partition, None)
+
+    async def _take_again(self, owned: Owned) -> None:
+        """What it was halted for may be mended: from the checkpoint, as any new owner. If it is not, it stays halted."""
+        try:
+            self._refused[owned.number] = owned.halt_reason
+            await self._abandon(owned)
+            await self._take(owned.number)
+        finally:
+            self._taking.pop(owned.number, None)
 
     async def _give(self, owned: Owned) -> None:
         try:
@@ -383,14 +396,16 @@ class Shard:
         self._log.assign({number: owned.next_offset for number, owned in wanted.items()})
         self._consumed = wanted
 
-    def _halt(self, owned: Owned, reason: str) -> None:
+    def _halt(self, owned: Owned, reason: str, *, again: bool = False) -> None:
+        """`again`: a person can mend it from outside (log, clocks, catalogue); then it goes on by itself."""
         owned.halt(reason)
+        owned.again_s = self._clock.boot_s() + MEND_S if again else None
         _log.critical("partition %d is halted: %s", owned.number, reason)
 
     def _halt_damaged(self, error: LogDamaged) -> None:
         for owned in self._owned.values():
             if owned.running and error.partition in (None, owned.number):
-                self._halt(owned, str(error))
+                self._halt(owned, str(error), again=True)
 
     # --------------------------------------------------------------------------------------------------- the fold
 
@@ -427,7 +442,8 @@ class Shard:
                     self._halt(
                         owned,
                         f"the append time of offset {upcoming.offset} is over {self._leases.clock_jump_max_s:.0f} s "
-                        "ahead of this machine's clock; mend the clocks, then restart the shard",
+                        "ahead of this machine's clock; mend the clocks, and it goes on",
+                        again=True,
                     )
                     break
                 apply(upcoming.offset, upcoming.timestamp, upcoming.key, upcoming.value)
@@ -454,7 +470,7 @@ class Shard:
             _log.warning("partition %d waits for catalogue version %d: %s", owned.number, version, error)
             await self._clock.sleep(RETRY_S)
         except (CatalogueLost, BadCatalogue, StoreRefused, msgspec.MsgspecError) as error:
-            self._halt(owned, str(error))
+            self._halt(owned, str(error), again=True)
         return 0
 
     def _advance_position(self, owned: Owned) -> None:
@@ -504,13 +520,14 @@ class Shard:
         wake_us = min((wish for wish in wishes if wish is not None), default=None)
         if (
             owned.stage is Stage.READY
+            and (owned.ticking is None or owned.ticking.done())
             and wake_us is not None
             and (wake_us != owned.tick_asked_us or self._clock.boot_s() - owned.tick_asked_s >= TICK_AGAIN_S)
             and self._clock.wall_us() >= wake_us + TICK_AFTER_US
         ):
             owned.tick_asked_us = wake_us
             owned.tick_asked_s = self._clock.boot_s()
-            self._send(owned, [self._control(owned, Tick(owned.epoch))])
+            owned.ticking = self._send(owned, [self._control(owned, Tick(owned.epoch))])
 
     # ------------------------------------------------------------------------------------------------- sending on
 
@@ -553,10 +570,11 @@ class Shard:
             owned.alerts_held += alerts
         alerts.clear()
 
-    def _send(self, owned: Owned, records: list[Outgoing]) -> None:
+    def _send(self, owned: Owned, records: list[Outgoing]) -> "asyncio.Task[None]":
         task = self._spawn(self._append(owned, records))
         owned.sends.add(task)
         task.add_done_callback(owned.sends.discard)
+        return task
 
     async def _append(self, owned: Owned, records: list[Outgoing]) -> None:
         """Until it is durable. A repetition does no harm: lines replace lines, a forwarded event has its id."""

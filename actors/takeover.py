@@ -43,9 +43,7 @@ async def load_version(store: Store, library: dict[int, Catalogue], version: int
     """Put a catalogue version into the library. Raises CatalogueLost."""
     body = await store.catalogue(version)
     if body is None:
-        raise CatalogueLost(
-            f"catalogue version {version} is in the log but not in the store; restore its row, then restart the shard"
-        )
+        raise CatalogueLost(f"catalogue version {version} is in the log but not in the store; restore its row")
     library[version] = load_catalogue(version, body)
 
 

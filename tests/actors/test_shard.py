@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from actors.ports import LogDamaged, LogUnavailable, Outgoing, Record
-from actors.shard import Shard
+from actors.shard import MEND_S, Shard
 from config.settings import ShardSettings
 from engine.cut import Cut
 from engine.events import CatalogueMarker, Grant, OpenAccount, Owner, Tick
@@ -207,6 +207,10 @@ async def test_a_broker_whose_clock_has_jumped_halts_the_partition(rig: Rig, bot
         rig, both, f"the append time of offset {jumped} is over 300 s ahead of this machine's clock; mend the clocks"
     )
     assert both.counts(0)["rated"] == 1, "what came before the jump is rated"
+    await rig.clock.advance(LEASES.clock_jump_max_s)  # the machine's clock has come near
+    await until_ready(rig, both, 0)
+    await rig.clock.until(caught_up(rig, both, 0), 5)
+    assert both.counts(0)["rated"] == 3, "then it goes on by itself"
 
 
 async def test_a_jump_within_the_limit_is_no_reason_to_halt(rig: Rig, both: Process) -> None:
@@ -219,8 +223,30 @@ async def test_a_jump_within_the_limit_is_no_reason_to_halt(rig: Rig, both: Proc
 async def test_a_log_that_lost_its_head_under_us_halts_the_partition(rig: Rig, both: Process) -> None:
     for number in range(3):
         rig.use(rig.account(0), f"lost {number}")
+    kept = list(rig.records(0))
     rig.broker.expire(0, rig.end(0) - 1)
     await assert_only_0_is_halted(rig, both, "outside the log")
+    await rig.clock.advance(MEND_S + 1)
+    await assert_only_0_is_halted(rig, both, "the log starts at")
+    topic = rig.broker.topic("usage", 0)
+    topic.records, topic.first = kept + topic.records[1:], 0
+    await until_ready(rig, both, 0)
+    await rig.clock.until(caught_up(rig, both, 0), 5)
+    assert both.counts(0)["rated"] == 4, "three before the damage, one while it lasted"
+
+
+async def test_a_tick_that_kafka_does_not_take_is_not_joined_by_more(rig: Rig) -> None:
+    process = rig.process()
+    rig.open(0)
+    await ready(rig, process, 0)
+    ends_us = rig.clock.wall_us() + SECOND_US
+    rig.control(0, Grant(rig.account(0), "key", "lot", "paid", "1", "USD", expires_us=ends_us))
+    await rig.clock.until(caught_up(rig, process, 0), 5)
+    process.log.append_faults = [0] * 1_000
+    await rig.clock.advance(10)
+    assert len(process.shard._owned[0].sends) == 1
+    process.log.append_faults.clear()
+    await rig.clock.until(lambda: len(rig.controls(0, Tick)) == 1, 5)
 
 
 async def test_a_log_unfit_as_a_whole_halts_every_partition(

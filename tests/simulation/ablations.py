@@ -19,7 +19,7 @@ from actors.answers import Answers
 from actors.commit import Committer
 from actors.lease import Heartbeat
 from actors.owned import Owned, Stage
-from actors.ports import Checkpoint, Claim, Clock, Deaths, Fenced, PartitionImage, Record
+from actors.ports import Checkpoint, Claim, Clock, Deaths, Fenced, Log, PartitionImage, Record
 from actors.shard import Shard
 from engine import account as account_module
 from engine.account import Account
@@ -100,6 +100,10 @@ async def _believe_unknown_is_not_done(self: Committer, owned: Owned, checkpoint
 async def _settle_by_a_plain_read(self: Committer, owned: Owned, checkpoint: Checkpoint) -> bool:
     assert isinstance(self._store, SimStore)
     return self._store._database.partition(owned.number).ckpt_seq == checkpoint.ckpt_seq
+
+
+async def _trust_the_log(_log: Log, _claim: Claim) -> None:
+    pass
 
 
 async def _do_not_wait(self: Committer, *_: Any) -> None:
@@ -268,6 +272,7 @@ ABLATIONS: Final = (
         "the offset is written behind the transaction", (_method(SimStore, "commit", _commit_the_offset_afterwards),)
     ),
     Ablation("the image of a stale replica is taken", (_method(takeover_module, "_check_image", lambda *_: None),)),
+    Ablation("a damaged log is not noticed", (_method(takeover_module, "_check_log", _trust_the_log),)),
     Ablation("records handed out again are folded again", (_method(shard_module, "bisect_left", lambda *_, **__: 0),)),
     Ablation("log time is not the running maximum", (_method(Partition, "_advance", _advance_with_every_record),)),
     Ablation(

@@ -43,6 +43,9 @@ WORLD_FAULTS: Final = (
     "kill_all",
     "gap",
     "clock_jump",
+    "log_truncated",
+    "log_replaced",
+    "log_expired",
 )
 
 # What must happen before a process passes a rare step at all.

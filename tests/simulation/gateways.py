@@ -147,7 +147,7 @@ class Gateways:
 
     async def _report(self, account: str, model: str, tokens: int, token: str, *, final: bool) -> None:
         world = self._world
-        while world.broker.down:
+        while world.broker.down or not world.broker.sound:
             await asyncio.sleep(0.05)
         self._sent += 1
         event: dict[str, Any] = {"specversion": "1.0", "id": f"held-{self._sent}", "source": "gateways"}

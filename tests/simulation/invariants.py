@@ -81,9 +81,9 @@ class AtCommit:
             yield f"the last one was {row.ckpt_seq}"
 
     def _log_time(self, cut: Checkpoint, log: SimPartition) -> Iterator[str]:
-        below = bisect_left(log.records, cut.next_offset, key=lambda record: record.offset)
+        below = bisect_left(log.whole, cut.next_offset, key=lambda record: record.offset)
         known, newest_ms = self._append_times.get(cut.partition, (0, 0))
-        newest_ms = max([newest_ms, *(record.timestamp for record in log.records[known:below])])
+        newest_ms = max([newest_ms, *(record.timestamp for record in log.whole[known:below])])
         self._append_times[cut.partition] = below, newest_ms
         log_time_us = decode_partition(cut.blob).log_time_us
         if log_time_us != newest_ms * 1000:
@@ -93,12 +93,12 @@ class AtCommit:
     def _offsets(row: SimPartitionRow, cut: Checkpoint, log: SimPartition) -> Iterator[str]:
         if cut.next_offset < row.next_offset:
             yield f"goes back from offset {row.next_offset} to {cut.next_offset}"
-        below = bisect_left(log.records, cut.next_offset, key=lambda record: record.offset)
+        below = bisect_left(log.whole, cut.next_offset, key=lambda record: record.offset)
         counts = decode_partition(cut.blob).counts
         outcomes = sum(count for name, count in counts if not name.startswith("alert_"))
         if outcomes != below:
             yield f"{outcomes} outcomes of the {below} records below offset {cut.next_offset}"
-        newest = log.records[below - 1].offset if below else None
+        newest = log.whole[below - 1].offset if below else None
         last = None if cut.last is None else cut.last.offset
         if last != newest:
             yield f"its last record is {last}, the one below offset {cut.next_offset} is {newest}"

@@ -28,6 +28,15 @@ class SimRecord(Struct):
     value: bytes | None
 
 
+class Damage(Struct):
+    """What a partition held before it was damaged, and what was written to it since."""
+
+    kept: list[SimRecord]
+    kept_end: int
+    lost_from: int  # from this offset on it does not hold what it held
+    meanwhile: list[SimRecord] = []
+
+
 class SimPartition:
     """One partition: records in offset order, with gaps where control batches were."""
 
@@ -35,6 +44,15 @@ class SimPartition:
         self.records: list[SimRecord] = []
         self.first = 0
         self.end = 0
+        self.damage: Damage | None = None
+        self.damages = 0  # how often it was damaged
+
+    @property
+    def whole(self) -> list[SimRecord]:
+        """The records as they are once a damage is mended."""
+        if self.damage is None:
+            return self.records
+        return self.damage.kept + [record for record in self.damage.meanwhile if record.offset >= self.damage.kept_end]
 
     def read(self, offset: int, records_max: int) -> tuple[list[SimRecord], int]:
         """Up to `records_max` records from `offset` on, and the position behind them, gaps included."""
@@ -68,6 +86,8 @@ class SimBroker:
         append_ms = self._clock.wall_us() // 1000 + self.append_time_jump_ms
         held.records.append(SimRecord(held.end, append_ms, key, value))
         held.end += 1
+        if held.damage is not None:
+            held.damage.meanwhile.append(held.records[-1])
         return partition, held.end - 1
 
     def skip_offsets(self, partition: int, count: int) -> None:
@@ -85,6 +105,43 @@ class SimBroker:
         held = self._topics["usage"][partition]
         held.records = [record for record in held.records if record.offset >= first]
         held.first = first
+
+    def damage(self, partition: int, lost_from: int, *, replaced: bool) -> None:
+        """Lose the tail, until it is mended; or find other records in its place, as of another cluster."""
+        held = self._topics["usage"][partition]
+        held.damage = Damage(list(held.records), held.end, lost_from)
+        held.damages += 1
+        if replaced:
+            held.records = [
+                record if record.offset < lost_from else SimRecord(record.offset, record.timestamp, b"other", b"{}")
+                for record in held.records
+            ]
+        else:
+            self.truncate(partition, lost_from)
+
+    def damage_head(self, partition: int, first: int) -> None:
+        """Lose the head, until it is mended."""
+        held = self._topics["usage"][partition]
+        held.damage = Damage(list(held.records), held.end, 1 << 62)
+        held.damages += 1
+        self.expire(partition, first)
+
+    def mend(self, partition: int) -> None:
+        """A person restores what was there; what was written meanwhile to offsets that were taken comes behind it."""
+        held = self._topics["usage"][partition]
+        damage, held.damage = held.damage, None
+        if damage is None:
+            return
+        held.records, held.first, held.end = damage.kept, 0, damage.kept_end
+        for record in damage.meanwhile:
+            offset = max(record.offset, held.end)
+            held.records.append(SimRecord(offset, record.timestamp, record.key, record.value))
+            held.end = offset + 1
+
+    @property
+    def sound(self) -> bool:
+        """Whether no partition is damaged."""
+        return all(held.damage is None for held in self._topics["usage"])
 
     def topic(self, role: str, partition: int) -> SimPartition:
         """What a partition holds."""
@@ -111,6 +168,7 @@ class SimLog:
         self._gate = gate
         self._positions: dict[int, int] = {}
         self._ends: dict[int, int] = {}
+        self._known: dict[int, int] = {}  # partition -> how often it had been damaged when its bounds were asked for
         self._turn = 0
 
     async def start(self) -> None:
@@ -128,6 +186,7 @@ class SimLog:
         self._broker.check_up()
         held = self._broker.topic("usage", partition)
         bounds = held.first, held.end
+        self._known[partition] = held.damages
         await self._gate("bounds.after")
         return bounds
 
@@ -164,13 +223,20 @@ class SimLog:
             partition = order[(index + self._turn) % len(order)]
             position = self._positions[partition]
             held = self._broker.topic("usage", partition)
-            if not held.first <= position <= held.end:
+            # Who knew the partition before is told where the lost part begins, as by the leader's epoch. (Without it a
+            # log that was cut and has grown again between two fetches goes unseen until the next takeover.)
+            lost_from = 1 << 62
+            if held.damage is not None and self._known.get(partition) != held.damages and partition in self._known:
+                lost_from = held.damage.lost_from
+            if not held.first <= position <= held.end or position > lost_from:
                 damaged = partition
                 continue
             self._ends[partition] = held.end
             if records_max > 0:
                 # Never behind the position: what was handed out again is not asked for again.
                 records, end = held.read(max(held.first, position - back), records_max)
+                if end > lost_from:
+                    records, end = [record for record in records if record.offset < lost_from], lost_from
                 self._positions[partition] = max(position, end)
                 records_max -= len(records)
                 if records:

@@ -543,8 +543,34 @@ class World:
                     shard.end()
             case "clock_jump":
                 self.broker.append_time_jump_ms = self._random.randint(-20_000, 250_000)
+            case "log_truncated" | "log_replaced" | "log_expired":
+                self._damage_log(strike.kind, strike.seconds)
             case "gap":
                 self.broker.skip_offsets(self._random.randrange(self.plan.partitions), self._random.randint(1, 3))
+
+    def _damage_log(self, kind: str, seconds: float) -> None:
+        """Below a checkpoint, so that whoever takes over sees it. Mostly somebody must, at once."""
+        number = self._random.randrange(self.plan.partitions)
+        row, held = self.database.partition(number), self.broker.topic("usage", number)
+        if held.damage is not None or row.last is None or (kind == "log_expired" and held.end <= row.next_offset):
+            self.fired[kind, ""] -= 1
+            return
+        if kind == "log_expired":
+            self.broker.damage_head(number, self._random.randint(row.next_offset + 1, held.end))
+        else:
+            lost_from = self._random.randint(max(held.first, row.last.offset - 5), row.last.offset)
+            self.broker.damage(number, lost_from, replaced=kind == "log_replaced")
+        for slot in self.shards:
+            if slot.process is not None and slot.process.name == row.owner and self._random.random() < 0.8:
+                slot.end()
+        self._loop.call_later(0.5 + 2 * seconds, self._mend_log, number, kind)
+
+    def _mend_log(self, number: int, kind: str) -> None:
+        for slot in self.shards:
+            for view in slot.shard.partitions() if slot.shard is not None and not self.healing else ():
+                if view.partition == number and view.stage == Stage.HALTED and view.halt_reason:
+                    self.fired["halted", kind] += 1
+        self.broker.mend(number)
 
     def _owner(self) -> ShardSlot:
         """A shard that speaks for a partition, if there is one."""
@@ -586,6 +612,8 @@ class World:
         self._armed = {}
         self._end_outage()
         self.broker.append_time_jump_ms = 0
+        for number in range(self.plan.partitions):
+            self.broker.mend(number)
         self.receivers.faults = NO_FAULTS
         for process in self.processes:
             process.resume()
@@ -645,6 +673,7 @@ def short_limits(plan: Plan) -> Iterator[None]:
         mock.patch.object(slices_module, "VALID_GAP_US", gap_us),
         mock.patch.object(slices_module, "CLOCK_MARGIN_S", plan.skew_max_us / 1e6 + 2.0 * plan.pace),
         mock.patch.object(shard_module, "WISHES_EVERY_S", 0.2),
+        mock.patch.object(shard_module, "MEND_S", 0.5),
         mock.patch.object(admission_module, "GIVE_BACK_US", round(500_000 * plan.pace)),
     ):
         yield
