@@ -78,7 +78,7 @@ class StoredCheckpoint:
     async def dedup(self) -> AsyncIterator[DedupSegment]:
         async for rows in self._pieces(QUERIES["load_dedup"], 1):
             for row in rows:
-                yield DedupSegment(row["bucket"], row["entries"])
+                yield DedupSegment(row["bucket"], 0, row["entries"])
 
     async def remembered_commands(self, log_time_min_us: int) -> AsyncIterator[list[CommandRow]]:
         """Those not older than a log time."""

@@ -565,7 +565,7 @@ class PostgresStore:
                 )
                 for row in accounts
             ],
-            dedup=[DedupSegment(row["bucket"], row["entries"]) for row in dedup],
+            dedup=[DedupSegment(row["bucket"], 0, row["entries"]) for row in dedup],
             commands=[CommandRow(*row.values()) for row in commands],
             engine_errors=[row["log_offset"] for row in errors],
             alerts=[AlertRow(*row.values()) for row in alerts],

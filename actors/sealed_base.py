@@ -24,8 +24,8 @@ from msgspec import Struct
 
 from actors.checkpoints import StoredCheckpoint
 from actors.ports import AccountRow, CommandRow, DedupSegment, LastRecord
-from engine.dedup import ENTRY_BYTES
 from engine.partition import COMMAND_KEY_US
+from engine.runs import ENTRY_BYTES
 from engine.snapshot import VERSION, decode_partition
 
 MAGIC: Final = b"TGBASE"
@@ -212,7 +212,7 @@ def _account_pieces(rows: list[AccountRow]) -> Iterator[_Accounts]:
 def _identity_pieces(segment: DedupSegment) -> Iterator[_Identities]:
     step = CHUNK_BYTES // ENTRY_BYTES * ENTRY_BYTES
     for start in range(0, len(segment.entries), step):
-        yield _Identities(DedupSegment(segment.bucket, segment.entries[start : start + step]))
+        yield _Identities(DedupSegment(segment.bucket, segment.generation, segment.entries[start : start + step]))
 
 
 # ------------------------------------------------------------------------------------------------------------- reading

@@ -49,6 +49,7 @@ from engine.snapshot import UnknownSnapshot
 
 _log = logging.getLogger(__name__)
 
+EXPECT_MAX: Final = 500  # records read ahead at a time, in a millisecond or two; fewer cost more each
 FETCH_WAIT_S: Final = 0.025  # an idle loop looks around this often; a record that arrives ends the wait
 BLOCK_LINES_MAX: Final = 1_000  # about 300 KB of rated lines in one Kafka record, before compression
 BLOCK_BYTES_MAX: Final = 512 * 1024  # lines with the longest ids and most tiers are many times larger than most
@@ -413,10 +414,13 @@ class Shard:
         """Fold slice by slice. Between slices others run, and everything agrees.
 
         What a client hands out again, after a reconnect to an older offset, is folded already."""
-        start = bisect_left(records, owned.next_offset, key=lambda record: record.offset)
+        start = expected = bisect_left(records, owned.next_offset, key=lambda record: record.offset)
         while start < len(records) and owned.running and self._owned.get(owned.number) is owned:
+            if start >= expected:
+                expected = min(start + EXPECT_MAX, len(records))
+                owned.fold.expect((record.offset, record.key, record.value) for record in records[start:expected])
             try:
-                start += self._fold_slice(owned, records, start)
+                start += self._fold_slice(owned, records[start:expected])
             except CatalogueMissing as missing:
                 start += await self._fetch_catalogue(owned, missing.version)
             if len(owned.fold.outputs.lines) >= BLOCK_LINES_MAX:
@@ -428,7 +432,7 @@ class Shard:
         if self._owned.get(owned.number) is owned:
             self._send_on(owned)
 
-    def _fold_slice(self, owned: Owned, records: Sequence[Record], start: int) -> int:
+    def _fold_slice(self, owned: Owned, records: Sequence[Record]) -> int:
         """Fold up to a slice of records; how many. Raises CatalogueMissing before the record that needs it."""
         apply = owned.fold.apply
         record: Record | None = None
@@ -436,8 +440,8 @@ class Shard:
         ahead_max_ms = self._clock.wall_us() // 1000 + int(self._leases.clock_jump_max_s * 1000)
         deadline_s = self._clock.boot_s() + self._settings.rating_slice_ms / 1000
         try:
-            while start + folded < len(records):
-                upcoming = records[start + folded]
+            while folded < len(records):
+                upcoming = records[folded]
                 if upcoming.timestamp > ahead_max_ms:
                     self._halt(
                         owned,
@@ -455,7 +459,7 @@ class Shard:
             if not folded:
                 raise
         except Exception as error:  # a fault of the engine halts this partition, not the others
-            self._halt(owned, f"offset {records[start + folded].offset}: {type(error).__name__}: {error}")
+            self._halt(owned, f"offset {records[folded].offset}: {type(error).__name__}: {error}")
         if record is not None:
             owned.next_offset = record.offset + 1
             owned.last = LastRecord(record.offset, record.timestamp, record_digest(record.key, record.value))

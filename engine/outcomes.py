@@ -214,7 +214,9 @@ class DeadLetterRow(Struct, frozen=True):
 
 
 class DedupSegment(Struct, frozen=True):
-    """Identities of events rated since the last checkpoint: 20-byte entries of one bucket (engine/dedup.py)."""
+    """Identities of events rated since the last checkpoint: 20-byte entries of one generation of a bucket
+    (engine/dedup.py)."""
 
     bucket: int
+    generation: int
     entries: bytes

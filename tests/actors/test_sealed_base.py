@@ -63,7 +63,7 @@ async def test_long_runs_and_many_accounts_are_cut_into_chunks(
 ) -> None:
     monkeypatch.setattr(sealed_base, "CHUNK_BYTES", 100)
     entries = b"".join(segment.entries for segment in rig.store.dedup if segment.bucket == rig.store.dedup[0].bucket)
-    rig.store.dedup = [DedupSegment(rig.store.dedup[0].bucket, entries)]
+    rig.store.dedup = [DedupSegment(rig.store.dedup[0].bucket, 0, entries)]
     base = read_base(await sealed(rig, tmp_path), KEY)
     assert len(base.dedup) > 1
     assert all(len(segment.entries) <= 100 for segment in base.dedup)

@@ -21,7 +21,7 @@ def account(name: str = "acme", blob: bytes = b"state", balance: int = 5, wake_u
 
 
 def segment(bucket: int, *numbers: int) -> DedupSegment:
-    return DedupSegment(bucket, b"".join(number.to_bytes(20, "big") for number in numbers))
+    return DedupSegment(bucket, 0, b"".join(number.to_bytes(20, "big") for number in numbers))
 
 
 def command(offset: int, key: str = "key", log_time_us: int = 1_000, answer: str = "applied") -> CommandRow:

@@ -7,16 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import dedup as module
-from engine.dedup import BUCKET_US, ENTRY_BYTES, WINDOW_US, Dedup, identity
+from engine import runs as runs_module
+from engine import sieve as sieve_module
+from engine.dedup import BUCKET_US, WINDOW_US, Dedup, Place, RowsAway, identity
 from engine.outcomes import DedupSegment
+from engine.runs import ENTRY_BYTES, ROW_BYTES, Run, Sealed, seal
 
 MARK = b"mark"
 
 
-@pytest.fixture
-def _small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of three, so that a handful of identities seals and merges."""
+@pytest.fixture(params=["as they arrive", "sealed", "sealed and large"])
+def _small_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that takes thousands or millions of identities happens after a handful."""
     monkeypatch.setattr(module, "RECENT_MAX", 3)
+    monkeypatch.setattr(module, "FEW", 2)
+    monkeypatch.setattr(module, "_CAPACITIES", (2, 4, 8))
+    if request.param != "as they arrive":
+        monkeypatch.setattr(module, "RUN_MIN", 5)
+    if request.param == "sealed and large":
+        monkeypatch.setattr(runs_module, "LARGE", 4)
+        monkeypatch.setattr(sieve_module, "WORDS_MIN", 2)
 
 
 def keys(count: int, seed: int = 1) -> list[bytes]:
@@ -71,21 +81,6 @@ def test_identities_that_end_in_nul_bytes_are_told_apart() -> None:
     assert Dedup.bucket_min(0) < 0  # none of them was forgotten
 
 
-@pytest.mark.usefixtures("_small_runs")
-def test_a_bucket_of_n_has_about_log_n_runs() -> None:
-    """Each run is searched for every new event: without merging, a full bucket would be read thousands of times."""
-    memory = filled(keys(3 * 256))
-    (bucket,) = memory._buckets.values()
-    assert len(bucket.runs) <= 9
-
-
-def test_a_full_bucket_seals_itself() -> None:
-    memory = filled(keys(module.RECENT_MAX + 1))
-    (bucket,) = memory._buckets.values()
-    assert (len(bucket.recent), len(bucket.runs)) == (1, 1)
-    assert memory.find(keys(1)[0]) == (MARK, 0)
-
-
 @pytest.mark.parametrize(
     ("remembered_us", "forgotten_us"),
     [
@@ -123,7 +118,7 @@ def test_a_checkpoint_gets_each_entry_once_by_bucket() -> None:
     memory = filled([first, second])
     memory.remember(third, MARK, 2, BUCKET_US)
     entries = [key + MARK + offset.to_bytes(4) for offset, key in enumerate((first, second, third))]
-    assert memory.take_fresh() == [DedupSegment(0, entries[0] + entries[1]), DedupSegment(1, entries[2])]
+    assert memory.take_fresh() == [DedupSegment(0, 0, entries[0] + entries[1]), DedupSegment(1, 0, entries[2])]
     assert memory.take_fresh() == []
 
 
@@ -172,3 +167,194 @@ def test_the_bytes_of_the_memory_do_not_tell_how_it_was_filled() -> None:
         backward.remember(key, MARK, offset, 0)
     assert forward.entries() == backward.entries()
     assert len(forward.entries()) == 8 + 10 * ENTRY_BYTES
+
+
+# ----------------------------------------------------------------------------------------------- sealing and bringing
+
+
+class Kept:
+    """What a store keeps: loose segments, and runs with their rows."""
+
+    def __init__(self) -> None:
+        self.segments: list[DedupSegment] = []
+        self.runs: dict[tuple[int, int], Sealed] = {}
+
+    def commit(self, memory: Dedup) -> None:
+        self.segments += memory.take_fresh()
+
+    def seal(self, memory: Dedup, *, bring: bool = True) -> None:
+        """All that is closed, as a shard does it beside rating."""
+        for closed in memory.closed():
+            name = closed.bucket, closed.generation
+            sealed = self.runs[name] = seal(closed.pieces)
+            self.segments = [each for each in self.segments if (each.bucket, each.generation) != name]
+            memory.adopt(Run(*name, sealed.count, sealed.outline, sealed.rows if bring else None))
+        sieve(memory)
+
+    def forget(self, log_time_us: int) -> None:
+        floor = Dedup.bucket_min(log_time_us)
+        self.segments = [each for each in self.segments if each.bucket >= floor]
+        self.runs = {name: sealed for name, sealed in self.runs.items() if name[0] >= floor}
+
+    def load(self, *, bring: bool) -> Dedup:
+        memory = Dedup()
+        runs = [
+            Run(*name, sealed.count, sealed.outline, sealed.rows if bring else None)
+            for name, sealed in self.runs.items()
+        ]
+        memory.load(self.segments, runs)
+        return memory
+
+    def row(self, place: Place) -> bytes:
+        rows = self.runs[place.bucket, place.generation].rows
+        return rows[place.row * ROW_BYTES : (place.row + 1) * ROW_BYTES]
+
+
+def sieve(memory: Dedup) -> None:
+    while work := memory.unsieved():
+        memory.put_sieve(work, work.done())
+
+
+def supply(memory: Dedup, kept: Kept) -> None:
+    memory.supply([(place, kept.row(place)) for place in memory.doubts()])
+
+
+@pytest.mark.usefixtures("_small_runs")
+@given(st.data())
+def test_the_memory_is_a_dict_that_forgets_by_buckets(data: st.DataObject) -> None:
+    """Through batches, seals, sieves, checkpoints, takeovers before and after the rows are in, and forgetting."""
+    known: dict[int, dict[bytes, tuple[bytes, int]]] = {}
+    memory, kept, log_time_us, offset = Dedup(), Kept(), 0, 0
+    # Few heads: what is not known often shares one with what is.
+    some_keys = st.builds(
+        lambda head, tail: head + tail.to_bytes(8), st.sampled_from([b"head", b"heae"]), st.integers(0, 60)
+    )
+    for _ in range(data.draw(st.integers(1, 25))):
+        action = data.draw(st.sampled_from(["batch"] * 6 + ["commit", "seal", "sieve", "takeover", "time"]))
+        if action == "batch":
+            batch = data.draw(st.lists(some_keys, max_size=12))
+            if data.draw(st.booleans()):
+                memory.expect(batch)
+                supply(memory, kept)
+            for key in batch:
+                expected = next((bucket[key] for bucket in known.values() if key in bucket), None)
+                assert ask(memory, kept, key) == expected
+                if expected is None:
+                    memory.remember(key, MARK, offset, log_time_us)
+                    known.setdefault(log_time_us // BUCKET_US, {})[key] = MARK, offset
+                    offset += 1
+                assert ask(memory, kept, key) is not None
+        elif action == "commit":
+            kept.commit(memory)
+        elif action == "seal":
+            kept.commit(memory)
+            kept.seal(memory, bring=data.draw(st.booleans()))
+        elif action == "sieve":
+            sieve(memory)
+        elif action == "takeover":
+            kept.commit(memory)
+            before = memory.entries() if not memory.away() else None
+            memory = kept.load(bring=data.draw(st.booleans()))
+            if before is not None and not memory.away():
+                assert memory.entries() == before
+        else:
+            log_time_us += data.draw(st.sampled_from([1, BUCKET_US // 2, BUCKET_US, WINDOW_US, 9 * BUCKET_US]))
+            memory.forget(log_time_us)
+            kept.forget(log_time_us)
+            known = {number: bucket for number, bucket in known.items() if number >= Dedup.bucket_min(log_time_us)}
+        assert len(memory) == sum(map(len, known.values()))
+
+
+def ask(memory: Dedup, kept: Kept, key: bytes) -> tuple[bytes, int] | None:
+    """As one who was told to bring the rows first."""
+    while True:
+        try:
+            return memory.find(key)
+        except RowsAway as away:
+            memory.supply([(place, kept.row(place)) for place in away.places])
+
+
+@pytest.mark.usefixtures("_small_runs")
+@pytest.mark.parametrize("known", [True, False])
+def test_an_identity_whose_row_is_away_is_neither_known_nor_new(known: bool) -> None:
+    stored = [b"head" + bytes(8), *keys(9)]
+    kept = Kept()
+    memory = filled(stored)
+    kept.commit(memory)
+    memory.remember(b"k" * 12, MARK, 99, BUCKET_US)  # the first bucket is over
+    kept.commit(memory)
+    kept.seal(memory)
+    loaded = kept.load(bring=False)
+    asked = b"head" + bytes(8) if known else b"head" + b"not that"
+    loaded.expect([asked, b"quite another one"[:12]])
+    assert loaded.find(b"quite another one"[:12]) is None
+    with pytest.raises(RowsAway) as away:
+        loaded.find(asked)
+    assert away.value.places == loaded.doubts() != frozenset()
+    supply(loaded, kept)
+    assert loaded.doubts() == frozenset()
+    assert loaded.find(asked) == ((MARK, 0) if known else None)
+
+
+def test_what_is_remembered_after_it_was_expected_is_known() -> None:
+    """Also when it leaves the recent ones for the index in between."""
+    numbered = keys(3 * module.RECENT_MAX)
+    memory = filled(numbered[: 2 * module.RECENT_MAX])
+    memory.expect(numbered)
+    for offset, key in enumerate(numbered[2 * module.RECENT_MAX :], start=2 * module.RECENT_MAX):
+        assert memory.find(key) is None
+        memory.remember(key, MARK, offset, BUCKET_US if offset % 2 else 0)
+        assert memory.find(key) == (MARK, offset)
+
+
+def test_what_was_expected_is_forgotten_with_its_bucket() -> None:
+    numbered = keys(module.RECENT_MAX + 1)
+    memory = filled(numbered)
+    memory.remember(b"k" * 12, MARK, 1, BUCKET_US)
+    memory.expect(numbered)
+    assert memory.find(numbered[0]) is not None
+    memory.forget(BUCKET_US + WINDOW_US)
+    assert memory.find(numbered[0]) is None
+
+
+def test_a_generation_grows_until_a_checkpoint_finds_it_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RUN_MIN", 3)
+    memory = filled(keys(5))
+    assert memory.closed() == []
+    assert [segment.generation for segment in memory.take_fresh()] == [0]
+    [closed] = memory.closed()
+    assert (closed.bucket, closed.generation, sum(map(len, closed.pieces))) == (0, 0, 5 * ENTRY_BYTES)
+    memory.remember(b"k" * 12, MARK, 5, 0)
+    assert [segment.generation for segment in memory.take_fresh()] == [1]
+
+
+def test_the_last_generation_of_a_bucket_that_is_over_is_closed_whatever_its_size() -> None:
+    memory = filled(keys(2))
+    memory.remember(b"k" * 12, MARK, 2, BUCKET_US)
+    memory.take_fresh()
+    assert [(closed.bucket, closed.generation) for closed in memory.closed()] == [(0, 0)]
+
+
+def test_a_run_of_a_forgotten_bucket_is_not_taken_back() -> None:
+    memory = filled(keys(2))
+    memory.remember(b"k" * 12, MARK, 2, BUCKET_US)
+    memory.take_fresh()
+    [closed] = memory.closed()
+    sealed = seal(closed.pieces)
+    memory.forget(BUCKET_US + WINDOW_US)
+    memory.adopt(Run(0, 0, sealed.count, sealed.outline, sealed.rows))
+    assert memory.find(keys(1)[0]) is None
+    assert len(memory) == 1
+
+
+def test_rows_are_brought_newest_first() -> None:
+    kept = Kept()
+    memory = Dedup()
+    for number in range(4):
+        memory.remember(keys(4)[number], MARK, number, number * BUCKET_US)
+    kept.commit(memory)
+    kept.seal(memory)
+    loaded = kept.load(bring=False)
+    assert [run.bucket for run in loaded.away()] == [2, 1, 0]
+    loaded.away()[0].bring(kept.runs[2, 0].rows)
+    assert [run.bucket for run in loaded.away()] == [1, 0]

@@ -171,8 +171,8 @@ def _remember_the_dead(
     with suppress(Malformed, TypeError, AttributeError):
         event = parse_usage(value)  # type: ignore[arg-type]  # what has no value is malformed too
         name = identity(event.subject or "", event.source, event.id)
-        if self._dedup.find(name) is None and event.time_us is not None:
-            self._dedup.remember(name, fingerprint(event, event.time_us), offset, self.log_time_us)
+        if self.dedup.find(name) is None and event.time_us is not None:
+            self.dedup.remember(name, fingerprint(event, event.time_us), offset, self.log_time_us)
     return _dead_letter(self, offset, key, value, reason, detail)
 
 
