@@ -23,7 +23,7 @@ from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualL
 from tests.simulation.world import Plan, World, short_limits
 
 QUIET_MAX_S: Final = 20.0
-LOOK_EVERY_S: Final = 0.1
+LOOK_EVERY_S: Final = 0.2
 STOP_MAX_S: Final = 20.0
 
 
@@ -72,7 +72,7 @@ def draw_plan(random: Random) -> Plan:
         delay_max_s=random.choice([0.02, 0.1, 0.4]),
         slice_events=random.choice([1, 3, 20]),
         fetch_records=random.choice([2, 10, 100]),
-        fetch_wait_s=random.choice([0.025, 0.1]),
+        fetch_wait_s=random.choice([0.05, 0.2]),
         checkpoint_s=random.choice([0.2, 0.5, 1.0]),
         dirty_max=random.choice([3, 1000]),
         held_max=random.choice([2, 6, 1000]),
@@ -96,7 +96,7 @@ def simulate(seed: int, faults: bool = True) -> Outcome:
     traffic = Traffic(
         Random(random.random()),
         partitions=plan.partitions,
-        events=random.randint(40, 160),
+        events=random.randint(30, 120),
         accounts=random.randint(3, 9),
         seconds=seconds,
         pace=plan.pace,
@@ -205,7 +205,7 @@ async def _close(world: World) -> None:
     _, late = await asyncio.wait(stops, timeout=STOP_MAX_S)
     if late:
         world.violated(f"{len(late)} shards did not stop within {STOP_MAX_S:.0f} s")
-    await asyncio.sleep(2.0)  # heartbeats and controllers look for their end before each pause
+    await asyncio.sleep(1.0)  # heartbeats and controllers look for their end before each pause
     for number, row in sorted(world.database.partitions.items()):
         if row.owner is not None:
             world.violated(f"partition {number} was not handed over in order: {row.owner} still owns it")

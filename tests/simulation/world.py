@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from actors import commit as commit_module
+from actors import controller as controller_module
 from actors import shard as shard_module
 from actors import slices as slices_module
 from actors import takeover as takeover_module
@@ -664,6 +665,7 @@ def short_limits(plan: Plan) -> Iterator[None]:
     with (
         mock.patch.object(takeover_module, "load_catalogue", _compiled_once),
         mock.patch.object(commit_module, "ENCODE_ACCOUNTS", 1),
+        mock.patch.object(controller_module, "PROBE_EVERY_S", 0.1),
         mock.patch.object(shard_module, "FETCH_WAIT_S", plan.fetch_wait_s),
         mock.patch.object(shard_module, "BLOCK_LINES_MAX", 5),
         mock.patch.object(shard_module, "SENDS_MAX", SENDS_MAX),
