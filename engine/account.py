@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from heapq import heappop, heappush
 from typing import Final
 
-from msgspec import Struct
-
 from engine.alerts import WALLET_WINDOW, Balance, CapPercent, Crossing, Rule, Standing, step
 from engine.catalog import PriceBook
 from engine.charges import Row, Running, Table, segments
@@ -38,12 +36,27 @@ class TooManyCells(ValueError):
     """A dimension with unbounded values would grow the account without limit."""
 
 
-class Derived(Struct):
-    """All money of an account, derived from its table, lots and woken instant."""
+class Derived:
+    """All money of an account, derived from its table, lots and woken instant. Who pays is worked out when asked for."""
 
-    allocation: Allocation
-    spend: dict[int, int]  # calendar month start -> pico
-    running: dict[tuple[int, str], Running]  # (period start, price) -> what it owes
+    def __init__(
+        self,
+        spend: dict[int, int],
+        running: dict[tuple[int, str], Running],
+        amounts: list[tuple[int, int, dict[str, int]]],
+        lots: dict[str, Lot],
+        woken_us: int,
+    ) -> None:
+        self.spend = spend  # calendar month start -> pico
+        self.running = running  # (period start, price) -> what it owes
+        self._allocated = amounts, lots, woken_us
+        self._allocation: Allocation | None = None
+
+    @property
+    def allocation(self) -> Allocation:
+        if self._allocation is None:
+            self._allocation = allocate(*self._allocated)
+        return self._allocation
 
 
 class _Use:
@@ -61,16 +74,18 @@ class _Use:
 
 
 class _Newest:
-    """The newest segment with usage."""
+    """The newest segment with usage. `uses` holds the prices that were used since it is watched."""
 
-    __slots__ = ("end", "guard", "month", "row", "start", "uses")
+    __slots__ = ("end", "guard", "month", "period", "row", "running", "start", "uses")
 
-    def __init__(self, start: int, end: int, month: int, row: Row, uses: dict[str, _Use], guard: int) -> None:
+    def __init__(self, start: int, end: int, period: int, month: int, row: Row, derived: Derived, guard: int) -> None:
         self.start = start
         self.end = end
+        self.period = period
         self.month = month
         self.row = row
-        self.uses = uses
+        self.running = derived.running
+        self.uses: dict[str, _Use] = {}
         self.guard = guard  # pico that may be charged here before any rule can change
 
 
@@ -164,6 +179,8 @@ class Account:
 
         `scopes` are the declared ones below the root that it lies in."""
         newest = self._newest
+        if newest is None:
+            newest = self._newest = self._watch(time_us)
         if newest is not None and newest.start <= time_us < newest.end:
             lines = self._rate_within_guard(newest, usages, scopes)
             if lines is not None:
@@ -178,15 +195,13 @@ class Account:
         lines = []
         total = 0
         for price, cell, quantity in usages:
+            if (price.name, cell) not in newest.row:
+                return None
             use = newest.uses.get(price.name)
+            if use is None:
+                use = newest.uses[price.name] = _Use(price, newest.running[newest.period, price.name])
             units, fraction = divmod(quantity, NANO)
-            if (
-                use is None
-                or use.unit_pico is None
-                or fraction
-                or use.quantity + quantity > use.edge
-                or (price.name, cell) not in newest.row
-            ):
+            if use.unit_pico is None or fraction or use.quantity + quantity > use.edge:
                 return None
             amount = units * use.unit_pico
             total += amount
@@ -228,7 +243,6 @@ class Account:
         for scope in scopes:
             spends[scope] = {**spends[scope], month: spends[scope].get(month, 0) + total}
         standings, crossings = self._stand(derived, self.caps, self.rules, spends)
-        newest = self._watch(table, self.lots, derived, standings, self.caps, self.rules, spends)
 
         for scope in scopes:
             self.scopes[scope].spend = spends[scope]
@@ -237,7 +251,7 @@ class Account:
         self.newest_event_us = max(self.newest_event_us, time_us)
         self.rated += 1
         self.standings = standings
-        self._newest = newest
+        self._newest = None
         return tuple(lines), crossings
 
     def wake(self, instant_us: int) -> list[Crossing]:
@@ -355,14 +369,12 @@ class Account:
         caps = self.caps if caps is None else caps
         rules = self.rules if rules is None else rules
         derived = self._derive(self.table, lots, woken_us)
-        spends = self._scope_spends()
-        standings, crossings = self._stand(derived, caps, rules, spends)
-        newest = self._watch(self.table, lots, derived, standings, caps, rules, spends)
+        standings, crossings = self._stand(derived, caps, rules, self._scope_spends())
 
         self._derived = derived
         self.lots, self.caps, self.rules, self.woken_us = lots, caps, rules, woken_us
         self.standings = standings
-        self._newest = newest
+        self._newest = None
         return crossings
 
     # ------------------------------------------------------------------------------------------------- derivation
@@ -380,7 +392,7 @@ class Account:
             month = self.month_of(start)
             spend[month] = spend.get(month, 0) + sum(by_price.values())
             amounts.append((start, period, by_price))
-        return Derived(allocate(amounts, lots, woken_us), spend, running)
+        return Derived(spend, running, amounts, lots, woken_us)
 
     def _scope_spends(self) -> dict[str, dict[int, int]]:
         return {scope: each.spend for scope, each in self.scopes.items()}
@@ -400,37 +412,29 @@ class Account:
                     crossings.append(Crossing(self.account, name, window, standing.ordinal, phase, value, threshold))
         return standings, crossings
 
-    def _watch(
-        self,
-        table: Table,
-        lots: dict[str, Lot],
-        derived: Derived,
-        standings: dict[tuple[str, str], Standing],
-        caps: dict[str, Cap],
-        rules: dict[str, Rule],
-        spends: Mapping[str, dict[int, int]],
-    ) -> _Newest | None:
-        """What the fast path needs: the newest segment, its prices, and the guard."""
-        if not table:
+    def _watch(self, time_us: int) -> _Newest | None:
+        """What the fast path needs: the newest segment and the guard; None when the instant does not lie in it."""
+        start = max(self.table, default=time_us + 1)
+        if time_us < start:
             return None
-        start = max(table)
-        _, end = self._segment_around(max(start, self.newest_event_us), lots)
+        _, end = self._segment_around(max(start, self.newest_event_us), self.lots)
+        if time_us >= end:
+            return None
+        derived, spends = self.derive(), self._scope_spends()
         period, month = self.period_of(start), self.month_of(start)
-        # Prices used in this segment only: another of the period may no longer be sold in the version in force here.
-        uses = {name: _Use(self._price_at(start, name), derived.running[period, name]) for name, _ in table[start]}
         guard = UNBOUNDED
-        for name, rule in rules.items():
+        for name, rule in self.rules.items():
             match rule:
                 case CapPercent():
                     window = str(month)
-                    cap = caps[rule.cap]
+                    cap = self.caps[rule.cap]
                     distance = cap.reached(rule.percent) - spend_of(cap, derived, spends).get(month, 0)
                 case Balance():
                     window = WALLET_WINDOW
                     distance = derived.allocation.balance - rule.threshold
-            if not standings.get((name, window), Standing()).active:
+            if not self.standings.get((name, window), Standing()).active:
                 guard = min(guard, distance)
-        return _Newest(start, end, month, table[start], uses, guard)
+        return _Newest(start, end, period, month, self.table[start], derived, guard)
 
     # ------------------------------------------------------------------------------------------------- the ledger
 

@@ -25,14 +25,14 @@ class Running:
         self.quantity = 0  # nano-units so far
         self.amount = 0  # pico so far, rounded once on the exact cumulative amount
         self._price = price
-        self._carried = Fraction(0)  # exact pico owed when this version of the price came into force
+        self._carried: Fraction | None = None  # exact pico owed when this version of the price came into force
         self._since = 0  # nano-units used by then
 
     def _exact(self) -> tuple[int, int]:
         numerator = self._price.numerator(self.quantity)
         if self._since:
             numerator -= self._price.numerator(self._since)
-        if not self._carried:
+        if self._carried is None:
             return numerator, self._price.denominator
         exact = self._carried + Fraction(numerator, self._price.denominator)
         return exact.numerator, exact.denominator
@@ -56,7 +56,7 @@ class Running:
 
     def peek(self, price: Price, quantity: int) -> int:
         """The pico that `add` would add; nothing is used."""
-        if price is self._price and not self._carried and not self._since:
+        if price is self._price and self._carried is None and not self._since:
             numerator = price.numerator(self.quantity + quantity)
             return round_half_even(numerator, price.denominator) - self.amount
         trial = Running(self._price)
@@ -81,7 +81,7 @@ def segments(
     for start in sorted(table):
         period = period_of(start)
         amounts = {}
-        for name, quantity in sorted(by_price(table[start]).items()):
+        for name, quantity in by_price(table[start]).items():
             price = price_at(start, name)
             run = running.get((period, name))
             if run is None:

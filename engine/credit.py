@@ -97,16 +97,22 @@ def allocate(
 
 
 def _pay_segment(result: Allocation, period: int, by_price: Mapping[str, int], covering: list[Lot]) -> None:
-    classes: dict[tuple[str, ...], tuple[list[Lot], int]] = {}
-    for name, pico in by_price.items():
-        payers = [lot for lot in covering if not lot.scope or name in lot.scope]
-        key = tuple(sorted(lot.lot for lot in payers))
-        classes[key] = (payers, classes[key][1] + pico if key in classes else pico)
     unpaid = 0
-    for key in sorted(classes, key=lambda key: (len(key), key)):
-        payers, pico = classes[key]
+    for payers, pico in _classes(by_price, covering):
         for lot in payers:
             pico -= result._burn(lot, period, pico)
         unpaid += pico
     if unpaid:
         result._open_debts.append([period, unpaid])
+
+
+def _classes(by_price: Mapping[str, int], covering: list[Lot]) -> list[tuple[list[Lot], int]]:
+    """(the lots that may pay, the pico that they may pay), fewest lots first."""
+    if not any(lot.scope for lot in covering):
+        return [(covering, sum(by_price.values()))]
+    classes: dict[tuple[str, ...], tuple[list[Lot], int]] = {}
+    for name, pico in by_price.items():
+        payers = [lot for lot in covering if not lot.scope or name in lot.scope]
+        key = tuple(sorted(lot.lot for lot in payers))
+        classes[key] = (payers, classes[key][1] + pico if key in classes else pico)
+    return [classes[key] for key in sorted(classes, key=lambda key: (len(key), key))]

@@ -363,11 +363,17 @@ class Version:
         return None
 
 
+@lru_cache(maxsize=10_000)
+def rate_of(amount: str, per: str) -> Fraction:
+    """Pico per nano-unit: amount / per, times 10^12 / 10^9."""
+    return Fraction(amount) / Fraction(per) * 1000
+
+
 def read_price(name: str, body: Mapping[str, Any]) -> Price:
-    """A price of a catalogue document. A rate is amount / per: pico per nano-unit is that times 10^12 / 10^9."""
+    """A price of a catalogue document."""
 
     def tier(up_to: str | None, part: Mapping[str, Any]) -> Tier:
-        rate = Fraction(part["amount"]) / Fraction(part["per"]) * 1000
+        rate = rate_of(part["amount"], part["per"])
         return Tier(None if up_to is None else fixed_point(up_to, 9), rate.numerator, rate.denominator)
 
     if body["model"] == "per_unit":

@@ -366,6 +366,7 @@ def test_a_price_that_fails_leaves_the_account_as_it_was(function: str, monkeypa
     held = Held()
     held.grant("l", 10)
     held.use(3)
+    held.use(0, "tiered")
     before = encode_account(held.account)
 
     def fail(*_: object) -> None:

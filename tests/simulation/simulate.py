@@ -92,12 +92,12 @@ def simulate(seed: int, faults: bool = True) -> Outcome:
     """Run a seed. Everything follows from it; a finding is a sentence in `violations`."""
     random = Random(seed)
     plan = draw_plan(random)
-    seconds = random.uniform(2.0, 5.0)
+    seconds = random.uniform(1.5, 4.0)
     traffic = Traffic(
         Random(random.random()),
         partitions=plan.partitions,
-        events=random.randint(30, 120),
-        accounts=random.randint(3, 9),
+        events=random.randint(25, 90),
+        accounts=random.randint(2, 7),
         seconds=seconds,
         pace=plan.pace,
     )

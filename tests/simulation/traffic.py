@@ -118,7 +118,7 @@ class Traffic:
 
     def _commands(self) -> list[Write]:
         writes = []
-        for number in range(self._random.randint(6, 24)):
+        for number in range(self._random.randint(4, 18)):
             at_s = self._random.uniform(0, self.seconds)
             owner = self._random.randrange(len(self._work.customers))
             body = self._command(number, owner)

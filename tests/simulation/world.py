@@ -33,6 +33,7 @@ from actors.postgres import translated
 from actors.shard import Shard
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from engine import admission as admission_module
+from engine import events as events_module
 from engine.catalog import load_catalogue
 from tests.simulation.chaos import Strike
 from tests.simulation.invariants import AtCommit, Bounds, overflows
@@ -45,6 +46,7 @@ WALL_START_US: Final = 1_750_000_000_000_000
 RESTART_MAX_S: Final = 1.0
 VIOLATIONS_MAX: Final = 50
 SENDS_MAX: Final = 6
+_mac_once: Final = lru_cache(maxsize=10_000)(events_module._mac)
 _compiled_once: Final = lru_cache(maxsize=8)(load_catalogue)
 SQL_ERRORS: Final = {"serialization": asyncpg.SerializationError, "deadlock": asyncpg.DeadlockDetectedError}
 NO_FAULTS: Final = ReceiverFaults(latency_s=0.01, timeout_s=0.5, retry_after_max_s=1.0)
@@ -141,12 +143,13 @@ class Process:
         if not self.alive:
             raise asyncio.CancelledError
         world = self.world
-        delay_s = world.delay_s()
-        if delay_s:
+        if not world.healing and (delay_s := world.delay_s()):
             await asyncio.sleep(delay_s)
-        await self._running()
+        if self.resumed is not None or not self.alive:
+            await self._running()
         world.step(self, site)
-        await self._running()
+        if self.resumed is not None or not self.alive:
+            await self._running()
 
     async def _running(self) -> None:
         while self.resumed is not None:
@@ -449,7 +452,7 @@ class World:
 
     def delay_s(self) -> float:
         """How long this step takes; mostly nothing."""
-        if self.healing or self._random.random() >= self.plan.delay_share:
+        if self._random.random() >= self.plan.delay_share:
             return 0.0
         return self._random.random() ** 3 * self.plan.delay_max_s
 
@@ -660,10 +663,12 @@ class World:
 
 @contextmanager
 def short_limits(plan: Plan) -> Iterator[None]:
-    """The shard's own limits, so small that a few hundred events reach them; and a catalogue is compiled only once."""
+    """The shard's own limits, so small that a few hundred events reach them; and what is a pure function
+    of bytes, and slow, is worked out once for all processes: a catalogue's tables, a record's MAC."""
     gap_us = round(100_000 * plan.pace)
     with (
         mock.patch.object(takeover_module, "load_catalogue", _compiled_once),
+        mock.patch.object(events_module, "_mac", _mac_once),
         mock.patch.object(commit_module, "ENCODE_ACCOUNTS", 1),
         mock.patch.object(controller_module, "PROBE_EVERY_S", 0.1),
         mock.patch.object(shard_module, "FETCH_WAIT_S", plan.fetch_wait_s),
