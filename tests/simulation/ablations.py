@@ -272,6 +272,10 @@ ABLATIONS: Final = (
         "the offset is written behind the transaction", (_method(SimStore, "commit", _commit_the_offset_afterwards),)
     ),
     Ablation("the image of a stale replica is taken", (_method(takeover_module, "_check_image", lambda *_: None),)),
+    Ablation(
+        "what broke the engine is not skipped when it is replayed",
+        (lambda: mock.patch.object(Partition, "skips", property(lambda _: frozenset(), lambda *_: None), create=True),),
+    ),
     Ablation("a damaged log is not noticed", (_method(takeover_module, "_check_log", _trust_the_log),)),
     Ablation("records handed out again are folded again", (_method(shard_module, "bisect_left", lambda *_, **__: 0),)),
     Ablation("log time is not the running maximum", (_method(Partition, "_advance", _advance_with_every_record),)),

@@ -10,14 +10,14 @@ STORE_CALLS: Final = ("claim", "load", "commit", "settle_commit", "release", "re
 LOG_CALLS: Final = ("bounds", "read_one", "fetch", "append")
 MEMBERSHIP_CALLS: Final = ("register", "renew")
 ROSTER_CALLS: Final = ("take_office", "stay_in_office", "members", "assign", "declare_dead")
-OTHER_SITES: Final = ("yield", "sleep", "post.before", "post.after")
+OTHER_SITES: Final = ("yield", "encode", "sleep", "post.before", "post.after")
 
 CRASH_SITES: Final = (
     tuple(f"{call}.{side}" for call in STORE_CALLS + LOG_CALLS + MEMBERSHIP_CALLS for side in ("before", "after"))
     + OTHER_SITES
 )
 # Where a long pause hurts most: an effect, or the right to one, that comes after a successor has begun.
-ZOMBIE_SITES: Final = ("commit.before", "append.before", "post.before", "renew.after", "yield")
+ZOMBIE_SITES: Final = ("encode", "commit.before", "append.before", "post.before", "renew.after", "yield")
 ROSTER_SITES: Final = tuple(f"{call}.{side}" for call in ROSTER_CALLS for side in ("before", "after"))
 REFUSAL_SITES: Final = tuple(f"{call}.before" for call in STORE_CALLS + MEMBERSHIP_CALLS + ROSTER_CALLS)
 # The answer is lost, the effect is not. A lost answer to COMMIT has its own fault: `unknown_done`.
@@ -43,6 +43,8 @@ WORLD_FAULTS: Final = (
     "kill_all",
     "gap",
     "clock_jump",
+    "host_jump",
+    "receiver_away",
     "log_truncated",
     "log_replaced",
     "log_expired",

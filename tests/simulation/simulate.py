@@ -20,7 +20,7 @@ from tests.simulation.sim_receivers import ReceiverFaults
 from tests.simulation.sim_store import SimPartitionRow
 from tests.simulation.traffic import Traffic, catalogues
 from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualLoop, run_virtually
-from tests.simulation.world import Plan, World, short_limits
+from tests.simulation.world import Plan, World, mended_engine, short_limits
 
 QUIET_MAX_S: Final = 20.0
 LOOK_EVERY_S: Final = 0.2
@@ -75,12 +75,15 @@ def draw_plan(random: Random) -> Plan:
         fetch_wait_s=random.choice([0.05, 0.2]),
         checkpoint_s=random.choice([0.2, 0.5, 1.0]),
         dirty_max=random.choice([3, 1000]),
+        attempts_max=random.choice([10_000, 10_000, 3]),
         held_max=random.choice([2, 6, 1000]),
         calm_start=random.random() < 0.85,
         receiver=ReceiverFaults(
             answer_lost=random.choice([0.0, 0.3]) if troubled else 0.0,
             hang=random.choice([0.0, 0.2]) if troubled else 0.0,
             busy=random.choice([0.0, 0.3]) if troubled else 0.0,
+            gone=random.choice([0.0, 0.05]) if troubled else 0.0,
+            moved=random.choice([0.0, 0.2]) if troubled else 0.0,
             latency_s=random.choice([0.005, 0.05]),
             timeout_s=0.5,
             retry_after_max_s=1.0,
@@ -105,12 +108,9 @@ def simulate(seed: int, faults: bool = True) -> Outcome:
     loop = VirtualLoop()
     world = World(plan, Random(random.random()), loop)
     gateways = Gateways(world, Random(random.random()), seconds) if plan.pace <= PACE_MAX else None
-    with short_limits(plan), _quiet_logs(), _no_collections():
-        try:
-            run_virtually(loop, _run(world, traffic, gateways, strikes if faults else [], seconds))
-        except (NobodyWaits, TimeStandsStill) as error:
-            world.violated(f"{type(error).__name__}: {error}")
-    world.look("orphans", loop.broken)
+    play(loop, world, traffic, gateways, strikes if faults else [], seconds)
+    for fault, times in world.receivers.met.items():
+        world.fired[f"receiver_{fault}", ""] += times
     return Outcome(
         seed=seed,
         violations=world.violations,
@@ -124,6 +124,23 @@ def simulate(seed: int, faults: bool = True) -> Outcome:
         approved=0 if gateways is None else sum(given.hold is not None for given in gateways.given),
         denied=Counter() if gateways is None else Counter(given.reason for given in gateways.given if given.reason),
     )
+
+
+def play(
+    loop: VirtualLoop,
+    world: World,
+    traffic: Traffic,
+    gateways: Gateways | None,
+    strikes: list[Strike],
+    seconds: float,
+) -> None:
+    """Run the world to its verdict."""
+    with short_limits(world.plan), _quiet_logs(), _no_collections():
+        try:
+            run_virtually(loop, _run(world, traffic, gateways, strikes, seconds))
+        except (NobodyWaits, TimeStandsStill) as error:
+            world.violated(f"{type(error).__name__}: {error}")
+    world.look("orphans", loop.broken)
 
 
 async def _run(
@@ -151,6 +168,12 @@ async def _run(
     await asyncio.sleep(0.5)  # whoever was down is back
     if not await _comes_to_rest(world):
         return
+    with mended_engine():
+        _judge(world, gateways)
+    await _close(world)
+
+
+def _judge(world: World, gateways: Gateways | None) -> None:
     folds = fresh_folds(world)
     if gateways is None:
         fold_all(world, folds)
@@ -161,7 +184,6 @@ async def _run(
             world.breached(name, sentence)
         world.look("holds", open_too_long(world))
     world.look("fold", verify(world, folds))
-    await _close(world)
 
 
 def _rows(world: World) -> list[SimPartitionRow]:
@@ -195,6 +217,7 @@ async def _comes_to_rest(world: World) -> bool:
 
 async def _close(world: World) -> None:
     """Everybody stops in order; nothing may be left under way, and no partition owned."""
+    world.steps_to_rest = world.steps
     for slot in world.shards:
         if slot.shard is not None and slot.process is not None:
             world.look("orphans", orphans(slot.shard, slot.process.tasks()))

@@ -21,6 +21,8 @@ from loadtest.workload import EVENT_TYPE, SECOND_US, Workload, decimal
 CATALOGUE_FILE = Path(__file__).parents[2] / "config" / "catalogue.example.yaml"
 CONTROL_KEY = b"the simulator's own control key, 32+"
 TOPIC = "usage"
+POISON = b"poison-"  # begins the id of an event that breaks the engine
+POISON_SHARE = 0.02
 BROKEN_SHARE = 0.03  # of the events are sent broken first, then mended under the same id
 MARKER_AHEAD_US = 302 * SECOND_US  # a version may not be effective before every event that may still come
 
@@ -51,6 +53,11 @@ def _broken(value: bytes | None) -> bytes:
     """The event as a dead letter: of a type that no meter takes."""
     assert value is not None
     return value.replace(EVENT_TYPE.encode(), b"llm.unheard-of", 1)
+
+
+def _poisonous(value: bytes | None) -> bytes:
+    assert value is not None
+    return value.replace(b'"id":"', b'"id":"' + POISON, 1)
 
 
 class Traffic:
@@ -104,6 +111,9 @@ class Traffic:
                 return value
 
             writes.append(Write(send.at_s / self.pace, send.key, send.partition, make))
+            if send.kind == "event" and self._random.random() < POISON_SHARE:
+                at_s = send.at_s / self.pace + self._random.uniform(0.0, 0.5)
+                writes.append(Write(at_s, send.key, send.partition, lambda now_us, make=make: _poisonous(make(now_us))))
             if send.kind == "event" and self._random.random() < BROKEN_SHARE:
                 before_s = self._random.uniform(0.0, 0.5)
                 writes.append(

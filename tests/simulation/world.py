@@ -34,13 +34,15 @@ from actors.shard import Shard
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from engine import admission as admission_module
 from engine import events as events_module
-from engine.catalog import load_catalogue
+from engine.catalog import Catalogue, load_catalogue
+from engine.events import UsageEvent
+from engine.partition import Partition
 from tests.simulation.chaos import Strike
 from tests.simulation.invariants import AtCommit, Bounds, overflows
 from tests.simulation.sim_log import SimBroker, SimLog
 from tests.simulation.sim_receivers import ReceiverFaults, SimReceivers
 from tests.simulation.sim_store import SimDatabase, SimMembership, SimPartitionRow, SimRoster, SimStore
-from tests.simulation.traffic import CONTROL_KEY
+from tests.simulation.traffic import CONTROL_KEY, POISON
 
 WALL_START_US: Final = 1_750_000_000_000_000
 RESTART_MAX_S: Final = 1.0
@@ -69,6 +71,7 @@ class Plan(Struct):
     checkpoint_s: float
     dirty_max: int
     held_max: int  # alerts in memory
+    attempts_max: int  # to tell an alert, by one owner
     calm_start: bool  # faults begin when every partition has an owner
     receiver: ReceiverFaults
 
@@ -94,21 +97,29 @@ class WorldClock:
 class ProcessClock:
     """The clock of one process: its host's wall clock may be off, its boot clock started at another time."""
 
-    def __init__(self, world: WorldClock, process: "Process", skew_us: int, boot_offset_s: float) -> None:
+    def __init__(self, world: WorldClock, process: "Process", boot_offset_s: float) -> None:
         self._world = world
         self._process = process
-        self._skew_us = skew_us
         self._boot_offset_s = boot_offset_s
 
     def wall_us(self) -> int:
-        return self._world.wall_us() + self._skew_us
+        process = self._process
+        return self._world.wall_us() + process.world.skew_us(process.host)
 
     def boot_s(self) -> float:
         return self._world.boot_s() + self._boot_offset_s
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        await self._process.gate("sleep" if seconds > 0 else "yield")
+        await self._process.gate(_site_of_sleep(seconds))
+
+
+def _site_of_sleep(seconds: float) -> str:
+    """Letting others run in the middle of a cut is a step of its own."""
+    if seconds > 0:
+        return "sleep"
+    task = asyncio.current_task()
+    return "encode" if task is not None and task.get_name().endswith("Shard._checkpoint") else "yield"
 
 
 class Process:
@@ -121,7 +132,7 @@ class Process:
         self.lock_path = f"{name}.lock"
         self.alive = True
         self.resumed: asyncio.Event | None = None  # set when a pause ends
-        self.clock = ProcessClock(world.clock, self, world.skew_us(host), len(world.processes) * 100.0)
+        self.clock = ProcessClock(world.clock, self, len(world.processes) * 100.0)
         self._tasks: list[asyncio.Task[None]] = []
         world.processes.append(self)
 
@@ -256,7 +267,7 @@ class ShardSlot:
     def __init__(self, world: "World", name: str, host: str) -> None:
         self.name = name
         self._world = world
-        self._host = host
+        self.host = host
         self._lives = 0
         self.process: Process | None = None
         self.shard: Shard | None = None
@@ -268,7 +279,7 @@ class ShardSlot:
         """Start a new life."""
         world = self._world
         self._lives += 1
-        process = self.process = Process(world, f"{self.name}.{self._lives}", self._host)
+        process = self.process = Process(world, f"{self.name}.{self._lives}", self.host)
         self.store = WatchedStore(world, process)
         self.log = LateLog(world, process)
         self._membership = SimMembership(world.database, world.leases.lease_s, process.gate)
@@ -298,7 +309,7 @@ class ShardSlot:
             PostingReceivers(self.process, self._world.receivers),
             self.store,
             OutboxSettings(
-                attempts_max=10_000,
+                attempts_max=self._world.plan.attempts_max,
                 concurrent_max=3,
                 pending_max=8,
                 held_max=self._world.plan.held_max,
@@ -389,6 +400,9 @@ class World:
         self.fired: Counter[tuple[str, str]] = Counter()  # (fault, site) -> how often
         self.looked: Counter[str] = Counter()  # an invariant's name -> how often it was looked at
         self.steps = 0
+        self.steps_to_rest: int | None = None  # how many there were when all had come to rest
+        self.crash_at: int | None = None  # the step at which whoever takes it dies
+        self.crashed_at = ""  # the site of that step
         self.commits = 0
         self.healing = False
         self.processes: list[Process] = []
@@ -414,6 +428,7 @@ class World:
         self._loop = loop
         self._random = random
         self._skews: dict[str, int] = {}
+        self._jumps: dict[str, int] = {}  # host -> by how much its wall clock has jumped, until it is set right
         self._armed: dict[str, list[Strike]] = {}
         self._trace: list[float | str | bytes] = []
         self._at_commit = AtCommit()
@@ -429,7 +444,7 @@ class World:
     def skew_us(self, host: str) -> int:
         if host not in self._skews:
             self._skews[host] = self._random.randint(-self.plan.skew_max_us, self.plan.skew_max_us)
-        return self._skews[host]
+        return self._skews[host] + self._jumps.get(host, 0)
 
     def violated(self, sentence: str) -> None:
         if len(self.violations) < VIOLATIONS_MAX:
@@ -462,6 +477,10 @@ class World:
         self._trace += (self._loop.time(), process.name, site)
         if site == "fetch.before":
             self._look_at_shard(process)
+        if self.steps == self.crash_at and self.steps_to_rest is None:
+            self.crashed_at = site
+            self._slot_of(process).end()
+            raise asyncio.CancelledError
         waiting = self._armed.get(site)
         if waiting and not self.healing:
             strike = waiting.pop(0)
@@ -527,6 +546,9 @@ class World:
             case "database_down":
                 self.database.down = True
                 self._loop.call_later(strike.seconds, self._end_outage)
+            case "receiver_away":
+                self.receivers.away = True
+                self._loop.call_later(2 * strike.seconds, self._end_outage)
             case "disk_full":
                 self.database.full = True
                 self._loop.call_later(strike.seconds, self._end_outage)
@@ -545,6 +567,9 @@ class World:
             case "kill_all":
                 for shard in self.shards:
                     shard.end()
+            case "host_jump":
+                host = self._random.choice(self.shards).host
+                self._jumps[host] = self._random.choice([-400_000_000, self._random.randint(-20_000_000, 20_000_000)])
             case "clock_jump":
                 self.broker.append_time_jump_ms = self._random.randint(-20_000, 250_000)
             case "log_truncated" | "log_replaced" | "log_expired":
@@ -582,7 +607,7 @@ class World:
         return self._random.choice(owners or self.shards)
 
     def _end_outage(self) -> None:
-        self.broker.down = False
+        self.broker.down = self.receivers.away = False
         self.database.down = self.database.full = False
         if self.database.read_only:
             self.database.read_only = False
@@ -616,6 +641,7 @@ class World:
         self._armed = {}
         self._end_outage()
         self.broker.append_time_jump_ms = 0
+        self._jumps = {}
         for number in range(self.plan.partitions):
             self.broker.mend(number)
         self.receivers.faults = NO_FAULTS
@@ -661,10 +687,24 @@ class World:
                     yield f"partition {partition}: {mine.name} and {slot.name} both speak for it"
 
 
+_METER: Final = Partition._meter
+
+
+def _meter_that_breaks(catalogue: Catalogue, plan: str, event: UsageEvent) -> Any:
+    if event.id.encode().startswith(POISON):
+        raise ZeroDivisionError("simulated: a record that breaks the engine")
+    return _METER(catalogue, plan, event)
+
+
+def mended_engine() -> Any:
+    """The engine after its fault was found: what broke it before must be skipped all the same."""
+    return mock.patch.object(Partition, "_meter", staticmethod(_METER))
+
+
 @contextmanager
 def short_limits(plan: Plan) -> Iterator[None]:
-    """The shard's own limits, so small that a few hundred events reach them; and what is a pure function
-    of bytes, and slow, is worked out once for all processes: a catalogue's tables, a record's MAC."""
+    """The shard's own limits, so small that a few hundred events reach them; some records break the engine; and what is
+    a pure function of bytes, and slow, is worked out once for all processes: a catalogue's tables, a record's MAC."""
     gap_us = round(100_000 * plan.pace)
     with (
         mock.patch.object(takeover_module, "load_catalogue", _compiled_once),
@@ -681,6 +721,7 @@ def short_limits(plan: Plan) -> Iterator[None]:
         mock.patch.object(slices_module, "CLOCK_MARGIN_S", plan.skew_max_us / 1e6 + 2.0 * plan.pace),
         mock.patch.object(shard_module, "WISHES_EVERY_S", 0.2),
         mock.patch.object(shard_module, "MEND_S", 0.5),
+        mock.patch.object(Partition, "_meter", staticmethod(_meter_that_breaks)),
         mock.patch.object(admission_module, "GIVE_BACK_US", round(500_000 * plan.pace)),
     ):
         yield
