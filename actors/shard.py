@@ -44,7 +44,7 @@ from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from engine.catalog import BadCatalogue, Catalogue
 from engine.events import Owner, Tick, seal
 from engine.outcomes import DeadLetterReason, DeadLetterRow
-from engine.partition import CatalogueMissing
+from engine.partition import CatalogueMissing, HalfApplied
 from engine.snapshot import UnknownSnapshot
 
 _log = logging.getLogger(__name__)
@@ -127,6 +127,7 @@ class Shard:
         self._library: dict[int, Catalogue] = {}
         self._owned: dict[int, Owned] = {}
         self._taking: dict[int, asyncio.Task[None]] = {}
+        self._poison: dict[int, set[int]] = {}  # partition -> offsets that broke the engine half way: skipped next time
         self._refused: dict[int, str] = {}  # partitions that cannot be taken over, and why
         self._committer = Committer(store, log, clock, kafka.topic_usage, control_key)
         self._outbox = outbox(self)
@@ -319,6 +320,7 @@ class Shard:
         else:
             self._refused.pop(partition, None)
             owned.alerts_held = list(image.alerts)
+            owned.fold.skips |= self._poison.get(partition, set())
             owned.fold.desk.report_delay_us = int(self._settings.report_delay_s * 1_000_000)
             self._owned[partition] = owned
             _log.info(
@@ -458,6 +460,10 @@ class Shard:
         except CatalogueMissing:
             if not folded:
                 raise
+        except HalfApplied as error:
+            self._poison.setdefault(owned.number, set()).add(error.offset)
+            self._halt(owned, str(error), again=True)
+            owned.again_s = self._clock.boot_s()
         except Exception as error:  # a fault of the engine halts this partition, not the others
             self._halt(owned, f"offset {records[folded].offset}: {type(error).__name__}: {error}")
         if record is not None:

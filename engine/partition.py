@@ -87,6 +87,15 @@ class CatalogueMissing(Exception):
         self.version = version
 
 
+class HalfApplied(Exception):
+    """The engine broke when the record had already changed something: the fold is unfit, and goes on from a checkpoint,
+    skipping the record."""
+
+    def __init__(self, offset: int, error: Exception) -> None:
+        super().__init__(f"offset {offset} broke the engine half way: {type(error).__name__}: {error}")
+        self.offset = offset
+
+
 class _DeadLetter(Exception):
     def __init__(self, reason: DeadLetterReason, detail: str) -> None:
         super().__init__(detail)
@@ -147,6 +156,7 @@ class Partition:
         self._journal = Journal()
         self._cut: Cut | None = None
         self.desk = Desk(number)  # soft: never read by the fold
+        self._changing = False  # whether the record at hand has changed an account
         self._settlement: tuple[Hold, dict[str, int], bool] | None = None  # what the desk is to hear of this record
 
     # ------------------------------------------------------------------------------------------------- the fold
@@ -173,13 +183,14 @@ class Partition:
         return None if account_id is None else (event, identity(account_id, event.source, event.id))
 
     def apply(self, offset: int, append_ms: int, key: bytes | None, value: bytes | None) -> None:
-        """Fold one record. Raises CatalogueMissing, having changed nothing; RowsAway when the memory of events is not all
-        here and the record was not expected, having changed no more than log time: apply it again."""
+        """Fold one record. Raises CatalogueMissing, having changed nothing; HalfApplied; RowsAway when the memory of events
+        is not all here and the record was not expected, having changed no more than log time: apply it again."""
         sealed = value is not None and value[:4] == CONTROL_MAGIC
         control = self._read_control(value) if sealed and value is not None else None
         if isinstance(control, CatalogueMarker) and self._is_missing(control.version):
             raise CatalogueMissing(control.version)
         self._advance(append_ms * 1000, offset)
+        self._changing = False
         self._count(self._outcome(control, offset, key, value))
         if self._settlement is not None:
             # Last, and where nothing is caught: what fails in soft memory must not turn a rated record into a dead letter.
@@ -202,7 +213,9 @@ class Partition:
             return self._dead_letter(offset, key, value, letter.reason, str(letter))
         except RowsAway:  # nobody has said what this record is
             raise
-        except Exception as error:  # a poison record: the account is unchanged
+        except Exception as error:  # a poison record
+            if self._changing:
+                raise HalfApplied(offset, error) from error
             return self._dead_letter(
                 offset, key, value, DeadLetterReason.ENGINE_ERROR, f"{type(error).__name__}: {error}"
             )
@@ -346,6 +359,7 @@ class Partition:
             lines, crossings = account.rate(time_us, usages, scopes)
         except TooManyCells as error:
             raise _DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
+        self._changing = True
         self.dedup.remember(key, mark, offset, self.log_time_us)
         settled = None if hold is None else self._settle(account, hold, usages, final=event.hold_final)
         rated = RatedEvent(
@@ -482,6 +496,7 @@ class Partition:
     def _slice(self, slices: Slices) -> str:
         if slices.epoch < self.epoch:
             return "void"
+        self._changing = True
         for account_id, quantities in slices.quantities():
             if account_id in self._live or account_id in self._frozen:
                 account = self._touch(account_id)
@@ -494,6 +509,7 @@ class Partition:
     def _close_slices(self, epoch: int) -> None:
         """What earlier owners approved is theirs until it can no longer be reported."""
         if epoch > self.epoch:
+            self._changing = True
             for account_id in sorted(self._sliced):
                 account = self._touch(account_id)
                 account.close_slices(epoch, self.log_time_us)
@@ -544,6 +560,7 @@ class Partition:
                 if known:
                     raise Refused(Refusal.ACCOUNT_EXISTS)
                 account = open_account(command, self._book, self.log_time_us)
+                self._changing = True
                 self._live[command.account] = account
                 self._touch(command.account)
                 return APPLIED
@@ -565,6 +582,7 @@ class Partition:
                     crossings = set_rate_limit(account, command, self.log_time_us)
         except Refused as refused:
             return refused.reason.value
+        self._changing = True
         self._tell(account, crossings, offset)
         self._watch(account)
         return APPLIED

@@ -13,6 +13,7 @@ from actors.shard import MEND_S, Shard
 from config.settings import ShardSettings
 from engine.cut import Cut
 from engine.events import CatalogueMarker, Grant, OpenAccount, Owner, Tick
+from engine.outcomes import RatedEvent, rated_lines
 from engine.partition import Partition
 from engine.placement import partition_for
 from tests.actors.shard_rig import CATALOGUE, LEASES, Process, Rig
@@ -278,6 +279,26 @@ async def test_a_log_damaged_at_the_takeover_is_left_alone_until_a_person_has_me
     rig.records(0)[:] = kept
     rig.broker.topic("usage", 0).end = len(kept)
     await until_ready(rig, second, 0)
+
+
+async def test_a_record_that_breaks_the_engine_half_way_is_skipped_from_the_checkpoint_on(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_at_poison(event: RatedEvent, partition: int, epoch: int) -> list[bytes]:
+        if event.id == "poison":
+            raise ZeroDivisionError("no such thing")
+        return rated_lines(event, partition, epoch)
+
+    monkeypatch.setattr("engine.partition.rated_lines", break_at_poison)
+    for name in ("before", "poison", "behind"):
+        rig.use(rig.account(0), name)
+    await rig.clock.until(checkpointed(rig, 0), 10)
+    assert both.stage(1) == both.stage(0) == "ready"
+    counts = both.counts(0)
+    assert (counts["rated"], counts["dead_lettered.engine_error"]) == (2, 1)
+    assert [letter.reason for letter in rig.database.partition(0).dead_letters.values()] == ["engine_error"]
+    account = both.shard._owned[0].fold.account(rig.account(0))
+    assert account is not None and account.rated == 2, "what it had changed is gone"
 
 
 async def test_a_fault_of_the_engine_halts_the_partition_and_names_the_offset(

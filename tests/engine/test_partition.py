@@ -13,7 +13,7 @@ from engine.events import seal
 from engine.holds import Bound, seal_token
 from engine.money import NANO
 from engine.outcomes import CommandRow
-from engine.partition import CatalogueMissing, Partition
+from engine.partition import CatalogueMissing, HalfApplied, Partition
 from engine.placement import partition_for
 from engine.snapshot import UnknownSnapshot
 from tests.engine.bench import (
@@ -402,6 +402,26 @@ def test_a_poison_command_is_dead_lettered_and_skipped_on_replay(bench: Bench, m
     for record in bench.log:
         replayed.apply(*record)
     assert replayed.state_bytes() == bench.partition.state_bytes()
+
+
+def test_a_record_that_breaks_the_engine_half_way_is_no_dead_letter_of_a_changed_account(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.use(3)
+    before = accounts_of(bench.partition)
+    value = bench.event(2)
+    with monkeypatch.context() as broken:
+        broken.setattr("engine.partition.rated_lines", fail)
+        with pytest.raises(HalfApplied, match="half way: ArithmeticError: broken on purpose") as caught:
+            bench.record(b"acme", value)
+    assert accounts_of(bench.partition) != before, "this fold is unfit"
+    anew = bench.fresh()
+    anew.skips = frozenset({caught.value.offset})
+    for record in bench.log:
+        anew.apply(*record)
+    anew.apply(caught.value.offset, bench.log[-1].append_ms, b"acme", value)
+    assert accounts_of(anew) == before
+    assert anew.outputs.dead_letters[-1].reason == "engine_error"
 
 
 def test_a_marker_that_is_refused_anyway_names_a_version_that_need_not_exist(bench: Bench) -> None:

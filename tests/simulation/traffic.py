@@ -22,6 +22,7 @@ CATALOGUE_FILE = Path(__file__).parents[2] / "config" / "catalogue.example.yaml"
 CONTROL_KEY = b"the simulator's own control key, 32+"
 TOPIC = "usage"
 POISON = b"poison-"  # begins the id of an event that breaks the engine
+POISON_LATE = b"late-poison-"  # of one that breaks it when it has changed the account
 POISON_SHARE = 0.02
 BROKEN_SHARE = 0.03  # of the events are sent broken first, then mended under the same id
 MARKER_AHEAD_US = 302 * SECOND_US  # a version may not be effective before every event that may still come
@@ -55,9 +56,14 @@ def _broken(value: bytes | None) -> bytes:
     return value.replace(EVENT_TYPE.encode(), b"llm.unheard-of", 1)
 
 
-def _poisonous(value: bytes | None) -> bytes:
+def is_poison(value: bytes) -> bool:
+    """Whether the record breaks the engine, early or late."""
+    return b'"id":"' + POISON in value or b'"id":"' + POISON_LATE in value
+
+
+def _poisonous(value: bytes | None, poison: bytes) -> bytes:
     assert value is not None
-    return value.replace(b'"id":"', b'"id":"' + POISON, 1)
+    return value.replace(b'"id":"', b'"id":"' + poison, 1)
 
 
 class Traffic:
@@ -113,7 +119,15 @@ class Traffic:
             writes.append(Write(send.at_s / self.pace, send.key, send.partition, make))
             if send.kind == "event" and self._random.random() < POISON_SHARE:
                 at_s = send.at_s / self.pace + self._random.uniform(0.0, 0.5)
-                writes.append(Write(at_s, send.key, send.partition, lambda now_us, make=make: _poisonous(make(now_us))))
+                poison = self._random.choice([POISON, POISON_LATE])
+                writes.append(
+                    Write(
+                        at_s,
+                        send.key,
+                        send.partition,
+                        lambda now_us, make=make, poison=poison: _poisonous(make(now_us), poison),
+                    )
+                )
             if send.kind == "event" and self._random.random() < BROKEN_SHARE:
                 before_s = self._random.uniform(0.0, 0.5)
                 writes.append(

@@ -34,15 +34,17 @@ from actors.shard import Shard
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from engine import admission as admission_module
 from engine import events as events_module
+from engine import partition as partition_module
 from engine.catalog import Catalogue, load_catalogue
 from engine.events import UsageEvent
+from engine.outcomes import RatedEvent, rated_lines
 from engine.partition import Partition
 from tests.simulation.chaos import Strike
 from tests.simulation.invariants import AtCommit, Bounds, overflows
 from tests.simulation.sim_log import SimBroker, SimLog
 from tests.simulation.sim_receivers import ReceiverFaults, SimReceivers
 from tests.simulation.sim_store import SimDatabase, SimMembership, SimPartitionRow, SimRoster, SimStore
-from tests.simulation.traffic import CONTROL_KEY, POISON
+from tests.simulation.traffic import CONTROL_KEY, POISON, POISON_LATE
 
 WALL_START_US: Final = 1_750_000_000_000_000
 RESTART_MAX_S: Final = 1.0
@@ -688,6 +690,7 @@ class World:
 
 
 _METER: Final = Partition._meter
+_LINES: Final = rated_lines
 
 
 def _meter_that_breaks(catalogue: Catalogue, plan: str, event: UsageEvent) -> Any:
@@ -696,9 +699,20 @@ def _meter_that_breaks(catalogue: Catalogue, plan: str, event: UsageEvent) -> An
     return _METER(catalogue, plan, event)
 
 
-def mended_engine() -> Any:
-    """The engine after its fault was found: what broke it before must be skipped all the same."""
-    return mock.patch.object(Partition, "_meter", staticmethod(_METER))
+def _lines_that_break(event: RatedEvent, partition: int, epoch: int) -> list[bytes]:
+    if event.id.encode().startswith(POISON_LATE):
+        raise ZeroDivisionError("simulated: a record that breaks the engine when it has changed the account")
+    return _LINES(event, partition, epoch)
+
+
+@contextmanager
+def mended_engine() -> Iterator[None]:
+    """The engine after its faults were found: what broke it before must be skipped all the same."""
+    with (
+        mock.patch.object(Partition, "_meter", staticmethod(_METER)),
+        mock.patch.object(partition_module, "rated_lines", _LINES),
+    ):
+        yield
 
 
 @contextmanager
@@ -722,6 +736,7 @@ def short_limits(plan: Plan) -> Iterator[None]:
         mock.patch.object(shard_module, "WISHES_EVERY_S", 0.2),
         mock.patch.object(shard_module, "MEND_S", 0.5),
         mock.patch.object(Partition, "_meter", staticmethod(_meter_that_breaks)),
+        mock.patch.object(partition_module, "rated_lines", _lines_that_break),
         mock.patch.object(admission_module, "GIVE_BACK_US", round(500_000 * plan.pace)),
     ):
         yield
