@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 from enum import StrEnum
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Final
 
 from msgspec import Struct, field
@@ -54,6 +54,7 @@ class Owned(Struct, eq=False):
     recent_alerts: deque[AlertRow] = field(default_factory=lambda: deque(maxlen=RECENT_ALERTS_MAX))
     waiting: list[tuple[int, int, "asyncio.Future[None]"]] = field(default_factory=list)  # heap: offset, number, whom
     waited: int = 0  # how many have ever waited: their numbers
+    gone: int = 0  # how many have given up since those were last cleared away
     slicing: "asyncio.Task[None] | None" = None  # what puts slices into the log
 
     @property
@@ -77,7 +78,15 @@ class Owned(Struct, eq=False):
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waited += 1
         heappush(self.waiting, (offset, self.waited, waiter))
-        await waiter
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self.gone += 1
+            if 2 * self.gone > len(self.waiting):  # a stalled log must not collect everyone who ever gave up
+                self.waiting = [waits for waits in self.waiting if not waits[2].done()]
+                heapify(self.waiting)
+                self.gone = 0
+            raise
 
     def wake_waiting(self) -> None:
         """Tell those whose offset is folded by now."""

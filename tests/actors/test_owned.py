@@ -51,6 +51,21 @@ async def test_who_waits_for_an_offset_goes_on_when_it_is_folded_or_lost(rig: Ri
     assert waiting[7].done()
 
 
+async def test_who_gives_up_waiting_is_not_kept(rig: Rig) -> None:
+    owned = await owned_partition(rig)
+    patient = asyncio.create_task(owned.folded(900))
+    for _ in range(50):
+        hasty = [asyncio.create_task(owned.folded(1_000)) for _ in range(10)]
+        await settle()
+        for task in hasty:
+            task.cancel()
+        await settle()
+    assert len(owned.waiting) < 30
+    owned.next_offset = 901
+    owned.wake_waiting()
+    await patient
+
+
 async def test_only_the_last_owner_that_the_log_names_speaks(rig: Rig) -> None:
     owned = await owned_partition(rig)
     owned.stage = Stage.READY

@@ -16,7 +16,6 @@ from loadtest.readback import compare_ledger, engine_account
 from loadtest.report import compare
 from loadtest.workload import EVENT_TYPE
 from tests.simulation.sim_log import SimRecord
-from tests.simulation.sim_receivers import GONE
 from tests.simulation.traffic import CONTROL_KEY, TOPIC, catalogues, is_poison
 from tests.simulation.world import World
 
@@ -133,7 +132,7 @@ def _compare_tellings(world: World) -> Iterator[str]:
     for name, row in world.database.outbox.items():
         if row.delivered and name not in world.receivers.taken:
             yield f"alert {name}: said to be delivered, and nobody took it"
-        if row.given_up and row.attempts < world.plan.attempts_max and row.error != GONE:
+        if row.given_up and row.attempts < world.plan.attempts_max and name not in world.receivers.gone_for:
             yield f"alert {name}: given up after {row.attempts} attempts: {row.error}"
 
 

@@ -8,8 +8,6 @@ from msgspec import Struct
 
 from actors.ports import AlertRow, Attempt, Clock
 
-GONE = "HTTP 410: the receiver is gone for good"
-
 
 class ReceiverFaults(Struct, frozen=True, kw_only=True):
     """How often an attempt meets which fault; the rest is taken and answered 2xx."""
@@ -32,6 +30,7 @@ class SimReceivers:
         self._random = random
         self.faults = faults  # may be replaced while running
         self.away = False  # nobody listens at all
+        self.gone_for: set[str] = set()  # alerts that were answered 410
         self.met: Counter[str] = Counter()  # how often an attempt met which fault
         self.taken: dict[str, list[bytes]] = {}  # alert id -> the body of each arrival the receiver took
         self._orders: dict[str, asyncio.Lock] = {}  # of an account's alerts
@@ -56,7 +55,8 @@ class SimReceivers:
             return Attempt(delivered=False, error="HTTP 503", retry_after_s=wait_s)
         if (draw := draw - faults.busy) < faults.gone:
             self.met["gone"] += 1
-            return Attempt(delivered=False, error=GONE, final=True)
+            self.gone_for.add(alert.alert_id)
+            return Attempt(delivered=False, error="HTTP 410: the receiver is gone for good", final=True)
         if (draw := draw - faults.gone) < faults.moved:
             self.met["moved"] += 1
             return Attempt(delivered=False, error="HTTP 302: redirects are not followed")

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from tests.simulation import simulate as simulation
-from tests.simulation.ablations import ABLATIONS, Ablation, first_caught
+from tests.simulation.ablations import ABLATIONS, NOTICED_BY, Ablation, first_caught
 from tests.simulation.chaos import FEATURED
 from tests.simulation.invariants import NAMES
 from tests.simulation.run import main
@@ -79,8 +79,15 @@ def test_another_process_with_another_order_of_hashes_takes_the_same_steps() -> 
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda ablation: ablation.name)
 def test_a_safeguard_taken_away_is_noticed(ablation: Ablation) -> None:
-    outcome = first_caught(ablation, range(SEARCH_MAX))
+    outcome = first_caught(ablation, (NOTICED_BY.get(ablation.name, 0), *range(SEARCH_MAX)))
     assert outcome is not None, f"{SEARCH_MAX} seeds do not notice that {ablation.name}"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda ablation: ablation.name)
+def test_a_safeguard_taken_away_is_noticed_within_a_thousand_seeds(ablation: Ablation) -> None:
+    assert first_caught(ablation, range(1_000)) is not None
 
 
 def test_the_canary_is_reported_with_the_command_that_repeats_it(
