@@ -32,6 +32,7 @@ SQL_SITES: Final = tuple(
     f"{call}.before" for call in ("claim", "commit", "settle_commit", "release", "record_deliveries", "renew", "assign")
 )
 APPEND_FAULTS: Final = ("append_none", "append_some", "append_all", "append_late")
+LOG_DAMAGES: Final = ("log_truncated", "log_replaced", "log_expired")
 WORLD_FAULTS: Final = (
     "broker_down",
     "database_down",
@@ -45,9 +46,7 @@ WORLD_FAULTS: Final = (
     "clock_jump",
     "host_jump",
     "receiver_away",
-    "log_truncated",
-    "log_replaced",
-    "log_expired",
+    *LOG_DAMAGES,
 )
 
 # What must happen before a process passes a rare step at all.
