@@ -21,13 +21,16 @@ from engine.placement import partition_for
 
 if TYPE_CHECKING:
     from actors.api_client import ApiClient
+    from actors.drift import Drift
     from actors.keys import KeyRecord, Keys
     from actors.postgres import StoredDeadLetter
     from actors.publication import Published
     from actors.rebuild import Fold
+    from actors.reconcile.run import Report
 
 FAILED = 1
 WRONG_INPUT = 2
+DAY_US = 86_400_000_000
 DRIFTS_SHOWN = 20  # of a partition; the first say where to look, the rest how much is wrong
 
 app = typer.Typer(
@@ -789,13 +792,14 @@ def _proving(doing: str) -> Iterator[tuple[Settings, Callable[[str], None]]]:
     from actors.rebuild import LogTooShort
     from actors.sealed_base import BadBase
     from actors.takeover import CatalogueLost
+    from engine.partition import HalfApplied
 
     with _expected_errors(), _outside_errors(), Console(stderr=True).status(doing) as status:
         try:
             yield load_settings(), lambda line: status.update(line)
         except NoSuchPartition as error:
             _fail(str(error), WRONG_INPUT)
-        except (BadBase, CatalogueLost, LogTooShort) as error:
+        except (BadBase, CatalogueLost, HalfApplied, LogTooShort) as error:
             _fail(str(error), FAILED)
 
 
@@ -871,12 +875,72 @@ def rebuild_accounts(
         raise typer.Exit(FAILED)
 
 
-def _tell_comparison(fold: "Fold", account: str | None) -> bool:
-    drifts = fold.drifts("rebuild", account)
+@app.command("reconcile")
+def reconcile_partitions(
+    bases: BaseFolder = None,
+    partition: OnePartition = None,
+    sample: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the accounts to rate again by the second arithmetic.")
+    ] = 0.01,
+    every: Annotated[bool, typer.Option("--all", help="Rate all accounts again.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Which accounts the sample picks; default: other ones every day.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold ledger, outbox, offsets and a sample of amounts against the log, beside the running deployment.
+
+    Only reads. Exit status 1: something differs, and account and digit are named."""
+    from actors import proofs
+    from actors.clock import SystemClock
+
+    chosen = SystemClock().wall_us() // DAY_US if seed is None else seed
+    share = 1.0 if every else sample
+
+    async def act(settings: Settings, say: Callable[[str], None]) -> int:
+        drifts = 0
+        reports = []
+        async for report in proofs.reconcile(settings, bases, partition, share=share, seed=chosen, say=say):
+            drifts += report.drift
+            if as_json:
+                reports.append(report.as_json())
+            else:
+                _tell_report(report)
+        if as_json:
+            typer.echo(orjson.dumps({"drift": drifts, "seed": chosen, "partitions": reports}).decode())
+        else:
+            typer.echo(f"drift {drifts} (sample {share:g}, seed {chosen})")
+        return drifts
+
+    with _proving("Reconciling") as (settings, say):
+        drifts = asyncio.run(act(settings, say))
+    if drifts:
+        raise typer.Exit(FAILED)
+
+
+def _tell_report(report: "Report") -> None:
+    for check, count in report.found.items():
+        drifts = [drift for drift in report.drifts if drift.check == check]
+        _tell_drifts(drifts, f"{check}: partition {report.partition}", count)
+    if report.note and report.drift:
+        typer.echo(f"partition {report.partition}: {report.note}: that may be why")
+    typer.echo(
+        f"partition {report.partition}: offsets {report.start} to {report.end}: {report.records:,} records, "
+        f"{report.rated_lines:,} rated lines, {report.accounts:,} accounts, {len(report.sampled):,} of them rated again: "
+        f"drift {report.drift}"
+    )
+
+
+def _tell_drifts(drifts: "Sequence[Drift]", where: str, count: int) -> None:
     for drift in drifts[:DRIFTS_SHOWN]:
         typer.echo(str(drift))
-    if len(drifts) > DRIFTS_SHOWN:
-        typer.echo(f"rebuild: partition {fold.number}: and {len(drifts) - DRIFTS_SHOWN} more differences")
+    if count > DRIFTS_SHOWN:
+        typer.echo(f"{where}: and {count - DRIFTS_SHOWN:,} more differences")
+
+
+def _tell_comparison(fold: "Fold", account: str | None) -> bool:
+    drifts = fold.drifts("rebuild", account)
+    _tell_drifts(drifts, f"rebuild: partition {fold.number}", len(drifts))
     if fold.note and drifts:
         typer.echo(f"rebuild: partition {fold.number}: {fold.note}: that may be why")
     if not drifts:

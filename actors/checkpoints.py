@@ -21,7 +21,7 @@ from actors.ports import (
     LastRecord,
     StoreUnavailable,
 )
-from actors.postgres import Session, pico_of, session_settings
+from actors.postgres import Session, dedup_segment, pico_of, session_settings
 from actors.queries import QUERIES, read_queries
 
 STATEMENT_S: Final = 120.0
@@ -78,7 +78,7 @@ class StoredCheckpoint:
     async def dedup(self) -> AsyncIterator[DedupSegment]:
         async for rows in self._pieces(QUERIES["load_dedup"], 1):
             for row in rows:
-                yield DedupSegment(row["bucket"], 0, row["entries"])
+                yield dedup_segment(row)
 
     async def remembered_commands(self, log_time_min_us: int) -> AsyncIterator[list[CommandRow]]:
         """Those not older than a log time."""

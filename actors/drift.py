@@ -28,22 +28,21 @@ class Drift(Struct, frozen=True):
 
     def __str__(self) -> str:
         where = f"partition {self.partition}" + (f", account {self.account}" if self.account else "")
-        return (
-            f"{self.check}: {where}: {self.what}: expected {_short(self.expected)}, found {_short(self.found)}"
-            f"{digit(self.expected, self.found)}"
-        )
+        told = f"{self.check}: {where}: {self.what}: expected {_short(self.expected)}, found {_short(self.found)}"
+        place = digit(self.expected, self.found)
+        return f"{told} ({place})" if place else told
 
 
 def digit(expected: str, found: str) -> str:
-    """Which digit (or character) is the first to differ, as the end of a sentence."""
+    """Which digit (or character) is the first to differ; "" where one of them is not there at all, or none differs."""
     if ABSENT in (expected, found):
         return ""
     if _DECIMAL.fullmatch(expected) and _DECIMAL.fullmatch(found):
-        return f" ({_digit(expected, found)})"
+        return _digit(expected, found) if expected != found else ""
     for place, (one, other) in enumerate(zip(expected, found, strict=False), start=1):
         if one != other:
-            return f" (character {place})"
-    return f" (character {min(len(expected), len(found)) + 1})" if expected != found else ""
+            return f"character {place}"
+    return f"character {min(len(expected), len(found)) + 1}" if expected != found else ""
 
 
 def _digit(expected: str, found: str) -> str:
@@ -54,11 +53,7 @@ def _digit(expected: str, found: str) -> str:
     whole = zip(one[0].rjust(width, "0"), other[0].rjust(width, "0"), strict=True)
     for place, (left, right) in enumerate(whole):
         if left != right:
-            return (
-                f"digit {width - place} before the point"
-                if one[1] or other[1]
-                else f"digit {width - place} from the right"
-            )
+            return f"digit {width - place} {'before the point' if one[1] or other[1] else 'from the right'}"
     width = max(len(one[2]), len(other[2]))
     behind = zip(one[2].ljust(width, "0"), other[2].ljust(width, "0"), strict=True)
     for place, (left, right) in enumerate(behind, start=1):

@@ -336,6 +336,15 @@ class TopicReader:
         first, end = await self.bounds(topic, partition)
         return [record async for record in self.read(topic, partition, first, end)]
 
+    async def offset_from(self, topic: str, partition: int, append_ms: int) -> int:
+        """Of the first record appended at that time or later; the end of the topic when there is none."""
+        consumer, _ = self._live()
+        where = TopicPartition(topic, partition)
+        with _translation("asking for offsets"):
+            async with asyncio.timeout(self._timeout_s):
+                found = (await consumer.offsets_for_times({where: append_ms}))[where]
+        return (await self.bounds(topic, partition))[1] if found is None else found.offset
+
     async def partitions(self, topic: str) -> int:
         """The number of partitions of a topic. Raises `LogUnavailable` when there is no such topic."""
         async with _Admin(self._bootstrap, self._timeout_s) as admin:

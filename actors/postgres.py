@@ -219,6 +219,11 @@ def pico_of(units: Decimal) -> int:
     return int(units.scaleb(_PICO_DIGITS, _EXACT))
 
 
+def dedup_segment(row: asyncpg.Record) -> DedupSegment:
+    """A row of the query `load_dedup`."""
+    return DedupSegment(row["bucket"], 0, row["entries"])
+
+
 def _storable(text: str) -> str:
     """Text for people: what Postgres cannot hold (NUL, half a surrogate pair) is replaced and stops no checkpoint."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")
@@ -565,7 +570,7 @@ class PostgresStore:
                 )
                 for row in accounts
             ],
-            dedup=[DedupSegment(row["bucket"], 0, row["entries"]) for row in dedup],
+            dedup=[dedup_segment(row) for row in dedup],
             commands=[CommandRow(*row.values()) for row in commands],
             engine_errors=[row["log_offset"] for row in errors],
             alerts=[AlertRow(*row.values()) for row in alerts],

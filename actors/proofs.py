@@ -6,13 +6,16 @@ and `actors/reconcile/`.
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from actors.assembly import stored_checkpoints, topic_reader
 from actors.checkpoints import Checkpoints
 from actors.kafka import TopicReader
-from actors.rebuild import Fold, find_base, read_stored
-from actors.sealed_base import BaseHead, base_path, seal_base
+from actors.rebuild import Fold, Stored, find_base, read_stored
+from actors.reconcile.rated import RatedTopic
+from actors.reconcile.run import Reconciler, Report, read_facts
+from actors.sealed_base import Base, BaseHead, base_path, seal_base
 from config.settings import Settings
 
 Say = Callable[[str], None]
@@ -50,9 +53,30 @@ async def rebuild(settings: Settings, bases: Path | None, partition: int | None,
         checkpoints = await _checkpoints(settings, doors)
         reader = await _reader(settings, doors)
         for number in await _chosen(checkpoints, partition):
-            fold = await _begin(settings, checkpoints, reader, bases, number, say)
+            say(f"Partition {number}: reading its checkpoint")
+            stored = await checkpoints.read(number, read_stored)
+            base = find_base(bases, number, settings.control_key_bytes())
+            fold = _fold(settings, checkpoints, reader, stored, base)
             await fold.run(_progress(fold, say))
             yield fold
+
+
+async def reconcile(
+    settings: Settings, bases: Path | None, partition: int | None, *, share: float, seed: int, say: Say
+) -> AsyncIterator[Report]:
+    """How each partition stands."""
+    async with AsyncExitStack() as doors:
+        checkpoints = await _checkpoints(settings, doors)
+        reader = await _reader(settings, doors)
+        for number in await _chosen(checkpoints, partition):
+            say(f"Partition {number}: reading its checkpoint")
+            base = find_base(bases, number, settings.control_key_bytes())
+            stored, facts = await checkpoints.read(
+                number, partial(read_facts, start=base.head.next_offset if base else 0)
+            )
+            fold = _fold(settings, checkpoints, reader, stored, base)
+            rated = RatedTopic(reader, settings.kafka.topic_rated, number)
+            yield await Reconciler(fold, stored, facts, rated, share=share, seed=seed).run(_progress(fold, say))
 
 
 def _progress(fold: Fold, say: Say) -> Callable[[int], None]:
@@ -62,19 +86,14 @@ def _progress(fold: Fold, say: Say) -> Callable[[int], None]:
     return folded
 
 
-async def _begin(
-    settings: Settings, checkpoints: Checkpoints, reader: TopicReader, bases: Path | None, number: int, say: Say
-) -> Fold:
-    control_key = settings.control_key_bytes()
-    say(f"Partition {number}: reading its checkpoint")
-    stored = await checkpoints.read(number, read_stored)
+def _fold(settings: Settings, checkpoints: Checkpoints, reader: TopicReader, stored: Stored, base: Base | None) -> Fold:
     return Fold(
         reader,
         stored,
-        find_base(bases, number, control_key),
+        base,
         topic=settings.kafka.topic_usage,
         partitions=settings.kafka.partitions,
-        control_key=control_key,
+        control_key=settings.control_key_bytes(),
         load=checkpoints.catalogue,
     )
 

@@ -18,10 +18,12 @@ from actors.ports import AccountRow, CommandRow, DedupSegment, LastRecord, LogDa
 from actors.sealed_base import BadBase, Base, base_path, read_base, tzdata_version
 from actors.takeover import CatalogueLost
 from engine.catalog import Catalogue, load_catalogue
+from engine.cut import Cut
 from engine.partition import COMMAND_KEY_US, CatalogueMissing, Partition
 from engine.snapshot import decode_partition, encode_account
 
 SETTLE_EVERY: Final = 20_000  # records between two moments at which outputs are dropped and idle accounts become bytes
+BATCH: Final = 500  # records whose identities are searched for together
 IDLE_US: Final = 60_000_000
 
 LoadCatalogue = Callable[[int], Awaitable[bytes | None]]
@@ -35,6 +37,8 @@ class Reader(Protocol):
     """The log as `actors/kafka.py` reads it at any place; the tests have one in memory."""
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]: ...
+
+    async def offset_from(self, topic: str, partition: int, append_ms: int) -> int: ...
 
     async def read_one(self, topic: str, partition: int, offset: int) -> Record | None: ...
 
@@ -124,8 +128,8 @@ class Fold:
     def end(self) -> int:
         return self._stored.head.next_offset
 
-    async def check_log(self) -> None:
-        """The log must hold everything from start to end. Raises LogTooShort, LogDamaged, LogUnavailable."""
+    async def check_log(self) -> int:
+        """The log must reach back to the start; where it ends. Raises LogTooShort, LogDamaged, LogUnavailable."""
         number = self.number
         first, end = await self._reader.bounds(self._topic, number)
         if first > self.start and self.start < self.end:
@@ -133,8 +137,6 @@ class Fold:
                 f"partition {number}: offsets {self.start} to {first - 1} are no longer in the log: give --base with a "
                 f"base whose next offset is {first} or more, or restore the records"
             )
-        if end < self.end:
-            raise LogDamaged(f"partition {number}: the log ends at {end}, the checkpoint at {self.end}", number)
         if self.last is not None and self.last.offset >= first:
             record = await self._reader.read_one(self._topic, number, self.last.offset)
             if record is None or last_record(record) != self.last:
@@ -143,21 +145,29 @@ class Fold:
                     "was replaced, or the base is another deployment's",
                     number,
                 )
+        return end
 
-    async def records(self, start: int, end: int) -> AsyncIterator[Record]:
-        """Fold the records of [start, end), giving each once it is folded."""
-        apply, upcoming = self.partition.apply, start
-        async for record in self._reader.read(self._topic, self.number, start, end):
-            if record.offset < upcoming:
-                continue  # handed out twice, after a reconnect
-            upcoming = record.offset + 1
-            try:
-                apply(record.offset, record.timestamp, record.key, record.value)
-            except CatalogueMissing as missing:  # a marker that was refused: no checkpoint names its version
-                await self._load_version(missing.version)
-                apply(record.offset, record.timestamp, record.key, record.value)
-            self.last = last_record(record)
-            yield record
+    async def records(self, start: int, end: int) -> AsyncIterator[tuple[Record, str]]:
+        """Fold the records of [start, end), giving each with its outcome, once it is folded."""
+        upcoming = start
+        async for batch in _batches(self._reader.read(self._topic, self.number, start, end)):
+            fresh = [record for record in batch if record.offset >= upcoming]  # not handed out twice, after a reconnect
+            self.partition.expect((record.offset, record.key, record.value) for record in fresh)
+            for record in fresh:
+                if record.offset < upcoming:
+                    continue
+                upcoming = record.offset + 1
+                outcome = await self._apply(record)
+                self.last = last_record(record)
+                yield record, outcome
+
+    async def _apply(self, record: Record) -> str:
+        apply = self.partition.apply
+        try:
+            return apply(record.offset, record.timestamp, record.key, record.value)
+        except CatalogueMissing as missing:  # a marker that was refused: no checkpoint names its version
+            await self._load_version(missing.version)
+            return apply(record.offset, record.timestamp, record.key, record.value)
 
     async def _load_version(self, version: int) -> None:
         body = await self._load(version)
@@ -167,9 +177,13 @@ class Fold:
 
     async def run(self, say: Callable[[int], None]) -> Partition:
         """Fold everything; `say` hears now and then up to which offset."""
-        await self.check_log()
+        log_end = await self.check_log()
+        if log_end < self.end:
+            raise LogDamaged(
+                f"partition {self.number}: the log ends at {log_end}, the checkpoint at {self.end}", self.number
+            )
         folded = 0
-        async for record in self.records(self.start, self.end):
+        async for record, _ in self.records(self.start, self.end):
             folded += 1
             if folded % SETTLE_EVERY == 0:
                 self.settle()
@@ -177,14 +191,15 @@ class Fold:
         self.settle()
         return self.partition
 
-    def settle(self) -> None:
-        """Let go of what a shard would have sent on by now."""
-        self.partition.begin_cut()
+    def settle(self) -> Cut:
+        """Let go of what a shard would have sent on and written by now; the cut has no accounts in it."""
+        cut = self.partition.begin_cut()
         self.partition.end_cut()
         self.partition.freeze_idle(IDLE_US, SETTLE_EVERY)
         outputs = self.partition.outputs
         for each in (outputs.lines, outputs.forwards, outputs.alerts, outputs.dead_letters):
             each.clear()
+        return cut
 
     def stored_partition(self) -> Partition:
         """The checkpoint that the fold is held against."""
@@ -226,6 +241,16 @@ class Fold:
     def _bytes_of(partition: Partition, name: str) -> bytes | None:
         account = partition.account(name)
         return None if account is None else encode_account(account)
+
+
+async def _batches(records: AsyncIterator[Record]) -> AsyncIterator[list[Record]]:
+    batch: list[Record] = []
+    async for record in records:
+        batch.append(record)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    yield batch
 
 
 def last_record(record: Record) -> LastRecord:

@@ -182,21 +182,24 @@ class Partition:
         account_id = event.subject if key is None else key.decode()
         return None if account_id is None else (event, identity(account_id, event.source, event.id))
 
-    def apply(self, offset: int, append_ms: int, key: bytes | None, value: bytes | None) -> None:
-        """Fold one record. Raises CatalogueMissing, having changed nothing; HalfApplied; RowsAway when the memory of events
-        is not all here and the record was not expected, having changed no more than log time: apply it again."""
+    def apply(self, offset: int, append_ms: int, key: bytes | None, value: bytes | None) -> str:
+        """Fold one record; the name its outcome is counted under. Raises CatalogueMissing, having changed nothing;
+        HalfApplied; RowsAway when the memory of events is not all here and the record was not expected, having changed no
+        more than log time: apply it again."""
         sealed = value is not None and value[:4] == CONTROL_MAGIC
         control = self._read_control(value) if sealed and value is not None else None
         if isinstance(control, CatalogueMarker) and self._is_missing(control.version):
             raise CatalogueMissing(control.version)
         self._advance(append_ms * 1000, offset)
         self._changing = False
-        self._count(self._outcome(control, offset, key, value))
+        outcome = self._outcome(control, offset, key, value)
+        self._count(outcome)
         if self._settlement is not None:
             # Last, and where nothing is caught: what fails in soft memory must not turn a rated record into a dead letter.
             (hold, used, final), self._settlement = self._settlement, None
             if self.desk.epoch and hold.epoch == self.desk.epoch:  # 0: nobody answers here
                 self.desk.settled(hold, used, final)
+        return outcome
 
     def _outcome(
         self, control: Control | _DeadLetter | None, offset: int, key: bytes | None, value: bytes | None

@@ -49,6 +49,7 @@ def test_help_names_every_command() -> None:
         "dead-letters",
         "base",
         "rebuild",
+        "reconcile",
         "demo",
     ):
         assert command in result.stdout
@@ -455,3 +456,11 @@ def test_rebuilding_needs_servers_and_the_account_s_own_partition(monkeypatch: p
     assert result.exit_code == tallygate.WRONG_INPUT
     assert "account acme lives in partition " in result.stderr
     assert call("base", "seal").exit_code == tallygate.WRONG_INPUT
+
+
+def test_reconciling_takes_a_share_of_the_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "exit status 1" in call("reconcile", "--help").stdout.lower()
+    assert call("reconcile", "--sample", "1.5").exit_code == tallygate.WRONG_INPUT
+    result = call("reconcile", "--all")
+    assert (result.exit_code, result.stdout) == (tallygate.WRONG_INPUT, "")
+    assert "postgres.dsn is not set" in result.stderr

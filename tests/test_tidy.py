@@ -219,3 +219,14 @@ def test_no_work_is_left_for_later() -> None:
     for path in [*python_files(*PACKAGES, "tests"), ROOT / "tallygate.py"]:
         marks = re.findall(r"#.*\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b", path.read_text())
         assert not marks, f"{named(path)}: {marks}"
+
+
+def test_the_page_for_operators_quotes_what_the_code_says() -> None:
+    """Whoever searches a log or a dashboard for what the page names must find it."""
+    page = (ROOT / "docs" / "commit-order.md").read_text()
+    code = "".join(path.read_text() for path in python_files("actors"))
+    logged = re.findall(r"`(?:INFO|WARNING|ERROR|CRITICAL) ([^`]+)`", page)
+    metrics = re.findall(r"`(tallygate_\w+?)(?:_total)?`", page)
+    assert len(logged) > 10
+    assert len(metrics) > 5
+    assert not [quoted for quoted in (*logged, *metrics) if f'"{quoted}' not in code]

@@ -33,6 +33,10 @@ class BenchReader:
         held = self.records[topic]
         return (self.first if topic == TOPIC else 0), held[-1].offset + 1 if held else 0
 
+    async def offset_from(self, topic: str, partition: int, append_ms: int) -> int:
+        held = self.records[topic]
+        return next((record.offset for record in held if record.timestamp >= append_ms), len(held))
+
     async def read_one(self, topic: str, partition: int, offset: int) -> Record | None:
         return next((record for record in self.records[topic] if record.offset == offset), None)
 
@@ -116,7 +120,7 @@ class ProofRig:
 
     def send_lines(self, lines: list[bytes]) -> None:
         held = self.reader.records[RATED]
-        held.append(SimRecord(len(held), 0, None, b"\n".join(lines)))
+        held.append(SimRecord(len(held), self.bench.now // 1000, None, b"\n".join(lines)))
 
     def stored(self) -> BenchCheckpoint:
         head = Head(self.bench.number, self.epoch, self.ckpt_seq, self.next_offset, self.last, self.store.blob)

@@ -1,5 +1,6 @@
 """Topics are made once and never bent; and what the Kafka client does when its cluster is away or refuses."""
 
+import asyncio
 import secrets
 
 import msgspec
@@ -146,6 +147,24 @@ async def test_a_process_that_only_writes_places_keys_where_the_engine_does(kafk
     held = await reader.read_all(settings.usage, partition_for(b"acme", 4))
     await reader.stop()
     assert [record.value for record in held] == [b"a", b"b"]
+
+
+async def test_a_place_is_found_by_its_time(kafka: str) -> None:
+    settings = settings_for()
+    await create_topics(kafka, settings)
+    appender = KafkaAppender(kafka, names(settings))
+    await appender.start()
+    for value in (b"a", b"b"):
+        await appender.append([Outgoing("rated", value, partition=1)])
+        await asyncio.sleep(0.01)
+    await appender.stop()
+    reader = TopicReader(kafka)
+    await reader.start()
+    first, second = await reader.read_all(settings.rated, 1)
+    assert first.timestamp < second.timestamp
+    times = [0, first.timestamp, first.timestamp + 1, second.timestamp, second.timestamp + 1]
+    assert [await reader.offset_from(settings.rated, 1, time_ms) for time_ms in times] == [0, 0, 1, 1, 2]
+    await reader.stop()
 
 
 async def test_pure_python_decoding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

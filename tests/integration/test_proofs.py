@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import msgspec
+import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
 import tallygate
+from actors.kafka import TopicReader
+from actors.ports import Outgoing
 from loadtest.deployment import Deployment
 from tests.integration.test_shard_process import Run, running
-
-Told = tuple[int, str]  # exit status and what was printed
 
 
 @asynccontextmanager
@@ -82,8 +84,8 @@ async def test_a_running_deployment_is_sealed_and_rebuilt(
         assert account.account in await cli.fine("rebuild", "--account", account.account)
         assert '"account":"' + account.account in await cli.fine("rebuild", "--account", account.account, "--json")
 
-        cut_snapshot = "UPDATE account SET blob = substr(blob, 1, length(blob) - 1) WHERE account = $1"
-        await spoil(database, run.at, cut_snapshot, account.account)
+        cut_short = "UPDATE account SET blob = substr(blob, 1, length(blob) - 1) WHERE account = '{}' RETURNING account"
+        await Spoiled(database, run.at).change(cut_short.format(account.account))
         told = await cli.drift("rebuild", "--verify", "--account", account.account)
         assert f"account {account.account}: snapshot: expected one that can be read" in told
         cut_off(files[0])
@@ -95,14 +97,171 @@ def cut_off(file: str) -> None:
     Path(file).write_bytes(Path(file).read_bytes()[:-1])
 
 
+async def test_a_run_with_a_killed_shard_reconciles_and_one_wrong_unit_is_named(
+    database: str, kafka: str, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with driven(database, kafka, tmp_path) as run:
+        cli = Cli(run.at, monkeypatch)
+        await cli.fine("base", "seal", "--to", str(folder))
+        await run.drive(nothing)
+        for start in ([], ["--base", str(folder)]):
+            told = await cli.fine("reconcile", "--all", *start)
+            assert "\ndrift 0 (sample 1, seed " in told
+        report = orjson.loads(await cli.fine("reconcile", "--sample", "0.1", "--seed", "7", "--json"))
+        assert (report["drift"], report["seed"]) == (0, 7)
+        assert sum(each["accounts"] for each in report["partitions"]) > 100
+        assert 10 <= sum(len(each["sampled"]) for each in report["partitions"]) <= 20
+        await run.end(run.shards[1])
+
+        spoiled = Spoiled(database, run.at)
+        for table, statement, named in WRONG:
+            async with spoiled.table(table):
+                row = await spoiled.change(statement)
+                told = await cli.drift("reconcile", "--all", "--partition", str(row["partition"]))
+                assert named.format(**row) in told, f"{statement}: {told}"
+        for field in ("lots", "table"):
+            async with spoiled.table("account"):
+                row = await spoiled.one_unit_in_a_snapshot(field)
+                told = await cli.drift("reconcile", "--all", "--partition", str(row["partition"]))
+                assert row["named"] in told, told
+        assert "drift 0" in await cli.fine("reconcile", "--all"), "all is mended"
+        async for row in spoiled.rated_lines(run.at):
+            told = await cli.drift("reconcile", "--all", "--partition", str(row["partition"]))
+            assert row["named"] in told, told
+
+
+WRONG = [
+    (
+        "posting",
+        "UPDATE posting SET amount = amount + 0.000000000001 WHERE (partition, ckpt_seq, line) = "
+        "(SELECT partition, ckpt_seq, line FROM posting WHERE kind = 'burn' ORDER BY ckpt_seq, line LIMIT 1) "
+        "RETURNING partition, account, lot, usage_period_us",
+        "ledger: partition {partition}, account {account}: burn of lot {lot} in the period from {usage_period_us}: expected",
+    ),
+    (
+        "alert",
+        "DELETE FROM alert WHERE alert_id = (SELECT min(alert_id) FROM alert) RETURNING partition, account, alert_id",
+        "expected {alert_id}, found nothing",
+    ),
+    (
+        "alert",
+        "INSERT INTO alert (partition, alert_id, account, log_offset, body) SELECT partition, 'alert_invented', account, "
+        "log_offset, body FROM alert LIMIT 1 RETURNING partition, account, log_offset",
+        "outbox: partition {partition}, account {account}: alert of offset {log_offset}: expected nothing, "
+        "found alert_invented",
+    ),
+    (
+        "dead_letter",
+        "DELETE FROM dead_letter WHERE (partition, log_offset) = (SELECT partition, log_offset FROM dead_letter LIMIT 1) "
+        "RETURNING partition, log_offset, reason",
+        "dead letter of offset {log_offset}: expected {reason}, found nothing",
+    ),
+    (
+        "command",
+        "DELETE FROM command WHERE (partition, log_offset) = (SELECT partition, log_offset FROM command LIMIT 1) "
+        "RETURNING partition, log_offset, account, answer",
+        "offsets: partition {partition}, account {account}: command of offset {log_offset}: expected {answer}, found nothing",
+    ),
+    (
+        "partition",
+        "UPDATE partition SET next_offset = next_offset - 1 WHERE partition = 1 RETURNING partition, next_offset",
+        "offsets: partition 1: next offset, not behind the last record: expected",
+    ),
+    (
+        "partition",
+        "UPDATE partition SET next_offset = next_offset + 1 WHERE partition = 1 RETURNING partition, next_offset",
+        "offsets: partition 1: next offset, beyond the end of the log: expected",
+    ),
+    (
+        "account",
+        "UPDATE account SET balance = balance - 0.000000000001 WHERE account = (SELECT min(account) FROM account) "
+        "RETURNING partition, account",
+        "ledger: partition {partition}, account {account}: balance shown: expected",
+    ),
+]
+
+
+class Spoiled:
+    """Changes what is stored, as the owner of the tables, and mends it."""
+
+    def __init__(self, database: str, at: Deployment) -> None:
+        self._database = database
+        self._schema = at.settings.postgres.schema_name
+
+    @asynccontextmanager
+    async def table(self, name: str) -> AsyncIterator[None]:
+        """Whatever is done to the table meanwhile is undone."""
+        await self._run(f"CREATE TABLE spoiled AS TABLE {name}")
+        yield
+        await self._run(f"TRUNCATE {name}")
+        await self._run(f"INSERT INTO {name} SELECT * FROM spoiled")
+        await self._run("DROP TABLE spoiled")
+
+    async def change(self, statement: str) -> dict[str, Any]:
+        """The first row that the statement returns."""
+        return dict((await self._run(statement))[0])
+
+    async def one_unit_in_a_snapshot(self, field: str) -> dict[str, Any]:
+        """One pico in the amount of a lot, or one nano-unit in a quantity."""
+        index = ACCOUNT_FIELDS.index(field)
+        for row in await self._run("SELECT partition, account, blob FROM account ORDER BY account"):
+            stored = msgspec.msgpack.decode(row["blob"])
+            if not stored[index]:
+                continue
+            rows = stored[index][0][1] if field == "table" else stored[index]
+            before = rows[0][2]
+            rows[0][2] = str(int(before) + 1)
+            blob = msgspec.msgpack.encode(stored)
+            await self._run("UPDATE account SET blob = $1 WHERE account = $2", blob, row["account"])
+            where = f"partition {row['partition']}, account {row['account']}: "
+            if field == "lots":
+                return dict(row) | {"named": f"state: {where}lots {rows[0][0]}: granted: expected {before}, found"}
+            return dict(row) | {
+                "named": f"rerate: {where}quantity of {rows[0][0]} {'/'.join(rows[0][1])} in the segment"
+            }
+        raise AssertionError(f"no account has {field}")
+
+    async def rated_lines(self, at: Deployment) -> AsyncIterator[dict[str, Any]]:
+        """Changed, missing and invented lines, one after the other, under an epoch above all."""
+        reader = TopicReader(at.settings.kafka.bootstrap_servers or "")
+        await reader.start()
+        blocks = await reader.read_all(at.settings.kafka.topic_rated, 0)
+        await reader.stop()
+        lines = [orjson.loads(line) for block in blocks for line in (block.value or b"").splitlines()]
+        pairs = [line["offset"] for line in lines if line["line"] == 1]
+        changed, missing, invented = (
+            [line for line in lines if line["offset"] == pairs[place]][:2] for place in (0, 9, 18)
+        )
+        where = "partition 0, account {account}: rated line {line} of offset {offset}"
+
+        async def told(lines: list[dict[str, Any]], named: str) -> dict[str, Any]:
+            block = b"\n".join(orjson.dumps(line | {"epoch": 1_000}) for line in lines)
+            await at.log.append([Outgoing("rated", block, b"spoilt", 0)])
+            return {"partition": 0, "named": named}
+
+        whole, _, fraction = changed[0]["amount"].partition(".")
+        amount = f"{whole}.{int(fraction or 0) + 1:012d}"
+        named = f"rerate: {where.format(**changed[0])}: amount: expected "
+        yield await told([changed[0] | {"amount": amount}, changed[1]], named)
+        yield await told(missing[:1], f"offsets: {where.format(**missing[1])}: expected {missing[1]['price']} ")
+        twice = invented[1] | {"line": 2}
+        yield await told(
+            [*invented, twice], f"offsets: {where.format(**twice)} (the record was rated): expected nothing"
+        )
+
+    async def _run(self, statement: str, *arguments: Any) -> list[Any]:
+        connection = await asyncpg.connect(self._database, server_settings={"search_path": self._schema})
+        try:
+            return list(await connection.fetch(statement, *arguments))
+        finally:
+            await connection.close()
+
+
+ACCOUNT_FIELDS = (
+    *("version", "account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated"),
+    *("sequence", "table", "lots"),
+)
+
+
 async def nothing() -> None:
     """No disturbance."""
-
-
-async def spoil(database: str, at: Deployment, statement: str, *arguments: Any) -> None:
-    """Change what is stored, as the owner of the tables."""
-    connection = await asyncpg.connect(database, server_settings={"search_path": at.settings.postgres.schema_name})
-    try:
-        assert not (await connection.execute(statement, *arguments)).endswith(" 0"), statement
-    finally:
-        await connection.close()

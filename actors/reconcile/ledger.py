@@ -1,0 +1,71 @@
+"""R-ledger: the sums of an account's postings are what its lots and its debt say, lot by lot and period by period (C1)."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from actors.checkpoints import Posted
+from actors.drift import ABSENT, Drift
+from actors.ports import AccountRow
+from engine.account import Account
+from engine.money import amount_text
+
+CHECK = "ledger"
+Place = tuple[str, str, int | None]  # lot ("" for debt), kind, usage period
+
+
+def ledger_drifts(
+    partition: int, accounts: Mapping[str, Account], rows: Mapping[str, AccountRow], postings: Iterable[Posted]
+) -> Iterator[Drift]:
+    """`accounts` as their snapshots say; `rows` what stands beside the snapshots, for people."""
+    posted: dict[str, dict[Place, Posted]] = {}
+    for line in postings:
+        posted.setdefault(line.account, {})[line.lot, line.kind, line.usage_period_us] = line
+    for name in sorted(accounts.keys() | posted.keys()):
+        account = accounts.get(name)
+        if account is None:
+            if name not in rows:  # else its snapshot cannot be read, which is told elsewhere
+                yield Drift(CHECK, partition, name, "postings", "no postings, since it is not open", "postings")
+            continue
+        yield from _of_account(partition, account, posted.get(name, {}))
+        yield from _beside(partition, account, rows[name])
+
+
+def _of_account(partition: int, account: Account, posted: Mapping[Place, Posted]) -> Iterator[Drift]:
+    allocation = account.derive().allocation
+    expected: dict[Place, int] = {(name, "grant", None): lot.granted for name, lot in account.lots.items()}
+    expected |= {(lot, "burn", period): amount for (lot, period), amount in allocation.burnt.items()}
+    expected |= {(lot, "expire", None): amount for lot, amount in allocation.expired.items()}
+    expected |= {("", "debt", period): amount for period, amount in allocation.debt.items()}
+    for place in sorted(expected.keys() | posted.keys(), key=lambda place: (place[0], place[1], place[2] or 0)):
+        lot, kind, period = place
+        line = posted.get(place)
+        what = (
+            kind + (f" of lot {lot}" if lot else "") + (f" in the period from {period}" if period is not None else "")
+        )
+        yield from _money(partition, account.account, what, expected.get(place, 0), line.amount if line else 0)
+        known = account.lots.get(lot)
+        if line is not None and known is not None and line.lot_kind != known.kind:
+            yield Drift(CHECK, partition, account.account, f"kind of lot {lot}", known.kind, line.lot_kind)
+    for name, terms in sorted(account.lots.items()):
+        burnt = sum(line.amount for (of, kind, _), line in posted.items() if (of, kind) == (name, "burn"))
+        expiry = posted.get((name, "expire", None))
+        kept = terms.granted - burnt - (expiry.amount if expiry else 0)
+        yield from _money(partition, account.account, f"remaining of lot {name}", allocation.remaining[name], kept)
+
+
+def _beside(partition: int, account: Account, row: AccountRow) -> Iterator[Drift]:
+    derived = account.derive()
+    spend = derived.spend[max(derived.spend)] if derived.spend else 0
+    yield from _money(partition, account.account, "balance shown", derived.allocation.balance, row.balance)
+    yield from _money(partition, account.account, "spend shown", spend, row.spend)
+    for what, expected, found in (
+        ("currency shown", account.currency, row.currency),
+        ("next wake-up", account.wake_us(), row.wake_us),
+    ):
+        if expected != found:
+            told = [ABSENT if side is None else str(side) for side in (expected, found)]
+            yield Drift(CHECK, partition, account.account, what, *told)
+
+
+def _money(partition: int, account: str, what: str, expected: int, found: int) -> Iterator[Drift]:
+    if expected != found:
+        yield Drift(CHECK, partition, account, what, amount_text(expected), amount_text(found))

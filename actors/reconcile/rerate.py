@@ -1,0 +1,329 @@
+"""R-rerate: rated lines against a second arithmetic, which shares no code with the engine.
+
+It knows what was published (catalogues as JSON), what stands in the topic `rated`, and the laws as engine/README.md has
+them in prose: it adds up the quantities, owes what they cost as exact fractions rounded once, pays from the lots, and
+holds the result against table, lots and postings, line by line and lot by lot. Slow and plain, for a sample of accounts.
+"""
+
+import hashlib
+import importlib.resources
+import math
+from calendar import monthrange
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+
+CHECK = "rerate"
+PICO = 10**12
+NANO = 10**9
+ABSENT = "nothing"
+
+Cell = tuple[str, ...]
+Table = dict[int, dict[tuple[str, Cell], int]]  # segment start -> {(price, cell): nano-units}
+Finding = tuple[str, str, str]  # what, expected, found
+
+
+def sample_of(accounts: Iterable[str], share: float, seed: int) -> list[str]:
+    """The same share of the same accounts under the same seed; at least one, if there is one."""
+    ranked = sorted(accounts, key=lambda name: hashlib.sha256(f"{seed}\x00{name}".encode()).digest())
+    return sorted(ranked[: math.ceil(share * len(ranked))])
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+def read(text: str, unit: int) -> int:
+    """Decimal text as a whole number of 1/unit. Raises ValueError when it is finer than that."""
+    exact = Fraction(text) * unit
+    if exact.denominator != 1:
+        raise ValueError(f"{text} is no whole number of 1/{unit}")
+    return exact.numerator
+
+
+def shown(value: int, unit: int) -> str:
+    """A whole number of 1/unit as decimal text, every digit behind the point."""
+    whole, rest = divmod(abs(value), unit)
+    return f"{'-' if value < 0 else ''}{whole}.{rest:0{len(str(unit)) - 1}d}"
+
+
+# --------------------------------------------------------------------------------------------------------------- times
+
+
+@lru_cache(maxsize=1024)
+def _zone(name: str) -> ZoneInfo:
+    with importlib.resources.files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as rules:
+        return ZoneInfo.from_file(rules, key=name)
+
+
+@lru_cache(maxsize=65536)
+def _day_starts(zone: str, year: int, month: int, day: int) -> int:
+    """The first instant at or after local midnight, in microseconds."""
+    rules = _zone(zone)
+    midnight = datetime(year, month, day, tzinfo=rules)
+    guess = midnight.astimezone(UTC)
+    wall = midnight.replace(tzinfo=None)
+    if guess.astimezone(rules).replace(tzinfo=None) != wall:  # skipped: the first second whose wall clock is past it
+        early, late = guess - timedelta(days=1), guess
+        while late - early > timedelta(seconds=1):
+            middle = early + timedelta(seconds=(late - early) // timedelta(seconds=2))
+            early, late = (early, middle) if middle.astimezone(rules).replace(tzinfo=None) >= wall else (middle, late)
+        guess = late
+    return (guess - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def month_start(zone: str, anchor: int, time_us: int) -> int:
+    """The start of the month, by anchor day, that an instant lies in."""
+    local = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)).astimezone(_zone(zone))
+    year, month = local.year, local.month
+    while True:
+        start = _day_starts(zone, year, month, min(anchor, monthrange(year, month)[1]))
+        if start <= time_us:
+            return start
+        year, month = (year, month - 1) if month > 1 else (year - 1, 12)
+
+
+# -------------------------------------------------------------------------------------------------------------- prices
+
+
+class Prices:
+    """What was published: documents by version, and (version, effective instant) in order; the first is for all time."""
+
+    def __init__(self, documents: Mapping[int, Any], versions: list[tuple[int, int]]) -> None:
+        self._documents = documents
+        self.versions = versions
+        self._known: dict[tuple[int, str, str], list[tuple[int, int | None, Fraction]]] = {}
+
+    def at(self, time_us: int) -> int:
+        """The version in force at an instant of event time."""
+        later = [version for version, effective_us in self.versions[1:] if effective_us <= time_us]
+        return later[-1] if later else self.versions[0][0]
+
+    def tiers(self, version: int, plan: str, price: str) -> list[tuple[int, int | None, Fraction]]:
+        """(from, up to, pico per nano-unit) of each tier; a price per unit has one. Raises KeyError."""
+        key = version, plan, price
+        if key not in self._known:
+            stated = self._documents[version]["plans"][plan]["prices"][price]
+            rows = stated.get("tiers") or [stated]
+            tiers, start = [], 0
+            for row in rows:
+                end = None if row.get("up_to") is None else read(row["up_to"], NANO)
+                rate = Fraction(row["amount"]) * PICO / (Fraction(str(row.get("per", 1))) * NANO)
+                tiers.append((start, end, rate))
+                start = end if end is not None else start
+            self._known[key] = tiers
+        return self._known[key]
+
+    def owed(self, version: int, plan: str, price: str, quantity: int) -> Fraction:
+        """Exact pico for a quantity from zero."""
+        total = Fraction(0)
+        for start, end, rate in self.tiers(version, plan, price):
+            total += max(0, (quantity if end is None else min(quantity, end)) - start) * rate
+        return total
+
+
+# ------------------------------------------------------------------------------------------------------------- account
+
+
+class LotTerms(Struct, frozen=True):
+    """A credit grant."""
+
+    lot: str
+    kind: str
+    granted: int
+    priority: int
+    effective_us: int
+    expires_us: int | None
+    scope: tuple[str, ...]
+
+    @property
+    def rank(self) -> tuple[int, bool, int, int, str]:
+        """Who pays first: priority, earliest expiry (none is last), earliest effective, id."""
+        return self.priority, self.expires_us is None, self.expires_us or 0, self.effective_us, self.lot
+
+
+class Terms(Struct, frozen=True):
+    """What an account is rated and billed by."""
+
+    account: str
+    plan: str
+    currency: str
+    zone: str
+    anchor_day: int
+    woken_us: int
+    lots: dict[str, LotTerms]
+
+
+class Paid(Struct):
+    """Who paid for what; pico."""
+
+    burnt: dict[tuple[str, int], int]  # (lot, usage period)
+    expired: dict[str, int]
+    remaining: dict[str, int]
+    debt: dict[int, int]  # usage period
+    balance: int
+
+
+class Rerated:
+    """One account, from its table at the start through every rated line."""
+
+    def __init__(self, terms: Terms, prices: Prices, table: Table) -> None:
+        self._terms = terms
+        self._prices = prices
+        self.table: Table = {start: dict(row) for start, row in table.items()}
+        self._used: dict[tuple[int, str], dict[int, int]] = {}  # (period, price) -> {version: nano-units}
+        for start, row in self.table.items():
+            for (price, _), quantity in row.items():
+                self._use(start, price, quantity)
+        self._owed = {place: self._rounded(by_version, place[1]) for place, by_version in self._used.items()}
+        edges = [effective_us for _, effective_us in prices.versions[1:]]
+        for lot in terms.lots.values():
+            edges += [lot.effective_us] if lot.expires_us is None else [lot.effective_us, lot.expires_us]
+        self._edges = edges
+
+    def _period(self, time_us: int) -> int:
+        return month_start(self._terms.zone, self._terms.anchor_day, time_us)
+
+    def _segment(self, time_us: int) -> int:
+        months = [self._period(time_us), month_start(self._terms.zone, 1, time_us)]
+        return max([*months, *(edge for edge in self._edges if edge <= time_us)])
+
+    def _use(self, time_us: int, price: str, quantity: int) -> tuple[int, str]:
+        place = self._period(time_us), price
+        by_version = self._used.setdefault(place, {})
+        version = self._prices.at(time_us)
+        by_version[version] = by_version.get(version, 0) + quantity
+        return place
+
+    def line(self, line: Mapping[str, Any]) -> Iterator[Finding]:
+        """One rated line, in the order of the log: what is wrong with it."""
+        where = f"rated line {line['line']} of offset {line['offset']}"
+        time_us, price = line["time_us"], line["price"]
+        quantity = read(line["quantity"], NANO)
+        version = self._prices.at(time_us)
+        yield from _unlike(f"{where}: version", version, line["version"])
+        yield from _unlike(f"{where}: currency", self._terms.currency, line["currency"])
+        used = sum(self._used.get((self._period(time_us), price), {}).values())
+        place = self._use(time_us, price, quantity)
+        owed = self._rounded(self._used[place], price)
+        amount, self._owed[place] = owed - self._owed.get(place, 0), owed
+        yield from _unlike(f"{where}: amount", shown(amount, PICO), shown(read(line["amount"], PICO), PICO))
+        tiers = [
+            [number, shown(inside, NANO)]
+            for number, (start, end, _) in enumerate(self._prices.tiers(version, self._terms.plan, price), start=1)
+            if (inside := min(used + quantity, used + quantity if end is None else end) - max(used, start)) > 0
+        ]
+        stated = [[number, shown(read(text, NANO), NANO)] for number, text in line["tiers"]]
+        yield from _unlike(f"{where}: tiers", tiers, stated)
+        row = self.table.setdefault(self._segment(time_us), {})
+        cell = tuple(line["cell"].values())
+        row[price, cell] = row.get((price, cell), 0) + quantity
+
+    def finish(
+        self, table: Table, posted: Mapping[tuple[str, str, int | None], int], balance: int
+    ) -> Iterator[Finding]:
+        """Against the account's own table, its postings (lot, kind, usage period) and its balance."""
+        for start in sorted(self.table.keys() | table.keys()):
+            mine, theirs = self.table.get(start, {}), table.get(start, {})
+            for price, cell in sorted(mine.keys() | theirs.keys()):
+                told = [
+                    None if row is None else shown(row, NANO)
+                    for row in (mine.get((price, cell)), theirs.get((price, cell)))
+                ]
+                yield from _unlike(f"quantity of {price} {'/'.join(cell)} in the segment from {start}", *told)
+        paid = self.paid()
+        expected: dict[tuple[str, str, int | None], int] = {
+            (lot.lot, "grant", None): lot.granted for lot in self._terms.lots.values()
+        }
+        expected |= {(lot, "burn", period): pico for (lot, period), pico in paid.burnt.items()}
+        expected |= {(lot, "expire", None): pico for lot, pico in paid.expired.items()}
+        expected |= {("", "debt", period): pico for period, pico in paid.debt.items()}
+        for lot, kind, period in sorted(expected.keys() | posted.keys(), key=lambda at: (at[0], at[1], at[2] or 0)):
+            what = f"{kind} of lot {lot}" if lot else kind
+            what += "" if period is None else f" in the period from {period}"
+            told = [shown(side.get((lot, kind, period), 0), PICO) for side in (expected, posted)]
+            yield from _unlike(what, *told)
+        yield from _unlike("balance", shown(paid.balance, PICO), shown(balance, PICO))
+
+    def paid(self) -> Paid:
+        """The table, priced and paid from the lots (README, "Credit")."""
+        lots = sorted(self._terms.lots.values(), key=lambda lot: lot.rank)
+        paid = Paid({}, {}, {lot.lot: lot.granted for lot in lots}, {}, 0)
+        unpaid: list[tuple[int, int]] = []  # (usage period, pico), oldest first
+
+        def pay(lot: LotTerms, period: int, wanted: int) -> int:
+            part = min(wanted, paid.remaining[lot.lot])
+            paid.remaining[lot.lot] -= part
+            if part:
+                paid.burnt[lot.lot, period] = paid.burnt.get((lot.lot, period), 0) + part
+            return wanted - part
+
+        def settle(lot: LotTerms) -> None:
+            unpaid[:] = [(period, left) for period, owed in unpaid if (left := pay(lot, period, owed))]
+
+        woken_us = self._terms.woken_us
+        settlers = [lot for lot in lots if lot.kind == "paid" and lot.effective_us <= woken_us]
+        settlers.sort(key=lambda lot: (lot.effective_us, lot.rank))
+        for start, amounts in self._amounts():
+            while settlers and settlers[0].effective_us <= start:
+                settle(settlers.pop(0))
+            classes: dict[tuple[str, ...], int] = {}
+            for price, pico in amounts.items():
+                payers = tuple(sorted(lot.lot for lot in lots if _may_pay(lot, start, price)))
+                classes[payers] = classes.get(payers, 0) + pico
+            rest = 0
+            for payers in sorted(classes, key=lambda names: (len(names), names)):
+                owed = classes[payers]
+                for lot in lots:
+                    if lot.lot in payers:
+                        owed = pay(lot, self._period(start), owed)
+                rest += owed
+            if rest:
+                unpaid.append((self._period(start), rest))
+        for lot in settlers:
+            settle(lot)
+        for lot in lots:
+            if lot.expires_us is not None and lot.expires_us <= woken_us:
+                paid.expired[lot.lot], paid.remaining[lot.lot] = paid.remaining[lot.lot], 0
+        for period, owed in unpaid:
+            paid.debt[period] = paid.debt.get(period, 0) + owed
+        usable = sum(paid.remaining[lot.lot] for lot in lots if lot.effective_us <= woken_us)
+        paid.balance = usable - sum(paid.debt.values())
+        return paid
+
+    def _amounts(self) -> Iterator[tuple[int, dict[str, int]]]:
+        """(segment start, pico per price) in time order: what each segment adds to its period's rounded total."""
+        through: dict[tuple[int, str], dict[int, int]] = {}
+        for start, row in sorted(self.table.items()):
+            amounts: dict[str, int] = {}
+            for price in {price for price, _ in row}:
+                quantity = sum(units for (name, _), units in row.items() if name == price)
+                place, version = (self._period(start), price), self._prices.at(start)
+                by_version = through.setdefault(place, {})
+                before = self._rounded(by_version, price)
+                by_version[version] = by_version.get(version, 0) + quantity
+                amounts[price] = self._rounded(by_version, price) - before
+            yield start, amounts
+
+    def _rounded(self, by_version: Mapping[int, int], price: str) -> int:
+        """What a price owes for a period: each version for what was used under it; a tie goes to the even neighbour."""
+        exact, through = Fraction(0), 0
+        for version, quantity in sorted(by_version.items()):
+            exact += self._prices.owed(version, self._terms.plan, price, through + quantity)
+            exact -= self._prices.owed(version, self._terms.plan, price, through)
+            through += quantity
+        return round(exact)
+
+
+def _may_pay(lot: LotTerms, start: int, price: str) -> bool:
+    inside = lot.effective_us <= start and (lot.expires_us is None or start < lot.expires_us)
+    return inside and (not lot.scope or price in lot.scope)
+
+
+def _unlike(what: str, expected: object, found: object) -> Iterator[Finding]:
+    if expected != found:
+        yield what, ABSENT if expected is None else str(expected), ABSENT if found is None else str(found)

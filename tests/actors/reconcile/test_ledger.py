@@ -1,0 +1,75 @@
+"""R-ledger: postings against lots and debt, place by place."""
+
+import msgspec
+
+from actors.checkpoints import Posted
+from actors.ports import AccountRow
+from actors.reconcile.ledger import ledger_drifts
+from engine.account import Account
+from engine.snapshot import encode_account
+from tests.engine.bench import DOLLAR, START, Bench
+
+PERIOD = 1_772_323_200_000_000  # March 2026 in UTC, the only month with usage here
+
+
+def spent() -> Account:
+    """A lot of 10 dollars, 12 used: 10 burnt, 2 owed."""
+    bench = Bench()
+    bench.open()
+    bench.grant("first", "10")
+    bench.now += 1_000_000
+    bench.use(12)
+    return bench.account()
+
+
+POSTED = [
+    Posted("acme", "first", "paid", "grant", None, 10 * DOLLAR),
+    Posted("acme", "first", "paid", "burn", PERIOD, 10 * DOLLAR),
+    Posted("acme", "", "", "debt", PERIOD, 2 * DOLLAR),
+]
+
+
+def told(*postings: Posted, **beside: object) -> list[str]:
+    account = spent()
+    row = AccountRow("acme", encode_account(account), None, -2 * DOLLAR, 12 * DOLLAR, "USD")
+    row = msgspec.structs.replace(row, **beside)
+    return [str(drift) for drift in ledger_drifts(0, {"acme": account}, {"acme": row}, postings)]
+
+
+def test_postings_that_say_what_the_account_says_have_no_drift() -> None:
+    assert START > PERIOD
+    assert told(*POSTED) == []
+    assert told(*POSTED, Posted("acme", "first", "paid", "expire", None, 0)) == [], "a sum of nothing is nothing"
+
+
+def test_each_place_is_compared_and_conservation_too() -> None:
+    grant, burn, debt = POSTED
+    assert told(grant, msgspec.structs.replace(burn, amount=10 * DOLLAR - 1), debt) == [
+        f"ledger: partition 0, account acme: burn of lot first in the period from {PERIOD}: expected 10, "
+        "found 9.999999999999 (digit 2 before the point)",
+        "ledger: partition 0, account acme: remaining of lot first: expected 0, found 0.000000000001 "
+        "(digit 12 behind the point)",
+    ]
+    (missing,) = told(grant, burn)
+    assert missing.startswith(
+        f"ledger: partition 0, account acme: debt in the period from {PERIOD}: expected 2, found 0"
+    )
+    assert any(
+        "kind of lot first: expected paid, found promo" in line
+        for line in told(msgspec.structs.replace(grant, lot_kind="promo"), burn, debt)
+    )
+    (strange,) = told(*POSTED, Posted("acme", "second", "paid", "expire", None, 7))
+    assert "expire of lot second: expected 0, found 0.000000000007" in strange
+
+
+def test_what_is_shown_to_people_is_compared() -> None:
+    assert any("balance shown" in line for line in told(*POSTED, balance=0))
+    assert any("spend shown" in line for line in told(*POSTED, spend=0))
+    assert any("currency shown: expected USD, found EUR" in line for line in told(*POSTED, currency="EUR"))
+    assert any("next wake-up: expected nothing, found 5" in line for line in told(*POSTED, wake_us=5))
+
+
+def test_postings_of_an_account_that_is_not_open_are_a_drift_unless_its_snapshot_cannot_be_read() -> None:
+    assert len(list(ledger_drifts(0, {}, {}, POSTED))) == 1
+    row = AccountRow("acme", b"", None, 0, 0, "USD")
+    assert list(ledger_drifts(0, {}, {"acme": row}, POSTED)) == []

@@ -1,0 +1,144 @@
+"""R-rerate: the second arithmetic by the worked numbers of engine/README.md, and apart from the engine."""
+
+import ast
+import random
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.reconcile import rerate
+from actors.reconcile.rerate import PICO, LotTerms, Prices, Rerated, Table, Terms, month_start, read, sample_of, shown
+from engine.catalog import document_json
+from engine.periods import month_around
+from tests.engine.bench import DAY, DOLLAR, START, us, versions
+
+DOCUMENTS = {number: orjson.loads(document_json(body)) for number, body in enumerate(versions(), start=1)}
+MARCH, APRIL = us("2026-03-01T00:00:00+00:00"), us("2026-04-01T00:00:00+00:00")
+
+
+def test_it_shares_no_code_with_the_engine() -> None:
+    tree = ast.parse(Path(rerate.__file__).read_text())
+    named = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    named += [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
+    assert not [name for name in named if name.split(".")[0] in ("engine", "actors", "config", "loadtest")]
+
+
+def lot(name: str, dollars: int, kind: str = "paid", **fields: Any) -> LotTerms:
+    terms = {"priority": 100, "effective_us": 0, "expires_us": None, "scope": ()} | fields
+    return LotTerms(name, kind, dollars * DOLLAR, **terms)
+
+
+def account(*lots: LotTerms, table: Any = None, effective: tuple[int, ...] = (0,), woken_us: int = START) -> Rerated:
+    terms = Terms("acme", "plan", "USD", "UTC", 1, woken_us, {each.lot: each for each in lots})
+    return Rerated(terms, Prices(DOCUMENTS, list(enumerate(effective, start=1))), table or {})
+
+
+def line(price: str, quantity: str, amount: str, tiers: list[Any], **changed: Any) -> dict[str, Any]:
+    fields = {"offset": 1, "line": 0, "time_us": START, "version": 1, "currency": "USD", "cell": {"model": price}}
+    return fields | {"price": price, "quantity": quantity, "amount": amount, "tiers": tiers} | changed
+
+
+def test_graduated_tiers_charge_what_is_worked_out_in_the_readme() -> None:
+    rerated = account()
+    assert list(rerated.line(line("tiered", "60", "2400", [[1, "10"], [2, "40"], [3, "10"]]))) == []
+    assert list(rerated.line(line("tiered", "40", "2000", [[3, "40"]]))) == []
+
+
+def test_a_third_of_a_pico_rounds_as_in_the_readme() -> None:
+    rerated = account()
+    for amount in ("0", "0.000000000001", "0"):
+        assert list(rerated.line(line("third", "1", amount, [[1, "1"]]))) == []
+    (finding,) = rerated.line(line("third", "1", "0.000000000001", [[1, "1"]]))
+    assert finding == ("rated line 0 of offset 1: amount", "0.000000000000", "0.000000000001")
+
+
+def test_every_field_of_a_line_is_tried() -> None:
+    wrong = line("tiered", "11", "340", [[1, "11"]], version=2, currency="EUR")
+    assert [what.rpartition(": ")[2] for what, _, _ in account().line(wrong)] == ["version", "currency", "tiers"]
+    with pytest.raises(KeyError):
+        list(account().line(line("unheard", "1", "1", [])))
+    with pytest.raises(ValueError, match="no whole number"):
+        list(account().line(line("x", "0.0000000001", "1", [])))
+
+
+def test_a_new_version_inside_a_period_leaves_counters_running() -> None:
+    """A1(q1) + A2(q1 + q2) - A2(q1), rounded once: 60 at the first tiers, 10 more in the last tier of the second."""
+    rerated = account(effective=(0, START + 1))
+    assert list(rerated.line(line("tiered", "60", "2400", [[1, "10"], [2, "40"], [3, "10"]]))) == []
+    later = line("tiered", "10", "5", [[2, "10"]], version=2, time_us=START + 1)
+    assert list(rerated.line(later)) == []
+    late = line("tiered", "5", "197.5", [[3, "5"]])  # what it pushes up stays in the last tier of version 2
+    assert [finding[1] for finding in rerated.line(late)] == ["250.000000000000"]
+
+
+def test_lots_pay_by_scope_then_priority_and_a_paid_one_settles_debt() -> None:
+    table = {START: {("x", ("x",)): 30 * 10**9, ("y", ("y",)): 5 * 10**9}}
+    narrow = lot("narrow", 10, "promo", scope=("x",), priority=200)
+    wide, later = lot("wide", 12), lot("later", 20, effective_us=START + 1)
+    paid = account(narrow, wide, later, table=table, woken_us=START + 1).paid()
+    # y may be paid by one lot alone, so it goes first: 5 of wide; x takes 7 of wide, 10 of narrow, and owes 13.
+    assert paid.burnt == {
+        ("wide", MARCH): 12 * DOLLAR,
+        ("narrow", MARCH): 10 * DOLLAR,
+        ("later", MARCH): 13 * DOLLAR,
+    }
+    assert (paid.debt, paid.balance) == ({}, 7 * DOLLAR)
+    before = account(narrow, wide, later, table=table, woken_us=START).paid()
+    assert (before.debt, before.balance) == ({MARCH: 13 * DOLLAR}, -13 * DOLLAR)
+
+
+def test_what_has_expired_remains_to_nobody() -> None:
+    expiring = lot("expiring", 10, expires_us=START + DAY)
+    table = {START: {("x", ("x",)): 4 * 10**9}, APRIL: {("x", ("x",)): 1 * 10**9}}
+    paid = account(expiring, table=table, woken_us=APRIL).paid()
+    assert (paid.burnt, paid.expired, paid.debt) == (
+        {("expiring", MARCH): 4 * DOLLAR},
+        {"expiring": 6 * DOLLAR},
+        {APRIL: DOLLAR},
+    )
+    assert paid.remaining == {"expiring": 0}
+
+
+def test_the_end_is_held_against_table_postings_and_balance() -> None:
+    rerated = account(lot("first", 10))
+    assert list(rerated.line(line("x", "4", "4", [[1, "4"]]))) == []
+    table: Table = {MARCH: {("x", ("x",)): 4 * 10**9}}
+    posted = {("first", "grant", None): 10 * DOLLAR, ("first", "burn", MARCH): 4 * DOLLAR}
+    assert list(rerated.finish(table, posted, 6 * DOLLAR)) == []
+    table[MARCH]["x", ("x",)] += 1
+    posted["first", "burn", MARCH] -= 1
+    assert list(rerated.finish(table, posted, 6 * DOLLAR + 1)) == [
+        (f"quantity of x x in the segment from {MARCH}", "4.000000000", "4.000000001"),
+        (f"burn of lot first in the period from {MARCH}", "4.000000000000", "3.999999999999"),
+        ("balance", "6.000000000000", "6.000000000001"),
+    ]
+
+
+@given(
+    st.sampled_from(["UTC", "Europe/Berlin", "America/Sao_Paulo", "Africa/Cairo", "Asia/Beirut", "Pacific/Apia"]),
+    st.integers(1, 31),
+    st.integers(us("2005-01-01T00:00:00+00:00"), us("2030-01-01T00:00:00+00:00")),
+)
+def test_months_begin_where_the_engine_s_do(zone: str, anchor: int, time_us: int) -> None:
+    """Two ways to the same instants, in zones whose clocks skip midnight or a whole day."""
+    start, _ = month_around(zone, anchor, time_us)
+    assert month_start(zone, anchor, time_us) == start
+    assert month_start(zone, anchor, start) == start
+
+
+def test_decimal_text_is_read_and_shown_exactly() -> None:
+    assert read("-0.000000000001", PICO) == -1
+    assert shown(-1, PICO) == "-0.000000000001"
+    assert shown(read("12.5", PICO), PICO) == "12.500000000000"
+
+
+def test_a_sample_does_not_depend_on_the_order_of_the_accounts() -> None:
+    names = [f"cus_{number}" for number in range(100)]
+    picked = sample_of(names, 0.1, 7)
+    random.Random(1).shuffle(names)
+    assert (sample_of(names, 0.1, 7), len(picked)) == (picked, 10)
+    assert sample_of([], 0.5, 1) == []
