@@ -326,6 +326,27 @@ NOTICED_BY: Final = {
 }
 
 
+# Seeds that found a fault of the product, and what it was. Without its mending, which is the ablation named, they do again.
+REGRESSIONS: Final = {
+    "records handed out again are folded again": (
+        284,
+        "a client that went back to an older offset after a reconnect had its records rated, and the checkpoint went back",
+    ),
+    "the image of a stale replica is taken": (
+        131,
+        "a takeover whose reads went to a replica that was behind went on from accounts older than their offset",
+    ),
+    "what is mended does not go on by itself": (
+        302,
+        "a partition halted by a damaged log stayed halted when the log was whole again, until its shard was restarted",
+    ),
+    "a record that breaks the engine half way stays half applied": (
+        0,
+        "a record that broke the engine behind the charge was a dead letter and a charge at once, and no replay agreed",
+    ),
+}
+
+
 @contextmanager
 def without(ablation: Ablation) -> Iterator[None]:
     """The world with that safeguard taken away."""

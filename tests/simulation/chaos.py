@@ -89,7 +89,7 @@ def _featured() -> tuple[Strike, ...]:
 
 
 FEATURED: Final = _featured()
-STALE_S: Final = 0.8
+STALE_S: Final = 1.2
 FEATURED_TIMES: Final = 4  # a rare step may not be passed after the first time
 
 

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from tests.simulation import simulate as simulation
-from tests.simulation.ablations import ABLATIONS, NOTICED_BY, Ablation, first_caught
+from tests.simulation.ablations import ABLATIONS, NOTICED_BY, REGRESSIONS, Ablation, first_caught
 from tests.simulation.chaos import FEATURED, LOG_DAMAGES
 from tests.simulation.invariants import NAMES
 from tests.simulation.run import main
@@ -81,6 +81,15 @@ def test_another_process_with_another_order_of_hashes_takes_the_same_steps() -> 
 def test_a_safeguard_taken_away_is_noticed(ablation: Ablation) -> None:
     outcome = first_caught(ablation, (NOTICED_BY.get(ablation.name, 0), *range(SEARCH_MAX)))
     assert outcome is not None, f"{SEARCH_MAX} seeds do not notice that {ablation.name}"
+
+
+@pytest.mark.parametrize("name", REGRESSIONS)
+def test_what_a_seed_once_found_it_finds_no_more(name: str) -> None:
+    seed, found = REGRESSIONS[name]
+    outcome = simulate(seed)
+    assert not outcome.violations, f"again: {found}\n{outcome.told()}"
+    (ablation,) = [each for each in ABLATIONS if each.name == name]
+    assert first_caught(ablation, [seed]) is not None, f"seed {seed} does not notice any more that {name}: find another"
 
 
 @pytest.mark.long

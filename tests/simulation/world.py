@@ -504,8 +504,8 @@ class World:
         """It is time for this fault."""
         if self.healing:
             return
-        if strike.kind == "stale_image":
-            self.database.stop_following()
+        if strike.kind == "stale_image" and not self.database.replica:
+            self.database.stop_following()  # for good: the longer it is behind, the worse its images
         if strike.site:
             self._armed.setdefault(strike.site, []).append(strike)
         else:
