@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup up demo test test-long sim bench-check lint lock
+.PHONY: help setup up demo test test-long sim chaos bench-check lint lock
 
 help:
 	@echo "make setup   install everything below this folder"
@@ -12,6 +12,7 @@ help:
 	@echo "make test    the whole suite, on a real broker, database and Ray"
 	@echo "make test-long  the proofs that take many minutes: 100,000 checks against nearly empty wallets while owners die"
 	@echo "make sim     seeds of the simulation under faults, on all cores: SEEDS=100000 START=0 JOBS=2; figures to build/sim.json"
+	@echo "make chaos   kill the processes of a real deployment under load and check every amount (KILLS=100 EVENTS=1000000 SEED=1); figures to build/chaos.json"
 	@echo "make bench-check  what a check costs, beside a no-op endpoint and an echo; figures to build/check.json"
 	@echo "make lint    style, types and import direction"
 	@echo "make lock    write requirements/ anew from pyproject.toml"
@@ -34,6 +35,9 @@ demo: setup
 
 test: setup lint
 	$(BIN)/python -m pytest
+
+chaos: setup
+	$(BIN)/python -m loadtest.chaos --kills $(or $(KILLS),100) --events $(or $(EVENTS),1000000) --seed $(or $(SEED),1)
 
 bench-check: setup
 	$(BIN)/python -m loadtest.check_bench

@@ -6,9 +6,12 @@ replica has no state of its own: it asks the owners of accounts through their do
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from importlib.metadata import version
 from typing import Any, Final, Protocol
 
 from ray import serve
@@ -133,7 +136,8 @@ class _Replica:
 
 
 def serve_api(settings: Settings) -> None:
-    """Start the API on the Ray that this process has joined; returns once it answers. Blocks: call it in a thread."""
+    """Start the API on the Ray that this process has joined; returns once it answers. Replicas that run already with these
+    settings go on. Blocks: call it in a thread."""
     revealed = settings.reveal()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the driver says itself what it starts
 
@@ -153,7 +157,17 @@ def serve_api(settings: Settings) -> None:
 
     proxies = ProxyLocation.HeadOnly if settings.api.proxies == "head" else ProxyLocation.EveryNode
     serve.start(proxies, HTTPOptions(host=settings.api.host, port=settings.api.port))
-    serve.run(Api.bind(), name=APPLICATION, route_prefix="/")  # type: ignore[attr-defined]  # added by the decorator
+    deployment: Any = Api
+    # Without a version of our own Serve takes every deployment for a new one, and replaces its replicas one by one: a
+    # driver that comes back would halve the API for as long as replicas take to start.
+    deployment = deployment.options(version=deployed_version(revealed), _internal=True)
+    serve.run(deployment.bind(), name=APPLICATION, route_prefix="/")
+
+
+def deployed_version(revealed: Mapping[str, Any]) -> str:
+    """The same for the same release with the same settings: what runs already is then kept."""
+    text = json.dumps([version("tallygate"), revealed], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def stop_api() -> None:

@@ -12,9 +12,8 @@ from typing import Any, Final
 import orjson
 from msgspec import Struct
 
-from engine.holds import Hold, read_token
 from loadtest.journal import Decided, Journal
-from loadtest.oracle import CONTROL_PREFIX, MAC_BYTES, Oracle, fixed_point
+from loadtest.oracle import CONTROL_PREFIX, MAC_BYTES, HoldToken, Oracle, fixed_point, read_hold
 
 SENTENCES_MAX: Final = 50
 NANO_DIGITS: Final = 9
@@ -85,7 +84,7 @@ class _Book:
     def __init__(self, journal: Journal, control_key: bytes) -> None:
         self.backing = Backing()
         self._control_key = control_key
-        self._open: dict[str, dict[str, Hold]] = defaultdict(dict)  # account -> id -> hold certainly open
+        self._open: dict[str, dict[str, HoldToken]] = defaultdict(dict)  # account -> id -> hold certainly open
         # Only a hold with usage behind it was certainly open until that usage: others may have been released.
         self._with_usage = {sent.hold for sent in journal.sent if sent.acknowledged}
 
@@ -99,11 +98,11 @@ class _Book:
                     f"account {decided.account}, offset {answer.offset}: booked is said to be {answer.booked}, "
                     f"the oracle has {balance}"
                 )
-        holds = [read_token(self._control_key, decided.answer.token) for decided in answers if decided.answer.token]
+        holds = [read_hold(self._control_key, decided.answer.token) for decided in answers if decided.answer.token]
         for hold in sorted(holds, key=lambda hold: hold.number):
             self._admit(hold, slices)
 
-    def _admit(self, hold: Hold, slices: _Slices) -> None:
+    def _admit(self, hold: HoldToken, slices: _Slices) -> None:
         self.backing.holds += 1
         if hold.epoch != slices.epoch:
             self.backing.say(f"hold {hold.id}: of epoch {hold.epoch}, while the log had shown {slices.epoch}")
@@ -111,9 +110,9 @@ class _Book:
         open_holds = self._open[hold.account]
         if any(other.epoch != hold.epoch for other in open_holds.values()):
             open_holds.clear()  # of an earlier owner: its slice counts against the balance, not against this slice
-        total = hold.held()
+        total = dict(hold.held)
         for other in open_holds.values():
-            for price, quantity in other.held().items():
+            for price, quantity in other.held.items():
                 total[price] = total.get(price, 0) + quantity
         covered = slices.of(hold.account)
         for price, quantity in total.items():
@@ -131,5 +130,5 @@ class _Book:
             return
         event: Mapping[str, Any] = orjson.loads(value)
         if "hold" in event:
-            hold = read_token(self._control_key, event["hold"])
+            hold = read_hold(self._control_key, event["hold"])
             self._open[hold.account].pop(hold.id, None)

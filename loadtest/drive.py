@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from actors.ports import Clock, Log, LogUnavailable, Outgoing
+from actors.ports import Appender, Clock, LogUnavailable, Outgoing
 from engine.events import seal
 from loadtest.workload import Send
 
@@ -15,16 +15,28 @@ RETRY_S: Final = 0.2
 UNDER_WAY_MAX: Final = 200  # batches; beyond it the driver falls behind and says so, rather than filling the memory
 
 
+Acknowledge = Callable[[Sequence[str], Sequence[Outgoing], Sequence[int]], None]
+
+
 class Driver:
     """Sends `sends` in their order. `counts` grows by kind as records leave."""
 
-    def __init__(self, log: Log, clock: Clock, topic: str, control_key: bytes) -> None:
+    def __init__(
+        self,
+        log: Appender,
+        clock: Clock,
+        topic: str,
+        control_key: bytes,
+        acknowledged: Acknowledge = lambda _kinds, _records, _offsets: None,
+    ) -> None:
+        """`acknowledged` is told of every batch that has become durable: kinds, records, offsets."""
         self.counts: Counter[str] = Counter()
         self.behind_s = 0.0  # how late the last batch left
         self._log = log
         self._clock = clock
         self._topic = topic
         self._control_key = control_key
+        self._acknowledged = acknowledged
         self._under_way: set[asyncio.Task[None]] = set()
 
     @property
@@ -35,18 +47,20 @@ class Driver:
         """Returns when the last record is durable."""
         start_s = self._clock.boot_s()
         batch: list[Outgoing] = []
+        kinds: list[str] = []
         batch_end_s = 0.0
         for send in sends:
             if send.at_s >= batch_end_s:
-                await self._leave(batch)
-                batch = []
+                await self._leave(batch, kinds)
+                batch, kinds = [], []
                 batch_end_s = (send.at_s // TICK_S + 1) * TICK_S
                 ahead_s = start_s + send.at_s - self._clock.boot_s()
                 self.behind_s = max(0.0, -ahead_s)
                 await self._clock.sleep(max(0.0, ahead_s))
             batch.append(self._record(send))
-            self.counts[send.kind.split(".")[0]] += 1
-        await self._leave(batch)
+            kinds.append(send.kind.split(".")[0])
+            self.counts[kinds[-1]] += 1
+        await self._leave(batch, kinds)
         if self._under_way:
             await asyncio.wait(self._under_way)
 
@@ -56,19 +70,21 @@ class Driver:
             value = seal(self._control_key, self._topic, send.seal_partition, value)
         return Outgoing("usage", value, send.key, send.partition)
 
-    async def _leave(self, batch: list[Outgoing]) -> None:
+    async def _leave(self, batch: list[Outgoing], kinds: list[str]) -> None:
         if not batch:
             return
         while len(self._under_way) >= UNDER_WAY_MAX:
             await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
-        task = asyncio.create_task(self._append(batch))
+        task = asyncio.create_task(self._append(batch, kinds))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _append(self, batch: list[Outgoing]) -> None:
+    async def _append(self, batch: list[Outgoing], kinds: list[str]) -> None:
         while True:
             try:
-                await self._log.append(batch)
-                return
+                offsets = await self._log.append(batch)
             except LogUnavailable:
                 await self._clock.sleep(RETRY_S)
+            else:
+                self._acknowledged(kinds, batch, offsets)
+                return

@@ -62,10 +62,10 @@ def fates(seed: int, count: int) -> Iterator[Fate]:
         yield kinds[position]
 
 
-def requests(workload: Workload, part_s: float = 0.0) -> Iterator[Request]:
-    """The workload's calls, each with its fate."""
+def requests(workload: Workload, part_s: float = 0.0, first: int = 0) -> Iterator[Request]:
+    """The workload's calls, each with its fate, numbered from `first`."""
     drawn = fates(workload.seed, workload.events)
-    for number, (call, fate) in enumerate(zip(workload.calls(), drawn, strict=True)):
+    for number, (call, fate) in enumerate(zip(workload.calls(), drawn, strict=True), start=first):
         output = max(CHUNKS, call.output_tokens)
         most = (output // OUTPUT_STEP + 1) * OUTPUT_STEP
         yield Request(number, call.at_s, call.customer, call.model, call.input_tokens, output, most, fate, part_s)

@@ -13,7 +13,6 @@ Times are microseconds since 1970 UTC, money pico-units (10^-12), quantities nan
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import importlib.resources
@@ -524,6 +523,36 @@ class RefusedError(Exception):
     """The command is not applied; the message is the reason's wire name."""
 
 
+class HoldToken(NamedTuple):
+    """What the token of a hold says, as far as it can be held against the log."""
+
+    account: str
+    scope: str
+    id: str
+    epoch: int
+    number: int  # ascending within an epoch
+    admitted: int
+    held: dict[str, int]  # price -> nano
+
+
+def read_hold(control_key: bytes, token: str) -> HoldToken:
+    """ValueError, LookupError or TypeError when this deployment has not sealed it."""
+    sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars="-_", validate=True)
+    mac, body = sealed[:TOKEN_MAC_BYTES], sealed[TOKEN_MAC_BYTES:]
+    message = b"tallygate hold\0" + body
+    if not hmac.compare_digest(mac, hmac.digest(control_key, message, "sha256")[:TOKEN_MAC_BYTES]):
+        raise ValueError("not sealed here")
+    version, hold = json.loads(body)
+    if version != 1:
+        raise ValueError(f"version {version}")
+    account, scope, partition, epoch, number, admitted = hold[:6]
+    held: dict[str, int] = {}
+    for quantity, _, prices in hold[10]:
+        for price in prices:
+            held[price] = held.get(price, 0) + int(quantity)
+    return HoldToken(account, scope, f"{partition}.{epoch}.{number}", int(epoch), int(number), int(admitted), held)
+
+
 # ----------------------------------------------------------------------------------------------------------- oracle
 
 
@@ -566,6 +595,20 @@ class Oracle:
             for partition in self._partitions.values()
             for name, account in partition.accounts.items()
         }
+
+    def state(self, partition: int) -> Partition:
+        """All that the fold over a partition has come to."""
+        return self._partitions[partition]
+
+    def segments(self, partition: int, account: "Account") -> dict[int, Counter[tuple[str, tuple[str, ...]]]]:
+        """Segment start -> (price, cell) -> quantity, from the account's raw events."""
+        state = self._partitions[partition]
+        table: dict[int, Counter[tuple[str, tuple[str, ...]]]] = {}
+        for event in account.events:
+            row = table.setdefault(self._segment_of(state, account, event.time_us), Counter())
+            for price, cell, quantity in event.parts:
+                row[price, cell] += quantity
+        return table
 
     def balance(self, name: str) -> int | None:
         """One account's balance as of the last record fed; None while it is not open."""
@@ -683,18 +726,12 @@ class Oracle:
         if token is None:
             return None
         try:
-            sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars="-_", validate=True)
-            mac, body = sealed[:TOKEN_MAC_BYTES], sealed[TOKEN_MAC_BYTES:]
-            message = b"tallygate hold\0" + body
-            if not hmac.compare_digest(mac, hmac.digest(self._control_key, message, "sha256")[:16]):
-                raise DeadLetterError("bad_hold")
-            version, hold = json.loads(body)
-            account, scope, admitted_us = hold[0], hold[1], hold[5]
-        except (binascii.Error, ValueError, LookupError, TypeError) as error:
+            hold = read_hold(self._control_key, token)
+        except (ValueError, LookupError, TypeError) as error:
             raise DeadLetterError("bad_hold") from error
-        if version != 1 or account != name:
+        if hold.account != name:
             raise DeadLetterError("bad_hold")
-        return int(admitted_us), scope
+        return hold.admitted, hold.scope
 
     def _known(self, state: Partition, identity: tuple[str, str, str]) -> object | None:
         if identity not in state.identities:

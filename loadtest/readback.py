@@ -16,7 +16,6 @@ from engine.account import Account
 from engine.catalog import Catalogue
 from engine.limits import ROOT
 from engine.partition import Partition
-from loadtest.oracle import OracleAccount
 
 
 async def read_log(reader: TopicReader, topic: str, partitions: int) -> dict[int, list[Record]]:
@@ -41,26 +40,6 @@ async def read_checkpoint(
     blob, _ = await store.checkpoint(partition)
     fold.load(blob, image.accounts, image.dedup, image.commands)
     return fold
-
-
-def compare_ledger(ledger: Mapping[tuple[str, str, str], int], accounts: Mapping[str, OracleAccount]) -> list[str]:
-    """The postings' sums against the oracle's lots and debts, as sentences."""
-    differences = []
-    expected: dict[tuple[str, str, str], int] = {}
-    for name, account in accounts.items():
-        expected[name, "", "debt"] = account.debt
-        for lot, standing in account.lots.items():
-            expected[name, lot, "grant"] = standing.granted
-            expected[name, lot, "burn"] = standing.burnt
-            expected[name, lot, "expire"] = standing.expired
-    for key in sorted({*expected, *ledger}):
-        if expected.get(key, 0) != ledger.get(key, 0):
-            account_name, lot, kind = key
-            differences.append(
-                f"account {account_name}: postings of {kind} {lot}: expected {expected.get(key, 0)}, "
-                f"found {ledger.get(key, 0)}"
-            )
-    return differences
 
 
 def engine_account(account: Account) -> dict[str, Any]:

@@ -130,6 +130,26 @@ def _by_scope_and_month(spends: Mapping[str, Mapping[int, int]]) -> dict[tuple[s
     return {(scope, month): spend for scope, months in spends.items() for month, spend in months.items()}
 
 
+def compare_ledger(ledger: Mapping[tuple[str, str, str], int], accounts: Mapping[str, OracleAccount]) -> list[str]:
+    """The postings' sums against the oracle's lots and debts, as sentences."""
+    differences = []
+    expected: dict[tuple[str, str, str], int] = {}
+    for name, account in accounts.items():
+        expected[name, "", "debt"] = account.debt
+        for lot, standing in account.lots.items():
+            expected[name, lot, "grant"] = standing.granted
+            expected[name, lot, "burn"] = standing.burnt
+            expected[name, lot, "expire"] = standing.expired
+    for key in sorted({*expected, *ledger}):
+        if expected.get(key, 0) != ledger.get(key, 0):
+            account_name, lot, kind = key
+            differences.append(
+                f"account {account_name}: postings of {kind} {lot}: expected {expected.get(key, 0)}, "
+                f"found {ledger.get(key, 0)}"
+            )
+    return differences
+
+
 # ------------------------------------------------------------------------------------------------------- rated lines
 
 

@@ -22,8 +22,8 @@ from engine.events import CONTROL_MAGIC
 from loadtest.backing import Backing, Row, back
 from loadtest.journal import Journal
 from loadtest.oracle import Alert, Oracle, OracleAccount, Rated
-from loadtest.readback import compare_ledger, engine_account, rated_lines, read_checkpoint, read_log
-from loadtest.report import compare
+from loadtest.readback import engine_account, rated_lines, read_checkpoint, read_log
+from loadtest.report import compare, compare_ledger
 
 NOT_COMPARED = ("alert_crossed", "alert_recovered")  # the oracle lists alerts one by one instead of counting them
 

@@ -70,6 +70,12 @@ TESTED_ELSEWHERE = {
     "loadtest/chaos/cuts.py": "tests/integration/test_cuts.py",  # likewise
     "loadtest/chaos/pauses.py": "tests/integration/test_pauses.py",  # likewise
     "loadtest/process_child.py": "tests/integration/test_shard_process.py",  # likewise
+    "loadtest/chaos/__main__.py": "tests/integration/test_chaos.py",  # needs a deployment of its own, to be killed
+    "loadtest/chaos/deployer.py": "tests/integration/test_chaos.py",  # likewise
+    "loadtest/chaos/faults.py": "tests/integration/test_chaos.py",  # likewise
+    "loadtest/chaos/run.py": "tests/integration/test_chaos.py",  # likewise
+    "loadtest/chaos/stage.py": "tests/integration/test_chaos.py",  # likewise
+    "loadtest/chaos/traffic.py": "tests/integration/test_chaos.py",  # likewise
     "tallygate.py": "tests/test_cli.py",
 }
 BANNED_NAMES = frozenset({"utils", "util", "common", "base", "types", "helpers", "helper", "misc", "stuff", "manager"})

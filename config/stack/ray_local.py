@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,9 @@ def ray_environment(token_path: Path) -> dict[str, str]:
         "RAY_worker_niceness": "0",
         # Ray's name for "one machine only": it then listens on 127.0.0.1 instead of on every interface.
         _ONE_MACHINE_VARIABLE: "0",
+        # A dead node is known after five failed looks: at 3 s each, its actors would be made anew a quarter of a minute
+        # late. A node that is only slow to answer still has the 10 s that Ray grants each look.
+        "RAY_health_check_period_ms": "500",
         "RAY_USAGE_STATS_ENABLED": "0",
         # The memory monitor counts the whole host: it would kill shards because of someone else's process.
         "RAY_memory_monitor_refresh_ms": "0",
@@ -87,6 +91,8 @@ def serve_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # four threads would take the shards' cores
+        # A proxy that is not ready within 5 s is killed and made anew: on a busy machine, again and again.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
         # A client that sends nothing for a minute holds no connection; streams say something every 15 s.
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
@@ -212,6 +218,7 @@ def run_ray_node() -> None:
     from ray._private.node import Node
     from ray._private.parameter import RayParams
 
+    _be_patient()
     wanted = json.loads(sys.argv[1])
     node: Any = Node(
         RayParams(
@@ -267,6 +274,7 @@ def _init(num_cpus: int, namespace: str, temp_dir: Path) -> str:
     import ray
 
     _reload_settings()
+    _be_patient()
     context: Any = ray.init(
         address="local",
         num_cpus=num_cpus,
@@ -279,6 +287,27 @@ def _init(num_cpus: int, namespace: str, temp_dir: Path) -> str:
         _temp_dir=str(temp_dir),
     )
     return str(context.address_info["gcs_address"])
+
+
+def _be_patient() -> None:
+    """Ray gives a node half a minute to join, and offers no setting for it: its agents, in Python, take longer than that
+    on a busy machine. So the question whether the node has joined waits here."""
+    from ray._private import services
+
+    ask: Any = getattr(services.get_node, "__wrapped__", services.get_node)
+
+    @wraps(ask)
+    def joined(gcs_address: str, node_id: str) -> Any:
+        deadline = time.monotonic() + _NODE_TIMEOUT_S
+        while True:
+            try:
+                return ask(gcs_address, node_id)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_NODE_POLL_S)
+
+    services.get_node = joined
 
 
 def _own_children() -> set[int]:

@@ -13,6 +13,7 @@ import aiohttp
 import psutil
 import pytest
 
+from actors.api import serve_api
 from actors.api_client import ApiClient, ApiRefused, path_of
 from actors.clock import SystemClock
 from actors.deployment import deployed, until
@@ -128,6 +129,9 @@ async def test_the_api_outlives_one_of_its_replicas(
                 return len(now) == 2 and before[0] not in now
 
             await until(replaced, "a new replica")
+            now = serving(supervisor)
+            await asyncio.to_thread(serve_api, settings)
+            assert serving(supervisor) == now, "a driver that comes back with the same settings replaces no replica"
             with pytest.raises(ApiRefused) as refused:
                 await client.change("POST", "/v1/customers", {"account": secrets.token_hex(4), "plan": "none"})
             assert refused.value.status == 422, "a plan that the catalogue does not have"

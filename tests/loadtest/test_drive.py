@@ -1,12 +1,13 @@
 """The driver: records leave in their order and at their time, whether or not the log keeps up."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import orjson
 import pytest
 
 from actors.clock import SystemClock
+from actors.ports import Outgoing
 from engine.events import unseal
 from loadtest.drive import EVENT_LAG_US, TICK_S, UNDER_WAY_MAX, Driver
 from loadtest.workload import Send
@@ -118,6 +119,19 @@ async def test_what_kafka_did_not_take_is_sent_again(stage: Stage) -> None:
     await stage.run(send(0.0, b"a"), send(0.0, b"b"))
     assert stage.values() == [b"a", b"a", b"b"], "a record may appear twice, none is missing"
     assert stage.driver.sent == 2
+
+
+async def test_what_became_durable_is_told_once_with_its_offsets(stage: Stage) -> None:
+    told: list[tuple[str, bytes | None, int]] = []
+
+    def acknowledged(kinds: Sequence[str], records: Sequence[Outgoing], offsets: Sequence[int]) -> None:
+        told.extend((kind, record.value, at) for kind, record, at in zip(kinds, records, offsets, strict=True))
+
+    stage.log.append_faults = [0, 1, 0]
+    stage.driver = Driver(stage.log, stage.clock, "usage", KEY, acknowledged)
+    await stage.run(send(0.0, b"a"), send(0.0, b"b", "malformed.no_id"))
+    assert [(kind, value) for kind, value, _ in told] == [("event", b"a"), ("malformed", b"b")]
+    assert [stage.values()[offset] for _, _, offset in told] == [b"a", b"b"]
 
 
 async def test_records_are_counted_by_kind(stage: Stage) -> None:

@@ -156,6 +156,7 @@ def test_the_requests_of_a_workload_have_every_fate_and_room_above_their_output(
     assert all(request.output_max > request.output_tokens for request in made)
     assert {request.account for request in made} <= set(workload.customers)
     assert workload.customers[0] == "gw_0001"
+    assert [request.number for request in requests(workload, first=5_000)][::2_999] == [5_000, 7_999]
     streamed = sum(request.fate is Fate.STREAMED for request in made)
     assert 200 < streamed < 400
 

@@ -12,8 +12,8 @@ from engine.catalog import Catalogue, load_catalogue
 from engine.outcomes import DeadLetterReason
 from engine.partition import Partition
 from loadtest.oracle import Oracle
-from loadtest.readback import compare_ledger, engine_account
-from loadtest.report import compare
+from loadtest.readback import engine_account
+from loadtest.report import compare, compare_ledger
 from loadtest.workload import EVENT_TYPE
 from tests.simulation.sim_log import SimRecord
 from tests.simulation.traffic import CONTROL_KEY, TOPIC, catalogues, is_poison

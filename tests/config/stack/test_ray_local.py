@@ -13,7 +13,9 @@ from typing import Any
 
 import psutil
 import pytest
+from ray._private import services
 
+from config.stack import ray_local
 from config.stack.ray_local import ray_environment
 from config.stack.supervisor import reap
 
@@ -168,3 +170,24 @@ def test_what_a_killed_driver_leaves_is_reaped(driver: Driver) -> None:
     ]
     assert left == []
     assert not Path(driver.second["temp_dir"]).exists()
+
+
+def test_a_node_that_is_slow_to_join_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def get_node(gcs_address: str, node_id: str) -> str:
+        asked.append(gcs_address)
+        if len(asked) < 3:
+            raise RuntimeError("no such node")
+        return node_id
+
+    monkeypatch.setattr(services, "get_node", get_node)
+    monkeypatch.setattr(ray_local, "_NODE_POLL_S", 0.0)
+    ray_local._be_patient()
+    ray_local._be_patient()
+    assert services.get_node("here", "n") == "n"  # type: ignore[no-untyped-call]
+    assert asked == ["here"] * 3
+    monkeypatch.setattr(ray_local, "_NODE_TIMEOUT_S", -1.0)
+    asked.clear()
+    with pytest.raises(RuntimeError, match="no such node"):
+        services.get_node("here", "n")  # type: ignore[no-untyped-call]

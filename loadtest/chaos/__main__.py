@@ -1,0 +1,61 @@
+"""`make chaos`: kill the processes of a real deployment under load, and check that nothing was lost and nothing doubled.
+
+Exit status: 0 when everything holds, 1 when something does not, 130 when it was interrupted.
+"""
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from config.stack.kafka import KafkaUnavailable
+from config.stack.postgres import PostgresUnavailable
+from config.stack.ray_local import RayNodeFailed
+from config.stack.supervisor import RunFolderInUse
+from loadtest.chaos.report import Report
+from loadtest.chaos.run import Options, run
+from loadtest.chaos.schedule import plan
+from loadtest.chaos.stage import StageFailed, StageOptions
+
+INTERRUPTED = 130
+
+
+def main(
+    kills: Annotated[int, typer.Option(min=0, max=100_000, help="processes to kill, of mixed kinds")] = 100,
+    events: Annotated[int, typer.Option(min=1_000, max=10_000_000, help="usage events, at least")] = 1_000_000,
+    seed: Annotated[int, typer.Option(min=0, help="draws the load and the order of the kills")] = 1,
+    per_s: Annotated[float, typer.Option(min=10, max=20_000, help="events offered per second")] = 1_500,
+    report_delay_s: Annotated[
+        float, typer.Option(min=5, max=600, help="within which held usage is reported; longer than any outage")
+    ] = 30,
+    report: Annotated[Path, typer.Option(help="where the result goes")] = Path("build/chaos.json"),
+    run_dir: Annotated[Path, typer.Option(help="where processes and logs of the run live")] = Path("build/chaos-run"),
+) -> None:
+    """Kill the processes of a real deployment under load, and check that nothing was lost and nothing doubled."""
+    started_s = time.monotonic()
+
+    def say(line: str) -> None:
+        typer.echo(f"{time.monotonic() - started_s:7.1f} s  {line}")
+
+    result = Report("python -m loadtest.chaos " + shlex.join(sys.argv[1:]))
+    try:
+        given = Options(events, seed, per_s, run_dir, StageOptions(report_delay_s=report_delay_s))
+        run(given, plan(kills, seed), say, result)
+    except KeyboardInterrupt:
+        say("interrupted; everything that was started has been stopped")
+        raise typer.Exit(INTERRUPTED) from None
+    except (StageFailed, KafkaUnavailable, PostgresUnavailable, RayNodeFailed, RunFolderInUse) as failure:
+        result.add("kills", {}, [str(failure)])
+    result.seconds = round(time.monotonic() - started_s, 1)
+    result.write(report)
+    for sentence in result.wrong:
+        say(f"WRONG  {sentence}")
+    say(f"{'holds' if result.holds else 'FAILED'}; written to {report}")
+    raise typer.Exit(0 if result.holds else 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,149 @@
+"""One form for an account and a partition, made once from the oracle's fold and once from a checkpoint's bytes.
+
+A snapshot is msgpack: an array whose places are named below, as `engine/snapshot.py` writes them. What the oracle has no
+notion of (standings of scopes, hard or soft, the overdraft, slices and draws of holds) is left out of both; a quantity of
+zero and a missing row are the same. Two equal states give equal bytes.
+"""
+
+from collections import Counter
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from loadtest.oracle import Account, Oracle, Partition
+
+SNAPSHOT_VERSIONS: Final = (2,)
+# Places in the array of an account.
+_PLAN, _CURRENCY, _ZONE, _ANCHOR, _WOKEN, _NEWEST, _RATED = 2, 3, 4, 5, 6, 7, 8
+_TABLE, _LOTS, _CAPS, _CAP_RULES, _BALANCE_RULES, _CROSSINGS, _CAP_SCOPES, _SCOPES = 10, 11, 12, 13, 14, 15, 16, 17
+_RATE_LIMITS = 19
+# And of a partition.
+_LOG_TIME, _EPOCH, _CATALOGUES, _COUNTS = 1, 2, 3, 4
+
+
+class Unreadable(ValueError):
+    """The bytes are no snapshot of a version that is read here."""
+
+
+def _array(blob: bytes, places: int) -> list[Any]:
+    try:
+        found = msgspec.msgpack.decode(blob)
+    except msgspec.MsgspecError as error:
+        raise Unreadable(str(error)) from error
+    if not isinstance(found, list) or len(found) <= places or found[0] not in SNAPSHOT_VERSIONS:
+        raise Unreadable(f"a snapshot that starts with {str(found)[:60]}; versions {SNAPSHOT_VERSIONS} are read here")
+    return found
+
+
+def _bytes(form: dict[str, Any]) -> bytes:
+    return orjson.dumps(form, option=orjson.OPT_SORT_KEYS)
+
+
+def account_of_snapshot(blob: bytes) -> bytes:
+    """The form of a stored account. Raises Unreadable."""
+    stored = _array(blob, _RATE_LIMITS)
+    return _bytes(
+        {
+            "plan": stored[_PLAN],
+            "currency": stored[_CURRENCY],
+            "zone": stored[_ZONE],
+            "anchor": stored[_ANCHOR],
+            "woken": stored[_WOKEN],
+            "newest": stored[_NEWEST],
+            "rated": stored[_RATED],
+            "table": sorted(
+                [start, price, list(cell), quantity]
+                for start, row in stored[_TABLE]
+                for price, cell, quantity in row
+                if quantity != "0"
+            ),
+            "lots": sorted([*lot[:6], sorted(lot[6])] for lot in stored[_LOTS]),
+            "caps": sorted([cap, amount] for cap, amount in stored[_CAPS]),
+            "cap_scopes": sorted([cap, scope] for cap, scope, _ in stored[_CAP_SCOPES]),
+            "cap_rules": sorted(stored[_CAP_RULES]),
+            "balance_rules": sorted(stored[_BALANCE_RULES]),
+            "crossings": sorted(crossing for crossing in stored[_CROSSINGS] if crossing[2]),
+            "scopes": sorted(
+                [scope, month, spend] for scope, _, spends in stored[_SCOPES] for month, spend in spends if scope
+            ),
+            "rate_limits": sorted(limit for limit, _, _ in stored[_RATE_LIMITS]),
+        }
+    )
+
+
+def account_of_oracle(oracle: Oracle, partition: int, account: Account) -> bytes:
+    """The form of an account as the oracle has folded it."""
+    rules = sorted(account.rules.items())
+    return _bytes(
+        {
+            "plan": account.plan,
+            "currency": account.currency,
+            "zone": account.zone,
+            "anchor": account.anchor,
+            "woken": account.woken,
+            "newest": account.newest_us or 0,
+            "rated": len(account.events),
+            "table": sorted(
+                [start, price, list(cell), str(quantity)]
+                for start, row in oracle.segments(partition, account).items()
+                for (price, cell), quantity in row.items()
+                if quantity
+            ),
+            "lots": sorted(
+                [lot.lot, lot.kind, str(lot.granted), lot.priority, lot.effective, lot.expires, sorted(lot.scope)]
+                for lot in account.lots
+            ),
+            "caps": sorted([cap, str(amount)] for cap, (amount, _) in account.caps.items()),
+            "cap_scopes": sorted([cap, scope] for cap, (_, scope) in account.caps.items()),
+            "cap_rules": [
+                [name, rule.cap, rule.percent, rule.clear_percent]
+                for name, rule in rules
+                if rule.measure == "cap_percent"
+            ],
+            "balance_rules": [
+                [name, str(rule.threshold), str(rule.clear)] for name, rule in rules if rule.measure == "balance"
+            ],
+            "crossings": sorted(
+                [rule, window, crossing.ordinal, crossing.active]
+                for (rule, window), crossing in account.crossings.items()
+                if crossing.ordinal
+            ),
+            "scopes": sorted(
+                [scope, month, str(spend)]
+                for scope, spends in account.scopes.items()
+                for month, spend in spends.items()
+            ),
+            "rate_limits": sorted(account.rate_limits),
+        }
+    )
+
+
+# The oracle lists alerts one by one instead of counting them.
+_UNCOUNTED: Final = ("alert_crossed", "alert_recovered")
+
+
+def partition_of_snapshot(blob: bytes) -> bytes:
+    """The form of a partition's own state. Raises Unreadable."""
+    stored = _array(blob, _COUNTS)
+    return _partition(stored[_LOG_TIME], stored[_EPOCH], stored[_CATALOGUES], Counter(dict(stored[_COUNTS])))
+
+
+def partition_of_oracle(state: Partition) -> bytes:
+    """The form of a partition as the oracle has folded it. Its first version is in force for all time: from 0 on."""
+    versions = [[number, effective if position else 0] for position, (number, effective) in enumerate(state.versions)]
+    return _partition(state.log_us, state.epoch, versions, state.outcomes)
+
+
+def _partition(log_us: int, epoch: int, catalogues: list[Any], counts: Counter[str]) -> bytes:
+    counted = {name: count for name, count in counts.items() if count and name not in _UNCOUNTED}
+    return _bytes({"log_time": log_us, "epoch": epoch, "catalogues": catalogues, "counts": counted})
+
+
+def difference(expected: bytes, found: bytes) -> str:
+    """The first part in which two forms differ, for a person."""
+    want, have = orjson.loads(expected), orjson.loads(found)
+    for part in want:
+        if want[part] != have.get(part):
+            return f"{part}: expected {str(want[part])[:300]}, found {str(have.get(part))[:300]}"
+    return "in nothing that has a name"

@@ -1,0 +1,68 @@
+"""Who speaks for the partitions, asked without end from outside, and since when again."""
+
+import asyncio
+from typing import Final
+
+from actors.door_client import Doors, DoorUnavailable
+from actors.door_wire import Balance, BalanceView, NotFound
+from actors.ports import Clock
+from engine.placement import partition_for
+
+ASK_EVERY_S: Final = 0.05
+ANSWER_WITHIN_S: Final = 0.5  # a partition whose owner takes longer is silent
+
+
+class Voices:
+    """Asks the owner of every partition for a balance, many times a second. `doors` are started by the caller."""
+
+    def __init__(self, doors: Doors, clock: Clock, partitions: int) -> None:
+        self._doors = doors
+        self._clock = clock
+        self._accounts = [_somebody(partition, partitions) for partition in range(partitions)]
+        self._silent = set(range(partitions))
+        self._again_s = dict.fromkeys(range(partitions), float("-inf"))  # when a silence ended
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._ask(partition)) for partition in range(len(self._accounts))]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def silent(self) -> list[int]:
+        """Partitions that nobody speaks for at this moment."""
+        return sorted(self._silent)
+
+    def silence_s(self, since_s: float) -> float:
+        """From `since_s` until the last silence that ended after it: 0 when there was none."""
+        return max(0.0, max(self._again_s.values()) - since_s)
+
+    async def _ask(self, partition: int) -> None:
+        while True:
+            if await self._answered(partition):
+                if partition in self._silent:
+                    self._silent.discard(partition)
+                    self._again_s[partition] = self._clock.boot_s()
+            else:
+                self._silent.add(partition)
+            await self._clock.sleep(ASK_EVERY_S)
+
+    async def _answered(self, partition: int) -> bool:
+        try:
+            answer = await self._doors.ask(
+                self._accounts[partition], Balance(self._accounts[partition]), ANSWER_WITHIN_S
+            )
+        except DoorUnavailable:
+            return False
+        return isinstance(answer, BalanceView | NotFound)
+
+
+def _somebody(partition: int, partitions: int) -> str:
+    """A name whose account would lie there."""
+    number = 0
+    while partition_for(f"voice-{number}".encode(), partitions) != partition:
+        number += 1
+    return f"voice-{number}"

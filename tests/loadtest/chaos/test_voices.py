@@ -1,0 +1,49 @@
+"""How long a partition was silent is what its askers saw."""
+
+import asyncio
+from typing import cast
+
+from actors.door_client import Doors, DoorUnavailable
+from actors.door_wire import Answer, AsOf, Balance, NotFound, Question
+from engine.placement import partition_for
+from loadtest.chaos.voices import Voices
+from tests.simulation.hand_clock import HandClock
+
+PARTITIONS = 3
+
+
+class Owners:
+    """Doors behind which some partitions have nobody."""
+
+    def __init__(self) -> None:
+        self.away: set[int] = set()
+
+    async def ask(self, account: str, question: Question, within_s: float) -> Answer:
+        assert isinstance(question, Balance)
+        partition = partition_for(account.encode(), PARTITIONS)
+        if partition in self.away:
+            raise DoorUnavailable("nobody", 0.1)
+        return NotFound(AsOf(partition, 1, 1, 0, None))
+
+
+async def test_a_silence_lasts_until_its_partition_is_heard_again() -> None:
+    clock, owners = HandClock(), Owners()
+    voices = Voices(cast(Doors, owners), clock, PARTITIONS)
+    assert voices.silent == [0, 1, 2], "nobody has been heard yet"
+    voices.start()
+    try:
+        await clock.advance(1.0)
+        assert voices.silent == []
+        struck_s = clock.boot_s()
+        assert voices.silence_s(struck_s) == 0.0
+        owners.away = {1}
+        await clock.advance(2.0)
+        assert voices.silent == [1]
+        owners.away = set()
+        await clock.advance(1.0)
+        assert voices.silent == []
+        assert 2.0 <= voices.silence_s(struck_s) <= 2.2
+        assert voices.silence_s(clock.boot_s()) == 0.0
+    finally:
+        await voices.stop()
+    await asyncio.sleep(0)
