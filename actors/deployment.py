@@ -2,8 +2,9 @@
 
 import asyncio
 import secrets
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from actors.migrations import ENGINE_ROLE, migrate
 from config.settings import Settings
 
 READY_TIMEOUT_S: Final = 120.0
+API_STOP_S: Final = 15.0  # its replicas have five seconds to answer what is under way
 LOOK_EVERY_S: Final = 0.1
 
 Say = Callable[[str], None]
@@ -57,10 +59,39 @@ async def deployed(settings: Settings, lock_dir: Path, say: Say) -> AsyncIterato
             yield cluster
         finally:
             say("serve: stopping the API")
-            await asyncio.to_thread(stop_api)
+            if not await _done_within(stop_api, API_STOP_S):
+                say(f"serve: the API has not stopped within {API_STOP_S:.0f} s, and is left to the end of its Ray")
     finally:
         say("ray: the shards hand over")
         await cluster.stop()
+
+
+async def _done_within(work: Callable[[], object], seconds: float) -> bool:
+    """Run what blocks in a thread of its own, which keeps nobody from leaving; whether it ended in time.
+
+    Raises what `work` raises in that time."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: Exception | None) -> None:
+        if not done.done():
+            done.set_result(None) if error is None else done.set_exception(error)
+
+    def run() -> None:
+        error = None
+        try:
+            work()
+        except Exception as raised:
+            error = raised
+        with suppress(RuntimeError):  # nobody waits any more, and the loop is closed
+            loop.call_soon_threadsafe(settle, error)
+
+    threading.Thread(target=run, name="stop", daemon=True).start()
+    try:
+        await asyncio.wait_for(done, seconds)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def all_ready(cluster: Cluster, partitions: int) -> bool:

@@ -63,12 +63,12 @@ class Heartbeat:
         self._stopping = False
 
     async def run(self) -> None:
-        """Renew every `renew_every_s`. Returns when stopped or declared dead."""
+        """Renew every `renew_every_s`, and at once when the assignment changes. Returns when stopped or declared dead."""
         while not self._stopping:
             await self.renew()
             if self._lease.fenced:
                 return
-            await self._clock.sleep(self._settings.renew_every_s)
+            await self._membership.assignment_changed(self._settings.renew_every_s)
 
     async def renew(self) -> None:
         """One renewal. The lease counts from before the call: the answer may have been long under way."""

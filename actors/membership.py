@@ -4,7 +4,9 @@ Each has a connection of its own, so that a renewal never waits behind a checkpo
 the server's clock; the callers keep their own deadline, taken before the call.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import asyncpg
@@ -19,11 +21,18 @@ Result = TypeVar("Result")
 class _Repeatable:
     """A session whose every transaction may simply be run again, so a lost COMMIT is no case of its own."""
 
-    def __init__(self, dsn: str, schema: str, lease_s: float, connect_timeout_s: float, name: str) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        schema: str,
+        lease_s: float,
+        connect_timeout_s: float,
+        name: str,
+        opened: Callable[[asyncpg.Connection], Awaitable[None]] | None = None,
+    ) -> None:
+        settings = session_settings(schema, lease_s, max(lease_s, 1.0), name)
         # A renewal that takes as long as the lease has failed.
-        self._session = Session(
-            dsn, session_settings(schema, lease_s, max(lease_s, 1.0), name), max(lease_s, 1.0), connect_timeout_s
-        )
+        self._session = Session(dsn, settings, max(lease_s, 1.0), connect_timeout_s, opened)
 
     async def start(self) -> None:
         await self._session.start()
@@ -44,8 +53,18 @@ class PostgresMembership(_Repeatable):
     def __init__(
         self, dsn: str, schema: str = "tallygate", lease_s: float = 1.2, connect_timeout_s: float = 1.0
     ) -> None:
-        super().__init__(dsn, schema, lease_s, connect_timeout_s, "membership")
+        super().__init__(dsn, schema, lease_s, connect_timeout_s, "membership", self._listen)
+        self._schema = schema
         self._lease_s = lease_s
+        self._changed = asyncio.Event()
+
+    async def _listen(self, connection: asyncpg.Connection) -> None:
+        """One channel for the whole database: schemas that share it tell themselves apart by the payload."""
+        await connection.add_listener("tallygate_assignment", self._hear)
+
+    def _hear(self, _connection: object, _pid: int, _channel: str, schema: str) -> None:
+        if schema == self._schema:
+            self._changed.set()
 
     async def register(
         self,
@@ -63,6 +82,11 @@ class PostgresMembership(_Repeatable):
                 raise Fenced(f"incarnation {incarnation} is dead: start under a new name")
 
         await self._run(join)
+
+    async def assignment_changed(self, within_s: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), within_s)
+        self._changed.clear()
 
     async def renew(self, incarnation: str) -> Renewal:
         async def extend(connection: asyncpg.Connection) -> frozenset[int]:
@@ -129,6 +153,7 @@ class PostgresRoster(_Repeatable):
     async def assign(self, term: int, partitions: dict[int, str]) -> None:
         async def write(connection: asyncpg.Connection) -> None:
             await connection.execute(QUERIES["assign_partitions"], term, list(partitions), list(partitions.values()))
+            await connection.execute(QUERIES["tell_assignment"])
 
         await self._in_term(term, write)
 

@@ -309,6 +309,11 @@ class Membership(Protocol):
     async def renew(self, incarnation: str) -> Renewal:
         """Extend the lease. Raises `Fenced` when this incarnation is dead, has left or never registered."""
 
+    async def assignment_changed(self, within_s: float) -> None:
+        """Return when somebody's assignment may have changed since this last returned, or after `within_s` seconds.
+
+        A hint that spares a wait: it may be missing, and never fails."""
+
     async def leave(self, incarnation: str) -> None:
         """End the lease at once and for good: to be called when the process has stopped answering."""
 

@@ -267,6 +267,10 @@ INSERT INTO assignment (partition, incarnation, term)
 SELECT partition, incarnation, $1 FROM unnest($2::integer[], $3::text[]) AS wanted (partition, incarnation)
 ON CONFLICT (partition) DO UPDATE SET incarnation = excluded.incarnation, term = excluded.term
 
+-- name: tell_assignment
+-- Wakes the members as soon as the assignment is committed, so that nobody waits for the next renewal.
+SELECT pg_notify('tallygate_assignment', current_schema())
+
 -- name: declare_dead
 -- Its next renewal is refused.
 UPDATE member SET dead_at = coalesce(dead_at, clock_timestamp()) WHERE incarnation = $1

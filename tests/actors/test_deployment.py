@@ -1,5 +1,7 @@
 """The small parts of a deployment's way up; the whole of it is run by tests/integration/test_up.py and the demo."""
 
+import threading
+
 import pytest
 
 from actors import deployment
@@ -37,3 +39,18 @@ async def test_what_holds_is_not_waited_for() -> None:
 
     await until(at_the_second_look, "the second look")
     assert len(asked) == 2
+
+
+async def test_what_blocks_too_long_is_left_behind_and_what_fails_is_told() -> None:
+    going_on = threading.Event()
+    try:
+        assert not await deployment._done_within(lambda: bool(going_on.wait()), 0.05)
+    finally:
+        going_on.set()
+    assert await deployment._done_within(going_on.clear, 30.0)
+
+    def broken() -> None:
+        raise ValueError("no such application")
+
+    with pytest.raises(ValueError, match="no such application"):
+        await deployment._done_within(broken, 30.0)

@@ -21,6 +21,7 @@ class ScriptedMembership:
         self.calls: list[float] = []
         self.faults: list[Exception] = []
         self.answer_s = 0.0
+        self.changed = False
         self._clock = clock
 
     async def start(self) -> None: ...
@@ -39,6 +40,9 @@ class ScriptedMembership:
     ) -> None: ...
 
     async def leave(self, incarnation: str) -> None: ...
+
+    async def assignment_changed(self, within_s: float) -> None:
+        await self._clock.sleep(0.01 if self.changed else within_s)
 
     async def renew(self, incarnation: str) -> Renewal:
         self.calls.append(self._clock.boot_s())
@@ -171,6 +175,19 @@ async def test_a_heartbeat_that_is_stopped_ends(clock: HandClock, lease: Lease, 
     assert membership.calls == [0.0, pytest.approx(0.3)]
 
 
+async def test_a_change_of_the_assignment_is_fetched_at_once(
+    clock: HandClock, lease: Lease, membership: ScriptedMembership
+) -> None:
+    membership.changed = True
+    made = heartbeat(membership, clock, lease)
+    running = asyncio.create_task(made.run())
+    await clock.advance(0.015)
+    assert membership.calls == [0.0, pytest.approx(0.01)]
+    made.stop()
+    await clock.advance(1)
+    await running
+
+
 class ThreadedMembership(ScriptedMembership):
     """Notes in which thread it is used; `start` fails as often as told."""
 
@@ -194,6 +211,9 @@ class ThreadedMembership(ScriptedMembership):
         self.threads.add(threading.current_thread().name)
         self.renewed.set()
         return Renewal(frozenset({3}), 60.0)
+
+    async def assignment_changed(self, within_s: float) -> None:
+        await asyncio.sleep(within_s)
 
 
 def threaded(membership: ThreadedMembership, lease: Lease) -> HeartbeatThread:

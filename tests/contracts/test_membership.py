@@ -1,5 +1,7 @@
 """What the ports `Membership`, `Roster` and `Directory` promise, held against Postgres and the simulator's database."""
 
+import asyncio
+
 import pytest
 
 from actors.ports import Doorway, Fenced, Membership, Roster
@@ -118,6 +120,43 @@ async def test_staying_in_office_extends_the_lease(bench: Bench, roster: Roster)
     await roster.stay_in_office(term, 60.0)
     await bench.pass_time(LEASE_S + 0.1)
     assert await roster.take_office("second", LEASE_S) is None
+
+
+async def test_whoever_waits_for_a_change_of_the_assignment_is_woken_by_it(
+    bench: Bench, membership: Membership, roster: Roster
+) -> None:
+    await join(membership, "a")
+    term = await office(roster)
+    await membership.renew("a")
+    waiting = asyncio.create_task(membership.assignment_changed(60.0))
+    await bench.pass_time(0.1)
+    assert not waiting.done()
+    await roster.assign(term, {0: "a"})
+    for _ in range(100):
+        await bench.pass_time(0.1)
+        if waiting.done():
+            break
+    assert waiting.done(), "long before its time"
+    await roster.assign(term, {1: "a"})
+    await membership.assignment_changed(60.0)  # a change that came before the wait is not missed
+    waiting = asyncio.create_task(membership.assignment_changed(60.0))
+    await bench.pass_time(0.3)
+    assert not waiting.done(), "nobody is told twice, whether or not a renewal has followed"
+    waiting.cancel()
+    assert (await membership.renew("a")).partitions == frozenset({0, 1})
+
+
+async def test_without_a_change_the_wait_ends_by_itself(bench: Bench, membership: Membership) -> None:
+    await join(membership, "a")
+    await membership.renew("a")
+    waiting = asyncio.create_task(membership.assignment_changed(0.2))
+    await bench.pass_time(0.1)
+    assert not waiting.done()
+    for _ in range(100):
+        await bench.pass_time(0.1)
+        if waiting.done():
+            break
+    await asyncio.wait_for(waiting, 0)
 
 
 async def test_an_office_given_up_is_free_at_once(roster: Roster) -> None:

@@ -40,6 +40,7 @@ from tests.simulation.sim_log import Gate, open_gate
 
 CommitFault = Literal["unavailable", "unknown_done", "unknown_not_done", "unknown_late"]
 LOCK_MAX_S = 1.2  # how long a statement waits for a row: the lease, as in the real sessions
+HEARD_AFTER_S = 0.05  # a change of the assignment, by whoever waits for it
 
 
 class SimOutboxRow(Struct):
@@ -100,6 +101,7 @@ class SimDatabase:
         self.catalogues: dict[int, bytes] = {}
         self.members: dict[str, SimMemberRow] = {}
         self.assignment: dict[int, str] = {}
+        self.assigned = 0  # how often the assignment was written
         self.term = 0
         self.controller = ""
         self.controller_lease_until_s = float("-inf")
@@ -373,6 +375,7 @@ class SimMembership(_Port):
     def __init__(self, database: SimDatabase, lease_s: float, gate: Gate = open_gate) -> None:
         super().__init__(database, gate)
         self._lease_s = lease_s
+        self._seen = 0
 
     async def register(
         self,
@@ -405,6 +408,14 @@ class SimMembership(_Port):
         mine = frozenset(p for p, owner in self._database.assignment.items() if owner == incarnation)
         await self._leave("renew", session)
         return Renewal(mine, self._lease_s)
+
+    async def assignment_changed(self, within_s: float) -> None:
+        clock = self._database.clock
+        until_s = clock.boot_s() + within_s
+        while self._database.assigned == self._seen and clock.boot_s() < until_s:
+            await clock.sleep(min(HEARD_AFTER_S, max(0.0, until_s - clock.boot_s())))
+        self._seen = self._database.assigned
+        await self._gate("sleep")
 
     async def leave(self, incarnation: str) -> None:
         session = await self._enter("leave")
@@ -484,6 +495,7 @@ class SimRoster(_Port):
         session = await self._enter("assign")
         self._check_term(term)
         self._database.assignment.update(partitions)
+        self._database.assigned += 1
         await self._leave("assign", session)
 
     async def declare_dead(self, term: int, incarnation: str) -> None:
