@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup up demo test test-long sim chaos bench-check lint lock
+.PHONY: help setup up demo test test-long sim chaos bench-check bench-dedup lint lock
 
 help:
 	@echo "make setup   install everything below this folder"
@@ -14,6 +14,7 @@ help:
 	@echo "make sim     seeds of the simulation under faults, on all cores: SEEDS=100000 START=0 JOBS=2; figures to build/sim.json"
 	@echo "make chaos   kill the processes of a real deployment under load and check every amount (KILLS=100 EVENTS=1000000 SEED=1); figures to build/chaos.json"
 	@echo "make bench-check  what a check costs, beside a no-op endpoint and an echo; figures to build/check.json"
+	@echo "make bench-dedup  what the memory of rated events costs with 50 million identities in it; figures to build/bench-dedup.json"
 	@echo "make lint    style, types and import direction"
 	@echo "make lock    write requirements/ anew from pyproject.toml"
 
@@ -41,6 +42,9 @@ chaos: setup
 
 bench-check: setup
 	$(BIN)/python -m loadtest.check_bench
+
+bench-dedup: setup
+	$(BIN)/python -m loadtest.dedup_bench
 
 test-long: setup
 	$(BIN)/python -m pytest -m long

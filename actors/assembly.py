@@ -17,6 +17,7 @@ from actors.endpoints import PostgresEndpoints
 from actors.incarnation import Incarnation, LockDeaths, process_load
 from actors.kafka import KafkaAppender, KafkaLog, TopicReader, TopicSettings
 from actors.lease import Heartbeat, HeartbeatThread, Lease
+from actors.local_runs import LocalFolder
 from actors.membership import PostgresDirectory, PostgresMembership, PostgresRoster
 from actors.outbox import Outbox, OutboxSettings
 from actors.ports import Clock, Membership
@@ -152,6 +153,7 @@ class ShardProcess:
             kafka=settings.kafka,
             settings=settings.shard,
             leases=settings.lease,
+            local=LocalFolder(settings.shard.dedup_folder, int(settings.shard.dedup_disk_gb * 1e9)),
             name=shard,
             load=process_load,
         )

@@ -23,6 +23,7 @@ from actors.ports import (
 )
 from actors.postgres import Session, dedup_segment, pico_of, session_settings
 from actors.queries import QUERIES, read_queries
+from engine.runs import Run
 
 STATEMENT_S: Final = 120.0
 IDLE_S: Final = 60.0  # between two pieces; a snapshot held open only delays the cleaning of old row versions
@@ -76,9 +77,16 @@ class StoredCheckpoint:
             ]
 
     async def dedup(self) -> AsyncIterator[DedupSegment]:
+        """Sealed runs too, whole."""
         async for rows in self._pieces(QUERIES["load_dedup"], 1):
             for row in rows:
                 yield dedup_segment(row)
+        for head in await self._rows(QUERIES["load_runs"]):
+            bucket, generation, count, outline, _ = head.values()
+            run = Run(bucket, generation, count, outline, None)
+            parts = [part["entries"] for part in await self._rows(_QUERIES["run_entries"], bucket, generation)]
+            run.bring(b"".join([outline, *parts]))
+            yield DedupSegment(bucket, generation, run.entries())
 
     async def remembered_commands(self, log_time_min_us: int) -> AsyncIterator[list[CommandRow]]:
         """Those not older than a log time."""

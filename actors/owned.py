@@ -56,6 +56,11 @@ class Owned(Struct, eq=False):
     waited: int = 0  # how many have ever waited: their numbers
     gone: int = 0  # how many have given up since those were last cleared away
     slicing: "asyncio.Task[None] | None" = None  # what puts slices into the log
+    sealable: frozenset[tuple[int, int]] = frozenset()  # (bucket, generation): closed, and all of it committed
+    sealing: "asyncio.Task[None] | None" = None  # what is done for the memory of rated events, beside rating
+    sealing_again_s: float = 0.0  # boot clock: not before then
+    waits_until_s: float = 0.0  # boot clock: nothing is consumed before then
+    digests: dict[tuple[int, int], bytes] = field(default_factory=dict)  # of the sealed runs
 
     @property
     def number(self) -> int:
@@ -108,4 +113,4 @@ class Owned(Struct, eq=False):
 
     def tasks(self) -> Iterable["asyncio.Task[None]"]:
         """Everything under way, to be broken off when the partition is no longer ours."""
-        return [*self.sends, *(task for task in (self.committing, self.slicing) if task is not None)]
+        return [*self.sends, *(task for task in (self.committing, self.slicing, self.sealing) if task is not None)]

@@ -1,4 +1,4 @@
-"""The outside world as shard and controller see it: six small protocols and the facts that cross them.
+"""The outside world as shard and controller see it: seven small protocols and the facts that cross them.
 
 Each protocol has two implementations, the real one and the simulator's, and one contract suite
 (`tests/contracts/`) that both pass. Nothing here knows Kafka, SQL, HTTP or Ray.
@@ -8,20 +8,27 @@ Each protocol has two implementations, the real one and the simulator's, and one
 | Clock | `actors/clock.py` | `tests/simulation/world.py` |
 | Log, Appender | `actors/kafka.py` | `tests/simulation/sim_log.py` |
 | Store | `actors/postgres.py` | `tests/simulation/sim_store.py` |
+| LocalRuns | `actors/local_runs.py` | `tests/simulation/sim_store.py` |
 | Membership, Roster, Directory | `actors/membership.py` | `tests/simulation/sim_store.py` |
 | Receivers | `actors/receivers.py` | `tests/simulation/sim_receivers.py` |
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final, Protocol, TypeVar
 
 import xxhash
 from msgspec import Struct
 
+from engine.dedup import Place
 from engine.outcomes import AccountRow, AlertRow, CommandRow, DeadLetterRow, DedupSegment, PostingRow
+from engine.runs import Buffer
+
+Result = TypeVar("Result")
 
 # The rows of a checkpoint.
-__all__ = ["AccountRow", "AlertRow", "CommandRow", "DeadLetterRow", "DedupSegment", "PostingRow"]
+__all__ = ["AccountRow", "AlertRow", "CommandRow", "DeadLetterRow", "DedupSegment", "Place", "PostingRow"]
+
+RUN_PART_ROWS: Final = 65_536  # rows of a sealed run that are moved at a time: a megabyte
 
 # --------------------------------------------------------------------------------------------------------- errors
 
@@ -201,13 +208,24 @@ class Claim(Struct, frozen=True):
     previous: list[PreviousOwner]  # more than one when an owner died before its own predecessor's lease had run out
 
 
+class RunHead(Struct, frozen=True):
+    """A sealed run of the memory of rated events, without its rows (engine/runs.py)."""
+
+    bucket: int
+    generation: int
+    count: int  # identities
+    outline: bytes
+    digest: bytes  # xxh3-128 of outline and rows: by it a copy on local disk is known to be whole
+
+
 class PartitionImage(Struct, frozen=True):
     """All a partition has in the store, as it stood at one moment."""
 
     epoch: int  # of the partition at that moment: a replica that is behind shows an earlier one
     ckpt_seq: int  # likewise; 0 when never checkpointed
     accounts: list[AccountRow]
-    dedup: list[DedupSegment]
+    dedup: list[DedupSegment]  # what is not sealed yet
+    runs: list[RunHead]  # what is
     commands: list[CommandRow]  # of the last 30 days of log time
     engine_errors: list[int]  # offsets whose record broke the engine; skipped on replay
     alerts: list[AlertRow]  # neither delivered nor given up
@@ -247,6 +265,16 @@ class Store(Protocol):
 
         The read may be answered by a replica that is behind: whoever claimed compares epoch and ckpt_seq."""
 
+    async def run_part(self, partition: int, bucket: int, generation: int, part: int) -> bytes | None:
+        """The rows of a sealed run from `part` × RUN_PART_ROWS on, as many as that at most; None when they are gone."""
+
+    async def run_rows(self, partition: int, places: Sequence[Place]) -> list[bytes | None]:
+        """Single rows of sealed runs, 16 bytes each; None for those that are gone, with their bucket."""
+
+    async def seal(self, partition: int, epoch: int, head: RunHead, rows: bytes) -> None:
+        """Put a sealed run in the place of all segments of its generation, in one transaction of its own; if it is there
+        already, nothing changes. All of the generation must be committed, and closed. Raises `Fenced`."""
+
     async def commit(self, checkpoint: Checkpoint) -> None:
         """One transaction. Raises `Fenced`, `CommitUnknown`, or `StoreUnavailable` (nothing took effect)."""
 
@@ -275,6 +303,21 @@ class Store(Protocol):
 
     async def publish_catalogue(self, version: int, body: bytes) -> None:
         """Add a version; again with the same body changes nothing. Raises `CatalogueTaken` for another body."""
+
+
+class LocalRuns(Protocol):
+    """Copies of sealed runs near at hand, and the place for work that would hold up the loop. It may lose anything at any
+    time: the store has it all. No call raises for what happens to a copy."""
+
+    async def work(self, task: Callable[[], Result]) -> Result:
+        """What the task returns or raises; others run meanwhile."""
+
+    async def find(self, partition: int, head: RunHead) -> Buffer | None:
+        """Outline and rows of a run, one behind the other; None when there is no whole copy."""
+
+    async def keep(self, partition: int, head: RunHead, rows: AsyncIterator[Buffer]) -> Buffer | None:
+        """Make a copy, of the head's outline and the rows as they come, and find it. None when there is no room, or what
+        came is not the run. Raises what `rows` raises."""
 
 
 class Renewal(Struct, frozen=True):

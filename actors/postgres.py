@@ -16,6 +16,7 @@ import asyncpg
 from msgspec import Struct
 
 from actors.ports import (
+    RUN_PART_ROWS,
     AccountRow,
     AlertRow,
     CatalogueTaken,
@@ -29,12 +30,15 @@ from actors.ports import (
     Fenced,
     LastRecord,
     PartitionImage,
+    Place,
     PreviousOwner,
+    RunHead,
     StillOwned,
     StoreRefused,
     StoreUnavailable,
 )
 from actors.queries import QUERIES
+from engine.runs import ROW_BYTES
 
 Result = TypeVar("Result")
 
@@ -42,8 +46,9 @@ _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
 # Exact or an error: 26 digits before the point and 12 behind it are all a money column holds.
 _EXACT = Context(prec=60, traps=[Inexact, InvalidOperation])
 _PICO_DIGITS = 12
-# A joined run beyond this stays as it is: one huge value would have to be rewritten inside a checkpoint.
-_RUN_BYTES_MAX = 32 * 1024 * 1024
+# A joined segment beyond this stays as it is: what a checkpoint rewrites delays it, and sealing takes it over anyway.
+_SEGMENT_BYTES_MAX = 2 * 1024 * 1024
+_SWEEP_PARTS = 4  # of forgotten buckets, per checkpoint
 
 _PASSING: tuple[type[BaseException], ...] = (
     OSError,  # includes TimeoutError
@@ -221,7 +226,7 @@ def pico_of(units: Decimal) -> int:
 
 def dedup_segment(row: asyncpg.Record) -> DedupSegment:
     """A row of the query `load_dedup`."""
-    return DedupSegment(row["bucket"], 0, row["entries"])
+    return DedupSegment(*row.values())
 
 
 def _storable(text: str) -> str:
@@ -483,19 +488,22 @@ class PostgresStore:
                 cut.partition,
                 cut.ckpt_seq,
                 [segment.bucket for segment in cut.dedup],
+                [segment.generation for segment in cut.dedup],
                 [segment.entries for segment in cut.dedup],
             )
-        await connection.execute(QUERIES["forget_buckets"], cut.partition, cut.dedup_bucket_min)
+        for query in ("forget_buckets", "forget_runs"):
+            await connection.execute(QUERIES[query], cut.partition, cut.dedup_bucket_min)
+        await connection.execute(QUERIES["sweep_rows"], cut.partition, cut.dedup_bucket_min, _SWEEP_PARTS)
         if cut.ckpt_seq % self._dedup_merge_at == 0:
-            await self._merge_runs(connection, cut.partition)
+            await self._merge_segments(connection, cut.partition)
 
-    async def _merge_runs(self, connection: asyncpg.Connection, partition: int) -> None:
+    async def _merge_segments(self, connection: asyncpg.Connection, partition: int) -> None:
         """Join full levels until none is left, so that a takeover reads few rows and an entry is rewritten rarely."""
         while crowded := await connection.fetch(
-            QUERIES["crowded_levels"], partition, self._dedup_merge_at, _RUN_BYTES_MAX
+            QUERIES["crowded_levels"], partition, self._dedup_merge_at, _SEGMENT_BYTES_MAX
         ):
             for row in crowded:
-                await connection.execute(QUERIES["merge_level"], partition, row["bucket"], row["level"])
+                await connection.execute(QUERIES["merge_level"], partition, *row.values())
 
     async def _write_history(self, connection: asyncpg.Connection, cut: Checkpoint) -> None:
         if cut.commands:
@@ -545,6 +553,24 @@ class PostgresStore:
                 [row.value for row in cut.dead_letters],
             )
 
+    # ------------------------------------------------------------------------------------------------------------ seal
+
+    async def seal(self, partition: int, epoch: int, head: RunHead, rows: bytes) -> None:
+        where = partition, head.bucket, head.generation
+
+        async def write(connection: asyncpg.Connection) -> None:
+            if await connection.fetchval(QUERIES["seal_owned"], partition, epoch) is None:
+                raise Fenced(f"partition {partition}: no longer at epoch {epoch}")
+            new = await connection.fetchval(QUERIES["seal_run"], *where, head.count, head.outline, head.digest)
+            if new is None:
+                return
+            size = RUN_PART_ROWS * ROW_BYTES
+            for part, start in enumerate(range(0, len(rows), size)):
+                await connection.execute(QUERIES["seal_rows"], *where, part, rows[start : start + size])
+            await connection.execute(QUERIES["drop_loose"], *where)
+
+        await self._settled(write)
+
     # ----------------------------------------------------------------------------------------------------------- reads
 
     async def load(self, partition: int, command_log_time_min_us: int) -> PartitionImage:
@@ -552,6 +578,7 @@ class PostgresStore:
             standing = await connection.fetchrow(QUERIES["load_standing"], partition)
             accounts = await connection.fetch(QUERIES["load_accounts"], partition)
             dedup = await connection.fetch(QUERIES["load_dedup"], partition)
+            runs = await connection.fetch(QUERIES["load_runs"], partition)
             commands = await connection.fetch(QUERIES["load_commands"], partition, command_log_time_min_us)
             errors = await connection.fetch(QUERIES["load_engine_errors"], partition)
             alerts = await connection.fetch(QUERIES["load_alerts"], partition)
@@ -571,10 +598,26 @@ class PostgresStore:
                 for row in accounts
             ],
             dedup=[dedup_segment(row) for row in dedup],
+            runs=[RunHead(*row.values()) for row in runs],
             commands=[CommandRow(*row.values()) for row in commands],
             engine_errors=[row["log_offset"] for row in errors],
             alerts=[AlertRow(*row.values()) for row in alerts],
         )
+
+    async def run_part(self, partition: int, bucket: int, generation: int, part: int) -> bytes | None:
+        entries: bytes | None = await self._value("run_part", partition, bucket, generation, part)
+        return entries
+
+    async def run_rows(self, partition: int, places: Sequence[Place]) -> list[bytes | None]:
+        rows = await self._rows(
+            "run_rows",
+            partition,
+            [place.bucket for place in places],
+            [place.generation for place in places],
+            [place.row for place in places],
+            RUN_PART_ROWS,
+        )
+        return [row["entry"] for row in rows]
 
     async def waiting_alerts(self, partition: int) -> list[AlertRow]:
         return [AlertRow(*row.values()) for row in await self._rows("load_alerts", partition)]

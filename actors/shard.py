@@ -28,6 +28,7 @@ from actors.ports import (
     Deaths,
     Fenced,
     LastRecord,
+    LocalRuns,
     Log,
     LogDamaged,
     LogUnavailable,
@@ -38,6 +39,7 @@ from actors.ports import (
     StoreUnavailable,
     record_digest,
 )
+from actors.sealing import RowsLost, Sealing
 from actors.slices import SliceWriter, linger_us
 from actors.takeover import CatalogueLost, load_version, may_speak, take_over
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
@@ -105,6 +107,7 @@ class Shard:
         kafka: KafkaSettings,
         settings: ShardSettings,
         leases: LeaseSettings,
+        local: LocalRuns,
         spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"] = asyncio.create_task,
         name: str = "",
         load: Callable[[], tuple[int, float]] = lambda: (0, 0.0),
@@ -130,6 +133,7 @@ class Shard:
         self._poison: dict[int, set[int]] = {}  # partition -> offsets that broke the engine half way: skipped next time
         self._refused: dict[int, str] = {}  # partitions that cannot be taken over, and why
         self._committer = Committer(store, log, clock, kafka.topic_usage, control_key)
+        self._sealing = Sealing(store, local, clock, self._spawn)
         self._outbox = outbox(self)
         self._writing_back: asyncio.Task[None] | None = None
         self._written_back_s = clock.boot_s()
@@ -262,6 +266,7 @@ class Shard:
                 self._mind_holds(owned)
                 self._tick_if_due(owned)
                 self._checkpoint_if_due(owned)
+                self._sealing.mind(owned)
 
     async def stop(self) -> None:
         """Hand over: a last checkpoint of every partition, then release. Returns when nothing is under way."""
@@ -389,7 +394,10 @@ class Shard:
     def _assign(self) -> None:
         """Consume what is owned and running. Assigning costs the client what it had prefetched, so partitions that are
         taken over together are added together."""
-        wanted = {number: owned for number, owned in self._owned.items() if owned.running}
+        now_s = self._clock.boot_s()
+        wanted = {
+            number: owned for number, owned in self._owned.items() if owned.running and owned.waits_until_s <= now_s
+        }
         if wanted == self._consumed:
             return
         added = [owned for number, owned in wanted.items() if self._consumed.get(number) is not owned]
@@ -421,6 +429,10 @@ class Shard:
             if start >= expected:
                 expected = min(start + EXPECT_MAX, len(records))
                 owned.fold.expect((record.offset, record.key, record.value) for record in records[start:expected])
+            if owned.fold.dedup.doubts():
+                if not await self._clear_doubts(owned):
+                    break
+                continue
             try:
                 start += self._fold_slice(owned, records[start:expected])
             except CatalogueMissing as missing:
@@ -433,6 +445,21 @@ class Shard:
             self._lease.beat()
         if self._owned.get(owned.number) is owned:
             self._send_on(owned)
+
+    async def _clear_doubts(self, owned: Owned) -> bool:
+        """Fetch the rows without which an event expected next cannot be told from one that was rated. False when they
+        cannot be had now: the partition stops before that batch, and the others go on."""
+        try:
+            owned.fold.dedup.supply(await self._sealing.rows(owned, sorted(owned.fold.dedup.doubts())))
+        except StoreUnavailable as error:
+            _log.warning("partition %d waits for the memory of rated events: %s", owned.number, error)
+            owned.waits_until_s = self._clock.boot_s() + RETRY_S
+            self._consumed.pop(owned.number, None)  # what was fetched of it is fetched again
+            return False
+        except (RowsLost, StoreRefused) as error:
+            self._halt(owned, str(error))
+            return False
+        return True
 
     def _fold_slice(self, owned: Owned, records: Sequence[Record]) -> int:
         """Fold up to a slice of records; how many. Raises CatalogueMissing before the record that needs it."""
@@ -614,6 +641,7 @@ class Shard:
         try:
             self._send_on(owned)
             await self._committer.checkpoint(owned)
+            owned.sealable = frozenset((each.bucket, each.generation) for each in owned.fold.dedup.closed())
             self._outbox.checkpointed(owned.number, owned.checkpointed_offset)
             owned.fold.freeze_idle(FREEZE_IDLE_US, FREEZE_MAX)
         except Fenced as error:

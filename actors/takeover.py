@@ -26,6 +26,7 @@ from actors.ports import (
     StoreUnavailable,
     record_digest,
 )
+from actors.sealing import runs_without_rows
 from engine.catalog import Catalogue, load_catalogue
 from engine.events import Owner, seal
 from engine.partition import COMMAND_KEY_US, CatalogueMissing, Partition
@@ -71,7 +72,7 @@ async def take_over(
     fold.skips = frozenset(image.engine_errors)
     while True:
         try:
-            fold.load(claim.blob, image.accounts, image.dedup, image.commands)
+            fold.load(claim.blob, image.accounts, image.dedup, image.commands, runs_without_rows(image.runs))
             break
         except CatalogueMissing as missing:
             await load_version(store, library, missing.version)
@@ -89,6 +90,8 @@ async def take_over(
         claimed_s=claimed_s,
         checkpointed_s=claimed_s,
         checkpointed_offset=claim.next_offset,
+        sealable=frozenset((each.bucket, each.generation) for each in fold.dedup.closed()),
+        digests={(head.bucket, head.generation): head.digest for head in image.runs},
     )
     return owned, image
 

@@ -226,6 +226,19 @@ class ShardSettings(_Group):
         ge=0.05,
         le=50.0,
     )
+    dedup_folder: Path = _setting(
+        Path.home() / ".cache" / "tallygate" / "runs",
+        "where copies of sealed runs of the memory of rated events lie, so that a search reads them in place and a "
+        "takeover on this machine need not fetch them; shared by all shards of a machine, safe to delete at any time",
+        "path",
+    )
+    dedup_disk_gb: float = _setting(
+        20.0,
+        "above this, the copies used longest ago are deleted; 50 million events per partition in 35 days take 0.9 GB",
+        "GB",
+        ge=0.1,
+        le=10_000.0,
+    )
     hold_ttl_max_s: float = _setting(
         120.0,
         "the longest life of a hold without an extension: longer streams extend. After a crash of its owner, an "

@@ -372,6 +372,15 @@ class Dedup:
         runs = [run for bucket in self._buckets.values() for run in bucket.runs.values() if run.rows is None]
         return sorted(runs, key=lambda run: (run.bucket, run.generation), reverse=True)
 
+    @property
+    def needs_work(self) -> bool:
+        """Whether a run is away, or behind no sieve."""
+        return any(
+            run.rows is None or (run.large and run in bucket.bare)
+            for bucket in self._buckets.values()
+            for run in bucket.runs.values()
+        )
+
     def unsieved(self) -> SieveWork | None:
         """A large run to be put behind a sieve. Until then it is asked about every identity, which is slow."""
         for bucket in self._buckets.values():
@@ -386,6 +395,11 @@ class Dedup:
         bucket = self._buckets.get(work.run.bucket)
         if bucket is not None and work.run in bucket.bare:
             bucket.bare.remove(work.run)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of memory by part, all but the recent identities and what runs map from files."""
+        parts = [part for bucket in self._buckets.values() for loose in bucket.loose.values() for part in loose.parts]
+        return {"sieves": sum(sieve.nbytes for sieve in self._sieves), "loose": sum(part.nbytes for part in parts)}
 
     def __len__(self) -> int:
         self._append_recent()

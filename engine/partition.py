@@ -72,6 +72,7 @@ from engine.outcomes import (
     rated_lines,
 )
 from engine.placement import partition_for
+from engine.runs import Run
 from engine.snapshot import decode_account, decode_partition, encode_account, encode_partition
 
 TOO_OLD_US: Final = WINDOW_US - SKEW_US
@@ -695,8 +696,9 @@ class Partition:
         self,
         blob: bytes | None,
         accounts: Iterable[AccountRow],
-        dedup: list[DedupSegment],
+        dedup: Iterable[DedupSegment],
         commands: Iterable[CommandRow],
+        runs: Iterable[Run] = (),
     ) -> None:
         """Take over from a checkpoint; `commands` in offset order. Raises CatalogueMissing or UnknownSnapshot."""
         if blob is None:
@@ -714,7 +716,7 @@ class Partition:
         for row in accounts:
             self._frozen[row.account] = _Frozen(row.blob, row.wake_us)
             self._wake_at(row.wake_us, row.account)
-        self.dedup.load(dedup)
+        self.dedup.load(dedup, runs)
         for command in commands:
             if command.answer != Refusal.KEY_REUSED:
                 # A key may have been used again after 30 days: only the newest answer counts, at the end of the order.

@@ -69,6 +69,11 @@ class Loose:
         self._bytes[start : start + len(entries)] = entries
         self.count += len(entries) // ENTRY_BYTES
 
+    @property
+    def nbytes(self) -> int:
+        """Of memory, once it is full."""
+        return self._entries.nbytes + (0 if self._slots is None else self._slots.nbytes)
+
     def take(self) -> bytes:
         """What was appended since the last call."""
         start, self._taken = self._taken, self.count
@@ -164,10 +169,14 @@ class Run:
         self.bucket = bucket
         self.generation = generation
         self.count = count
+        self.large = count >= LARGE
         self.rows = rows
         self.brought: dict[int, bytes] = {}  # single rows, while the others are elsewhere
-        self._outline = outline
-        self.large = count >= LARGE
+        self._read_in(outline)
+
+    def _read_in(self, outline: Buffer) -> None:
+        self.outline = outline
+        count = self.count
         if self.large:
             self._below = np.frombuffer(outline, "<u4", _TABLE + 1).data
             self._marks: Array = np.frombuffer(outline, "<u2", count, 4 * (_TABLE + 1))
@@ -206,11 +215,14 @@ class Run:
             return self.brought.get(place)
         return self.rows[place * ROW_BYTES : (place + 1) * ROW_BYTES]
 
-    def bring(self, rows: Buffer) -> None:
-        """All rows are here. Raises ValueError when they cannot be those of this run."""
-        if len(rows) != self.count * ROW_BYTES:
-            raise ValueError(f"{len(rows)} bytes are not the rows of a run of {self.count} entries")
-        self.rows = rows
+    def bring(self, whole: Buffer) -> None:
+        """All rows are here: outline and rows, one behind the other. Raises ValueError when they cannot be this run's."""
+        size = outline_bytes(self.count)
+        if len(whole) != size + self.count * ROW_BYTES:
+            raise ValueError(f"{len(whole)} bytes are no outline and rows of a run of {self.count} entries")
+        view = memoryview(whole)
+        self._read_in(view[:size])
+        self.rows = view[size:]
         self.brought = {}
 
     def entries(self) -> bytes:

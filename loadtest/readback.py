@@ -12,6 +12,7 @@ import orjson
 from actors.kafka import TopicReader
 from actors.ports import Record
 from actors.postgres import PostgresStore
+from actors.sealing import whole_runs
 from engine.account import Account
 from engine.catalog import Catalogue
 from engine.limits import ROOT
@@ -38,7 +39,8 @@ async def read_checkpoint(
     image = await store.load(partition, 0)
     fold = Partition(partition, partitions, topic, control_key, library)
     blob, _ = await store.checkpoint(partition)
-    fold.load(blob, image.accounts, image.dedup, image.commands)
+    runs = await whole_runs(store, partition, image.runs)
+    fold.load(blob, image.accounts, image.dedup, image.commands, runs)
     return fold
 
 

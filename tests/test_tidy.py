@@ -58,6 +58,7 @@ ENVIRONMENT_READERS = {
 TESTED_ELSEWHERE = {
     "actors/clock.py": "tests/contracts/test_clock.py",  # one suite for the real clock and the simulator's
     "actors/kafka.py": "tests/contracts/test_log.py",  # likewise
+    "actors/local_runs.py": "tests/contracts/test_local_runs.py",  # likewise
     "actors/membership.py": "tests/contracts/test_membership.py",  # likewise
     "actors/ports.py": "tests/contracts/test_store.py",  # protocols and facts: every contract suite is their test
     "actors/cluster.py": "tests/integration/test_cluster.py",  # needs a real Ray

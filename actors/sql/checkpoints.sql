@@ -25,3 +25,7 @@ SELECT log_offset, log_time_us, reason, detail, key, value FROM dead_letter WHER
 -- Every command from an offset on.
 SELECT log_offset, log_time_us, account, command_key, digest, kind, body, answer
 FROM command WHERE partition = $1 AND log_offset >= $2 ORDER BY log_offset
+
+-- name: run_entries
+-- The rows of a sealed run.
+SELECT entries FROM dedup_rows WHERE partition = $1 AND bucket = $2 AND generation = $3 ORDER BY part

@@ -62,26 +62,73 @@ ON CONFLICT (partition, account) DO UPDATE
 SET blob = excluded.blob, wake_us = excluded.wake_us, balance = excluded.balance, spend = excluded.spend, currency = excluded.currency
 
 -- name: commit_dedup
--- The identities rated since the last checkpoint, one run per bucket.
-INSERT INTO dedup_segment (partition, bucket, seq, entries)
-SELECT $1, bucket, $2, entries FROM unnest($3::bigint[], $4::bytea[]) AS run (bucket, entries)
+-- The identities rated since the last checkpoint, one segment per generation.
+INSERT INTO dedup_segment (partition, bucket, generation, seq, entries)
+SELECT $1, bucket, generation, $2, entries
+FROM unnest($3::bigint[], $4::bigint[], $5::bytea[]) AS segment (bucket, generation, entries)
 
 -- name: crowded_levels
--- Levels with at least $2 runs, as long as the joined run stays below $3 bytes.
-SELECT bucket, level FROM dedup_segment WHERE partition = $1
-GROUP BY bucket, level HAVING count(*) >= $2 AND sum(octet_length(entries)) <= $3 ORDER BY bucket, level
+-- Levels with at least $2 segments, as long as the joined one stays below $3 bytes.
+SELECT bucket, generation, level FROM dedup_segment WHERE partition = $1
+GROUP BY bucket, generation, level HAVING count(*) >= $2 AND sum(octet_length(entries)) <= $3
+ORDER BY bucket, generation, level
 
 -- name: merge_level
--- Join all runs of one level into one of the next.
+-- Join all segments of one level into one of the next.
 WITH taken AS (
-    DELETE FROM dedup_segment WHERE partition = $1 AND bucket = $2 AND level = $3 RETURNING seq, entries
+    DELETE FROM dedup_segment WHERE partition = $1 AND bucket = $2 AND generation = $3 AND level = $4
+    RETURNING seq, entries
 )
-INSERT INTO dedup_segment (partition, bucket, level, seq, entries)
-SELECT $1, $2, $3::integer + 1, max(seq), string_agg(entries, ''::bytea ORDER BY seq) FROM taken
+INSERT INTO dedup_segment (partition, bucket, generation, level, seq, entries)
+SELECT $1, $2, $3, $4::integer + 1, max(seq), string_agg(entries, ''::bytea ORDER BY seq) FROM taken
 
 -- name: forget_buckets
 -- Buckets whose time is over.
 DELETE FROM dedup_segment WHERE partition = $1 AND bucket < $2
+
+-- name: forget_runs
+-- Likewise their runs; the rows go a few parts at a time (`sweep_rows`).
+DELETE FROM dedup_run WHERE partition = $1 AND bucket < $2
+
+-- name: sweep_rows
+-- A few megabytes of what belonged to forgotten buckets.
+DELETE FROM dedup_rows WHERE (partition, bucket, generation, part) IN (
+    SELECT partition, bucket, generation, part FROM dedup_rows WHERE partition = $1 AND bucket < $2 LIMIT $3
+)
+
+-- name: seal_owned
+-- Whether the partition is still at this epoch; it stays so until our transaction ends.
+SELECT 1 FROM partition WHERE partition = $1 AND epoch = $2 FOR SHARE
+
+-- name: seal_run
+-- A sealed run; none is returned when it is there already.
+INSERT INTO dedup_run (partition, bucket, generation, ids, outline, digest) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT DO NOTHING RETURNING 1
+
+-- name: seal_rows
+-- One part of its rows.
+INSERT INTO dedup_rows (partition, bucket, generation, part, entries) VALUES ($1, $2, $3, $4, $5)
+
+-- name: drop_loose
+-- The segments whose place the run has taken.
+DELETE FROM dedup_segment WHERE partition = $1 AND bucket = $2 AND generation = $3
+
+-- name: load_runs
+-- All sealed runs but for their rows.
+SELECT bucket, generation, ids, outline, digest FROM dedup_run WHERE partition = $1 ORDER BY bucket, generation
+
+-- name: run_part
+-- One part of the rows of a run.
+SELECT entries FROM dedup_rows WHERE partition = $1 AND bucket = $2 AND generation = $3 AND part = $4
+
+-- name: run_rows
+-- Single rows, in the order in which they are asked for; of those that are gone, null.
+SELECT substring(entries FROM (row % $5) * 16 + 1 FOR 16) AS entry
+FROM unnest($2::bigint[], $3::bigint[], $4::integer[]) WITH ORDINALITY AS wanted (bucket, generation, row, number)
+LEFT JOIN dedup_rows AS kept
+    ON kept.partition = $1 AND kept.bucket = wanted.bucket AND kept.generation = wanted.generation
+    AND kept.part = wanted.row / $5
+ORDER BY number
 
 -- name: commit_commands
 -- Commands and their answers; a command already there stays as it is.
@@ -128,8 +175,8 @@ SELECT epoch, ckpt_seq FROM partition WHERE partition = $1
 SELECT account, blob, wake_us, balance, spend, currency FROM account WHERE partition = $1 ORDER BY account
 
 -- name: load_dedup
--- All runs of identities, oldest first.
-SELECT bucket, entries FROM dedup_segment WHERE partition = $1 ORDER BY bucket, seq
+-- All segments of identities that are not sealed yet, oldest first.
+SELECT bucket, generation, entries FROM dedup_segment WHERE partition = $1 ORDER BY bucket, generation, seq
 
 -- name: load_commands
 -- Commands not older than a log time.

@@ -32,6 +32,7 @@ from loadtest.workload import cloud_time
 from tests.simulation.hand_clock import HandClock
 from tests.simulation.sim_log import Gate, SimBroker, SimLog, SimRecord, open_gate
 from tests.simulation.sim_receivers import ReceiverFaults, SimReceivers
+from tests.simulation.sim_runs import SimDisk, SimLocalRuns
 from tests.simulation.sim_store import SimDatabase, SimMembership, SimStore
 
 TOPIC = "usage"
@@ -85,6 +86,7 @@ class Process:
             kafka=KafkaSettings(),
             settings=settings,
             leases=LEASES,
+            local=SimLocalRuns(rig.disk, gate),
             spawn=self.spawn,
         )
 
@@ -148,6 +150,7 @@ class Rig:
         self.clock = HandClock()
         self.broker = SimBroker(self.clock, partitions)
         self.database = SimDatabase(self.clock)
+        self.disk = SimDisk()
         self.database.catalogues[1] = CATALOGUE
         self._processes: list[Process] = []
 

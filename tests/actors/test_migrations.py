@@ -114,6 +114,7 @@ async def test_every_query_fits_the_schema(database: str, schema: str) -> None:
 
 
 LEDGER = ("posting", "command", "dead_letter", "catalogue")
+DEDUP = ("dedup_segment", "dedup_run", "dedup_rows")
 KEPT = ("partition", "account", "alert", "member", "assignment", "controller")
 
 
@@ -121,8 +122,8 @@ KEPT = ("partition", "account", "alert", "member", "assignment", "controller")
     "statement",
     [
         *("DELETE FROM " + table for table in LEDGER + KEPT),
-        *(f"TRUNCATE {table}" for table in (*LEDGER, *KEPT, "dedup_segment", "schema_migration")),
-        *(f"DROP TABLE {table}" for table in (*LEDGER, *KEPT, "dedup_segment", "schema_migration")),
+        *(f"TRUNCATE {table}" for table in (*LEDGER, *KEPT, *DEDUP, "schema_migration")),
+        *(f"DROP TABLE {table}" for table in (*LEDGER, *KEPT, *DEDUP, "schema_migration")),
         "UPDATE posting SET amount = 0",
         "UPDATE catalogue SET body = ''",
         "UPDATE command SET answer = 'applied'",

@@ -1,5 +1,7 @@
 """Checkpoints for tests, with every field filled that the test does not care about."""
 
+import xxhash
+
 from actors.ports import (
     AccountRow,
     AlertRow,
@@ -10,8 +12,10 @@ from actors.ports import (
     DedupSegment,
     LastRecord,
     PostingRow,
+    RunHead,
     record_digest,
 )
+from engine.runs import seal
 
 PARTITION = 3
 
@@ -20,8 +24,15 @@ def account(name: str = "acme", blob: bytes = b"state", balance: int = 5, wake_u
     return AccountRow(account=name, blob=blob, wake_us=wake_us, balance=balance, spend=-balance, currency="USD")
 
 
-def segment(bucket: int, *numbers: int) -> DedupSegment:
-    return DedupSegment(bucket, 0, b"".join(number.to_bytes(20, "big") for number in numbers))
+def segment(bucket: int, *numbers: int, generation: int = 0) -> DedupSegment:
+    return DedupSegment(bucket, generation, b"".join(number.to_bytes(20, "big") for number in numbers))
+
+
+def run(bucket: int, generation: int, *numbers: int) -> tuple[RunHead, bytes]:
+    """A sealed run of the same entries, and its rows."""
+    sealed = seal([segment(bucket, *numbers).entries])
+    digest = xxhash.xxh3_128_digest(sealed.outline + sealed.rows)
+    return RunHead(bucket, generation, sealed.count, sealed.outline, digest), sealed.rows
 
 
 def command(offset: int, key: str = "key", log_time_us: int = 1_000, answer: str = "applied") -> CommandRow:

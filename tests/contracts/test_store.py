@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.ports import CatalogueTaken, Delivery, Fenced, Membership, Roster, StillOwned, Store
+from actors.ports import CatalogueTaken, Delivery, Fenced, Membership, Place, Roster, StillOwned, Store
 from tests.contracts.benches import Bench
 from tests.contracts.checkpoints import (
     PARTITION,
@@ -12,6 +12,7 @@ from tests.contracts.checkpoints import (
     cut,
     dead_letter,
     posting,
+    run,
     segment,
 )
 
@@ -350,3 +351,48 @@ async def test_a_catalogue_version_never_changes(cluster: Cluster) -> None:
         await store.publish_catalogue(1, b'{"plans":[1]}')
     assert await store.catalogue(1) == b'{"plans":[]}'
     assert await store.catalogue(2) is None
+
+
+# ------------------------------------------------------------------------------------------------------- sealed runs
+
+
+async def test_a_sealed_run_takes_the_place_of_its_generation(cluster: Cluster) -> None:
+    store = await cluster.join("a")
+    claim = await store.claim(PARTITION, "a")
+    await store.commit(cut(claim, dedup=[segment(2, 1), segment(2, 3, generation=1), segment(3, 4)]))
+    await store.commit(cut(claim, 2, dedup=[segment(2, 2)]))
+    head, rows = run(2, 0, 1, 2)
+    for _ in range(2):  # the second time as after an answer that was lost
+        await store.seal(PARTITION, claim.epoch, head, rows)
+        image = await store.load(PARTITION, 0)
+        assert image.dedup == [segment(2, 3, generation=1), segment(3, 4)]
+        assert image.runs == [head]
+    assert await store.run_part(PARTITION, 2, 0, 0) == rows
+    assert await store.run_part(PARTITION, 2, 0, 1) is None
+    asked = [Place(2, 0, 1), Place(2, 1, 0), Place(2, 0, 0), Place(2, 0, 1)]
+    assert await store.run_rows(PARTITION, asked) == [rows[16:], None, rows[:16], rows[16:]]
+
+
+async def test_whoever_lost_the_partition_seals_nothing(cluster: Cluster) -> None:
+    store = await cluster.join("a")
+    claim = await store.claim(PARTITION, "a")
+    await store.commit(cut(claim, dedup=[segment(2, 1)]))
+    successor = await cluster.join("b")
+    await successor.claim(PARTITION, "b")
+    with pytest.raises(Fenced):
+        await store.seal(PARTITION, claim.epoch, *run(2, 0, 1))
+    image = await successor.load(PARTITION, 0)
+    assert (image.dedup, image.runs) == ([segment(2, 1)], [])
+
+
+async def test_runs_are_forgotten_with_their_bucket(cluster: Cluster) -> None:
+    store = await cluster.join("a")
+    claim = await store.claim(PARTITION, "a")
+    await store.commit(cut(claim, dedup=[segment(2, 1), segment(3, 2)]))
+    old, rows = run(2, 0, 1)
+    new, new_rows = run(3, 0, 2)
+    await store.seal(PARTITION, claim.epoch, old, rows)
+    await store.seal(PARTITION, claim.epoch, new, new_rows)
+    await store.commit(cut(claim, 2, dedup_bucket_min=3))
+    assert (await store.load(PARTITION, 0)).runs == [new]
+    assert await store.run_rows(PARTITION, [Place(2, 0, 0), Place(3, 0, 0)]) == [None, new_rows]

@@ -356,5 +356,5 @@ def test_rows_are_brought_newest_first() -> None:
     kept.seal(memory)
     loaded = kept.load(bring=False)
     assert [run.bucket for run in loaded.away()] == [2, 1, 0]
-    loaded.away()[0].bring(kept.runs[2, 0].rows)
+    loaded.away()[0].bring(kept.runs[2, 0].outline + kept.runs[2, 0].rows)
     assert [run.bucket for run in loaded.away()] == [1, 0]

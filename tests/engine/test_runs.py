@@ -95,9 +95,9 @@ def test_rows_that_are_elsewhere_come_one_by_one_or_all_at_once() -> None:
         run.entries()
     run.brought[place] = sealed.rows
     assert run.row(place) == entry[4:]
-    with pytest.raises(ValueError, match="15 bytes are not the rows"):
-        run.bring(sealed.rows[1:])
-    run.bring(sealed.rows)
+    with pytest.raises(ValueError, match="19 bytes are no outline and rows"):
+        run.bring(sealed.outline + sealed.rows[1:])
+    run.bring(sealed.outline + sealed.rows)
     assert (run.row(place), run.brought) == (entry[4:], {})
 
 

@@ -180,6 +180,10 @@ def _remember_the_dead(
     return _dead_letter(self, offset, key, value, reason, detail)
 
 
+def _search_without_doubts(self: Dedup, keys: Sequence[bytes]) -> dict[bytes, Any]:
+    return {key: found for key, found in _search(self, keys).items() if not isinstance(found, frozenset)}
+
+
 def _slice_of_any_epoch(self: Partition, slices: Slices) -> str:
     epoch, self.epoch = self.epoch, slices.epoch
     try:
@@ -208,6 +212,7 @@ def _answer_without_a_lease(_self: Answers, owned: Owned) -> bool:
     return owned.speaks
 
 
+_search = Dedup._search
 _commit, _claim, _load, _renew = SimStore.commit, SimStore.claim, SimStore.load, Heartbeat.renew
 _reclaim = Desk.reclaim
 _append, _fetch = SimBroker.append, SimLog.fetch
@@ -246,6 +251,9 @@ ABLATIONS: Final = (
     ),
     Ablation("nothing is remembered of events rated before", (_method(Dedup, "find", lambda *_: None),)),
     Ablation("the memory of events is not loaded", (_method(Dedup, "load", lambda *_: None),)),
+    Ablation(
+        "an event is rated before the run that may hold it is in", (_method(Dedup, "_search", _search_without_doubts),)
+    ),
     Ablation("the memory of commands is not loaded", (_method(SimStore, "load", _load_no_commands),)),
     Ablation("a cut does not copy on write", (_method(Cut, "before_change", lambda *_: None),)),
     Ablation("a commit does not wait for what is under way to Kafka", (_method(Committer, "_flushed", _do_not_wait),)),
@@ -323,6 +331,7 @@ NOTICED_BY: Final = {
     "a hold is reclaimed by the owner's clock alone": 60,
     "a shard answers beyond its lease": 45,
     "a tick that came too early is not asked again": 32,
+    "an event is rated before the run that may hold it is in": 86,
 }
 
 

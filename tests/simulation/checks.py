@@ -11,6 +11,7 @@ from actors.owned import Stage
 from engine.catalog import Catalogue, load_catalogue
 from engine.outcomes import DeadLetterReason
 from engine.partition import Partition
+from engine.runs import Run
 from loadtest.oracle import Oracle
 from loadtest.readback import engine_account
 from loadtest.report import compare, compare_ledger
@@ -156,7 +157,8 @@ def _stored(world: World, number: int) -> Partition:
     row = world.database.partition(number)
     fold = Partition(number, world.plan.partitions, TOPIC, CONTROL_KEY, library())
     commands = [command for _, command in sorted(row.commands.items())]
-    fold.load(row.blob, [row.accounts[name] for name in sorted(row.accounts)], row.dedup, commands)
+    runs = [Run(*name, head.count, head.outline, rows) for name, (head, rows) in row.runs.items()]
+    fold.load(row.blob, [row.accounts[name] for name in sorted(row.accounts)], row.dedup, commands, runs)
     return fold
 
 

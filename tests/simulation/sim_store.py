@@ -5,7 +5,7 @@ itself is one step, as a transaction is. Time is the given clock's and stands fo
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import asyncpg
@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.ports import (
+    RUN_PART_ROWS,
     AccountRow,
     AlertRow,
     CatalogueTaken,
@@ -29,13 +30,16 @@ from actors.ports import (
     LastRecord,
     Member,
     PartitionImage,
+    Place,
     PostingRow,
     PreviousOwner,
     Renewal,
+    RunHead,
     StillOwned,
     StoreUnavailable,
 )
 from actors.postgres import translated
+from engine.runs import ROW_BYTES
 from tests.simulation.sim_log import Gate, open_gate
 
 CommitFault = Literal["unavailable", "unknown_done", "unknown_not_done", "unknown_late"]
@@ -66,6 +70,7 @@ class SimPartitionRow(Struct):
     previous_owners: list[str] = []
     accounts: dict[str, AccountRow] = {}
     dedup: list[DedupSegment] = []
+    runs: dict[tuple[int, int], tuple[RunHead, bytes]] = {}  # by bucket and generation: head and rows
     commands: dict[int, CommandRow] = {}
     postings: list[PostingRow] = []
     dead_letters: dict[int, DeadLetterRow] = {}
@@ -126,6 +131,7 @@ class SimDatabase:
                 row,
                 accounts=dict(row.accounts),
                 dedup=list(row.dedup),
+                runs=dict(row.runs),
                 commands=dict(row.commands),
                 dead_letters=dict(row.dead_letters),
             )
@@ -180,6 +186,7 @@ class SimStore(_Port):
         super().__init__(database, gate)
         self.commit_faults: list[CommitFault] = []
         self.late_s = 0.5  # after which a commit `unknown_late` takes effect
+        self.flaky: Callable[[], bool] = lambda: False  # whether a call for sealed runs fails
         self.stale_loads = 0  # so many loads are answered by the replica
         self._owners: dict[int, str] = {}
 
@@ -234,6 +241,7 @@ class SimStore(_Port):
             ckpt_seq=row.ckpt_seq,
             accounts=[row.accounts[account] for account in sorted(row.accounts)],
             dedup=sorted(row.dedup, key=lambda segment: segment.bucket),
+            runs=[head for _, (head, _) in sorted(row.runs.items())],
             commands=[
                 command for _, command in sorted(row.commands.items()) if command.log_time_us >= command_log_time_min_us
             ],
@@ -297,6 +305,7 @@ class SimStore(_Port):
         row.ckpt_seq, row.next_offset, row.last, row.blob = cut.ckpt_seq, cut.next_offset, cut.last, cut.blob
         row.accounts.update({account.account: account for account in cut.accounts})
         row.dedup = [segment for segment in [*row.dedup, *cut.dedup] if segment.bucket >= cut.dedup_bucket_min]
+        row.runs = {name: run for name, run in row.runs.items() if name[0] >= cut.dedup_bucket_min}
         for command in cut.commands:
             row.commands.setdefault(command.offset, command)
         row.postings.extend(cut.postings)
@@ -304,6 +313,38 @@ class SimStore(_Port):
             self._database.outbox.setdefault(alert.alert_id, SimOutboxRow(cut.partition, alert))
         for letter in cut.dead_letters:
             row.dead_letters.setdefault(letter.offset, letter)
+
+    async def seal(self, partition: int, epoch: int, head: RunHead, rows: bytes) -> None:
+        session = await self._enter("seal")
+        self._fail_perhaps()
+        row = await self._locked(partition)
+        if row.epoch != epoch:
+            raise Fenced(f"partition {partition}: epoch {epoch} is over")
+        row.runs.setdefault((head.bucket, head.generation), (head, rows))
+        row.dedup = [each for each in row.dedup if (each.bucket, each.generation) not in row.runs]
+        await self._leave("seal", session)
+
+    async def run_part(self, partition: int, bucket: int, generation: int, part: int) -> bytes | None:
+        session = await self._enter("run_part", writes=False)
+        self._fail_perhaps()
+        run = self._database.partition(partition).runs.get((bucket, generation))
+        size = RUN_PART_ROWS * ROW_BYTES
+        await self._leave("run_part", session)
+        return None if run is None else run[1][part * size : (part + 1) * size] or None
+
+    async def run_rows(self, partition: int, places: Sequence[Place]) -> list[bytes | None]:
+        session = await self._enter("run_rows", writes=False)
+        self._fail_perhaps()
+        runs = [self._database.partition(partition).runs.get((place.bucket, place.generation)) for place in places]
+        await self._leave("run_rows", session)
+        return [
+            None if run is None else run[1][place.row * ROW_BYTES : (place.row + 1) * ROW_BYTES]
+            for run, place in zip(runs, places, strict=True)
+        ]
+
+    def _fail_perhaps(self) -> None:
+        if self.flaky():
+            raise StoreUnavailable("simulated: the memory of rated events cannot be reached")
 
     async def settle_commit(self, partition: int, epoch: int, ckpt_seq: int) -> tuple[int, bool]:
         session = await self._enter("settle_commit")

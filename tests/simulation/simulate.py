@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from random import Random
 from typing import Final
 
+import msgspec
 import orjson
 from msgspec import Struct
 
@@ -22,6 +23,7 @@ from tests.simulation.traffic import Traffic, catalogues
 from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualLoop, run_virtually
 from tests.simulation.world import Plan, World, mended_engine, short_limits
 
+SEALING_SEEDS: Final = 7  # one seed in so many seals the memory of rated events
 QUIET_MAX_S: Final = 20.0
 LOOK_EVERY_S: Final = 0.2
 STOP_MAX_S: Final = 20.0
@@ -94,7 +96,7 @@ def draw_plan(random: Random) -> Plan:
 def simulate(seed: int, faults: bool = True) -> Outcome:
     """Run a seed. Everything follows from it; a finding is a sentence in `violations`."""
     random = Random(seed)
-    plan = draw_plan(random)
+    plan = msgspec.structs.replace(draw_plan(random), seals=seed % SEALING_SEEDS == 2)
     seconds = random.uniform(1.5, 4.0)
     traffic = Traffic(
         Random(random.random()),

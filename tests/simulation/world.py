@@ -30,9 +30,11 @@ from actors.outbox import Outbox, OutboxSettings
 from actors.owned import Stage
 from actors.ports import AlertRow, Attempt, Checkpoint, LogUnavailable, Outgoing, StoreUnavailable
 from actors.postgres import translated
+from actors.sealing import Sealing
 from actors.shard import Shard
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from engine import admission as admission_module
+from engine import dedup as dedup_module
 from engine import events as events_module
 from engine import partition as partition_module
 from engine.catalog import Catalogue, load_catalogue
@@ -43,6 +45,7 @@ from tests.simulation.chaos import Strike
 from tests.simulation.invariants import AtCommit, Bounds, overflows
 from tests.simulation.sim_log import SimBroker, SimLog
 from tests.simulation.sim_receivers import ReceiverFaults, SimReceivers
+from tests.simulation.sim_runs import SimDisk, SimLocalRuns
 from tests.simulation.sim_store import SimDatabase, SimMembership, SimPartitionRow, SimRoster, SimStore
 from tests.simulation.traffic import CONTROL_KEY, POISON, POISON_LATE
 
@@ -76,6 +79,7 @@ class Plan(Struct):
     attempts_max: int  # to tell an alert, by one owner
     calm_start: bool  # faults begin when every partition has an owner
     receiver: ReceiverFaults
+    seals: bool = False  # whether the memory of rated events is sealed, of which some seeds know nothing
 
 
 class WorldClock:
@@ -271,6 +275,7 @@ class ShardSlot:
         self._world = world
         self.host = host
         self._lives = 0
+        self._disk = SimDisk(Random(name))
         self.process: Process | None = None
         self.shard: Shard | None = None
         self._membership: SimMembership | None = None
@@ -283,6 +288,8 @@ class ShardSlot:
         self._lives += 1
         process = self.process = Process(world, f"{self.name}.{self._lives}", self.host)
         self.store = WatchedStore(world, process)
+        luck = Random(self._lives)
+        self.store.flaky = lambda: not world.healing and luck.random() < 0.2
         self.log = LateLog(world, process)
         self._membership = SimMembership(world.database, world.leases.lease_s, process.gate)
         self.lease = Lease(process.clock)
@@ -300,6 +307,7 @@ class ShardSlot:
             kafka=world.kafka,
             settings=world.shard_settings,
             leases=world.leases,
+            local=SimLocalRuns(self._disk, process.gate),
             spawn=process.spawn,
         )
         process.spawn(self._live(process, self.shard, self._heartbeat, self._membership))
@@ -721,6 +729,8 @@ def short_limits(plan: Plan) -> Iterator[None]:
     a pure function of bytes, and slow, is worked out once for all processes: a catalogue's tables, a record's MAC."""
     gap_us = round(100_000 * plan.pace)
     with (
+        mock.patch.object(dedup_module, "RUN_MIN", 4),
+        mock.patch.object(Sealing, "mind", Sealing.mind if plan.seals else lambda *_: None),
         mock.patch.object(takeover_module, "load_catalogue", _compiled_once),
         mock.patch.object(events_module, "_mac", _mac_once),
         mock.patch.object(commit_module, "ENCODE_ACCOUNTS", 1),
