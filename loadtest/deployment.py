@@ -25,7 +25,7 @@ from engine.events import CatalogueMarker, seal
 from engine.placement import partition_for
 from loadtest.drive import Driver
 from loadtest.receiver import Receiver
-from loadtest.verify import verify
+from loadtest.verify import Verdict, verify
 from loadtest.workload import Workload
 
 CATALOGUE_FILE: Final = Path(__file__).resolve().parents[1] / "config" / "catalogue.example.yaml"
@@ -90,16 +90,15 @@ class Deployment:
                 return False
         return (await self.store.outbox_counts()).waiting == 0
 
-    async def check(self) -> None:
-        """Nothing lost, nothing double, every amount and alert as the oracle has it. After everything has stopped."""
-        verdict = await verify(
-            self.settings,
-            self.store,
-            {1: self.catalogue},
-            self.receiver.alerts,
-            processes=2,
-            say=lambda _: None,
+    async def verdict(self) -> Verdict:
+        """Every amount, event and alert held against the oracle. After everything has stopped."""
+        return await verify(
+            self.settings, self.store, {1: self.catalogue}, self.receiver.alerts, processes=2, say=lambda _: None
         )
+
+    async def check(self) -> None:
+        """Nothing lost, nothing double, every amount and alert as the oracle has it; else AssertionError."""
+        verdict = await self.verdict()
         assert verdict.differences == [], "\n".join(verdict.differences[:20])
         assert (verdict.lost, verdict.double, verdict.alerts_missing, verdict.alerts_extra) == (0, 0, 0, 0)
         assert verdict.counts["rated"], "a run in which nothing happened proves nothing"

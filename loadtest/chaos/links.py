@@ -16,6 +16,8 @@ from pydantic import SecretStr
 
 from actors.assembly import database_dsn
 from actors.deployment import until
+from actors.ports import StoreUnavailable
+from actors.postgres import PartitionStatus
 from config.settings import Settings
 from config.stack.kafka import Listener
 from loadtest.chaos.audit import Audit, History, judge
@@ -125,6 +127,13 @@ class LinkedShards:
 
     # ---------------------------------------------------------------------------------------------------------- owners
 
+    async def statuses(self) -> list[PartitionStatus] | None:
+        """Every partition as the database has it; None while the database does not say."""
+        try:
+            return await self.at.store.partitions()
+        except StoreUnavailable:
+            return None
+
     async def partitions_of(self, number: int) -> list[int]:
         """What shard n owns, as the database has it."""
         incarnation = self.shards[number].incarnation
@@ -156,20 +165,19 @@ class LinkedShards:
 
     async def healed(self) -> None:
         """Return when every shard lives and every partition is owned, and committed to, by one of them."""
-        for number, shard in enumerate(self.shards):
-            if shard.process.poll() is not None:
-                await self.replaced(number)
-        before = {status.partition: status.ckpt_seq for status in await self.at.store.partitions()}
+        before: dict[int, int] = {}
 
         async def goes_on() -> bool:
             for number, shard in enumerate(self.shards):
                 if shard.process.poll() is not None:
                     await self.replaced(number)
             living = {shard.incarnation for shard in self.shards}
-            statuses = await self.at.store.partitions()
-            return all(
-                status.owner in living and status.ckpt_seq > before.get(status.partition, 0) for status in statuses
-            )
+            statuses = await self.statuses()
+            if statuses is None:
+                return False
+            for status in statuses:
+                before.setdefault(status.partition, status.ckpt_seq)
+            return all(status.owner in living and status.ckpt_seq > before[status.partition] for status in statuses)
 
         await until(goes_on, "every partition to have a checkpoint again", WAIT_S)
 
