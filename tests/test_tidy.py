@@ -69,6 +69,7 @@ TESTED_ELSEWHERE = {
     "loadtest/processes.py": "tests/integration/test_shard_process.py",  # likewise
     "loadtest/chaos/links.py": "tests/integration/test_cuts.py",  # likewise
     "loadtest/chaos/disk.py": "tests/integration/test_disk_full.py",  # likewise
+    "loadtest/chaos/packets.py": "tests/integration/test_packets.py",  # likewise
     "loadtest/chaos/cuts.py": "tests/integration/test_cuts.py",  # likewise
     "loadtest/chaos/pauses.py": "tests/integration/test_pauses.py",  # likewise
     "loadtest/process_child.py": "tests/integration/test_shard_process.py",  # likewise

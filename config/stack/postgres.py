@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -28,7 +29,6 @@ _KEPT_AS_ROOT = Path("/var/tmp")  # noqa: S108 - made with mode 0700, and its ow
 _START_TIMEOUT_S = 60.0
 _INITDB_TIMEOUT_S = 120.0
 _SETTINGS = {
-    "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "shared_buffers": "64MB",
     "max_connections": "100",
@@ -97,9 +97,13 @@ def _kept_base(supervisor: Supervisor, identity: _Identity) -> Path:
 
 
 def start_postgres(
-    supervisor: Supervisor, data_dir: Path | None = None, port: int | None = None, say: Say | None = None
+    supervisor: Supervisor,
+    data_dir: Path | None = None,
+    port: int | None = None,
+    say: Say | None = None,
+    hosts: Sequence[str] = ("127.0.0.1",),
 ) -> PostgresServer:
-    """Starts a server on 127.0.0.1 and returns once it accepts connections.
+    """Starts a server on these loopback addresses, 127.0.0.1 among them, and returns once it accepts connections.
 
     Without `data_dir` a fresh cluster is made, with a random superuser password and data checksums, in a folder that goes
     with the run. A `data_dir` of an earlier server is started as it is, with its own password; in `kept_data_dir` a
@@ -120,7 +124,7 @@ def start_postgres(
         raise PostgresUnavailable(f"{data_dir} holds no PostgreSQL cluster: leave data_dir out to have one created")
     password = password_file.read_text().strip()
     tell("postgres: starting")
-    chosen, process_id = _serve(supervisor, binaries, data_dir, identity, port)
+    chosen, process_id = _serve(supervisor, binaries, data_dir, identity, port, hosts)
     tell(f"postgres: ready on port {chosen}")
     dsn = f"postgresql://{SUPERUSER}:{password}@127.0.0.1:{chosen}/postgres"
     return PostgresServer(chosen, dsn, process_id, data_dir)
@@ -218,7 +222,12 @@ def _initdb(binaries: Path, data_dir: Path, password_file: Path, identity: _Iden
 
 
 def _serve(
-    supervisor: Supervisor, binaries: Path, data_dir: Path, identity: _Identity, port: int | None
+    supervisor: Supervisor,
+    binaries: Path,
+    data_dir: Path,
+    identity: _Identity,
+    port: int | None,
+    hosts: Sequence[str],
 ) -> tuple[int, int]:
     """Starts the postmaster and returns port and pid.
 
@@ -232,7 +241,7 @@ def _serve(
         log_start = log_path.stat().st_size if log_path.exists() else 0
         opened = supervisor.start(
             "postgres",
-            _postgres_command(binaries, data_dir, chosen),
+            _postgres_command(binaries, data_dir, chosen, hosts),
             log_path=log_path,
             cwd=Path("/"),
             user=identity.user,
@@ -256,8 +265,9 @@ def _serve(
         time.sleep(0.1)
 
 
-def _postgres_command(binaries: Path, data_dir: Path, port: int) -> list[str]:
+def _postgres_command(binaries: Path, data_dir: Path, port: int, hosts: Sequence[str]) -> list[str]:
     command = [str(binaries / "postgres"), "-D", str(data_dir), "-c", f"port={port}"]
+    command += ["-c", f"listen_addresses={','.join(hosts)}"]
     for name, value in _SETTINGS.items():
         command += ["-c", f"{name}={value}"]
     return command

@@ -15,9 +15,12 @@ from loadtest.chaos.proxy import Direction, Proxy, Weather
 LOSE_EVERY_S: Final = 0.25
 LATE_S: Final = (0.05, 1.0)  # a COMMIT that comes this late finds its session open, or ended by who settled it
 
-ONE_WAY_UP: Final = frozenset({Direction.UP})
-ONE_WAY_DOWN: Final = frozenset({Direction.DOWN})
-BOTH_WAYS: Final = frozenset(Direction)
+# What is swallowed, by the name that a report has for it.
+WAYS: Final = {
+    "up": frozenset({Direction.UP}),
+    "down": frozenset({Direction.DOWN}),
+    "both": frozenset(Direction),
+}
 
 
 class Server(StrEnum):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct
 from pydantic import SecretStr
@@ -34,11 +34,22 @@ ROUND_S: Final = 20.0  # of load; the wallets are made for the first round, so e
 STATEMENT_TIMEOUT_MS: Final = (
     2_000  # a client that hears nothing gives up a second after that; ten would only be longer
 )
+REBALANCE_AFTER_S: Final = (
+    1.0  # a shard that has joined gets its part soon: so partitions move, too, between the faults
+)
 WAIT_S: Final = 120.0  # for whatever a run waits for; a healthy one needs a few seconds
 
 
+class Way(Protocol):
+    """How one shard reaches its servers."""
+
+    def through(self, settings: Settings) -> Settings:
+        """The settings of a shard that goes this way."""
+        ...
+
+
 class Link(Struct, frozen=True):
-    """One shard's way to its servers."""
+    """A way through proxies."""
 
     postgres: PostgresProxy
     kafka: Proxy
@@ -52,20 +63,24 @@ class Link(Struct, frozen=True):
         await self.postgres.stop()
 
     def through(self, settings: Settings) -> Settings:
-        """The settings of a shard that goes this way."""
-        postgres = settings.postgres.model_copy(
-            update={"dsn": SecretStr(self.postgres.dsn), "statement_timeout_ms": STATEMENT_TIMEOUT_MS}
-        )
-        kafka = settings.kafka.model_copy(update={"bootstrap_servers": f"127.0.0.1:{self.kafka.port}"})
-        return settings.model_copy(update={"postgres": postgres, "kafka": kafka})
+        return reaching(settings, self.postgres.dsn, f"127.0.0.1:{self.kafka.port}")
 
 
-class LinkedShards:
-    """The run. Shard n goes by link n; one that left because it was declared dead is followed by a new one."""
+def reaching(settings: Settings, dsn: str, bootstrap: str) -> Settings:
+    """The settings, with these servers."""
+    postgres = settings.postgres.model_copy(
+        update={"dsn": SecretStr(dsn), "statement_timeout_ms": STATEMENT_TIMEOUT_MS}
+    )
+    kafka = settings.kafka.model_copy(update={"bootstrap_servers": bootstrap})
+    return settings.model_copy(update={"postgres": postgres, "kafka": kafka})
 
-    def __init__(self, at: Deployment, audit: Audit, links: Sequence[Link], folder: Path) -> None:
+
+class Shards:
+    """The run. Shard n goes by way n; one that left because it was declared dead is followed by a new one."""
+
+    def __init__(self, at: Deployment, audit: Audit, ways: Sequence[Way], folder: Path) -> None:
         self.at = at
-        self.links = links
+        self._ways = ways
         self.shards: list[Process] = []
         self.left = 0  # shards that were declared dead, and ended by themselves
         self.driver = at.driver()
@@ -86,7 +101,7 @@ class LinkedShards:
         await until(self.at.rated_to_the_end, "the accounts to be opened", WAIT_S)
 
     def _shard(self, number: int) -> Process:
-        settings = self.links[number].through(self.at.settings)
+        settings = self._ways[number].through(self.at.settings)
         return Process("shard", f"shard-{number}", settings, self._folder)
 
     async def _balanced(self) -> bool:
@@ -124,6 +139,12 @@ class LinkedShards:
         finally:
             driving.cancel()
             await asyncio.gather(driving, return_exceptions=True)
+
+    @property
+    def usage_events(self) -> int:
+        """Usage that the load has put into the log, good and bad; what Kafka has not acknowledged is sent again."""
+        counts = self.driver.counts
+        return counts.total() - counts["top_up"] - counts["forged"]
 
     # ---------------------------------------------------------------------------------------------------------- owners
 
@@ -192,14 +213,31 @@ class LinkedShards:
         return judge(await self._audit.updates())
 
 
+class LinkedShards(Shards):
+    """Shards whose ways are proxies of this process."""
+
+    def __init__(self, at: Deployment, audit: Audit, links: Sequence[Link], folder: Path) -> None:
+        super().__init__(at, audit, links, folder)
+        self.links = links
+
+
+@asynccontextmanager
+async def audited_deployment(database: str, bootstrap: str) -> AsyncIterator[tuple[Deployment, Audit]]:
+    """A deployment on whose partitions Postgres itself keeps a history. `database` is the owner's dsn."""
+    async with deployment(database, bootstrap) as at:
+        lease = at.settings.lease.model_copy(update={"rebalance_after_s": REBALANCE_AFTER_S})
+        at.settings = at.settings.model_copy(update={"lease": lease})
+        audit = Audit(database, at.settings.postgres.schema_name)
+        await audit.install()
+        yield at, audit
+
+
 @asynccontextmanager
 async def linked_shards(
     database: str, bootstrap: str, listeners: Sequence[Listener], folder: Path
 ) -> AsyncIterator[LinkedShards]:
     """On running servers. `database` is the owner's dsn; each of the `listeners` belongs to one shard's proxy."""
-    async with deployment(database, bootstrap) as at, AsyncExitStack() as stack:
-        audit = Audit(database, at.settings.postgres.schema_name)
-        await audit.install()
+    async with audited_deployment(database, bootstrap) as (at, audit), AsyncExitStack() as stack:
         links = [
             Link(
                 PostgresProxy(database_dsn(at.settings), seed=number),

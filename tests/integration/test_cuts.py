@@ -5,7 +5,7 @@
 from random import Random
 
 from loadtest.chaos.commits import CommitFault
-from loadtest.chaos.cuts import ONE_WAY_DOWN, ONE_WAY_UP, Server, cut, cut_commit
+from loadtest.chaos.cuts import WAYS, Server, cut, cut_commit
 from loadtest.chaos.links import LinkedShards
 
 COMMITS = (CommitFault.BEFORE, CommitFault.AFTER, CommitFault.LATE) * 2
@@ -24,8 +24,8 @@ async def test_a_commit_cut_off_is_made_once_or_not_at_all(linked: LinkedShards)
 
 async def test_one_way_cuts_cost_a_takeover_at_most(linked: LinkedShards) -> None:
     async with linked.load():
-        await cut(linked, await linked.busy(), Server.POSTGRES, ONE_WAY_DOWN, 2.5)
-        await cut(linked, await linked.busy(), Server.KAFKA, ONE_WAY_UP, 2.0)
+        await cut(linked, await linked.busy(), Server.POSTGRES, WAYS["down"], 2.5)
+        await cut(linked, await linked.busy(), Server.KAFKA, WAYS["up"], 2.0)
     assert sum(link.postgres.swallowed_bytes for link in linked.links) > 0
     assert sum(link.kafka.swallowed_bytes for link in linked.links) > 0
     await linked.end()
