@@ -1,8 +1,10 @@
-"""`make chaos`: kill the processes of a real deployment under load, and check that nothing was lost and nothing doubled.
+"""`make chaos`: real deployments under load whose processes are killed and stopped, whose servers are cut off and whose
+disks fill up; and the check that nothing was lost and nothing doubled.
 
 Exit status: 0 when everything holds, 1 when something does not, 130 when it was interrupted.
 """
 
+import asyncio
 import shlex
 import sys
 import time
@@ -15,6 +17,7 @@ from config.stack.kafka import KafkaUnavailable
 from config.stack.postgres import PostgresUnavailable
 from config.stack.ray_local import RayNodeFailed
 from config.stack.supervisor import RunFolderInUse
+from loadtest.chaos.phases import Counts, Phase, run_phases
 from loadtest.chaos.report import Report
 from loadtest.chaos.run import Options, run
 from loadtest.chaos.schedule import plan
@@ -24,8 +27,15 @@ INTERRUPTED = 130
 
 
 def main(
+    only: Annotated[Phase | None, typer.Option(help="this phase alone; without it, all of them in turn")] = None,
     kills: Annotated[int, typer.Option(min=0, max=100_000, help="processes to kill, of mixed kinds")] = 100,
-    events: Annotated[int, typer.Option(min=1_000, max=10_000_000, help="usage events, at least")] = 1_000_000,
+    pauses: Annotated[int, typer.Option(min=0, max=10_000, help="shards to stop beyond their lease")] = 20,
+    commits: Annotated[int, typer.Option(min=0, max=100_000, help="COMMITs to cut")] = 40,
+    cuts: Annotated[int, typer.Option(min=0, max=10_000, help="cuts between a shard and a server")] = 12,
+    disks: Annotated[int, typer.Option(min=0, max=1_000, help="disks to fill: of tables and of the log, in turn")] = 2,
+    events: Annotated[
+        int, typer.Option(min=1_000, max=10_000_000, help="usage events of the kills, at least")
+    ] = 1_000_000,
     seed: Annotated[int, typer.Option(min=0, help="draws the load and the order of the kills")] = 1,
     per_s: Annotated[float, typer.Option(min=10, max=20_000, help="events offered per second")] = 1_500,
     report_delay_s: Annotated[
@@ -34,7 +44,7 @@ def main(
     report: Annotated[Path, typer.Option(help="where the result goes")] = Path("build/chaos.json"),
     run_dir: Annotated[Path, typer.Option(help="where processes and logs of the run live")] = Path("build/chaos-run"),
 ) -> None:
-    """Kill the processes of a real deployment under load, and check that nothing was lost and nothing doubled."""
+    """Kill, stop, cut off and starve real deployments under load; check that nothing was lost and nothing doubled."""
     started_s = time.monotonic()
 
     def say(line: str) -> None:
@@ -42,13 +52,17 @@ def main(
 
     result = Report("python -m loadtest.chaos " + shlex.join(sys.argv[1:]))
     try:
-        given = Options(events, seed, per_s, run_dir, StageOptions(report_delay_s=report_delay_s))
-        run(given, plan(kills, seed), say, result)
+        if only in (None, Phase.KILLS):
+            given = Options(events, seed, per_s, run_dir, StageOptions(report_delay_s=report_delay_s))
+            run(given, plan(kills, seed), say, result)
+        phases: list[Phase] = [phase for phase in Phase if only in (None, phase) and phase is not Phase.KILLS]
+        counts = Counts(pauses=pauses, commits=commits, cuts=cuts, disks=disks)
+        asyncio.run(run_phases(phases, counts, seed, run_dir, result, say))
     except KeyboardInterrupt:
         say("interrupted; everything that was started has been stopped")
         raise typer.Exit(INTERRUPTED) from None
     except (StageFailed, KafkaUnavailable, PostgresUnavailable, RayNodeFailed, RunFolderInUse) as failure:
-        result.add("kills", {}, [str(failure)])
+        result.add(only or "run", {}, [str(failure)])
     result.seconds = round(time.monotonic() - started_s, 1)
     result.write(report)
     for sentence in result.wrong:

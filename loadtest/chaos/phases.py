@@ -47,8 +47,9 @@ COMMIT_FAULTS: Final = (CommitFault.BEFORE, CommitFault.AFTER, CommitFault.LATE,
 
 
 class Phase(StrEnum):
-    """What `ONLY` may name beside `kills`."""
+    """What a run does. The kills need a Ray, and stand in `loadtest/chaos/run.py`."""
 
+    KILLS = "kills"
     PAUSES = "pauses"
     CUTS = "cuts"
     DISK = "disk"
@@ -211,7 +212,7 @@ async def _judged(servers: Servers, phase: Phase, report: Report) -> AsyncIterat
     report.events += run.usage_events
     report.lost += verdict.lost
     report.double += verdict.double
-    report.oracle_equal = report.oracle_equal and not verdict.differences
+    report.oracle_equal = report.oracle_equal is not False and not verdict.differences
     figures = {
         "checkpoints": history.commits,
         "epochs": history.claims,
