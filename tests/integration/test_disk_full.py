@@ -37,6 +37,7 @@ async def test_where_the_tables_find_no_room_commits_wait_and_nothing_is_lost(
         await run.at.check()
 
 
+@pytest.mark.long
 async def test_where_the_log_finds_no_room_every_check_is_recovering_until_postgres_is_started_again(
     kafka: str, kafka_listeners: tuple[Listener, ...], tmp_path: Path
 ) -> None:

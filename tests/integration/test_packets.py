@@ -6,7 +6,10 @@ import pytest
 
 from loadtest.chaos.packets import cut_packets, why_not
 
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"no packets can be dropped here: {why_not()}")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(why_not() is not None, reason=f"no packets can be dropped here: {why_not()}"),
+]
 
 
 async def test_a_shard_whose_packets_are_dropped_one_way_loses_nothing(tmp_path: Path) -> None:
