@@ -6,7 +6,7 @@ every rated event and derives. Money is exact until the one rounding the law nam
 grains, parts of a pico so small that every price of every catalogue is a whole number of them.
 
 What the quick mode remembers between events is one table per account, (period, price) -> segment -> quantity, and
-the amounts that follow from it; any command or catalogue throws it away. `paranoid=True` derives everything from
+the amounts that follow from it; any grant or catalogue throws it away. `paranoid=True` derives everything from
 the raw events each time and compares it with the table.
 
 Times are microseconds since 1970 UTC, money pico-units (10^-12), quantities nano-units (10^-9), all integers.
@@ -34,6 +34,7 @@ SECOND_US = 1_000_000
 DAY_US = 86_400 * SECOND_US
 SKEW_US = 300 * SECOND_US
 WINDOW_US = 35 * DAY_US
+YEAR_US = 31_556_952 * SECOND_US  # on average
 BUCKET_US = 7 * DAY_US
 COMMAND_MEMORY_US = 30 * DAY_US
 WHOLE_DIGITS_READ_MAX = 4300
@@ -278,14 +279,15 @@ def period_start_us(zone: str, anchor: int, year: int, month: int) -> int:
 
 @lru_cache(maxsize=100_000)
 def period_starts(zone: str, anchor: int, year: int) -> list[int]:
-    """The starts of the year, and of two months before and one after it, for a year begins earlier in some zones."""
+    """The starts of the year, and of two months before and one after it: its first and last days may be meant of
+    another, by the zone or by `YEAR_US`."""
     months = range(year * 12 - 2, year * 12 + 13)
     return [period_start_us(zone, anchor, month // 12, month % 12 + 1) for month in months]
 
 
 def period_of(zone: str, anchor: int, time_us: int) -> int:
     """The start of the period that an instant lies in: the latest start that is not after it."""
-    starts = period_starts(zone, anchor, (EPOCH + timedelta(microseconds=time_us)).year)
+    starts = period_starts(zone, anchor, 1970 + time_us // YEAR_US)
     return starts[bisect_right(starts, time_us) - 1]
 
 
@@ -425,9 +427,9 @@ def allocate(amounts: Amounts, lots: list[Lot], woken: int) -> tuple[dict[str, i
         classes: dict[tuple[str, ...], int] = {}
         valid = [lot for lot in lots if lot.valid(instant)]
         for price, amount in amounts.get(instant, {}).items():
-            payers = tuple(sorted(lot.lot for lot in valid if lot.may_pay(price)))
+            payers = tuple(lot.lot for lot in valid if lot.may_pay(price))
             classes[payers] = classes.get(payers, 0) + amount
-        for payers in sorted(classes, key=lambda payers: (len(payers), payers)):
+        for payers in sorted(classes, key=lambda payers: (len(payers), sorted(payers))):
             due = classes[payers]
             for lot in valid:
                 if lot.lot in payers:
@@ -1002,7 +1004,6 @@ class Oracle:
         apply()
         account = state.accounts[name]
         account.woken = state.log_us
-        account.table = None
         self._evaluate(state, account)
         return "applied"
 
@@ -1060,6 +1061,7 @@ class Oracle:
                 raise RefusedError("expires_too_soon")
             account.lots.append(Lot(lot_id, kind, amount, priority, effective, expires, frozenset(scope)))
             account.lots.sort(key=Lot.order)
+            account.table = None
             for instant in (effective, expires):
                 if instant is not None and instant > state.log_us and (instant, name) not in state.wakes:
                     insort(state.wakes, (instant, name))

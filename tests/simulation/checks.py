@@ -21,40 +21,36 @@ from tests.simulation.traffic import CONTROL_KEY, TOPIC, catalogues, is_poison
 from tests.simulation.world import World
 
 
-def unrest(world: World) -> list[str]:
-    """Why the deployment is not at rest yet; empty when it is."""
-    reasons = []
+def unrest(world: World) -> Iterator[str]:
+    """Why the deployment is not at rest yet; nothing when it is."""
     owners: Counter[int] = Counter()
     for slot in world.shards:
         owners.update(world.speaking(slot))
         member = world.database.members.get(slot.process.name) if slot.process is not None else None
         if member is None or member.dead or slot.stopping:
-            reasons.append(f"{slot.name} has not come back")
+            yield f"{slot.name} has not come back"
         elif slot.shard is not None:
-            reasons += [
-                f"partition {view.partition} is halted: {view.halt_reason}"
-                for view in slot.shard.partitions()
-                if view.stage == Stage.HALTED
-            ]
-    reasons += [
-        f"{slot.name} has not come back" for slot in world.controllers if slot.process is None or not slot.process.alive
-    ]
+            for view in slot.shard.partitions():
+                if view.stage == Stage.HALTED:
+                    yield f"partition {view.partition} is halted: {view.halt_reason}"
+    for controller in world.controllers:
+        if controller.process is None or not controller.process.alive:
+            yield f"{controller.name} has not come back"
     for number in range(world.plan.partitions):
         row, held = world.database.partition(number), world.broker.topic("usage", number)
         if owners[number] != 1:
-            reasons.append(f"partition {number} has {owners[number]} owners that are ready")
+            yield f"partition {number} has {owners[number]} owners that are ready"
         if row.next_offset != held.end:
-            reasons.append(f"partition {number}: committed to {row.next_offset}, the log ends at {held.end}")
+            yield f"partition {number}: committed to {row.next_offset}, the log ends at {held.end}"
         due = [account.wake_us for account in row.accounts.values() if account.wake_us is not None]
         late_us = max(2_000_000, round(2_000_000 * world.plan.pace))
         if due and min(due) + world.plan.skew_max_us + late_us < world.clock.wall_us():
-            reasons.append(f"partition {number}: an account has not been woken since {min(due)}")
+            yield f"partition {number}: an account has not been woken since {min(due)}"
     waiting = [
         told.alert.alert_id for told in world.database.outbox.values() if not told.delivered and not told.given_up
     ]
     if waiting:
-        reasons.append(f"the outbox still holds {len(waiting)} alerts, {waiting[0]} first")
-    return reasons
+        yield f"the outbox still holds {len(waiting)} alerts, {waiting[0]} first"
 
 
 @lru_cache(maxsize=1)

@@ -206,10 +206,10 @@ async def _produce(world: World, traffic: Traffic, start_s: float) -> None:
 async def _comes_to_rest(world: World) -> bool:
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + QUIET_MAX_S
-    while reasons := unrest(world):
+    while next(unrest(world), None) is not None:
         if loop.time() > deadline_s:
             world.violated(f"no rest within {QUIET_MAX_S:.0f} s")
-            for reason in reasons:
+            for reason in unrest(world):
                 world.violated(reason)
             await _close(world)
             return False
