@@ -263,7 +263,10 @@ ABLATIONS: Final = (
         "alerts made before a successor may speak are dropped", (_method(Shard, "_tell_alerts", _tell_only_when_ready),)
     ),
     Ablation("a successor does not tell what the outbox holds", (_method(SimStore, "load", _load_no_alerts),)),
-    Ablation("a successor speaks while the old lease runs", (_method(shard_module, "may_speak", _speak_at_once),)),
+    Ablation(
+        "a successor waits neither for the hand-over nor for the old lease",
+        (_method(shard_module, "may_speak", _speak_at_once), _method(takeover_module, "HAND_OVER_S", 0.0)),
+    ),
     Ablation(
         "a lease counts from the answer, not from the question", (_method(Heartbeat, "renew", _count_from_the_answer),)
     ),
@@ -316,18 +319,21 @@ ABLATIONS: Final = (
 
 # Where a search is short: a seed that noticed when it was last looked for. Others notice too, after more seeds.
 NOTICED_BY: Final = {
-    "a commit of an old epoch is taken": 4,
-    "a commit is not fenced at all": 85,
+    "a successor waits neither for the hand-over nor for the old lease": 141,
+    "the image of a stale replica is taken": 131,
+    "records handed out again are folded again": 284,
+    "what is mended does not go on by itself": 302,
+    "a commit of an old epoch is taken": 26,
+    "a commit is not fenced at all": 26,
     "an unknown commit is tried again, and the sequence is not checked": 6,
-    "an unknown commit is taken as done, and the sequence is not checked": 6,
-    "the memory of commands is not loaded": 5,
-    "a cut does not copy on write": 6,
-    "a commit does not wait for what is under way to Kafka": 5,
-    "a successor does not tell what the outbox holds": 6,
-    "a successor speaks while the old lease runs": 120,
-    "a lease counts from the answer, not from the question": 45,
+    "an unknown commit is taken as done, and the sequence is not checked": 63,
+    "the memory of commands is not loaded": 6,
+    "a cut does not copy on write": 8,
+    "a commit does not wait for what is under way to Kafka": 7,
+    "a successor does not tell what the outbox holds": 4,
+    "a lease counts from the answer, not from the question": 141,
     "a hold is approved before its slice is in the log": 1,
-    "what earlier owners approved is not withheld": 4,
+    "what earlier owners approved is not withheld": 178,
     "a hold is reclaimed by the owner's clock alone": 60,
     "a shard answers beyond its lease": 45,
     "a tick that came too early is not asked again": 32,
