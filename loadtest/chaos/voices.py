@@ -19,8 +19,9 @@ class Voices:
         self._doors = doors
         self._clock = clock
         self._accounts = [_somebody(partition, partitions) for partition in range(partitions)]
+        self._heard_s = dict.fromkeys(range(partitions), float("-inf"))  # the last answer
         self._silent = set(range(partitions))
-        self._again_s = dict.fromkeys(range(partitions), float("-inf"))  # when a silence ended
+        self._silences: list[tuple[float, float]] = []  # last answer before it, first answer behind it
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -37,15 +38,17 @@ class Voices:
         return sorted(self._silent)
 
     def silence_s(self, since_s: float) -> float:
-        """From `since_s` until the last silence that ended after it: 0 when there was none."""
-        return max(0.0, max(self._again_s.values()) - since_s)
+        """The longest silence of a partition, as far as it lies behind `since_s` and has ended: 0 when there was none."""
+        return max((end_s - max(start_s, since_s) for start_s, end_s in self._silences if end_s > since_s), default=0.0)
 
     async def _ask(self, partition: int) -> None:
         while True:
             if await self._answered(partition):
+                now_s = self._clock.boot_s()
                 if partition in self._silent:
                     self._silent.discard(partition)
-                    self._again_s[partition] = self._clock.boot_s()
+                    self._silences.append((self._heard_s[partition], now_s))
+                self._heard_s[partition] = now_s
             else:
                 self._silent.add(partition)
             await self._clock.sleep(ASK_EVERY_S)

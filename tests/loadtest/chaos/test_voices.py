@@ -44,6 +44,13 @@ async def test_a_silence_lasts_until_its_partition_is_heard_again() -> None:
         assert voices.silent == []
         assert 2.0 <= voices.silence_s(struck_s) <= 2.2
         assert voices.silence_s(clock.boot_s()) == 0.0
+        later_s = clock.boot_s()
+        await clock.advance(30.0)
+        owners.away = {2}
+        await clock.advance(0.5)
+        owners.away = set()
+        await clock.advance(1.0)
+        assert 0.4 <= voices.silence_s(later_s) <= 0.7, "a short silence long behind the fault is a short one"
     finally:
         await voices.stop()
     await asyncio.sleep(0)
