@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,10 @@ _REPLICA_PORTS = 32  # replicas come and go; a port is free again some time afte
 _OBJECT_STORE_BYTES = 80_000_000  # the smallest that Ray accepts is 75 MB; no event travels through it
 _NODE_TIMEOUT_S = 120.0  # a node starts two agents in Python, which takes a busy machine half a minute
 _NODE_POLL_S = 0.1
+# A raylet crashes when its agents, in Python, have not started within 15 s, which a busy machine may take; no setting of
+# Ray's changes that.
+_ATTEMPTS = 5
+_TOO_LATE = "timed out during startup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,22 +160,35 @@ def start_ray(
         environment |= serve_environment(temp_dir)
     saved = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
-    tell("ray: starting")
-    not_ray = _own_children()
     try:
-        address = _init(num_cpus, namespace, temp_dir)
+        address = _started(supervisor, num_cpus, namespace, temp_dir, tell)
     except BaseException:
         _restore(saved)
         raise
-    finally:
-        for pid in sorted(_own_children() - not_ray):
-            supervisor.record(pid, _NAME, signal.SIGKILL)  # nothing of Ray's outlives a run, so nothing is saved
-        record_ray(supervisor)
     tell(f"ray: ready at {address}")
     local = RayLocal(address, environment, temp_dir, saved)
     # A driver still connected when its Ray is killed would write into the removed folder at exit.
     supervisor.before_stop(lambda: stop_ray(supervisor, local))
     return local
+
+
+def _started(supervisor: Supervisor, num_cpus: int, namespace: str, temp_dir: Path, tell: Say) -> str:
+    """The address of the head."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        tell("ray: starting")
+        not_ray = _own_children()
+        try:
+            return _init(num_cpus, namespace, temp_dir)
+        except Exception as error:
+            if attempt == _ATTEMPTS or _TOO_LATE not in str(error):
+                raise
+        finally:
+            for pid in sorted(_own_children() - not_ray):
+                supervisor.record(pid, _NAME, signal.SIGKILL)  # nothing of Ray's outlives a run, so nothing is saved
+            record_ray(supervisor)
+        tell("ray: it was too slow to start; trying once more")
+        supervisor.stop_named(_NAME)
+    raise AssertionError("the loop ends by an address or an error")
 
 
 def start_ray_node(
@@ -184,7 +200,18 @@ def start_ray_node(
     Raises `RayNodeFailed`.
     """
     tell = say or supervisor.say
-    tell(f"ray: starting node {name}")
+    for attempt in range(1, _ATTEMPTS + 1):
+        tell(f"ray: starting node {name}")
+        try:
+            return _start_ray_node(supervisor, local, name, num_cpus)
+        except RayNodeFailed:
+            if attempt == _ATTEMPTS:
+                raise
+            tell(f"ray: node {name} was too slow to start; trying once more")
+    raise AssertionError("the loop ends by a node or an error")
+
+
+def _start_ray_node(supervisor: Supervisor, local: RayLocal, name: str, num_cpus: int) -> RayNode:
     log_path = local.temp_dir / f"{name}.log"
     # Not `ray start`: it turns a loopback address into the machine's own, where this Ray does not listen.
     command = [sys.executable, "-c", f"from {__name__} import run_ray_node; run_ray_node()"]
@@ -218,7 +245,6 @@ def run_ray_node() -> None:
     from ray._private.node import Node
     from ray._private.parameter import RayParams
 
-    _be_patient()
     wanted = json.loads(sys.argv[1])
     node: Any = Node(
         RayParams(
@@ -274,7 +300,6 @@ def _init(num_cpus: int, namespace: str, temp_dir: Path) -> str:
     import ray
 
     _reload_settings()
-    _be_patient()
     context: Any = ray.init(
         address="local",
         num_cpus=num_cpus,
@@ -287,27 +312,6 @@ def _init(num_cpus: int, namespace: str, temp_dir: Path) -> str:
         _temp_dir=str(temp_dir),
     )
     return str(context.address_info["gcs_address"])
-
-
-def _be_patient() -> None:
-    """Ray gives a node half a minute to join, and offers no setting for it: its agents, in Python, take longer than that
-    on a busy machine. So the question whether the node has joined waits here."""
-    from ray._private import services
-
-    ask: Any = getattr(services.get_node, "__wrapped__", services.get_node)
-
-    @wraps(ask)
-    def joined(gcs_address: str, node_id: str) -> Any:
-        deadline = time.monotonic() + _NODE_TIMEOUT_S
-        while True:
-            try:
-                return ask(gcs_address, node_id)
-            except RuntimeError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(_NODE_POLL_S)
-
-    services.get_node = joined
 
 
 def _own_children() -> set[int]:

@@ -13,11 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
-from ray._private import services
 
 from config.stack import ray_local
 from config.stack.ray_local import ray_environment
-from config.stack.supervisor import reap
+from config.stack.supervisor import Supervisor, reap, silent
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -172,22 +171,25 @@ def test_what_a_killed_driver_leaves_is_reaped(driver: Driver) -> None:
     assert not Path(driver.second["temp_dir"]).exists()
 
 
-def test_a_node_that_is_slow_to_join_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+@pytest.mark.parametrize(
+    ("reason", "starts"), [("The current node timed out during startup. This could happen", 2), ("no such thing", 1)]
+)
+def test_a_head_that_was_too_slow_is_started_once_more(
+    reason: str, starts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
 
-    def get_node(gcs_address: str, node_id: str) -> str:
-        asked.append(gcs_address)
-        if len(asked) < 3:
-            raise RuntimeError("no such node")
-        return node_id
+    def init(num_cpus: int, _namespace: str, _temp_dir: Path) -> str:
+        begun.append(num_cpus)
+        if len(begun) == 1:
+            raise Exception(reason)
+        return "127.0.0.1:1"
 
-    monkeypatch.setattr(services, "get_node", get_node)
-    monkeypatch.setattr(ray_local, "_NODE_POLL_S", 0.0)
-    ray_local._be_patient()
-    ray_local._be_patient()
-    assert services.get_node("here", "n") == "n"  # type: ignore[no-untyped-call]
-    assert asked == ["here"] * 3
-    monkeypatch.setattr(ray_local, "_NODE_TIMEOUT_S", -1.0)
-    asked.clear()
-    with pytest.raises(RuntimeError, match="no such node"):
-        services.get_node("here", "n")  # type: ignore[no-untyped-call]
+    monkeypatch.setattr(ray_local, "_init", init)
+    with Supervisor(tmp_path / "run") as supervisor:
+        if starts == 2:
+            assert ray_local._started(supervisor, 3, "tallygate", tmp_path, silent) == "127.0.0.1:1"
+        else:
+            with pytest.raises(Exception, match=reason):
+                ray_local._started(supervisor, 3, "tallygate", tmp_path, silent)
+    assert begun == [3] * starts
