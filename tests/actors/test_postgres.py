@@ -9,11 +9,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from actors.ports import Claim, CommitUnknown, Delivery, Fenced, StoreRefused, StoreUnavailable
+from actors import postgres
+from actors.ports import Claim, CommitUnknown, Delivery, Fenced, Place, StoreRefused, StoreUnavailable
 from actors.postgres import OutboxCounts, PostgresStore, pico_of, units_of
 from tests.actors.cutting_proxy import CuttingProxy
 from tests.contracts.benches import RealBench, real_bench
-from tests.contracts.checkpoints import PARTITION, account, alert, command, cut, dead_letter, posting, segment
+from tests.contracts.checkpoints import PARTITION, account, alert, command, cut, dead_letter, posting, run, segment
 
 LEASE_S = 0.5
 
@@ -320,6 +321,20 @@ async def test_runs_of_identities_are_joined_and_none_is_lost(bench: RealBench) 
     entries = b"".join(run.entries for run in runs)
     numbers = [int.from_bytes(entries[start : start + 20], "big") for start in range(0, len(entries), 20)]
     assert numbers == list(range(1, 31))
+
+
+async def test_a_run_of_many_parts_is_read_part_by_part_and_row_by_row(
+    store: PostgresStore, claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "RUN_PART_ROWS", 2)
+    head, rows = run(2, 0, 1, 2, 3, 4, 5)
+    await store.commit(cut(claim, dedup=[segment(2, 1, 2, 3, 4, 5)]))
+    await store.seal(PARTITION, claim.epoch, head, rows)
+    parts = [await store.run_part(PARTITION, 2, 0, part) for part in range(4)]
+    assert parts == [rows[:32], rows[32:64], rows[64:], None]
+    places = [Place(2, 0, row) for row in (4, 0, 3, 1, 2, 6)]
+    wanted = [rows[place.row * 16 : place.row * 16 + 16] or None for place in places]
+    assert await store.run_rows(PARTITION, places) == wanted
 
 
 async def test_postings_are_numbered_and_exact(bench: RealBench, store: PostgresStore, claim: Claim) -> None:
