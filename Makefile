@@ -12,7 +12,7 @@ help:
 	@echo "make test    the whole suite, on a real broker, database and Ray"
 	@echo "make test-long  the proofs that take many minutes: 100,000 checks against nearly empty wallets while owners die"
 	@echo "make sim     seeds of the simulation under faults, on all cores: SEEDS=100000 START=0 JOBS=2; figures to build/sim.json"
-	@echo "make chaos   kill, pause, cut off and fill the disks of real deployments under load and check every amount (KILLS=100 PAUSES=20 COMMITS=40 EVENTS=1000000 SEED=1; ONLY=kills, pauses, cuts or disk); figures to build/chaos.json"
+	@echo "make chaos   kill, pause, cut off and fill the disks of real deployments under load and check every amount (KILLS=100 PAUSES=20 COMMITS=40 EVENTS=1000000 SEED=1; ONLY=kills, pauses, cuts, disk or packets); figures to build/chaos.json"
 	@echo "make bench-check  what a check costs, beside a no-op endpoint and an echo; figures to build/check.json"
 	@echo "make bench-dedup  what the memory of rated events costs with 50 million identities in it; figures to build/bench-dedup.json"
 	@echo "make lint    style, types and import direction"

@@ -39,6 +39,10 @@ _MATCH: Final = {
 }
 
 
+class PacketsFailed(Exception):
+    """The run in the namespace broke off; the message says where its logs are."""
+
+
 class PacketCuts(Struct, frozen=True):
     """What came of a run. `wrong` holds sentences."""
 
@@ -81,7 +85,7 @@ async def cut_packets(folder: Path, seconds: float, ways: list[str]) -> PacketCu
     running = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     said, _ = await running.communicate()
     if running.returncode != 0:
-        raise RuntimeError(f"the run in a namespace of its own ended with {running.returncode}; see {folder}")
+        raise PacketsFailed(f"the run in a namespace of its own ended with {running.returncode}; see {folder}")
     return msgspec.json.decode(said.splitlines()[-1], type=PacketCuts)
 
 
@@ -144,7 +148,7 @@ async def _nft(*arguments: str, script: str = "") -> bytes:
     )
     said, _ = await running.communicate(script.encode())
     if running.returncode != 0:
-        raise RuntimeError(f"nft refuses {arguments} {script}")
+        raise PacketsFailed(f"nft refuses {arguments} {script}")
     return said
 
 

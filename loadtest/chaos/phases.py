@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from actors.deployment import NotReady
 from config.stack.kafka import KafkaBroker, Listener, start_kafka
 from config.stack.ports import free_ports
 from config.stack.postgres import start_postgres
@@ -26,6 +27,7 @@ from loadtest.chaos import packets
 from loadtest.chaos.commits import CommitFault
 from loadtest.chaos.cuts import WAYS, Server, cut, cut_commit, delay, lose, reset
 from loadtest.chaos.disk import (
+    DiskUnavailable,
     FullDisk,
     database_on_small_disk,
     fill_log,
@@ -34,8 +36,10 @@ from loadtest.chaos.disk import (
     why_not,
 )
 from loadtest.chaos.links import LinkedShards, linked_shards
+from loadtest.chaos.packets import PacketsFailed
 from loadtest.chaos.pauses import Moment, Pause, pause
 from loadtest.chaos.report import Report
+from loadtest.processes import ProcessFailed
 
 PAUSE_S: Final = (2.0, 40.0)
 CUT_S: Final = (1.0, 10.0)
@@ -53,6 +57,7 @@ class Phase(StrEnum):
     PAUSES = "pauses"
     CUTS = "cuts"
     DISK = "disk"
+    PACKETS = "packets"
 
 
 class Counts(Struct, frozen=True):
@@ -88,7 +93,11 @@ async def run_phases(phases: list[Phase], counts: Counts, seed: int, run_dir: Pa
         )
         for phase in phases:
             say(f"{phase}: two shards on ways of their own")
-            await _PHASES[phase](servers, counts, Random(f"{seed}/{phase}"), report, say)
+            try:
+                await _PHASES[phase](servers, counts, Random(f"{seed}/{phase}"), report, say)
+            except (NotReady, ProcessFailed, PacketsFailed, DiskUnavailable, TimeoutError) as failure:
+                # What the other phases have found must not go with it.
+                _add(report, phase, {}, [f"{type(failure).__name__}: {failure}"])
 
 
 async def _pauses(servers: Servers, counts: Counts, random: Random, report: Report, say: Say) -> None:
@@ -141,27 +150,26 @@ async def _cuts(servers: Servers, counts: Counts, random: Random, report: Report
         "connections_refused": refused,
     }
     _add(report, Phase.CUTS, figures, [])
-    await _packets(servers.supervisor.run_dir / "packets", counts.packets, random, report, say)
 
 
-async def _packets(folder: Path, cuts: int, random: Random, report: Report, say: Say) -> None:
+async def _packets(servers: Servers, counts: Counts, random: Random, report: Report, say: Say) -> None:
     """In a namespace of its own, with servers of its own."""
-    if cuts == 0:
-        return
     if (reason := packets.why_not()) is not None:
-        say(f"cuts: packets SKIPPED, {reason}")
-        _add(report, Phase.CUTS, {"packets": f"skipped: {reason}"}, [])
+        say(f"packets: SKIPPED, {reason}")
+        _add(report, Phase.PACKETS, {"skipped": reason}, [])
         return
-    ways = list(islice(cycle(WAYS), cuts))
+    folder = servers.supervisor.run_dir / "packets"
+    ways = list(islice(cycle(WAYS), counts.packets))
     made = await packets.cut_packets(folder, random.uniform(*CUT_S), ways)
     for server, way in product(Server, ways):
         report.struck(f"packets.{server}.{way}")
     report.events += made.events
     report.lost += made.lost
     report.double += made.double
+    report.oracle_equal = report.oracle_equal is not False and not made.wrong
     figures = {"packets_dropped": made.cuts, "stale_commits_accepted": made.stale, "declared_dead": made.declared_dead}
-    _add(report, Phase.CUTS, figures, made.wrong)
-    say(f"cuts: packets dropped {made.cuts}")
+    _add(report, Phase.PACKETS, figures, made.wrong)
+    say(f"packets: dropped {made.cuts}")
 
 
 async def _disk(servers: Servers, counts: Counts, random: Random, report: Report, say: Say) -> None:
@@ -195,6 +203,7 @@ _PHASES: Final[dict[Phase, Callable[[Servers, Counts, Random, Report, Say], Awai
     Phase.PAUSES: _pauses,
     Phase.CUTS: _cuts,
     Phase.DISK: _disk,
+    Phase.PACKETS: _packets,
 }
 
 

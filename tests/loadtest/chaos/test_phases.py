@@ -2,9 +2,11 @@
 
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 
+from actors.deployment import NotReady
 from loadtest.chaos import phases
 from loadtest.chaos.phases import Counts, Phase, run_phases
 from loadtest.chaos.report import Report
@@ -35,3 +37,17 @@ async def test_where_no_disk_can_be_mounted_the_report_says_so(monkeypatch: pyte
     assert report.phases["disk"] == {"skipped": "only root may"}
     assert said == ["disk: SKIPPED, only root may"]
     assert report.faults == {}
+
+
+async def test_a_phase_that_breaks_off_is_a_sentence_and_not_the_end_of_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(*_: object) -> None:
+        raise NotReady("waited 120 s for a checkpoint")
+
+    monkeypatch.setitem(phases._PHASES, Phase.CUTS, breaks)
+    monkeypatch.setattr(phases, "start_postgres", lambda _: SimpleNamespace(superuser_dsn=""))
+    monkeypatch.setattr(phases, "start_kafka", lambda _, listeners: None)
+    report = Report("make chaos")
+    await run_phases([Phase.CUTS], Counts(), 1, tmp_path / "run", report, silent)
+    assert report.wrong == ["cuts: NotReady: waited 120 s for a checkpoint"]
