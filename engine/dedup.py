@@ -21,8 +21,8 @@ time (`expect`), because numpy has a price per call, not per identity. A row may
 `expect` says which rows it must see (`doubts`), and `find` refuses to answer before it has.
 
 What the defaults carry: 50 million identities per partition in the window (1.4 million a day, 16 events a second on
-average) below 3 bytes of memory and 2 us each (`make bench-dedup`), 50 partitions of that in 7 GiB. Beyond, both grow
-slowly: an eighth of a look at memory per event and run. The bound is 2^32 records per partition and window.
+average) in 2.6 bytes of memory each (`make bench-dedup`, which also tells the time), 50 partitions of that in 7 GiB. The
+bound is 2^32 records per partition and window.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
