@@ -90,6 +90,7 @@ def _featured() -> tuple[Strike, ...]:
 
 FEATURED: Final = _featured()
 STALE_S: Final = 1.2
+LAG_SHARE: Final = 0.3  # of the seeds: a consumer is handed out nothing for a while, and answers meanwhile
 FEATURED_TIMES: Final = 4  # a rare step may not be passed after the first time
 
 
@@ -116,6 +117,10 @@ def draw_strikes(random: Random, seconds: float, seed: int) -> list[Strike]:
         chosen = random.sample(classes, random.randint(1, len(classes)))
         for _ in range(random.randint(1, 12)):
             add(_draw(random, random.choice(chosen), random.uniform(0, seconds)))
+    # A lottery of its own, so that it moves no other fault of any seed.
+    lag = Random(f"a consumer that lags in seed {seed}")
+    if lag.random() < LAG_SHARE:
+        add(Strike(lag.uniform(0.2, 0.8) * seconds, "fetch_lags", "fetch.before", lag.uniform(1.0, 3.0)))
     return sorted(strikes, key=lambda strike: strike.at_s)
 
 

@@ -163,6 +163,7 @@ class SimLog:
         self.partitions = broker.partitions
         self.append_faults: list[int] = []
         self.fetch_back: list[int] = []
+        self.lags = False  # nothing is handed out, whatever the log holds
         self._broker = broker
         self._clock = clock
         self._gate = gate
@@ -211,7 +212,7 @@ class SimLog:
         return found
 
     def _take(self, records_max: int) -> dict[int, Sequence[Record]]:
-        if self._broker.down:
+        if self._broker.down or self.lags:
             return {}
         taken: dict[int, Sequence[Record]] = {}
         # Every fetch begins with another partition, so that a busy one starves none.
@@ -244,6 +245,10 @@ class SimLog:
         if damaged is not None and not taken:
             raise LogDamaged(f"usage partition {damaged}: the position is outside the log", damaged)
         return taken
+
+    def catch_up(self) -> None:
+        """What has arrived is handed out again."""
+        self.lags = False
 
     def position(self, partition: int) -> int:
         return self._positions[partition]

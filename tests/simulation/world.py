@@ -542,6 +542,10 @@ class World:
             self._shard_of(process).store.stale_loads += 1
         elif kind == "fetch_again":
             self._shard_of(process).log.fetch_back.append(self._random.randint(1, 20))
+        elif kind == "fetch_lags":
+            log = self._shard_of(process).log
+            log.lags = True
+            self._loop.call_later(strike.seconds, log.catch_up)
         else:
             store = self._shard_of(process).store
             store.late_s = max(0.05, strike.seconds)
@@ -661,6 +665,7 @@ class World:
             slot.log.append_faults.clear()
             slot.log.late_s.clear()
             slot.log.fetch_back.clear()
+            slot.log.catch_up()
             slot.store.commit_faults.clear()
             slot.store.stale_loads = 0
 
