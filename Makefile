@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup up demo test test-long sim chaos bench-check bench-dedup lint lock
+.PHONY: help setup up demo test test-long sim chaos bench-check bench-dedup bench-takeover bench-checkpoint lint lock
 
 help:
 	@echo "make setup   install everything below this folder"
@@ -15,6 +15,8 @@ help:
 	@echo "make chaos   kill, pause, cut off and fill the disks of real deployments under load and check every amount (KILLS=100 PAUSES=20 COMMITS=40 EVENTS=1000000 SEED=1; ONLY=kills, pauses, cuts, disk or packets); figures to build/chaos.json"
 	@echo "make bench-check  what a check costs, beside a no-op endpoint and an echo; figures to build/check.json"
 	@echo "make bench-dedup  what the memory of rated events costs with 50 million identities in it; figures to build/bench-dedup.json"
+	@echo "make bench-takeover  how long callers wait after kills, in moves, after a cold start; figures to build/bench-takeover.json"
+	@echo "make bench-checkpoint  what checkpoints cost the rate; figures to build/bench-checkpoint.json"
 	@echo "make lint    style, types and import direction"
 	@echo "make lock    write requirements/ anew from pyproject.toml"
 
@@ -40,6 +42,12 @@ test: setup lint
 chaos: setup
 	$(BIN)/python -m loadtest.chaos --kills $(or $(KILLS),100) --events $(or $(EVENTS),1000000) --seed $(or $(SEED),1) \
 		--pauses $(or $(PAUSES),20) --commits $(or $(COMMITS),40) $(if $(ONLY),--only $(ONLY))
+
+bench-takeover: setup
+	$(BIN)/python -m loadtest.takeover_bench $(ARGS)
+
+bench-checkpoint: setup
+	$(BIN)/python -m loadtest.checkpoint_bench $(ARGS)
 
 bench-check: setup
 	$(BIN)/python -m loadtest.check_bench

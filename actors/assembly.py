@@ -131,13 +131,14 @@ def webhook_endpoints(settings: Settings) -> PostgresEndpoints:
 class ShardProcess:
     """Everything one shard process runs: its life, its lease, its doors, its loop."""
 
-    def __init__(self, shard: str, settings: Settings, lock_dir: Path) -> None:
+    def __init__(self, shard: str, settings: Settings, lock_dir: Path, store: PostgresStore | None = None) -> None:
+        """`store` stands in for the settings' own, for benches."""
         self._settings = settings
         self._clock = SystemClock()
         self.incarnation = Incarnation(shard, lock_dir)
         self._lease = Lease(self._clock)
         self._log = kafka_log(settings)
-        self._store = postgres_store(settings)
+        self._store = store or postgres_store(settings)
         self._receivers = self._make_receivers()
         self._heartbeat = HeartbeatThread(self._make_heartbeat)
         self._running: asyncio.Task[None] | None = None

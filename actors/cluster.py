@@ -1,5 +1,7 @@
 """The only file that makes Ray actors: names, options, restarts, look-up. The classes it wraps know nothing of Ray.
 
+Ray restarts the controller, and the controller makes dead shards anew: Ray would do that at the very moment of a death, and
+a process that starts would take the CPU from the shard that is taking over, for seconds on a small machine.
 All state lives in the actors' default concurrency group: others would be other threads. Calls are never retried by
 Ray; each has its own deadline. Actors are detached and named, so that a driver that returns finds them again.
 """
@@ -15,8 +17,10 @@ from typing import Any, Final
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
+from ray.util import list_named_actors
 
 from actors.assembly import ControllerProcess, ShardProcess
+from actors.clock import SystemClock
 from actors.outbox import OutboxCounts
 from actors.shard import PartitionView
 from config.settings import Settings
@@ -24,20 +28,23 @@ from config.settings import Settings
 _log = logging.getLogger(__name__)
 
 START_TIMEOUT_S: Final = 60.0
-CALL_TIMEOUT_S: Final = 30.0
+DRAIN_TIMEOUT_S: Final = 10.0  # a last checkpoint takes a second or two; whoever is not done by then is ended
+RESIGN_TIMEOUT_S: Final = 3.0
 STATUS_TIMEOUT_S: Final = 2.0
 SHARD_CPUS: Final = 0.5  # on two cores, two shards leave room for the broker and the database
 CONTROLLER: Final = "controller"
+REVIVE_LOOK_S: Final = 0.25  # between two looks for shards that are gone; a look is one question to Ray
+REVIVE_AFTER_S: Final = 3.0  # by then a live shard has taken over; a shard that was the only one is made at once
 
 
 class _ShardActor:
-    """A shard in a Ray worker. Ends with its shard's loop, and is restarted by Ray as a new incarnation, a spare."""
+    """A shard in a Ray worker. Ends with its shard's loop, and is made anew as another incarnation, a spare."""
 
     async def __init__(  # type: ignore[misc]  # Ray awaits the constructor of an async actor
         self, shard: str, settings: dict[str, Any], lock_dir: str
     ) -> None:
         _log_to_stderr()
-        # Joining belongs to the constructor: it is all that Ray runs again at a restart.
+        # Joining belongs to the constructor: whoever finds the actor finds a shard that has joined.
         self._process = ShardProcess(shard, Settings.model_validate(settings), Path(lock_dir))
         await self._process.start()
         self._watch = asyncio.create_task(self._end_with_the_loop())
@@ -71,15 +78,38 @@ class _ShardActor:
 
 
 class _ControllerActor:
-    async def __init__(self, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
+    async def __init__(self, settings: dict[str, Any], lock_dir: str, namespace: str) -> None:  # type: ignore[misc]
         _log_to_stderr()
-        self._process = ControllerProcess(f"{CONTROLLER}.{os.getpid()}", Settings.model_validate(settings))
+        made = Settings.model_validate(settings)
+        self._process = ControllerProcess(f"{CONTROLLER}.{os.getpid()}", made)
         await self._process.start()
+        self._reviving = asyncio.create_task(self._revive(made.shard.shards, settings, lock_dir, namespace))
+
+    async def _revive(self, shards: int, settings: dict[str, Any], lock_dir: str, namespace: str) -> None:
+        clock = SystemClock()
+        missed_s: dict[str, float] = {}  # shards that are gone, and since when
+        while True:
+            await clock.sleep(REVIVE_LOOK_S)
+            try:
+                there = set(await asyncio.to_thread(_actors_of, namespace))
+                gone = [shard for shard in shard_names(shards) if shard not in there]
+                now_s = clock.boot_s()
+                missed_s = {shard: missed_s.get(shard, now_s) for shard in gone}
+                wait_s = REVIVE_AFTER_S if len(gone) < shards else 0.0
+                for shard in gone:
+                    if now_s - missed_s[shard] >= wait_s:
+                        _log.info("shard %s is made anew", shard)
+                        await asyncio.to_thread(_make_shard, shard, settings, lock_dir, namespace)
+            except RayError as error:
+                _log.warning("it could not be seen which shards are gone: %s", error)
 
     async def ping(self) -> None:
         """Answers once the controller runs."""
 
     async def drain(self) -> None:
+        """Place nothing and make nothing any more."""
+        self._reviving.cancel()
+        await asyncio.gather(self._reviving, return_exceptions=True)
         await self._process.stop()
 
 
@@ -106,6 +136,37 @@ def _rss_mib() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
+def shard_names(shards: int) -> list[str]:
+    return [f"shard-{number}" for number in range(shards)]
+
+
+def _actors_of(namespace: str) -> list[str]:
+    """The names of the actors that live, start or are restarted there. Blocks."""
+    found: list[dict[str, str]] = list_named_actors(all_namespaces=True)
+    return [actor["name"] for actor in found if actor["namespace"] == namespace]
+
+
+def _make_shard(shard: str, settings: dict[str, Any], lock_dir: str, namespace: str) -> None:
+    """The actor, unless there is one of that name. Blocks."""
+    options = _options(shard, namespace, num_cpus=SHARD_CPUS, max_restarts=0)
+    ray.remote(_ShardActor).options(**options).remote(shard, settings, lock_dir)
+
+
+def _options(name: str, namespace: str, *, num_cpus: float, max_restarts: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "namespace": namespace,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": max_restarts,
+        "max_task_retries": 0,
+        "num_cpus": num_cpus,
+        # Ray would fill one node first: its loss would then leave nobody to take over.
+        "scheduling_strategy": "SPREAD",
+        "enable_task_events": False,
+    }
+
+
 class Cluster:
     """The actors of one deployment, as their driver sees them. Ray is initialised by the caller."""
 
@@ -113,33 +174,20 @@ class Cluster:
         self._settings = settings
         self._lock_dir = lock_dir
         self._namespace = namespace
-        self._shards = [f"shard-{number}" for number in range(settings.shard.shards)]
+        self._shards = shard_names(settings.shard.shards)
 
     async def start(self) -> None:
         """Make what is missing, and wait until every actor answers. Actors that are there already are kept."""
         settings = self._settings.reveal()
-        ray.remote(_ControllerActor).options(**self._options(CONTROLLER, num_cpus=0)).remote(settings)
+        lock_dir = str(self._lock_dir)
         for shard in self._shards:
-            options = self._options(shard, num_cpus=SHARD_CPUS)
-            ray.remote(_ShardActor).options(**options).remote(shard, settings, str(self._lock_dir))
+            _make_shard(shard, settings, lock_dir, self._namespace)
+        options = _options(CONTROLLER, self._namespace, num_cpus=0, max_restarts=-1)
+        ray.remote(_ControllerActor).options(**options).remote(settings, lock_dir, self._namespace)
         await asyncio.gather(
             self._call(CONTROLLER, "ping", START_TIMEOUT_S),
             *(self._call(shard, "status", START_TIMEOUT_S) for shard in self._shards),
         )
-
-    def _options(self, name: str, num_cpus: float) -> dict[str, Any]:
-        return {
-            "name": name,
-            "namespace": self._namespace,
-            "lifetime": "detached",
-            "get_if_exists": True,
-            "max_restarts": -1,
-            "max_task_retries": 0,
-            "num_cpus": num_cpus,
-            # Ray would fill one node first: its loss would then leave nobody to take over.
-            "scheduling_strategy": "SPREAD",
-            "enable_task_events": False,
-        }
 
     async def _call(self, name: str, method: str, timeout_s: float) -> Any:
         # Looked up anew each time: a handle to an actor that was made again answers ActorDiedError for ever.
@@ -159,15 +207,16 @@ class Cluster:
         return [answer for answer in answers if isinstance(answer, ShardStatus)]
 
     async def stop(self) -> None:
-        """Drain every shard, then the controller, then end the actors."""
-        for names in (self._shards, [CONTROLLER]):
+        """Drain the controller, so that nothing moves and nobody is made anew; then every shard; then end the actors,
+        drained or not. What is not handed over in time is replayed by the next owner."""
+        for names, timeout_s in (([CONTROLLER], RESIGN_TIMEOUT_S), (self._shards, DRAIN_TIMEOUT_S)):
             answers = await asyncio.gather(
-                *(self._call(name, "drain", CALL_TIMEOUT_S) for name in names), return_exceptions=True
+                *(self._call(name, "drain", timeout_s) for name in names), return_exceptions=True
             )
             for name, answer in zip(names, answers, strict=True):
                 if isinstance(answer, BaseException):
-                    _log.warning("%s did not drain in order: %s", name, answer)
-        for name in [*self._shards, CONTROLLER]:
+                    _log.warning("%s did not drain in order: %s", name, answer or f"no answer within {timeout_s:.0f} s")
+        for name in [CONTROLLER, *self._shards]:
             try:
                 ray.kill(ray.get_actor(name, self._namespace))
             except ValueError:

@@ -76,6 +76,7 @@ class PartitionView(Struct, frozen=True):
     next_offset: int
     log_time_us: int
     checkpointed_offset: int
+    claimed_s: float | None  # boot clock, as `ready_s`
     ready_s: float | None
     counts: dict[str, int]
 
@@ -161,7 +162,7 @@ class Shard:
     def partitions(self) -> list[PartitionView]:
         """What is owned, and how it stands; also what should be, but could not be taken over."""
         refused = [
-            PartitionView(number, Stage.HALTED.value, reason, 0, 0, 0, 0, None, {})
+            PartitionView(number, Stage.HALTED.value, reason, 0, 0, 0, 0, None, None, {})
             for number, reason in sorted(self._refused.items())
         ]
         return refused + [
@@ -173,6 +174,7 @@ class Shard:
                 owned.next_offset,
                 owned.fold.log_time_us,
                 owned.checkpointed_offset,
+                owned.claimed_s,
                 owned.ready_s,
                 dict(owned.fold.counts),
             )

@@ -6,8 +6,11 @@ import secrets
 import signal
 from pathlib import Path
 
+import psutil
+import pytest
 import ray
 
+from actors import cluster as cluster_module
 from actors.cluster import CONTROLLER, Cluster, ShardStatus
 from actors.deployment import until
 from config.stack.ray_local import RayLocal, record_ray
@@ -93,3 +96,35 @@ async def test_a_cluster_from_start_to_end(
         assert await at.owners() == dict.fromkeys(range(PARTITIONS))
         await cluster.stop()
         await at.check()
+
+
+async def test_a_shard_that_does_not_hand_over_is_ended_with_the_others(
+    database: str,
+    kafka: str,
+    ray_local: RayLocal,
+    supervisor: Supervisor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It stands still: no drain is answered. The stop ends all the same, and the controller has given up its office."""
+    monkeypatch.setattr(cluster_module, "DRAIN_TIMEOUT_S", 2.0)
+    namespace = f"test-{secrets.token_hex(3)}"
+    async with deployment(database, kafka) as at:
+        cluster = Cluster(at.settings, tmp_path / "locks", namespace)
+        await cluster.start()
+        record_ray(supervisor)
+        try:
+            await until(lambda: all_ready(cluster), "every partition to be ready")
+            still, other = await cluster.statuses()
+            os.kill(still.pid, signal.SIGSTOP)
+        finally:
+            await cluster.stop()
+        assert actors_left(["shard-0", "shard-1", CONTROLLER], namespace) == []
+        owners = await at.owners()
+        assert set(owners.values()) == {None, still.incarnation}, "the other one has handed over in order"
+
+        async def gone() -> bool:
+            pids = [still.pid, other.pid]
+            return not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+
+        await until(gone, "both processes to be ended")

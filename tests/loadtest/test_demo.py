@@ -30,7 +30,7 @@ def test_the_defaults_are_the_published_run() -> None:
 
 
 def view(partition: int, counts: dict[str, int]) -> PartitionView:
-    return PartitionView(partition, "ready", "", 1, 10, 0, 10, 0.0, counts)
+    return PartitionView(partition, "ready", "", 1, 10, 0, 10, 0.0, 0.0, counts)
 
 
 def test_counts_are_summed_over_shards_and_partitions() -> None:
