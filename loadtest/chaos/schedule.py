@@ -22,17 +22,17 @@ from loadtest.chaos.stage import Stage
 Make = Callable[[Stage, Random], Fault]
 
 # How often each kind strikes, of a hundred; a short run takes the first ones. A raylet or a driver takes many seconds of
-# both cores to come back.
+# both cores to come back, and a raylet that has to wait for them crashes and is started once more.
 SHARES: Final[dict[Make, int]] = {
     KillShard: 30,
     KillBroker: 8,
     KillPostmaster: 8,
-    KillRaylet: 6,
     KillController: 12,
     KillBackend: 14,
     KillReplica: 12,
-    KillDriver: 5,
     KillAllShards: 5,
+    KillRaylet: 6,
+    KillDriver: 5,
 }
 
 
