@@ -1,7 +1,8 @@
 """One form for an account and a partition, made once from the oracle's fold and once from a checkpoint's bytes.
 
 A snapshot is msgpack: an array whose places are named below, as `engine/snapshot.py` writes them. What the oracle has no
-notion of (standings of scopes, hard or soft, the overdraft, slices and draws of holds) is left out of both; a quantity of
+notion of (standings of scopes, hard or soft, the overdraft, slices and draws of holds) is left out of both, and so is the
+instant of the last waking, since slices wake an account too: what waking does to lots stands in the ledger. A quantity of
 zero and a missing row are the same. Two equal states give equal bytes.
 """
 
@@ -15,7 +16,7 @@ from loadtest.oracle import Account, Oracle, Partition
 
 SNAPSHOT_VERSIONS: Final = (2,)
 # Places in the array of an account.
-_PLAN, _CURRENCY, _ZONE, _ANCHOR, _WOKEN, _NEWEST, _RATED = 2, 3, 4, 5, 6, 7, 8
+_PLAN, _CURRENCY, _ZONE, _ANCHOR, _NEWEST, _RATED = 2, 3, 4, 5, 7, 8
 _TABLE, _LOTS, _CAPS, _CAP_RULES, _BALANCE_RULES, _CROSSINGS, _CAP_SCOPES, _SCOPES = 10, 11, 12, 13, 14, 15, 16, 17
 _RATE_LIMITS = 19
 # And of a partition.
@@ -49,7 +50,6 @@ def account_of_snapshot(blob: bytes) -> bytes:
             "currency": stored[_CURRENCY],
             "zone": stored[_ZONE],
             "anchor": stored[_ANCHOR],
-            "woken": stored[_WOKEN],
             "newest": stored[_NEWEST],
             "rated": stored[_RATED],
             "table": sorted(
@@ -81,7 +81,6 @@ def account_of_oracle(oracle: Oracle, partition: int, account: Account) -> bytes
             "currency": account.currency,
             "zone": account.zone,
             "anchor": account.anchor,
-            "woken": account.woken,
             "newest": account.newest_us or 0,
             "rated": len(account.events),
             "table": sorted(
