@@ -21,7 +21,7 @@ from actors.ports import (
     LastRecord,
     StoreUnavailable,
 )
-from actors.postgres import Session, dedup_segment, pico_of, session_settings
+from actors.postgres import Session, account_row, dedup_segment, pico_of, session_settings
 from actors.queries import QUERIES, read_queries
 from engine.runs import Run
 
@@ -64,17 +64,7 @@ class StoredCheckpoint:
 
     async def accounts(self) -> AsyncIterator[list[AccountRow]]:
         async for rows in self._pieces(QUERIES["load_accounts"], PIECE_ROWS):
-            yield [
-                AccountRow(
-                    row["account"],
-                    row["blob"],
-                    row["wake_us"],
-                    pico_of(row["balance"]),
-                    pico_of(row["spend"]),
-                    row["currency"],
-                )
-                for row in rows
-            ]
+            yield [account_row(row) for row in rows]
 
     async def dedup(self) -> AsyncIterator[DedupSegment]:
         """Sealed runs too, whole."""

@@ -224,6 +224,13 @@ def pico_of(units: Decimal) -> int:
     return int(units.scaleb(_PICO_DIGITS, _EXACT))
 
 
+def account_row(row: asyncpg.Record) -> AccountRow:
+    """A row of the query `load_accounts`."""
+    return AccountRow(
+        row["account"], row["blob"], row["wake_us"], pico_of(row["balance"]), pico_of(row["spend"]), row["currency"]
+    )
+
+
 def dedup_segment(row: asyncpg.Record) -> DedupSegment:
     """A row of the query `load_dedup`."""
     return DedupSegment(*row.values())
@@ -586,17 +593,7 @@ class PostgresStore:
         return PartitionImage(
             epoch=epoch,
             ckpt_seq=ckpt_seq,
-            accounts=[
-                AccountRow(
-                    row["account"],
-                    row["blob"],
-                    row["wake_us"],
-                    pico_of(row["balance"]),
-                    pico_of(row["spend"]),
-                    row["currency"],
-                )
-                for row in accounts
-            ],
+            accounts=[account_row(row) for row in accounts],
             dedup=[dedup_segment(row) for row in dedup],
             runs=[RunHead(*row.values()) for row in runs],
             commands=[CommandRow(*row.values()) for row in commands],

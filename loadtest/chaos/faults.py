@@ -37,7 +37,7 @@ class _Kill:
         self._source = source
 
     async def mend(self) -> None:
-        """Ray, Serve or the server itself makes another."""
+        """The controller, Ray, Serve or the server itself makes another."""
 
     def _any(self, found: list[psutil.Process]) -> psutil.Process:
         if not found:
@@ -46,7 +46,7 @@ class _Kill:
 
 
 class KillShard(_Kill):
-    """A shard that owns partitions; a live one takes over, and Ray makes a spare."""
+    """A shard that owns partitions; a live one takes over, and the controller has a spare made."""
 
     kind = "shard"
 
