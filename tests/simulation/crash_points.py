@@ -14,7 +14,7 @@ from engine.snapshot import encode_account
 from loadtest.oracle import partition_of
 from tests.simulation.checks import stored_folds
 from tests.simulation.sim_receivers import ReceiverFaults
-from tests.simulation.simulate import play
+from tests.simulation.simulate import no_collections, play
 from tests.simulation.traffic import Traffic
 from tests.simulation.virtual_loop import VirtualLoop
 from tests.simulation.world import Plan, Process, World
@@ -65,6 +65,11 @@ class Crashed(Struct):
 
 def crash(at: int | None) -> Crashed:
     """Play the workload; whoever takes step `at` (the first is 1) dies there and is followed by a new process."""
+    with no_collections():
+        return _crash(at)
+
+
+def _crash(at: int | None) -> Crashed:
     loop = VirtualLoop()
     world = Listing(loop)
     world.crash_at = at

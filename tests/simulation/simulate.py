@@ -95,6 +95,11 @@ def draw_plan(random: Random) -> Plan:
 
 def simulate(seed: int, faults: bool = True) -> Outcome:
     """Run a seed. Everything follows from it; a finding is a sentence in `violations`."""
+    with no_collections():
+        return _simulate(seed, faults)
+
+
+def _simulate(seed: int, faults: bool) -> Outcome:
     random = Random(seed)
     plan = msgspec.structs.replace(draw_plan(random), seals=seed % SEALING_SEEDS == 2)
     seconds = random.uniform(1.5, 4.0)
@@ -137,7 +142,7 @@ def play(
     seconds: float,
 ) -> None:
     """Run the world to its verdict."""
-    with short_limits(world.plan), _quiet_logs(), _no_collections():
+    with short_limits(world.plan), _quiet_logs():
         try:
             run_virtually(loop, _run(world, traffic, gateways, strikes, seconds))
         except (NobodyWaits, TimeStandsStill) as error:
@@ -237,8 +242,8 @@ async def _close(world: World) -> None:
 
 
 @contextmanager
-def _no_collections() -> Iterator[None]:
-    """What a seed leaves behind is collected when it is over: looking for garbage meanwhile costs more than it frees."""
+def no_collections() -> Iterator[None]:
+    """What a run leaves behind is collected when nothing holds it any more: looking for garbage meanwhile finds none."""
     gc.disable()
     try:
         yield

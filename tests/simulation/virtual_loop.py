@@ -86,34 +86,39 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return handle
 
     def _run_once(self) -> None:
-        """asyncio's loop is made of these turns: everything that is due now, once."""
+        """asyncio's loop is made of these turns: everything that is due now, once. Here they go on until it is stopped."""
         due = self._due
-        if not due:
-            self._jump()
-        elif self._turns == TURNS_AT_ONE_MOMENT_MAX:
-            raise TimeStandsStill(f"at {self._now_s:.6f} s")
-        self._turns += 1
-        for _ in range(len(due)):
-            handle = due.popleft()
-            if not handle._cancelled:
-                try:
-                    handle._context.run(handle._callback, *handle._args)
-                except (SystemExit, KeyboardInterrupt):
-                    raise
-                except BaseException as error:
-                    self.call_exception_handler({"message": f"broken: {handle!r}", "exception": error})
+        while not self._stopping:
+            if not due:
+                self._jump()
+            elif self._turns == TURNS_AT_ONE_MOMENT_MAX:
+                raise TimeStandsStill(f"at {self._now_s:.6f} s")
+            self._turns += 1
+            for _ in range(len(due)):
+                handle = due.popleft()
+                if not handle._cancelled:
+                    try:
+                        handle._context.run(handle._callback, *handle._args)
+                    except (SystemExit, KeyboardInterrupt):
+                        raise
+                    except BaseException as error:
+                        self.call_exception_handler({"message": f"broken: {handle!r}", "exception": error})
 
     def _jump(self) -> None:
         """To the next moment for which a timer is set."""
-        timers = self._timers
-        while timers and timers[0][2]._cancelled:
+        timers, due, now_s = self._timers, self._due, self._now_s
+        while timers:
+            when_s, _, handle = timers[0]
+            if due and when_s > now_s:
+                break
             heappop(timers)
-        if not timers:
-            raise NobodyWaits(f"at {self._now_s:.6f} s nothing is left that could happen")
-        self._now_s = max(self._now_s, timers[0][0])
+            if not handle._cancelled:
+                now_s = max(now_s, when_s)
+                due.append(handle)
+        if not due:
+            raise NobodyWaits(f"at {now_s:.6f} s nothing is left that could happen")
+        self._now_s = now_s
         self._turns = 0
-        while timers and timers[0][0] <= self._now_s:
-            self._due.append(heappop(timers)[2])
 
     def _note(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.broken.append(f"{context.get('message')}: {context.get('exception')!r}")

@@ -7,13 +7,13 @@ while and lets it go on: a zombie, if a successor has been found meanwhile.
 
 import asyncio
 import hashlib
+import hmac
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from random import Random
 from typing import Any, Final
-from unittest import mock
 
 import asyncpg
 import msgspec
@@ -35,7 +35,6 @@ from actors.shard import Shard
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from engine import admission as admission_module
 from engine import dedup as dedup_module
-from engine import events as events_module
 from engine import partition as partition_module
 from engine.catalog import Catalogue, load_catalogue
 from engine.events import UsageEvent
@@ -53,7 +52,7 @@ WALL_START_US: Final = 1_750_000_000_000_000
 RESTART_MAX_S: Final = 1.0
 VIOLATIONS_MAX: Final = 50
 SENDS_MAX: Final = 6
-_mac_once: Final = lru_cache(maxsize=10_000)(events_module._mac)
+_mac_once: Final = lru_cache(maxsize=10_000)(hmac.digest)
 _compiled_once: Final = lru_cache(maxsize=8)(load_catalogue)
 SQL_ERRORS: Final = {"serialization": asyncpg.SerializationError, "deadlock": asyncpg.DeadlockDetectedError}
 NO_FAULTS: Final = ReceiverFaults(latency_s=0.01, timeout_s=0.5, retry_after_max_s=1.0)
@@ -131,10 +130,11 @@ def _site_of_sleep(seconds: float) -> str:
 class Process:
     """One life of a simulated process."""
 
-    def __init__(self, world: "World", name: str, host: str) -> None:
+    def __init__(self, world: "World", name: str, slot: "ShardSlot | ControllerSlot") -> None:
         self.world = world
         self.name = name
-        self.host = host
+        self.slot = slot
+        self.host = slot.host
         self.lock_path = f"{name}.lock"
         self.alive = True
         self.resumed: asyncio.Event | None = None  # set when a pause ends
@@ -286,7 +286,7 @@ class ShardSlot:
         """Start a new life."""
         world = self._world
         self._lives += 1
-        process = self.process = Process(world, f"{self.name}.{self._lives}", self.host)
+        process = self.process = Process(world, f"{self.name}.{self._lives}", self)
         self.store = WatchedStore(world, process)
         luck = Random(self._lives)
         self.store.flaky = lambda: not world.healing and luck.random() < 0.2
@@ -374,8 +374,8 @@ class ControllerSlot:
 
     def __init__(self, world: "World", name: str, host: str) -> None:
         self.name = name
+        self.host = host
         self._world = world
-        self._host = host
         self._lives = 0
         self.process: Process | None = None
         self.controller: Controller | None = None
@@ -383,7 +383,7 @@ class ControllerSlot:
     def begin(self) -> None:
         world = self._world
         self._lives += 1
-        process = self.process = Process(world, f"{self.name}.{self._lives}", self._host)
+        process = self.process = Process(world, f"{self.name}.{self._lives}", self)
         controller = self.controller = Controller(
             process.name,
             partitions=world.plan.partitions,
@@ -485,11 +485,11 @@ class World:
         """A process passes a site: it goes into the trace, and an armed fault strikes."""
         self.steps += 1
         self._trace += (self._loop.time(), process.name, site)
-        if site == "fetch.before":
-            self._look_at_shard(process)
+        if site == "fetch.before" and isinstance(process.slot, ShardSlot):
+            self._look_at_shard(process.slot)
         if self.steps == self.crash_at and self.steps_to_rest is None:
             self.crashed_at = site
-            self._slot_of(process).end()
+            process.slot.end()
             raise asyncio.CancelledError
         waiting = self._armed.get(site)
         if waiting and not self.healing:
@@ -520,10 +520,10 @@ class World:
             self._strike_world(strike)
 
     def _strike(self, strike: Strike, process: Process) -> None:
-        kind, site = strike.kind, strike.site
+        kind, site, slot = strike.kind, strike.site, process.slot
         self.fired[kind, site] += 1
         if kind == "kill":
-            self._slot_of(process).end()
+            slot.end()
             raise asyncio.CancelledError
         if kind == "pause":
             process.pause(strike.seconds)
@@ -533,21 +533,24 @@ class World:
             raise StoreUnavailable(f"simulated: {kind} at {site}")
         elif kind == "log_away":
             raise LogUnavailable(f"simulated: away at {site}")
-        elif kind == "append_late":
-            self._shard_of(process).log.late_s.append(max(0.05, strike.seconds))
+        else:
+            assert isinstance(slot, ShardSlot), f"only shards pass {site}"
+            self._strike_shard(strike, slot)
+
+    def _strike_shard(self, strike: Strike, slot: ShardSlot) -> None:
+        kind, log, store = strike.kind, slot.log, slot.store
+        if kind == "append_late":
+            log.late_s.append(max(0.05, strike.seconds))
         elif kind.startswith("append_"):
-            written = {"append_none": 0, "append_some": 1, "append_all": 1_000_000}[kind]
-            self._shard_of(process).log.append_faults.append(written)
+            log.append_faults.append({"append_none": 0, "append_some": 1, "append_all": 1_000_000}[kind])
         elif kind == "stale_image":
-            self._shard_of(process).store.stale_loads += 1
+            store.stale_loads += 1
         elif kind == "fetch_again":
-            self._shard_of(process).log.fetch_back.append(self._random.randint(1, 20))
+            log.fetch_back.append(self._random.randint(1, 20))
         elif kind == "fetch_lags":
-            log = self._shard_of(process).log
             log.lags = True
             self._loop.call_later(strike.seconds, log.catch_up)
         else:
-            store = self._shard_of(process).store
             store.late_s = max(0.05, strike.seconds)
             store.commit_faults.append(kind)  # type: ignore[arg-type]
 
@@ -642,13 +645,6 @@ class World:
         await slot.stop()
         slot.end()
 
-    def _slot_of(self, process: Process) -> ShardSlot | ControllerSlot:
-        slots: list[ShardSlot | ControllerSlot] = [*self.shards, *self.controllers]
-        return next(slot for slot in slots if slot.process is process)
-
-    def _shard_of(self, process: Process) -> ShardSlot:
-        return next(slot for slot in self.shards if slot.process is process)
-
     def heal(self) -> None:
         """From now on nothing fails, and everybody lives."""
         self.healing = True
@@ -682,15 +678,14 @@ class World:
 
     def speaking(self, slot: ShardSlot) -> list[int]:
         """The partitions that this shard would speak for at this moment."""
-        if slot.shard is None or slot.process is None or not slot.process.alive or not slot.lease.valid():
+        shard, process = slot.shard, slot.process
+        if shard is None or process is None or not process.alive or not slot.lease.valid():
             return []
         mine = slot.lease.partitions
-        return [number for number, owned in slot.shard._owned.items() if owned.stage is Stage.READY and number in mine]
+        return [number for number, owned in shard._owned.items() if owned.stage is Stage.READY and number in mine]
 
-    def _look_at_shard(self, process: Process) -> None:
-        mine = next((slot for slot in self.shards if slot.process is process), None)
-        if mine is None or mine.shard is None:
-            return
+    def _look_at_shard(self, mine: ShardSlot) -> None:
+        assert mine.shard is not None, "it fetches"
         self.look("queues", overflows(mine.shard, self._bounds))
         spoken = self.speaking(mine)
         self.look("speakers", self._others_that_speak(mine, spoken) if spoken else ())
@@ -698,8 +693,9 @@ class World:
     def _others_that_speak(self, mine: ShardSlot, spoken: list[int]) -> Iterator[str]:
         for slot in self.shards:
             if slot is not mine:
-                for partition in sorted({*spoken}.intersection(self.speaking(slot))):
-                    yield f"partition {partition}: {mine.name} and {slot.name} both speak for it"
+                for partition in self.speaking(slot):
+                    if partition in spoken:
+                        yield f"partition {partition}: {mine.name} and {slot.name} both speak for it"
 
 
 _METER: Final = Partition._meter
@@ -718,40 +714,51 @@ def _lines_that_break(event: RatedEvent, partition: int, epoch: int) -> list[byt
     return _LINES(event, partition, epoch)
 
 
+Patch = tuple[object, str, object]  # whose attribute, its name, what stands there meanwhile
+
+
 @contextmanager
-def mended_engine() -> Iterator[None]:
+def _patched(patches: Sequence[Patch]) -> Iterator[None]:
+    """As `mock.patch.object` does it, which takes a millisecond and more for all that a seed patches."""
+    kept = [vars(owner)[name] for owner, name, _ in patches]
+    for owner, name, value in patches:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for (owner, name, _), value in zip(patches, kept, strict=True):
+            setattr(owner, name, value)
+
+
+def mended_engine() -> AbstractContextManager[None]:
     """The engine after its faults were found: what broke it before must be skipped all the same."""
-    with (
-        mock.patch.object(Partition, "_meter", staticmethod(_METER)),
-        mock.patch.object(partition_module, "rated_lines", _LINES),
-    ):
-        yield
+    return _patched([(Partition, "_meter", staticmethod(_METER)), (partition_module, "rated_lines", _LINES)])
 
 
-@contextmanager
-def short_limits(plan: Plan) -> Iterator[None]:
+def short_limits(plan: Plan) -> AbstractContextManager[None]:
     """The shard's own limits, so small that a few hundred events reach them; some records break the engine; and what is
-    a pure function of bytes, and slow, is worked out once for all processes: a catalogue's tables, a record's MAC."""
+    a pure function of bytes, and slow, is worked out once for all processes: a catalogue's tables, a MAC."""
     gap_us = round(100_000 * plan.pace)
-    with (
-        mock.patch.object(dedup_module, "RUN_MIN", 4),
-        mock.patch.object(Sealing, "mind", Sealing.mind if plan.seals else lambda *_: None),
-        mock.patch.object(takeover_module, "load_catalogue", _compiled_once),
-        mock.patch.object(events_module, "_mac", _mac_once),
-        mock.patch.object(commit_module, "ENCODE_ACCOUNTS", 1),
-        mock.patch.object(controller_module, "PROBE_EVERY_S", 0.1),
-        mock.patch.object(shard_module, "FETCH_WAIT_S", plan.fetch_wait_s),
-        mock.patch.object(shard_module, "BLOCK_LINES_MAX", 5),
-        mock.patch.object(shard_module, "SENDS_MAX", SENDS_MAX),
-        mock.patch.object(shard_module, "FREEZE_IDLE_US", 200_000),
-        mock.patch.object(shard_module, "FREEZE_MAX", 3),
-        mock.patch.object(admission_module, "VALID_GAP_US", gap_us),
-        mock.patch.object(slices_module, "VALID_GAP_US", gap_us),
-        mock.patch.object(slices_module, "CLOCK_MARGIN_S", plan.skew_max_us / 1e6 + 2.0 * plan.pace),
-        mock.patch.object(shard_module, "WISHES_EVERY_S", 0.2),
-        mock.patch.object(shard_module, "MEND_S", 0.5),
-        mock.patch.object(Partition, "_meter", staticmethod(_meter_that_breaks)),
-        mock.patch.object(partition_module, "rated_lines", _lines_that_break),
-        mock.patch.object(admission_module, "GIVE_BACK_US", round(500_000 * plan.pace)),
-    ):
-        yield
+    patches: list[Patch] = [
+        (dedup_module, "RUN_MIN", 4),
+        (takeover_module, "load_catalogue", _compiled_once),
+        (hmac, "digest", _mac_once),
+        (commit_module, "ENCODE_ACCOUNTS", 1),
+        (controller_module, "PROBE_EVERY_S", 0.1),
+        (shard_module, "FETCH_WAIT_S", plan.fetch_wait_s),
+        (shard_module, "BLOCK_LINES_MAX", 5),
+        (shard_module, "SENDS_MAX", SENDS_MAX),
+        (shard_module, "FREEZE_IDLE_US", 200_000),
+        (shard_module, "FREEZE_MAX", 3),
+        (admission_module, "VALID_GAP_US", gap_us),
+        (slices_module, "VALID_GAP_US", gap_us),
+        (slices_module, "CLOCK_MARGIN_S", plan.skew_max_us / 1e6 + 2.0 * plan.pace),
+        (shard_module, "WISHES_EVERY_S", 0.2),
+        (shard_module, "MEND_S", 0.5),
+        (Partition, "_meter", staticmethod(_meter_that_breaks)),
+        (partition_module, "rated_lines", _lines_that_break),
+        (admission_module, "GIVE_BACK_US", round(500_000 * plan.pace)),
+    ]
+    if not plan.seals:
+        patches.append((Sealing, "mind", lambda *_: None))
+    return _patched(patches)
