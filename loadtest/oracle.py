@@ -354,8 +354,15 @@ class Version:
         }
         tiers = [tier for plan in self.plans.values() for price in plan.prices.values() for tier in price.tiers]
         self.grains = lcm(*(tier.per for tier in tiers))  # of a pico: every rate is a whole number of them
+        self._found: dict[tuple[str, str, tuple[str, ...]], Price | None] = {}
 
     def price_of(self, plan: str, meter: Meter, cell: tuple[str, ...]) -> Price | None:
+        asked = (plan, meter.name, cell)
+        if asked not in self._found:
+            self._found[asked] = self._price_of(plan, meter, cell)
+        return self._found[asked]
+
+    def _price_of(self, plan: str, meter: Meter, cell: tuple[str, ...]) -> Price | None:
         values = dict(zip(meter.group_by, cell, strict=True))
         if plan in self.plans:
             for price in self.plans[plan].prices.values():
@@ -424,9 +431,11 @@ def allocate(amounts: Amounts, lots: list[Lot], woken: int) -> tuple[dict[str, i
             if lot.effective == instant:
                 for segment in sorted(debts):
                     debts[segment] = pay(lot, debts[segment])
+        if instant not in amounts:
+            continue
         classes: dict[tuple[str, ...], int] = {}
         valid = [lot for lot in lots if lot.valid(instant)]
-        for price, amount in amounts.get(instant, {}).items():
+        for price, amount in amounts[instant].items():
             payers = tuple(lot.lot for lot in valid if lot.may_pay(price))
             classes[payers] = classes.get(payers, 0) + amount
         for payers in sorted(classes, key=lambda payers: (len(payers), sorted(payers))):
@@ -720,7 +729,7 @@ class Oracle:
         if len(cells) + len({(segment, price, cell) for price, cell, _ in parts} - cells) > CELLS_MAX:
             raise DeadLetterError("too_many_cells")
         state.identities[identity] = (state.log_us // BUCKET_US, billing)
-        self._rate(state, account, identity, RatedEvent(time_us, parts, scope))
+        self._rate(state, account, identity, segment, RatedEvent(time_us, parts, scope))
         return "rated"
 
     def _admission(self, name: str, token: str | None) -> tuple[int, str] | None:
@@ -759,14 +768,21 @@ class Oracle:
             parts.append((price.name, cell, quantity))
         return parts
 
-    def _rate(self, state: Partition, account: Account, identity: tuple[str, str, str], event: RatedEvent) -> None:
+    def _rate(
+        self,
+        state: Partition,
+        account: Account,
+        identity: tuple[str, str, str],
+        segment: int,
+        event: RatedEvent,
+    ) -> None:
         period = period_of(account.zone, account.anchor, event.time_us)
         prices = {price for price, _, _ in event.parts}
         table = self._table(state, account)
         before = {price: table.total(period, price) for price in prices}
         account.events.append(event)
         account.newest_us = event.time_us if account.newest_us is None else max(account.newest_us, event.time_us)
-        self._add(state, account, table, event)
+        self._add(state, account, table, segment, event)
         after = {price: table.total(period, price) for price in prices}
         lines = {}
         for price in sorted(prices):
@@ -799,10 +815,9 @@ class Oracle:
                 boundaries.append(lot.expires)
         return max(instant for instant in boundaries if instant <= time_us)
 
-    def _add(self, state: Partition, account: Account, table: Table, event: RatedEvent) -> None:
+    def _add(self, state: Partition, account: Account, table: Table, segment: int, event: RatedEvent) -> None:
         """Count one event into the table, and derive again the amounts of the prices it touches."""
         period = period_of(account.zone, account.anchor, event.time_us)
-        segment = self._segment_of(state, account, event.time_us)
         for price, cell, quantity in event.parts:
             table.cells.add((segment, price, cell))
             quantities = table.quantities.setdefault((period, price), {})
@@ -867,14 +882,18 @@ class Oracle:
         if not account.rules and not self._paranoid:
             return
         table = self._table(state, account)
-        spend, balance = self._spend(account, table), self._balance(account, table)
+        spend: dict[int, int] | None = None
+        balance: int | None = None
         for name in sorted(account.rules):
             rule = account.rules[name]
             if rule.measure == "balance":
+                balance = self._balance(account, table) if balance is None else balance
                 self._step(state, account, name, "-", balance <= rule.threshold, balance > rule.clear)
                 continue
             cap, scope = account.caps[rule.cap]
-            counted = account.scopes[scope] if scope else spend
+            if not scope and spend is None:
+                spend = self._spend(account, table)
+            counted = account.scopes[scope] if scope else spend or {}
             for month in sorted(counted, key=str):
                 active = counted[month] * 100 >= rule.percent * cap
                 clears = counted[month] * 100 < rule.clear_percent * cap

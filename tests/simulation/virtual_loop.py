@@ -50,6 +50,8 @@ class _Handle(asyncio.TimerHandle):
 class VirtualLoop(asyncio.BaseEventLoop):
     """Timers that are due at the same moment run in the order in which they were set."""
 
+    _stopping: bool  # asyncio's own word for it
+
     def __init__(self) -> None:
         super().__init__()
         self._now_s = START_S
