@@ -29,6 +29,8 @@ from engine.prices import Price
 CELLS_MAX: Final = 10_000  # distinct (segment, price, cell) of one account; each costs about 100 bytes
 UNBOUNDED: Final = 1 << 200  # beyond any amount or quantity that M1 admits
 
+_NEVER_STOOD: Final = Standing()
+
 Usage = tuple[Price, Cell, int]  # what one meter says of one event: its price, its cell, nano-units
 
 
@@ -406,7 +408,7 @@ class Account:
         for name in sorted(rules):
             rule = rules[name]
             for window, value, threshold, reached, cleared in _readings(rule, derived, caps, spends):
-                standing, phase = step(standings.get((name, window), Standing()), reached=reached, cleared=cleared)
+                standing, phase = step(standings.get((name, window), _NEVER_STOOD), reached=reached, cleared=cleared)
                 if phase is not None:
                     standings[name, window] = standing
                     crossings.append(Crossing(self.account, name, window, standing.ordinal, phase, value, threshold))
@@ -432,7 +434,7 @@ class Account:
                 case Balance():
                     window = WALLET_WINDOW
                     distance = derived.allocation.balance - rule.threshold
-            if not self.standings.get((name, window), Standing()).active:
+            if not self.standings.get((name, window), _NEVER_STOOD).active:
                 guard = min(guard, distance)
         return _Newest(start, end, period, month, self.table[start], derived, guard)
 

@@ -100,6 +100,8 @@ def _pay_segment(result: Allocation, period: int, by_price: Mapping[str, int], c
     unpaid = 0
     for payers, pico in _classes(by_price, covering):
         for lot in payers:
+            if not pico:
+                break
             pico -= result._burn(lot, period, pico)
         unpaid += pico
     if unpaid:

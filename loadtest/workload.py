@@ -87,7 +87,7 @@ class Bad(NamedTuple):
 def cloud_time(time_us: int) -> str:
     """RFC 3339, to the microsecond."""
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_us % SECOND_US:06d}Z"
+    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def _attribute(name: str, value: object) -> Callable[[dict[str, Any], int], bytes]:

@@ -29,8 +29,8 @@ from actors.owned import Owned
 from actors.ports import AccountRow, AlertRow, Checkpoint
 from actors.shard import Shard
 from engine.alerts import ID_CONFLICT
-from engine.snapshot import _account_decoder, decode_partition
-from tests.simulation.sim_log import SimPartition
+from engine.snapshot import PartitionState, _account_decoder, decode_partition
+from tests.simulation.sim_log import SimPartition, SimRecord
 from tests.simulation.sim_store import SimPartitionRow
 
 NAMES: Final = tuple(line.split("|")[1].strip() for line in (__doc__ or "").splitlines() if line.startswith("| "))[1:]
@@ -61,10 +61,13 @@ class AtCommit:
     def breaches(self, row: SimPartitionRow, cut: Checkpoint, log: SimPartition) -> Iterator[Breach]:
         """What is wrong with the commit that is about to replace `row`."""
         where = f"partition {cut.partition}: commit {cut.ckpt_seq} of epoch {cut.epoch}"
+        header = decode_partition(cut.blob)
+        whole = log.whole
+        records = whole[: bisect_left(whole, cut.next_offset, key=lambda record: record.offset)]
         checks = (
             self._epoch(row, cut),
-            self._offsets(row, cut, log),
-            self._log_time(cut, log),
+            self._offsets(row, cut, header, records),
+            self._log_time(cut, header, records),
             self._outcomes(row, cut),
             self._conserved(cut),
             self._crossings(cut),
@@ -80,25 +83,23 @@ class AtCommit:
         if cut.ckpt_seq != row.ckpt_seq + 1:
             yield f"the last one was {row.ckpt_seq}"
 
-    def _log_time(self, cut: Checkpoint, log: SimPartition) -> Iterator[str]:
-        below = bisect_left(log.whole, cut.next_offset, key=lambda record: record.offset)
+    def _log_time(self, cut: Checkpoint, header: PartitionState, records: list[SimRecord]) -> Iterator[str]:
         known, newest_ms = self._append_times.get(cut.partition, (0, 0))
-        newest_ms = max([newest_ms, *(record.timestamp for record in log.whole[known:below])])
-        self._append_times[cut.partition] = below, newest_ms
-        log_time_us = decode_partition(cut.blob).log_time_us
-        if log_time_us != newest_ms * 1000:
-            yield f"log time is {log_time_us}, the latest append time {newest_ms * 1000}"
+        newest_ms = max([newest_ms, *(record.timestamp for record in records[known:])])
+        self._append_times[cut.partition] = len(records), newest_ms
+        if header.log_time_us != newest_ms * 1000:
+            yield f"log time is {header.log_time_us}, the latest append time {newest_ms * 1000}"
 
     @staticmethod
-    def _offsets(row: SimPartitionRow, cut: Checkpoint, log: SimPartition) -> Iterator[str]:
+    def _offsets(
+        row: SimPartitionRow, cut: Checkpoint, header: PartitionState, records: list[SimRecord]
+    ) -> Iterator[str]:
         if cut.next_offset < row.next_offset:
             yield f"goes back from offset {row.next_offset} to {cut.next_offset}"
-        below = bisect_left(log.whole, cut.next_offset, key=lambda record: record.offset)
-        counts = decode_partition(cut.blob).counts
-        outcomes = sum(count for name, count in counts if not name.startswith("alert_"))
-        if outcomes != below:
-            yield f"{outcomes} outcomes of the {below} records below offset {cut.next_offset}"
-        newest = log.whole[below - 1].offset if below else None
+        outcomes = sum(count for name, count in header.counts if not name.startswith("alert_"))
+        if outcomes != len(records):
+            yield f"{outcomes} outcomes of the {len(records)} records below offset {cut.next_offset}"
+        newest = records[-1].offset if records else None
         last = None if cut.last is None else cut.last.offset
         if last != newest:
             yield f"its last record is {last}, the one below offset {cut.next_offset} is {newest}"
