@@ -20,15 +20,19 @@ from config.stack.supervisor import RunFolderInUse
 from loadtest.chaos.phases import Counts, Phase, run_phases
 from loadtest.chaos.report import Report
 from loadtest.chaos.run import Options, run
-from loadtest.chaos.schedule import plan
+from loadtest.chaos.schedule import SHARES, plan
 from loadtest.chaos.stage import StageFailed, StageOptions
 
 INTERRUPTED = 130
+KINDS = [each.kind for each in SHARES]
 
 
 def main(
     only: Annotated[Phase | None, typer.Option(help="this phase alone; without it, all of them in turn")] = None,
     kills: Annotated[int, typer.Option(min=0, max=100_000, help="processes to kill, of mixed kinds")] = 100,
+    kind: Annotated[
+        list[str] | None, typer.Option(help=f"kill only this kind, of {', '.join(KINDS)}; may be given several times")
+    ] = None,
     pauses: Annotated[int, typer.Option(min=0, max=10_000, help="shards to stop beyond their lease")] = 20,
     commits: Annotated[int, typer.Option(min=0, max=100_000, help="COMMITs to cut")] = 40,
     cuts: Annotated[int, typer.Option(min=0, max=10_000, help="cuts between a shard and a server")] = 12,
@@ -37,7 +41,7 @@ def main(
         int, typer.Option(min=1_000, max=10_000_000, help="usage events of the kills, at least")
     ] = 1_000_000,
     seed: Annotated[int, typer.Option(min=0, help="draws the load and the order of the kills")] = 1,
-    per_s: Annotated[float, typer.Option(min=10, max=20_000, help="events offered per second")] = 1_500,
+    per_s: Annotated[float, typer.Option(min=10, max=20_000, help="events offered per second")] = 500,
     report_delay_s: Annotated[
         float, typer.Option(min=5, max=600, help="within which held usage is reported; longer than any outage")
     ] = 30,
@@ -46,6 +50,8 @@ def main(
 ) -> None:
     """Kill, stop, cut off and starve real deployments under load; check that nothing was lost and nothing doubled."""
     started_s = time.monotonic()
+    if unknown := set(kind or ()) - set(KINDS):
+        raise typer.BadParameter(f"--kind knows no {', '.join(sorted(unknown))}")
 
     def say(line: str) -> None:
         typer.echo(f"{time.monotonic() - started_s:7.1f} s  {line}")
@@ -54,7 +60,7 @@ def main(
     try:
         if only in (None, Phase.KILLS):
             given = Options(events, seed, per_s, run_dir, StageOptions(report_delay_s=report_delay_s))
-            run(given, plan(kills, seed), say, result)
+            run(given, plan(kills, seed, kind or ()), say, result)
         phases: list[Phase] = [phase for phase in Phase if only in (None, phase) and phase is not Phase.KILLS]
         counts = Counts(pauses=pauses, commits=commits, cuts=cuts, disks=disks)
         asyncio.run(run_phases(phases, counts, seed, run_dir, result, say))

@@ -4,8 +4,9 @@ A fault finds its victim when it strikes, among what lives then; `mend` brings b
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from random import Random
-from typing import Protocol
+from typing import ClassVar
 
 import psutil
 
@@ -15,29 +16,22 @@ from loadtest.chaos.stage import Stage, StageFailed
 GONE_WITHIN_S = 10.0  # workers notice within about a second that their raylet is dead
 
 
-class Fault(Protocol):
-    """One thing to be done to a deployment under load."""
+class Kill(ABC):
+    """One process, or several at once, to be killed."""
 
-    kind: str  # as it is counted in the report
-
-    async def strike(self) -> str:
-        """Do it; who was hit, for the terminal."""
-
-    async def mend(self) -> None:
-        """Bring back what does not come back by itself; called once, right after `strike`."""
-
-
-class _Kill:
-    """What all kills share: nothing is to be mended unless a kind says so."""
-
-    kind = ""
+    kind: ClassVar[str]  # as it is counted in the report, and chosen by `--kind`
 
     def __init__(self, stage: Stage, source: Random) -> None:
         self._stage = stage
         self._source = source
 
-    async def mend(self) -> None:
-        """The controller, Ray, Serve or the server itself makes another."""
+    @abstractmethod
+    async def strike(self) -> str:
+        """Do it; who was hit, for the terminal."""
+
+    async def mend(self) -> None:  # noqa: B027  # most kinds need no mending
+        """Bring back what does not come back by itself; called once, right after `strike`. The controller, Ray, Serve or
+        the server itself makes most of them anew."""
 
     def _any(self, found: list[psutil.Process]) -> psutil.Process:
         if not found:
@@ -45,7 +39,7 @@ class _Kill:
         return self._source.choice(sorted(found, key=lambda process: process.pid))
 
 
-class KillShard(_Kill):
+class KillShard(Kill):
     """A shard that owns partitions; a live one takes over, and the controller has a spare made."""
 
     kind = "shard"
@@ -59,7 +53,7 @@ class KillShard(_Kill):
         return f"{victim.shard} (pid {victim.pid}), owner of {len(victim.partitions)} partitions"
 
 
-class KillAllShards(_Kill):
+class KillAllShards(Kill):
     """Every shard at once: nobody is left to take over before Ray has made new ones."""
 
     kind = "all shards"
@@ -71,7 +65,7 @@ class KillAllShards(_Kill):
         return f"all {len(victims)} shards"
 
 
-class KillController(_Kill):
+class KillController(Kill):
     kind = "controller"
 
     async def strike(self) -> str:
@@ -80,7 +74,7 @@ class KillController(_Kill):
         return f"the controller (pid {victim.pid})"
 
 
-class KillReplica(_Kill):
+class KillReplica(Kill):
     """One replica of the API; the others go on."""
 
     kind = "replica"
@@ -91,7 +85,7 @@ class KillReplica(_Kill):
         return f"a replica of the API (pid {victim.pid})"
 
 
-class KillRaylet(_Kill):
+class KillRaylet(Kill):
     """A node of Ray that is not the head, with whatever runs on it. It is replaced by a new one."""
 
     kind = "raylet"
@@ -114,7 +108,7 @@ class KillRaylet(_Kill):
         await self._stage.replace_node(self._node)
 
 
-class KillDriver(_Kill):
+class KillDriver(Kill):
     """The process that deployed everything; started again, it finds everything."""
 
     kind = "driver"
@@ -128,7 +122,7 @@ class KillDriver(_Kill):
         await self._stage.start_deployer()
 
 
-class KillBackend(_Kill):
+class KillBackend(Kill):
     """One session of the engine in Postgres. The server ends all others too, and recovers."""
 
     kind = "postgres backend"
@@ -139,7 +133,7 @@ class KillBackend(_Kill):
         return f"a backend (pid {victim.pid})"
 
 
-class KillPostmaster(_Kill):
+class KillPostmaster(Kill):
     """Postgres itself. Its backends may still commit for a moment; `postmaster.pid` stays where it is."""
 
     kind = "postmaster"
@@ -153,7 +147,7 @@ class KillPostmaster(_Kill):
         await self._stage.restart_postgres()
 
 
-class KillBroker(_Kill):
+class KillBroker(Kill):
     kind = "broker"
 
     async def strike(self) -> str:

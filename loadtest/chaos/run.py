@@ -16,9 +16,10 @@ from config.catalogue import load_file
 from config.stack.supervisor import Say, Supervisor
 from engine.catalog import document_json
 from loadtest.chaos.acknowledged import Acknowledged
+from loadtest.chaos.faults import Kill
 from loadtest.chaos.report import Report
-from loadtest.chaos.schedule import Make, strike_all
-from loadtest.chaos.stage import Stage, StageFailed, StageOptions, open_stage
+from loadtest.chaos.schedule import strike_all
+from loadtest.chaos.stage import Stage, StageFailed, StageOptions, kafka_dir, open_stage
 from loadtest.chaos.traffic import Load, Traffic
 from loadtest.chaos.verifier import Case, verify
 from loadtest.deployment import CATALOGUE_FILE
@@ -40,16 +41,18 @@ class Options(Struct, frozen=True):
     stage: StageOptions = StageOptions()
 
 
-def run(options: Options, faults: list[Make], say: Say, report: Report) -> None:
+def run(options: Options, faults: list[type[Kill]], say: Say, report: Report) -> None:
     """Fill the report. Raises StageFailed. Whatever was started is stopped by pid, however it ends."""
     with Supervisor(options.run_dir, say=say) as supervisor:
+        # An earlier run's log, met again, would be this one's: with the same seed, even the events have the same names.
+        shutil.rmtree(kafka_dir(supervisor), ignore_errors=True)
+        shutil.rmtree(_journal_dir(options), ignore_errors=True)
         stage = open_stage(supervisor, options.stage, say)
         uvloop.run(_run(stage, options, faults, report))
 
 
-async def _run(stage: Stage, options: Options, faults: list[Make], report: Report) -> None:
+async def _run(stage: Stage, options: Options, faults: list[type[Kill]], report: Report) -> None:
     catalogue = document_json(load_file(CATALOGUE_FILE))
-    shutil.rmtree(_journal_dir(options), ignore_errors=True)
     acknowledged = Acknowledged(_journal_dir(options), options.stage.partitions)
     async with stage.running():
         await publish(
@@ -80,7 +83,7 @@ async def _run(stage: Stage, options: Options, faults: list[Make], report: Repor
 async def _under_load(
     stage: Stage,
     options: Options,
-    faults: list[Make],
+    faults: list[type[Kill]],
     traffic: Traffic,
     acknowledged: Acknowledged,
     report: Report,

@@ -1,11 +1,11 @@
 """Which faults strike in which order, and the act of striking: never before the deployment is whole again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from random import Random
 from typing import Final
 
 from loadtest.chaos.faults import (
-    Fault,
+    Kill,
     KillAllShards,
     KillBackend,
     KillBroker,
@@ -19,11 +19,9 @@ from loadtest.chaos.faults import (
 from loadtest.chaos.report import Report
 from loadtest.chaos.stage import Stage
 
-Make = Callable[[Stage, Random], Fault]
-
 # How often each kind strikes, of a hundred; a short run takes the first ones. A raylet or a driver takes many seconds of
 # both cores to come back, and a raylet that has to wait for them crashes and is started once more.
-SHARES: Final[dict[Make, int]] = {
+SHARES: Final[dict[type[Kill], int]] = {
     KillShard: 30,
     KillBroker: 8,
     KillPostmaster: 8,
@@ -36,17 +34,18 @@ SHARES: Final[dict[Make, int]] = {
 }
 
 
-def plan(kills: int, seed: int) -> list[Make]:
-    """`kills` faults, of as many kinds as there is room for; the same seed gives the same."""
+def plan(kills: int, seed: int, among: Collection[str] = ()) -> list[type[Kill]]:
+    """`kills` faults, of as many kinds as there is room for; the same seed gives the same. `among` names the kinds, all
+    of them if it is empty."""
     source = Random(seed)
-    kinds = list(SHARES)
+    kinds = [kind for kind in SHARES if not among or kind.kind in among]
     chosen = kinds[:kills] if kills < len(kinds) else list(kinds)
     chosen += source.choices(kinds, [SHARES[kind] for kind in kinds], k=kills - len(chosen))
     source.shuffle(chosen)
     return chosen
 
 
-async def strike_all(stage: Stage, faults: Sequence[Make], seed: int, every_s: float, report: Report) -> None:
+async def strike_all(stage: Stage, faults: Sequence[type[Kill]], seed: int, every_s: float, report: Report) -> None:
     """One after the other, `every_s` apart or as soon as the deployment is whole again. Raises StageFailed."""
     source = Random(seed)
     started_s = stage.clock.boot_s()
@@ -55,7 +54,7 @@ async def strike_all(stage: Stage, faults: Sequence[Make], seed: int, every_s: f
         await _strike(stage, make(stage, source), f"{number + 1}/{len(faults)}", report)
 
 
-async def _strike(stage: Stage, fault: Fault, count: str, report: Report) -> None:
+async def _strike(stage: Stage, fault: Kill, count: str, report: Report) -> None:
     struck_s = stage.clock.boot_s()
     whom = await fault.strike()
     stage.say(f"{count} SIGKILL to {whom}")

@@ -388,10 +388,15 @@ class Stage:
         return sum(view.open_holds for view in views)
 
 
+def kafka_dir(supervisor: Supervisor) -> Path:
+    """Where the broker keeps the log. It stays when the run is over, for whoever asks."""
+    return supervisor.run_dir / "kafka"
+
+
 def open_stage(supervisor: Supervisor, options: StageOptions, say: Say) -> Stage:
     """Start Postgres, Kafka and the nodes of Ray. Blocks, for a minute on two cores; call it in the main thread."""
     postgres = start_postgres(supervisor)
-    kafka = start_kafka(supervisor, dir=supervisor.run_dir / "kafka")
+    kafka = start_kafka(supervisor, dir=kafka_dir(supervisor))
     settings = Settings(control_key=SecretStr(secrets.token_hex(32)))
     settings = settings.model_copy(
         update={

@@ -18,6 +18,10 @@ def test_a_run_holds_every_kind_as_soon_as_there_is_room() -> None:
     assert len(plan(3, 1)) == 3
 
 
+def test_kinds_can_be_chosen() -> None:
+    assert {kill.kind for kill in plan(5, 1, ("raylet", "driver"))} == {"raylet", "driver"}
+
+
 def test_the_kinds_are_mixed_by_their_shares() -> None:
     counts = Counter(plan(10_000, 1))
     total = sum(SHARES.values())
