@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from actors.api_client import ApiClient
     from actors.drift import Drift
     from actors.keys import KeyRecord, Keys
+    from actors.membership import PostgresRoster
     from actors.postgres import StoredDeadLetter
     from actors.publication import Published
     from actors.rebuild import Fold
@@ -46,6 +47,7 @@ customers = typer.Typer(help="Accounts and their scopes, over the HTTP API.", no
 grants = typer.Typer(help="Credit, over the HTTP API.", no_args_is_help=True)
 caps = typer.Typer(help="Caps on spend, over the HTTP API.", no_args_is_help=True)
 catalogue = typer.Typer(help="Meters and plans, from a YAML file.", no_args_is_help=True)
+shards = typer.Typer(help="The shards that rate: who owns what, and emptying one.", no_args_is_help=True)
 topics = typer.Typer(help="The topics in Kafka.", no_args_is_help=True)
 base = typer.Typer(
     help="Sealed bases: checkpoints as files, from which, with the log, all is rebuilt.", no_args_is_help=True
@@ -55,9 +57,11 @@ app.add_typer(keys, name="keys")
 app.add_typer(customers, name="customers")
 app.add_typer(grants, name="grants")
 app.add_typer(caps, name="caps")
+app.add_typer(shards, name="shards")
 app.add_typer(topics, name="topics")
 app.add_typer(base, name="base")
 
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
 CatalogueFile = Annotated[Path, typer.Argument(help="A catalogue in YAML, such as config/catalogue.example.yaml.")]
 
 
@@ -282,6 +286,96 @@ def migrate_tables(
     for name in applied:
         typer.echo(f"applied {name}")
     typer.echo(f"schema {settings.postgres.schema_name} is up to date; run the engine as {ENGINE_ROLE}")
+
+
+# ------------------------------------------------------------------------------------------------------------ shards
+
+Shards = Annotated[list[str] | None, typer.Argument(help="Shards, by name or by incarnation.", show_default=False)]
+Host = Annotated[str | None, typer.Option(help="All shards of this host.", show_default=False)]
+
+
+@shards.command("list")
+def list_shards(as_json: AsJson = False) -> None:
+    """Show the living shards: host, lease, partitions, and whether one is being drained."""
+    from actors.draining import state_of
+
+    members = _with_roster(lambda roster: roster.members())
+    rows = [
+        {
+            "shard": member.shard,
+            "incarnation": member.incarnation,
+            "host": member.host,
+            "state": state_of(member),
+            "lease_left_s": round(member.lease_left_s, 2),
+            "partitions": sorted(member.partitions | member.owned),
+        }
+        for member in members
+    ]
+    if as_json:
+        typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+        return
+    shown = [{**row, "partitions": " ".join(map(str, row["partitions"]))} for row in rows]
+    _rows("Shards", shown, ("shard", "incarnation", "host", "state", "lease_left_s", "partitions"), ("lease_left_s",))
+
+
+@shards.command("drain")
+def drain_shards(
+    names: Shards = None,
+    host: Host = None,
+    within_s: Annotated[float, typer.Option(min=1, max=3600, help="How long to wait for it.")] = 60,
+) -> None:
+    """Hand everything of a shard over to the others, and wait until it is empty: then its node can be stopped, and no
+    caller notices. Exit status 1 when it is not empty in time; the rest goes on being handed over."""
+    from actors.clock import SystemClock
+    from actors.draining import DrainRefused, NotDrained, drain
+
+    _some(names, host)
+    with Console(stderr=True).status("Draining") as status:
+        try:
+            drained = _with_roster(
+                lambda roster: drain(roster, SystemClock(), names or (), host, within_s, status.update)
+            )
+        except DrainRefused as error:
+            _fail(str(error), WRONG_INPUT)
+        except NotDrained as error:
+            _fail(str(error), FAILED)
+    for name in drained:
+        typer.echo(f"{name} owns nothing any more, and gets nothing: its process may be stopped")
+
+
+@shards.command("resume")
+def resume_shards(names: Shards = None, host: Host = None) -> None:
+    """Let a drained shard own partitions again; it gets its part when all has been quiet for a while."""
+    from actors.draining import DrainRefused, resume
+
+    _some(names, host)
+    try:
+        resumed = _with_roster(lambda roster: resume(roster, names or (), host))
+    except DrainRefused as error:
+        _fail(str(error), WRONG_INPUT)
+    for name in resumed:
+        typer.echo(f"{name} may own partitions again")
+
+
+def _some(names: Sequence[str] | None, host: str | None) -> None:
+    if not names and host is None:
+        _fail("which shards? name some, or give --host: see `tallygate shards list`", WRONG_INPUT)
+
+
+def _with_roster(work: "Callable[[PostgresRoster], Awaitable[Any]]") -> Any:
+    """What comes of `work` on the members in Postgres."""
+    from actors.assembly import member_roster
+
+    async def run(settings: Settings) -> Any:
+        roster = member_roster(settings)
+        await roster.start()
+        try:
+            return await work(roster)
+        finally:
+            await roster.stop()
+
+    with _expected_errors(), _outside_errors():
+        return asyncio.run(run(load_settings()))
 
 
 # ------------------------------------------------------------------------------------------------------ dead letters
@@ -782,7 +876,6 @@ BaseFolder = Annotated[
         "--base", exists=True, file_okay=False, help="Sealed bases to start from; default: the beginning of the log."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
 
 
 @contextmanager

@@ -113,6 +113,11 @@ def topic_reader(settings: Settings) -> TopicReader:
     return TopicReader(settings.kafka.bootstrap_servers)
 
 
+def member_roster(settings: Settings) -> PostgresRoster:
+    """The door to the members, as a controller or an operator uses it. Raises NotConfigured."""
+    return PostgresRoster(database_dsn(settings), settings.postgres.schema_name)
+
+
 def webhook_caller(settings: Settings, clock: Clock) -> WebhookCaller:
     """What makes the calls to webhook endpoints."""
     return WebhookCaller(clock, allow_loopback=settings.webhooks.allow_loopback, timeout_s=settings.webhooks.timeout_s)
@@ -252,7 +257,7 @@ class ControllerProcess:
     """The controller and its doors."""
 
     def __init__(self, name: str, settings: Settings) -> None:
-        self._roster = PostgresRoster(database_dsn(settings), settings.postgres.schema_name)
+        self._roster = member_roster(settings)
         self._controller = Controller(
             name,
             partitions=settings.kafka.partitions,

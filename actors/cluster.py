@@ -1,7 +1,9 @@
 """The only file that makes Ray actors: names, options, restarts, look-up. The classes it wraps know nothing of Ray.
 
 Ray restarts the controller, and the controller makes dead shards anew: Ray would do that at the very moment of a death, and
-a process that starts would take the CPU from the shard that is taking over, for seconds on a small machine.
+a process that starts would take the CPU from the shard that is taking over, for seconds on a small machine. The controller
+lives on Ray's head node: another node's death, which Ray is slow to believe, then leaves it alone; and without its head,
+Ray restarts nothing anyway.
 All state lives in the actors' default concurrency group: others would be other threads. Calls are never retried by
 Ray; each has its own deadline. Actors are detached and named, so that a driver that returns finds them again.
 """
@@ -33,6 +35,7 @@ RESIGN_TIMEOUT_S: Final = 3.0
 STATUS_TIMEOUT_S: Final = 2.0
 SHARD_CPUS: Final = 0.5  # on two cores, two shards leave room for the broker and the database
 CONTROLLER: Final = "controller"
+HEAD: Final = "node:__internal_head__"  # Ray's name for what only the head node has
 REVIVE_LOOK_S: Final = 0.25  # between two looks for shards that are gone; a look is one question to Ray
 REVIVE_AFTER_S: Final = 3.0  # by then a live shard has taken over; a shard that was the only one is made at once
 
@@ -148,7 +151,8 @@ def _actors_of(namespace: str) -> list[str]:
 
 def _make_shard(shard: str, settings: dict[str, Any], lock_dir: str, namespace: str) -> None:
     """The actor, unless there is one of that name. Blocks."""
-    options = _options(shard, namespace, num_cpus=SHARD_CPUS, max_restarts=0)
+    # SPREAD: Ray would fill one node first, and its loss would then leave nobody to take over.
+    options = _options(shard, namespace, num_cpus=SHARD_CPUS, max_restarts=0) | {"scheduling_strategy": "SPREAD"}
     ray.remote(_ShardActor).options(**options).remote(shard, settings, lock_dir)
 
 
@@ -161,8 +165,6 @@ def _options(name: str, namespace: str, *, num_cpus: float, max_restarts: int) -
         "max_restarts": max_restarts,
         "max_task_retries": 0,
         "num_cpus": num_cpus,
-        # Ray would fill one node first: its loss would then leave nobody to take over.
-        "scheduling_strategy": "SPREAD",
         "enable_task_events": False,
     }
 
@@ -182,7 +184,7 @@ class Cluster:
         lock_dir = str(self._lock_dir)
         for shard in self._shards:
             _make_shard(shard, settings, lock_dir, self._namespace)
-        options = _options(CONTROLLER, self._namespace, num_cpus=0, max_restarts=-1)
+        options = _options(CONTROLLER, self._namespace, num_cpus=0, max_restarts=-1) | {"resources": {HEAD: 0.001}}
         ray.remote(_ControllerActor).options(**options).remote(settings, lock_dir, self._namespace)
         await asyncio.gather(
             self._call(CONTROLLER, "ping", START_TIMEOUT_S),

@@ -2,7 +2,8 @@
 
 It decides from facts alone (`place`, `even_out`), then writes. What the dead leave goes to the living at once. A restarted
 shard comes back as a spare, and gets its part only when everything has been quiet for a while: a few partitions at a
-time, each handed over by an owner that lives, so that nothing moves to and fro while something still breaks.
+time, each handed over by an owner that lives, so that nothing moves to and fro while something still breaks. A shard that
+an operator drains hands over in the same way, without the wait.
 """
 
 import logging
@@ -16,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 PROBE_EVERY_S: Final = 0.05  # how soon a death on this host is seen: a probe is one flock per member
 LOOK_EVERY_S: Final = 0.5  # how soon a new member, or a lease run out, is seen: a look is a few small queries
-MOVES_MAX: Final = 2  # partitions that are evened out at a time, or ...
+MOVES_MAX: Final = 2  # partitions that living owners hand over at a time, or ...
 MOVES_PART: Final = 16  # ... this part of all of them, where there are many
 GRACE_S: Final = 0.5  # a lease over this long without proof of death counts as death too
 
@@ -24,8 +25,9 @@ GRACE_S: Final = 0.5  # a lease over this long without proof of death counts as 
 def place(partitions: int, members: Sequence[Member]) -> dict[int, str]:
     """The partitions to move, and to whom: those without a live owner, each to the member that has fewest.
 
-    Ties go to the incarnation that sorts first, so that equal facts give equal placements."""
-    load = {member.incarnation: len(member.partitions) for member in members}
+    Ties go to the incarnation that sorts first, so that equal facts give equal placements. A member that is drained gets
+    something only where nobody else is left: any owner is better than none."""
+    load = {member.incarnation: len(member.partitions) for member in _staying(members) or members}
     if not load:
         return {}
     owned = frozenset().union(*(member.partitions for member in members))
@@ -36,6 +38,24 @@ def place(partitions: int, members: Sequence[Member]) -> dict[int, str]:
             load[chosen] += 1
             moves[partition] = chosen
     return moves
+
+
+def empty(members: Sequence[Member], moves_max: int) -> dict[int, str]:
+    """Partitions to move away from the members that are drained, so that no more than `moves_max` are under way."""
+    load = {member.incarnation: len(member.partitions) for member in _staying(members)}
+    moves: dict[int, str] = {}
+    under_way = sum(len(member.partitions - member.owned) for member in members)
+    for member in members if load else ():
+        for partition in sorted(member.partitions) if member.draining else ():
+            if under_way + len(moves) < moves_max:
+                chosen = min(load, key=lambda incarnation: (load[incarnation], incarnation))
+                load[chosen] += 1
+                moves[partition] = chosen
+    return moves
+
+
+def _staying(members: Sequence[Member]) -> list[Member]:
+    return [member for member in members if not member.draining]
 
 
 def even_out(members: Sequence[Member], moves_max: int) -> dict[int, str]:
@@ -138,8 +158,11 @@ class Controller:
         if not self._gathered:
             return
         moves = place(self._partitions, living)
+        at_a_time = max(MOVES_MAX, self._partitions // MOVES_PART)
+        if not moves:
+            moves = empty(living, at_a_time)
         if not moves and self._is_quiet(living):
-            moves = even_out(living, max(MOVES_MAX, self._partitions // MOVES_PART))
+            moves = even_out(_staying(living), at_a_time)
         if moves:
             _log.info("partitions %s move", moves)
             await self._roster.assign(term, moves)

@@ -144,6 +144,7 @@ class PostgresRoster(_Repeatable):
                     row["lease_left_s"],
                     frozenset(row["partitions"]),
                     frozenset(row["owned"]),
+                    row["draining"],
                 )
                 for row in await connection.fetch(QUERIES["list_members"])
             ]
@@ -162,6 +163,12 @@ class PostgresRoster(_Repeatable):
             await connection.execute(QUERIES["declare_dead"], incarnation)
 
         await self._in_term(term, write)
+
+    async def set_draining(self, incarnation: str, draining: bool) -> bool:
+        async def write(connection: asyncpg.Connection) -> bool:
+            return await connection.fetchval(QUERIES["set_draining"], incarnation, draining) is not None
+
+        return await self._run(write)
 
     async def _in_term(self, term: int, write: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
         async def fenced(connection: asyncpg.Connection) -> None:

@@ -371,6 +371,7 @@ class Member(Struct, frozen=True):
     lease_left_s: float  # negative: run out that long ago
     partitions: frozenset[int]  # assigned to it
     owned: frozenset[int]  # claimed by it, and not given back
+    draining: bool = False  # an operator wants it empty
 
 
 class Doorway(Struct, frozen=True):
@@ -403,7 +404,7 @@ class Deaths(Protocol):
 
 
 class Roster(Protocol):
-    """The controller's view of the members. Every write is fenced by the controller's own term.
+    """The members as the controller sees them, and an operator. What a controller writes is fenced by its own term.
 
     Any call may raise `StoreUnavailable` or `StoreRefused`; each can simply be made again."""
 
@@ -428,6 +429,9 @@ class Roster(Protocol):
 
     async def declare_dead(self, term: int, incarnation: str) -> None:
         """Its next renewal is refused; its partitions stay assigned until `assign` moves them. Raises `Fenced`."""
+
+    async def set_draining(self, incarnation: str, draining: bool) -> bool:
+        """An operator's wish, whoever is in office. False when the incarnation is not, or no more, a member."""
 
 
 # ------------------------------------------------------------------------------------------------------- receivers

@@ -1,5 +1,6 @@
 """The command line: what each command prints, where errors go, and the exit codes 0, 1 and 2."""
 
+import asyncio
 import json
 import sys
 import threading
@@ -16,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 import tallygate
 from actors import kafka
+from actors.membership import PostgresMembership
 from actors.ports import LogUnavailable
 from config.settings import WELL_KNOWN, Settings
 
@@ -47,6 +49,7 @@ def test_help_names_every_command() -> None:
         "topics",
         "migrate",
         "dead-letters",
+        "shards",
         "base",
         "rebuild",
         "reconcile",
@@ -464,3 +467,34 @@ def test_reconciling_takes_a_share_of_the_accounts(monkeypatch: pytest.MonkeyPat
     result = call("reconcile", "--all")
     assert (result.exit_code, result.stdout) == (tallygate.WRONG_INPUT, "")
     assert "postgres.dsn is not set" in result.stderr
+
+
+def test_shards_are_listed_drained_and_resumed_in_a_real_database(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database)
+    call("migrate")
+
+    async def join() -> None:
+        membership = PostgresMembership(database, lease_s=600.0)
+        await membership.start()
+        for number in range(2):
+            await membership.register(f"shard-{number}.x", f"shard-{number}", f"host-{number}", "/run/lock", 1)
+        await membership.stop()
+
+    asyncio.run(join())
+
+    def states() -> dict[str, str]:
+        return {row["shard"]: row["state"] for row in orjson.loads(call("shards", "list", "--json").stdout)}
+
+    assert call("shards", "drain").exit_code == tallygate.WRONG_INPUT
+    unknown = call("shards", "drain", "shard-7")
+    assert (unknown.exit_code, "tallygate shards list" in unknown.stderr) == (tallygate.WRONG_INPUT, True)
+    drained = call("shards", "drain", "--host", "host-0")
+    assert (drained.exit_code, "shard-0.x owns nothing any more" in drained.stdout) == (0, True)
+    assert states() == {"shard-0": "drained", "shard-1": "spare"}
+    last = call("shards", "drain", "shard-1")
+    assert (last.exit_code, "start another one first" in last.stderr) == (tallygate.WRONG_INPUT, True)
+    assert "shard-0" in call("shards", "list").stdout
+    assert call("shards", "resume", "shard-0").exit_code == 0
+    assert states() == {"shard-0": "spare", "shard-1": "spare"}

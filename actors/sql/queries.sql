@@ -294,7 +294,7 @@ SELECT 1 FROM controller WHERE term = $1 FOR SHARE
 
 -- name: list_members
 -- All living members and what is assigned to them.
-SELECT incarnation, shard, host, lock_path,
+SELECT incarnation, shard, host, lock_path, draining,
        extract(epoch FROM lease_until - clock_timestamp())::float8 AS lease_left_s,
        array(SELECT partition FROM assignment WHERE assignment.incarnation = member.incarnation ORDER BY partition) AS partitions,
        array(SELECT partition FROM partition WHERE owner = incarnation ORDER BY partition) AS owned
@@ -317,6 +317,10 @@ ON CONFLICT (partition) DO UPDATE SET incarnation = excluded.incarnation, term =
 -- name: tell_assignment
 -- Wakes the members as soon as the assignment is committed, so that nobody waits for the next renewal.
 SELECT pg_notify('tallygate_assignment', current_schema())
+
+-- name: set_draining
+-- An operator's wish; no row means that this incarnation is no member any more.
+UPDATE member SET draining = $2 WHERE incarnation = $1 AND dead_at IS NULL RETURNING 1
 
 -- name: declare_dead
 -- Its next renewal is refused.

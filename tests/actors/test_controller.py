@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
-from actors.controller import GRACE_S, LOOK_EVERY_S, Controller, even_out, place
+from actors.controller import GRACE_S, LOOK_EVERY_S, Controller, empty, even_out, place
 from actors.ports import Member, StoreRefused
 from config.settings import LeaseSettings
 from tests.actors.shard_rig import KnownDeaths
@@ -18,6 +19,10 @@ A_LOOK_S = LOOK_EVERY_S + 0.2
 
 def member(name: str, *partitions: int) -> Member:
     return Member(name, f"shard-{name}", "host", f"/run/{name}.lock", 1.0, frozenset(partitions), frozenset(partitions))
+
+
+def drained(name: str, *partitions: int) -> Member:
+    return msgspec.structs.replace(member(name, *partitions), draining=True)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +44,9 @@ def member(name: str, *partitions: int) -> Member:
         ([member("b", 2, 3), member("spare")], {0: "spare", 1: "spare"}),
         ([member("b", 3), member("c", 1, 2)], {0: "b"}),
         ([member("a", 0), member("b", 1), member("c")], {2: "c", 3: "a"}),
+        # Who is drained gets nothing, unless nobody else is there.
+        ([member("b", 2, 3), drained("a")], {0: "b", 1: "b"}),
+        ([drained("a", 2, 3), drained("b")], {0: "b", 1: "b"}),
         # A partition beyond the number of partitions (a topic of another name) is nobody's business.
         ([member("a", 0, 1, 2, 3, 9)], {}),
     ],
@@ -64,6 +72,30 @@ def test_place(members: list[Member], moves: dict[int, str]) -> None:
 )
 def test_even_out(members: list[Member], moves: dict[int, str]) -> None:
     assert even_out(members, 2) == moves
+
+
+@pytest.mark.parametrize(
+    ("members", "moves"),
+    [
+        ([], {}),
+        ([member("a", 0, 1), member("b", 2, 3)], {}),
+        ([drained("a"), member("b", 0, 1)], {}),
+        # Each to whoever has fewest, few at a time.
+        ([drained("a", 0, 1, 2), member("b", 3)], {0: "b", 1: "b"}),
+        ([drained("a", 0, 1, 2), member("b", 3), member("c")], {0: "c", 1: "b"}),
+        ([drained("a", 0), drained("b", 1), member("c", 2, 3)], {0: "c", 1: "c"}),
+        # Nobody is left who could take over: they stay where they are.
+        ([drained("a", 0, 1), drained("b", 2, 3)], {}),
+    ],
+)
+def test_empty(members: list[Member], moves: dict[int, str]) -> None:
+    assert empty(members, 2) == moves
+
+
+def test_what_is_being_handed_over_counts_among_the_few_at_a_time() -> None:
+    claiming = msgspec.structs.replace(member("b", 3, 4), owned=frozenset({3}))
+    assert empty([drained("a", 0, 1, 2), claiming], 2) == {0: "b"}
+    assert empty([drained("a", 0, 1, 2), claiming], 1) == {}
 
 
 class Stage:
@@ -326,3 +358,17 @@ async def test_a_controller_that_is_stopped_gives_up_its_office_at_once(stage: S
     await stage.clock.advance(A_LOOK_S)
     assert stage.tasks[1].done(), "with the database away it ends all the same"
     await stage.tasks[1]
+
+
+async def test_who_is_drained_hands_over_at_once_and_gets_nothing_back_until_it_may(stage: Stage) -> None:
+    await gathered(stage)
+    stage.claimed()
+    assert await SimRoster(stage.database).set_draining("a", True)
+    await stage.clock.advance(A_LOOK_S)
+    assert stage.owners() == dict.fromkeys(range(4), "b")
+    stage.claimed()
+    await stage.clock.advance(2 * SETTINGS.rebalance_after_s)
+    assert stage.owners() == dict.fromkeys(range(4), "b"), "however uneven"
+    await SimRoster(stage.database).set_draining("a", False)
+    await stage.clock.advance(SETTINGS.rebalance_after_s + A_LOOK_S)
+    assert list(stage.owners().values()).count("a") == 2

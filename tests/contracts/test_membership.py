@@ -7,7 +7,7 @@ import pytest
 from actors.ports import Doorway, Fenced, Membership, Roster
 from tests.contracts.benches import Bench
 
-LEASE_S = 0.4
+LEASE_S = 1.5
 
 
 @pytest.fixture
@@ -231,3 +231,19 @@ async def test_a_partition_given_back_is_nobodys(bench: Bench, membership: Membe
     await store.release(0, claim.epoch)
     directory = await bench.directory()
     assert await directory.doorways() == [Doorway("a", "10.0.0.1", 4000, {})]
+
+
+async def test_an_operator_says_who_is_to_be_emptied(membership: Membership, roster: Roster) -> None:
+    await join(membership, "a")
+    await join(membership, "b")
+    assert [member.draining for member in await roster.members()] == [False, False]
+    assert await roster.set_draining("a", True)
+    assert [member.draining for member in await roster.members()] == [True, False]
+    await membership.renew("a")
+    await join(membership, "a")
+    assert [member.draining for member in await roster.members()] == [True, False], "until the operator says otherwise"
+    assert await roster.set_draining("a", False)
+    assert [member.draining for member in await roster.members()] == [False, False]
+    assert not await roster.set_draining("nobody", True)
+    await membership.leave("a")
+    assert not await roster.set_draining("a", True)

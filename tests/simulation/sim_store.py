@@ -87,6 +87,7 @@ class SimMemberRow(Struct):
     lease_until_s: float
     door: tuple[str, int] | None = None
     dead: bool = False
+    draining: bool = False
 
 
 class SimDatabase:
@@ -525,6 +526,7 @@ class SimRoster(_Port):
                 self._database.lease_left_s(incarnation),
                 frozenset(partition for partition, owner in assigned if owner == incarnation),
                 frozenset(partition for partition, owner in owners if owner == incarnation),
+                row.draining,
             )
             for incarnation, row in self._database.members.items()
             if not row.dead
@@ -546,6 +548,15 @@ class SimRoster(_Port):
         if row is not None:
             row.dead = True
         await self._leave("declare_dead", session)
+
+    async def set_draining(self, incarnation: str, draining: bool) -> bool:
+        session = await self._enter("set_draining")
+        row = self._database.members.get(incarnation)
+        found = row is not None and not row.dead
+        if row is not None and found:
+            row.draining = draining
+        await self._leave("set_draining", session)
+        return found
 
     def _check_term(self, term: int) -> None:
         if self._database.term != term:
