@@ -2,8 +2,10 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -239,3 +241,18 @@ def test_the_page_for_operators_quotes_what_the_code_says() -> None:
     assert len(logged) > 10
     assert len(metrics) > 5
     assert not [quoted for quoted in (*logged, *metrics) if f'"{quoted}' not in code]
+
+
+def test_an_installed_tallygate_has_every_module_and_file_that_it_reads(tmp_path: Path) -> None:
+    """An editable install reads the tree, and would miss nothing; a wheel holds what pyproject.toml names."""
+    wanted = [path for path in tree_files() if path.relative_to(ROOT).parts[0] in PACKAGES and path.suffix != ".md"]
+    for path in [*wanted, *(ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE", "tallygate.py"))]:
+        copy = tmp_path / "tree" / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--wheel-dir", str(tmp_path), str(tmp_path / "tree")], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    assert not [named(path) for path in wanted if named(path) not in held]
+    assert "tallygate.py" in held
