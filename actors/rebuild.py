@@ -19,7 +19,7 @@ from actors.sealed_base import BadBase, Base, base_path, read_base, tzdata_versi
 from actors.takeover import CatalogueLost
 from engine.catalog import Catalogue, load_catalogue
 from engine.cut import Cut
-from engine.partition import COMMAND_KEY_US, CatalogueMissing, Partition
+from engine.partition import COMMAND_KEY_US, CatalogueMissing, Partition, foresee
 from engine.snapshot import decode_partition, encode_account
 
 SETTLE_EVERY: Final = 20_000  # records between two moments at which outputs are dropped and idle accounts become bytes
@@ -152,7 +152,8 @@ class Fold:
         upcoming = start
         async for batch in _batches(self._reader.read(self._topic, self.number, start, end)):
             fresh = [record for record in batch if record.offset >= upcoming]  # not handed out twice, after a reconnect
-            self.partition.expect((record.offset, record.key, record.value) for record in fresh)
+            foreseen = (foresee(record.offset, record.key, record.value) for record in fresh)
+            self.partition.expect(each for each in foreseen if each is not None)
             for record in fresh:
                 if record.offset < upcoming:
                     continue

@@ -10,7 +10,7 @@ modulo 2^32 (big-endian), which names one offset as long as a partition holds fe
 
 Where an identity is looked for, from the newest to the oldest:
 
-    recent    a dict over what was remembered last, a few thousand
+    recent    a dict over what was remembered last, a thousand or two
     loose     a hash index: 28 bytes for each of up to RUN_MIN identities or so, and the only entries whole in memory
     sieves    over the large runs: 2 bytes for each identity; see engine/sieve.py
     outlines  of the runs that the sieve does not clear: 2.25 bytes each, a file that the system keeps in memory or not
@@ -38,9 +38,9 @@ from engine.sieve import Sieve, Sought
 
 WINDOW_US: Final = 35 * 86_400 * 1_000_000
 BUCKET_US: Final = 7 * 86_400 * 1_000_000
-RECENT_MAX: Final = 4_096
+RECENT_MAX: Final = 1_024  # is indexed in a quarter of a millisecond; more leave the cache, and cost more each
 RUN_MIN: Final = 1 << 20  # identities in a generation; fewer, and a search would look at more runs
-FEW: Final = 16  # identities are searched for one by one
+FEW: Final = 64  # looks, of each identity at each part, are made one by one
 _CAPACITIES: Final = (1 << 12, 1 << 16, 1 << 20)  # of loose entries: a small partition should not pay for a large one
 _OFFSETS: Final = 1 << 32
 
@@ -90,6 +90,7 @@ class _Found(NamedTuple):
     value: bytes  # fingerprint and offset
 
 
+_UNSOUGHT: Final = _Found(0, b"")
 _Expected = _Found | frozenset[Place] | None
 
 
@@ -162,9 +163,9 @@ class Dedup:
 
     def expect(self, keys: Sequence[bytes]) -> None:
         """Search for identities that are about to be asked for. An answer of `find` never depends on it."""
+        self._expected = {}
         if len(self._recent) >= RECENT_MAX:
             self._index_recent()
-        self._expected = {}
         if self._deep and keys:
             self._expected = dict.fromkeys(keys)
             self._expected.update(self._search(keys))
@@ -175,9 +176,13 @@ class Dedup:
         if value is None:
             if not self._deep:
                 return None
-            found = self._expected[key] if key in self._expected else self._search([key]).get(key)
+            found = self._expected.get(key, _UNSOUGHT)
             if found is None:
                 return None
+            if found is _UNSOUGHT:
+                found = self._search([key]).get(key)
+                if found is None:
+                    return None
             if isinstance(found, frozenset):
                 raise RowsAway(found)
             value = found.value
@@ -219,9 +224,21 @@ class Dedup:
 
     def _search(self, keys: Sequence[bytes]) -> dict[bytes, _Expected]:
         """Those that are known, or may be; all but the recent ones."""
-        answers: dict[bytes, _Expected] = dict(self._in_loose(keys))
+        parts = [
+            (number, part)
+            for number, bucket in self._buckets.items()
+            for generation in bucket.loose.values()
+            for part in generation.parts
+        ]
+        runs = [run for bucket in self._buckets.values() for run in bucket.runs.values()]
+        if len(keys) * (len(parts) + len(runs)) < FEW:
+            loose, suspects = _one_by_one_in_loose(keys, parts), _one_by_one_suspects(keys, runs)
+        else:
+            batch = Batch(keys)
+            loose, suspects = _in_loose(batch, parts), self._suspects(batch)
+        answers: dict[bytes, _Expected] = dict(loose)
         doubts: dict[bytes, set[Place]] = {}
-        for key, run, places in self._suspects(keys):
+        for key, run, places in suspects:
             for place in places:
                 row = run.row(place)
                 if row is None:
@@ -232,46 +249,19 @@ class Dedup:
             answers.setdefault(key, frozenset(rows))  # an identity is in one place only
         return answers
 
-    def _in_loose(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, _Found]]:
-        parts = [
-            (number, part)
-            for number, bucket in self._buckets.items()
-            for generation in bucket.loose.values()
-            for part in generation.parts
-        ]
-        if len(keys) < FEW:
-            for key in keys:
-                for number, part in parts:
-                    value = part.get(key)
-                    if value is not None:
-                        yield key, _Found(number, value)
-        elif parts:
-            batch = Batch(keys)
-            for number, part in parts:
-                for at, value in part.find(batch):
-                    yield keys[at], _Found(number, value)
-
-    def _suspects(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Run, range]]:
+    def _suspects(self, batch: Batch) -> Iterator[tuple[bytes, Run, range]]:
         """Rows that may be those of an identity."""
-        if len(keys) < FEW:
-            runs = [run for bucket in self._buckets.values() for run in bucket.runs.values()]
-            for key in keys:
-                head = int.from_bytes(key[:4])
-                for run in runs:
-                    yield key, run, run.places(head)
-            return
-        batch = Batch(keys)
         heads: list[int] = batch.heads.tolist()
         sought = Sought(batch)
         for sieve in self._sieves:
             for at, run in sieve.suspects(sought):
                 places = run.places(heads[at])
                 if places and run.bucket in self._buckets:
-                    yield keys[at], run, places
+                    yield batch.keys[at], run, places
         for bucket in self._buckets.values():
             for run in bucket.bare:
-                for at in range(len(keys)) if run.large else run.suspects(batch.heads):
-                    yield keys[at], run, run.places(heads[at])
+                for at in range(len(heads)) if run.large else run.suspects(batch.heads):
+                    yield batch.keys[at], run, run.places(heads[at])
 
     def doubts(self) -> frozenset[Place]:
         """The rows without which what is expected cannot be told from what is known."""
@@ -408,6 +398,27 @@ class Dedup:
             + sum(run.count for run in bucket.runs.values())
             for bucket in self._buckets.values()
         )
+
+
+def _one_by_one_in_loose(keys: Sequence[bytes], parts: list[tuple[int, Loose]]) -> Iterator[tuple[bytes, _Found]]:
+    for key in keys:
+        for number, part in parts:
+            value = part.get(key)
+            if value is not None:
+                yield key, _Found(number, value)
+
+
+def _one_by_one_suspects(keys: Sequence[bytes], runs: list[Run]) -> Iterator[tuple[bytes, Run, range]]:
+    for key in keys:
+        head = int.from_bytes(key[:4])
+        for run in runs:
+            yield key, run, run.places(head)
+
+
+def _in_loose(batch: Batch, parts: list[tuple[int, Loose]]) -> Iterator[tuple[bytes, _Found]]:
+    for number, part in parts:
+        for at, value in part.find(batch):
+            yield batch.keys[at], _Found(number, value)
 
 
 def _without(gone: list[int], found: _Expected) -> _Expected:

@@ -6,7 +6,7 @@ asks for a `Cut` when a checkpoint is due; rating goes on while the cut is encod
 
 from collections.abc import Iterable
 from heapq import heappop, heappush
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -125,6 +125,27 @@ class Outputs(Struct):
     dead_letters: list[DeadLetterRow] = msgspec.field(default_factory=list)
 
 
+class Foreseen(NamedTuple):
+    """A usage event that was read ahead."""
+
+    offset: int
+    event: UsageEvent
+    identity: bytes
+
+
+def foresee(offset: int, key: bytes | None, value: bytes | None) -> Foreseen | None:
+    """Read a record ahead, for `Partition.expect`. None if there is nothing to expect: it is no usage event, or will be
+    refused, or break the engine, when its turn comes."""
+    if value is None or value[:4] == CONTROL_MAGIC or len(value) > VALUE_BYTES_MAX:
+        return None
+    try:
+        event = parse_usage(value)
+        account_id = event.subject if key is None else key.decode()
+        return None if account_id is None else Foreseen(offset, event, identity(account_id, event.source, event.id))
+    except Exception:
+        return None
+
+
 class Partition:
     """The fold. `library` holds compiled catalogues by version and may be shared between partitions."""
 
@@ -151,7 +172,7 @@ class Partition:
         self._wakes: list[tuple[int, str]] = []
         self._watched: dict[str, int] = {}  # the instant put into `_wakes` last, so that it is not put there again
         self.dedup = Dedup()  # part of the state
-        self._foreseen: dict[int, tuple[UsageEvent, bytes]] = {}  # by offset: what `expect` has read, and its identity
+        self._foreseen: dict[int, Foreseen] = {}  # by offset
         self._forget_at_us = 0
         self._answered: dict[tuple[str, str], _Answered] = {}  # in order of log time
         self._journal = Journal()
@@ -162,26 +183,11 @@ class Partition:
 
     # ------------------------------------------------------------------------------------------------- the fold
 
-    def expect(self, records: Iterable[tuple[int, bytes | None, bytes | None]]) -> None:
-        """Read ahead: (offset, key, value) of the records to be applied next. Their identities are searched for together,
-        which is many times faster. If `dedup.doubts` then names rows, they must be supplied before `apply`."""
-        self._foreseen = {}
-        for offset, key, value in records:
-            try:
-                foreseen = self._foresee(key, value)
-            except Exception:  # it is refused when its turn comes, or breaks the engine then
-                foreseen = None
-            if foreseen is not None:
-                self._foreseen[offset] = foreseen
-        self.dedup.expect([key for _, key in self._foreseen.values()])
-
-    @staticmethod
-    def _foresee(key: bytes | None, value: bytes | None) -> tuple[UsageEvent, bytes] | None:
-        if value is None or value[:4] == CONTROL_MAGIC or len(value) > VALUE_BYTES_MAX:
-            return None
-        event = parse_usage(value)
-        account_id = event.subject if key is None else key.decode()
-        return None if account_id is None else (event, identity(account_id, event.source, event.id))
+    def expect(self, foreseen: Iterable[Foreseen]) -> None:
+        """The records to be applied next, as far as they were foreseen. Their identities are searched for together, which
+        is many times faster. If `dedup.doubts` then names rows, they must be supplied before `apply`."""
+        self._foreseen = {each.offset: each for each in foreseen}
+        self.dedup.expect([each.identity for each in self._foreseen.values()])
 
     def apply(self, offset: int, append_ms: int, key: bytes | None, value: bytes | None) -> str:
         """Fold one record; the name its outcome is counted under. Raises CatalogueMissing, having changed nothing;
@@ -286,7 +292,7 @@ class Partition:
             return self._forward(offset, key, value)
         foreseen = self._foreseen.get(offset)
         try:
-            event = parse_usage(value) if foreseen is None else foreseen[0]
+            event = parse_usage(value) if foreseen is None else foreseen.event
         except Malformed as error:
             raise _DeadLetter(DeadLetterReason.MALFORMED, str(error)) from None
         if account_id is None:
@@ -298,7 +304,7 @@ class Partition:
                 return self._forward(offset, key, value)
         if account_id not in self._live and account_id not in self._frozen:
             raise _DeadLetter(DeadLetterReason.UNKNOWN_ACCOUNT, f"account {account_id!r} is not open here")
-        known_as = identity(account_id, event.source, event.id) if foreseen is None else foreseen[1]
+        known_as = identity(account_id, event.source, event.id) if foreseen is None else foreseen.identity
         return self._rate_event(offset, account_id, event, known_as)
 
     @staticmethod

@@ -27,6 +27,8 @@ HEAD_BYTES: Final = 4  # of the identity, in the outline
 LARGE: Final = 1 << 17
 _TABLE: Final = 1 << 16
 _PIECE: Final = 1 << 16
+_LINE: Final = 16  # cells
+_TAKEN: Final = 1 << 31
 
 Array = np.ndarray[Any, Any]
 Buffer = bytes | bytearray | memoryview
@@ -37,16 +39,21 @@ class Batch:
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self.keys = keys
-        table = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)
-        self.words = np.ascontiguousarray(table[:, :8]).view("<u8").ravel()  # the first 8 bytes as they stand
-        self.heads = self.words.byteswap() >> np.uint64(32)  # the first 4 bytes, as a number
+        joined, each = b"".join(keys), (len(keys),)
+        self.heads = np.ndarray(each, ">u4", joined, 0, (KEY_BYTES,)).astype(np.uint32)  # the first 4 bytes
+        self.hashes = np.ndarray(each, "<u4", joined, HEAD_BYTES, (KEY_BYTES,)).astype(np.uint32)  # the next 4
 
     def __len__(self) -> int:
         return len(self.keys)
 
 
 class Loose:
-    """Up to `capacity` entries, of a generation that may grow; `index` makes findable what was appended since the last call."""
+    """Up to `capacity` entries, of a generation that may grow; `index` makes findable what was appended since the last call.
+
+    The index is lines of 16 cells of 32 bits, a look at memory each, two cells for each entry that fits. 32 bits of an
+    identity are its hash: the lowest choose its line, which fills from the left; the next line follows one that is full.
+    A cell holds the number of the entry in as many bits as it takes, above them the same bits of the hash, and a bit that
+    says it is taken. So few cells are looked up that are another's."""
 
     def __init__(self, capacity: int) -> None:
         """`capacity` is a power of two."""
@@ -56,8 +63,10 @@ class Loose:
         self._taken = 0
         self._entries = np.zeros(capacity * ENTRY_BYTES, np.uint8)  # not touched, so not resident, before it is used
         self._bytes = self._entries.data
-        self._words: Array = np.ndarray((capacity,), "<u8", self._entries, 0, (ENTRY_BYTES,))
-        self._slots: Array | None = None  # number of the entry plus one, 0: free
+        self._hashes: Array = np.ndarray((capacity,), "<u4", self._entries, HEAD_BYTES, (ENTRY_BYTES,))
+        self._lines_mask = max(1, 2 * capacity // _LINE) - 1
+        self._cells: Array | None = None
+        self._taken_cells: Array = np.zeros(self._lines_mask + 1, np.uint8)  # of each line
 
     @property
     def free(self) -> int:
@@ -73,7 +82,7 @@ class Loose:
     @property
     def nbytes(self) -> int:
         """Of memory, once it is full."""
-        return self._entries.nbytes + (0 if self._slots is None else self._slots.nbytes)
+        return self._entries.nbytes + self._taken_cells.nbytes + (0 if self._cells is None else self._cells.nbytes)
 
     def take(self) -> bytes:
         """What was appended since the last call."""
@@ -85,51 +94,65 @@ class Loose:
         return self._bytes[: self.count * ENTRY_BYTES]
 
     def index(self) -> None:
-        """Each entry takes the first free slot from where its identity points."""
+        """Each entry takes the first free cell from the line on to which its identity points."""
         if self._indexed == self.count:
             return
-        if self._slots is None:
-            self._slots = np.zeros(2 * self.capacity, np.uint32)
-        slots, numbers = self._slots, np.arange(self._indexed + 1, self.count + 1, dtype=np.uint32)
-        wanted = self._slot_of(self._words[self._indexed : self.count])
-        while len(numbers):
-            free = slots[wanted] == 0
-            slots[wanted[free]] = numbers[free]  # of several that want one slot, one gets it
-            lost = slots[wanted] != numbers
-            numbers, wanted = numbers[lost], (wanted[lost] + 1) & (len(slots) - 1)
+        if self._cells is None:
+            self._cells = np.zeros(_LINE * (self._lines_mask + 1), np.uint32)
+        for start in range(self._indexed, self.count, _PIECE):  # all at once, several copies would be in memory
+            self._index(self._cells, start, min(start + _PIECE, self.count))
         self._indexed = self.count
 
-    def _slot_of(self, words: Array) -> Array:
-        return (words >> np.uint64(32)).astype(np.int64) & (2 * self.capacity - 1)
+    def _index(self, cells: Array, start: int, end: int) -> None:
+        hashes = self._hashes[start:end].copy()
+        lines, wanting = self._line(hashes), self._tag(hashes) | np.arange(start, end, dtype=np.uint32)
+        while len(wanting):
+            taken = self._taken_cells[lines]
+            full = taken == _LINE
+            at = lines * _LINE + np.minimum(taken, _LINE - 1)
+            cells[at[~full]] = wanting[~full]  # of several that want one cell, one gets it
+            lost = cells[at] != wanting
+            self._taken_cells[lines[~lost]] += 1
+            wanting, lines = wanting[lost], (lines + full)[lost] & self._lines_mask
+
+    def _line(self, hashes: Array) -> Array:
+        return hashes.astype(np.int64) & self._lines_mask
+
+    def _tag(self, hashes: Array) -> Array:
+        return hashes & np.uint32(_TAKEN - self.capacity) | np.uint32(_TAKEN)
 
     def get(self, key: bytes) -> bytes | None:
         """Fingerprint and offset, if it is indexed here."""
-        if self._slots is None:
+        if self._cells is None:
             return None
-        slots, wanted = self._slots.data, int.from_bytes(key[4:8], "little") & (2 * self.capacity - 1)
-        while number := slots[wanted]:
-            start = (number - 1) * ENTRY_BYTES
-            if self._bytes[start : start + KEY_BYTES] == key:
-                return bytes(self._bytes[start + KEY_BYTES : start + ENTRY_BYTES])
-            wanted = (wanted + 1) & (2 * self.capacity - 1)
-        return None
+        number = int.from_bytes(key[HEAD_BYTES:8], "little")
+        line, tag, cells = number & self._lines_mask, number & (_TAKEN - self.capacity) | _TAKEN, self._cells.data
+        while True:
+            for cell in cells[line * _LINE : (line + 1) * _LINE]:
+                if not cell:
+                    return None
+                if cell ^ tag < self.capacity and (value := self._value(cell, key)) is not None:
+                    return value
+            line = (line + 1) & self._lines_mask
+
+    def _value(self, cell: int, key: bytes) -> bytes | None:
+        start = (cell & (self.capacity - 1)) * ENTRY_BYTES
+        if self._bytes[start : start + KEY_BYTES] != key:
+            return None
+        return bytes(self._bytes[start + KEY_BYTES : start + ENTRY_BYTES])
 
     def find(self, batch: Batch) -> Iterator[tuple[int, bytes]]:
         """(number in the batch, fingerprint and offset) of those indexed here."""
-        if self._slots is None:
+        if self._cells is None:
             return
-        pending = np.arange(len(batch))
-        wanted = self._slot_of(batch.words)
-        while len(pending):
-            numbers = self._slots[wanted]
-            taken = numbers != 0
-            pending, wanted, numbers = pending[taken], wanted[taken], numbers[taken]
-            for at in np.flatnonzero(self._words[numbers - 1] == batch.words[pending]).tolist():
-                start = (int(numbers[at]) - 1) * ENTRY_BYTES
-                number = int(pending[at])
-                if self._bytes[start : start + KEY_BYTES] == batch.keys[number]:
-                    yield number, bytes(self._bytes[start + KEY_BYTES : start + ENTRY_BYTES])
-            wanted = (wanted + 1) & (len(self._slots) - 1)
+        lines = self._cells.reshape(-1, _LINE).take(self._line(batch.hashes), axis=0)
+        at = ((lines ^ self._tag(batch.hashes)[:, None]) < self.capacity).ravel().nonzero()[0]
+        for number, cell in zip((at // _LINE).tolist(), lines.ravel()[at].tolist(), strict=True):
+            if (value := self._value(cell, batch.keys[number])) is not None:
+                yield number, value
+        for number in lines[:, -1].nonzero()[0].tolist():  # full: it may stand in the next
+            if (value := self.get(batch.keys[number])) is not None:
+                yield number, value
 
 
 class Sealed(Struct, frozen=True):
@@ -210,7 +233,7 @@ class Run:
 
     def suspects(self, heads: Array) -> list[int]:
         """The numbers of the heads that are in the outline. For a small run: a large one is behind a sieve."""
-        at = np.searchsorted(self._marks, heads.astype(np.uint32))
+        at = np.searchsorted(self._marks, heads)
         at[at == self.count] = 0
         return np.flatnonzero(self._marks[at] == heads).tolist()
 

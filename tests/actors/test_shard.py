@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import orjson
@@ -14,7 +15,7 @@ from config.settings import ShardSettings
 from engine.cut import Cut
 from engine.events import CatalogueMarker, Grant, OpenAccount, Owner, Tick
 from engine.outcomes import RatedEvent, rated_lines
-from engine.partition import Partition
+from engine.partition import Foreseen, Partition, foresee
 from engine.placement import partition_for
 from tests.actors.shard_rig import CATALOGUE, LEASES, Process, Rig
 from tests.simulation.hand_clock import settle
@@ -152,6 +153,49 @@ async def test_records_that_a_client_hands_out_again_are_folded_once(rig: Rig) -
     rig.use(account, "e2")
     await rig.clock.until(caught_up(rig, process, 0), 10)
     assert process.counts(0) == {"owner": 1, "catalogue": 1, "applied": 1, "rated": 2}
+
+
+async def test_others_run_while_records_are_read_ahead(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading and rating take a tenth of a millisecond a record here, searching one for all. Ten records, then the clock
+    is looked at."""
+    process = rig.process()
+    account = rig.open(0)
+    await ready(rig, process, 0)
+    spent_s, held_s = 0.0, [0.0]
+    expect, apply, sleep = Partition.expect, Partition.apply, rig.clock.sleep
+
+    def spend(seconds: float) -> None:
+        nonlocal spent_s
+        spent_s += seconds
+        held_s[-1] += seconds
+
+    def slow_foresee(*record: Any) -> Foreseen | None:
+        spend(0.0001)
+        return foresee(*record)
+
+    def slow_expect(self: Partition, foreseen: list[Foreseen]) -> None:
+        spend(0.001)
+        expect(self, foreseen)
+
+    def slow_apply(self: Partition, *record: Any) -> str:
+        spend(0.0001)
+        return apply(self, *record)
+
+    async def pause(seconds: float) -> None:
+        held_s.append(0.0)
+        await sleep(seconds)
+
+    now_s = rig.clock.boot_s
+    monkeypatch.setattr(rig.clock, "boot_s", lambda: now_s() + spent_s)
+    monkeypatch.setattr(rig.clock, "sleep", pause)
+    monkeypatch.setattr("actors.shard.foresee", slow_foresee)
+    monkeypatch.setattr(Partition, "expect", slow_expect)
+    monkeypatch.setattr(Partition, "apply", slow_apply)
+    for number in range(95):
+        rig.use(account, f"e{number}")
+    await rig.clock.until(lambda: process.counts(0).get("rated") == 95, 20)
+    assert spent_s < 0.023, "they were read ahead together"
+    assert max(held_s) < 0.0011, "ten records read, or ten rated, or the search"
 
 
 async def test_a_shard_declared_dead_drops_everything_and_ends(rig: Rig) -> None:
