@@ -14,7 +14,7 @@ from actors.door import Door
 from actors.door_client import Doors
 from actors.door_wire import door_token
 from actors.endpoints import PostgresEndpoints
-from actors.incarnation import Incarnation, LockDeaths, process_load
+from actors.incarnation import Incarnation, LockDeaths, give_back_large_blocks, process_load
 from actors.kafka import KafkaAppender, KafkaLog, TopicReader, TopicSettings
 from actors.lease import Heartbeat, HeartbeatThread, Lease
 from actors.local_runs import LocalFolder
@@ -138,6 +138,7 @@ class ShardProcess:
 
     def __init__(self, shard: str, settings: Settings, lock_dir: Path, store: PostgresStore | None = None) -> None:
         """`store` stands in for the settings' own, for benches."""
+        give_back_large_blocks()
         self._settings = settings
         self._clock = SystemClock()
         self.incarnation = Incarnation(shard, lock_dir)

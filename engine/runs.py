@@ -147,11 +147,13 @@ class Loose:
             return
         lines = self._cells.reshape(-1, _LINE).take(self._line(batch.hashes), axis=0)
         at = ((lines ^ self._tag(batch.hashes)[:, None]) < self.capacity).ravel().nonzero()[0]
+        found = set()
         for number, cell in zip((at // _LINE).tolist(), lines.ravel()[at].tolist(), strict=True):
             if (value := self._value(cell, batch.keys[number])) is not None:
+                found.add(number)
                 yield number, value
         for number in lines[:, -1].nonzero()[0].tolist():  # full: it may stand in the next
-            if (value := self.get(batch.keys[number])) is not None:
+            if number not in found and (value := self.get(batch.keys[number])) is not None:
                 yield number, value
 
 

@@ -7,6 +7,7 @@ One process, one partition, five buckets of seven days. New identities arrive in
 at once, in the same thread, so that all of it counts. Then identities that are known, and a takeover: a memory loaded as
 from Postgres, outlines only, that is asked at once and fetches single rows.
 
+As in a shard's process, large blocks of memory go back to the system when they are free.
 Memory is told twice: what the process has resident, anonymous and file-backed apart (file-backed pages are copies of the
 folder's files, which the system drops when it needs the room), and what the memory's own parts count up to.
 """
@@ -27,6 +28,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from actors.incarnation import give_back_large_blocks
 from actors.shard import EXPECT_MAX
 from engine.dedup import BUCKET_US, Dedup, Place, identity
 from engine.outcomes import DedupSegment
@@ -161,6 +163,7 @@ class Rig:
 def bench(ids: int, folder: Path, say: Say) -> dict[str, Any]:
     """All figures."""
     figures: dict[str, Any] = {"machine": machine(), "ids": ids, "batch": EXPECT_MAX}
+    give_back_large_blocks()
     rig = Rig(folder, ids)
     gc.collect()
     gc.freeze()

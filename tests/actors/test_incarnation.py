@@ -117,3 +117,28 @@ def test_what_a_process_uses_is_what_the_system_says() -> None:
     assert abs(rss_bytes - seen.memory_info().rss) < 20_000_000
     times = seen.cpu_times()
     assert 0 < cpu_s <= times.user + times.system + 0.1
+
+
+KEPT = textwrap.dedent(
+    """
+    import sys
+    from actors.incarnation import give_back_large_blocks, process_load
+
+    if sys.argv[1] == "given back":
+        give_back_large_blocks()
+    before = process_load()[0]
+    block = b"x" * (8 << 20)
+    del block  # from now on glibc keeps such blocks
+    block = b"x" * (8 << 20)
+    behind = b"x" * 100_000
+    del block
+    print(process_load()[0] - before)
+    """
+)
+
+
+@pytest.mark.parametrize(("word", "low", "high"), [("given back", 0, 4 << 20), ("as ever", 7 << 20, 16 << 20)])
+def test_large_blocks_that_are_free_are_no_longer_in_memory(word: str, low: int, high: int) -> None:
+    """The second case shows that there is something to give back."""
+    shown = subprocess.run([sys.executable, "-c", KEPT, word], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert low <= int(shown.stdout) < high

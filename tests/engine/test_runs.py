@@ -119,16 +119,20 @@ def test_loose_entries_are_found_once_they_are_indexed(entries: list[bytes], pie
     assert loose.free == 64 - len(entries)
 
 
-def test_loose_entries_that_point_to_one_slot_make_way() -> None:
-    """All of a table of eight, by one slot."""
-    entries = [number.to_bytes(4) + bytes(16) for number in range(8)]
-    loose = Loose(8)
-    loose.append(b"".join(entries[:5]))
-    loose.index()
-    loose.append(b"".join(entries[5:]))
-    loose.index()
-    assert sorted(number for number, _ in loose.find(Batch([entry[:12] for entry in entries]))) == list(range(8))
-    assert not list(loose.find(Batch([b"\x00\x00\x00\x09" + bytes(8)])))
+@pytest.mark.parametrize("line", [0, 7])
+def test_loose_entries_that_point_to_a_full_line_stand_in_the_next(line: int) -> None:
+    """All of a table of 64, by one line of its eight: it and three more are full, behind the last comes the first."""
+    entries = [number.to_bytes(4) + bytes([line, number, 0, 0]) + bytes(12) for number in range(64)]
+    loose = Loose(64)
+    for start, end in ((0, 10), (10, 40), (40, 64)):
+        loose.append(b"".join(entries[start:end]))
+        loose.index()
+        batch = Batch([entry[:12] for entry in entries])
+        assert sorted(number for number, _ in loose.find(batch)) == list(range(end))
+        assert [loose.get(key) is not None for key in batch.keys] == [True] * end + [False] * (64 - end)
+    other = b"\x00\x00\x00\x40" + bytes([line, 5, 0, 0]) + bytes(4)
+    assert not list(loose.find(Batch([other])))
+    assert loose.get(other) is None
 
 
 def test_loose_entries_are_taken_once() -> None:
