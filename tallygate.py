@@ -643,13 +643,10 @@ def revoke_key(
 
 def _with_keys(work: "Callable[[Keys], Awaitable[Any]]") -> Any:
     """What comes of `work` on the keys in Postgres."""
-    from actors.assembly import database_dsn
+    from actors.assembly import key_ring
     from actors.clock import SystemClock
-    from actors.keys import Keys
 
-    settings = load_settings()
-    environment = settings.api.key_environment
-    ring = Keys(database_dsn(settings), settings.postgres.schema_name, SystemClock(), environment=environment)
+    ring = key_ring(load_settings(), SystemClock())
 
     async def run() -> Any:
         await ring.start()

@@ -18,13 +18,12 @@ from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
 
-from actors.assembly import database_dsn, doors, kafka_appender, webhook_caller, webhook_endpoints
+from actors.assembly import database_dsn, doors, kafka_appender, key_ring, webhook_caller, webhook_endpoints
 from actors.audit import Audit
 from actors.catalogues import PostgresCatalogues
 from actors.clock import SystemClock
 from actors.commands import CommandDesk
 from actors.idempotency import Idempotency
-from actors.keys import Keys
 from actors.receivers import Courier
 from actors.records import Records
 from actors.web.api import build_app
@@ -58,7 +57,7 @@ class ApiProcess:
         dsn, schema = database_dsn(settings), settings.postgres.schema_name
         control_key, partitions = settings.control_key_bytes(), settings.kafka.partitions
         appender, owners, clock = kafka_appender(settings), doors(settings), SystemClock()
-        keys = Keys(dsn, schema, clock, environment=settings.api.key_environment)
+        keys = key_ring(settings, clock)
         records = Records(dsn, schema, partitions)
         audit = Audit(dsn, schema)
         idempotency = Idempotency(dsn, schema, control_key)

@@ -5,6 +5,7 @@ Tests and the simulator wire `Shard` and `Controller` with other doors; nothing 
 
 import asyncio
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 
 from actors.checkpoints import Checkpoints
@@ -16,6 +17,7 @@ from actors.door_wire import door_token
 from actors.endpoints import PostgresEndpoints
 from actors.incarnation import Incarnation, LockDeaths, give_back_large_blocks, process_load
 from actors.kafka import KafkaAppender, KafkaLog, TopicReader, TopicSettings
+from actors.keys import REFRESH_EVERY_S, Keys, KeyScope
 from actors.lease import Heartbeat, HeartbeatThread, Lease
 from actors.local_runs import LocalFolder
 from actors.membership import PostgresDirectory, PostgresMembership, PostgresRoster
@@ -116,6 +118,24 @@ def topic_reader(settings: Settings) -> TopicReader:
 def member_roster(settings: Settings) -> PostgresRoster:
     """The door to the members, as a controller or an operator uses it. Raises NotConfigured."""
     return PostgresRoster(database_dsn(settings), settings.postgres.schema_name)
+
+
+def key_ring(settings: Settings, clock: Clock) -> Keys:
+    """The API keys in Postgres, not yet started. Raises NotConfigured."""
+    schema, environment = settings.postgres.schema_name, settings.api.key_environment
+    return Keys(database_dsn(settings), schema, clock, environment=environment)
+
+
+async def issue_key(settings: Settings, clock: Clock, name: str, scopes: Sequence[KeyScope], created_by: str) -> str:
+    """The text of a new API key, once every replica has seen it."""
+    keys = key_ring(settings, clock)
+    await keys.start()
+    try:
+        _, text = await keys.create(name, scopes, created_by=created_by)
+    finally:
+        await keys.stop()
+    await clock.sleep(2 * REFRESH_EVERY_S)
+    return text
 
 
 def webhook_caller(settings: Settings, clock: Clock) -> WebhookCaller:

@@ -14,10 +14,10 @@ from typing import Final
 import orjson
 
 from actors.api_client import ApiClient, ApiRefused, path_of
-from actors.assembly import kafka_log, postgres_store
+from actors.assembly import issue_key, kafka_log, postgres_store
 from actors.clock import SystemClock
 from actors.deployment import NotReady, deployed, lay_ground
-from actors.keys import REFRESH_EVERY_S, Keys, KeyScope
+from actors.keys import KeyScope
 from actors.publication import publish
 from actors.web.times import instant
 from config.catalogue import load_file
@@ -115,18 +115,7 @@ async def _access(settings: Settings, path: Path) -> dict[str, str]:
     url = f"http://{_reached_at(settings.api.host)}:{settings.api.port}"
     key = read_access(path).get("key")
     if key is None:
-        keys = Keys(
-            settings.postgres.dsn.get_secret_value() if settings.postgres.dsn else "",
-            settings.postgres.schema_name,
-            SystemClock(),
-            environment=settings.api.key_environment,
-        )
-        await keys.start()
-        try:
-            _, key = await keys.create("make up", list(KeyScope), created_by="tallygate up")
-        finally:
-            await keys.stop()
-        await SystemClock().sleep(2 * REFRESH_EVERY_S)  # until every replica has seen it
+        key = await issue_key(settings, SystemClock(), "make up", list(KeyScope), created_by="tallygate up")
     access = {"url": url, "key": key, "kafka": settings.kafka.bootstrap_servers or ""}
     _write_access(path, access)
     return access

@@ -25,7 +25,7 @@ from ray import serve
 from rich.console import Console
 
 from actors.api import ONGOING_MAX, REPLICA_CPUS
-from actors.assembly import database_dsn, kafka_log, postgres_store
+from actors.assembly import database_dsn, issue_key, kafka_log, postgres_store
 from actors.clock import SystemClock
 from actors.deployment import deployed, lay_ground
 from actors.door_client import Doors
@@ -47,7 +47,7 @@ from actors.door_wire import (
     frame,
     welcome_decoder,
 )
-from actors.keys import Keys, KeyScope
+from actors.keys import KeyScope
 from actors.membership import PostgresDirectory
 from actors.ports import Clock, Outgoing
 from actors.publication import publish
@@ -70,7 +70,6 @@ WITHIN_MS: Final = 5_000
 DOOR_CONCURRENCY: Final = (1, 16, 64)
 HTTP_CONCURRENCY: Final = (1, 16)
 PLENTY_PERCENT: Final = 100_000  # nobody is denied: a denial is another path
-KEY_KNOWN_S: Final = 2.0  # every replica has looked at the keys again by then
 MODEL: Final = "atlas-small"
 BOUNDS: Final = {"input_tokens": 1_000, "output_tokens": 512}
 TTL_S: Final = 30
@@ -390,18 +389,7 @@ class _Bench:
     async def _http(self, accounts: list[str]) -> dict[str, Any]:
         settings = self._settings
         url = f"http://{settings.api.host}:{settings.api.port}"
-        keys = Keys(
-            database_dsn(settings),
-            settings.postgres.schema_name,
-            self._clock,
-            environment=settings.api.key_environment,
-        )
-        await keys.start()
-        try:
-            _, key = await keys.create("bench", (KeyScope.CHECK,), created_by="bench")
-        finally:
-            await keys.stop()
-        await self._clock.sleep(KEY_KNOWN_S)
+        key = await issue_key(settings, self._clock, "bench", (KeyScope.CHECK,), created_by="bench")
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         async with aiohttp.ClientSession(url, headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
 

@@ -11,10 +11,10 @@ import aiohttp
 import psutil
 from msgspec import Struct
 
-from actors.assembly import database_dsn
+from actors.assembly import database_dsn, issue_key
 from actors.door_client import Doors
 from actors.door_wire import Status, door_token
-from actors.keys import Keys, KeyScope
+from actors.keys import KeyScope
 from actors.membership import PostgresDirectory
 from actors.ports import Clock
 from config.settings import Settings
@@ -66,7 +66,8 @@ class HeldTraffic:
         settings, dsn = self._settings, database_dsn(self._settings)
         url = f"http://{settings.api.host}:{settings.api.port}"
         async with AsyncExitStack() as stack:
-            key = await self._key(dsn)
+            scopes = (KeyScope.CHECK, KeyScope.INGEST, KeyScope.READ)
+            key = await issue_key(settings, self._clock, "the demo's gateways", scopes, created_by="tallygate demo")
             headers = {"Authorization": f"Bearer {key}"}
             connector = aiohttp.TCPConnector(limit=0)
             session = await stack.enter_async_context(aiohttp.ClientSession(url, headers=headers, connector=connector))
@@ -78,17 +79,6 @@ class HeldTraffic:
             self._front = HttpFront(session, url, key)
             self._fleet = Fleet(self._front, self._clock, self.journal, run="held", ttl_s=self._ttl_s)
             yield
-
-    async def _key(self, dsn: str) -> str:
-        settings = self._settings
-        keys = Keys(dsn, settings.postgres.schema_name, self._clock, environment=settings.api.key_environment)
-        await keys.start()
-        try:
-            scopes = (KeyScope.CHECK, KeyScope.INGEST, KeyScope.READ)
-            _, text = await keys.create("the demo's gateways", scopes, created_by="tallygate demo")
-        finally:
-            await keys.stop()
-        return text
 
     async def run(self) -> None:
         """Until the last request has ended."""

@@ -13,9 +13,9 @@ import aiohttp
 import orjson
 from msgspec import Struct
 
-from actors.assembly import database_dsn, kafka_appender
+from actors.assembly import issue_key, kafka_appender
 from actors.kafka import KafkaAppender
-from actors.keys import REFRESH_EVERY_S, Keys, KeyScope
+from actors.keys import KeyScope
 from actors.ports import Appender, Clock, LogUnavailable, Outgoing
 from config.settings import Settings
 from engine.events import seal
@@ -88,26 +88,11 @@ class Traffic:
             await self._appender.start()
             stack.push_async_callback(self._appender.stop)
             session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
-            self._front = HttpFront(session, url, await self._key())
+            scopes = (KeyScope.CHECK, KeyScope.INGEST, KeyScope.READ)
+            key = await issue_key(settings, self._clock, "chaos gateways", scopes, created_by="loadtest.chaos")
+            self._front = HttpFront(session, url, key)
             yield
             self.retries = self._front.retries
-
-    async def _key(self) -> str:
-        settings = self._settings
-        keys = Keys(
-            database_dsn(settings),
-            settings.postgres.schema_name,
-            self._clock,
-            environment=settings.api.key_environment,
-        )
-        await keys.start()
-        try:
-            scopes = (KeyScope.CHECK, KeyScope.INGEST, KeyScope.READ)
-            _, text = await keys.create("chaos gateways", scopes, created_by="loadtest.chaos")
-        finally:
-            await keys.stop()
-        await self._clock.sleep(2 * REFRESH_EVERY_S)  # until every replica has seen it
-        return text
 
     async def run(self, done: asyncio.Event) -> None:
         """Rounds until `done` is set and enough events are acknowledged."""

@@ -10,12 +10,17 @@ from actors.assembly import (
     NotConfigured,
     ShardProcess,
     doors,
+    issue_key,
     kafka_appender,
     kafka_log,
+    key_ring,
     postgres_store,
     topic_names,
 )
+from actors.clock import SystemClock
+from actors.keys import KeyScope
 from config.settings import KafkaSettings, PostgresSettings, Settings, SettingsError, WebhookSettings
+from tests.contracts.benches import real_bench
 
 KAFKA = KafkaSettings(bootstrap_servers="127.0.0.1:1", topic_usage="u", topic_rated="r", topic_dead_letters="d")
 POSTGRES = PostgresSettings(dsn=SecretStr("postgresql://nobody:none@127.0.0.1:1/none"))
@@ -29,6 +34,7 @@ def test_without_a_database_nothing_is_wired(tmp_path: Path) -> None:
         lambda: ShardProcess("shard-0", settings, tmp_path),
         lambda: ControllerProcess("controller", settings),
         lambda: doors(settings),
+        lambda: key_ring(settings, SystemClock()),
     ):
         with pytest.raises(NotConfigured, match=r"postgres\.dsn is not set; set DATABASE_URL"):
             wire()
@@ -69,3 +75,18 @@ async def test_a_wired_process_has_a_life_of_its_own_and_holds_no_lock_before_it
         assert not (tmp_path / "locks").exists()
         assert process.shard.partitions() == []
         assert not process.shard.may_speak()
+
+
+async def test_a_key_that_is_issued_is_known_to_a_replica_that_was_there_before(database: str) -> None:
+    async with real_bench(database) as bench:
+        postgres = PostgresSettings(dsn=SecretStr(bench.dsn), schema_name=bench.schema)
+        settings = Settings(postgres=postgres, control_key=CONTROL_KEY)
+        replica = key_ring(settings, SystemClock())
+        await replica.start()
+        try:
+            text = await issue_key(settings, SystemClock(), "gateways", (KeyScope.CHECK,), created_by="a test")
+            known = await replica.verify(text)
+            assert known is not None
+            assert known.scopes == frozenset({KeyScope.CHECK})
+        finally:
+            await replica.stop()
