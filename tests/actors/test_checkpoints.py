@@ -10,17 +10,13 @@ from actors import checkpoints as module
 from actors.checkpoints import Checkpoints, Head, Posted, StoredCheckpoint
 from actors.ports import Claim, LastRecord, StoreRefused, StoreUnavailable, record_digest
 from actors.postgres import PostgresStore
-from tests.contracts.benches import RealBench, real_bench
+from tests.contracts.benches import RealBench, owned_bench
 from tests.contracts.checkpoints import PARTITION, account, alert, command, cut, dead_letter, posting, segment
 
 
 @pytest.fixture
 async def bench(database: str) -> AsyncIterator[RealBench]:
-    async with real_bench(database) as opened:
-        roster = await opened.roster()
-        term = await roster.take_office("controller", 60.0)
-        assert term is not None
-        await roster.assign(term, dict.fromkeys(range(8), "a"))
+    async with owned_bench(database) as opened:
         yield opened
 
 

@@ -13,7 +13,7 @@ from actors import postgres
 from actors.ports import Claim, CommitUnknown, Delivery, Fenced, Place, StoreRefused, StoreUnavailable
 from actors.postgres import OutboxCounts, PostgresStore, pico_of, units_of
 from tests.actors.cutting_proxy import CuttingProxy
-from tests.contracts.benches import RealBench, real_bench
+from tests.contracts.benches import RealBench, owned_bench
 from tests.contracts.checkpoints import PARTITION, account, alert, command, cut, dead_letter, posting, run, segment
 
 LEASE_S = 0.5
@@ -26,11 +26,7 @@ def owner_dsn(database: str) -> str:
 
 @pytest.fixture
 async def bench(owner_dsn: str) -> AsyncIterator[RealBench]:
-    async with real_bench(owner_dsn) as opened:
-        roster = await opened.roster()
-        term = await roster.take_office("controller", 60.0)
-        assert term is not None
-        await roster.assign(term, dict.fromkeys(range(8), "a"))
+    async with owned_bench(owner_dsn) as opened:
         yield opened
 
 

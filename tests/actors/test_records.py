@@ -9,17 +9,13 @@ from actors.ports import Claim, StoreRefused, StoreUnavailable
 from actors.postgres import PostgresStore
 from actors.records import BadCursor, Big, Records, Text, read_cursor, write_cursor
 from engine.snapshot import encode_partition
-from tests.contracts.benches import RealBench, real_bench
+from tests.contracts.benches import RealBench, owned_bench
 from tests.contracts.checkpoints import PARTITION, account, alert, command, cut, dead_letter, posting
 
 
 @pytest.fixture
 async def bench(database: str) -> AsyncIterator[RealBench]:
-    async with real_bench(database) as opened:
-        roster = await opened.roster()
-        term = await roster.take_office("controller", 60.0)
-        assert term is not None
-        await roster.assign(term, dict.fromkeys(range(8), "a"))
+    async with owned_bench(database) as opened:
         yield opened
 
 

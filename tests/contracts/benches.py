@@ -112,6 +112,17 @@ async def real_bench(dsn: str) -> AsyncIterator[RealBench]:
 
 
 @asynccontextmanager
+async def owned_bench(dsn: str, partitions: int = 8) -> AsyncIterator[RealBench]:
+    """The same, with every partition assigned to the incarnation "a", which may claim them."""
+    async with real_bench(dsn) as bench:
+        roster = await bench.roster()
+        term = await roster.take_office("controller", 60.0)
+        assert term is not None
+        await roster.assign(term, dict.fromkeys(range(partitions), "a"))
+        yield bench
+
+
+@asynccontextmanager
 async def sim_bench() -> AsyncIterator[SimBench]:
     """A database in memory."""
     bench = SimBench()
