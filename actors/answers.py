@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -30,9 +30,11 @@ from actors.door_wire import (
     Describe,
     Extend,
     FieldLimit,
+    FindRated,
     HoldView,
     NotFound,
     Question,
+    RatedAt,
     RecentAlerts,
     Recovering,
     Release,
@@ -44,11 +46,13 @@ from actors.door_wire import (
 )
 from actors.lease import Lease
 from actors.owned import Owned
-from actors.ports import Clock, Log
+from actors.ports import Clock, Log, Place, StoreRefused, StoreUnavailable
+from actors.sealing import RowsLost
 from actors.slices import SliceWriter
 from config.settings import ShardSettings
 from engine.admission import TRANSIENT, Decision, FieldBound, SliceNeeded
 from engine.admission import Question as Asked
+from engine.dedup import OFFSETS, RowsAway, identity
 from engine.events import DATA_FIELDS_MAX, KEY_BYTES_MAX, is_scope, is_text
 from engine.holds import BadToken, Hold, read_token, seal_token
 from engine.meters import DIMENSION_TEXT_MAX
@@ -93,17 +97,19 @@ class Answers:
         lease: Lease,
         owned: Mapping[int, Owned],
         slices: SliceWriter,
+        rows: Callable[[Owned, Sequence[Place]], Awaitable[list[tuple[Place, bytes]]]],
         control_key: bytes,
         settings: ShardSettings,
         status: Callable[[], StatusView],
     ) -> None:
-        """`owned` is looked into at each question, and never changed."""
+        """`owned` is looked into at each question, and never changed. `rows` is `Sealing.rows`."""
         self.checks: Counter[str] = Counter()  # by "allowed" or the reason
         self._clock = clock
         self._log = log
         self._lease = lease
         self._owned = owned
         self._slices = slices
+        self._rows = rows
         self._control_key = control_key
         self._settings = settings
         self._status = status
@@ -119,14 +125,24 @@ class Answers:
         try:
             async with asyncio.timeout(within_s):
                 while isinstance(answer, _Wait):
-                    if isinstance(answer.awaited, SliceNeeded):
-                        await self._slices.written(answer.owned, answer.awaited)
-                    else:
-                        await answer.owned.folded(answer.awaited)
+                    await self._until_there(answer)
                     answer = self._try(question)
         except TimeoutError:
             return TooLate()
+        except (StoreUnavailable, StoreRefused, RowsLost) as error:
+            assert isinstance(answer, _Wait)
+            _log.warning("partition %d: a rated event could not be looked for: %s", answer.owned.number, error)
+            return self._recovering(answer.owned, question)
         return answer
+
+    async def _until_there(self, wait: "_Wait") -> None:
+        owned, awaited = wait.owned, wait.awaited
+        if isinstance(awaited, SliceNeeded):
+            await self._slices.written(owned, awaited)
+        elif isinstance(awaited, int):
+            await owned.folded(awaited)
+        else:
+            owned.fold.dedup.supply(await self._rows(owned, sorted(awaited)))
 
     # ------------------------------------------------------------------------------------------------ whom it concerns
 
@@ -211,6 +227,8 @@ class Answers:
                 return NotFound(as_of) if wallet is None else BalanceView(wallet_view(wallet), as_of)
             case Describe():
                 return self._described(owned, question.account)
+            case FindRated():
+                return self._rated_at(owned, question)
             case _:
                 raise TypeError(f"{type(question).__name__} is not answered here")
 
@@ -266,6 +284,23 @@ class Answers:
         open_holds = owned.fold.desk.holds_of(account_id)
         return account_view(account, wallet, open_holds, owned.fold.log_time_us, self._as_of(owned))
 
+    def _rated_at(self, owned: Owned, question: FindRated) -> "Answer | _Wait":
+        account = owned.fold.account(question.account)
+        if account is None:
+            return NotFound(self._as_of(owned))
+        _need_text("source", question.source)
+        _need_text("id", question.id)
+        try:
+            known = owned.fold.dedup.find(identity(question.account, question.source, question.id))
+        except RowsAway as away:
+            return _Wait(owned, away.places)
+        offset = None
+        if known is not None:
+            newest = owned.next_offset - 1
+            offset = newest - (newest - known[1]) % OFFSETS
+        checkpointed = offset is not None and offset < owned.checkpointed_offset
+        return RatedAt(offset, checkpointed, account.plan, account.zone, account.anchor_day, self._as_of(owned))
+
     # ------------------------------------------------------------------------------------------------------ what is asked
 
     def _asked(self, check: Check) -> Asked:
@@ -313,14 +348,14 @@ class Answers:
 
 
 class _Wait(Struct):
-    """There is no answer before this slice, or this offset, has been read."""
+    """There is no answer before this slice, or this offset, has been read, or these rows are here."""
 
     owned: Owned
-    awaited: SliceNeeded | int
+    awaited: SliceNeeded | int | frozenset[Place]
 
 
 def _account_of(question: Question) -> str:
-    assert isinstance(question, Check | Balance | Describe | RecentAlerts)
+    assert isinstance(question, Check | Balance | Describe | RecentAlerts | FindRated)
     return question.account
 
 

@@ -18,11 +18,20 @@ from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
 
-from actors.assembly import database_dsn, doors, kafka_appender, key_ring, webhook_caller, webhook_endpoints
+from actors.assembly import (
+    database_dsn,
+    doors,
+    kafka_appender,
+    key_ring,
+    topic_reader,
+    webhook_caller,
+    webhook_endpoints,
+)
 from actors.audit import Audit
 from actors.catalogues import PostgresCatalogues
 from actors.clock import SystemClock
 from actors.commands import CommandDesk
+from actors.explain import Charges
 from actors.idempotency import Idempotency
 from actors.receivers import Courier
 from actors.records import Records
@@ -65,7 +74,18 @@ class ApiProcess:
         self._caller = webhook_caller(settings, clock)
         catalogues = PostgresCatalogues(dsn, schema)
         commands = CommandDesk(appender, owners, control_key, settings.kafka.topic_usage, partitions)
-        self._parts: Sequence[_Part] = (appender, owners, keys, records, audit, idempotency, endpoints, catalogues)
+        topics = topic_reader(settings)
+        self._parts: Sequence[_Part] = (
+            appender,
+            topics,
+            owners,
+            keys,
+            records,
+            audit,
+            idempotency,
+            endpoints,
+            catalogues,
+        )
         services = Services(
             settings=settings,
             clock=clock,
@@ -79,6 +99,7 @@ class ApiProcess:
             endpoints=endpoints,
             courier=Courier(clock, endpoints, self._caller),
             catalogues=catalogues,
+            charges=Charges(topics, records, settings.kafka.topic_usage, settings.kafka.topic_rated),
         )
         self.app = build_app(services, replica)
 

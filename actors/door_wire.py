@@ -88,11 +88,19 @@ class RecentAlerts(Struct, tag_field="op", tag="recent_alerts"):
     after_sequence: int
 
 
+class FindRated(Struct, tag_field="op", tag="find_rated"):
+    """Where in the log a rated event lies."""
+
+    account: str
+    source: str
+    id: str
+
+
 class Status(Struct, tag_field="op", tag="status"):
     """How the whole shard stands: for metrics and readiness."""
 
 
-Question = Check | Extend | Release | Balance | Describe | Applied | RecentAlerts | Status
+Question = Check | Extend | Release | Balance | Describe | Applied | RecentAlerts | FindRated | Status
 
 
 class Asked(Struct, array_like=True):
@@ -239,6 +247,17 @@ class AlertsView(Struct, tag_field="op", tag="recent_alerts"):
     as_of: AsOf
 
 
+class RatedAt(Struct, tag_field="op", tag="rated_at"):
+    """Of an event of an account, and by what the account is billed."""
+
+    offset: int | None  # None: no such event was rated in the last 35 days of log time
+    checkpointed: bool  # its outcome is durable
+    plan: str
+    zone: str
+    anchor_day: int
+    as_of: AsOf
+
+
 class PartitionStatus(Struct):
     partition: int
     stage: str
@@ -304,6 +323,7 @@ Answer = (
     | AccountView
     | AppliedView
     | AlertsView
+    | RatedAt
     | StatusView
     | NotFound
     | WrongOwner

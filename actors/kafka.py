@@ -5,7 +5,7 @@ again after an aborted transaction carries the same id and is a duplicate.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -353,26 +353,30 @@ class TopicReader:
             raise LogUnavailable(f"Kafka: no topic {topic}")
         return count
 
-    async def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncIterator[Record]:
-        """The records of [offset, end), which must have been written. Read to its end before anything else is read."""
+    async def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncGenerator[Record, None]:
+        """The records of [offset, end), which must have been written. Read to its end, or close it, before anything else
+        is read."""
         consumer, lock = self._live()
         where = TopicPartition(topic, partition)
         loop = asyncio.get_running_loop()
         async with lock:
             consumer.assign([where])
             consumer.seek(where, offset)
-            deadline_s = loop.time() + self._timeout_s
-            while await consumer.position(where) < end:
-                with _translation("reading"):
-                    found = await consumer.getmany(timeout_ms=100)
-                for record in found.get(where, ()):
-                    if record.offset >= end:
-                        return
-                    yield record
-                if found:
-                    deadline_s = loop.time() + self._timeout_s
-                elif loop.time() > deadline_s:
-                    raise LogUnavailable(f"Kafka: nothing arrived from {topic} partition {partition}")
+            try:
+                deadline_s = loop.time() + self._timeout_s
+                while await consumer.position(where) < end:
+                    with _translation("reading"):
+                        found = await consumer.getmany(timeout_ms=100)
+                    for record in found.get(where, ()):
+                        if record.offset >= end:
+                            return
+                        yield record
+                    if found:
+                        deadline_s = loop.time() + self._timeout_s
+                    elif loop.time() > deadline_s:
+                        raise LogUnavailable(f"Kafka: nothing arrived from {topic} partition {partition}")
+            finally:
+                consumer.pause(where)  # or it would go on asking for what nobody waits for
 
     def _live(self) -> tuple[aiokafka.AIOKafkaConsumer, asyncio.Lock]:
         if self._consumer is None or self._lock is None:

@@ -4,7 +4,7 @@ It starts from a sealed base, or from nothing while the log still begins at its 
 checkpoint ends. Law D4 says that both are then the same bytes.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -42,7 +42,7 @@ class Reader(Protocol):
 
     async def read_one(self, topic: str, partition: int, offset: int) -> Record | None: ...
 
-    def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncIterator[Record]: ...
+    def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncGenerator[Record, None]: ...
 
 
 class Stored(Struct):

@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 from actors.ports import CommitUnknown, StoreUnavailable
 from actors.postgres import Session, pico_of, session_settings
 from actors.queries import read_queries
+from engine.events import VALUE_BYTES_MAX
 from engine.money import amount_text
 from engine.placement import partition_for
 from engine.snapshot import decode_partition
@@ -26,6 +27,8 @@ from engine.snapshot import decode_partition
 SESSIONS: Final = 3
 STATEMENT_S: Final = 2.0
 PAGE_MAX: Final = 200
+LETTERS_LOOKED_AT: Final = 1_000  # of a partition; a record is read whole for it
+LETTERS_FOUND_MAX: Final = 20
 CURSOR_CHARACTERS_MAX: Final = 512
 
 _CURSOR_VERSION: Final = 1
@@ -250,6 +253,13 @@ class Records:
             return None
         rows = await self._rows("get_dead_letter", partition, offset)
         return _dead_letter(rows[0]) if rows else None
+
+    async def dead_letters_holding(self, partition: int, part: bytes) -> list[DeadLetterRecord]:
+        """Of the newest thousand of a partition, those whose record has these bytes in its value, and no more bytes than
+        a usage event may have; 20 at most."""
+        arguments = (partition, part, LETTERS_LOOKED_AT, LETTERS_FOUND_MAX, VALUE_BYTES_MAX)
+        rows = await self._rows("find_dead_letters", *arguments)
+        return [_dead_letter(row) for row in rows]
 
     # ------------------------------------------------------------------------------------------------------ catalogues
 

@@ -148,6 +148,7 @@ class Shard:
             lease=lease,
             owned=self._owned,
             slices=self._slices,
+            rows=self._sealing.rows,
             control_key=control_key,
             settings=settings,
             status=self.status,

@@ -42,7 +42,7 @@ RECENT_MAX: Final = 1_024  # is indexed in a quarter of a millisecond; more leav
 RUN_MIN: Final = 1 << 20  # identities in a generation; fewer, and a search would look at more runs
 FEW: Final = 64  # looks, of each identity at each part, are made one by one
 _CAPACITIES: Final = (1 << 12, 1 << 16, 1 << 20)  # of loose entries: a small partition should not pay for a large one
-_OFFSETS: Final = 1 << 32
+OFFSETS: Final = 1 << 32  # an entry holds an offset modulo this
 
 
 def identity(account: str, source: str, event_id: str) -> bytes:
@@ -194,7 +194,7 @@ class Dedup:
             self._index_recent()
             self._newest = log_time_us // BUCKET_US
             self._ends_us = (self._newest + 1) * BUCKET_US
-        self._recent[key] = fingerprint + (offset % _OFFSETS).to_bytes(4)
+        self._recent[key] = fingerprint + (offset % OFFSETS).to_bytes(4)
 
     def _append_recent(self) -> None:
         """What the growing generation does not have yet."""

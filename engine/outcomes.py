@@ -92,7 +92,9 @@ class RatedEvent(Struct, frozen=True):
     settled: Settled | None = None
 
 
-class _RatedLine(Struct, omit_defaults=True):
+class RatedLine(Struct, omit_defaults=True):
+    """A line of the topic `rated`, as it stands there. Money and quantities are decimal text."""
+
     partition: int
     offset: int
     line: int
@@ -120,7 +122,7 @@ def rated_lines(event: RatedEvent, partition: int, epoch: int) -> list[bytes]:
     """The event's lines for the topic `rated`: a JSON object each; key = (partition, offset, line)."""
     return [
         _encoder.encode(
-            _RatedLine(
+            RatedLine(
                 partition,
                 event.offset,
                 number,

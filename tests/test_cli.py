@@ -19,6 +19,7 @@ import tallygate
 from actors import kafka
 from actors.membership import PostgresMembership
 from actors.ports import LogUnavailable
+from actors.web import explain
 from config.settings import WELL_KNOWN, Settings
 
 EXAMPLE = Path(__file__).parents[1] / "config" / "catalogue.example.yaml"
@@ -44,6 +45,7 @@ def test_help_names_every_command() -> None:
         "customers",
         "keys",
         "balance",
+        "explain",
         "tail",
         "catalogue",
         "topics",
@@ -205,6 +207,8 @@ def test_the_demo_gets_settings_and_options_and_gives_its_exit_code(monkeypatch:
 
 BALANCE = {"booked": "25", "held": "0.5", "available": "24.5", "overdraft": "0", "currency": "USD"}
 COMMAND = {"account": "acme", "id": "welcome", "partition": 3, "offset": 18}
+(EXPLAIN,) = explain.ROUTES
+RATING = EXPLAIN.example.response
 ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("GET", "/v1/customers/acme/balance"): (200, {"account": "acme", "balance": BALANCE, "recovering": False}),
     ("GET", "/v1/customers/gone/balance"): (404, {"detail": "There is no such account.", "next_step": "Check it."}),
@@ -237,6 +241,8 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
             ]
         },
     ),
+    ("GET", "/v1/events/req%2F1/rating"): (200, RATING),
+    ("GET", "/v1/events/gone/rating"): (404, {"detail": "No such event was rated.", "next_step": "Check the id."}),
     ("POST", "/v1/keys"): (201, {"key": "tg_live_made"}),
     ("DELETE", "/v1/keys/abc"): (204, None),
 }
@@ -246,6 +252,7 @@ class FakeApi(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.asked: list[tuple[str, str, dict[str, Any], str]] = []
+        self.queries: list[str] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -255,7 +262,8 @@ class _Answer(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         key = (self.headers["authorization"] or "").removeprefix("Bearer ")
-        path = self.path.partition("?")[0]
+        path, _, query = self.path.partition("?")
+        self.server.queries.append(query)
         self.server.asked.append((self.command, path, orjson.loads(body or b"{}"), key))
         status, answer = ANSWERS[self.command, path]
         text = b"" if answer is None else orjson.dumps(answer)
@@ -389,6 +397,50 @@ def test_each_change_is_one_request_and_one_line(
     result = call(*arguments)
     assert (result.exit_code, result.stdout) == (0, told + "\n")
     assert api.asked == [(*asked, "tg_live_up")]
+
+
+def test_a_charge_is_explained_tier_by_tier(api: FakeApi) -> None:
+    beside_up(api.url)
+    result = call("explain", "req/1", "--account", "acme", "--source", "gateway/eu-1")
+    assert result.exit_code == 0, result.stderr
+    for text in (
+        "req-8812 from gateway/eu-1: 0.740000000000 USD, paid by acme",
+        "partition 3, offset 18244, appended 2026-11-22T10:00:00.120000Z; final",
+        "rated at: 2026-11-22T10:00:00Z (the event's own time)",
+        "plan starter, catalogue version 2",
+        "output (output_tokens)",
+        "model=large",
+        "1: 0 to 2000000",
+        "2: above 2000000",
+        "all (1950000 used before)",
+        "0.240000000000",
+        'alert.crossed {"account":"acme","rule":"low"',
+    ):
+        assert text in result.stdout
+    assert "re-pricing" not in result.stdout
+    shown = call("explain", "req/1", "--account", "acme", "--source", "gateway/eu-1", "--json")
+    assert orjson.loads(shown.stdout) == RATING
+    assert api.queries == ["account=acme&source=gateway/eu-1"] * 2
+
+
+def test_a_charge_says_what_it_re_priced_and_which_hold_it_settles(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside_up(api.url)
+    line = RATING["lines"][0] | {"beyond": "0.010000000000", "amount": "0.750000000000"}
+    hold = {"id": "3.7.41", "scope": "", "admitted": RATING["rated_at"], "settled": "over_hold"}
+    changed = RATING | {"lines": [line], "hold": hold, "final": False}
+    monkeypatch.setitem(ANSWERS, ("GET", "/v1/events/e/rating"), (200, changed))
+    told = call("explain", "e", "--account", "acme", "--source", "s").stdout
+    for text in ("re-pricing, rounding", "0.750000000000", "hold 3.7.41 was admitted then; over_hold", "provisional"):
+        assert text in told
+
+
+def test_what_was_not_rated_is_said_on_one_line(api: FakeApi) -> None:
+    beside_up(api.url)
+    result = call("explain", "gone", "--account", "acme", "--source", "s")
+    assert (result.exit_code, result.stdout) == (tallygate.WRONG_INPUT, "")
+    assert result.stderr == "No such event was rated. Check the id.\n"
 
 
 def test_lots_are_listed(api: FakeApi) -> None:

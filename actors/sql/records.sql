@@ -43,6 +43,12 @@ ORDER BY recorded_at DESC, partition DESC, log_offset DESC LIMIT $5
 SELECT partition, log_offset, log_time_us, reason, detail, key, value, recorded_at FROM dead_letter
 WHERE partition = $1 AND log_offset = $2
 
+-- name: find_dead_letters
+-- Those among the newest $3 of a partition whose record, of at most $5 bytes, holds the bytes $2; newest first.
+SELECT partition, log_offset, log_time_us, reason, detail, key, value, recorded_at
+FROM (SELECT * FROM dead_letter WHERE partition = $1 ORDER BY log_offset DESC LIMIT $3) AS newest
+WHERE octet_length(value) <= $5 AND position($2::bytea IN value) > 0 ORDER BY log_offset DESC LIMIT $4
+
 -- name: list_catalogues
 -- Published versions, newest first; below $1.
 SELECT version, sha256, published_at FROM catalogue WHERE version < $1 ORDER BY version DESC LIMIT $2

@@ -4,7 +4,7 @@ import sys
 
 import orjson
 
-from actors.web import customers, hot, key_routes, money, operations, webhook_routes
+from actors.web import customers, explain, hot, key_routes, money, operations, webhook_routes
 from actors.web.app import App
 from actors.web.health import Health, health_routes
 from actors.web.openapi import document, openapi_handler, openapi_route, page
@@ -16,6 +16,7 @@ def all_routes(health: Health) -> tuple[Route, ...]:
     """Every route, in the order of the documents."""
     routes = (
         *hot.ROUTES,
+        *explain.ROUTES,
         *customers.ROUTES,
         *money.ROUTES,
         stream_route(Streams().stream),

@@ -242,3 +242,4 @@ class Services:
     endpoints: Any = None  # actors/endpoints.py
     courier: Any = None  # actors/receivers.py
     catalogues: Any = None  # actors/catalogues.py
+    charges: Any = None  # actors/explain.py

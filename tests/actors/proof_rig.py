@@ -1,6 +1,6 @@
 """A deployment of one partition without servers: a log, its checkpoints and its rated lines, as the proofs read them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from actors.checkpoints import Head, Posted, StoredCheckpoint
 from actors.ports import (
@@ -40,7 +40,7 @@ class BenchReader:
     async def read_one(self, topic: str, partition: int, offset: int) -> Record | None:
         return next((record for record in self.records[topic] if record.offset == offset), None)
 
-    async def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncIterator[Record]:
+    async def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncGenerator[Record, None]:
         for record in self.records[topic]:
             if offset <= record.offset < end:
                 yield record

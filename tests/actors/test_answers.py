@@ -21,8 +21,10 @@ from actors.door_wire import (
     Describe,
     Extend,
     FieldLimit,
+    FindRated,
     NotFound,
     Question,
+    RatedAt,
     RecentAlerts,
     Recovering,
     Release,
@@ -230,6 +232,7 @@ async def test_a_lease_that_ran_out_closes_the_door(rig: Rig) -> None:
         Describe(rig.account(0)),
         Applied(0, 0),
         RecentAlerts(rig.account(0), 0),
+        FindRated(rig.account(0), "test", "e1"),
     ]
     for question in questions:
         answer = process.shard.answer_now(question)
@@ -370,6 +373,7 @@ async def test_the_unknown_are_not_found(rig: Rig, process: Process) -> None:
     nobody = next(name for name in map(str, range(100)) if process.shard.answer_now(Balance(name)) != WrongOwner(1))
     assert isinstance(process.shard.answer_now(Balance(nobody)), NotFound)
     assert isinstance(process.shard.answer_now(Describe(nobody)), NotFound)
+    assert isinstance(process.shard.answer_now(FindRated(nobody, "test", "e1")), NotFound)
     check = process.shard.answer_now(Check(nobody, type="call"))
     assert isinstance(check, Checked) and check.reason == "unknown_account"
 
@@ -386,6 +390,34 @@ async def test_alerts_are_told_from_a_sequence_on(rig: Rig, process: Process) ->
     assert orjson.loads(body)["data"]["sequence"] == 1
     nothing = process.shard.answer_now(RecentAlerts(account, 1))
     assert isinstance(nothing, AlertsView) and nothing.bodies == ()
+
+
+async def test_a_rated_event_is_found_at_its_offset(rig: Rig, process: Process) -> None:
+    account = rig.account(0)
+    offset = rig.use(account, "e1")
+    rig.use(account, "e1")  # a duplicate is no second place
+    await rig.clock.until(lambda: process.shard.partitions()[0].next_offset == rig.end(0), 5)
+    question = FindRated(account, "test", "e1")
+    answer = process.shard.answer_now(question)
+    assert isinstance(answer, RatedAt)
+    assert (answer.offset, answer.plan, answer.zone, answer.anchor_day) == (offset, "basic", "UTC", 1)
+    await rig.clock.until(lambda: process.shard.partitions()[0].checkpointed_offset == rig.end(0), 5)
+    committed = process.shard.answer_now(question)
+    assert isinstance(committed, RatedAt)
+    assert (answer.checkpointed, committed.checkpointed) == (False, True)
+    for unknown in (FindRated(account, "test", "e2"), FindRated(account, "elsewhere", "e1")):
+        found = process.shard.answer_now(unknown)
+        assert isinstance(found, RatedAt) and (found.offset, found.checkpointed) == (None, False)
+
+
+async def test_an_offset_is_whole_although_memory_holds_half_of_it(rig: Rig, process: Process) -> None:
+    account = rig.account(0)
+    rig.broker.skip_offsets(0, (1 << 32) - rig.end(0) - 1)
+    offsets = [rig.use(account, f"e{number}") for number in range(3)]
+    assert offsets == [(1 << 32) - 1, 1 << 32, (1 << 32) + 1]
+    await rig.clock.until(lambda: process.shard.partitions()[0].next_offset == rig.end(0), 5)
+    answers = [process.shard.answer_now(FindRated(account, "test", f"e{number}")) for number in range(3)]
+    assert [answer.offset for answer in answers if isinstance(answer, RatedAt)] == offsets
 
 
 async def test_the_status_counts(rig: Rig, process: Process) -> None:
@@ -425,12 +457,15 @@ async def test_the_status_counts(rig: Rig, process: Process) -> None:
         ("bounds.1.fields", Check("account-0", bounds=(FieldLimit(("a",), "1"), FieldLimit(("b", "a"), "1")))),
         ("bounds.0.up_to", Check("account-0", bounds=(FieldLimit(("a",), "1e9"),))),
         ("bounds.0.up_to", Check("account-0", bounds=(FieldLimit(("a",), "-1"),))),
+        ("account", FindRated("", "s", "e")),
+        ("source", FindRated("account-0", "", "e")),
+        ("id", FindRated("account-0", "s", "x" * 257)),
         ("token", Release("forged")),
         ("token", Extend("", 1_000)),
     ],
 )
 async def test_what_breaks_a_limit_is_named(rig: Rig, process: Process, field: str, question: Question) -> None:
-    if isinstance(question, Check | Balance) and question.account == "account-0":
+    if isinstance(question, Check | Balance | FindRated) and question.account == "account-0":
         question = msgspec.structs.replace(question, account=rig.account(0))
     answer = process.shard.answer_now(question)
     assert isinstance(answer, BadQuestion), answer

@@ -2,11 +2,13 @@
 
 import asyncio
 import secrets
+from contextlib import aclosing
 
 import msgspec
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.record import default_records
+from aiokafka.structs import TopicPartition
 
 from actors.kafka import (
     RECORD_BYTES_MAX,
@@ -164,6 +166,25 @@ async def test_a_place_is_found_by_its_time(kafka: str) -> None:
     assert first.timestamp < second.timestamp
     times = [0, first.timestamp, first.timestamp + 1, second.timestamp, second.timestamp + 1]
     assert [await reader.offset_from(settings.rated, 1, time_ms) for time_ms in times] == [0, 0, 1, 1, 2]
+    await reader.stop()
+
+
+async def test_a_reader_that_breaks_off_can_read_on_and_asks_for_nothing_meanwhile(kafka: str) -> None:
+    settings = settings_for()
+    await create_topics(kafka, settings)
+    appender = KafkaAppender(kafka, names(settings))
+    await appender.start()
+    await appender.append([Outgoing("rated", value, partition=1) for value in (b"a", b"b", b"c")])
+    await appender.stop()
+    reader = TopicReader(kafka)
+    await reader.start()
+    async with aclosing(reader.read(settings.rated, 1, 0, 3)) as records:
+        assert (await anext(records)).value == b"a"
+    assert reader._consumer is not None
+    assert reader._consumer.paused() == {TopicPartition(settings.rated, 1)}
+    async with asyncio.timeout(10):
+        record = await reader.read_one(settings.rated, 1, 2)
+    assert record is not None and record.value == b"c"
     await reader.stop()
 
 

@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
+from actors import records as records_module
 from actors.ports import Claim, StoreRefused, StoreUnavailable
 from actors.postgres import PostgresStore
 from actors.records import BadCursor, Big, Records, Text, read_cursor, write_cursor
@@ -139,3 +141,23 @@ def test_a_cursor_is_of_its_list_version_and_types_alone() -> None:
     for wrong in bad:
         with pytest.raises(BadCursor):
             read_cursor("a", wrong, tuple[Big, Text], ())
+
+
+async def test_dead_letters_are_found_by_what_they_hold_among_the_newest_of_a_partition(
+    store: PostgresStore, claim: Claim, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = [replace(dead_letter(offset), value=b'{"id":"e%d"}' % offset) for offset in range(6, 9)]
+    await store.commit(cut(claim, dead_letters=[*letters, replace(dead_letter(9), value=None)]))
+
+    async def found(partition: int, part: bytes) -> list[int]:
+        return [row.offset for row in await records.dead_letters_holding(partition, part)]
+
+    assert await found(PARTITION, b'"id":"e') == [8, 7, 6]
+    assert await found(PARTITION, b'"e7"') == [7]
+    assert await found(PARTITION, b"e%") == []
+    assert await found(PARTITION + 1, b"e7") == []
+    monkeypatch.setattr(records_module, "VALUE_BYTES_MAX", len(b'{"id":"e7"}') - 1)
+    assert await found(PARTITION, b'"id":"e') == []
+    monkeypatch.undo()
+    monkeypatch.setattr(records_module, "LETTERS_LOOKED_AT", 2)
+    assert await found(PARTITION, b'"id":"e') == [8]

@@ -1,8 +1,10 @@
 """The memory of rated events beside rating: it is sealed, brought and waited for, and no answer ever depends on it."""
 
+import orjson
 import pytest
 
 from actors import sealing
+from actors.door_wire import FindRated, RatedAt, Recovering
 from actors.ports import PartitionImage, RunHead
 from actors.sealing import RowsLost, runs_without_rows, whole_runs
 from actors.shard import RETRY_S
@@ -106,6 +108,27 @@ async def test_another_partition_does_not_wait_with_it(rig: Rig) -> None:
     rig.use(account, "e0")
     rig.use(other, "e0")
     await rig.clock.until(lambda: process.counts(1).get("rated") == 1, 20)
+    assert rated(process) == (5, 0)
+
+
+async def test_who_asks_for_an_event_waits_for_its_row_and_is_told_no_guess(rig: Rig) -> None:
+    account = await sealed_by_a(rig)
+    rig.disk.copies.clear()
+    process = rig.process("b")
+    process.store.flaky = lambda: True
+    await process.join(0)
+    process.run()
+    await rig.clock.until(lambda: process.stage(0) == "ready", 20)
+    known, unknown = FindRated(account, "test", "e3"), FindRated(account, "test", "never sent")
+    assert process.shard.answer_now(known) is None, "it takes waiting"
+    assert isinstance(await process.shard.answer(known, 5.0), Recovering)
+    cleared = process.shard.answer_now(unknown)
+    assert isinstance(cleared, RatedAt) and cleared.offset is None, "what the outlines clear needs no row"
+    process.store.flaky = lambda: False
+    answer = await process.shard.answer(known, 5.0)
+    assert isinstance(answer, RatedAt) and answer.offset is not None
+    record = rig.records(0)[answer.offset]
+    assert orjson.loads(record.value or b"")["id"] == "e3"
     assert rated(process) == (5, 0)
 
 

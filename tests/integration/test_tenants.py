@@ -11,9 +11,11 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any, Final
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -331,6 +333,8 @@ async def test_nothing_of_one_customer_reaches_another(
             await until(lambda: rated(both), "everything to be rated")
             await _use_what_is_not_ones_own(acme, bravo)
             await until(lambda: rated(both), "everything to be rated")
+            await _explain_a_charge(acme, bravo)
+            await _explain_a_held_one(acme)
 
             told = await acme.did(200, "GET", f"/v1/webhook-endpoints/{acme.endpoints[0]}/deliveries")
             alert = next(item for item in told["items"] if item["cause"] == "alert")
@@ -338,6 +342,8 @@ async def test_nothing_of_one_customer_reaches_another(
             assert await guess_everything(bravo.caller, pairs) > 25
             await _look_for_those_who_hear_all(operator, bravo, hear_all[0])
             await until(lambda: _set_aside(operator, both), "the dead letters")
+            stolen = await bravo.did(404, "GET", rating_of(bravo, "stolen", "bravo"))
+            assert stolen["type"] == "/problems/dead-lettered" and "(bad_hold)" in stolen["detail"]
             for page in ("/v1/audit?limit=200", "/v1/customers", "/v1/keys"):
                 await operator.done("GET", page)
             metrics = await operator.send("GET", "/metrics")
@@ -400,6 +406,58 @@ async def _use_what_is_not_ones_own(acme: Tenant, bravo: Tenant) -> None:
     first, second = taken["refused"]
     assert first | {"index": 2} == second, "another's account is as absent as nobody's"
     await bravo.did(404, "POST", "/v1/webhook-endpoints", {"url": bravo.post.url, "account": acme.account})
+
+
+def rating_of(tenant: Tenant, event_id: str, source: str) -> str:
+    return f"/v1/events/{quote(event_id, safe='')}/rating?account={tenant.account}&source={quote(source)}"
+
+
+async def _booked(tenant: Tenant) -> Decimal:
+    return Decimal((await tenant.did(200, "GET", f"{tenant.path}/balance"))["balance"]["booked"])
+
+
+async def _explain_a_charge(acme: Tenant, bravo: Tenant) -> None:
+    """Three million tokens of output, sent twice: those up to 2 million cost 10 dollars a million, the others 8."""
+    event_id, source = f"{acme.fresh('event')}/1", acme.name("source")
+    data = {"model": "atlas-large", "input_tokens": 1_000, "output_tokens": 3_000_000}
+    sent = event(acme.account, event_id, source, data=data)
+    before = await _booked(acme)
+    for _ in range(2):
+        await acme.did(202, "POST", "/v1/events", sent)
+    acme.rated += 1
+    await until(lambda: rated([acme]), "the large event to be rated")
+    rating = await acme.did(200, "GET", rating_of(acme, event_id, source))
+    assert rating["event"]["data"] == data
+    assert Decimal(rating["amount"]) == before - await _booked(acme)
+    lines = {line["price"]: line for line in rating["lines"]}
+    assert lines.keys() == {"large-input", "large-output"}
+    assert Decimal(lines["large-input"]["amount"]) == Decimal("0.0025")
+    output = lines["large-output"]
+    cheap = 2_000_000 - int(output["used_before"])
+    assert 0 < cheap < 2_000_000
+    tiers = [(tier["quantity"], Decimal(tier["charged"])) for tier in output["tiers"]]
+    dear = 3_000_000 - cheap
+    assert tiers == [(str(cheap), Decimal(cheap) / 100_000), (str(dear), Decimal(dear) / 125_000)]
+    assert Decimal(output["amount"]) == sum(charged for _, charged in tiers)
+    await bravo.did(404, "GET", rating_of(acme, event_id, source))
+    await bravo.did(404, "GET", rating_of(bravo, event_id, source))
+
+
+async def _explain_a_held_one(acme: Tenant) -> None:
+    """It is rated at the admission of its hold, whose token is not shown."""
+    asked = {"account": acme.account, "type": "llm.request", "data": {"model": "atlas-large"}, "bounds": BOUNDS}
+    hold = (await acme.did(200, "POST", "/v1/check", asked | {"hold": True}))["hold"]
+    acme.tokens.append(hold["token"])
+    event_id = acme.fresh("capture")
+    used = {"model": "atlas-large", "input_tokens": 10, "output_tokens": 5}
+    captured = {"token": hold["token"], "event": {"id": event_id, "type": "llm.request", "data": used}}
+    await acme.did(202, "POST", "/v1/holds/capture", captured)
+    acme.rated += 1
+    await until(lambda: rated([acme]), "the held event to be rated")
+    rating = await acme.did(200, "GET", rating_of(acme, event_id, "tallygate/capture"))
+    assert (rating["rated_by"], rating["hold"]["id"], rating["hold"]["settled"]) == ("hold", hold["id"], "within")
+    assert rating["hold"]["admitted"] == rating["rated_at"] == rating["event"]["time"].replace("+00:00", "Z")
+    assert hold["token"] not in orjson.dumps(rating).decode()
 
 
 async def _look_for_those_who_hear_all(operator: Caller, bravo: Tenant, endpoint: str) -> None:

@@ -1,0 +1,224 @@
+"""What made a charge (law A2): the event in the log, its lines in the topic `rated`, and the prices that they name.
+
+The owner of the account says at which offset the event lies (`door_wire.FindRated`). When that record was appended says
+where its lines begin to be looked for; they were told behind it, in the order of the log but for what a successor told
+again. Of these the lines of the highest epoch count, as everywhere.
+"""
+
+from contextlib import aclosing
+from fractions import Fraction
+from typing import Any, Final, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from actors.door_wire import FindRated, RatedAt
+from actors.ports import Record
+from actors.rebuild import Reader
+from actors.reconcile.rated import CLOCKS_APART_MS, RatedSet, sets_of
+from engine.catalog import Catalogue, CatalogueDocument, PriceDefinition, compile_catalogue, read_document
+from engine.events import Malformed, UsageEvent, parse_usage
+from engine.meters import Meter
+from engine.money import amount_text, parse_amount, parse_quantity, quantity_text, round_half_even
+from engine.outcomes import RatedLine
+from engine.prices import Price
+
+LOOK_BACK_MS: Final = (1_000, CLOCKS_APART_MS)  # how far two brokers' clocks may lie apart: mostly, and at all
+LOOKED_THROUGH_MAX: Final = 32 << 20  # bytes of blocks; a hundred thousand lines
+VERSIONS_KEPT: Final = 4  # catalogues, compiled
+
+
+class EventGone(Exception):
+    """The log does not hold the event any more."""
+
+
+class LinesAway(Exception):
+    """The event's lines are not in the topic: not yet, or not any more."""
+
+
+class VersionLost(Exception):
+    """A line names a price that the store does not have (any more)."""
+
+
+class Shelf(Protocol):
+    """Published catalogues (`actors/records.py`)."""
+
+    async def catalogue(self, version: int) -> Any:
+        """With `body`, its JSON; None when there is no such version."""
+
+
+class TierCharge(Struct, frozen=True):
+    """What one tier adds to a line: `quantity` of the units above `start`, at `amount` for `per` of them."""
+
+    number: int  # from 1
+    start: str
+    end: str | None  # None: the last tier has none
+    amount: str
+    per: str
+    quantity: str
+    charged: str
+
+
+class LineCharge(Struct, frozen=True):
+    """A rated line, and what its price says. `own` + `beyond` is the line's amount."""
+
+    line: RatedLine
+    meter: Meter
+    where: dict[str, str]
+    tiers: list[TierCharge]
+    own: str  # what its tiers come to, rounded once
+    beyond: str  # what re-pricing of usage rated before, and rounding of the period's total, add to it
+    used_before: str | None  # of the price in the period; known where the line leaves one tier for the next
+
+
+class Charge(Struct, frozen=True):
+    """One rated event."""
+
+    event: UsageEvent
+    value: bytes  # the event as it stands in the log
+    append_ms: int
+    lines: list[LineCharge]  # at least one
+
+
+_line_decoder: Final = msgspec.json.Decoder(RatedLine)
+_Version = tuple[CatalogueDocument, Catalogue]
+
+
+class Charges:
+    """Looked up one at a time: the topics have one reader."""
+
+    def __init__(self, topics: Reader, shelf: Shelf, usage: str, rated: str) -> None:
+        """`usage` and `rated` are the names of the topics."""
+        self._topics = topics
+        self._shelf = shelf
+        self._usage = usage
+        self._rated = rated
+        self._versions: dict[int, _Version] = {}
+
+    async def of(self, asked: FindRated, found: RatedAt) -> Charge:
+        """The charge of an event that its owner has found.
+
+        Raises EventGone, LinesAway, VersionLost, LogUnavailable, StoreUnavailable and StoreRefused."""
+        assert found.offset is not None
+        partition, offset = found.as_of.partition, found.offset
+        record = await self._topics.read_one(self._usage, partition, offset)
+        event = None if record is None else _event(record)
+        if record is None or event is None or _asked_for(record, event) != asked:
+            raise EventGone
+        told = await self._told(partition, offset, record.timestamp, found.as_of.epoch)
+        if told is None:
+            raise LinesAway
+        lines = [_line_decoder.decode(line) for _, line in sorted(told.lines.items())]
+        document, catalogue = await self._version(lines[0].version)
+        try:
+            charged = [explained(line, document, catalogue, found.plan) for line in lines]
+        except KeyError as error:
+            raise VersionLost(f"catalogue version {lines[0].version} has no {error} for plan {found.plan}") from None
+        return Charge(event, record.value or b"", record.timestamp, charged)
+
+    async def _told(self, partition: int, offset: int, append_ms: int, epoch: int) -> RatedSet | None:
+        """The lines of the offset, as the highest epoch told them."""
+        for apart_ms in LOOK_BACK_MS:
+            start = await self._topics.offset_from(self._rated, partition, max(0, append_ms - apart_ms))
+            _, end = await self._topics.bounds(self._rated, partition)
+            found = await self._look_through(partition, start, end, offset, epoch)
+            if found is not None:
+                return found
+        return None
+
+    async def _look_through(self, partition: int, start: int, end: int, offset: int, epoch: int) -> RatedSet | None:
+        """Until an owner has told of what lies behind, and no later one began before it (or there is none)."""
+        found: RatedSet | None = None
+        telling: list[bytes] = []
+        mark = b'"offset":%d,' % offset
+        looked_through = 0
+        async with aclosing(self._topics.read(self._rated, partition, start, end)) as blocks:
+            async for record in blocks:
+                block = record.value or b""
+                if mark in block:  # many times faster than to decode what is of no interest
+                    telling.append(block)
+                    found = sets_of(telling, offset, offset + 1).get(offset, found)
+                if found is not None:
+                    last = _last_line(block)
+                    if last and last.offset > offset and (found.epoch >= epoch or last.epoch > found.epoch):
+                        break
+                looked_through += len(block)
+                if looked_through > LOOKED_THROUGH_MAX:
+                    break
+        return found
+
+    async def _version(self, number: int) -> _Version:
+        known = self._versions.get(number)
+        if known is None:
+            row = await self._shelf.catalogue(number)
+            if row is None:
+                raise VersionLost(f"catalogue version {number} is not in the store; restore its row")
+            document = read_document(row.body)
+            known = document, compile_catalogue(number, document)
+            if len(self._versions) >= VERSIONS_KEPT:
+                self._versions.clear()
+            self._versions[number] = known
+        return known
+
+
+def _event(record: Record) -> UsageEvent | None:
+    try:
+        return parse_usage(record.value or b"")
+    except Malformed:
+        return None
+
+
+def _asked_for(record: Record, event: UsageEvent) -> FindRated:
+    """What has to be asked for to be told this event."""
+    account = (event.subject or "") if record.key is None else record.key.decode("utf-8", "replace")
+    return FindRated(account, event.source, event.id)
+
+
+def _last_line(block: bytes) -> RatedLine | None:
+    try:
+        return _line_decoder.decode(block[block.rfind(b"\n") + 1 :])
+    except msgspec.MsgspecError:
+        return None
+
+
+def explained(line: RatedLine, document: CatalogueDocument, catalogue: Catalogue, plan: str) -> LineCharge:
+    """The line beside its price. Raises KeyError when the plan does not have it."""
+    price = catalogue.plans[plan].prices[line.price]
+    amounts = _amounts(document.plans[plan].prices[line.price])
+    tiers = []
+    exact = Fraction(0)
+    for number, text in line.tiers:
+        tier, quantity = price.tiers[number - 1], parse_quantity(text)
+        owed = Fraction(quantity * tier.rate, price.denominator)
+        exact += owed
+        end = None if tier.end is None else quantity_text(tier.end)
+        start = quantity_text(tier.start)
+        tiers.append(TierCharge(number, start, end, *amounts[number - 1], text, amount_text(_rounded(owed))))
+    own = _rounded(exact)
+    return LineCharge(
+        line,
+        catalogue.meters[price.meter],
+        price.where,
+        tiers,
+        amount_text(own),
+        amount_text(parse_amount(line.amount) - own),
+        _used_before(line, price),
+    )
+
+
+def _amounts(definition: PriceDefinition) -> list[tuple[str, str]]:
+    """(amount, per) of each tier, as published."""
+    return [(tier.amount, tier.per) for tier in definition.tiers] or [(definition.amount or "0", definition.per)]
+
+
+def _rounded(exact: Fraction) -> int:
+    return round_half_even(exact.numerator, exact.denominator)
+
+
+def _used_before(line: RatedLine, price: Price) -> str | None:
+    if len(line.tiers) < 2:
+        return None
+    number, text = line.tiers[0]
+    end = price.tiers[number - 1].end
+    assert end is not None, "what goes on in a next tier has left one that ends"
+    return quantity_text(end - parse_quantity(text))

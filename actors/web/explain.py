@@ -1,0 +1,363 @@
+"""Why an event costs what it costs: each decision and number of one charge (law A2)."""
+
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from actors.door_wire import FindRated, NotFound, RatedAt, Recovering
+from actors.explain import Charge, EventGone, LineCharge, LinesAway, VersionLost
+from actors.records import PAGE_MAX, DeadLetterRecord, write_cursor
+from actors.web.customers import AS_OF_EXAMPLE, recovering
+from actors.web.hot import AsOfAnswer, as_of_answer, put
+from actors.web.times import instant
+from actors.web.wire import Call, Example, KeyScope, Problem, QueryParameter, Reply, Route, absent, unavailable
+from engine.events import KEY_BYTES_MAX, TEXT_MAX
+from engine.holds import Hold, read_token
+from engine.money import amount_text, parse_amount
+from engine.periods import month_around
+
+DEADLINE_S: Final = 10.0
+AGAIN_S: Final = 1
+
+
+class SentEvent(Struct, omit_defaults=True):
+    """The event as it stands in the log, but for the token of its hold."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    data: Raw
+    time: str | None = None
+    subject: str | None = None
+    scope: str = ""
+    holdfinal: bool = True
+
+
+class RatingPeriod(Struct):
+    """The billing period that the event counts in: [start, end)."""
+
+    zone: str
+    anchor_day: int
+    start: str
+    end: str
+
+
+class RatingHold(Struct):
+    """The hold that the event names. It was rated at the instant of its admission."""
+
+    id: str
+    scope: str
+    admitted: str
+    settled: Literal["within", "over_hold", "late"] | None
+
+
+class RatingTier(Struct):
+    """Of the event's `quantity` in this tier, each `per` units cost `amount`."""
+
+    tier: int  # from 1
+    above: str
+    up_to: str | None
+    amount: str
+    per: str
+    quantity: str
+    charged: str
+
+
+class RatingLine(Struct):
+    """What one price charges for the event: `own` + `beyond` = `amount`."""
+
+    price: str
+    meter: str
+    counts: str  # "events", or the field of `data` that is summed
+    where: dict[str, str]  # which cells the price is for
+    cell: dict[str, str]
+    quantity: str
+    used_before: str | None  # in the period, by then; null where the tiers do not tell
+    tiers: list[RatingTier]
+    own: str  # what the tiers come to
+    beyond: str  # re-pricing of what was rated before, and the rounding of the period's total
+    amount: str
+
+
+class RatingView(Struct):
+    """One charge, with all that made it."""
+
+    account: str
+    source: str
+    id: str
+    amount: str
+    currency: str
+    event: SentEvent
+    partition: int
+    offset: int
+    appended: str
+    rated_at: str  # the instant whose prices and period count
+    rated_by: Literal["time", "hold"]  # the event's own time, or its hold's admission
+    plan: str
+    version: int  # of the catalogue
+    period: RatingPeriod
+    hold: RatingHold | None
+    lines: list[RatingLine]
+    alerts: list[Raw]  # what the event crossed, as it is told; complete once it is final
+    epoch: int  # of the owner that told the lines
+    final: bool  # false: no checkpoint holds it yet, and after a crash it is rated anew, with the same result
+    as_of: AsOfAnswer
+
+
+class _Named(Struct):
+    id: str
+    source: str
+    subject: str | None = None
+
+
+_named_decoder: Final = msgspec.json.Decoder(_Named)
+_sent_decoder: Final = msgspec.json.Decoder(SentEvent)
+
+
+async def show_rating(call: Call) -> Reply:
+    """GET /v1/events/{id}/rating."""
+    account, source, event_id = call.query["account"], call.query["source"], call.params["id"]
+    if call.account is not None and account != call.account:
+        raise absent("account")
+    asked = FindRated(account, source, event_id)
+    found = await put(call.services, account, asked)
+    if isinstance(found, NotFound):
+        raise absent("account")
+    if isinstance(found, Recovering):
+        raise recovering(found)
+    if not isinstance(found, RatedAt):
+        raise unavailable("The owner of the account did not answer in time.")
+    if found.offset is None:
+        raise await _unrated(call, asked, found)
+    place = found.as_of.partition, found.offset
+    try:
+        charge = await call.services.charges.of(asked, found)
+    except EventGone:
+        raise _gone(*place, "the event") from None
+    except LinesAway:
+        if not found.checkpointed:
+            raise unavailable("The event is rated; its lines are on their way to the topic `rated`.", AGAIN_S) from None
+        raise _gone(*place, "the event's lines") from None
+    except VersionLost as error:
+        raise unavailable(f"The prices cannot be shown: {error}.", AGAIN_S) from None
+    return Reply(_view(call, account, found, charge, await _alerts(call, account, found.offset)))
+
+
+async def _alerts(call: Call, account: str, offset: int) -> list[Raw]:
+    """What the event has crossed, as it is told."""
+    rows, _ = await call.services.records.alerts(account, PAGE_MAX, write_cursor("alerts", offset + 1, ""))
+    return [Raw(row.body) for row in rows if row.offset == offset]
+
+
+async def _unrated(call: Call, asked: FindRated, found: RatedAt) -> Problem:
+    """Why there is no charge, as far as that is known."""
+    written = msgspec.json.encode(asked.id)[1:-1]
+    for letter in await call.services.records.dead_letters_holding(found.as_of.partition, written):
+        if _named(letter) == asked:
+            return Problem(
+                404,
+                "dead-lettered",
+                "Set aside unrated",
+                f"The event was not rated ({letter.reason}): {letter.detail} (partition {letter.partition}, offset "
+                f"{letter.offset}).",
+                next_step="Mend the cause, then send it again: an administrator by POST /v1/dead-letters/"
+                f"{letter.partition}/{letter.offset}/redrive, its sender under the same id and source.",
+            )
+    lag = found.as_of.lag_records
+    waiting = f" {lag} records of its partition are still to be rated." if lag else ""
+    return Problem(
+        404,
+        "not-rated",
+        "Not rated",
+        f"No event of this id and source was rated for the account in the last 35 days.{waiting}",
+        next_step="Check id, source and account. GET /v1/dead-letters lists what could not be rated, and why.",
+    )
+
+
+def _named(letter: DeadLetterRecord) -> FindRated | None:
+    """The event that the record names, as far as it can be read."""
+    try:
+        named = _named_decoder.decode(letter.value or b"")
+    except msgspec.MsgspecError:
+        return None
+    account = (named.subject or "") if letter.key is None else letter.key.decode("utf-8", "replace")
+    return FindRated(account, named.source, named.id)
+
+
+def _gone(partition: int, offset: int, what: str) -> Problem:
+    return Problem(
+        410,
+        "gone",
+        "No longer kept",
+        f"The event was rated, at partition {partition}, offset {offset}; but Kafka does not hold {what} any more.",
+        next_step="The account's usage by period and its ledger go on holding the amount; a longer kafka.retention_days "
+        "keeps more of the log from now on.",
+    )
+
+
+def _view(call: Call, account: str, found: RatedAt, charge: Charge, alerts: list[Raw]) -> RatingView:
+    line = charge.lines[0].line
+    hold = None
+    if charge.event.hold is not None:
+        hold = read_token(call.services.settings.control_key_bytes(), charge.event.hold)
+    start_us, end_us = month_around(found.zone, found.anchor_day, line.time_us)
+    return RatingView(
+        account,
+        charge.event.source,
+        charge.event.id,
+        amount_text(sum(parse_amount(each.line.amount) for each in charge.lines)),
+        line.currency,
+        _sent_decoder.decode(charge.value),
+        line.partition,
+        line.offset,
+        instant(charge.append_ms * 1000),
+        instant(line.time_us),
+        "time" if hold is None else "hold",
+        found.plan,
+        line.version,
+        RatingPeriod(found.zone, found.anchor_day, instant(start_us), instant(end_us)),
+        None if hold is None else _hold(hold, line.settled),
+        [_line(each) for each in charge.lines],
+        alerts,
+        line.epoch,
+        found.checkpointed,
+        as_of_answer(found.as_of),
+    )
+
+
+def _hold(hold: Hold, settled: Any) -> RatingHold:
+    return RatingHold(hold.id, hold.scope, instant(hold.admitted_us), settled)
+
+
+def _line(charge: LineCharge) -> RatingLine:
+    line, meter = charge.line, charge.meter
+    tiers = [
+        RatingTier(tier.number, tier.start, tier.end, tier.amount, tier.per, tier.quantity, tier.charged)
+        for tier in charge.tiers
+    ]
+    return RatingLine(
+        line.price,
+        meter.name,
+        meter.field or "events",
+        charge.where,
+        line.cell,
+        line.quantity,
+        charge.used_before,
+        tiers,
+        charge.own,
+        charge.beyond,
+        line.amount,
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- routes
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/v1/events/{id}/rating",
+        scope=KeyScope.READ,
+        handler=show_rating,
+        summary="Explain what an event costs",
+        description=(
+            "Each decision and number of one charge: the event as it was sent, where it lies in the log, the catalogue "
+            "version and billing period of the instant it was rated at, and for each price the meter, the cell, the "
+            "quantity, and what each tier charges. Of an event that was sent more than once, the first counts. `own` is "
+            "what the tiers come to; `beyond` is what the event changed in the price of usage rated before it (late usage "
+            "under an older version), and the rounding of the period's total, which is rounded once. Events are remembered "
+            "for 35 days."
+        ),
+        tags=("usage",),
+        example=Example(
+            params={"id": "req-8812"},
+            query={"account": "acme", "source": "gateway/eu-1"},
+            response={
+                "account": "acme",
+                "source": "gateway/eu-1",
+                "id": "req-8812",
+                "amount": "0.740000000000",
+                "currency": "USD",
+                "event": {
+                    "specversion": "1.0",
+                    "id": "req-8812",
+                    "source": "gateway/eu-1",
+                    "type": "llm.request",
+                    "data": {"model": "large", "output_tokens": 80000},
+                    "time": "2026-11-22T10:00:00Z",
+                    "subject": "acme",
+                },
+                "partition": 3,
+                "offset": 18244,
+                "appended": "2026-11-22T10:00:00.120000Z",
+                "rated_at": "2026-11-22T10:00:00Z",
+                "rated_by": "time",
+                "plan": "starter",
+                "version": 2,
+                "period": {
+                    "zone": "UTC",
+                    "anchor_day": 1,
+                    "start": "2026-11-01T00:00:00Z",
+                    "end": "2026-12-01T00:00:00Z",
+                },
+                "hold": None,
+                "lines": [
+                    {
+                        "price": "output-large",
+                        "meter": "output",
+                        "counts": "output_tokens",
+                        "where": {"model": "large"},
+                        "cell": {"model": "large"},
+                        "quantity": "80000",
+                        "used_before": "1950000",
+                        "tiers": [
+                            {
+                                "tier": 1,
+                                "above": "0",
+                                "up_to": "2000000",
+                                "amount": "10",
+                                "per": "1000000",
+                                "quantity": "50000",
+                                "charged": "0.500000000000",
+                            },
+                            {
+                                "tier": 2,
+                                "above": "2000000",
+                                "up_to": None,
+                                "amount": "8",
+                                "per": "1000000",
+                                "quantity": "30000",
+                                "charged": "0.240000000000",
+                            },
+                        ],
+                        "own": "0.740000000000",
+                        "beyond": "0",
+                        "amount": "0.740000000000",
+                    }
+                ],
+                "alerts": [
+                    {
+                        "id": "alert_9f86d081884c7d659a2feaa0c55ad015",
+                        "type": "alert.crossed",
+                        "data": {"account": "acme", "rule": "low", "window": "-", "ordinal": 1, "value": "4.2"},
+                    }
+                ],
+                "epoch": 7,
+                "final": True,
+                "as_of": AS_OF_EXAMPLE,
+            },
+        ),
+        response=RatingView,
+        confines=True,
+        query=(
+            QueryParameter("account", "text", "the paying account", None, 1, KEY_BYTES_MAX, required=True),
+            QueryParameter("source", "text", "the event's `source`", None, 1, TEXT_MAX, required=True),
+        ),
+        deadline_s=DEADLINE_S,
+        also={
+            404: "Not rated: set aside with a reason, never seen, or not for this key.",
+            410: "Rated, but Kafka's retention has taken the event or its lines.",
+        },
+    ),
+)
