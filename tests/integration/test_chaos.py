@@ -46,6 +46,7 @@ def kills(kinds: list[str], events: int, folder: Path) -> None:
     assert left == [], "something that the run has started outlives it"
 
 
+@pytest.mark.long  # three minutes, of which the start of three nodes is one: make test has pauses, cuts and a full disk
 @pytest.mark.timeout(900)
 def test_kills_under_load_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     kills(FEW_KINDS, 8_000, tmp_path)
