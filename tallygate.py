@@ -366,16 +366,18 @@ def _with_roster(work: "Callable[[PostgresRoster], Awaitable[Any]]") -> Any:
     """What comes of `work` on the members in Postgres."""
     from actors.assembly import member_roster
 
-    async def run(settings: Settings) -> Any:
-        roster = member_roster(settings)
-        await roster.start()
-        try:
-            return await work(roster)
-        finally:
-            await roster.stop()
-
     with _expected_errors(), _outside_errors():
-        return asyncio.run(run(load_settings()))
+        roster = member_roster(load_settings())
+        return asyncio.run(_opened(roster, lambda: work(roster)))
+
+
+async def _opened(part: "Keys | PostgresRoster", work: "Callable[[], Awaitable[Any]]") -> Any:
+    """What comes of `work` while the part is open."""
+    await part.start()
+    try:
+        return await work()
+    finally:
+        await part.stop()
 
 
 # ------------------------------------------------------------------------------------------------------ dead letters
@@ -647,15 +649,7 @@ def _with_keys(work: "Callable[[Keys], Awaitable[Any]]") -> Any:
     from actors.clock import SystemClock
 
     ring = key_ring(load_settings(), SystemClock())
-
-    async def run() -> Any:
-        await ring.start()
-        try:
-            return await work(ring)
-        finally:
-            await ring.stop()
-
-    return asyncio.run(run())
+    return asyncio.run(_opened(ring, lambda: work(ring)))
 
 
 # --------------------------------------------------------------------------------------------------------- customers
