@@ -37,7 +37,7 @@ demo: setup
 	$(BIN)/tallygate demo
 
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --durations 40
 
 chaos: setup
 	$(BIN)/python -m loadtest.chaos --kills $(or $(KILLS),100) --events $(or $(EVENTS),1000000) --seed $(or $(SEED),1) \

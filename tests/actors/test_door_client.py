@@ -245,9 +245,18 @@ async def test_an_owner_below_one_that_has_spoken_is_not_believed(world: World) 
     await world.start(shard.owns({0: 5}))
     assert await world.doors.ask_partition(0, Balance("acme"), WITHIN_S) == view(5)
     assert await world.doors.ask_partition(0, Check("acme"), WITHIN_S) == view(6)
-    shard.answers = [view(5)]
+    shard.answers = [view(5), view(5), view(7)]
+    assert await world.doors.ask_partition(0, Check("acme"), WITHIN_S) == view(7)
+
+
+async def test_the_deadline_says_that_only_a_replaced_owner_answered(world: World) -> None:
+    shard = await world.shard(view(5))
+    world.doors = Doors(world.table, TOKEN, PARTITIONS, DoorSettings(pause_s=WITHIN_S))  # one try before the deadline
+    await world.start(shard.owns({0: 5}))
+    assert await world.doors.ask_partition(0, Balance("acme"), WITHIN_S) == view(5)
+    shard.answers = [view(4)]
     with pytest.raises(DoorUnavailable, match="its owner has been replaced"):
-        await world.doors.ask_partition(0, Check("acme"), 0.1)
+        await world.doors.ask_partition(0, Check("acme"), 1.0)
 
 
 async def test_too_many_questions_at_once_are_refused_at_once(world: World) -> None:
