@@ -13,7 +13,8 @@ import orjson
 from msgspec import Struct
 
 from loadtest.journal import Decided, Journal
-from loadtest.oracle import CONTROL_PREFIX, MAC_BYTES, HoldToken, Oracle, fixed_point, read_hold
+from loadtest.oracle.fold import Oracle
+from loadtest.oracle.records import CONTROL_PREFIX, MAC_BYTES, HoldToken, fixed_point, read_hold
 
 SENTENCES_MAX: Final = 50
 NANO_DIGITS: Final = 9

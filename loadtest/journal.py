@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import Struct
 
-from loadtest.oracle import OracleAccount, Rated
+from loadtest.oracle.accounts import OracleAccount, Rated
 
 
 class CheckAnswer(Struct):

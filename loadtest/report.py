@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.oracle import Alert, OracleAccount, Rated, fixed_point
+from loadtest.oracle.accounts import Alert, OracleAccount, Rated
+from loadtest.oracle.records import fixed_point
 
 DIFFERENCES_MAX = 50
 PARTS = ("counters", "amounts", "lots", "debt", "balance", "spend", "scopes")

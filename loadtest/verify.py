@@ -21,7 +21,8 @@ from engine.catalog import load_catalogue
 from engine.events import CONTROL_MAGIC
 from loadtest.backing import Backing, Row, back
 from loadtest.journal import Journal
-from loadtest.oracle import Alert, Oracle, OracleAccount, Rated
+from loadtest.oracle.accounts import Alert, OracleAccount, Rated
+from loadtest.oracle.fold import Oracle
 from loadtest.readback import engine_account, rated_lines, read_checkpoint, read_log
 from loadtest.report import compare, compare_ledger
 

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from loadtest.oracle import Version, half_even, partition_of
+from loadtest.oracle.catalogue import Version, half_even
+from loadtest.oracle.records import partition_of
 
 SECOND_US = 1_000_000
 DAY_US = 86_400 * SECOND_US

@@ -81,6 +81,14 @@ TESTED_ELSEWHERE = {
     "loadtest/chaos/run.py": "tests/integration/test_chaos.py",  # likewise
     "loadtest/chaos/stage.py": "tests/integration/test_chaos.py",  # likewise
     "loadtest/chaos/traffic.py": "tests/integration/test_chaos.py",  # likewise
+    # The oracle is tested whole: a rule of money lies across its files, as its text does.
+    "loadtest/oracle/accounts.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/catalogue.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/commands.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/credit.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/fold.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/periods.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/records.py": "tests/loadtest/test_oracle.py",
     "tallygate.py": "tests/test_cli.py",
 }
 BANNED_NAMES = frozenset({"utils", "util", "common", "base", "types", "helpers", "helper", "misc", "stuff", "manager"})

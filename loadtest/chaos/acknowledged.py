@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from actors.ports import Outgoing
-from loadtest.oracle import partition_of
+from loadtest.oracle.records import partition_of
 
 DIGEST_BYTES: Final = 16
 ENTRY: Final = np.dtype([("offset", "<i8"), ("digest", "V16"), ("identity", "<u8")])

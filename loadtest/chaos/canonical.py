@@ -12,7 +12,8 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from loadtest.oracle import Account, Oracle, Partition
+from loadtest.oracle.accounts import Account, Partition
+from loadtest.oracle.fold import Oracle
 
 SNAPSHOT_VERSIONS: Final = (2,)
 # Places in the array of an account.

@@ -1,6 +1,6 @@
 """What a run left behind, judged from Kafka and Postgres alone, by code that shares nothing with the engine.
 
-What should have come of the log is said by the oracle (`loadtest/oracle.py`); what was promised to callers, by the
+What should have come of the log is said by the oracle (`loadtest/oracle/`); what was promised to callers, by the
 journals that they kept themselves. Partitions know nothing of each other, so each is judged in a process of its own,
 which reads its part of everything; only what crosses partitions (forwarded events, alerts at the receiver) is left for
 the end.
@@ -33,7 +33,9 @@ from loadtest.chaos.canonical import (
     partition_of_snapshot,
 )
 from loadtest.journal import Journal, judge_denials, judge_usage, overspend
-from loadtest.oracle import CONTROL_PREFIX, Oracle, OracleAccount
+from loadtest.oracle.accounts import OracleAccount
+from loadtest.oracle.fold import Oracle
+from loadtest.oracle.records import CONTROL_PREFIX
 from loadtest.report import Differences, compare_ledger, compare_rated
 
 IDENTITY: Final = np.dtype("<u8")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.catalog import document_json
-from loadtest.oracle import Oracle
+from loadtest.oracle.fold import Oracle
 from tests.engine.bench import DAY, HOUR, KEY, MINUTE, SECOND, TOPIC, Bench, RandomLog, pico_of, told, versions
 
 RHYTHMS = {

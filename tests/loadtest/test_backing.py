@@ -9,7 +9,7 @@ from engine.holds import Bound, Hold, seal_token
 from engine.placement import partition_for
 from loadtest.backing import Backing, Row, back
 from loadtest.journal import CheckAnswer, Decided, Journal, Sent
-from loadtest.oracle import Oracle
+from loadtest.oracle.fold import Oracle
 from loadtest.workload import cloud_time
 
 KEY = b"a control key of thirty-two bytes"

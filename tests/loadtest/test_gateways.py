@@ -13,7 +13,7 @@ from engine.catalog import document_json
 from loadtest.fronts import Ask, Bound, Refused, Unanswered, Usage
 from loadtest.gateways import Fate, Fleet, Request, fates, requests, wallets
 from loadtest.journal import CheckAnswer, Journal, judge_usage
-from loadtest.oracle import Rated
+from loadtest.oracle.accounts import Rated
 from loadtest.workload import Workload
 
 CATALOGUE_FILE = Path(__file__).parents[2] / "config" / "catalogue.example.yaml"

@@ -3,7 +3,7 @@
 import pytest
 
 from loadtest.journal import CheckAnswer, Decided, Journal, Sent, judge_denials, judge_usage, overspend
-from loadtest.oracle import OracleAccount, Rated
+from loadtest.oracle.accounts import OracleAccount, Rated
 
 SOURCE = "run-gateway-1"
 

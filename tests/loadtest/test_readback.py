@@ -10,7 +10,7 @@ from actors.ports import Record
 from engine.catalog import CatalogueDocument, document_json, load_catalogue
 from engine.events import CatalogueMarker, Grant, OpenAccount, SetCap, SetScope, seal
 from engine.partition import Partition
-from loadtest.oracle import Oracle
+from loadtest.oracle.fold import Oracle
 from loadtest.readback import engine_account, rated_lines, read_log
 from loadtest.report import Differences, compare_accounts, compare_ledger
 from loadtest.workload import cloud_time

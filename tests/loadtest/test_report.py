@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.oracle import Alert, LotStanding, OracleAccount, Rated
+from loadtest.oracle.accounts import Alert, LotStanding, OracleAccount, Rated
 from loadtest.report import DIFFERENCES_MAX, Comparison, compare, percentiles, settled_lines
 
 ACCOUNTS = {

@@ -13,7 +13,7 @@ from config.catalogue import load_file
 from engine.catalog import document_json
 from loadtest.fronts import Ask, Bound, Usage
 from loadtest.journal import CheckAnswer
-from loadtest.oracle import OracleAccount, Rated
+from loadtest.oracle.accounts import OracleAccount, Rated
 from loadtest.squeeze import AT_ONCE_S, Squeeze
 from loadtest.verify import Verdict
 from loadtest.workload import Workload

@@ -10,7 +10,8 @@ import numpy as np
 import orjson
 import pytest
 
-from loadtest.oracle import Oracle, partition_of
+from loadtest.oracle.fold import Oracle
+from loadtest.oracle.records import partition_of
 from loadtest.workload import (
     FORGED,
     INPUT_TOKENS,

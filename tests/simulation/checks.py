@@ -12,7 +12,7 @@ from engine.catalog import Catalogue, load_catalogue
 from engine.outcomes import DeadLetterReason
 from engine.partition import Partition
 from engine.runs import Run
-from loadtest.oracle import Oracle
+from loadtest.oracle.fold import Oracle
 from loadtest.readback import engine_account
 from loadtest.report import compare, compare_ledger
 from loadtest.workload import EVENT_TYPE

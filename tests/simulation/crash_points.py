@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from engine.snapshot import encode_account
-from loadtest.oracle import partition_of
+from loadtest.oracle.records import partition_of
 from tests.simulation.checks import stored_folds
 from tests.simulation.sim_receivers import ReceiverFaults
 from tests.simulation.simulate import no_collections, play

@@ -18,7 +18,7 @@ from engine.events import seal
 from engine.holds import Hold, read_token
 from engine.money import parse_amount
 from engine.partition import Partition
-from loadtest.oracle import partition_of
+from loadtest.oracle.records import partition_of
 from loadtest.workload import cloud_time
 from tests.simulation.invariants import Breach
 from tests.simulation.traffic import CONTROL_KEY, TOPIC

@@ -15,7 +15,7 @@ from msgspec import Struct
 from config.catalogue import load_file
 from engine.catalog import document_json
 from engine.events import seal
-from loadtest.oracle import partition_of
+from loadtest.oracle.records import partition_of
 from loadtest.workload import EVENT_TYPE, SECOND_US, Workload, decimal
 
 CATALOGUE_FILE = Path(__file__).parents[2] / "config" / "catalogue.example.yaml"

@@ -7,7 +7,7 @@ import pytest
 
 from actors.ports import Outgoing
 from loadtest.chaos.acknowledged import NO_IDENTITY, Acknowledged, digest_of, identity_of, read_acknowledged
-from loadtest.oracle import partition_of
+from loadtest.oracle.records import partition_of
 
 
 def event(number: int) -> bytes:

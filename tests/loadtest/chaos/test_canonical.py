@@ -18,7 +18,7 @@ from loadtest.chaos.canonical import (
     partition_of_oracle,
     partition_of_snapshot,
 )
-from loadtest.oracle import Oracle
+from loadtest.oracle.fold import Oracle
 from tests.engine.bench import DAY, HOUR, KEY, MINUTE, SECOND, TOPIC, Bench, RandomLog, versions
 
 STEPS = 400

@@ -1,0 +1,127 @@
+"""What the fold keeps of accounts and partitions, and what it says of them in the end."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypedDict
+
+from loadtest.oracle.credit import Amounts, Lot
+
+
+class Rated(NamedTuple):
+    """One rated event: whose it is, and per price its quantity (nano) and charge (pico)."""
+
+    account: str
+    source: str
+    id: str
+    prices: dict[str, tuple[int, int]]
+
+
+class Alert(TypedDict):
+    """One crossing or recovery, and the record that caused it. `window` is text, as it enters the alert id."""
+
+    account: str
+    rule: str
+    window: str
+    ordinal: int
+    phase: str
+    partition: int
+    offset: int
+
+
+class LotStanding(NamedTuple):
+    """granted = burnt + expired + remaining, in pico."""
+
+    granted: int
+    burnt: int
+    expired: int
+    remaining: int
+
+
+@dataclass(frozen=True)
+class OracleAccount:
+    """What an account has come to. Quantities in nano, money in pico, keys that are times in microseconds."""
+
+    plan: str
+    currency: str
+    counters: dict[tuple[int, str, tuple[str, ...]], int]  # (period start, price, cell)
+    amounts: dict[tuple[int, str], int]  # (period start, price)
+    lots: dict[str, LotStanding]
+    debt: int
+    balance: int
+    spend: dict[int, int]  # calendar month start
+    scopes: dict[str, dict[int, int]]  # declared scope below the root -> calendar month start -> spend
+
+
+@dataclass(frozen=True)
+class Rule:
+    measure: str  # cap_percent, balance
+    cap: str
+    percent: int
+    clear_percent: int
+    threshold: int
+    clear: int
+
+
+@dataclass
+class Crossing:
+    """The state of a rule in one window."""
+
+    active: bool = False
+    ordinal: int = 0
+
+
+@dataclass(frozen=True)
+class RatedEvent:
+    """A rated event as it is kept: when, and per price its cell and quantity."""
+
+    time_us: int
+    parts: list[tuple[str, tuple[str, ...], int]]
+    scope: str
+
+
+@dataclass
+class Account:
+    account: str
+    plan: str
+    currency: str
+    zone: str
+    anchor: int
+    woken: int
+    events: list[RatedEvent] = field(default_factory=list)
+    newest_us: int | None = None
+    lots: list[Lot] = field(default_factory=list)  # in the order in which they pay
+    caps: dict[str, tuple[int, str]] = field(default_factory=dict)  # amount, scope
+    scopes: dict[str, dict[int, int]] = field(default_factory=dict)  # below the root: spend by month
+    rate_limits: set[str] = field(default_factory=set)
+    rules: dict[str, Rule] = field(default_factory=dict)
+    crossings: dict[tuple[str, str], Crossing] = field(default_factory=dict)
+    table: "Table | None" = None
+
+
+@dataclass
+class Table:
+    """What follows from an account's events; kept between events in the quick mode only."""
+
+    quantities: dict[tuple[int, str], dict[int, int]] = field(default_factory=dict)  # (period, price) -> segment
+    amounts: Amounts = field(default_factory=dict)
+    cells: set[tuple[int, str, tuple[str, ...]]] = field(default_factory=set)  # (segment, price, cell)
+
+    def total(self, period: int, price: str) -> int:
+        """A of the whole period, in pico."""
+        return sum(self.amounts[segment][price] for segment in self.quantities.get((period, price), {}))
+
+
+class Partition:
+    """The fold over one partition of the log."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.offset = -1
+        self.log_us = 0
+        self.epoch = 0
+        self.accounts: dict[str, Account] = {}
+        self.versions: list[tuple[int, int]] = []  # (version, effective), ascending versions
+        self.identities: dict[tuple[str, str, str], tuple[int, object]] = {}  # -> (bucket, billing fields)
+        self.commands: dict[tuple[str, str], tuple[int, bytes]] = {}  # -> (log time, hash of the body)
+        self.wakes: list[tuple[int, str]] = []
+        self.outcomes: Counter[str] = Counter()

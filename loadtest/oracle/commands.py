@@ -1,0 +1,200 @@
+"""Commands against accounts: each reads its fields, and returns what refuses or applies it."""
+
+from bisect import insort
+from collections.abc import Callable
+
+from loadtest.oracle.accounts import Account, Partition, Rule
+from loadtest.oracle.catalogue import Version
+from loadtest.oracle.credit import Lot
+from loadtest.oracle.periods import zone_names
+from loadtest.oracle.records import SCOPE, DeadLetterError, Fields, RefusedError, pico_of
+
+LOT_INSTANT_MAX_US = 2**60
+PERCENT_MAX = 1000
+SCOPES_MAX = 1_000
+RATE_LIMITS_MAX = 1_000
+PER_MINUTE_MAX = 1_000_000
+LOT_KINDS = ("paid", "promo", "commit", "refund")
+STANDINGS = ("active", "past_due", "suspended")
+
+InForce = Callable[[], Version | None]  # the version in force at this moment of the log
+
+
+def known_account(state: Partition, name: str) -> Account:
+    if name not in state.accounts:
+        raise RefusedError("unknown_account")
+    return state.accounts[name]
+
+
+def open_account(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
+    name, plan = fields.text("account"), fields.text("plan")
+    zone, anchor = fields.text("zone", "UTC"), fields.integer("anchor_day", 1)
+
+    def apply() -> None:
+        if name in state.accounts:
+            raise RefusedError("account_exists")
+        version = in_force()
+        if version is None or plan not in version.plans:
+            raise RefusedError("unknown_plan")
+        if zone not in zone_names():
+            raise RefusedError("unknown_zone")
+        if not 1 <= anchor <= 31:
+            raise RefusedError("bad_anchor")
+        state.accounts[name] = Account(name, plan, version.plans[plan].currency, zone, anchor, state.log_us)
+
+    return apply
+
+
+def grant(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
+    name, lot_id, kind = fields.text("account"), fields.text("lot"), fields.text("lot_kind")
+    amount, currency = pico_of(fields.string("amount")), fields.text("currency")
+    priority, scope = fields.integer("priority", 100), fields.texts("scope")
+    requested, expires = fields.optional_integer("effective_us"), fields.optional_integer("expires_us")
+
+    def apply() -> None:
+        account = known_account(state, name)
+        if amount is None or amount <= 0:
+            raise RefusedError("bad_amount")
+        if kind not in LOT_KINDS or any(abs(instant or 0) > LOT_INSTANT_MAX_US for instant in (requested, expires)):
+            raise RefusedError("bad_lot")
+        if currency != account.currency:
+            raise RefusedError("currency_mismatch")
+        if any(lot.lot == lot_id for lot in account.lots):
+            raise RefusedError("lot_exists")
+        version = in_force()
+        assert version is not None
+        plan = version.plans.get(account.plan)
+        if any(plan is None or price not in plan.prices for price in scope):
+            raise RefusedError("unknown_price")
+        effective = state.log_us if requested is None else requested
+        if account.newest_us is not None:
+            effective = max(effective, account.newest_us + 1)
+        newest = account.newest_us
+        if expires is not None and (
+            expires <= state.log_us or expires <= effective or (newest is not None and expires <= newest)
+        ):
+            raise RefusedError("expires_too_soon")
+        account.lots.append(Lot(lot_id, kind, amount, priority, effective, expires, frozenset(scope)))
+        account.lots.sort(key=Lot.order)
+        account.table = None
+        for instant in (effective, expires):
+            if instant is not None and instant > state.log_us and (instant, name) not in state.wakes:
+                insort(state.wakes, (instant, name))
+
+    return apply
+
+
+def set_cap(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
+    name, cap = fields.text("account"), fields.text("cap")
+    amount, currency = pico_of(fields.string("amount")), fields.text("currency")
+    scope = fields.string("scope", "")
+    fields.boolean("hard", True)
+
+    def apply() -> None:
+        account = known_account(state, name)
+        if amount is None or amount <= 0:
+            raise RefusedError("bad_amount")
+        if currency != account.currency:
+            raise RefusedError("currency_mismatch")
+        if scope and scope not in account.scopes:
+            raise RefusedError("unknown_scope")
+        account.caps[cap] = (amount, scope)
+
+    return apply
+
+
+def set_scope(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
+    name, scope, standing = fields.text("account"), fields.string("scope"), fields.text("standing", "active")
+
+    def apply() -> None:
+        account = known_account(state, name)
+        if scope and not SCOPE.fullmatch(scope):
+            raise RefusedError("bad_scope")
+        parts = scope.split("/")
+        if any("/".join(parts[:count]) not in account.scopes for count in range(1, len(parts))):
+            raise RefusedError("unknown_scope")
+        if scope and scope not in account.scopes and len(account.scopes) >= SCOPES_MAX:
+            raise RefusedError("too_many_scopes")
+        if standing not in STANDINGS:
+            raise RefusedError("bad_standing")
+        if scope:
+            account.scopes.setdefault(scope, {})
+
+    return apply
+
+
+def set_overdraft(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
+    name, text, currency = fields.text("account"), fields.required_string("amount"), fields.text("currency")
+
+    def apply() -> None:
+        account = known_account(state, name)
+        amount = 0 if text is None else pico_of(text)
+        if amount is None or amount < 0:
+            raise RefusedError("bad_amount")
+        if currency != account.currency:
+            raise RefusedError("currency_mismatch")
+
+    return apply
+
+
+def set_rate_limit(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
+    name, limit, scope = fields.text("account"), fields.text("limit"), fields.string("scope", "")
+    per_minute = fields.integer("per_minute")
+
+    def apply() -> None:
+        account = known_account(state, name)
+        if scope and scope not in account.scopes:
+            raise RefusedError("unknown_scope")
+        full = limit not in account.rate_limits and len(account.rate_limits) >= RATE_LIMITS_MAX
+        if full or not 0 <= per_minute <= PER_MINUTE_MAX:
+            raise RefusedError("bad_limit")
+        account.rate_limits = account.rate_limits | {limit} if per_minute else account.rate_limits - {limit}
+
+    return apply
+
+
+def set_rule(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
+    name, rule, on = fields.text("account"), fields.text("rule"), fields.nested("on")
+    measure = on.text("measure")
+    if measure == "cap_percent":
+        cap, percent = on.text("cap"), on.integer("percent")
+        clear_percent = on.optional_integer("clear_percent")
+        on.close()
+
+        def apply_cap_percent() -> None:
+            account = known_account(state, name)
+            if cap not in account.caps:
+                raise RefusedError("unknown_cap")
+            low = percent if clear_percent is None else clear_percent
+            if not 1 <= low <= percent <= PERCENT_MAX:
+                raise RefusedError("bad_rule")
+            account.rules[rule] = Rule(measure, cap, percent, low, 0, 0)
+
+        return apply_cap_percent
+    if measure == "balance":
+        threshold = pico_of(on.string("threshold"))
+        text = on.optional_string("clear")
+        clear = threshold if text is None else pico_of(text)
+        on.close()
+
+        def apply_balance() -> None:
+            account = known_account(state, name)
+            if threshold is None or clear is None:
+                raise RefusedError("bad_amount")
+            if clear < threshold:
+                raise RefusedError("bad_rule")
+            account.rules[rule] = Rule(measure, "", 0, 0, threshold, clear)
+
+        return apply_balance
+    raise DeadLetterError("bad_control")
+
+
+COMMANDS: dict[str, Callable[[Partition, Fields, InForce], Callable[[], None]]] = {
+    "open_account": open_account,
+    "grant": grant,
+    "set_cap": set_cap,
+    "set_rule": set_rule,
+    "set_scope": set_scope,
+    "set_overdraft": set_overdraft,
+    "set_rate_limit": set_rate_limit,
+}

@@ -1,0 +1,505 @@
+"""The fold over a log: records in, outcomes out, and everything derived from the rated events.
+
+What the quick mode remembers between events is one table per account, (period, price) -> segment -> quantity, and
+the amounts that follow from it; any grant or catalogue throws it away. `paranoid=True` derives everything from
+the raw events each time and compares it with the table.
+"""
+
+import hashlib
+import hmac
+from collections import Counter
+from collections.abc import Callable, Mapping
+from math import lcm
+from typing import Any
+
+from loadtest.oracle.accounts import (
+    Account,
+    Alert,
+    Crossing,
+    LotStanding,
+    OracleAccount,
+    Partition,
+    Rated,
+    RatedEvent,
+    Table,
+)
+from loadtest.oracle.catalogue import Version, half_even, read_dimension, read_quantity
+from loadtest.oracle.commands import COMMANDS, InForce
+from loadtest.oracle.credit import allocate
+from loadtest.oracle.periods import DAY_US, period_of
+from loadtest.oracle.records import (
+    CONTROL_PREFIX,
+    MAC_BYTES,
+    SECOND_US,
+    DeadLetterError,
+    Fields,
+    RefusedError,
+    fixed_point,
+    is_name,
+    is_text,
+    partition_of,
+    read_event,
+    read_hold,
+    read_json,
+    read_key,
+)
+
+SKEW_US = 300 * SECOND_US
+WINDOW_US = 35 * DAY_US
+BUCKET_US = 7 * DAY_US
+COMMAND_MEMORY_US = 30 * DAY_US
+VALUE_BYTES_MAX = 65_536
+CELLS_MAX = 10_000
+SLICES_MAX = 1_000
+LINGER_US_MAX = DAY_US
+
+
+class Oracle:
+    """Feed it the log, partition by partition in offset order, then read what should have come of it.
+
+    `catalogues` holds the JSON document of each version; the log's markers say from when each is in force."""
+
+    def __init__(
+        self,
+        catalogues: Mapping[int, Mapping[str, Any]],
+        control_key: bytes,
+        topic: str,
+        partitions: int,
+        paranoid: bool = False,
+    ) -> None:
+        self._versions = {number: Version(number, document) for number, document in catalogues.items()}
+        self._grains = lcm(*(version.grains for version in self._versions.values()))
+        self._control_key = control_key
+        self._topic = topic
+        self._partition_count = partitions
+        self._paranoid = paranoid
+        self._partitions = {number: Partition(number) for number in range(partitions)}
+        self.rated: dict[tuple[int, int], Rated] = {}
+        self.alerts: dict[str, Alert] = {}
+
+    # ---- results
+
+    @property
+    def outcomes(self) -> dict[int, Counter[str]]:
+        """Per partition, how many records came to what: `rated`, `duplicate`, `forwarded`, `dead_lettered.<reason>`,
+        `applied`, `repeated`, `refused.<reason>`, `tick`, `void`, `owner`, `catalogue`."""
+        return {number: partition.outcomes for number, partition in self._partitions.items()}
+
+    @property
+    def accounts(self) -> dict[str, OracleAccount]:
+        """Every open account, derived from its raw events now."""
+        return {
+            name: self._standing(partition, account)
+            for partition in self._partitions.values()
+            for name, account in partition.accounts.items()
+        }
+
+    def state(self, partition: int) -> Partition:
+        """All that the fold over a partition has come to."""
+        return self._partitions[partition]
+
+    def segments(self, partition: int, account: Account) -> dict[int, Counter[tuple[str, tuple[str, ...]]]]:
+        """Segment start -> (price, cell) -> quantity, from the account's raw events."""
+        state = self._partitions[partition]
+        table: dict[int, Counter[tuple[str, tuple[str, ...]]]] = {}
+        for event in account.events:
+            row = table.setdefault(self._segment_of(state, account, event.time_us), Counter())
+            for price, cell, quantity in event.parts:
+                row[price, cell] += quantity
+        return table
+
+    def balance(self, name: str) -> int | None:
+        """One account's balance as of the last record fed; None while it is not open."""
+        for state in self._partitions.values():
+            if name in state.accounts:
+                account = state.accounts[name]
+                return self._balance(account, self._table(state, account))
+        return None
+
+    def _standing(self, partition: Partition, account: Account) -> OracleAccount:
+        table = self._derive(partition, account)
+        counters: Counter[tuple[int, str, tuple[str, ...]]] = Counter()
+        for event in account.events:
+            period = period_of(account.zone, account.anchor, event.time_us)
+            for price, cell, quantity in event.parts:
+                counters[(period, price, cell)] += quantity
+        burnt, debts = allocate(table.amounts, account.lots, account.woken)
+        lots = {}
+        for lot in account.lots:
+            rest = lot.granted - burnt[lot.lot]
+            over = lot.expires is not None and account.woken >= lot.expires
+            lots[lot.lot] = LotStanding(lot.granted, burnt[lot.lot], rest if over else 0, 0 if over else rest)
+        return OracleAccount(
+            plan=account.plan,
+            currency=account.currency,
+            counters=dict(counters),
+            amounts={key: table.total(*key) for key in table.quantities},
+            lots=lots,
+            debt=sum(debts.values()),
+            balance=self._balance(account, table),
+            spend=self._spend(account, table),
+            scopes={scope: dict(spend) for scope, spend in account.scopes.items()},
+        )
+
+    # ---- the fold
+
+    def feed(self, partition: int, offset: int, append_ms: int, key: bytes | None, value: bytes | None) -> str:
+        """Apply the next record of a partition; returns its outcome, as `outcomes` counts it."""
+        state = self._partitions[partition]
+        if offset <= state.offset:
+            raise ValueError(f"partition {partition}: offset {offset} does not follow {state.offset}; feed in order")
+        state.offset = offset
+        state.log_us = max(state.log_us, append_ms * 1000)
+        self._wake(state)
+        try:
+            if value is None:
+                raise DeadLetterError("malformed")
+            control = value.startswith(CONTROL_PREFIX)
+            outcome = self._control(state, value) if control else self._usage(state, key, value)
+        except DeadLetterError as error:
+            outcome = f"dead_lettered.{error}"
+        except RefusedError as error:
+            outcome = f"refused.{error}"
+        state.outcomes[outcome] += 1
+        return outcome
+
+    def _wake(self, state: Partition) -> None:
+        while state.wakes and state.wakes[0][0] <= state.log_us:
+            instant, name = state.wakes.pop(0)
+            account = state.accounts[name]
+            account.woken = instant
+            self._evaluate(state, account)
+
+    # ---- usage
+
+    def _usage(self, state: Partition, key: bytes | None, value: bytes) -> str:
+        if len(value) > VALUE_BYTES_MAX:
+            raise DeadLetterError("too_large")
+        name = None
+        if key is not None:
+            name = read_key(key)
+            if partition_of(key, self._partition_count) != state.number:
+                return "forwarded"
+        event = read_event(value)
+        if name is None:
+            subject = event.get("subject")
+            if subject is None:
+                raise DeadLetterError("malformed")
+            name = read_key(subject.encode("utf-8"))
+            if partition_of(subject.encode("utf-8"), self._partition_count) != state.number:
+                return "forwarded"
+        account = state.accounts.get(name)
+        if account is None:
+            raise DeadLetterError("unknown_account")
+        held = self._admission(name, event["hold"])
+        time_us = event.get("time_us")
+        if time_us is None:
+            raise DeadLetterError("missing_time")
+        if time_us > state.log_us + SKEW_US:
+            raise DeadLetterError("too_far_ahead")
+        if time_us < state.log_us - (WINDOW_US - SKEW_US):
+            raise DeadLetterError("too_old")
+        identity = (name, event["source"], event["id"])
+        billing = event["billing"]
+        known = self._known(state, identity)
+        if known is not None:
+            if known == billing:
+                return "duplicate"
+            self._tell(state, name, "id_conflict", f"{event['source']}\0{event['id']}", 1, "crossed")
+            raise DeadLetterError("id_conflict")
+        scope = event["scope"]
+        if held is not None:
+            time_us, scope = held
+        parts = self._measure(state, account, event["type"], time_us, event["data"])
+        segment = self._segment_of(state, account, time_us)
+        cells = self._table(state, account).cells
+        if len(cells) + len({(segment, price, cell) for price, cell, _ in parts} - cells) > CELLS_MAX:
+            raise DeadLetterError("too_many_cells")
+        state.identities[identity] = (state.log_us // BUCKET_US, billing)
+        self._rate(state, account, identity, segment, RatedEvent(time_us, parts, scope))
+        return "rated"
+
+    def _admission(self, name: str, token: str | None) -> tuple[int, str] | None:
+        """When and in which scope the hold that an event names was admitted: how it is rated."""
+        if token is None:
+            return None
+        try:
+            hold = read_hold(self._control_key, token)
+        except (ValueError, LookupError, TypeError) as error:
+            raise DeadLetterError("bad_hold") from error
+        if hold.account != name:
+            raise DeadLetterError("bad_hold")
+        return hold.admitted, hold.scope
+
+    def _known(self, state: Partition, identity: tuple[str, str, str]) -> object | None:
+        if identity not in state.identities:
+            return None
+        bucket, billing = state.identities[identity]
+        forgotten = state.log_us >= (bucket + 1) * BUCKET_US + WINDOW_US
+        return None if forgotten else billing
+
+    def _measure(
+        self, state: Partition, account: Account, event_type: str, time_us: int, data: dict[str, object]
+    ) -> list[tuple[str, tuple[str, ...], int]]:
+        version = self._version_at(state, time_us)
+        meters = [meter for meter in version.meters if meter.event_type == event_type] if version else []
+        if version is None or not meters:
+            raise DeadLetterError("no_meter")
+        parts = []
+        for meter in meters:
+            quantity = read_quantity(data, meter.field)
+            cell = tuple(read_dimension(data, name) for name in meter.group_by)
+            price = version.price_of(account.plan, meter, cell)
+            if price is None:
+                raise DeadLetterError("no_price")
+            parts.append((price.name, cell, quantity))
+        return parts
+
+    def _rate(
+        self,
+        state: Partition,
+        account: Account,
+        identity: tuple[str, str, str],
+        segment: int,
+        event: RatedEvent,
+    ) -> None:
+        period = period_of(account.zone, account.anchor, event.time_us)
+        prices = {price for price, _, _ in event.parts}
+        table = self._table(state, account)
+        before = {price: table.total(period, price) for price in prices}
+        account.events.append(event)
+        account.newest_us = event.time_us if account.newest_us is None else max(account.newest_us, event.time_us)
+        self._add(state, account, table, segment, event)
+        after = {price: table.total(period, price) for price in prices}
+        lines = {}
+        for price in sorted(prices):
+            quantity = sum(part[2] for part in event.parts if part[0] == price)
+            lines[price] = (quantity, after[price] - before[price])
+        month, charge = period_of(account.zone, 1, event.time_us), sum(amount for _, amount in lines.values())
+        for scope, spend in account.scopes.items():
+            if (event.scope + "/").startswith(scope + "/"):
+                spend[month] = spend.get(month, 0) + charge
+        self.rated[(state.number, state.offset)] = Rated(*identity, lines)
+        self._evaluate(state, account)
+
+    # ---- what follows from the events
+
+    def _version_at(self, state: Partition, time_us: int) -> Version | None:
+        """The highest version that is effective by then; the first one holds for all time."""
+        chosen = None
+        for position, (number, effective) in enumerate(state.versions):
+            if position == 0 or effective <= time_us:
+                chosen = self._versions[number]
+        return chosen
+
+    def _segment_of(self, state: Partition, account: Account, time_us: int) -> int:
+        """The latest boundary that is not after the instant."""
+        boundaries = [period_of(account.zone, account.anchor, time_us), period_of(account.zone, 1, time_us)]
+        boundaries += [effective for _, effective in state.versions[1:]]
+        for lot in account.lots:
+            boundaries.append(lot.effective)
+            if lot.expires is not None:
+                boundaries.append(lot.expires)
+        return max(instant for instant in boundaries if instant <= time_us)
+
+    def _add(self, state: Partition, account: Account, table: Table, segment: int, event: RatedEvent) -> None:
+        """Count one event into the table, and derive again the amounts of the prices it touches."""
+        period = period_of(account.zone, account.anchor, event.time_us)
+        for price, cell, quantity in event.parts:
+            table.cells.add((segment, price, cell))
+            quantities = table.quantities.setdefault((period, price), {})
+            quantities[segment] = quantities.get(segment, 0) + quantity
+            for start, amount in self._segment_amounts(state, account, price, quantities).items():
+                table.amounts.setdefault(start, {})[price] = amount
+
+    def _segment_amounts(
+        self, state: Partition, account: Account, name: str, quantities: dict[int, int]
+    ) -> dict[int, int]:
+        """A through each segment less A before it, where a new version continues the count of the last one."""
+        amounts = {}
+        quantity, owed = 0, 0
+        for segment in sorted(quantities):
+            version = self._version_at(state, segment)
+            assert version is not None
+            price = version.plans[account.plan].prices[name]
+            after = quantity + quantities[segment]
+            through = owed + price.owed(after, self._grains) - price.owed(quantity, self._grains)
+            amounts[segment] = half_even(through, self._grains) - half_even(owed, self._grains)
+            quantity, owed = after, through
+        return amounts
+
+    def _derive(self, state: Partition, account: Account) -> Table:
+        """The table from the raw events alone."""
+        table = Table()
+        for event in account.events:
+            period = period_of(account.zone, account.anchor, event.time_us)
+            segment = self._segment_of(state, account, event.time_us)
+            for price, cell, quantity in event.parts:
+                table.cells.add((segment, price, cell))
+                quantities = table.quantities.setdefault((period, price), {})
+                quantities[segment] = quantities.get(segment, 0) + quantity
+        for (_, price), quantities in table.quantities.items():
+            for start, amount in self._segment_amounts(state, account, price, quantities).items():
+                table.amounts.setdefault(start, {})[price] = amount
+        return table
+
+    def _table(self, state: Partition, account: Account) -> Table:
+        if account.table is None:
+            account.table = self._derive(state, account)
+        elif self._paranoid and account.table != self._derive(state, account):
+            raise AssertionError(f"account {account.account}: the quick table differs from its events")
+        return account.table
+
+    def _spend(self, account: Account, table: Table) -> dict[int, int]:
+        """Per calendar month with usage, what its segments amount to."""
+        spend: dict[int, int] = {}
+        for segment, prices in table.amounts.items():
+            month = period_of(account.zone, 1, segment)
+            spend[month] = spend.get(month, 0) + sum(prices.values())
+        return spend
+
+    def _balance(self, account: Account, table: Table) -> int:
+        burnt, debts = allocate(table.amounts, account.lots, account.woken)
+        held = sum(lot.granted - burnt[lot.lot] for lot in account.lots if lot.valid(account.woken))
+        return held - sum(debts.values())
+
+    # ---- rules
+
+    def _evaluate(self, state: Partition, account: Account) -> None:
+        if not account.rules and not self._paranoid:
+            return
+        table = self._table(state, account)
+        spend: dict[int, int] | None = None
+        balance: int | None = None
+        for name in sorted(account.rules):
+            rule = account.rules[name]
+            if rule.measure == "balance":
+                balance = self._balance(account, table) if balance is None else balance
+                self._step(state, account, name, "-", balance <= rule.threshold, balance > rule.clear)
+                continue
+            cap, scope = account.caps[rule.cap]
+            if not scope and spend is None:
+                spend = self._spend(account, table)
+            counted = account.scopes[scope] if scope else spend or {}
+            for month in sorted(counted, key=str):
+                active = counted[month] * 100 >= rule.percent * cap
+                clears = counted[month] * 100 < rule.clear_percent * cap
+                self._step(state, account, name, str(month), active, clears)
+
+    def _step(self, state: Partition, account: Account, rule: str, window: str, active: bool, clears: bool) -> None:
+        crossing = account.crossings.setdefault((rule, window), Crossing())
+        if not crossing.active and active:
+            crossing.active = True
+            crossing.ordinal += 1
+            self._tell(state, account.account, rule, window, crossing.ordinal, "crossed")
+        elif crossing.active and clears:
+            crossing.active = False
+            self._tell(state, account.account, rule, window, crossing.ordinal, "recovered")
+
+    def _tell(self, state: Partition, account: str, rule: str, window: str, ordinal: int, phase: str) -> None:
+        text = "\0".join((account, rule, window, str(ordinal), phase))
+        alert_id = "alert_" + hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
+        self.alerts.setdefault(
+            alert_id,
+            Alert(
+                account=account,
+                rule=rule,
+                window=window.replace("\0", "\n"),  # as a person is shown it
+                ordinal=ordinal,
+                phase=phase,
+                partition=state.number,
+                offset=state.offset,
+            ),
+        )
+
+    # ---- control records
+
+    def _control(self, state: Partition, value: bytes) -> str:
+        mac = value[len(CONTROL_PREFIX) : len(CONTROL_PREFIX) + MAC_BYTES]
+        body = value[len(CONTROL_PREFIX) + MAC_BYTES :]
+        message = self._topic.encode("utf-8") + b"\0" + str(state.number).encode() + b"\0" + body
+        if not hmac.compare_digest(mac, hmac.digest(self._control_key, message, "sha256")):
+            raise DeadLetterError("bad_mac")
+        try:
+            document = read_json(body)
+        except ValueError as error:
+            raise DeadLetterError("bad_control") from error
+        if not isinstance(document, dict):
+            raise DeadLetterError("bad_control")
+        fields = Fields(document)
+        kind = fields.text("kind")
+        if kind in ("tick", "owner"):
+            epoch = fields.integer("epoch")
+            fields.close()
+            if kind == "tick":
+                return "tick" if epoch >= state.epoch else "void"
+            state.epoch = max(state.epoch, epoch)
+            return "owner"
+        if kind == "catalogue":
+            return self._catalogue(state, fields)
+        if kind == "slices":
+            return self._slices(state, fields)
+        if kind not in COMMANDS:
+            raise DeadLetterError("bad_control")
+        return self._command(state, fields, body, COMMANDS[kind])
+
+    def _catalogue(self, state: Partition, fields: Fields) -> str:
+        number, effective = fields.integer("version"), fields.integer("effective_us")
+        fields.close()
+        if state.versions:
+            last_number, last_effective = state.versions[-1]
+            # The first version is in force for all time, so its own instant binds nobody.
+            earliest = state.log_us + SKEW_US
+            if len(state.versions) > 1:
+                earliest = max(earliest, last_effective)
+            if number <= last_number or effective <= earliest:
+                raise DeadLetterError("bad_control")
+        if number not in self._versions:
+            raise ValueError(f"the log names catalogue version {number}: give its document to the oracle")
+        state.versions.append((number, effective))
+        for account in state.accounts.values():
+            account.table = None
+        return "catalogue"
+
+    def _slices(self, state: Partition, fields: Fields) -> str:
+        """Slices bind checks and move no money: only what makes one void or unreadable matters here."""
+        epoch, linger, rows = fields.integer("epoch"), fields.integer("linger_us"), fields.list_of("of")
+        fields.close()
+        if not 0 < linger <= LINGER_US_MAX or len(rows) > SLICES_MAX:
+            raise DeadLetterError("bad_control")
+        for row in rows:
+            if not isinstance(row, list) or len(row) != 2 or not isinstance(row[1], dict):
+                raise DeadLetterError("bad_control")
+            names = [row[0], *row[1]]
+            quantities = [fixed_point(text, 9) if is_text(text) else None for text in row[1].values()]
+            if not all(is_name(name) for name in names) or not all(
+                quantity and quantity > 0 for quantity in quantities
+            ):
+                raise DeadLetterError("bad_control")
+        return "slices" if epoch >= state.epoch else "void"
+
+    def _command(
+        self,
+        state: Partition,
+        fields: Fields,
+        body: bytes,
+        prepare: Callable[[Partition, Fields, InForce], Callable[[], None]],
+    ) -> str:
+        """`prepare` reads the fields, and returns what refuses or applies the command."""
+        name, command_key = fields.text("account"), fields.text("command_key")
+        apply = prepare(state, fields, lambda: self._version_at(state, state.log_us))
+        fields.close()
+        if partition_of(name.encode(), len(self._partitions)) != state.number:
+            raise DeadLetterError("bad_control")
+        digest = hashlib.sha256(body).digest()
+        known = state.commands.get((name, command_key))
+        if known is not None and state.log_us < known[0] + COMMAND_MEMORY_US:
+            if known[1] == digest:
+                return "repeated"
+            raise RefusedError("key_reused")
+        state.commands[(name, command_key)] = (state.log_us, digest)
+        apply()
+        account = state.accounts[name]
+        account.woken = state.log_us
+        self._evaluate(state, account)
+        return "applied"
