@@ -58,6 +58,9 @@ ENVIRONMENT_READERS = {
     "config/stack/ray_local.py": "Ray takes its own settings from the environment only, and they are put there",
 }
 TESTED_ELSEWHERE = {
+    "actors/cli/balance.py": "tests/actors/cli/test_over_http.py",  # the command by which asking is tested
+    "actors/cli/proving.py": "tests/actors/cli/test_rebuild.py",  # what its commands have in common
+    "actors/cli/up.py": "tests/integration/test_up.py",  # needs a process of its own, to crash
     "actors/clock.py": "tests/contracts/test_clock.py",  # one suite for the real clock and the simulator's
     "actors/kafka.py": "tests/contracts/test_log.py",  # likewise
     "actors/local_runs.py": "tests/contracts/test_local_runs.py",  # likewise

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import tallygate
+from actors.cli.terminal import FAILED
 from actors.kafka import TopicReader
 from actors.ports import Outgoing
 from loadtest.deployment import Deployment
@@ -54,7 +55,7 @@ class Cli:
 
     async def drift(self, *arguments: str) -> str:
         result = await self.call(*arguments)
-        assert result.exit_code == tallygate.FAILED, result.output
+        assert result.exit_code == FAILED, result.output
         return result.stdout + result.stderr
 
 

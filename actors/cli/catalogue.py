@@ -1,0 +1,117 @@
+"""`tallygate catalogue`: meters and plans, from a YAML file."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from actors.cli.terminal import console, expected_errors, new_table, outside_errors
+from config.catalogue import load_file
+from config.settings import Settings, load_settings
+from engine.catalog import CatalogueDocument, MeterDefinition, Plan, PriceDefinition, compile_catalogue
+from engine.money import NANO, parse_quantity, quantity_text
+
+if TYPE_CHECKING:
+    from actors.publication import Published
+
+app = typer.Typer(help="Meters and plans, from a YAML file.", no_args_is_help=True)
+
+CatalogueFile = Annotated[Path, typer.Argument(help="A catalogue in YAML, such as config/catalogue.example.yaml.")]
+
+
+@app.command("check")
+def check_catalogue(file: CatalogueFile) -> None:
+    """Find every mistake in a catalogue file, each with its line."""
+    with expected_errors():
+        document = load_file(file)
+    prices = sum(len(plan.prices) for plan in document.plans.values())
+    typer.echo(f"{file}: {len(document.meters)} meters, {len(document.plans)} plans, {prices} prices; no faults")
+
+
+@app.command("show")
+def show_catalogue(file: CatalogueFile) -> None:
+    """Show what a catalogue file means: its meters, and every tier of every price."""
+    with expected_errors():
+        document = load_file(file)
+    screen = console()
+    screen.print(_meters_table(document.meters))
+    for name, plan in compile_catalogue(1, document).plans.items():
+        screen.print(_plan_table(plan, document.plans[name].prices))
+
+
+@app.command("publish")
+def publish_catalogue(
+    file: CatalogueFile,
+    effective_us: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Event time (microseconds since 1970 UTC) from which it is in force; default: 6 minutes."
+        ),
+    ] = None,
+) -> None:
+    """Publish a catalogue as the next version, effective from an instant on, without a restart."""
+    with expected_errors(), outside_errors():
+        document = load_file(file)
+        settings = load_settings()
+        with Console(stderr=True).status("Publishing"):
+            published = asyncio.run(_publish(settings, document, effective_us))
+    when = f"for event times from {published.effective_us} on" if published.effective_us else "for all event times"
+    typer.echo(f"{file}: version {published.version}, in force {when}")
+
+
+async def _publish(settings: Settings, document: CatalogueDocument, effective_us: int | None) -> "Published":
+    from actors.assembly import kafka_log, postgres_store
+    from actors.clock import SystemClock
+    from actors.publication import publish
+
+    store, log = postgres_store(settings), kafka_log(settings)
+    await store.start()
+    try:
+        await log.start()
+        try:
+            return await publish(
+                document,
+                store=store,
+                log=log,
+                clock=SystemClock(),
+                topic=settings.kafka.topic_usage,
+                control_key=settings.control_key_bytes(),
+                effective_us=effective_us,
+            )
+        finally:
+            await log.stop()
+    finally:
+        await store.stop()
+
+
+def _meters_table(meters: dict[str, MeterDefinition]) -> Table:
+    table = new_table("Meters", "meter", "events", "counts", "by")
+    for name, meter in meters.items():
+        counts = "events" if meter.field is None else f"the sum of {meter.field}"
+        table.add_row(name, meter.event_type, counts, ", ".join(meter.group_by))
+    return table
+
+
+def _plan_table(plan: Plan, definitions: dict[str, PriceDefinition]) -> Table:
+    table = new_table(
+        f"Plan {plan.name}, {plan.currency}", "price", "meter", "where", "above", "up to", "amount", "per",
+        right=("above", "up to", "amount", "per"),
+    )  # fmt: skip
+    for name, price in plan.prices.items():
+        definition = definitions[name]
+        where = ", ".join(f"{dimension} = {value}" for dimension, value in price.where.items())
+        rates = [(tier.amount, tier.per) for tier in definition.tiers] or [(definition.amount or "", definition.per)]
+        for tier, (amount, per) in zip(price.tiers, rates, strict=True):
+            head = (name, price.meter, where) if tier.start == 0 else ("", "", "")
+            table.add_row(*head, _quantity(tier.start), _quantity(tier.end), amount, _quantity(parse_quantity(per)))
+        table.add_section()
+    return table
+
+
+def _quantity(nano: int | None) -> str:
+    if nano is None:
+        return ""
+    return quantity_text(nano) if nano % NANO else f"{nano // NANO:,}"

@@ -1,0 +1,73 @@
+"""`tallygate explain`: what made a charge."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.table import Table
+
+from actors.cli.over_http import ApiKey, Url, get, path_to
+from actors.cli.terminal import AsJson, console, new_table
+
+
+def explain_event(
+    event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="The event's id.")],
+    account: Annotated[str, typer.Option(help="The paying account.")],
+    source: Annotated[str, typer.Option(help="The event's source.")],
+    as_json: AsJson = False,
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Show each decision and number of what an event was charged: meter, quantity, period, version, tiers, offset.
+
+    Exit status 2: it was not rated, and why."""
+    rating = get(url, key, path_to("events", event_id, "rating"), account=account, source=source)
+    if as_json:
+        typer.echo(orjson.dumps(rating, option=orjson.OPT_INDENT_2).decode())
+        return
+    typer.echo(f"{rating['id']} from {rating['source']}: {rating['amount']} {rating['currency']}, paid by {account}")
+    for name, text in _rating_facts(rating):
+        typer.echo(f"{name + ':':10}{text}")
+    console().print(_rating_table(rating))
+
+
+def _rating_facts(rating: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    period, hold = rating["period"], rating["hold"]
+    yield "event", f"{rating['event']['type']} {orjson.dumps(rating['event']['data']).decode()}"
+    state = "final" if rating["final"] else "provisional: no checkpoint holds it yet"
+    yield "log", f"partition {rating['partition']}, offset {rating['offset']}, appended {rating['appended']}; {state}"
+    why = "the event's own time" if hold is None else f"hold {hold['id']} was admitted then; {hold['settled']}"
+    yield "rated at", f"{rating['rated_at']} ({why})"
+    yield "prices", f"plan {rating['plan']}, catalogue version {rating['version']}"
+    for alert in rating["alerts"]:
+        yield "alert", f"{alert['type']} {orjson.dumps(alert['data']).decode()}"
+    yield "period", f"{period['start']} to {period['end']} ({period['zone']}, from day {period['anchor_day']})"
+
+
+def _rating_table(rating: Mapping[str, Any]) -> Table:
+    numbers = ("in tier", "amount", "per", "charged")
+    table = new_table("Lines", "price", "meter", "cell", "quantity", "tier", *numbers, right=("quantity", *numbers))
+    for line in rating["lines"]:
+        meter = line["meter"] if line["meter"] == line["counts"] else f"{line['meter']} ({line['counts']})"
+        cell = " ".join(f"{name}={value}" for name, value in line["cell"].items())
+        rows = [
+            (_tier_span(tier), tier["quantity"], tier["amount"], tier["per"], tier["charged"]) for tier in line["tiers"]
+        ]
+        if line["beyond"] != "0":
+            rows.append(("re-pricing, rounding", "", "", "", line["beyond"]))
+        if len(rows) != 1:
+            used = "" if line["used_before"] is None else f" ({line['used_before']} used before)"
+            rows.append((f"all{used}", "", "", "", line["amount"]))
+        head = [line["price"], meter, cell, line["quantity"]]
+        for number, row in enumerate(rows):
+            table.add_row(*(head if number == 0 else [""] * len(head)), *row)
+        table.add_section()
+    return table
+
+
+def _tier_span(tier: Mapping[str, Any]) -> str:
+    number, above, up_to = tier["tier"], tier["above"], tier["up_to"]
+    if up_to is None:
+        return f"{number}: above {above}" if above != "0" else f"{number}"
+    return f"{number}: {above} to {up_to}"

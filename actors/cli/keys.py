@@ -1,0 +1,110 @@
+"""`tallygate keys`: in Postgres where DATABASE_URL names one, else over the HTTP API."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from actors.cli.over_http import ApiKey, Url, change, get, path_to
+from actors.cli.terminal import WRONG_INPUT, expected_errors, fail, opened, outside_errors, print_rows
+from config.settings import load_settings
+
+if TYPE_CHECKING:
+    from actors.keys import KeyRecord, Keys
+
+app = typer.Typer(
+    help="API keys: in Postgres where DATABASE_URL names one, else over the HTTP API.", no_args_is_help=True
+)
+
+
+@app.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Who or what will use it; for people.")],
+    scope: Annotated[list[str], typer.Option(help="ingest, check, read, credit or admin; once per scope.")],
+    account: Annotated[str | None, typer.Option(help="The only account that it may touch; default: all.")] = None,
+    expires: Annotated[str | None, typer.Option(help="RFC 3339, such as 2027-01-31T00:00:00Z; default: never.")] = None,
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Make a key and print it: this once, and nowhere else. To rotate, make the new one, then revoke the old one."""
+    from actors.keys import KeyRefused, KeyScope
+    from engine.events import Malformed, parse_time
+
+    unknown = sorted(set(scope) - set(KeyScope))
+    if unknown:
+        fail(f"--scope {unknown[0]}: is one of {', '.join(KeyScope)}", WRONG_INPUT)
+    try:
+        expires_us = None if expires is None else parse_time(expires)
+    except Malformed as error:
+        fail(f"--expires {expires}: {error}", WRONG_INPUT)
+    with expected_errors(), outside_errors():
+        if load_settings().postgres.dsn is None:
+            asked = {"name": name, "scopes": scope, "account": account, "expires": expires}
+            body = {field: value for field, value in asked.items() if value is not None}
+            typer.echo(change(url, key, "POST", "/v1/keys", body)["key"])
+            return
+        wanted = [KeyScope(text) for text in scope]
+        try:
+            made = _with_keys(lambda ring: ring.create(name, wanted, account, expires_us, created_by="tallygate keys"))
+        except KeyRefused as error:
+            fail(str(error), WRONG_INPUT)
+        typer.echo(made[1])
+
+
+@app.command("list")
+def list_keys(
+    newest: Annotated[int, typer.Option(min=1, max=200, help="How many of the newest.")] = 50,
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Show keys, without their secrets: id, scopes, account, and whether each may still be used."""
+    with expected_errors(), outside_errors():
+        if load_settings().postgres.dsn is None:
+            rows = get(url, key, "/v1/keys", limit=newest)["items"]
+        else:
+            rows = [_key_row(record) for record in _with_keys(lambda ring: ring.page(newest))]
+    print_rows("Keys", rows, ("id", "name", "scopes", "account", "expires", "revoked"))
+
+
+def _key_row(record: "KeyRecord") -> dict[str, Any]:
+    from actors.web.times import instant_or_none
+
+    key = record.key
+    return {
+        "id": key.public_id,
+        "name": key.name,
+        "scopes": sorted(key.scopes),
+        "account": key.account,
+        "expires": instant_or_none(key.expires_us),
+        "revoked": instant_or_none(record.revoked_us),
+    }
+
+
+@app.command("revoke")
+def revoke_key(
+    public_id: Annotated[str, typer.Argument(help="As `tallygate keys list` shows it.")],
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """End a key for good, everywhere within a second."""
+    from actors.keys import KeyUnknown
+
+    with expected_errors(), outside_errors():
+        if load_settings().postgres.dsn is None:
+            change(url, key, "DELETE", path_to("keys", public_id))
+        else:
+            try:
+                _with_keys(lambda ring: ring.revoke(public_id))
+            except KeyUnknown:
+                fail(f"there is no key {public_id}: see `tallygate keys list`", WRONG_INPUT)
+    typer.echo(f"{public_id} is revoked")
+
+
+def _with_keys(work: "Callable[[Keys], Awaitable[Any]]") -> Any:
+    """What comes of `work` on the keys in Postgres."""
+    from actors.assembly import key_ring
+    from actors.clock import SystemClock
+
+    ring = key_ring(load_settings(), SystemClock())
+    return asyncio.run(opened(ring, lambda: work(ring)))

@@ -1,0 +1,43 @@
+"""`tallygate tail`: rated lines as they are made."""
+
+import asyncio
+from typing import Annotated
+
+import orjson
+import typer
+
+from actors.cli.over_http import up_access
+from actors.cli.terminal import expected_errors, outside_errors, until_ctrl_c
+from actors.cli.topics import bootstrap_servers
+from config.settings import load_settings
+
+
+def tail_rated(
+    account: Annotated[str | None, typer.Option(help="Only this account's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The lines as they stand in the topic.")] = False,
+) -> None:
+    """Print rated lines as they are made, until Ctrl-C; beside `tallygate up`, those of its Kafka.
+
+    A line is provisional until its offset is in a checkpoint: after a takeover the same offset may be told again."""
+    with expected_errors(), outside_errors(), until_ctrl_c():
+        settings = load_settings()
+        bootstrap = settings.kafka.bootstrap_servers or up_access().get("kafka") or bootstrap_servers(settings)
+        asyncio.run(_tail(bootstrap, settings.kafka.topic_rated, account, as_json))
+
+
+async def _tail(bootstrap: str, topic: str, account: str | None, as_json: bool) -> None:
+    from actors.kafka import tail
+    from actors.web.times import instant
+
+    async for line in tail(bootstrap, topic):
+        rated = orjson.loads(line)
+        if account is not None and rated["account"] != account:
+            continue
+        if as_json:
+            typer.echo(line.decode())
+            continue
+        cell = " ".join(rated["cell"].values())
+        typer.echo(
+            f"{instant(rated['time_us'])}  {rated['account']}  {rated['price']}  {cell}  {rated['quantity']}  "
+            f"{rated['amount']} {rated['currency']}"
+        )

@@ -1,0 +1,116 @@
+"""Commands called as a terminal calls them, beside an API that answers from a table."""
+
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from typer.testing import CliRunner, Result
+
+import tallygate
+from actors.web import explain
+from config.settings import WELL_KNOWN
+
+EXAMPLE = Path(__file__).parents[3] / "config" / "catalogue.example.yaml"
+
+
+def without_settings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """In an empty folder, with no setting from outside."""
+    for variable in WELL_KNOWN:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(tallygate.app, arguments)
+
+
+BALANCE = {"booked": "25", "held": "0.5", "available": "24.5", "overdraft": "0", "currency": "USD"}
+COMMAND = {"account": "acme", "id": "welcome", "partition": 3, "offset": 18}
+(EXPLAIN,) = explain.ROUTES
+RATING = EXPLAIN.example.response
+ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
+    ("GET", "/v1/customers/acme/balance"): (200, {"account": "acme", "balance": BALANCE, "recovering": False}),
+    ("GET", "/v1/customers/gone/balance"): (404, {"detail": "There is no such account.", "next_step": "Check it."}),
+    ("GET", "/v1/customers/acme"): (
+        200,
+        {
+            "account": "acme",
+            "plan": "starter",
+            "currency": "USD",
+            "zone": "UTC",
+            "anchor_day": 1,
+            "standing": "active",
+            "events_rated": 2,
+            "open_holds": 1,
+            "balance": BALANCE,
+        },
+    ),
+    ("GET", "/v1/customers/acme/scopes"): (200, {"items": [{"scope": "team:red", "standing": "active", "spent": "1"}]}),
+    ("GET", "/v1/customers/acme/caps"): (200, {"items": []}),
+    ("POST", "/v1/customers"): (201, COMMAND),
+    ("PUT", "/v1/customers/acme/scopes"): (200, COMMAND),
+    ("PUT", "/v1/customers/acme/standing"): (200, COMMAND),
+    ("POST", "/v1/customers/acme/grants"): (201, COMMAND),
+    ("PUT", "/v1/customers/acme/caps/a%2Fb"): (200, COMMAND),
+    ("GET", "/v1/customers/acme/grants"): (
+        200,
+        {
+            "items": [
+                {"lot": "w", "kind": "promo", "granted": "25", "remaining": "24", "expired": "0", "expires": None},
+            ]
+        },
+    ),
+    ("GET", "/v1/events/req%2F1/rating"): (200, RATING),
+    ("GET", "/v1/events/gone/rating"): (404, {"detail": "No such event was rated.", "next_step": "Check the id."}),
+    ("POST", "/v1/keys"): (201, {"key": "tg_live_made"}),
+    ("DELETE", "/v1/keys/abc"): (204, None),
+}
+
+
+class FakeApi(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.asked: list[tuple[str, str, dict[str, Any], str]] = []
+        self.queries: list[str] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: FakeApi
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        key = (self.headers["authorization"] or "").removeprefix("Bearer ")
+        path, _, query = self.path.partition("?")
+        self.server.queries.append(query)
+        self.server.asked.append((self.command, path, orjson.loads(body or b"{}"), key))
+        status, answer = ANSWERS[self.command, path]
+        text = b"" if answer is None else orjson.dumps(answer)
+        self.send_response(status)
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_GET = do_POST = do_PUT = do_DELETE = _answer
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nobody reads it."""
+
+
+def beside_up(url: str) -> None:
+    """As if `tallygate up` ran in this folder."""
+    folder = Path("build/up")
+    folder.mkdir(parents=True)
+    (folder / "access.json").write_text(json.dumps({"url": url, "key": "tg_live_up", "kafka": "127.0.0.1:9"}))
+
+
+def asks_once(api: FakeApi, arguments: tuple[str, ...], asked: tuple[str, str, dict[str, Any]], told: str) -> None:
+    """The command is one request, with the key of `tallygate up`, and one line."""
+    beside_up(api.url)
+    result = call(*arguments)
+    assert (result.exit_code, result.stdout) == (0, told + "\n")
+    assert api.asked == [(*asked, "tg_live_up")]

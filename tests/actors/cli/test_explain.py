@@ -1,0 +1,51 @@
+"""`tallygate explain`: each decision and number of a charge on a terminal."""
+
+import orjson
+import pytest
+
+from actors.cli.terminal import WRONG_INPUT
+from tests.actors.cli.calling import ANSWERS, RATING, FakeApi, beside_up, call
+
+
+def test_a_charge_is_explained_tier_by_tier(api: FakeApi) -> None:
+    beside_up(api.url)
+    result = call("explain", "req/1", "--account", "acme", "--source", "gateway/eu-1")
+    assert result.exit_code == 0, result.stderr
+    for text in (
+        "req-8812 from gateway/eu-1: 0.740000000000 USD, paid by acme",
+        "partition 3, offset 18244, appended 2026-11-22T10:00:00.120000Z; final",
+        "rated at: 2026-11-22T10:00:00Z (the event's own time)",
+        "plan starter, catalogue version 2",
+        "output (output_tokens)",
+        "model=large",
+        "1: 0 to 2000000",
+        "2: above 2000000",
+        "all (1950000 used before)",
+        "0.240000000000",
+        'alert.crossed {"account":"acme","rule":"low"',
+    ):
+        assert text in result.stdout
+    assert "re-pricing" not in result.stdout
+    shown = call("explain", "req/1", "--account", "acme", "--source", "gateway/eu-1", "--json")
+    assert orjson.loads(shown.stdout) == RATING
+    assert api.queries == ["account=acme&source=gateway/eu-1"] * 2
+
+
+def test_a_charge_says_what_it_re_priced_and_which_hold_it_settles(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside_up(api.url)
+    line = RATING["lines"][0] | {"beyond": "0.010000000000", "amount": "0.750000000000"}
+    hold = {"id": "3.7.41", "scope": "", "admitted": RATING["rated_at"], "settled": "over_hold"}
+    changed = RATING | {"lines": [line], "hold": hold, "final": False}
+    monkeypatch.setitem(ANSWERS, ("GET", "/v1/events/e/rating"), (200, changed))
+    told = call("explain", "e", "--account", "acme", "--source", "s").stdout
+    for text in ("re-pricing, rounding", "0.750000000000", "hold 3.7.41 was admitted then; over_hold", "provisional"):
+        assert text in told
+
+
+def test_what_was_not_rated_is_said_on_one_line(api: FakeApi) -> None:
+    beside_up(api.url)
+    result = call("explain", "gone", "--account", "acme", "--source", "s")
+    assert (result.exit_code, result.stdout) == (WRONG_INPUT, "")
+    assert result.stderr == "No such event was rated. Check the id.\n"

@@ -1,0 +1,32 @@
+"""`tallygate grants`: what it asks, and what it shows."""
+
+from typing import Any
+
+import pytest
+
+from tests.actors.cli.calling import FakeApi, asks_once, beside_up, call
+
+ASKS = [
+    (
+        ("grants", "add", "acme", "25", "--expires", "2030-01-01T00:00:00Z"),
+        (
+            "POST",
+            "/v1/customers/acme/grants",
+            {"amount": "25", "currency": "USD", "kind": "promo", "expires": "2030-01-01T00:00:00Z"},
+        ),
+        "acme: 25 USD granted, as lot welcome (log 3/18)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "asked", "told"), ASKS)
+def test_each_change_is_one_request_and_one_line(
+    arguments: tuple[str, ...], asked: tuple[str, str, dict[str, Any]], told: str, api: FakeApi
+) -> None:
+    asks_once(api, arguments, asked, told)
+
+
+def test_lots_are_listed(api: FakeApi) -> None:
+    beside_up(api.url)
+    result = call("grants", "list", "acme")
+    assert (result.exit_code, "promo" in result.stdout, "24" in result.stdout) == (0, True, True)
