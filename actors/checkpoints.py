@@ -149,6 +149,15 @@ class Checkpoints:
 
         return await self._transaction(numbers)
 
+    async def latest_catalogue_version(self) -> int | None:
+        """The newest published version; None when there is none."""
+
+        async def number(connection: Any) -> int | None:
+            found: int | None = await connection.fetchval(QUERIES["latest_catalogue"])
+            return found
+
+        return await self._transaction(number)
+
     async def catalogue(self, version: int) -> bytes | None:
         """A published version's JSON, whether a checkpoint names it or not."""
 

@@ -50,7 +50,16 @@ class _Account(Struct, array_like=True):
     draws: list[tuple[str, int, list[str], bool]] = []
 
 
+class _Subscription(Struct, array_like=True):
+    """The beginning of `_Account`."""
+
+    version: int
+    account: str
+    plan: str
+
+
 _account_decoder: Final = msgspec.msgpack.Decoder(_Account)
+_plan_decoder: Final = msgspec.msgpack.Decoder(_Subscription)
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
@@ -161,6 +170,14 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
     }
     account.mark_posted()
     return account
+
+
+def plan_of(blob: bytes) -> str:
+    """The plan in an account's snapshot, of which nothing else is read. Raises UnknownSnapshot."""
+    try:
+        return _plan_decoder.decode(blob).plan
+    except msgspec.MsgspecError as error:
+        raise UnknownSnapshot(str(error)) from error
 
 
 def account_fields(blob: bytes) -> dict[str, str]:

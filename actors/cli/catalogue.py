@@ -1,21 +1,42 @@
 """`tallygate catalogue`: meters and plans, from a YAML file."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from actors.cli.terminal import console, expected_errors, new_table, outside_errors
+from actors.cli.terminal import (
+    FAILED,
+    WRONG_INPUT,
+    AsJson,
+    console,
+    expected_errors,
+    fail,
+    new_table,
+    outside_errors,
+)
 from config.catalogue import load_file
+from config.catalogue_diff import Difference, difference
+from config.catalogue_diff import as_json as diff_json
 from config.settings import Settings, load_settings
-from engine.catalog import CatalogueDocument, MeterDefinition, Plan, PriceDefinition, compile_catalogue
+from engine.catalog import (
+    CatalogueDocument,
+    MeterDefinition,
+    Plan,
+    PriceDefinition,
+    compile_catalogue,
+    read_document,
+)
 from engine.money import NANO, parse_quantity, quantity_text
 
 if TYPE_CHECKING:
     from actors.publication import Published
+    from actors.subscribers import Subscribers
 
 app = typer.Typer(help="Meters and plans, from a YAML file.", no_args_is_help=True)
 
@@ -85,6 +106,80 @@ async def _publish(settings: Settings, document: CatalogueDocument, effective_us
             await log.stop()
     finally:
         await store.stop()
+
+
+@app.command("diff")
+def diff_catalogues(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[OLD] NEW", help="Two files; or one, against what is published: then the accounts are counted too."
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a catalogue changes: for each plan its prices, and how many accounts have it.
+
+    Exit status 1 when something changes."""
+    if len(files) > 2:
+        fail("give one file, or two: the old and the new one", WRONG_INPUT)
+    with expected_errors(), outside_errors():
+        documents = [load_file(file) for file in files]
+        subscribers = None
+        if len(documents) == 1:
+            with Console(stderr=True).status("Counting accounts"):
+                published, subscribers = asyncio.run(_published(load_settings()))
+            documents.insert(0, published)
+    found = difference(*documents)
+    if as_json:
+        typer.echo(orjson.dumps(diff_json(found, subscribers), option=orjson.OPT_INDENT_2).decode())
+    else:
+        _tell_difference(found, subscribers)
+    if found:
+        raise typer.Exit(FAILED)
+
+
+async def _published(settings: Settings) -> "tuple[CatalogueDocument, dict[str, Subscribers]]":
+    """The newest published version, and who has which plan."""
+    from actors.assembly import stored_checkpoints
+    from actors.subscribers import by_plan
+
+    checkpoints = stored_checkpoints(settings)
+    await checkpoints.start()
+    try:
+        version = await checkpoints.latest_catalogue_version()
+        body = None if version is None else await checkpoints.catalogue(version)
+        if body is None:
+            fail("no catalogue is published yet: see `tallygate catalogue publish`", WRONG_INPUT)
+        return read_document(body), await by_plan(checkpoints)
+    finally:
+        await checkpoints.stop()
+
+
+def _tell_difference(found: Difference, subscribers: "Mapping[str, Subscribers] | None") -> None:
+    for plan in found.plans:
+        typer.echo(f"plan {plan.plan}, {plan.currency}: {plan.kind}{_whom(plan.plan, subscribers)}")
+        for change in plan.changes:
+            typer.echo(f"  {change}")
+    if found.unpriced:
+        typer.echo("meters that no plan has a price for")
+        for change in found.unpriced:
+            typer.echo(f"  {change}")
+    for refusal in found.refusals:
+        typer.echo(f"publication would refuse it: {refusal}")
+    if not found:
+        typer.echo("nothing changes")
+
+
+def _whom(plan: str, subscribers: "Mapping[str, Subscribers] | None") -> str:
+    if subscribers is None:
+        return ""
+    whom = subscribers.get(plan)
+    if whom is None:
+        return ", for no account"
+    more = whom.accounts - len(whom.names)
+    named = ", ".join(whom.names) + (f" and {more:,} more" if more else "")
+    return f", for {whom.accounts:,} account{'s' if whom.accounts > 1 else ''}: {named}"
 
 
 def _meters_table(meters: dict[str, MeterDefinition]) -> Table:

@@ -22,6 +22,7 @@ from engine.snapshot import (
     decode_partition,
     encode_account,
     encode_partition,
+    plan_of,
 )
 from tests.engine.bench import START, document
 
@@ -167,3 +168,14 @@ def _leaves(stored: Any) -> Iterator[str]:
             yield from _leaves(item)
     elif not isinstance(stored, bool):
         yield str(stored)
+
+
+@given(accounts())
+def test_the_plan_is_read_without_the_rest(account: Account) -> None:
+    assert plan_of(encode_account(account)) == account.plan
+
+
+@pytest.mark.parametrize("blob", [b"", b"junk", msgspec.msgpack.encode([1, "acme"])])
+def test_a_plan_that_cannot_be_read_is_said(blob: bytes) -> None:
+    with pytest.raises(UnknownSnapshot):
+        plan_of(blob)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import orjson
 import pytest
 
 from actors.cli.terminal import FAILED, WRONG_INPUT
@@ -53,15 +54,53 @@ def test_a_catalogue_is_published_to_a_real_database_and_broker(
     assert "applied 0001" in call("migrate").stdout
     assert "applied" not in call("migrate").stdout
     assert call("topics", "create").exit_code == 0
+    nothing = call("catalogue", "diff", str(EXAMPLE))
+    assert (nothing.exit_code, "no catalogue is published yet" in nothing.stderr) == (WRONG_INPUT, True)
 
     assert call("catalogue", "publish", str(EXAMPLE)).stdout == f"{EXAMPLE}: version 1, in force for all event times\n"
     dearer = tmp_path / "dearer.yaml"
     dearer.write_text(EXAMPLE.read_text().replace("2.50", "2.75"))
     second = call("catalogue", "publish", str(dearer))
     assert (second.exit_code, second.stdout.split(", in force for event times from ")[0]) == (0, f"{dearer}: version 2")
+    unpublished = call("catalogue", "diff", str(EXAMPLE))
+    assert unpublished.stdout.splitlines()[0] == "plan starter, USD: changed, for no account"
+    assert call("catalogue", "diff", str(dearer)).stdout == "nothing changes\n"
     soon = call("catalogue", "publish", str(EXAMPLE), "--effective-us", "1")
     assert soon.exit_code == WRONG_INPUT
     assert "6 minutes" in soon.stderr
 
     letters = call("dead-letters")
     assert (letters.exit_code, "Dead letters" in letters.stdout) == (0, True)
+
+
+def test_a_diff_of_two_files_needs_nobody(tmp_path: Path) -> None:
+    dearer = tmp_path / "dearer.yaml"
+    dearer.write_text(EXAMPLE.read_text().replace("amount: 2.50", "amount: 2.75"))
+    same = call("catalogue", "diff", str(EXAMPLE), str(EXAMPLE))
+    assert (same.exit_code, same.stdout) == (0, "nothing changes\n")
+    result = call("catalogue", "diff", str(EXAMPLE), str(dearer))
+    assert (result.exit_code, result.stdout.splitlines()) == (
+        FAILED,
+        ["plan starter, USD: changed", "  price large-input: 2.50 per 1000000 -> 2.75 per 1000000 (+10%)"],
+    )
+    shown = orjson.loads(call("catalogue", "diff", str(EXAMPLE), str(dearer), "--json").stdout)
+    assert (shown["plans"][0]["plan"], shown["plans"][0]["accounts"]) == ("starter", None)
+
+
+def test_a_diff_says_what_publication_would_refuse(tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(EXAMPLE.read_text().replace("  growth:", "  enterprise:"))
+    lines = call("catalogue", "diff", str(EXAMPLE), str(other)).stdout.splitlines()
+    assert "plan enterprise, USD: new" in lines
+    assert "plan growth, USD: gone" in lines
+    assert lines[-1].startswith("publication would refuse it: plans: plan growth is gone")
+
+
+@pytest.mark.parametrize("files", [(), ("a.yaml", "b.yaml", "c.yaml"), ("gone.yaml", "gone.yaml")])
+def test_a_diff_takes_one_file_or_two_that_exist(files: tuple[str, ...]) -> None:
+    assert call("catalogue", "diff", *files).exit_code == WRONG_INPUT
+
+
+def test_a_diff_of_one_file_asks_the_database() -> None:
+    result = call("catalogue", "diff", str(EXAMPLE))
+    assert (result.exit_code, "DATABASE_URL" in result.stderr) == (WRONG_INPUT, True)
