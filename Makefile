@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup up demo test test-long sim chaos bench-check bench-dedup bench-takeover bench-checkpoint lint lock
+.PHONY: help setup up demo test test-long sim chaos bench-engine bench-check bench-dedup bench-takeover bench-checkpoint lint lock
 
 help:
 	@echo "make setup   install everything below this folder"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-long  the proofs that take many minutes: 100,000 checks against nearly empty wallets while owners die"
 	@echo "make sim     seeds of the simulation under faults, on all cores: SEEDS=100000 START=0 JOBS=2; figures to build/sim.json"
 	@echo "make chaos   kill, pause, cut off and fill the disks of real deployments under load and check every amount (KILLS=100 PAUSES=20 COMMITS=40 EVENTS=1000000 SEED=1; ONLY=kills, pauses, cuts, disk or packets); figures to build/chaos.json"
+	@echo "make bench-engine  what rating an event costs beside a bare decode of it, and what a customer takes; figures to build/bench-engine.json"
 	@echo "make bench-check  what a check costs, beside a no-op endpoint and an echo; figures to build/check.json"
 	@echo "make bench-dedup  what the memory of rated events costs with 50 million identities in it; figures to build/bench-dedup.json"
 	@echo "make bench-takeover  how long callers wait after kills, in moves, after a cold start; figures to build/bench-takeover.json"
@@ -48,6 +49,9 @@ bench-takeover: setup
 
 bench-checkpoint: setup
 	$(BIN)/python -m loadtest.checkpoint_bench $(ARGS)
+
+bench-engine: setup
+	$(BIN)/python -m loadtest.engine_bench $(ARGS)
 
 bench-check: setup
 	$(BIN)/python -m loadtest.check_bench
