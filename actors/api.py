@@ -31,6 +31,7 @@ from actors.audit import Audit
 from actors.catalogues import PostgresCatalogues
 from actors.clock import SystemClock
 from actors.commands import CommandDesk
+from actors.drafts import Drafts
 from actors.explain import Charges
 from actors.idempotency import Idempotency
 from actors.receivers import Courier
@@ -72,7 +73,7 @@ class ApiProcess:
         idempotency = Idempotency(dsn, schema, control_key)
         endpoints = webhook_endpoints(settings)
         self._caller = webhook_caller(settings, clock)
-        catalogues = PostgresCatalogues(dsn, schema)
+        catalogues, drafts = PostgresCatalogues(dsn, schema), Drafts(dsn, schema)
         commands = CommandDesk(appender, owners, control_key, settings.kafka.topic_usage, partitions)
         topics = topic_reader(settings)
         self._parts: Sequence[_Part] = (
@@ -85,6 +86,7 @@ class ApiProcess:
             idempotency,
             endpoints,
             catalogues,
+            drafts,
         )
         services = Services(
             settings=settings,
@@ -99,6 +101,7 @@ class ApiProcess:
             endpoints=endpoints,
             courier=Courier(clock, endpoints, self._caller),
             catalogues=catalogues,
+            drafts=drafts,
             charges=Charges(topics, records, settings.kafka.topic_usage, settings.kafka.topic_rated),
         )
         self.app = build_app(services, replica)

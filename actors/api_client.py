@@ -109,12 +109,14 @@ class ApiClient:
 
     async def get(self, path: str, **query: str | int | None) -> Any:
         """The parsed answer; a parameter that is None is left out. Raises ApiAway, ApiRefused, as every call does."""
-        given = {name: str(value) for name, value in query.items() if value is not None}
-        return await self._until_answered("GET", path, query=given)
+        return await self._until_answered("GET", path, query=_given(query))
 
-    async def change(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    async def change(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: str | int | None
+    ) -> Any:
         """A change, made once however often it had to be sent. None when the answer has no body."""
-        return await self._until_answered(method, path, body=body, idempotency_key=f"cli-{secrets.token_hex(16)}")
+        key = f"cli-{secrets.token_hex(16)}"
+        return await self._until_answered(method, path, query=_given(query), body=body, idempotency_key=key)
 
     async def follow(self, path: str) -> AsyncIterator[StreamEvent]:
         """Server-sent events, until the server ends the stream. Raises ApiAway when the connection breaks."""
@@ -170,6 +172,10 @@ class ApiClient:
         if not 200 <= status < 300:
             _raise_refusal(self._url, status, answer)
         return _parsed(self._url, status, answer) if answer else None
+
+
+def _given(query: Mapping[str, str | int | None]) -> dict[str, str]:
+    return {name: str(value) for name, value in query.items() if value is not None}
 
 
 def _raise_refusal(url: str, status: int, answer: bytes) -> None:

@@ -51,21 +51,20 @@ class Published(Struct, frozen=True):
     effective_us: int
 
 
-async def publish(
-    document: CatalogueDocument,
-    *,
-    store: Shelf,
-    log: Markers,
-    clock: Clock,
-    topic: str,
-    control_key: bytes,
-    effective_us: int | None = None,
-) -> Published:
-    """Publish under the next number; effective as soon as the law allows, or at `effective_us`.
+class Proposed(Struct, frozen=True):
+    """What may be published: under which number, from when on, and its stored form."""
 
-    Publishing the newest version again, with the instant that the first attempt stated, appends its markers again: that
-    heals a publication that broke off, since a partition that has the marker already refuses the second one.
-    Raises BadCatalogue, CatalogueTaken (somebody else published meanwhile), StoreUnavailable, LogUnavailable."""
+    version: int
+    effective_us: int
+    body: bytes
+
+
+async def propose(
+    document: CatalogueDocument, *, store: Shelf, clock: Clock, effective_us: int | None = None
+) -> Proposed:
+    """The document as the next version; effective as soon as the law allows, or at `effective_us`. Nothing is written.
+
+    Raises BadCatalogue and StoreUnavailable."""
     compile_catalogue(1, document)  # every fault of the document, before what its predecessor has to say
     earliest_us = clock.wall_us() + SKEW_US + APPEND_US
     latest = await store.latest_catalogue_version()
@@ -84,12 +83,37 @@ async def publish(
     if version > 1 and effective < earliest_us:
         message = f"must be at least {earliest_us} (6 minutes from now), behind every event that may be rated already"
         raise BadCatalogue([CatalogueFault(("effective_us",), message)])
-    await store.publish_catalogue(version, body)
-    marker = msgspec.json.encode(CatalogueMarker(version, effective))
+    return Proposed(version, effective, body)
+
+
+async def publish(
+    document: CatalogueDocument,
+    *,
+    store: Shelf,
+    log: Markers,
+    clock: Clock,
+    topic: str,
+    control_key: bytes,
+    effective_us: int | None = None,
+) -> Published:
+    """Publish under the next number; effective as soon as the law allows, or at `effective_us`.
+
+    Publishing the newest version again, with the instant that the first attempt stated, appends its markers again: that
+    heals a publication that broke off, since a partition that has the marker already refuses the second one.
+    Raises BadCatalogue, CatalogueTaken (somebody else published meanwhile), StoreUnavailable, LogUnavailable."""
+    proposed = await propose(document, store=store, clock=clock, effective_us=effective_us)
+    await store.publish_catalogue(proposed.version, proposed.body)
+    published = Published(proposed.version, proposed.effective_us)
+    await append_markers(published, log, topic, control_key)
+    return published
+
+
+async def append_markers(published: Published, log: Markers, topic: str, control_key: bytes) -> None:
+    """Put a stored version into force in every partition. Raises LogUnavailable."""
+    marker = msgspec.json.encode(CatalogueMarker(published.version, published.effective_us))
     await log.append(
         [
             Outgoing("usage", seal(control_key, topic, partition, marker), partition=partition)
             for partition in range(log.partitions)
         ]
     )
-    return Published(version, effective)

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from actors.cli import drafts
 from actors.cli.terminal import (
     FAILED,
     WRONG_INPUT,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from actors.subscribers import Subscribers
 
 app = typer.Typer(help="Meters and plans, from a YAML file.", no_args_is_help=True)
+app.add_typer(drafts.app, name="drafts")
 
 CatalogueFile = Annotated[Path, typer.Argument(help="A catalogue in YAML, such as config/catalogue.example.yaml.")]
 

@@ -71,8 +71,15 @@ def get(url: str | None, key: str | None, path: str, **query: str | int | None) 
     return over_http(url, key, lambda api: api.get(path, **query))
 
 
-def change(url: str | None, key: str | None, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    return over_http(url, key, lambda api: api.change(method, path, body))
+def change(
+    url: str | None,
+    key: str | None,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+    **query: str | int | None,
+) -> Any:
+    return over_http(url, key, lambda api: api.change(method, path, body, **query))
 
 
 def path_to(*parts: str) -> str:

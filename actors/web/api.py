@@ -4,7 +4,7 @@ import sys
 
 import orjson
 
-from actors.web import customers, explain, hot, key_routes, money, operations, webhook_routes
+from actors.web import customers, draft_routes, explain, hot, key_routes, money, operations, webhook_routes
 from actors.web.app import App
 from actors.web.health import Health, health_routes
 from actors.web.openapi import document, openapi_handler, openapi_route, page
@@ -22,6 +22,7 @@ def all_routes(health: Health) -> tuple[Route, ...]:
         stream_route(Streams().stream),
         *webhook_routes.ROUTES,
         *operations.ROUTES,
+        *draft_routes.ROUTES,
         *key_routes.ROUTES,
         *health_routes(health),
     )

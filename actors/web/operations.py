@@ -16,7 +16,19 @@ from actors.web.customers import bad_cursor
 from actors.web.limits import JsonRefused, clean
 from actors.web.problems import MEDIA_TYPE, ProblemBody, refused_text
 from actors.web.times import instant, instant_or_none, read_instant
-from actors.web.wire import Call, Example, KeyScope, Problem, QueryParameter, Reply, Route, absent, invalid
+from actors.web.wire import (
+    Call,
+    Example,
+    Handler,
+    KeyScope,
+    Problem,
+    QueryParameter,
+    Reply,
+    Route,
+    Stream,
+    absent,
+    invalid,
+)
 from engine.catalog import BadCatalogue, CatalogueDocument, MeterDefinition, PlanDefinition
 from engine.events import CONTROL_MAGIC, KEY_BYTES_MAX, VALUE_BYTES_MAX, Malformed, UsageEvent, parse_usage
 from engine.outcomes import DeadLetterReason
@@ -160,7 +172,7 @@ class CatalogueRefused(ProblemBody, kw_only=True):
     errors: list[FaultItem]
 
 
-class _PartitionsOfLog:
+class PartitionsOfLog:
     """Where markers go: the appender of this process, and how many partitions there are."""
 
     def __init__(self, call: Call) -> None:
@@ -172,19 +184,19 @@ async def publish_version(call: Call, entry: Entry) -> Reply:
     """POST /v1/catalogue/versions."""
     settings = call.services.settings
     effective_us = read_instant("effective", call.query["effective"])
-    document = _read_document(call.body)
+    document = read_document_body(call.body)
     try:
         published = await publish(
             document,
             store=call.services.catalogues,
-            log=_PartitionsOfLog(call),
+            log=PartitionsOfLog(call),
             clock=call.services.clock,
             topic=settings.kafka.topic_usage,
             control_key=settings.control_key_bytes(),
             effective_us=effective_us,
         )
     except BadCatalogue as error:
-        raise _BadDocument(error) from None
+        raise BadDocument(error) from None
     except CatalogueTaken:
         raise Problem(
             409,
@@ -199,8 +211,8 @@ async def publish_version(call: Call, entry: Entry) -> Reply:
     return Reply(answer)
 
 
-class _BadDocument(Problem):
-    """Carries the faults to `publishing`, which writes them into the answer."""
+class BadDocument(Problem):
+    """Carries the faults to `telling_faults`, which writes them into the answer."""
 
     def __init__(self, error: BadCatalogue) -> None:
         self.faults = [FaultItem(".".join(map(str, fault.path)), fault.message) for fault in error.faults]
@@ -215,30 +227,29 @@ class _BadDocument(Problem):
         )
 
 
-_published = administered("catalogue.publish", publish_version, shown=False)
+def telling_faults(handler: Handler) -> Handler:
+    """The handler, of which a refused catalogue is answered with every fault at once."""
+
+    async def serve(call: Call) -> Reply | Stream:
+        try:
+            return await handler(call)
+        except BadDocument as problem:
+            body = CatalogueRefused(
+                type=f"/problems/{problem.slug}",
+                title=problem.title,
+                status=problem.status,
+                detail=problem.detail,
+                instance=call.request_id,
+                next_step=problem.next_step,
+                field=problem.field,
+                errors=problem.faults,
+            )
+            return Reply(body, problem.status, media_type=MEDIA_TYPE.decode())
+
+    return serve
 
 
-async def publishing(call: Call) -> Reply:
-    """Publishes, and tells every fault at once."""
-    try:
-        reply = await _published(call)
-    except _BadDocument as problem:
-        body = CatalogueRefused(
-            type=f"/problems/{problem.slug}",
-            title=problem.title,
-            status=problem.status,
-            detail=problem.detail,
-            instance=call.request_id,
-            next_step=problem.next_step,
-            field=problem.field,
-            errors=problem.faults,
-        )
-        return Reply(body, problem.status, media_type=MEDIA_TYPE.decode())
-    assert isinstance(reply, Reply)
-    return reply
-
-
-def _read_document(body: bytes) -> CatalogueDocument:
+def read_document_body(body: bytes) -> CatalogueDocument:
     """A catalogue may hold more keys than other bodies, so it is read here; but no key twice, and no other surprise."""
     try:
         json.loads(body.decode(), object_pairs_hook=_no_key_twice)
@@ -520,17 +531,17 @@ def _command(row: CommandRecord) -> CommandItem:
 _TAGS: Final[dict[str, Any]] = {"tags": ("operations",)}
 _READ: Final[dict[str, Any]] = {**_TAGS, "method": "GET", "scope": KeyScope.READ}
 _ADMIN: Final[dict[str, Any]] = {**_TAGS, "method": "GET", "scope": KeyScope.ADMIN}
-_SHA: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+SHA_EXAMPLE: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _VERSION: Final = {
     "version": 2,
     "published": "2026-11-20T09:00:00Z",
     "effective": "2026-11-20T09:06:00Z",
-    "sha256": _SHA,
+    "sha256": SHA_EXAMPLE,
 }
 _METER: Final = {"event_type": "llm.request", "aggregation": "sum", "field": "output_tokens", "group_by": ["model"]}
 _PRICE: Final = {"meter": "output", "model": "per_unit", "where": {"model": "large"}, "amount": "15", "per": "1000000"}
 _PLAN: Final = {"currency": "USD", "prices": {"output-large": _PRICE}}
-_DOCUMENT: Final = {"meters": {"output": _METER}, "plans": {"starter": _PLAN}}
+DOCUMENT_EXAMPLE: Final = {"meters": {"output": _METER}, "plans": {"starter": _PLAN}}
 _PRICE_SHOWN: Final = {**_PRICE, "tiers": []}
 _LETTER: Final = {
     "partition": 3,
@@ -607,14 +618,14 @@ ROUTES: Final = (
         method="POST",
         path="/v1/catalogue/versions",
         scope=KeyScope.ADMIN,
-        handler=publishing,
+        handler=telling_faults(administered("catalogue.publish", publish_version, shown=False)),
         summary="Publish a catalogue",
         description=(
             "The body is the whole catalogue as JSON: meters and plans. It takes effect about six minutes later, behind "
             "every event that may be rated already, or at `effective`. A publication that broke off is healed by sending "
             "the same catalogue again with the instant of the first attempt." + ACT_TEXT
         ),
-        example=Example(request=_DOCUMENT, response={"version": 2, "effective": "2026-11-20T09:06:00Z"}),
+        example=Example(request=DOCUMENT_EXAMPLE, response={"version": 2, "effective": "2026-11-20T09:06:00Z"}),
         response=PublishedAnswer,
         status=201,
         query=(QueryParameter("effective", "text", "from when on it is in force (RFC 3339)", None, 1, 64),),

@@ -243,3 +243,4 @@ class Services:
     courier: Any = None  # actors/receivers.py
     catalogues: Any = None  # actors/catalogues.py
     charges: Any = None  # actors/explain.py
+    drafts: Any = None  # actors/drafts.py

@@ -26,6 +26,7 @@ from actors.door_wire import (
     Status,
     StatusView,
 )
+from actors.drafts import Drafts
 from actors.idempotency import Idempotency
 from actors.keys import KeyScope
 from actors.ports import Checkpoint, Claim, LastRecord, LogUnavailable, Outgoing, record_digest
@@ -69,9 +70,8 @@ class Owner:
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
-        self.fold = Partition(
-            0, 1, TOPIC, KEY, {number: compile_catalogue(number, document()) for number in range(1, 9)}
-        )
+        self.library = {number: compile_catalogue(number, document()) for number in range(1, 9)}
+        self.fold = Partition(0, 1, TOPIC, KEY, self.library)
         self.log: list[Outgoing] = []
         self.away = False  # the log
         self.silent = False  # the door
@@ -148,6 +148,7 @@ class House:
         self.audit = Audit(bench.dsn, bench.schema)
         self.idempotency = Idempotency(bench.dsn, bench.schema, KEY)
         self.catalogues = PostgresCatalogues(bench.dsn, bench.schema)
+        self.drafts = Drafts(bench.dsn, bench.schema)
         self.services = Services(
             settings,
             self.clock,
@@ -159,6 +160,7 @@ class House:
             audit=self.audit,
             idempotency=self.idempotency,
             catalogues=self.catalogues,
+            drafts=self.drafts,
         )
         self.app = App(all_routes(Health("test")), self.services)
         self.client = self.caller(*KeyScope)
@@ -166,7 +168,7 @@ class House:
         self._sequence = 0
 
     async def open(self) -> None:
-        for part in (self.records, self.audit, self.idempotency, self.catalogues):
+        for part in (self.records, self.audit, self.idempotency, self.catalogues, self.drafts):
             await self.bench.started(part)
         await self.catalogues.publish_catalogue(1, document_json(document()))
         marker = msgspec.json.encode(CatalogueMarker(1, START_US))
