@@ -38,7 +38,8 @@ demo: setup
 	$(BIN)/tallygate demo
 
 test: setup lint
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --durations 40
+	$(BIN)/python -m pytest -m "not long and not servers" --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest -m "not long and servers" --durations 20
 
 chaos: setup
 	$(BIN)/python -m loadtest.chaos --kills $(or $(KILLS),100) --events $(or $(EVENTS),1000000) --seed $(or $(SEED),1) \

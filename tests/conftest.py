@@ -29,14 +29,14 @@ settings.load_profile("tallygate")
 _RAY_FOLDERS = (Path("tests/integration"), Path("tests/config/stack"))
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under `--numprocesses`, all that starts servers stays in one process: they are started once, and the deployments
-    of two tests do not take each other's cores."""
+    """Mark what starts servers: it is tested one by one, the rest on all cores."""
     for item in items:
         folder = item.path.relative_to(config.rootpath)
         starts_ray = any(folder.is_relative_to(allowed) for allowed in _RAY_FOLDERS)
         if starts_ray or "supervisor" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("servers"))
+            item.add_marker("servers")
 
 
 @pytest.fixture(scope="session")
