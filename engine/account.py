@@ -10,13 +10,14 @@ full path, which derives everything anew. Both give the same lines: `tests/engin
 A refused or failed call changes nothing: each method computes first and assigns at the end.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
-from typing import Final
+from typing import Final, NamedTuple
 
 from engine.alerts import WALLET_WINDOW, Balance, CapPercent, Crossing, Rule, Standing, step
 from engine.catalog import PriceBook
 from engine.charges import Row, Running, Table, segments
+from engine.corrections import Parked
 from engine.credit import Allocation, Lot, allocate
 from engine.holds import Drawn, Hold
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
@@ -36,6 +37,18 @@ Usage = tuple[Price, Cell, int]  # what one meter says of one event: its price, 
 
 class TooManyCells(ValueError):
     """A dimension with unbounded values would grow the account without limit."""
+
+
+class NotThere(ValueError):
+    """The table has less than is to be taken back: it was never put there."""
+
+
+class Change(NamedTuple):
+    """What is added to the table at an instant; to take an event back, its quantities below 0."""
+
+    time_us: int
+    usages: list[Usage]
+    scopes: tuple[str, ...]  # declared ones below the root that it counts in
 
 
 class Derived:
@@ -116,6 +129,7 @@ class Account:
         self.rate_limits: dict[str, RateLimit] = {}
         self.slices: dict[int, Slice] = {}  # by epoch
         self.draws: dict[str, Drawn] = {}  # by hold id
+        self.parked: dict[bytes, Parked] = {}  # corrections, by the mark of the revision that each waits for
         self._book = book
         self._newest: _Newest | None = None
         self._derived: Derived | None = None
@@ -170,6 +184,7 @@ class Account:
             if instant is not None and instant > self.woken_us
         ]
         pending += [ends_us for each in self.slices.values() if (ends_us := each.ends_us) is not None]
+        pending += [parked.until_us for parked in self.parked.values()]
         return min(pending, default=None)
 
     # ----------------------------------------------------------------------------------------------------- events
@@ -223,38 +238,65 @@ class Account:
     def _rate_in_full(
         self, time_us: int, usages: list[Usage], scopes: tuple[str, ...]
     ) -> tuple[tuple[Line, ...], list[Crossing]]:
+        (lines,), crossings = self.change([Change(time_us, usages, scopes)])
+        return lines, crossings
+
+    def change(self, changes: Sequence[Change]) -> tuple[list[tuple[Line, ...]], list[Crossing]]:
+        """Make these changes, all or none: the lines of each, and the rules that all of them changed.
+
+        Raises TooManyCells, and NotThere."""
+        table, derived, spends = self.table, self.derive(), self._scope_spends()
+        charged = []
+        for change in changes:
+            table, derived, lines = self._changed(table, derived, change)
+            month, total = self.month_of(change.time_us), sum(line.amount for line in lines)
+            for scope in change.scopes:
+                spends[scope] = {**spends[scope], month: spends[scope].get(month, 0) + total}
+            charged.append(lines)
+        standings, crossings = self._stand(derived, self.caps, self.rules, spends)
+
+        for change in changes:
+            for scope in change.scopes:
+                self.scopes[scope].spend = spends[scope]
+        self._derived = derived
+        self.table = table
+        self.newest_event_us = max(self.newest_event_us, *(change.time_us for change in changes))
+        self.rated += 1
+        self.standings = standings
+        self._newest = None
+        return charged, crossings
+
+    def _changed(self, table: Table, before: Derived, change: Change) -> tuple[Table, Derived, tuple[Line, ...]]:
+        time_us, usages, _ = change
         start, _ = self._segment_around(time_us, self.lots)
         period = self.period_of(time_us)
-        row = dict(self.table.get(start, {}))
+        row = dict(table.get(start, {}))
         for price, cell, quantity in usages:
             row[price.name, cell] = row.get((price.name, cell), 0) + quantity
-        if sum(map(len, self.table.values())) + len(row) - len(self.table.get(start, {})) > CELLS_MAX:
+            if row[price.name, cell] < 0:
+                raise NotThere(f"account {self.account} has less of price {price.name} there than is to be taken back")
+        if sum(map(len, table.values())) + len(row) - len(table.get(start, {})) > CELLS_MAX:
             raise TooManyCells(f"account {self.account} would hold more than {CELLS_MAX} cells")
-        table = {**self.table, start: row}
-        before = self.derive().running
+        table = {**table, start: row}
         derived = self._derive(table, self.lots, self.woken_us)
         lines = []
         for price, cell, quantity in usages:
             run = derived.running[period, price.name]
-            earlier = before.get((period, price.name))
+            earlier = before.running.get((period, price.name))
             amount = run.amount - (earlier.amount if earlier else 0)
             used = earlier.quantity if earlier else 0
-            lines.append(Line(price.name, cell, quantity, amount, price.lines(used, used + quantity)))
-        month, total = self.month_of(time_us), sum(line.amount for line in lines)
-        spends = self._scope_spends()
-        for scope in scopes:
-            spends[scope] = {**spends[scope], month: spends[scope].get(month, 0) + total}
-        standings, crossings = self._stand(derived, self.caps, self.rules, spends)
+            lines.append(Line(price.name, cell, quantity, amount, _tiers(price, used, used + quantity)))
+        return table, derived, tuple(lines)
 
-        for scope in scopes:
-            self.scopes[scope].spend = spends[scope]
-        self._derived = derived
-        self.table = table
-        self.newest_event_us = max(self.newest_event_us, time_us)
-        self.rated += 1
-        self.standings = standings
-        self._newest = None
-        return tuple(lines), crossings
+    def park(self, mark: bytes, parked: Parked) -> None:
+        """Keep a correction until the revision with this mark is rated."""
+        assert mark not in self.parked
+        self.parked[mark] = parked
+
+    def unpark(self, instant_us: int) -> list[Parked]:
+        """Give up the corrections that wait no more at this log time: those, in order of their marks."""
+        over = [mark for mark, parked in sorted(self.parked.items()) if parked.until_us <= instant_us]
+        return [self.parked.pop(mark) for mark in over]
 
     def wake(self, instant_us: int) -> list[Crossing]:
         """Log time has reached a lot's boundary, or a closed slice's end: what it changed."""
@@ -331,13 +373,13 @@ class Account:
         """Set or replace a cap."""
         return self._become(caps={**self.caps, cap.cap: cap}, woken_us=woken_us)
 
-    def set_scope(self, scope: str, standing: str, woken_us: int) -> list[Crossing]:
-        """Declare a scope, or change its standing."""
+    def set_scope(self, scope: str, standing: str, woken_us: int, offset: int) -> list[Crossing]:
+        """Declare a scope, or change its standing, by the record at this offset."""
         crossings = self._become(woken_us=woken_us)
         if scope in self.scopes:
             self.scopes[scope].standing = standing
         else:
-            self.scopes[scope] = Scope(standing)
+            self.scopes[scope] = Scope(standing, since=offset)
         return crossings
 
     def set_overdraft(self, amount: int | None, woken_us: int) -> list[Crossing]:
@@ -477,6 +519,13 @@ class Account:
         self._posted = after
         self._granted_posted = frozenset(self.lots)
         return postings
+
+
+def _tiers(price: Price, before: int, after: int) -> tuple[tuple[int, int], ...]:
+    """The tiers that units are added to, or, below 0, taken out of."""
+    if before <= after:
+        return price.lines(before, after)
+    return tuple((tier, -quantity) for tier, quantity in price.lines(after, before))
 
 
 def _take_off(slice_: Slice, prices: tuple[str, ...], quantity: int) -> None:

@@ -11,6 +11,7 @@ from engine.money import amount_text
 WALLET_WINDOW: Final = "-"
 PERCENT_MAX: Final = 1000
 ID_CONFLICT: Final = "id_conflict"
+CORRECTION_FAILED: Final = "correction_failed"
 
 Phase = Literal["crossed", "recovered"]
 
@@ -41,7 +42,7 @@ class Standing(Struct, frozen=True):
 
 
 class Crossing(Struct, frozen=True):
-    """A rule became active, or cleared. `value` and `threshold` are pico (None for an id conflict)."""
+    """A rule became active, or cleared. `value` and `threshold` are pico (None for what is told of one event)."""
 
     account: str
     rule: str

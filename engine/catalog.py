@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct, field
 
+from engine.corrections import FORMS
 from engine.events import is_text
 from engine.meters import Cell, Meter
 from engine.money import NotADecimal, parse_amount, parse_quantity
@@ -151,6 +152,8 @@ class _Checker:
         path = ("meters", name)
         self.name(path, name)
         self.name((*path, "event_type"), definition.event_type)
+        if definition.event_type in FORMS:
+            self.fault((*path, "event_type"), "names corrections of events, which no meter takes: choose another type")
         if definition.aggregation == "sum" and not definition.field:
             self.fault((*path, "aggregation"), "a sum needs `field`, the name of the field of `data` that it sums")
         if definition.aggregation == "count" and definition.field is not None:

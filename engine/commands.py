@@ -106,7 +106,7 @@ def set_cap(account: Account, command: SetCap, log_time_us: int) -> list[Crossin
     return account.set_cap(Cap(command.cap, amount, command.scope, command.hard), log_time_us)
 
 
-def set_scope(account: Account, command: SetScope, log_time_us: int) -> list[Crossing]:
+def set_scope(account: Account, command: SetScope, log_time_us: int, offset: int) -> list[Crossing]:
     """Declare the scope, or change its standing. Raises Refused."""
     if command.scope != ROOT and not is_scope(command.scope):
         raise Refused(Refusal.BAD_SCOPE)
@@ -116,7 +116,7 @@ def set_scope(account: Account, command: SetScope, log_time_us: int) -> list[Cro
         raise Refused(Refusal.TOO_MANY_SCOPES)
     if command.standing not in STANDINGS:
         raise Refused(Refusal.BAD_STANDING)
-    return account.set_scope(command.scope, command.standing, log_time_us)
+    return account.set_scope(command.scope, command.standing, log_time_us, offset)
 
 
 def set_overdraft(account: Account, command: SetOverdraft, log_time_us: int) -> list[Crossing]:

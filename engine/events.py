@@ -129,6 +129,19 @@ def parse_usage(value: bytes) -> UsageEvent:
         event = _decoder.decode(value)
     except (msgspec.MsgspecError, ValueError, RecursionError, ArithmeticError) as error:
         raise Malformed(str(error)[:200]) from error
+    return _checked(event)
+
+
+def nested_usage(value: object) -> UsageEvent:
+    """The event that stands as a value in another one's data. Raises Malformed, naming the field."""
+    try:
+        event = msgspec.convert(value, _CloudEvent)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Malformed(str(error)[:200]) from error
+    return _checked(event)
+
+
+def _checked(event: _CloudEvent) -> UsageEvent:
     if event.specversion != "1.0":
         raise Malformed(f"specversion {event.specversion[:20]!r} is not 1.0")
     if not (is_text(event.id) and is_text(event.source) and is_text(event.type)):

@@ -29,6 +29,7 @@ class Scope(Struct):
 
     standing: str = STANDINGS[0]
     spend: dict[int, int] = {}  # calendar month start -> pico
+    since: int = -1  # offset of the record that declared it
 
 
 class RateLimit(Struct, frozen=True):

@@ -27,6 +27,10 @@ class DeadLetterReason(StrEnum):
     BAD_DIMENSION = "bad_dimension"
     NO_PRICE = "no_price"
     TOO_MANY_CELLS = "too_many_cells"
+    BAD_CORRECTION = "bad_correction"
+    CORRECTION_MISMATCH = "correction_mismatch"
+    SUPERSEDED = "superseded"
+    TOO_MANY_PARKED = "too_many_parked"
     ENGINE_ERROR = "engine_error"
 
 
@@ -66,7 +70,7 @@ class Settled(StrEnum):
 
 
 class Line(Struct, frozen=True, gc=False):
-    """What one price charges for one event (law A2)."""
+    """What one price charges for one event (law A2). Quantities below 0 are taken back."""
 
     price: str
     cell: Cell
@@ -90,6 +94,7 @@ class RatedEvent(Struct, frozen=True):
     dimensions: tuple[tuple[str, ...], ...]  # names of each line's cell, in the same order
     hold: str | None = None  # id of the hold it names
     settled: Settled | None = None
+    correction: str | None = None  # "cancel" or "amend"
 
 
 class RatedLine(Struct, omit_defaults=True):
@@ -113,13 +118,14 @@ class RatedLine(Struct, omit_defaults=True):
     tiers: tuple[tuple[int, str], ...]
     hold: str | None = None
     settled: str | None = None
+    correction: str | None = None
 
 
 _encoder = msgspec.json.Encoder()
 
 
-def rated_lines(event: RatedEvent, partition: int, epoch: int) -> list[bytes]:
-    """The event's lines for the topic `rated`: a JSON object each; key = (partition, offset, line)."""
+def rated_lines(event: RatedEvent, partition: int, epoch: int, first: int = 0) -> list[bytes]:
+    """The event's lines for the topic `rated`: a JSON object each; key = (partition, offset, line), line from `first`."""
     return [
         _encoder.encode(
             RatedLine(
@@ -141,9 +147,10 @@ def rated_lines(event: RatedEvent, partition: int, epoch: int) -> list[bytes]:
                 tuple((tier, quantity_text(quantity)) for tier, quantity in line.tiers),
                 event.hold,
                 event.settled,
+                event.correction,
             )
         )
-        for number, (line, names) in enumerate(zip(event.lines, event.dimensions, strict=True))
+        for number, (line, names) in enumerate(zip(event.lines, event.dimensions, strict=True), first)
     ]
 
 

@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from engine.account import Account, TooManyCells, Usage
+from engine.account import Account, Change, NotThere, TooManyCells, Usage
 from engine.admission import Decision, Desk, FieldBound, Question, SliceNeeded, Wallet
-from engine.alerts import ID_CONFLICT, Crossing, alert_body
+from engine.alerts import CORRECTION_FAILED, ID_CONFLICT, Crossing, alert_body
 from engine.catalog import SKEW_US, Catalogue, NoPrice, PriceBook
 from engine.commands import (
     Refused,
@@ -25,8 +25,17 @@ from engine.commands import (
     set_rule,
     set_scope,
 )
+from engine.corrections import (
+    FORMS,
+    PARKED_BYTES_MAX,
+    BadCorrection,
+    Correction,
+    Parked,
+    read_correction,
+    revision_name,
+)
 from engine.cut import Cut, Journal
-from engine.dedup import BUCKET_US, WINDOW_US, Dedup, RowsAway, identity
+from engine.dedup import BUCKET_US, OFFSETS, WINDOW_US, Dedup, RowsAway, identity
 from engine.events import (
     CONTROL_BODY_START,
     CONTROL_MAGIC,
@@ -126,11 +135,11 @@ class Outputs(Struct):
 
 
 class Foreseen(NamedTuple):
-    """A usage event that was read ahead."""
+    """A usage event that was read ahead. A correction's identities are those of what it is about."""
 
     offset: int
     event: UsageEvent
-    identity: bytes
+    identities: tuple[bytes, ...]
 
 
 def foresee(offset: int, key: bytes | None, value: bytes | None) -> Foreseen | None:
@@ -141,9 +150,34 @@ def foresee(offset: int, key: bytes | None, value: bytes | None) -> Foreseen | N
     try:
         event = parse_usage(value)
         account_id = event.subject if key is None else key.decode()
-        return None if account_id is None else Foreseen(offset, event, identity(account_id, event.source, event.id))
+        if account_id is None:
+            return None
+        if event.type in FORMS:
+            return Foreseen(offset, event, _identities(account_id, read_correction(account_id, event)))
+        return Foreseen(offset, event, (identity(account_id, event.source, event.id),))
     except Exception:
         return None
+
+
+def _fingerprints(correction: Correction) -> tuple[bytes, bytes]:
+    """Of the original, and of what it becomes."""
+    original, amended = correction.original, correction.amended
+    assert original.time_us is not None
+    mark = fingerprint(original, original.time_us)
+    return mark, mark if amended is None or amended.time_us is None else fingerprint(amended, amended.time_us)
+
+
+def _identities(account_id: str, correction: Correction) -> tuple[bytes, ...]:
+    return tuple(identity(account_id, correction.original.source, name) for name in correction.names)
+
+
+class _Metered(NamedTuple):
+    """An event as it is to be rated."""
+
+    time_us: int
+    catalogue: Catalogue
+    usages: list[Usage]
+    dimensions: tuple[tuple[str, ...], ...]
 
 
 class Partition:
@@ -187,7 +221,7 @@ class Partition:
         """The records to be applied next, as far as they were foreseen. Their identities are searched for together, which
         is many times faster. If `dedup.doubts` then names rows, they must be supplied before `apply`."""
         self._foreseen = {each.offset: each for each in foreseen}
-        self.dedup.expect([each.identity for each in self._foreseen.values()])
+        self.dedup.expect([known_as for each in self._foreseen.values() for known_as in each.identities])
 
     def apply(self, offset: int, append_ms: int, key: bytes | None, value: bytes | None) -> str:
         """Fold one record; the name its outcome is counted under. Raises CatalogueMissing, having changed nothing;
@@ -243,6 +277,8 @@ class Partition:
             if self._wake_of(account_id) == instant:
                 account = self._touch(account_id)
                 self._tell(account, account.wake(instant), offset)
+                for parked in account.unpark(instant):
+                    self._tell_failed(account, self._read_parked(account, parked), offset)
                 self._watch(account)
         if append_us >= self._forget_at_us:
             self.dedup.forget(append_us)
@@ -304,7 +340,9 @@ class Partition:
                 return self._forward(offset, key, value)
         if account_id not in self._live and account_id not in self._frozen:
             raise _DeadLetter(DeadLetterReason.UNKNOWN_ACCOUNT, f"account {account_id!r} is not open here")
-        known_as = identity(account_id, event.source, event.id) if foreseen is None else foreseen.identity
+        if event.type in FORMS:
+            return self._correct(offset, account_id, event, value)
+        known_as = identity(account_id, event.source, event.id) if foreseen is None else foreseen.identities[0]
         return self._rate_event(offset, account_id, event, known_as)
 
     @staticmethod
@@ -338,14 +376,7 @@ class Partition:
 
     def _rate_event(self, offset: int, account_id: str, event: UsageEvent, key: bytes) -> str:
         hold = self._hold_of(account_id, event)
-        time_us = event.time_us
-        if time_us is None:
-            raise _DeadLetter(DeadLetterReason.MISSING_TIME, f"event {event.id!r} states no time")
-        if time_us > self.log_time_us + SKEW_US:
-            raise _DeadLetter(DeadLetterReason.TOO_FAR_AHEAD, f"event {event.id!r}: time over 5 min ahead of the log")
-        if time_us < self.log_time_us - TOO_OLD_US:
-            raise _DeadLetter(DeadLetterReason.TOO_OLD, f"event {event.id!r}: time is beyond the 35-day window")
-        mark = fingerprint(event, time_us)
+        mark = fingerprint(event, self._time_of(event))
         known = self.dedup.find(key)
         if known is not None:
             if known[0] == mark:
@@ -355,18 +386,10 @@ class Partition:
                 DeadLetterReason.ID_CONFLICT,
                 f"event {event.id!r} from {event.source!r} was rated before with other billing fields",
             )
-        if hold is not None:
-            time_us = hold.admitted_us
-        catalogue = self._book.at(time_us)
-        if catalogue is None:
-            raise _DeadLetter(DeadLetterReason.NO_METER, "no catalogue has been published")
         account = self._touch(account_id)
-        usages, names = self._meter(catalogue, account.plan, event)
-        scopes: tuple[str, ...] = ()
-        if where := event.scope if hold is None else hold.scope:
-            scopes = tuple(scope for scope in scope_path(where)[1:] if scope in account.scopes)
+        time_us, catalogue, usages, names = self._metered(account, event, hold)
         try:
-            lines, crossings = account.rate(time_us, usages, scopes)
+            lines, crossings = account.rate(time_us, usages, self._scopes_of(account, event, hold))
         except TooManyCells as error:
             raise _DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
         self._changing = True
@@ -390,7 +413,34 @@ class Partition:
             self.outputs.lines.append((offset, line))
         if crossings:
             self._tell(account, crossings, offset)
+        if account.parked:
+            self._take_up(account, key, mark, offset, len(lines))
         return "rated"
+
+    def _time_of(self, event: UsageEvent) -> int:
+        """The event's own time. Raises _DeadLetter when it has none, or is too far from log time."""
+        time_us = event.time_us
+        if time_us is None:
+            raise _DeadLetter(DeadLetterReason.MISSING_TIME, f"event {event.id!r} states no time")
+        if time_us > self.log_time_us + SKEW_US:
+            raise _DeadLetter(DeadLetterReason.TOO_FAR_AHEAD, f"event {event.id!r}: time over 5 min ahead of the log")
+        if time_us < self.log_time_us - TOO_OLD_US:
+            raise _DeadLetter(DeadLetterReason.TOO_OLD, f"event {event.id!r}: time is beyond the 35-day window")
+        return time_us
+
+    def _metered(self, account: Account, event: UsageEvent, hold: Hold | None) -> _Metered:
+        time_us = event.time_us if hold is None else hold.admitted_us
+        assert time_us is not None, "_time_of comes first"
+        catalogue = self._book.at(time_us)
+        if catalogue is None:
+            raise _DeadLetter(DeadLetterReason.NO_METER, "no catalogue has been published")
+        return _Metered(time_us, catalogue, *self._meter(catalogue, account.plan, event))
+
+    @staticmethod
+    def _scopes_of(account: Account, event: UsageEvent, hold: Hold | None) -> tuple[str, ...]:
+        """The declared ones below the root that an event lies in."""
+        where = event.scope if hold is None else hold.scope
+        return tuple(scope for scope in scope_path(where)[1:] if scope in account.scopes) if where else ()
 
     def _settle(self, account: Account, hold: Hold, usages: list[Usage], *, final: bool) -> Settled:
         used: dict[str, int] = {}
@@ -426,6 +476,144 @@ class Partition:
         except NoPrice as error:
             raise _DeadLetter(DeadLetterReason.NO_PRICE, str(error)) from None
         return usages, tuple(meter.group_by for meter in meters)
+
+    # ------------------------------------------------------------------------------------------------- corrections
+
+    def _correct(self, offset: int, account_id: str, event: UsageEvent, value: bytes) -> str:
+        """Cancel or amend a rated event; the rows of README's "Corrections", in order. Raises _DeadLetter."""
+        try:
+            correction = read_correction(account_id, event)
+        except Malformed as error:
+            raise _DeadLetter(DeadLetterReason.MALFORMED, str(error)) from None
+        except BadCorrection as error:
+            raise _DeadLetter(DeadLetterReason.BAD_CORRECTION, str(error)) from None
+        original, amended = correction.original, correction.amended
+        hold = self._hold_of(account_id, original)
+        mark = fingerprint(original, self._time_of(original))
+        becomes = mark if amended is None else fingerprint(amended, self._time_of(amended))
+        corrected, following, cancelled = _identities(account_id, correction)
+        known, amend, cancel = (self.dedup.find(key) for key in (corrected, following, cancelled))
+        account = self._touch(account_id)
+        if amended is not None:
+            self._metered(account, amended, hold)
+        if known is None:
+            return self._park(account, corrected, correction, value)
+        if known[0] != mark:
+            raise self._mismatch(correction)
+        if amended is None and cancel is not None:
+            return "duplicate"
+        if amended is not None and amend is not None and amend[0] == becomes:
+            return "duplicate"
+        if amend is not None or cancel is not None:
+            raise _DeadLetter(
+                DeadLetterReason.SUPERSEDED,
+                f"revision {correction.revision} of event {original.id!r} was {'amended' if amend else 'cancelled'} before",
+            )
+        lines = self._apply_correction(account, correction, known[1], offset, 0)
+        if amended is None:
+            return "cancelled"
+        self._take_up(account, following, becomes, offset, lines)
+        return "amended"
+
+    @staticmethod
+    def _mismatch(correction: Correction) -> _DeadLetter:
+        detail = f"event {correction.original.id!r} was rated with other billing fields than data.original has"
+        return _DeadLetter(DeadLetterReason.CORRECTION_MISMATCH, detail)
+
+    def _park(self, account: Account, key: bytes, correction: Correction, value: bytes) -> str:
+        """Keep a correction until what it corrects is rated. Raises _DeadLetter."""
+        original = correction.original
+        if key in account.parked:
+            other = self._read_parked(account, account.parked[key])
+            if other.kind == correction.kind and _fingerprints(other) == _fingerprints(correction):
+                return "duplicate"
+            raise _DeadLetter(
+                DeadLetterReason.SUPERSEDED, f"another correction of event {original.id!r} waits for it already"
+            )
+        if sum(len(parked.value) for parked in account.parked.values()) + len(value) > PARKED_BYTES_MAX:
+            detail = f"more than {PARKED_BYTES_MAX} bytes of corrections would wait; send the events first"
+            raise _DeadLetter(DeadLetterReason.TOO_MANY_PARKED, detail)
+        self._changing = True
+        account.park(key, Parked(self._time_of(original) + TOO_OLD_US + 1, value))
+        self._watch(account)
+        return "parked"
+
+    @staticmethod
+    def _read_parked(account: Account, parked: Parked) -> Correction:
+        return read_correction(account.account, parse_usage(parked.value))
+
+    def _take_up(self, account: Account, key: bytes, mark: bytes, offset: int, lines: int) -> None:
+        """A revision was rated, at this offset, which has so many lines: apply the correction that waits for it, then the
+        one that waits for what that makes, and so on. They need no look into the memory: nothing was known of them."""
+        while (parked := account.parked.pop(key, None)) is not None:
+            self._watch(account)
+            correction = self._read_parked(account, parked)
+            original, amended = correction.original, correction.amended
+            found, becomes = _fingerprints(correction)
+            try:
+                if found != mark:
+                    raise self._mismatch(correction)
+                lines += self._apply_correction(account, correction, offset, offset, lines)
+            except _DeadLetter:
+                self._tell_failed(account, correction, offset)
+                return
+            if amended is None:
+                return
+            key = identity(account.account, original.source, revision_name(original.id, correction.revision + 1))
+            mark = becomes
+
+    def _apply_correction(self, account: Account, correction: Correction, rated: int, offset: int, first: int) -> int:
+        """Take the original back, which was rated at the offset `rated` (modulo 2^32), and add what it is amended to;
+        how many lines that makes, from `first` on. Raises _DeadLetter, having changed nothing."""
+        original, amended = correction.original, correction.amended
+        rated = offset - (offset - rated) % OFFSETS
+        hold = self._hold_of(account.account, original)
+        steps = []
+        for event, sign, until in ((original, -1, rated), (amended, 1, offset)):
+            if event is not None:
+                metered = self._metered(account, event, hold)
+                usages = [(price, cell, sign * quantity) for price, cell, quantity in metered.usages]
+                scopes = self._scopes_of(account, event, hold)
+                scopes = tuple(scope for scope in scopes if account.scopes[scope].since < until)
+                steps.append((metered, Change(metered.time_us, usages, scopes)))
+        try:
+            charged, crossings = account.change([change for _, change in steps])
+        except TooManyCells as error:
+            raise _DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
+        except NotThere:
+            raise self._mismatch(correction) from None
+        self._changing = True
+        mark, becomes = _fingerprints(correction)
+        _, following, cancelled = _identities(account.account, correction)
+        made = (cancelled, mark) if amended is None else (following, becomes)
+        self.dedup.remember(*made, offset, self.log_time_us)
+        count = 0
+        for (metered, _), lines in zip(steps, charged, strict=True):
+            told = RatedEvent(
+                offset,
+                self.log_time_us,
+                account.account,
+                original.source,
+                original.id,
+                metered.time_us,
+                metered.catalogue.version,
+                account.currency,
+                lines,
+                metered.dimensions,
+                None if hold is None else hold.id,
+                None,
+                correction.kind,
+            )
+            for line in rated_lines(told, self.number, self.line_epoch, first + count):
+                self.outputs.lines.append((offset, line))
+            count += len(lines)
+        self._tell(account, crossings, offset)
+        return count
+
+    def _tell_failed(self, account: Account, correction: Correction, offset: int) -> None:
+        window = f"{correction.original.source}\x00{correction.original.id}"
+        crossing = Crossing(account.account, CORRECTION_FAILED, window, correction.revision + 1, "crossed", None, None)
+        self._tell(account, [crossing], offset)
 
     def _dead_letter(
         self, offset: int, key: bytes | None, value: bytes | None, reason: DeadLetterReason, detail: str
@@ -585,7 +773,7 @@ class Partition:
                 case SetRule():
                     crossings = set_rule(account, command, self.log_time_us)
                 case SetScope():
-                    crossings = set_scope(account, command, self.log_time_us)
+                    crossings = set_scope(account, command, self.log_time_us, offset)
                 case SetOverdraft():
                     crossings = set_overdraft(account, command, self.log_time_us)
                 case SetRateLimit():

@@ -1,7 +1,8 @@
 """Account and partition as bytes: versioned msgpack, the same state always the same bytes (law D4).
 
 Money and quantities cross as decimal text, because a msgpack integer ends at 2^64. Fields are positional: a new one
-goes to the end and raises the version; READABLE says which older ones are read. Version 1 had no scopes and no slices.
+goes to the end and raises the version; READABLE says which older ones are read. Version 1 had no scopes and no slices,
+version 2 no corrections.
 """
 
 from collections.abc import Iterable
@@ -13,12 +14,13 @@ from msgspec import Struct
 from engine.account import Account
 from engine.alerts import Balance, CapPercent, Rule, Standing
 from engine.catalog import PriceBook
+from engine.corrections import Parked
 from engine.credit import Lot
 from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 
-VERSION: Final = 2
-READABLE: Final = (1, 2)
+VERSION: Final = 3
+READABLE: Final = (1, 2, 3)
 
 
 class UnknownSnapshot(ValueError):
@@ -48,6 +50,8 @@ class _Account(Struct, array_like=True):
     rate_limits: list[tuple[str, str, int]] = []
     slices: list[tuple[int, list[tuple[str, str]], int, int | None]] = []
     draws: list[tuple[str, int, list[str], bool]] = []
+    scopes_since: list[tuple[str, int]] = []
+    parked: list[tuple[bytes, int, bytes]] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -117,6 +121,8 @@ def encode_account(account: Account) -> bytes:
                 (hold, drawn.until_us, [str(quantity) for quantity in drawn.quantities], drawn.done)
                 for hold, drawn in sorted(account.draws.items())
             ],
+            [(name, scope.since) for name, scope in sorted(account.scopes.items()) if scope.since >= 0],
+            [(mark, parked.until_us, parked.value) for mark, parked in sorted(account.parked.items())],
         )
     )
 
@@ -154,8 +160,9 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
     account.standings = {
         (rule, window): Standing(ordinal, active) for rule, window, ordinal, active in stored.standings
     }
+    since = dict(stored.scopes_since)
     account.scopes |= {
-        name: Scope(standing, {month: int(spend) for month, spend in spends})
+        name: Scope(standing, {month: int(spend) for month, spend in spends}, since.get(name, -1))
         for name, standing, spends in stored.scopes
     }
     account.overdraft = None if stored.overdraft is None else int(stored.overdraft)
@@ -168,6 +175,7 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
         hold: Drawn(until_us, [int(quantity) for quantity in quantities], done)
         for hold, until_us, quantities, done in stored.draws
     }
+    account.parked = {mark: Parked(until_us, value) for mark, until_us, value in stored.parked}
     account.mark_posted()
     return account
 
@@ -196,6 +204,8 @@ def account_fields(blob: bytes) -> dict[str, str]:
         for row in getattr(stored, group):
             for part, value in zip(parts, row[1:], strict=True):
                 fields[f"{group} {row[0]}: {part}"] = str(value)
+    for mark, until_us, value in stored.parked:
+        fields[f"parked for {mark.hex()}"] = f"until {until_us}: {value.decode('utf-8', 'backslashreplace')}"
     for rule, window, ordinal, active in stored.standings:
         fields[f"standing of rule {rule} in window {window}"] = f"ordinal {ordinal}, {'active' if active else 'clear'}"
     return fields
@@ -206,6 +216,7 @@ _PLAIN: Final = (
     *("sequence", "overdraft"),
 )
 _NAMED: Final = {
+    "scopes_since": ("offset",),
     "lots": ("kind", "granted", "priority", "effective_us", "expires_us", "scope"),
     "caps": ("amount",),
     "cap_scopes": ("scope", "hard"),

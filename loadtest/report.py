@@ -7,6 +7,7 @@ expected and what was found.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -50,18 +51,19 @@ def compare(
     rated: Mapping[tuple[int, int], Rated],
     alerts: Mapping[str, Alert],
     *,
+    corrected: Mapping[tuple[int, int], Rated],
     engine_accounts: Mapping[str, Mapping[str, Any]],
     rated_lines: Iterable[Mapping[str, Any]],
     received_alerts: Collection[str],
 ) -> Comparison:
-    """The oracle's accounts, rated events and alerts against the engine's.
+    """The oracle's accounts, rated and corrected events, and alerts against the engine's.
 
     `engine_accounts` maps account -> the keys `counters`, `amounts`, `lots`, `debt`, `balance`, `spend` and `scopes` as
     in `OracleAccount` (a lot is its four amounts in that order); `rated_lines` are the parsed lines of the topic
     `rated`, in any order, of all epochs; `received_alerts` are the alert ids at the receiver."""
     differences = Differences()
     compare_accounts(accounts, engine_accounts, differences)
-    lost, double = compare_rated(rated, rated_lines, differences)
+    lost, double = compare_rated(rated, corrected, rated_lines, differences)
     received = set(received_alerts)
     missing = [alert_id for alert_id in alerts if alert_id not in received]
     extra = sorted(received - set(alerts))
@@ -171,10 +173,25 @@ def settled_lines(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[int, int], l
 
 
 def compare_rated(
-    rated: Mapping[tuple[int, int], Rated], lines: Iterable[Mapping[str, Any]], differences: Differences
+    rated: Mapping[tuple[int, int], Rated],
+    corrected: Mapping[tuple[int, int], Rated],
+    lines: Iterable[Mapping[str, Any]],
+    differences: Differences,
 ) -> tuple[int, int]:
-    """(lost, double). Where an offset has lines, its account, identity, quantities and amounts are compared."""
-    settled = settled_lines(lines)
+    """(lost, double). Where an offset has lines, its account, identity, quantities and amounts are compared; of
+    corrections what all of an offset come to, per price."""
+    settled, corrections = {}, {}
+    for place, rows in settled_lines(lines).items():
+        if found := [row for row in rows if not row.get("correction")]:
+            settled[place] = found
+        if found := [row for row in rows if row.get("correction")]:
+            corrections[place] = _net(found)
+    for place in sorted({*corrected, *corrections}):
+        spot = f"partition {place[0]}, offset {place[1]}, corrections"
+        if place in corrected and place in corrections:
+            _compare_event(spot, corrected[place], corrections[place], differences)
+        else:
+            differences.add(f"{spot}: expected {place in corrected}, found {place in corrections}")
     lost = double = 0
     places: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
     for place, rows in settled.items():
@@ -199,6 +216,16 @@ def compare_rated(
         else:
             _compare_event(spot, rated[place], settled[place], differences)
     return lost, double
+
+
+def _net(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One line per price, with what all of its lines come to."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        net = found.setdefault(str(row["price"]), dict(row) | {"quantity": "0", "amount": "0"})
+        for name in ("quantity", "amount"):
+            net[name] = format(Decimal(net[name]) + Decimal(str(row[name])), "f")
+    return list(found.values())
 
 
 def _compare_event(spot: str, expected: Rated, rows: Sequence[Mapping[str, Any]], differences: Differences) -> None:

@@ -34,6 +34,7 @@ class Expected(Struct):
 
     accounts: dict[str, OracleAccount]
     rated: dict[tuple[int, int], Rated]
+    corrected: dict[tuple[int, int], Rated]
     alerts: dict[str, Alert]
     outcomes: Counter[str]
     backing: Backing
@@ -65,7 +66,7 @@ def expect(
     """The oracle's fold of one partition, and what it says of the answers in the journal."""
     oracle = Oracle(documents, control_key, topic, partitions)
     backing = back(journal, partition, records, oracle, control_key)
-    return Expected(oracle.accounts, oracle.rated, oracle.alerts, oracle.outcomes[partition], backing)
+    return Expected(oracle.accounts, oracle.rated, oracle.corrected, oracle.alerts, oracle.outcomes[partition], backing)
 
 
 async def verify(
@@ -100,6 +101,7 @@ async def verify(
     documents = {version: orjson.loads(body) for version, body in catalogues.items()}
     accounts: dict[str, OracleAccount] = {}
     rated: dict[tuple[int, int], Rated] = {}
+    corrected: dict[tuple[int, int], Rated] = {}
     alerts: dict[str, Alert] = {}
     outcomes: Counter[str] = Counter()
     unbacked: list[str] = []
@@ -125,6 +127,7 @@ async def verify(
             expected = await fold
             accounts |= expected.accounts
             rated |= expected.rated
+            corrected |= expected.corrected
             alerts |= expected.alerts
             outcomes += expected.outcomes
             unbacked += expected.backing.sentences
@@ -145,6 +148,7 @@ async def verify(
         accounts,
         rated,
         alerts,
+        corrected=corrected,
         engine_accounts=engine_accounts,
         rated_lines=rated_lines(blocks),
         received_alerts=received_alerts,

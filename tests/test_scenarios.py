@@ -15,7 +15,9 @@ RULES     name  what                                    `80% of CAP`, or `balanc
 EVENTS    time  what                 charge  balance  alerts
           what: `3 PRICE`, `3 PRICE in SCOPE`, `3 PRICE held since TIME`, or `grant LOT AMOUNT`, or
           `cap NAME AMOUNT`, `cap NAME AMOUNT in SCOPE`, or `pass` (log time moves on, nothing else).
-          A time before the one above is usage that arrives late. Alerts: `RULE crossed`, `RULE recovered`.
+          Usage may have a name (`3 PRICE as NAME`); then `cancel NAME` takes it back and `amend NAME to 5 PRICE` makes
+          it what it should have been, once the time has come at which they are sent. `refused REASON: WHAT` is
+          refused. A time before the one above is usage that arrives late. Alerts: `RULE crossed`, `RULE recovered`.
 FINALLY   lot  remaining  burnt  expired                one line per lot, `debt  AMOUNT`, and for each scope
                                                         `spend SCOPE  AMOUNT` (of all months)
 
@@ -32,6 +34,7 @@ from typing import Any, Final
 import pytest
 
 from engine.catalog import CatalogueDocument, MeterDefinition, PlanDefinition, PriceDefinition, TierDefinition
+from engine.corrections import AMEND
 from engine.holds import Bound, seal_token
 from engine.money import NANO
 from tests.engine.bench import DAY, KEY, Bench, pico_of, told, us
@@ -174,6 +177,13 @@ def event(bench: Bench, time: str, what: str, charge: str, balance: str, alerts:
     elif word == "cap":
         cap, amount, *scope = rest.replace(" in ", " ").split(" ")
         applied(bench.cap(plain(amount), cap=cap, scope="".join(scope)))
+    elif word == "refused":
+        reason, _, tried = rest.partition(": ")
+        outcome = correct(bench, *tried.split(" ", 1))
+        assert outcome == f"dead_lettered.{reason}", f"the engine answered {outcome}"
+    elif word in ("cancel", "amend"):
+        outcome = correct(bench, word, rest)
+        assert outcome in ("cancelled", "amended"), f"the engine answered {outcome}"
     else:
         outcome = use(bench, at, plain(word), rest)
         assert outcome == "rated", f"the engine answered {outcome}: {bench.letter().detail}"
@@ -187,15 +197,31 @@ def event(bench: Bench, time: str, what: str, charge: str, balance: str, alerts:
 
 
 def use(bench: Bench, at: int, units: str, rest: str) -> str:
-    used = re.fullmatch(r"(\S+)(?: in (\S+))?(?: held since (.+))?", rest)
-    assert used, "usage is `3 PRICE`, `3 PRICE in SCOPE` or `3 PRICE held since TIME`"
-    price, scope, since = used.groups()
+    used = re.fullmatch(r"(\S+)(?: in (\S+))?(?: held since (.+))?(?: as (\S+))?", rest)
+    assert used, "usage is `3 PRICE`, `3 PRICE in SCOPE` or `3 PRICE held since TIME`, and may end in `as NAME`"
+    price, scope, since, name = used.groups()
     more: dict[str, Any] = {"scope": scope} if scope else {}
     if since:
         number = len(bench.log)
         hold = bench.hold(Bound(1000 * NANO, (price,), (price,)), at=instant(since), number=number, ttl_us=10 * DAY)
         more["hold"] = seal_token(KEY, hold)
+    if name:
+        more["id"] = name
     return bench.use(at=at, data={"units": units, "price": price}, **more)
+
+
+def correct(bench: Bench, word: str, rest: str) -> str:
+    """Cancel or amend the newest revision of the event with this id."""
+    name, _, other = rest.partition(" to ")
+    sent = [json.loads(record.value) for record in bench.log if record.value and record.value[:1] == b"{"]
+    (original,) = [event for event in sent if event["id"] == name]
+    amends = [event["data"]["amended"] for event in sent if event["type"] == AMEND]
+    revisions = [original, *(event for event in amends if event["id"] == name)]
+    amended = None
+    if word == "amend":
+        units, price = other.split(" ")
+        amended = json.dumps(revisions[-1] | {"data": {"units": plain(units), "price": price}}).encode()
+    return bench.correct(json.dumps(revisions[-1]).encode(), amended, len(revisions) - 1)
 
 
 def finally_is(bench: Bench, name: str, *amounts: str) -> None:

@@ -88,6 +88,7 @@ TESTED_ELSEWHERE = {
     "loadtest/oracle/accounts.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/catalogue.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/commands.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/corrections.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/credit.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/fold.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/periods.py": "tests/loadtest/test_oracle.py",

@@ -15,7 +15,7 @@ import orjson
 from loadtest.oracle.accounts import Account, Partition
 from loadtest.oracle.fold import Oracle
 
-SNAPSHOT_VERSIONS: Final = (2,)
+SNAPSHOT_VERSIONS: Final = (3,)
 # Places in the array of an account.
 _PLAN, _CURRENCY, _ZONE, _ANCHOR, _NEWEST, _RATED = 2, 3, 4, 5, 7, 8
 _TABLE, _LOTS, _CAPS, _CAP_RULES, _BALANCE_RULES, _CROSSINGS, _CAP_SCOPES, _SCOPES = 10, 11, 12, 13, 14, 15, 16, 17
@@ -83,7 +83,7 @@ def account_of_oracle(oracle: Oracle, partition: int, account: Account) -> bytes
             "zone": account.zone,
             "anchor": account.anchor,
             "newest": account.newest_us or 0,
-            "rated": len(account.events),
+            "rated": account.rated,
             "table": sorted(
                 [start, price, list(cell), str(quantity)]
                 for start, row in oracle.segments(partition, account).items()

@@ -40,7 +40,10 @@ from loadtest.report import Differences, compare_ledger, compare_rated
 
 IDENTITY: Final = np.dtype("<u8")
 SAMPLE: Final = 20
-LINE_FIELDS: Final = ("partition", "offset", "line", "epoch", "account", "source", "id", "price", "quantity", "amount")
+LINE_FIELDS: Final = (
+    *("partition", "offset", "line", "epoch", "account", "source", "id", "price", "quantity", "amount"),
+    "correction",
+)
 
 
 class Case(Struct, frozen=True):
@@ -219,8 +222,8 @@ class _Judge:
             for text in (block.value or b"").splitlines():
                 line = orjson.loads(text)
                 if line["offset"] < head.next_offset:
-                    lines.append({name: line[name] for name in LINE_FIELDS})
-        lost, double = compare_rated(self._oracle.rated, lines, self._differences)
+                    lines.append({name: line.get(name) for name in LINE_FIELDS})
+        lost, double = compare_rated(self._oracle.rated, self._oracle.corrected, lines, self._differences)
         self.found.lost += lost
         self.found.double += double
 

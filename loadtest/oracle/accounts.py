@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypedDict
 
+from loadtest.oracle.corrections import Correction, Revision
 from loadtest.oracle.credit import Amounts, Lot
 
 
@@ -72,11 +73,16 @@ class Crossing:
 
 @dataclass(frozen=True)
 class RatedEvent:
-    """A rated event as it is kept: when, and per price its cell and quantity."""
+    """A rated event as it is kept: when, per price its cell and quantity, and in which scopes it counts.
+
+    What takes an event back is one of the same with its quantities below 0."""
 
     time_us: int
     parts: list[tuple[str, tuple[str, ...], int]]
-    scope: str
+    scopes: list[str]
+
+    def taken_back(self) -> "RatedEvent":
+        return RatedEvent(self.time_us, [(price, cell, -units) for price, cell, units in self.parts], self.scopes)
 
 
 @dataclass
@@ -88,6 +94,8 @@ class Account:
     anchor: int
     woken: int
     events: list[RatedEvent] = field(default_factory=list)
+    rated: int = 0  # events and corrections
+    parked: dict[Revision, Correction] = field(default_factory=dict)  # by what they wait for
     newest_us: int | None = None
     lots: list[Lot] = field(default_factory=list)  # in the order in which they pay
     caps: dict[str, tuple[int, str]] = field(default_factory=dict)  # amount, scope
@@ -121,7 +129,8 @@ class Partition:
         self.epoch = 0
         self.accounts: dict[str, Account] = {}
         self.versions: list[tuple[int, int]] = []  # (version, effective), ascending versions
-        self.identities: dict[tuple[str, str, str], tuple[int, object]] = {}  # -> (bucket, billing fields)
+        # (account, source, id, revision; -1: cancelled) -> (bucket, billing fields, what was rated)
+        self.identities: dict[tuple[str, str, str, int], tuple[int, object, RatedEvent]] = {}
         self.commands: dict[tuple[str, str], tuple[int, bytes]] = {}  # -> (log time, hash of the body)
         self.wakes: list[tuple[int, str]] = []
         self.outcomes: Counter[str] = Counter()

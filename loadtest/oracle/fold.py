@@ -7,6 +7,7 @@ the raw events each time and compares it with the table.
 
 import hashlib
 import hmac
+from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Mapping
 from math import lcm
@@ -25,6 +26,7 @@ from loadtest.oracle.accounts import (
 )
 from loadtest.oracle.catalogue import Version, half_even, read_dimension, read_quantity
 from loadtest.oracle.commands import COMMANDS, InForce
+from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Revision, read_correction
 from loadtest.oracle.credit import allocate
 from loadtest.oracle.periods import DAY_US, period_of
 from loadtest.oracle.records import (
@@ -54,6 +56,11 @@ SLICES_MAX = 1_000
 LINGER_US_MAX = DAY_US
 
 
+def _until(parked: Correction) -> int:
+    """The log time from which the original would be refused as too old."""
+    return int(parked.original["time_us"]) + WINDOW_US - SKEW_US + 1
+
+
 class Oracle:
     """Feed it the log, partition by partition in offset order, then read what should have come of it.
 
@@ -75,6 +82,7 @@ class Oracle:
         self._paranoid = paranoid
         self._partitions = {number: Partition(number) for number in range(partitions)}
         self.rated: dict[tuple[int, int], Rated] = {}
+        self.corrected: dict[tuple[int, int], Rated] = {}  # what corrections changed, all of an offset together
         self.alerts: dict[str, Alert] = {}
 
     # ---- results
@@ -82,7 +90,7 @@ class Oracle:
     @property
     def outcomes(self) -> dict[int, Counter[str]]:
         """Per partition, how many records came to what: `rated`, `duplicate`, `forwarded`, `dead_lettered.<reason>`,
-        `applied`, `repeated`, `refused.<reason>`, `tick`, `void`, `owner`, `catalogue`."""
+        `cancelled`, `amended`, `parked`, `applied`, `repeated`, `refused.<reason>`, `tick`, `void`, `owner`, `catalogue`."""
         return {number: partition.outcomes for number, partition in self._partitions.items()}
 
     @property
@@ -169,6 +177,10 @@ class Oracle:
             account = state.accounts[name]
             account.woken = instant
             self._evaluate(state, account)
+            for corrects, parked in list(account.parked.items()):
+                if _until(parked) <= instant:
+                    del account.parked[corrects]
+                    self._tell_failed(state, account, parked)
 
     # ---- usage
 
@@ -191,33 +203,41 @@ class Oracle:
         account = state.accounts.get(name)
         if account is None:
             raise DeadLetterError("unknown_account")
+        if event["type"] in PARTS:
+            return self._correct(state, account, read_correction(name, event, len(value)))
         held = self._admission(name, event["hold"])
-        time_us = event.get("time_us")
+        self._check_time(state, event)
+        revision = (event["source"], event["id"], 0)
+        known = self._known(state, name, revision)
+        if known is not None:
+            if known[1] == event["billing"]:
+                return "duplicate"
+            self._tell(state, name, "id_conflict", f"{event['source']}\0{event['id']}", 1, "crossed")
+            raise DeadLetterError("id_conflict")
+        rated = self._measured(state, account, event, held)
+        lines = self._enter(state, account, [rated])
+        self.rated[(state.number, state.offset)] = Rated(name, event["source"], event["id"], lines)
+        self._remember(state, name, revision, event["billing"], rated)
+        self._take_up(state, account, revision)
+        return "rated"
+
+    def _check_time(self, state: Partition, event: dict[str, Any]) -> None:
+        time_us = event["time_us"]
         if time_us is None:
             raise DeadLetterError("missing_time")
         if time_us > state.log_us + SKEW_US:
             raise DeadLetterError("too_far_ahead")
         if time_us < state.log_us - (WINDOW_US - SKEW_US):
             raise DeadLetterError("too_old")
-        identity = (name, event["source"], event["id"])
-        billing = event["billing"]
-        known = self._known(state, identity)
-        if known is not None:
-            if known == billing:
-                return "duplicate"
-            self._tell(state, name, "id_conflict", f"{event['source']}\0{event['id']}", 1, "crossed")
-            raise DeadLetterError("id_conflict")
-        scope = event["scope"]
-        if held is not None:
-            time_us, scope = held
+
+    def _measured(
+        self, state: Partition, account: Account, event: dict[str, Any], held: tuple[int, str] | None
+    ) -> RatedEvent:
+        """The event as it is to be rated."""
+        time_us, scope = held or (event["time_us"], event["scope"])
         parts = self._measure(state, account, event["type"], time_us, event["data"])
-        segment = self._segment_of(state, account, time_us)
-        cells = self._table(state, account).cells
-        if len(cells) + len({(segment, price, cell) for price, cell, _ in parts} - cells) > CELLS_MAX:
-            raise DeadLetterError("too_many_cells")
-        state.identities[identity] = (state.log_us // BUCKET_US, billing)
-        self._rate(state, account, identity, segment, RatedEvent(time_us, parts, scope))
-        return "rated"
+        scopes = [name for name in account.scopes if (scope + "/").startswith(name + "/")]
+        return RatedEvent(time_us, parts, scopes)
 
     def _admission(self, name: str, token: str | None) -> tuple[int, str] | None:
         """When and in which scope the hold that an event names was admitted: how it is rated."""
@@ -231,12 +251,13 @@ class Oracle:
             raise DeadLetterError("bad_hold")
         return hold.admitted, hold.scope
 
-    def _known(self, state: Partition, identity: tuple[str, str, str]) -> object | None:
-        if identity not in state.identities:
-            return None
-        bucket, billing = state.identities[identity]
-        forgotten = state.log_us >= (bucket + 1) * BUCKET_US + WINDOW_US
-        return None if forgotten else billing
+    def _known(self, state: Partition, name: str, revision: Revision) -> tuple[int, object, RatedEvent] | None:
+        known = state.identities.get((name, *revision))
+        forgotten = known is not None and state.log_us >= (known[0] + 1) * BUCKET_US + WINDOW_US
+        return None if forgotten else known
+
+    def _remember(self, state: Partition, name: str, revision: Revision, billing: object, rated: RatedEvent) -> None:
+        state.identities[name, *revision] = (state.log_us // BUCKET_US, billing, rated)
 
     def _measure(
         self, state: Partition, account: Account, event_type: str, time_us: int, data: dict[str, object]
@@ -255,32 +276,114 @@ class Oracle:
             parts.append((price.name, cell, quantity))
         return parts
 
-    def _rate(
-        self,
-        state: Partition,
-        account: Account,
-        identity: tuple[str, str, str],
-        segment: int,
-        event: RatedEvent,
-    ) -> None:
-        period = period_of(account.zone, account.anchor, event.time_us)
-        prices = {price for price, _, _ in event.parts}
+    def _enter(self, state: Partition, account: Account, events: list[RatedEvent]) -> dict[str, tuple[int, int]]:
+        """Add events, all or none; per price the quantity and the charge of all of them. Rules look at the end only."""
         table = self._table(state, account)
-        before = {price: table.total(period, price) for price in prices}
-        account.events.append(event)
-        account.newest_us = event.time_us if account.newest_us is None else max(account.newest_us, event.time_us)
-        self._add(state, account, table, segment, event)
-        after = {price: table.total(period, price) for price in prices}
-        lines = {}
-        for price in sorted(prices):
-            quantity = sum(part[2] for part in event.parts if part[0] == price)
-            lines[price] = (quantity, after[price] - before[price])
-        month, charge = period_of(account.zone, 1, event.time_us), sum(amount for _, amount in lines.values())
-        for scope, spend in account.scopes.items():
-            if (event.scope + "/").startswith(scope + "/"):
+        cells = set(table.cells)
+        for event in events:
+            segment = self._segment_of(state, account, event.time_us)
+            cells |= {(segment, price, cell) for price, cell, _ in event.parts}
+            if len(cells) > CELLS_MAX:
+                raise DeadLetterError("too_many_cells")
+        lines: dict[str, tuple[int, int]] = {}
+        for event in events:
+            period = period_of(account.zone, account.anchor, event.time_us)
+            charge = 0
+            prices = {price for price, _, _ in event.parts}
+            before = {price: table.total(period, price) for price in prices}
+            account.events.append(event)
+            account.newest_us = event.time_us if account.newest_us is None else max(account.newest_us, event.time_us)
+            self._add(state, account, table, self._segment_of(state, account, event.time_us), event)
+            for price in prices:
+                quantity = sum(part[2] for part in event.parts if part[0] == price)
+                amount = table.total(period, price) - before[price]
+                charge += amount
+                had = lines.get(price, (0, 0))
+                lines[price] = (had[0] + quantity, had[1] + amount)
+            month = period_of(account.zone, 1, event.time_us)
+            for scope in event.scopes:
+                spend = account.scopes[scope]
                 spend[month] = spend.get(month, 0) + charge
-        self.rated[(state.number, state.offset)] = Rated(*identity, lines)
+        account.rated += 1
         self._evaluate(state, account)
+        return lines
+
+    # ---- corrections
+
+    def _correct(self, state: Partition, account: Account, correction: Correction) -> str:
+        original, amended = correction.original, correction.amended
+        held = self._admission(account.account, original["hold"])
+        self._check_time(state, original)
+        if amended is not None:
+            self._check_time(state, amended)
+            self._measured(state, account, amended, held)
+        source, event_id, revision = correction.corrects
+        known, following, cancelled = (
+            self._known(state, account.account, (source, event_id, number)) for number in (revision, revision + 1, -1)
+        )
+        if known is None:
+            return self._park(state, account, correction)
+        if known[1] != original["billing"]:
+            raise DeadLetterError("correction_mismatch")
+        if amended is None and cancelled:
+            return "duplicate"
+        if amended is not None and following and following[1] == amended["billing"]:
+            return "duplicate"
+        if following or cancelled:
+            raise DeadLetterError("superseded")
+        self._apply_correction(state, account, correction)
+        self._take_up(state, account, correction.makes)
+        return "amended" if amended else "cancelled"
+
+    def _park(self, state: Partition, account: Account, correction: Correction) -> str:
+        waiting = account.parked.get(correction.corrects)
+        if waiting is not None:
+            if waiting.said == correction.said:
+                return "duplicate"
+            raise DeadLetterError("superseded")
+        if sum(parked.record_bytes for parked in [*account.parked.values(), correction]) > PARKED_BYTES_MAX:
+            raise DeadLetterError("too_many_parked")
+        account.parked[correction.corrects] = correction
+        due = (_until(correction), account.account)
+        if due not in state.wakes:
+            insort(state.wakes, due)
+        return "parked"
+
+    def _take_up(self, state: Partition, account: Account, made: Revision) -> None:
+        """Apply the corrections that wait for what was just rated, one behind the other."""
+        while (parked := account.parked.pop(made, None)) is not None:
+            known = self._known(state, account.account, made)
+            assert known is not None
+            try:
+                if known[1] != parked.original["billing"]:
+                    raise DeadLetterError("correction_mismatch")
+                self._apply_correction(state, account, parked)
+            except DeadLetterError:
+                self._tell_failed(state, account, parked)
+                return
+            made = parked.makes
+
+    def _apply_correction(self, state: Partition, account: Account, correction: Correction) -> None:
+        name, amended = account.account, correction.amended
+        rated = state.identities[name, *correction.corrects][2]
+        events = [rated.taken_back()]
+        billing = correction.original["billing"]
+        if amended is not None:
+            events.append(self._measured(state, account, amended, self._admission(name, amended["hold"])))
+            billing = amended["billing"]
+        lines = self._enter(state, account, events)
+        place = (state.number, state.offset)
+        before = self.corrected[place].prices if place in self.corrected else {}
+        for price, (quantity, amount) in before.items():
+            had = lines.get(price, (0, 0))
+            lines[price] = (had[0] + quantity, had[1] + amount)
+        source, event_id, _ = correction.corrects
+        self.corrected[place] = Rated(name, source, event_id, lines)
+        self._remember(state, name, correction.makes, billing, events[-1])
+
+    def _tell_failed(self, state: Partition, account: Account, correction: Correction) -> None:
+        source, event_id, revision = correction.corrects
+        self._tell(state, account.account, "correction_failed", f"{source}\0{event_id}", revision + 1, "crossed")
 
     # ---- what follows from the events
 

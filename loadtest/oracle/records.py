@@ -164,6 +164,11 @@ def read_event(value: bytes) -> dict[str, Any]:
         document = read_json(value)
     except ValueError as error:
         raise DeadLetterError("malformed") from error
+    return event_of(document)
+
+
+def event_of(document: object) -> dict[str, Any]:
+    """The same of a JSON document."""
     if not isinstance(document, dict):
         raise DeadLetterError("malformed")
     specversion, subject, time = document.get("specversion"), document.get("subject"), document.get("time")
@@ -193,7 +198,8 @@ def read_event(value: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise DeadLetterError("malformed") from error
     event = {name: document[name] for name in ("id", "source", "type", "data")}
-    return event | {"subject": subject, "time_us": time_us, "billing": billing, "scope": scope, "hold": hold}
+    event |= {"subject": subject, "time_us": time_us, "billing": billing, "scope": scope}
+    return event | {"hold": hold, "final": final or hold is None}
 
 
 def is_text(value: object) -> TypeGuard[str]:

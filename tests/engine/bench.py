@@ -20,6 +20,7 @@ from engine.catalog import (
     TierDefinition,
     compile_catalogue,
 )
+from engine.corrections import AMEND, CANCEL
 from engine.credit import Allocation
 from engine.cut import Cut
 from engine.events import seal
@@ -228,6 +229,23 @@ class Bench:
     ) -> str:
         return self.record(account.encode(), self.event(units, model, at, **more))
 
+    def correct(
+        self, original: bytes, amended: bytes | None = None, revision: int = 0, account: str = "acme", **more: object
+    ) -> str:
+        """Cancel an event, or amend it, by a record with an id of its own."""
+        return self.record(account.encode(), self.correction(original, amended, revision, **more))
+
+    def correction(
+        self, original: bytes, amended: bytes | None = None, revision: int = 0, **attributes: object
+    ) -> bytes:
+        data: dict[str, object] = {"original": json.loads(original)}
+        if amended is not None:
+            data["amended"] = json.loads(amended)
+        if revision:
+            data["revision"] = revision
+        body = {"type": CANCEL if amended is None else AMEND, "data": data, "time": None}
+        return self.event(**body | attributes)  # type: ignore[arg-type]  # units, model and time say nothing here
+
     # ---- what has come of it
 
     def account(self, account: str = "acme") -> Account:
@@ -352,6 +370,15 @@ MALFORMED: Final[dict[str, Malform]] = {
         key,
         bench.sealed({"kind": "slices", "epoch": 99, "linger_us": 1, "of": [["cus_1", {"x": "0"}]]}),
     ),
+    "correction of nothing": lambda bench, key: (key, bench.event(type=CANCEL)),
+    "correction of a correction": lambda bench, key: (key, bench.correction(bench.correction(bench.event()))),
+    "correction of no event": lambda bench, key: (key, bench.correction(b"{}")),
+    "correction of another account": lambda bench, key: (key, bench.correction(bench.event(subject="someone else"))),
+    "amended to nobody's price": lambda bench, key: (
+        key,
+        bench.correction(event := bench.event(), json.dumps(json.loads(event) | {"type": "refund"}).encode()),
+    ),
+    "revision below 0": lambda bench, key: (key, bench.correction(bench.event(), None, -1)),
     "unheard of": lambda bench, key: (key, bench.event(model="unheard")),
     "forged": lambda bench, key: (key, seal(b"other", TOPIC, bench.number, b'{"kind":"tick","epoch":0}')),
     "bad control": lambda bench, key: (key, bench.sealed({"kind": "dance"})),
@@ -397,6 +424,7 @@ class RandomLog:
             bench.cap("60", "team", account, scope="team:a", hard=False)
             bench.cap_rule(50, "team-50", account, cap="team", clear_percent=source.choice([50, 40]))
         self.holds: list[Hold] = []
+        self.chains: list[tuple[bytes, bytes, int]] = []  # account, what is in force, how often it was amended
 
     def _lives_here(self, account: str) -> bool:
         return partition_for(account.encode(), self.bench.partitions) == self.bench.number
@@ -411,6 +439,7 @@ class RandomLog:
             [
                 "use",
                 "llm",
+                "correct",
                 "held",
                 "slices",
                 "again",
@@ -421,7 +450,7 @@ class RandomLog:
                 "tick",
                 "elsewhere",
             ],
-            [50, 8, 10, 3, 4, 1, 4, 11, 1, 2, 1],
+            [50, 8, 10, 10, 3, 4, 1, 4, 11, 1, 2, 1],
         )[0]
         account = source.choice(self.accounts)
         key = account.encode()
@@ -440,6 +469,8 @@ class RandomLog:
         if kind == "tick":
             epoch = source.randrange(3)
             return bench.control({"kind": source.choice(["tick", "tick", "owner"]), "epoch": epoch})
+        if kind == "correct":
+            return self._correct(key)
         if kind == "held":
             return self._settle(account)
         if kind == "slices":
@@ -450,20 +481,52 @@ class RandomLog:
 
     def _use(self, key: bytes, kind: str) -> str:
         source, bench = self.source, self.bench
-        late = source.choice([0, 0, 0, source.randrange(self.stride_us * 30), -source.randrange(4 * MINUTE)])
-        more: dict[str, object] = {}
         sender: bytes | None = key
+        more: dict[str, object] = {}
         if source.random() < 0.03:
             sender, more["subject"] = None, key.decode()
+        value = self._event(key, kind, **more)
+        self.sent.append((sender, value))
+        return bench.record(sender, value)
+
+    def _event(self, key: bytes, kind: str, **more: object) -> bytes:
+        source, bench = self.source, self.bench
+        late = source.choice([0, 0, 0, source.randrange(self.stride_us * 30), -source.randrange(4 * MINUTE)])
         if kind == "llm":
             model = source.choice(["a", "b", "c"])
             more |= {"type": "llm.request", "data": {"model": model, "tokens": source.randrange(900)}}
         if source.random() < 0.3:
             more["scope"] = source.choice(["team:a", "team:a/ann", "team:a/ann/deeper", "team:b"])
         units: object = source.choice([0, 1, 2, 3, source.randrange(40), f"{source.randrange(9)}.5"])
-        value = bench.event(units, source.choice(MODELS), bench.now - late, **more)
-        self.sent.append((sender, value))
-        return bench.record(sender, value)
+        return bench.event(units, source.choice(MODELS), bench.now - late, **more)
+
+    def _correct(self, key: bytes) -> str:
+        """Cancel or amend what was sent, is yet to be sent, was corrected before, or was never so; or send again."""
+        source, bench = self.source, self.bench
+        if source.random() < 0.3 or not self.chains:
+            self.chains.append((key, self._event(key, "use"), 0))
+            if source.random() < 0.5:
+                self.sent.append(self.chains[-1][:2])
+                bench.record(*self.sent[-1])
+        at = source.randrange(max(0, len(self.chains) - 6), len(self.chains))
+        key, original, revision = self.chains[at]
+        if source.random() < 0.3 and revision == 0:
+            self.sent.append((key, original))
+            return bench.record(key, original)
+        if source.random() < 0.1:
+            revision += source.choice([-1, 1])
+        amended = None
+        if source.random() < 0.6:
+            other = json.loads(self._event(key, source.choice(["use", "llm"])))
+            kept = ("id", "source", "hold", "holdfinal")
+            amended = json.dumps(other | {name: json.loads(original).get(name, other.get(name)) for name in kept[:2]})
+        if source.random() < 0.05:
+            original = json.dumps(json.loads(original) | {"data": {"model": "x", "units": 77}}).encode()
+        record = bench.correction(original, amended.encode() if amended else None, revision)
+        if amended and revision == self.chains[at][2]:
+            self.chains[at] = key, amended.encode(), revision + 1
+        self.sent.append((key, record))
+        return bench.record(key, record)
 
     def _slices(self, account: str) -> str:
         """Now and then by an owner that is no longer in office, or for nobody."""

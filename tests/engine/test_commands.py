@@ -7,7 +7,7 @@ import pytest
 
 from engine.alerts import Balance, CapPercent
 from engine.credit import Lot
-from engine.limits import PER_MINUTE_MAX, RATE_LIMITS_MAX, SCOPES_MAX, Cap, RateLimit, Scope
+from engine.limits import PER_MINUTE_MAX, RATE_LIMITS_MAX, SCOPES_MAX, Cap, RateLimit
 from engine.outcomes import Refusal
 from tests.engine.bench import DAY, DOLLAR, HOUR, MINUTE, SECOND, START, Bench, document, us
 
@@ -324,7 +324,8 @@ def test_scopes_are_declared_to_any_depth_and_change_their_standing(bench: Bench
         assert bench.scope("/".join(deep.split("/")[:parts])) == "applied"
     bench.use(1, scope=deep)
     assert bench.scope(deep, standing="past_due") == "applied"
-    assert bench.account().scopes[deep] == Scope("past_due", {us("2026-03-01T00:00:00+00:00"): DOLLAR})
+    declared = bench.account().scopes[deep]
+    assert (declared.standing, declared.spend) == ("past_due", {us("2026-03-01T00:00:00+00:00"): DOLLAR})
     assert bench.scope("", standing="suspended") == "applied"
     assert bench.account().scopes[""].standing == "suspended"
 

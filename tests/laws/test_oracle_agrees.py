@@ -2,11 +2,13 @@
 
 import json
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from engine.catalog import document_json
+from loadtest.oracle.accounts import Rated
 from loadtest.oracle.fold import Oracle
 from tests.engine.bench import DAY, HOUR, KEY, MINUTE, SECOND, TOPIC, Bench, RandomLog, pico_of, told, versions
 
@@ -58,15 +60,23 @@ def standing_of_the_engine(bench: Bench, name: str) -> dict[str, Any]:
     }
 
 
-def charges_of_the_engine(bench: Bench) -> dict[int, tuple[str, dict[str, tuple[int, int]]]]:
-    """Per offset: the event's id, and per price its quantity and charge."""
-    found: dict[int, tuple[str, dict[str, tuple[int, int]]]] = {}
+Charges = dict[int, tuple[str, dict[str, tuple[int, int]]]]
+
+
+def charges_of_the_engine(bench: Bench) -> tuple[Charges, Charges]:
+    """Of events, and of corrections: per offset the event's id, and per price its quantity and charge."""
+    events: Charges = {}
+    corrections: Charges = {}
     for offset, raw in bench.partition.outputs.lines:
         line = json.loads(raw)
-        prices = found.setdefault(offset, (line["id"], {}))[1]
-        whole, _, fraction = line["quantity"].partition(".")
-        prices[line["price"]] = (int(whole) * 10**9 + int(fraction or "0"), pico_of(line["amount"]))
-    return found
+        prices = (corrections if "correction" in line else events).setdefault(offset, (line["id"], {}))[1]
+        had = prices.get(line["price"], (0, 0))
+        prices[line["price"]] = (had[0] + pico_of(line["quantity"]) // 1000, had[1] + pico_of(line["amount"]))
+    return events, corrections
+
+
+def charges_of(rated: Mapping[tuple[int, int], Rated]) -> Charges:
+    return {offset: (event.id, event.prices) for (_, offset), event in rated.items()}
 
 
 def assert_the_same(bench: Bench, oracle: Oracle, note: str) -> None:
@@ -77,8 +87,7 @@ def assert_the_same(bench: Bench, oracle: Oracle, note: str) -> None:
         found = standing_of_the_engine(bench, name)
         for field, value in found.items():
             assert value == getattr(expected, field), f"{note}: account {name}: {field}"
-    charges = {offset: (rated.id, rated.prices) for (_, offset), rated in oracle.rated.items()}
-    assert charges_of_the_engine(bench) == charges, note
+    assert charges_of_the_engine(bench) == (charges_of(oracle.rated), charges_of(oracle.corrected)), note
     alerts: dict[str, tuple[Any, ...]] = {}
     for row in bench.partition.outputs.alerts:
         alerts.setdefault(row.alert_id, (row.account, *told(row), row.offset))
@@ -121,6 +130,9 @@ def test_the_random_logs_reach_every_outcome_that_can_be_reached() -> None:
         "applied",
         "catalogue",
         "void",
+        "cancelled",
+        "amended",
+        "parked",
         "alert_recovered",
     ):
         assert name in reached
@@ -128,6 +140,7 @@ def test_the_random_logs_reach_every_outcome_that_can_be_reached() -> None:
     assert letters == {
         "too_large", "malformed", "bad_mac", "bad_control", "unknown_account", "missing_time", "too_far_ahead",
         "too_old", "id_conflict", "bad_hold", "no_meter", "bad_quantity", "bad_dimension", "no_price",
+        "bad_correction", "correction_mismatch", "superseded",
     }  # fmt: skip
     refusals = {name.removeprefix("refused.") for name in reached if name.startswith("refused.")}
     assert refusals >= {

@@ -23,6 +23,7 @@ ACCOUNTS = {
     )
 }
 RATED = {(0, 7): Rated("acme", "gateway-1", "req-1", {"in": (374 * 10**9, 56_100_000)})}
+CORRECTED = {(0, 9): Rated("acme", "gateway-1", "req-2", {"in": (-(5 * 10**9), -750_000)})}
 ALERT = Alert(account="acme", rule="cap-80", window="0", ordinal=1, phase="crossed", partition=0, offset=7)
 ALERTS = {"alert_1": ALERT}
 
@@ -32,12 +33,19 @@ def line(**fields: Any) -> dict[str, Any]:
     return row | {"price": "in", "quantity": "374", "amount": "0.000056100000"} | fields
 
 
+def corrections() -> list[dict[str, Any]]:
+    """An amend: what is taken back, and what is put in its place."""
+    fields = {"offset": 9, "id": "req-2", "correction": "amend"}
+    taken = line(quantity="-6", amount="-0.0000009", **fields)
+    return [taken, line(line=1, quantity="1", amount="0.00000015", **fields)]
+
+
 def view() -> dict[str, Any]:
     account = ACCOUNTS["acme"]
     parts = ("counters", "amounts", "lots", "debt", "balance", "spend", "scopes")
     return {
         "accounts": {"acme": {part: copy.deepcopy(getattr(account, part)) for part in parts}},
-        "lines": [line()],
+        "lines": [line(), *corrections()],
         "alerts": {"alert_1"},
     }
 
@@ -47,6 +55,7 @@ def judged(found: dict[str, Any]) -> Comparison:
         ACCOUNTS,
         RATED,
         ALERTS,
+        corrected=CORRECTED,
         engine_accounts=found["accounts"],
         rated_lines=iter(found["lines"]),
         received_alerts=found["alerts"],
@@ -126,9 +135,9 @@ def test_a_difference_in_the_rated_lines(lines: list[dict[str, Any]], lost: int,
 
 def test_lines_of_the_highest_epoch_replace_an_offset_as_a_set() -> None:
     old = [line(line=number, amount="9") for number in range(3)]
-    assert judged(view() | {"lines": [*old, line(epoch=2)]}).oracle_equal
-    assert judged(view() | {"lines": [line(epoch=2), *old]}).oracle_equal
-    assert judged(view() | {"lines": [line(), line()]}).oracle_equal  # the same line, written twice
+    assert judged(view() | {"lines": [*old, line(epoch=2), *corrections()]}).oracle_equal
+    assert judged(view() | {"lines": [*corrections(), line(epoch=2), *old]}).oracle_equal
+    assert judged(view() | {"lines": [line(), line(), *corrections()]}).oracle_equal  # the same line, written twice
     assert settled_lines([*old, line(epoch=2)]) == {(0, 7): [line(epoch=2)]}
 
 
@@ -150,3 +159,17 @@ def test_percentiles() -> None:
     assert percentiles([]) == {"p50": None, "p99": None}
     assert percentiles(list(range(101))) == {"p50": 50.0, "p99": 99.0}
     assert percentiles([1.0], (50, 99.9)) == {"p50": 1.0, "p99.9": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ([], "partition 0, offset 9, corrections: expected True, found False"),
+        (corrections()[:1], "price in: quantity in nano: expected -5000000000, found -6000000000"),
+        ([*corrections(), line(offset=8, correction="cancel")], "offset 8, corrections: expected False, found True"),
+    ],
+)
+def test_corrections_that_differ_are_named(lines: list[dict[str, Any]], sentence: str) -> None:
+    result = judged(view() | {"lines": [line(), *lines]})
+    assert (result.lost, result.double) == (0, 0)
+    assert any(sentence in each for each in result.differences)

@@ -87,6 +87,7 @@ def verify(world: World, folds: dict[int, Partition]) -> list[str]:
         accounts,
         oracle.rated,
         oracle.alerts,
+        corrected=oracle.corrected,
         engine_accounts=found,
         rated_lines=_lines(world),
         received_alerts=world.receivers.taken.keys() | given_up,
@@ -105,7 +106,7 @@ def verify(world: World, folds: dict[int, Partition]) -> list[str]:
     differences += [
         f"alert {alert_id}: its body changed between two attempts"
         for alert_id, bodies in world.receivers.taken.items()
-        if len(set(bodies)) > 1 and oracle.alerts[alert_id]["rule"] != "id_conflict"
+        if len(set(bodies)) > 1 and oracle.alerts[alert_id]["rule"] not in ("id_conflict", "correction_failed")
     ]
     return differences
 
