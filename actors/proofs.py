@@ -1,7 +1,8 @@
-"""The acts of proof, each beside the running deployment and only reading: seal a base, rebuild, reconcile.
+"""The acts of proof, each beside the running deployment and only reading: seal a base, rebuild, reconcile, try a
+catalogue on logged usage.
 
-Here the doors are opened and the partitions walked; what is proven stands in `actors/sealed_base.py`, `actors/rebuild.py`
-and `actors/reconcile/`.
+Here the doors are opened and the partitions walked; what is proven stands in `actors/sealed_base.py`, `actors/rebuild.py`,
+`actors/reconcile/` and `actors/dryrun.py`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -11,12 +12,14 @@ from pathlib import Path
 
 from actors.assembly import stored_checkpoints, topic_reader
 from actors.checkpoints import Checkpoints
+from actors.dryrun import Comparison, Draft, DryRun, Shadow
 from actors.kafka import TopicReader
 from actors.rebuild import Fold, Stored, find_base, read_stored
 from actors.reconcile.rated import RatedTopic
 from actors.reconcile.run import Reconciler, Report, read_facts
 from actors.sealed_base import Base, BaseHead, base_path, seal_base
 from config.settings import Settings
+from engine.catalog import check_succession, read_document
 
 Say = Callable[[str], None]
 
@@ -77,6 +80,35 @@ async def reconcile(
             fold = _fold(settings, checkpoints, reader, stored, base)
             rated = RatedTopic(reader, settings.kafka.topic_rated, number)
             yield await Reconciler(fold, stored, facts, rated, share=share, seed=seed).run(_progress(fold, say))
+
+
+async def dry_run(
+    settings: Settings, bases: Path | None, partition: int | None, draft: Draft, say: Say
+) -> AsyncIterator[DryRun]:
+    """What each partition's usage would have been charged under a draft.
+
+    Raises BadCatalogue when the draft could not follow what is published, and TooLate."""
+    async with AsyncExitStack() as doors:
+        checkpoints = await _checkpoints(settings, doors)
+        reader = await _reader(settings, doors)
+        newest = await checkpoints.latest_catalogue_version()
+        published = None if newest is None else await checkpoints.catalogue(newest)
+        if published is not None:
+            check_succession(read_document(published), draft.document)
+        for number in await _chosen(checkpoints, partition):
+            say(f"Partition {number}: reading its checkpoint")
+            stored = await checkpoints.read(number, read_stored)
+            base = find_base(bases, number, settings.control_key_bytes())
+            fold = _fold(settings, checkpoints, reader, stored, base)
+            shadow = Shadow(
+                draft,
+                fold,
+                base,
+                topic=settings.kafka.topic_usage,
+                partitions=settings.kafka.partitions,
+                control_key=settings.control_key_bytes(),
+            )
+            yield await Comparison(fold, shadow, draft.to_us).run(_progress(fold, say))
 
 
 def _progress(fold: Fold, say: Say) -> Callable[[int], None]:

@@ -98,7 +98,7 @@ class Fold:
         self._stored = stored
         self._topic = topic
         self._load = load
-        self._library: dict[int, Catalogue] = {
+        self.library: dict[int, Catalogue] = {  # what was published, as far as it was needed
             version: load_catalogue(version, body) for version, body in stored.catalogues.items()
         }
         self._partitions = partitions
@@ -111,7 +111,7 @@ class Fold:
         if base is not None:
             _check_fit(base, head, topic, partitions)
             for version, body in base.catalogues.items():
-                self._library.setdefault(version, load_catalogue(version, body))
+                self.library.setdefault(version, load_catalogue(version, body))
             self.partition.load(base.head.blob, base.accounts, base.dedup, base.commands)
             self.start, self.last = base.head.next_offset, base.head.last
             if base.head.tzdata != tzdata_version():
@@ -122,7 +122,7 @@ class Fold:
         return self._stored.head.partition
 
     def _new(self) -> Partition:
-        return Partition(self.number, self._partitions, self._topic, self._control_key, self._library)
+        return Partition(self.number, self._partitions, self._topic, self._control_key, self.library)
 
     @property
     def end(self) -> int:
@@ -174,33 +174,25 @@ class Fold:
         body = await self._load(version)
         if body is None:
             raise CatalogueLost(f"catalogue version {version} is in the log but not in the store; restore its row")
-        self._library[version] = load_catalogue(version, body)
+        self.library[version] = load_catalogue(version, body)
 
-    async def run(self, say: Callable[[int], None]) -> Partition:
-        """Fold everything; `say` hears now and then up to which offset."""
+    async def run(self, say: Callable[[int], None], seen: Callable[[Record, str], None] | None = None) -> Partition:
+        """Fold everything; `say` hears now and then up to which offset, `seen` of each record and its outcome."""
         log_end = await self.check_log()
         if log_end < self.end:
             raise LogDamaged(
                 f"partition {self.number}: the log ends at {log_end}, the checkpoint at {self.end}", self.number
             )
         folded = 0
-        async for record, _ in self.records(self.start, self.end):
+        async for record, outcome in self.records(self.start, self.end):
             folded += 1
+            if seen is not None:
+                seen(record, outcome)
             if folded % SETTLE_EVERY == 0:
-                self.settle()
+                settle(self.partition)
                 say(record.offset)
-        self.settle()
+        settle(self.partition)
         return self.partition
-
-    def settle(self) -> Cut:
-        """Let go of what a shard would have sent on and written by now; the cut has no accounts in it."""
-        cut = self.partition.begin_cut()
-        self.partition.end_cut()
-        self.partition.freeze_idle(IDLE_US, SETTLE_EVERY)
-        outputs = self.partition.outputs
-        for each in (outputs.lines, outputs.forwards, outputs.alerts, outputs.dead_letters):
-            each.clear()
-        return cut
 
     def stored_partition(self) -> Partition:
         """The checkpoint that the fold is held against."""
@@ -242,6 +234,17 @@ class Fold:
     def _bytes_of(partition: Partition, name: str) -> bytes | None:
         account = partition.account(name)
         return None if account is None else encode_account(account)
+
+
+def settle(partition: Partition) -> Cut:
+    """Let go of what a shard would have sent on and written by now; the cut has no accounts in it."""
+    cut = partition.begin_cut()
+    partition.end_cut()
+    partition.freeze_idle(IDLE_US, SETTLE_EVERY)
+    outputs = partition.outputs
+    for each in (outputs.lines, outputs.forwards, outputs.alerts, outputs.dead_letters):
+        each.clear()
+    return cut
 
 
 async def _batches(records: AsyncIterator[Record]) -> AsyncIterator[list[Record]]:

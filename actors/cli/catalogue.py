@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from actors.cli import drafts
+from actors.cli import drafts, dryrun
 from actors.cli.terminal import (
     FAILED,
     WRONG_INPUT,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Meters and plans, from a YAML file.", no_args_is_help=True)
 app.add_typer(drafts.app, name="drafts")
+app.command("dryrun")(dryrun.dry_run)
 
 CatalogueFile = Annotated[Path, typer.Argument(help="A catalogue in YAML, such as config/catalogue.example.yaml.")]
 

@@ -29,6 +29,7 @@ BaseFolder = Annotated[
 @contextmanager
 def proving(doing: str) -> Iterator[tuple[Settings, Callable[[str], None]]]:
     """The settings, and how to tell where the work stands; what may go wrong is told as one line."""
+    from actors.dryrun import TooLate
     from actors.proofs import NoSuchPartition
     from actors.rebuild import LogTooShort
     from actors.sealed_base import BadBase
@@ -38,7 +39,7 @@ def proving(doing: str) -> Iterator[tuple[Settings, Callable[[str], None]]]:
     with expected_errors(), outside_errors(), Console(stderr=True).status(doing) as status:
         try:
             yield load_settings(), lambda line: status.update(line)
-        except NoSuchPartition as error:
+        except (NoSuchPartition, TooLate) as error:
             fail(str(error), WRONG_INPUT)
         except (BadBase, CatalogueLost, HalfApplied, LogTooShort) as error:
             fail(str(error), FAILED)

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from actors.checkpoints import Posted, StoredCheckpoint
 from actors.drift import Drift, digit
 from actors.ports import AlertRow, CommandRow, DeadLetterRow
-from actors.rebuild import Fold, Stored, read_stored
+from actors.rebuild import Fold, Stored, read_stored, settle
 from actors.reconcile.ledger import ledger_drifts
 from actors.reconcile.offsets import Stretch, beyond_drifts, counted_in, end_drifts, stretch_drifts
 from actors.reconcile.outbox import outbox_drifts, told_drifts
@@ -129,7 +129,7 @@ class Reconciler:
         lines: dict[int, list[bytes]] = {}
         for offset, line in fold.partition.outputs.lines:
             lines.setdefault(offset, []).append(line)
-        made = fold.settle()
+        made = settle(fold.partition)
         rated = await self._rated.stretch(start, end)
         report.records += len(outcomes)
         report.rated_lines += sum(len(each.lines) for each in rated.values())

@@ -6,6 +6,8 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import tallygate
-from actors.cli.terminal import FAILED
+from actors.cli import proving
+from actors.cli.terminal import FAILED, WRONG_INPUT
 from actors.kafka import TopicReader
 from actors.ports import Outgoing
 from loadtest.deployment import Deployment
@@ -42,7 +45,7 @@ class Cli:
     """The command line on a deployment's settings; in a thread, since a command runs an event loop of its own."""
 
     def __init__(self, at: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(tallygate, "load_settings", lambda: at.settings)
+        monkeypatch.setattr(proving, "load_settings", lambda: at.settings)
         monkeypatch.setenv("COLUMNS", "200")
 
     async def call(self, *arguments: str) -> Result:
@@ -86,6 +89,8 @@ async def test_a_running_deployment_is_sealed_and_rebuilt(
         assert account.account in await cli.fine("rebuild", "--account", account.account)
         assert '"account":"' + account.account in await cli.fine("rebuild", "--account", account.account, "--json")
 
+        await dry_runs(cli, database, run.at, tmp_path, folder)
+
         cut_short = "UPDATE account SET blob = substr(blob, 1, length(blob) - 1) WHERE account = '{}' RETURNING account"
         await Spoiled(database, run.at).change(cut_short.format(account.account))
         told = await cli.drift("rebuild", "--verify", "--account", account.account)
@@ -93,6 +98,36 @@ async def test_a_running_deployment_is_sealed_and_rebuilt(
         cut_off(files[0])
         assert "damaged or cut off" in await cli.drift("base", "check", *files)
         assert "damaged or cut off" in await cli.drift("rebuild", "--base", str(folder))
+
+
+async def dry_runs(cli: Cli, database: str, at: Deployment, tmp_path: Path, bases: Path) -> None:
+    """Every price doubled earns exactly twice as much; a plan that is gone cannot even be tried."""
+    (row,) = await Spoiled(database, at)._run("SELECT body FROM catalogue")
+    draft = tmp_path / "draft.yaml"
+    document = doubled(orjson.loads(row["body"]))
+    draft.write_bytes(orjson.dumps(document))
+    told = await cli.fine("catalogue", "dryrun", str(draft), "--json")
+    *lines, total = [orjson.loads(line) for line in told.splitlines()]
+    assert not [line for line in lines if "outcome" in line]
+    assert sum("customer" in line for line in lines) > 100
+    before, after = Fraction(total["before"]), Fraction(total["after"])
+    assert (after, Fraction(total["difference"])) == (2 * before, before)
+    assert before > 0
+    behind = await cli.fine("catalogue", "dryrun", str(draft), "--base", str(bases))
+    assert behind == "Plans: none\n", "from a base on, what counts begins five minutes behind it"
+    document["plans"] = {f"{name}-2": plan for name, plan in document["plans"].items()}
+    draft.write_bytes(orjson.dumps(document))
+    refused = await cli.call("catalogue", "dryrun", str(draft))
+    assert (refused.exit_code, "is gone" in refused.stderr) == (WRONG_INPUT, True)
+
+
+def doubled(value: Any, key: str = "") -> Any:
+    """A stored catalogue as a file would have it, every amount twice what it was."""
+    if isinstance(value, dict):
+        return {name: doubled(each, name) for name, each in value.items() if each is not None}
+    if isinstance(value, list):
+        return [doubled(each) for each in value]
+    return str(2 * Decimal(value)) if key == "amount" else value
 
 
 def cut_off(file: str) -> None:
