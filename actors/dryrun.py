@@ -191,8 +191,8 @@ class Comparison:
         if before != after:
             self._turn(record, before, after)
         for partition, is_draft in ((was, False), (becomes, True)):
-            for number, (_, line) in enumerate(partition.outputs.lines):
-                self._charge(partition, _line_decoder.decode(line), is_first=number == 0, is_draft=is_draft)
+            for _, line in partition.outputs.lines:
+                self._charge(partition, _line_decoder.decode(line), is_draft=is_draft)
             partition.outputs.lines.clear()
         self._folded += 1
         if self._folded % SETTLE_EVERY == 0:
@@ -202,7 +202,7 @@ class Comparison:
         from_us = self._shadow.from_us
         return (from_us is None or time_us >= from_us) and (self._to_us is None or time_us < self._to_us)
 
-    def _charge(self, partition: Partition, line: RatedLine, *, is_first: bool, is_draft: bool) -> None:
+    def _charge(self, partition: Partition, line: RatedLine, *, is_draft: bool) -> None:
         if not self._counts(line.time_us):
             return
         customer = self._customers.get(line.account)
@@ -212,12 +212,13 @@ class Comparison:
             customer = Customer(line.account, account.plan, line.currency, Takings())
             self._customers[line.account] = customer
         takings, amount = customer.takings, parse_amount(line.amount)
+        is_event = line.line == 0 and line.correction is None  # not another price of it, nor what was taken back
         if is_draft:
             takings.after += amount
-            takings.events_after += is_first
+            takings.events_after += is_event
         else:
             takings.before += amount
-            takings.events_before += is_first
+            takings.events_before += is_event
 
     def _turn(self, record: Record, before: str, after: str) -> None:
         time_us = _event_time(record)

@@ -56,7 +56,7 @@ def charged(partition: Partition, start_us: int, end_us: int) -> Sums:
             pico, events = sums.get(row["account"], (0, 0))
             whole, _, rest = row["amount"].partition(".")
             amount = int(whole + rest.ljust(12, "0"))
-            sums[row["account"]] = pico + amount, events + (row["line"] == 0)
+            sums[row["account"]] = pico + amount, events + (row["line"] == 0 and "correction" not in row)
     return sums
 
 
