@@ -33,7 +33,11 @@ class EventGone(Exception):
 
 
 class LinesAway(Exception):
-    """The event's lines are not in the topic: not yet, or not any more."""
+    """The event's lines are not in the topic: not yet, not any more, or there are none, as no meter counts it."""
+
+    def __init__(self, event: UsageEvent) -> None:
+        super().__init__(event.id)
+        self.event = event
 
 
 class VersionLost(Exception):
@@ -107,7 +111,7 @@ class Charges:
             raise EventGone
         told = await self._told(partition, offset, record.timestamp, found.as_of.epoch)
         if told is None:
-            raise LinesAway
+            raise LinesAway(event)
         lines = [_line_decoder.decode(line) for _, line in sorted(told.lines.items())]
         document, catalogue = await self._version(lines[0].version)
         try:

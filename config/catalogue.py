@@ -224,7 +224,8 @@ class _Reader:
             case inspect.LiteralType():
                 return self._one_of([str(value) for value in kind.values], node, path)
             case inspect.UnionType() if any(isinstance(one, inspect.BoolType) for one in kind.types):
-                return self._truth_or_text(node, path)
+                text = any(isinstance(one, inspect.StrType) for one in kind.types)
+                return self._truth_or_text(node, path) if text else self._truth(node, path)
             case inspect.UnionType():  # text or absent
                 return self._text(node, path)
             case inspect.StrType():
@@ -278,6 +279,9 @@ class _Reader:
         if node.plain and node.text.lower() in _NOT_TEXT:
             self._break(path, f"is {_what(node)}; quote it if you mean that text")
         return node.text
+
+    def _truth(self, node: _Node, path: KeyPath) -> bool:
+        return self._one_of(["true", "false"], node, path) == "true"
 
     def _truth_or_text(self, node: _Node, path: KeyPath) -> bool | str:
         if isinstance(node, _Scalar) and node.plain and node.text in ("true", "false"):

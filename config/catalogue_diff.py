@@ -18,8 +18,10 @@ Kind = Literal["new", "gone", "changed"]
 
 # Fields whose text is a decimal: there 5 and 5.0 say the same. Elsewhere (names, values of dimensions) they do not.
 AMOUNTS: Final = frozenset({"amount"})
-QUANTITIES: Final = frozenset({"per", "up_to"})
-NAMED_BY_ITS_AUTHOR: Final = frozenset({"where", "features"})  # what stands below them, under any key, is text
+QUANTITIES: Final = frozenset({"per", "up_to", "above", "at_least", "below", "at_most"})
+NAMED_BY_ITS_AUTHOR: Final = frozenset(
+    {"where", "features", "values"}
+)  # what stands below them, under any key, is text
 
 
 class Change(Struct, frozen=True):
@@ -62,6 +64,7 @@ def difference(before: CatalogueDocument, after: CatalogueDocument) -> Differenc
         name: list(_named(("meters", name), f"meter {name}", old["meters"].get(name), new["meters"].get(name)))
         for name in sorted(old["meters"].keys() | new["meters"].keys())
     }
+    read = _read_by_meters(old, new)
     plans = []
     priced: set[str] = set()
     for name in sorted(old["plans"].keys() | new["plans"].keys()):
@@ -71,10 +74,12 @@ def difference(before: CatalogueDocument, after: CatalogueDocument) -> Differenc
         changes = list(_plan(name, was, becomes))
         if was is not None and becomes is not None:
             changes += [change for meter in sorted(counted) for change in meters.get(meter, ())]
+            changes += [change for using, found in read if using & counted for change in found]
         if changes:
             kind: Kind = "new" if was is None else "gone" if becomes is None else "changed"
             plans.append(PlanChanges(name, (becomes or was)["currency"], kind, changes))
     unpriced = [change for name, changes in meters.items() if name not in priced for change in changes]
+    unpriced += [change for using, found in read if not using & priced for change in found]
     return Difference(plans, unpriced, _refusals(before, after))
 
 
@@ -94,6 +99,29 @@ def _refusals(before: CatalogueDocument, after: CatalogueDocument) -> list[str]:
     except BadCatalogue as error:
         return [f"{'.'.join(map(str, fault.path))}: {fault.message}" for fault in error.faults]
     return []
+
+
+def _read_by_meters(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[set[str], list[Change]]]:
+    """What changes of each declared dimension and token shape, beside the meters that look at it."""
+    found = []
+    for key, word in (("dimensions", "dimension"), ("token_shapes", "token shape")):
+        was, becomes = old.get(key, {}), new.get(key, {})
+        for name in sorted(was.keys() | becomes.keys()):
+            using = {
+                meter
+                for document in (old, new)
+                for meter, body in document["meters"].items()
+                if name in _looks_at(key, body)
+            }
+            changes = list(_named((key, name), f"{word} {name}", was.get(name), becomes.get(name)))
+            found.append((using, changes))
+    return found
+
+
+def _looks_at(key: str, meter: Mapping[str, Any]) -> set[str]:
+    if key == "token_shapes":
+        return {meter["event_type"]}
+    return {*meter.get("group_by", ()), *meter.get("when", ())}
 
 
 def _meters(plan: Mapping[str, Any] | None) -> set[str]:

@@ -195,6 +195,9 @@ class Account:
         """Charge one event: its lines, and the rules it changed. Raises TooManyCells.
 
         `scopes` are the declared ones below the root that it lies in."""
+        if not usages:  # no meter counts it
+            self.rated += 1
+            return (), []
         newest = self._newest
         if newest is None:
             newest = self._newest = self._watch(time_us)
@@ -246,8 +249,11 @@ class Account:
 
         Raises TooManyCells, and NotThere."""
         table, derived, spends = self.table, self.derive(), self._scope_spends()
-        charged = []
+        charged: list[tuple[Line, ...]] = []
         for change in changes:
+            if not change.usages:  # no meter counts it
+                charged.append(())
+                continue
             table, derived, lines = self._changed(table, derived, change)
             month, total = self.month_of(change.time_us), sum(line.amount for line in lines)
             for scope in change.scopes:
@@ -260,7 +266,8 @@ class Account:
                 self.scopes[scope].spend = spends[scope]
         self._derived = derived
         self.table = table
-        self.newest_event_us = max(self.newest_event_us, *(change.time_us for change in changes))
+        used = [change.time_us for change in changes if change.usages]
+        self.newest_event_us = max([self.newest_event_us, *used])
         self.rated += 1
         self.standings = standings
         self._newest = None

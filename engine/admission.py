@@ -675,7 +675,7 @@ class Desk:
             return Unreachable("no_meter", event_type)
         dimensions = self._dimensions.get((catalogue.version, event_type))
         if dimensions is None:
-            every = {name for meter in catalogue.meters_of[event_type] for name in meter.group_by}
+            every = {name for meter in catalogue.meters_of[event_type] for name in meter.looks_at}
             dimensions = self._dimensions[catalogue.version, event_type] = tuple(sorted(every))
         fields = tuple(bound.fields for bound in question.bounds)
         shape = (
@@ -844,7 +844,7 @@ def _added(
     prices = catalogue.plans[account.plan].prices
     added = []
     for bound in bounds:
-        fields = {catalogue.meters[prices[name].meter].field for name in bound.reached}
+        fields = {catalogue.meters[prices[name].meter].bounded_by for name in bound.reached}
         added.append(sum(each.up_to for each in more if not fields.isdisjoint(each.fields)))
     return added
 

@@ -6,14 +6,24 @@ rating looks into. `PriceBook` orders the versions by the time from which each i
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct, field
 
-from engine.corrections import FORMS
 from engine.events import is_text
-from engine.meters import Cell, Meter
+from engine.meters import (
+    Cell,
+    DimensionDefinition,
+    Meter,
+    TokenShapeDefinition,
+    TokenUsage,
+    compile_dimension,
+    compile_meter,
+    compile_token_shape,
+)
+from engine.meters import MeterDefinition as MeterDefinition  # a catalogue is made of it
 from engine.money import NotADecimal, parse_amount, parse_quantity
 from engine.prices import Price, compile_price
 
@@ -23,13 +33,6 @@ FEATURE_TEXT_MAX: Final = 256
 CELL_LOOKUPS_MAX: Final = 65_536
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 SKEW_US: Final = 5 * 60 * 1_000_000  # how far an event's own time may run ahead of log time
-
-
-class MeterDefinition(Struct, forbid_unknown_fields=True, frozen=True):
-    event_type: str
-    aggregation: Literal["count", "sum"]
-    field: str | None = None
-    group_by: tuple[str, ...] = ()
 
 
 class TierDefinition(Struct, forbid_unknown_fields=True, frozen=True):
@@ -56,9 +59,14 @@ class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defau
     features: dict[str, bool | str] = field(default_factory=dict)
 
 
-class CatalogueDocument(Struct, forbid_unknown_fields=True, frozen=True):
+class CatalogueDocument(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """`dimensions`: those that are more than the field of their name; every meter may group by them. `token_shapes`: by
+    event type, how its events say what tokens they used."""
+
     meters: dict[str, MeterDefinition]
     plans: dict[str, PlanDefinition]
+    dimensions: dict[str, DimensionDefinition] = {}
+    token_shapes: dict[str, TokenShapeDefinition] = {}
 
 
 class CatalogueFault(Struct, frozen=True):
@@ -126,13 +134,26 @@ class Plan:
 class Catalogue:
     """A compiled version."""
 
-    def __init__(self, version: int, meters: dict[str, Meter], plans: dict[str, Plan]) -> None:
+    def __init__(
+        self,
+        version: int,
+        meters: dict[str, Meter],
+        plans: dict[str, Plan],
+        token_shapes: dict[str, TokenUsage] | None = None,
+    ) -> None:
         self.version = version
         self.plans = plans
         self.meters = meters
+        self.token_shapes = token_shapes or {}
         self.meters_of: dict[str, tuple[Meter, ...]] = {}
         for meter in sorted(meters.values(), key=lambda meter: meter.name):
             self.meters_of[meter.event_type] = (*self.meters_of.get(meter.event_type, ()), meter)
+
+    def fields_of(self, event_type: str, data: dict[str, Any]) -> dict[str, Any]:
+        """What the meters of a type read of an event: its data, and its tokens by bucket where they have a shape. Raises
+        BadUsage."""
+        shape = self.token_shapes.get(event_type)
+        return data if shape is None else shape.normalised(data)
 
 
 class _Checker:
@@ -147,22 +168,6 @@ class _Checker:
     def name(self, path: tuple[str | int, ...], value: object) -> None:
         if not is_text(value, 128):
             self.fault(path, "a name must be a string of 1 to 128 characters without NUL")
-
-    def meter(self, name: str, definition: MeterDefinition) -> Meter:
-        path = ("meters", name)
-        self.name(path, name)
-        self.name((*path, "event_type"), definition.event_type)
-        if definition.event_type in FORMS:
-            self.fault((*path, "event_type"), "names corrections of events, which no meter takes: choose another type")
-        if definition.aggregation == "sum" and not definition.field:
-            self.fault((*path, "aggregation"), "a sum needs `field`, the name of the field of `data` that it sums")
-        if definition.aggregation == "count" and definition.field is not None:
-            self.fault((*path, "field"), "a count takes no field: remove it, or make the aggregation a sum")
-        if len(set(definition.group_by)) != len(definition.group_by):
-            self.fault((*path, "group_by"), "names a dimension twice")
-        for dimension in definition.group_by:
-            self.name((*path, "group_by"), dimension)
-        return Meter(name, definition.event_type, definition.field, definition.group_by)
 
     def _number(self, path: tuple[str | int, ...], text: str | None, parse: Any, minimum: int) -> int:
         try:
@@ -224,6 +229,9 @@ class _Checker:
                         (*path, "where", dimension), f"meter {meter.name} does not group by it; add it to group_by"
                     )
                 self.name((*path, "where", dimension), value)
+                known = meter.derived[dimension].reachable(None) if dimension in meter.derived else (None,)
+                if None not in known and value not in known:
+                    self.fault((*path, "where", dimension), f"{value} is no value of it; it has {_listed(known)}")
         return compile_price(name, definition.meter, definition.where, self.tiers(path, definition))
 
     def plan(self, name: str, definition: PlanDefinition, meters: dict[str, Meter]) -> Plan:
@@ -260,13 +268,26 @@ class _Checker:
                 self.fault((*path, name), message)
 
 
+def _listed(values: Iterable[str | None]) -> str:
+    return ", ".join(value for value in values if value is not None)
+
+
 _document_decoder: Final = msgspec.json.Decoder(CatalogueDocument)
 
 
 def compile_catalogue(version: int, document: CatalogueDocument) -> Catalogue:
     """The document as look-up tables. Raises BadCatalogue with every fault."""
     checker = _Checker()
-    meters = {name: checker.meter(name, definition) for name, definition in document.meters.items()}
+    dimensions = {
+        name: compile_dimension(name, definition, checker.fault) for name, definition in document.dimensions.items()
+    }
+    meters = {
+        name: compile_meter(name, definition, dimensions, checker.fault) for name, definition in document.meters.items()
+    }
+    shapes = {
+        event_type: compile_token_shape(event_type, definition, meters.values(), checker.fault)
+        for event_type, definition in document.token_shapes.items()
+    }
     plans = {name: checker.plan(name, definition, meters) for name, definition in document.plans.items()}
     if not meters:
         checker.fault(("meters",), "a catalogue needs at least one meter")
@@ -274,7 +295,7 @@ def compile_catalogue(version: int, document: CatalogueDocument) -> Catalogue:
         checker.fault(("plans",), "a catalogue needs at least one plan")
     if checker.faults:
         raise BadCatalogue(checker.faults)
-    return Catalogue(version, meters, plans)
+    return Catalogue(version, meters, plans, shapes)
 
 
 def check_succession(before: CatalogueDocument, after: CatalogueDocument) -> None:

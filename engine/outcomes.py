@@ -5,7 +5,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import Struct
 
-from engine.meters import Cell
+from engine.meters import ESTIMATED, MEASURED, Cell
 from engine.money import amount_text, quantity_text
 
 
@@ -23,6 +23,7 @@ class DeadLetterReason(StrEnum):
     TOO_OLD = "too_old"
     ID_CONFLICT = "id_conflict"
     NO_METER = "no_meter"
+    BAD_USAGE = "bad_usage"
     BAD_QUANTITY = "bad_quantity"
     BAD_DIMENSION = "bad_dimension"
     NO_PRICE = "no_price"
@@ -95,6 +96,8 @@ class RatedEvent(Struct, frozen=True):
     hold: str | None = None  # id of the hold it names
     settled: Settled | None = None
     correction: str | None = None  # "cancel" or "amend"
+    estimated: bool = False
+    tags: dict[str, str] | None = None
 
 
 class RatedLine(Struct, omit_defaults=True):
@@ -119,6 +122,8 @@ class RatedLine(Struct, omit_defaults=True):
     hold: str | None = None
     settled: str | None = None
     correction: str | None = None
+    usage_basis: str = "measured"
+    tags: dict[str, str] | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -126,6 +131,7 @@ _encoder = msgspec.json.Encoder()
 
 def rated_lines(event: RatedEvent, partition: int, epoch: int, first: int = 0) -> list[bytes]:
     """The event's lines for the topic `rated`: a JSON object each; key = (partition, offset, line), line from `first`."""
+    basis = ESTIMATED if event.estimated else MEASURED
     return [
         _encoder.encode(
             RatedLine(
@@ -148,6 +154,8 @@ def rated_lines(event: RatedEvent, partition: int, epoch: int, first: int = 0) -
                 event.hold,
                 event.settled,
                 event.correction,
+                basis,
+                event.tags,
             )
         )
         for number, (line, names) in enumerate(zip(event.lines, event.dimensions, strict=True), first)

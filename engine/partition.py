@@ -65,7 +65,7 @@ from engine.events import (
 )
 from engine.holds import BadToken, Hold, read_token
 from engine.limits import scope_path
-from engine.meters import BadDimension, BadQuantity
+from engine.meters import BadDimension, BadQuantity, BadUsage, is_estimated, tags_of
 from engine.outcomes import (
     APPLIED,
     AccountRow,
@@ -178,6 +178,7 @@ class _Metered(NamedTuple):
     catalogue: Catalogue
     usages: list[Usage]
     dimensions: tuple[tuple[str, ...], ...]
+    estimated: bool
 
 
 class Partition:
@@ -387,7 +388,7 @@ class Partition:
                 f"event {event.id!r} from {event.source!r} was rated before with other billing fields",
             )
         account = self._touch(account_id)
-        time_us, catalogue, usages, names = self._metered(account, event, hold)
+        time_us, catalogue, usages, names, estimated = self._metered(account, event, hold)
         try:
             lines, crossings = account.rate(time_us, usages, self._scopes_of(account, event, hold))
         except TooManyCells as error:
@@ -408,6 +409,9 @@ class Partition:
             names,
             None if hold is None else hold.id,
             settled,
+            None,
+            estimated,
+            tags_of(event.data),
         )
         for line in rated_lines(rated, self.number, self.line_epoch):
             self.outputs.lines.append((offset, line))
@@ -456,26 +460,37 @@ class Partition:
     @staticmethod
     def _meter(
         catalogue: Catalogue, plan_name: str, event: UsageEvent
-    ) -> tuple[list[Usage], tuple[tuple[str, ...], ...]]:
+    ) -> tuple[list[Usage], tuple[tuple[str, ...], ...], bool]:
+        """What each meter says of the event, the names of each cell's dimensions, and whether its usage is estimated."""
         meters = catalogue.meters_of.get(event.type)
         if not meters:
             raise _DeadLetter(DeadLetterReason.NO_METER, f"no meter takes events of type {event.type!r}")
         plan = catalogue.plans.get(plan_name)
         usages: list[Usage] = []
+        names: list[tuple[str, ...]] = []
+        data = event.data
         try:
+            estimated = is_estimated(data)
+            if catalogue.token_shapes:
+                data = catalogue.fields_of(event.type, data)
             for meter in meters:
-                quantity = meter.quantity(event.data)
-                cell = meter.cell(event.data)
+                if meter.conditions and not meter.counts(data):
+                    continue
+                quantity = meter.quantity(data)
+                cell = meter.cell(data)
                 if plan is None:
                     raise NoPrice(f"catalogue version {catalogue.version} has no plan {plan_name}")
                 usages.append((plan.price_of(meter, cell), cell, quantity))
+                names.append(meter.group_by)
+        except BadUsage as error:
+            raise _DeadLetter(DeadLetterReason.BAD_USAGE, f"event {event.id!r}: {error}") from None
         except BadQuantity as error:
             raise _DeadLetter(DeadLetterReason.BAD_QUANTITY, str(error)) from None
         except BadDimension as error:
             raise _DeadLetter(DeadLetterReason.BAD_DIMENSION, str(error)) from None
         except NoPrice as error:
             raise _DeadLetter(DeadLetterReason.NO_PRICE, str(error)) from None
-        return usages, tuple(meter.group_by for meter in meters)
+        return usages, tuple(names), estimated
 
     # ------------------------------------------------------------------------------------------------- corrections
 
@@ -575,9 +590,9 @@ class Partition:
                 usages = [(price, cell, sign * quantity) for price, cell, quantity in metered.usages]
                 scopes = self._scopes_of(account, event, hold)
                 scopes = tuple(scope for scope in scopes if account.scopes[scope].since < until)
-                steps.append((metered, Change(metered.time_us, usages, scopes)))
+                steps.append((metered, tags_of(event.data), Change(metered.time_us, usages, scopes)))
         try:
-            charged, crossings = account.change([change for _, change in steps])
+            charged, crossings = account.change([change for *_, change in steps])
         except TooManyCells as error:
             raise _DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
         except NotThere:
@@ -588,7 +603,7 @@ class Partition:
         made = (cancelled, mark) if amended is None else (following, becomes)
         self.dedup.remember(*made, offset, self.log_time_us)
         count = 0
-        for (metered, _), lines in zip(steps, charged, strict=True):
+        for (metered, tags, _), lines in zip(steps, charged, strict=True):
             told = RatedEvent(
                 offset,
                 self.log_time_us,
@@ -603,6 +618,8 @@ class Partition:
                 None if hold is None else hold.id,
                 None,
                 correction.kind,
+                metered.estimated,
+                tags,
             )
             for line in rated_lines(told, self.number, self.line_epoch, first + count):
                 self.outputs.lines.append((offset, line))

@@ -46,7 +46,11 @@ def reach_of(
         return Unreachable("no_meter", event_type)
     if plan is None:
         return Unreachable("model_not_entitled", plan_name)
-    reached = [(meter, _prices(plan, meter, data, reach)) for meter in meters]
+    known = {
+        name: tuple(sorted({*reach.get(name, ()), *((data[name],) if name in data else ())}))
+        for name in data.keys() | reach.keys()
+    }
+    reached = [(meter, _prices(plan, meter, known)) for meter in meters if meter.may_count(known)]
     faults = [found for _, found in reached if isinstance(found, Unreachable)]
     faults.sort(key=lambda fault: fault.reason != "model_not_entitled")  # it comes first in the order of reasons
     if faults:
@@ -55,27 +59,25 @@ def reach_of(
     seen: dict[str | None, int] = {}
     for meter, prices in reached:
         assert not isinstance(prices, Unreachable)
-        layer = seen[meter.field] = seen.get(meter.field, -1) + 1
+        named = meter.bounded_by
+        layer = seen[named] = seen.get(named, -1) + 1
         bound = None
-        if meter.field is not None:
-            bound = next((place for place, names in enumerate(fields) if meter.field in names), None)
+        if named is not None:
+            bound = next((place for place, names in enumerate(fields) if named in names), None)
             if bound is None:
-                return Unreachable("unbounded", meter.field)
+                return Unreachable("unbounded", named)
         parts.setdefault((bound, layer), {}).update(prices)
     return tuple(
         Part(bound, tuple(sorted(prices)), undominated(prices.values())) for (bound, _), prices in parts.items()
     )
 
 
-def _prices(
-    plan: Plan, meter: Meter, data: Mapping[str, str], reach: Mapping[str, tuple[str, ...]]
-) -> dict[str, Price] | Unreachable:
+def _prices(plan: Plan, meter: Meter, known: Mapping[str, tuple[str, ...]]) -> dict[str, Price] | Unreachable:
     """The prices of every cell of a meter that the request may fall in."""
     values: list[tuple[str | None, ...]] = []
     cells = 1
     for dimension in meter.group_by:
-        known = {*reach.get(dimension, ()), *([data[dimension]] if dimension in data else [])}
-        values.append(tuple(sorted(known)) or (None,))  # None: any text at all
+        values.append(meter.reachable(dimension, known))
         cells *= len(values[-1])
         if cells > CELLS_ASKED_MAX:
             return Unreachable("unbounded", dimension)

@@ -258,7 +258,7 @@ class Workload:
         spend = []
         for number, plan in enumerate(self.plans):
             quantities: dict[str, int] = {}
-            for meter in version.meters:
+            for meter in (each for each in version.meters if each.event_type == EVENT_TYPE):
                 for position, model in enumerate(MODELS):
                     cell = tuple({"model": model}[name] for name in meter.group_by)
                     price = version.price_of(plan, meter, cell)

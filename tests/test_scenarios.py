@@ -5,9 +5,17 @@ spaces, or by `|`; `-` stands for "nothing". Sections start with their name in c
 EVENTS and FINALLY may be left out:
 
 ACCOUNT   zone  anchor day                              (UTC and 1 if left out)
+METERS    name  what  by                                `count of TYPE`, `sum of FIELD of TYPE`, or `sum of (EXPRESSION) of
+                                                        TYPE`; behind it conditions:
+                                                        `where FIELD is A or B`, `where FIELD exists`, `and` more of
+                                                        them; `by`: dimensions. Left out: PRICES are priced by name
+SHAPES    TYPE  shape                                   of the usage objects of an event type: vllm, anthropic ...
+DIMENSIONS  name  of  what                              `up to 10: a, up to 20: b, rest: c`, or `x: a, y: a, rest: b`;
+                                                        `none: d` is where the field is missing
 PRICES    name  model  tiers                            `10: 30, 50: 40, rest: 50` is $30 each up to 10, and so on;
                                                         `rest: 0.15 per 1000000` is a price per unit; `from TIME`
-                                                        behind it makes a new version of the catalogue
+                                                        behind it makes a new version of the catalogue; with METERS
+                                                        `of METER` behind it, or `of METER where x = a, y = b`
 GRANTS    lot  kind  amount  priority  from  until  for      `for`: prices, or `all`
 SCOPES    path                                          parents first
 CAPS      name  amount  scope                           the scope is left out for the account itself
@@ -17,7 +25,8 @@ EVENTS    time  what                 charge  balance  alerts
           `cap NAME AMOUNT`, `cap NAME AMOUNT in SCOPE`, or `pass` (log time moves on, nothing else).
           Usage may have a name (`3 PRICE as NAME`); then `cancel NAME` takes it back and `amend NAME to 5 PRICE` makes
           it what it should have been, once the time has come at which they are sent. `refused REASON: WHAT` is
-          refused. A time before the one above is usage that arrives late. Alerts: `RULE crossed`, `RULE recovered`.
+          refused. With METERS: `TYPE: FIELD 3, FIELD.INNER word`; the charge may then be the reason why it is set aside.
+          A time before the one above is usage that arrives late. Alerts: `RULE crossed`, `RULE recovered`.
 FINALLY   lot  remaining  burnt  expired                one line per lot, `debt  AMOUNT`, and for each scope
                                                         `spend SCOPE  AMOUNT` (of all months)
 
@@ -31,16 +40,37 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
-from engine.catalog import CatalogueDocument, MeterDefinition, PlanDefinition, PriceDefinition, TierDefinition
+from engine.catalog import CatalogueDocument, PlanDefinition, PriceDefinition, TierDefinition
 from engine.corrections import AMEND
 from engine.holds import Bound, seal_token
+from engine.meters import (
+    BandDefinition,
+    ConditionDefinition,
+    DimensionDefinition,
+    MeterDefinition,
+    TokenShapeDefinition,
+)
 from engine.money import NANO
 from tests.engine.bench import DAY, KEY, Bench, pico_of, told, us
 
 SCENARIOS: Final = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
-SECTIONS: Final = ("ACCOUNT", "PRICES", "GRANTS", "SCOPES", "CAPS", "RULES", "EVENTS", "FINALLY")
+SECTIONS: Final = (
+    "ACCOUNT",
+    "METERS",
+    "SHAPES",
+    "DIMENSIONS",
+    "PRICES",
+    "GRANTS",
+    "SCOPES",
+    "CAPS",
+    "RULES",
+    "EVENTS",
+    "FINALLY",
+)
 
 Line = tuple[int, list[str]]  # line number, columns
 
@@ -92,17 +122,33 @@ class Scenario:
         """The catalogue versions, and from when each is in force."""
         prices: dict[int, dict[str, PriceDefinition]] = {0: {}}
 
-        def price(name: str, model: str, tiers: str, since: str = "") -> None:
-            start = instant(since.removeprefix("from ")) if since else 0
-            prices.setdefault(start, {})[name] = read_price(name, model, tiers)
+        def price(name: str, model: str, tiers: str, *more: str) -> None:
+            start = next((instant(each.removeprefix("from ")) for each in more if each[:5] == "from "), 0)
+            sold = read_price(name, model, tiers)
+            for each in more:
+                if each.startswith("of "):
+                    meter, _, where = each.removeprefix("of ").partition(" where ")
+                    sold = replace(sold, meter=meter, where=dict(pairs(where, " = ")))
+            prices.setdefault(start, {})[name] = sold
 
         self.each("PRICES", price)
-        meters = {"units": MeterDefinition("use", "sum", "units", ("price",))}
+        meters: dict[str, MeterDefinition] = {}
+        dimensions: dict[str, DimensionDefinition] = {}
+        self.each("METERS", lambda name, *columns: meters.update({name: read_meter(*columns)}))
+        self.each("DIMENSIONS", lambda name, *columns: dimensions.update({name: read_dimension(*columns)}))
+        shapes: dict[str, TokenShapeDefinition] = {}
+        self.each(
+            "SHAPES",
+            lambda event_type, shape: shapes.update(
+                {event_type: msgspec.convert({"shape": shape}, TokenShapeDefinition)}
+            ),
+        )
+        meters = meters or {"units": MeterDefinition("use", "sum", "units", ("price",))}
         documents = []
         sold: dict[str, PriceDefinition] = {}
         for start in sorted(prices):
             sold = sold | prices[start]
-            documents.append(CatalogueDocument(meters, {"plan": PlanDefinition("USD", sold)}))
+            documents.append(CatalogueDocument(meters, {"plan": PlanDefinition("USD", sold)}, dimensions, shapes))
         return documents, sorted(prices)
 
     # ---- running
@@ -141,6 +187,34 @@ def read_price(name: str, model: str, tiers: str) -> PriceDefinition:
         return PriceDefinition("units", "per_unit", where, row.amount, row.per)
     assert model == "graduated", f"{model} is neither per_unit nor graduated"
     return PriceDefinition("units", "graduated", where, tiers=tuple(rows))
+
+
+def pairs(text: str, sign: str) -> list[tuple[str, str]]:
+    return [(key, value) for key, _, value in (each.partition(sign) for each in text.split(", ") if each)]
+
+
+def read_meter(what: str, by: str = "") -> MeterDefinition:
+    read = re.fullmatch(r"(count|sum of (\S+|\(.+\))) of (\S+)(?: where (.+))?", what)
+    assert read, "a meter is `count of TYPE` or `sum of FIELD of TYPE`, and conditions behind `where`"
+    when = {}
+    for condition in (read[4] or "").split(" and ") if read[4] else []:
+        field, _, said = condition.partition(" ")
+        values = tuple(said.removeprefix("is ").split(" or "))
+        when[field] = ConditionDefinition(exists=True) if said == "exists" else ConditionDefinition(one_of=values)
+    group_by = tuple(by.removeprefix("by ").split(", ")) if by else ()
+    if read[2] and read[2][0] == "(":
+        return MeterDefinition(read[3], "sum", None, group_by, when, expression=read[2])
+    return MeterDefinition(read[3], "sum" if read[2] else "count", read[2], group_by, when)
+
+
+def read_dimension(of: str, what: str) -> DimensionDefinition:
+    said = dict(pairs(what, ": "))
+    default, rest = said.pop("none", None), said.pop("rest", None)
+    field = of.removeprefix("of ")
+    if not any(text.startswith("up to ") for text in said):
+        return DimensionDefinition(field, (), said, rest, default)
+    bands = [BandDefinition(name, plain(text.removeprefix("up to "))) for text, name in said.items()]
+    return DimensionDefinition(field, (*bands, BandDefinition(rest or "rest")), default=default)
 
 
 def grant(
@@ -184,6 +258,12 @@ def event(bench: Bench, time: str, what: str, charge: str, balance: str, alerts:
     elif word in ("cancel", "amend"):
         outcome = correct(bench, word, rest)
         assert outcome in ("cancelled", "amended"), f"the engine answered {outcome}"
+    elif word.endswith(":"):
+        outcome = bench.use(at=at, type=word.removesuffix(":"), data=read_data(rest))
+        if charge == outcome.removeprefix("dead_lettered."):
+            charge = "-"
+        else:
+            assert outcome == "rated", f"the engine answered {outcome}: {bench.letter().detail}"
     else:
         outcome = use(bench, at, plain(word), rest)
         assert outcome == "rated", f"the engine answered {outcome}: {bench.letter().detail}"
@@ -222,6 +302,18 @@ def correct(bench: Bench, word: str, rest: str) -> str:
         units, price = other.split(" ")
         amended = json.dumps(revisions[-1] | {"data": {"units": plain(units), "price": price}}).encode()
     return bench.correct(json.dumps(revisions[-1]).encode(), amended, len(revisions) - 1)
+
+
+def read_data(text: str) -> dict[str, Any]:
+    """`tokens 3, usage.cached 2, status done` as an event's data: numbers where they read as numbers."""
+    data: dict[str, Any] = {}
+    for path, value in pairs(text, " "):
+        *outer, last = path.split(".")
+        inside = data
+        for name in outer:
+            inside = inside.setdefault(name, {})
+        inside[last] = json.loads(plain(value)) if re.fullmatch(r"-?[\d_]+(\.\d+)?", value) else value
+    return data
 
 
 def finally_is(bench: Bench, name: str, *amounts: str) -> None:

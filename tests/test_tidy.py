@@ -90,9 +90,12 @@ TESTED_ELSEWHERE = {
     "loadtest/oracle/commands.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/corrections.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/credit.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/expressions.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/fold.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/meters.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/periods.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/records.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/tokens.py": "tests/loadtest/test_oracle.py",
     "tallygate.py": "tests/test_cli.py",
 }
 BANNED_NAMES = frozenset({"utils", "util", "common", "base", "types", "helpers", "helper", "misc", "stuff", "manager"})

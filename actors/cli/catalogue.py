@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import orjson
 import typer
 from rich.console import Console
@@ -186,11 +187,21 @@ def _whom(plan: str, subscribers: "Mapping[str, Subscribers] | None") -> str:
 
 
 def _meters_table(meters: dict[str, MeterDefinition]) -> Table:
-    table = new_table("Meters", "meter", "events", "counts", "by")
+    table = new_table("Meters", "meter", "events", "counts", "by", "when")
     for name, meter in meters.items():
-        counts = "events" if meter.field is None else f"the sum of {meter.field}"
-        table.add_row(name, meter.event_type, counts, ", ".join(meter.group_by))
+        summed = meter.field or meter.expression
+        counts = "events" if summed is None else f"the sum of {summed}"
+        table.add_row(name, meter.event_type, counts, ", ".join(meter.group_by), _conditions(meter))
     return table
+
+
+def _conditions(meter: MeterDefinition) -> str:
+    said = []
+    for on, condition in sorted(meter.when.items()):
+        for key, value in msgspec.to_builtins(condition).items():
+            text = " or ".join(value) if isinstance(value, tuple | list) else str(value).lower()
+            said.append(f"{on} {key.replace('_', ' ')} {text}")
+    return "; ".join(said)
 
 
 def _plan_table(plan: Plan, definitions: dict[str, PriceDefinition]) -> Table:

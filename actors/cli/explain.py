@@ -40,6 +40,8 @@ def _rating_facts(rating: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     why = "the event's own time" if hold is None else f"hold {hold['id']} was admitted then; {hold['settled']}"
     yield "rated at", f"{rating['rated_at']} ({why})"
     yield "prices", f"plan {rating['plan']}, catalogue version {rating['version']}"
+    if rating["usage_basis"] != "measured":
+        yield "usage", f"{rating['usage_basis']}, not measured"
     for alert in rating["alerts"]:
         yield "alert", f"{alert['type']} {orjson.dumps(alert['data']).decode()}"
     yield "period", f"{period['start']} to {period['end']} ({period['zone']}, from day {period['anchor_day']})"

@@ -12,8 +12,10 @@ from actors.web.customers import AS_OF_EXAMPLE, recovering
 from actors.web.hot import AsOfAnswer, as_of_answer, put
 from actors.web.times import instant
 from actors.web.wire import Call, Example, KeyScope, Problem, QueryParameter, Reply, Route, absent, unavailable
-from engine.events import KEY_BYTES_MAX, TEXT_MAX
+from engine.catalog import load_catalogue
+from engine.events import KEY_BYTES_MAX, TEXT_MAX, UsageEvent
 from engine.holds import Hold, read_token
+from engine.meters import BadDimension, BadUsage
 from engine.money import amount_text, parse_amount
 from engine.periods import month_around
 
@@ -70,7 +72,7 @@ class RatingLine(Struct):
 
     price: str
     meter: str
-    counts: str  # "events", or the field of `data` that is summed
+    counts: str  # "events", or the field or expression of `data` that is summed
     where: dict[str, str]  # which cells the price is for
     cell: dict[str, str]
     quantity: str
@@ -94,6 +96,8 @@ class RatingView(Struct):
     offset: int
     appended: str
     rated_at: str  # the instant whose prices and period count
+    usage_basis: Literal["measured", "estimated"]  # as the event says; an estimate is priced like any other
+    tags: dict[str, str]  # the event's own
     rated_by: Literal["time", "hold"]  # the event's own time, or its hold's admission
     plan: str
     version: int  # of the catalogue
@@ -136,13 +140,43 @@ async def show_rating(call: Call) -> Reply:
         charge = await call.services.charges.of(asked, found)
     except EventGone:
         raise _gone(*place, "the event") from None
-    except LinesAway:
+    except LinesAway as away:
+        if (version := await _uncounted(call, away.event)) is not None:
+            raise _not_counted(*place, version) from None
         if not found.checkpointed:
             raise unavailable("The event is rated; its lines are on their way to the topic `rated`.", AGAIN_S) from None
         raise _gone(*place, "the event's lines") from None
     except VersionLost as error:
         raise unavailable(f"The prices cannot be shown: {error}.", AGAIN_S) from None
     return Reply(_view(call, account, found, charge, await _alerts(call, account, found.offset)))
+
+
+async def _uncounted(call: Call, event: UsageEvent) -> int | None:
+    """The catalogue version by which no meter counts the event; None where one does, or the version is not known."""
+    time_us = event.time_us
+    if event.hold is not None:
+        time_us = read_token(call.services.settings.control_key_bytes(), event.hold).admitted_us
+    row = None if time_us is None else await call.services.records.catalogue_at(time_us)
+    if row is None or row.body is None:
+        return None
+    catalogue = load_catalogue(row.version, row.body)
+    try:
+        data = catalogue.fields_of(event.type, event.data)
+        counted = any(meter.counts(data) for meter in catalogue.meters_of.get(event.type, ()))
+    except (BadDimension, BadUsage):
+        return None
+    return None if counted else row.version
+
+
+def _not_counted(partition: int, offset: int, version: int) -> Problem:
+    return Problem(
+        404,
+        "not-counted",
+        "Rated, and not counted",
+        f"The event was taken, at partition {partition}, offset {offset}; no meter of catalogue version {version} counts "
+        "it, so nothing is owed for it.",
+        next_step=f"GET /v1/catalogue/versions/{version} shows under `when` what each meter counts.",
+    )
 
 
 async def _alerts(call: Call, account: str, offset: int) -> list[Raw]:
@@ -214,6 +248,8 @@ def _view(call: Call, account: str, found: RatedAt, charge: Charge, alerts: list
         line.offset,
         instant(charge.append_ms * 1000),
         instant(line.time_us),
+        "estimated" if line.usage_basis == "estimated" else "measured",
+        line.tags or {},
         "time" if hold is None else "hold",
         found.plan,
         line.version,
@@ -240,7 +276,7 @@ def _line(charge: LineCharge) -> RatingLine:
     return RatingLine(
         line.price,
         meter.name,
-        meter.field or "events",
+        meter.summed,
         charge.where,
         line.cell,
         line.quantity,
@@ -292,6 +328,8 @@ ROUTES: Final = (
                 "offset": 18244,
                 "appended": "2026-11-22T10:00:00.120000Z",
                 "rated_at": "2026-11-22T10:00:00Z",
+                "usage_basis": "measured",
+                "tags": {},
                 "rated_by": "time",
                 "plan": "starter",
                 "version": 2,

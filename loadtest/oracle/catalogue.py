@@ -7,9 +7,9 @@ from functools import lru_cache
 from math import lcm
 from typing import Any
 
-from loadtest.oracle.records import DeadLetterError, Number, fixed_point
-
-DIMENSION_CHARACTERS_MAX = 128
+from loadtest.oracle.meters import Meter, read_meter
+from loadtest.oracle.records import fixed_point
+from loadtest.oracle.tokens import with_tokens
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,6 @@ def half_even(owed: int, grains: int) -> int:
 
 
 @dataclass(frozen=True)
-class Meter:
-    name: str
-    event_type: str
-    field: str | None  # None: a count
-    group_by: list[str]
-
-
-@dataclass(frozen=True)
 class Plan:
     currency: str
     prices: dict[str, Price]
@@ -63,9 +55,9 @@ class Version:
     def __init__(self, number: int, document: Mapping[str, Any]) -> None:
         self.number = number
         self.meters = [
-            Meter(name, body["event_type"], body["field"] if body["aggregation"] == "sum" else None, body["group_by"])
-            for name, body in sorted(document["meters"].items())
+            read_meter(name, body, document.get("dimensions", {})) for name, body in sorted(document["meters"].items())
         ]
+        self.token_shapes: Mapping[str, Mapping[str, Any]] = document.get("token_shapes", {})
         self.plans = {
             name: Plan(body["currency"], {price: read_price(price, text) for price, text in body["prices"].items()})
             for name, body in document["plans"].items()
@@ -73,6 +65,16 @@ class Version:
         tiers = [tier for plan in self.plans.values() for price in plan.prices.values() for tier in price.tiers]
         self.grains = lcm(*(tier.per for tier in tiers))  # of a pico: every rate is a whole number of them
         self._found: dict[tuple[str, str, tuple[str, ...]], Price | None] = {}
+
+    def fields_of(self, event_type: str, data: dict[str, Any]) -> dict[str, Any]:
+        """What meters see of an event of that type."""
+        if event_type not in self.token_shapes:
+            return data
+        read: set[str] = set()
+        for meter in self.meters:
+            if meter.event_type == event_type:
+                read |= {name.removeprefix("tokens.") for name in meter.reads() if name.startswith("tokens.")}
+        return with_tokens(data, self.token_shapes[event_type], read)
 
     def price_of(self, plan: str, meter: Meter, cell: tuple[str, ...]) -> Price | None:
         asked = (plan, meter.name, cell)
@@ -105,23 +107,3 @@ def read_price(name: str, body: Mapping[str, Any]) -> Price:
     if body["model"] == "per_unit":
         return Price(name, body["meter"], dict(body["where"]), [tier(None, body)])
     return Price(name, body["meter"], dict(body["where"]), [tier(part["up_to"], part) for part in body["tiers"]])
-
-
-def read_quantity(data: dict[str, object], name: str | None) -> int:
-    """What a meter counts of an event, in nano; a count counts one."""
-    if name is None:
-        return 10**9
-    value = data.get(name)
-    quantity = fixed_point(value, 9) if isinstance(value, str) else None
-    if quantity is None or quantity < 0:
-        raise DeadLetterError("bad_quantity")
-    return quantity
-
-
-def read_dimension(data: dict[str, object], name: str) -> str:
-    value = data.get(name)
-    if not isinstance(value, str) or isinstance(value, Number):
-        raise DeadLetterError("bad_dimension")
-    if not 1 <= len(value) <= DIMENSION_CHARACTERS_MAX or "\0" in value:
-        raise DeadLetterError("bad_dimension")
-    return value

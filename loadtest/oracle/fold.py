@@ -24,7 +24,7 @@ from loadtest.oracle.accounts import (
     RatedEvent,
     Table,
 )
-from loadtest.oracle.catalogue import Version, half_even, read_dimension, read_quantity
+from loadtest.oracle.catalogue import Version, half_even
 from loadtest.oracle.commands import COMMANDS, InForce
 from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Revision, read_correction
 from loadtest.oracle.credit import allocate
@@ -111,6 +111,8 @@ class Oracle:
         state = self._partitions[partition]
         table: dict[int, Counter[tuple[str, tuple[str, ...]]]] = {}
         for event in account.events:
+            if not event.parts:
+                continue
             row = table.setdefault(self._segment_of(state, account, event.time_us), Counter())
             for price, cell, quantity in event.parts:
                 row[price, cell] += quantity
@@ -266,10 +268,15 @@ class Oracle:
         meters = [meter for meter in version.meters if meter.event_type == event_type] if version else []
         if version is None or not meters:
             raise DeadLetterError("no_meter")
+        if data.get("usage_basis") not in (None, "measured", "estimated"):
+            raise DeadLetterError("bad_usage")
+        seen = version.fields_of(event_type, data)
         parts = []
         for meter in meters:
-            quantity = read_quantity(data, meter.field)
-            cell = tuple(read_dimension(data, name) for name in meter.group_by)
+            measured = meter.measure(seen)
+            if measured is None:
+                continue
+            cell, quantity = measured
             price = version.price_of(account.plan, meter, cell)
             if price is None:
                 raise DeadLetterError("no_price")
@@ -287,11 +294,13 @@ class Oracle:
                 raise DeadLetterError("too_many_cells")
         lines: dict[str, tuple[int, int]] = {}
         for event in events:
+            account.events.append(event)
+            if not event.parts:  # no meter counts it: it is known by its id, and that is all
+                continue
             period = period_of(account.zone, account.anchor, event.time_us)
             charge = 0
             prices = {price for price, _, _ in event.parts}
             before = {price: table.total(period, price) for price in prices}
-            account.events.append(event)
             account.newest_us = event.time_us if account.newest_us is None else max(account.newest_us, event.time_us)
             self._add(state, account, table, self._segment_of(state, account, event.time_us), event)
             for price in prices:

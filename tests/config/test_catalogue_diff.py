@@ -157,3 +157,37 @@ def test_in_json_each_plan_says_for_whom() -> None:
     assert plan["changes"][0]["after"] == {"amount": "3", "per": "1000000"}
     assert as_json(found, {})["plans"][0]["accounts"] == 0
     assert as_json(found, None)["plans"][0]["accounts"] is None
+
+
+def test_a_declared_dimension_changes_the_plans_whose_meters_look_at_it() -> None:
+    context = {"of": "input", "bands": [{"name": "short", "up_to": "1000"}, {"name": "long"}]}
+    old = msgspec.convert(DOCUMENT | {"dimensions": {"model": context, "idle": {"default": "x"}}}, CatalogueDocument)
+    longer = context | {"bands": [{"name": "short", "up_to": "2000"}, {"name": "long"}]}
+    new = msgspec.convert(DOCUMENT | {"dimensions": {"model": longer, "idle": {"default": "y"}}}, CatalogueDocument)
+    found = difference(old, new)
+    text = "dimension model, band 1, up_to: 1000 -> 2000"
+    assert said(found) == [("growth", "changed", [text]), ("starter", "changed", [text])]
+    assert list(map(str, found.unpriced)) == ["dimension idle, default: x -> y"]
+    same = context | {"bands": [{"name": "short", "up_to": "1000.0"}, {"name": "long"}]}
+    assert not difference(
+        old,
+        msgspec.structs.replace(
+            old, dimensions={**old.dimensions, "model": msgspec.convert(same, type(old.dimensions["model"]))}
+        ),
+    )
+
+
+def test_a_condition_that_changes_is_told_by_its_field() -> None:
+    found = changed("meters", "calls", "when", to={"status": {"one_of": ["done"], "above": "3"}})
+    assert [text for _, _, texts in said(found) for text in texts] == [
+        "meter calls, when: not set -> status {one_of [done], above 3}"
+    ] * 2
+
+
+def test_a_token_shape_changes_the_plans_that_price_its_events() -> None:
+    before = DOCUMENT | {"token_shapes": {"llm": {"shape": "vllm"}}}
+    after = DOCUMENT | {"token_shapes": {"llm": {"shape": "anthropic"}, "gpu": {}}}
+    found = difference(*(msgspec.convert(body, CatalogueDocument) for body in (before, after)))
+    text = "token shape llm, shape: vllm -> anthropic"
+    assert said(found) == [("growth", "changed", [text]), ("starter", "changed", [text])]
+    assert list(map(str, found.unpriced)) == ["token shape gpu: new: nothing"]

@@ -6,12 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.catalog import (
-    CatalogueDocument,
-    MeterDefinition,
-    PlanDefinition,
-    compile_catalogue,
-)
+from engine.catalog import Catalogue, CatalogueDocument, PlanDefinition, compile_catalogue
+from engine.meters import BandDefinition, ConditionDefinition, DimensionDefinition, MeterDefinition
 from engine.prices import compile_price
 from engine.reach import CELLS_ASKED_MAX, Part, Unreachable, dominates, reach_of, undominated
 from tests.engine.bench import per_unit
@@ -63,6 +59,53 @@ def test_a_dimension_that_is_open_reaches_every_value_it_may_take() -> None:
     assert not isinstance(parts, Unreachable)
     assert parts[0].reached == ("cached", "large", "small-eu", "small-us")
     assert parts[0].held == ("large",)
+
+
+def derived() -> Catalogue:
+    """A band of the context, a condition on the status, a meter of an expression."""
+    meters = {
+        "input": MeterDefinition(
+            "chat", "sum", "input", ("context",), {"status": ConditionDefinition(one_of=("done", "aborted"))}
+        ),
+        "credits": MeterDefinition("chat", "sum", expression="input * 0.5 + images * 3"),
+        "refunds": MeterDefinition("chat", "count", when={"status": ConditionDefinition(one_of=("refused",))}),
+    }
+    bands = (BandDefinition("short", "1000"), BandDefinition("long"))
+    prices = {
+        "short": per_unit("1", meter="input", context="short"),
+        "long": per_unit("2", meter="input", context="long"),
+        "credits": per_unit("1", meter="credits"),
+        "refunds": per_unit("0", meter="refunds"),
+    }
+    dimensions = {"context": DimensionDefinition("tokens", bands)}
+    return compile_catalogue(1, CatalogueDocument(meters, {"plan": PlanDefinition("USD", prices)}, dimensions))
+
+
+@pytest.mark.parametrize(
+    ("data", "open_", "reached"),
+    [
+        ({}, {}, {"short", "long", "credits", "refunds"}),
+        ({"tokens": "1000"}, {}, {"short", "credits", "refunds"}),
+        ({"tokens": "1000"}, {"tokens": ("1001",)}, {"short", "long", "credits", "refunds"}),
+        ({"tokens": "1001", "status": "done"}, {}, {"long", "credits"}),
+        ({"status": "refused"}, {}, {"credits", "refunds"}),
+        ({}, {"status": ("refused", "done"), "tokens": ("5",)}, {"short", "credits", "refunds"}),
+        ({"tokens": "many"}, {}, {"short", "long", "credits", "refunds"}),
+    ],
+)
+def test_what_is_derived_reaches_all_that_it_may_come_to_and_nothing_that_is_ruled_out(
+    data: dict[str, str], open_: dict[str, tuple[str, ...]], reached: set[str]
+) -> None:
+    parts = reach_of(derived(), "plan", "chat", data, open_, (("input",), ("credits",)))
+    assert not isinstance(parts, Unreachable)
+    assert {price for part in parts for price in part.reached} == reached
+
+
+def test_an_expression_is_bounded_by_its_meter_and_by_nothing_else() -> None:
+    assert reach_of(derived(), "plan", "chat", {}, {}, (("input", "images"),)) == Unreachable("unbounded", "credits")
+    parts = reach_of(derived(), "plan", "chat", {"tokens": "1"}, {}, (("input",), ("credits",)))
+    assert not isinstance(parts, Unreachable)
+    assert {(part.bound, part.reached) for part in parts} == {(0, ("short",)), (1, ("credits",)), (None, ("refunds",))}
 
 
 def test_a_dimension_that_no_price_looks_at_need_not_be_known() -> None:

@@ -37,10 +37,16 @@ def test_a_charge_says_what_it_re_priced_and_which_hold_it_settles(
     beside_up(api.url)
     line = RATING["lines"][0] | {"beyond": "0.010000000000", "amount": "0.750000000000"}
     hold = {"id": "3.7.41", "scope": "", "admitted": RATING["rated_at"], "settled": "over_hold"}
-    changed = RATING | {"lines": [line], "hold": hold, "final": False}
+    changed = RATING | {"lines": [line], "hold": hold, "final": False, "usage_basis": "estimated"}
     monkeypatch.setitem(ANSWERS, ("GET", "/v1/events/e/rating"), (200, changed))
     told = call("explain", "e", "--account", "acme", "--source", "s").stdout
-    for text in ("re-pricing, rounding", "0.750000000000", "hold 3.7.41 was admitted then; over_hold", "provisional"):
+    for text in (
+        "re-pricing, rounding",
+        "0.750000000000",
+        "hold 3.7.41 was admitted then; over_hold",
+        "provisional",
+        "not measured",
+    ):
         assert text in told
 
 

@@ -14,13 +14,16 @@ from actors.keys import KeyScope
 from actors.records import AlertRecord, Big, DeadLetterRecord, Text, read_cursor
 from actors.web import explain
 from actors.web.app import App
-from engine.catalog import document_json
+from engine.catalog import CatalogueDocument, PlanDefinition, document_json
+from engine.events import UsageEvent
+from engine.meters import ConditionDefinition, MeterDefinition
 from tests.actors.proof_rig import RATED, ProofRig
 from tests.actors.web.asgi_client import Client
 from tests.actors.web.fakes import AS_OF, START_US, Stage, token
-from tests.engine.bench import TOPIC, Bench
+from tests.engine.bench import TOPIC, Bench, per_unit
 
 TARGET = "/v1/events/e-2/rating?account=acme&source=gateway-1"
+SENT = UsageEvent("e-2", "gateway-1", "use", "acme", START_US, {"model": "x", "units": 1})
 FOUND = RatedAt(0, True, "plan", "Europe/Berlin", 15, AS_OF)
 
 
@@ -35,6 +38,11 @@ class Books:
 
     async def catalogue(self, version: int) -> Any:
         return SimpleNamespace(body=self.documents[version])
+
+    async def catalogue_at(self, instant_us: int) -> Any:
+        """All are in force from the start on; the last one counts."""
+        version = max((number for number in self.documents if instant_us >= START_US), default=None)
+        return None if version is None else SimpleNamespace(version=version, body=self.documents[version])
 
     async def dead_letters_holding(self, partition: int, part: bytes) -> list[DeadLetterRecord]:
         self.sought.append((partition, part))
@@ -122,6 +130,8 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
         "offset": shown.offset,
         "appended": "2026-03-10T12:00:00Z",
         "rated_at": "2026-03-10T12:00:00Z",
+        "usage_basis": "measured",
+        "tags": {},
         "rated_by": "time",
         "plan": "plan",
         "version": 1,
@@ -200,8 +210,8 @@ async def test_an_owner_that_cannot_say_is_no_charge(shown: Shown, answer: Any, 
     ("fault", "checkpointed", "status", "said"),
     [
         (EventGone(), True, 410, "does not hold the event any more"),
-        (LinesAway(), True, 410, "does not hold the event's lines any more"),
-        (LinesAway(), False, 503, "on their way"),
+        (LinesAway(SENT), True, 410, "does not hold the event's lines any more"),
+        (LinesAway(SENT), False, 503, "on their way"),
         (VersionLost("catalogue version 1 is not in the store"), True, 503, "version 1 is not in the store"),
     ],
 )
@@ -213,6 +223,20 @@ async def test_what_is_missing_is_said(
     refused, told = await shown.refused()
     assert refused == status and said in told["detail"]
     assert status != 410 or "partition 3, offset 17" in told["detail"]
+
+
+@pytest.mark.parametrize("status", ["refused", "completed", None])
+async def test_an_event_that_no_meter_counts_is_no_charge_and_not_lost(shown: Shown, status: str | None) -> None:
+    meters = {"units": MeterDefinition("use", "count", when={"status": ConditionDefinition(one_of=("completed",))})}
+    plans = {"plan": PlanDefinition("USD", {"units": per_unit("1")})}
+    shown.books.documents[2] = document_json(CatalogueDocument(meters, plans))
+    shown.charges = Says(LinesAway(msgspec.structs.replace(SENT, data={"status": status})))
+    refused, told = await shown.refused()
+    if status == "refused":
+        assert refused == 404 and told["type"].endswith("not-counted")
+        assert "no meter of catalogue version 2 counts it" in told["detail"]
+    else:
+        assert refused == 410
 
 
 def letter(**event: Any) -> DeadLetterRecord:

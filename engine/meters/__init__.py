@@ -1,0 +1,39 @@
+"""Meters: which usage events count, and what of them (law R3). `meter.py` is where to start."""
+
+from engine.meters.definitions import (
+    BandDefinition,
+    ConditionDefinition,
+    DimensionDefinition,
+    MeterDefinition,
+    TokenShapeDefinition,
+    compile_dimension,
+    compile_meter,
+    compile_token_shape,
+)
+from engine.meters.dimensions import DIMENSION_TEXT_MAX, BadDimension, Dimension
+from engine.meters.fields import tags_of
+from engine.meters.meter import BadQuantity, Cell, Meter
+from engine.meters.tokens import ESTIMATED, MEASURED, BadUsage, TokenUsage, is_estimated
+
+__all__ = [
+    "DIMENSION_TEXT_MAX",
+    "ESTIMATED",
+    "MEASURED",
+    "BadDimension",
+    "BadQuantity",
+    "BadUsage",
+    "BandDefinition",
+    "Cell",
+    "ConditionDefinition",
+    "Dimension",
+    "DimensionDefinition",
+    "Meter",
+    "MeterDefinition",
+    "TokenShapeDefinition",
+    "TokenUsage",
+    "compile_dimension",
+    "compile_meter",
+    "compile_token_shape",
+    "is_estimated",
+    "tags_of",
+]

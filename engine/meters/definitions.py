@@ -1,0 +1,263 @@
+"""What a catalogue says of meters and dimensions, and how it becomes what rates. Every breach is told to a `Tell`."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+
+from engine.corrections import FORMS
+from engine.events import is_text
+from engine.meters.conditions import Condition
+from engine.meters.dimensions import DIMENSION_TEXT_MAX, Band, Dimension
+from engine.meters.expressions import BadExpression, Expression, compile_expression
+from engine.meters.fields import keys_of
+from engine.meters.meter import Meter
+from engine.meters.tokens import BUCKETS, SIDES, TOKENS, ShapeName, TokenUsage
+from engine.money import NotADecimal, parse_quantity
+
+BANDS_MAX: Final = 100
+VALUES_MAX: Final = 1_000
+CONDITIONS_MAX: Final = 16
+
+Tell = Callable[[tuple[str | int, ...], str], None]  # (keys from the root, what to do about it)
+
+
+class BandDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """A band takes the numbers up to and with `up_to` that the one before it does not; the last one has none."""
+
+    name: str
+    up_to: str | None = None
+
+
+class DimensionDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """`of`: the field it comes from, if that has another name; or `expression`, for bands."""
+
+    of: str | None = None
+    bands: tuple[BandDefinition, ...] = ()
+    values: dict[str, str] = {}
+    otherwise: str | None = None
+    default: str | None = None
+    expression: str | None = None
+
+
+class ConditionDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """All that is said must hold. `exists: true` with anything else: an event without the field does not count."""
+
+    one_of: tuple[str, ...] = ()
+    none_of: tuple[str, ...] = ()
+    above: str | None = None
+    at_least: str | None = None
+    below: str | None = None
+    at_most: str | None = None
+    exists: bool | None = None
+
+
+class MeterDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """`when`: conditions by field or declared dimension; an event that does not fulfil all of them is not counted."""
+
+    event_type: str
+    aggregation: Literal["count", "sum"]
+    field: str | None = None
+    group_by: tuple[str, ...] = ()
+    when: dict[str, ConditionDefinition] = {}
+    expression: str | None = None
+
+
+class TokenShapeDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """Of an event type. Without `shape` each event states its own; `object` is where its usage object stands."""
+
+    shape: ShapeName | None = None
+    object: str = "usage"
+
+
+def _name(path: tuple[str | int, ...], value: object, tell: Tell) -> None:
+    if not is_text(value, DIMENSION_TEXT_MAX):
+        tell(path, "a name must be a string of 1 to 128 characters without NUL")
+
+
+def _number(path: tuple[str | int, ...], text: str | None, tell: Tell) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_quantity(text)
+    except NotADecimal as error:
+        tell(path, str(error))
+        return None
+
+
+def compile_token_shape(
+    event_type: str, definition: TokenShapeDefinition, meters: Iterable[Meter], tell: Tell
+) -> TokenUsage:
+    """What makes buckets of the usage objects of a type, of those buckets that its meters read; its faults are told."""
+    path = ("token_shapes", event_type)
+    _name((*path, "object"), definition.object, tell)
+    read: set[str] = set()
+    for meter in meters:
+        if meter.event_type != event_type:
+            continue
+        for name in sorted(meter.reads):
+            within, _, bucket = name.partition(".")
+            if within != TOKENS:
+                continue
+            read.add(bucket)
+            if bucket not in (*BUCKETS, *SIDES):
+                message = (
+                    f"{event_type} has no {name}; its usage has {', '.join((*BUCKETS, *SIDES))}, each under {TOKENS}."
+                )
+                tell(("meters", meter.name), message)
+    if not read:
+        tell(
+            path,
+            f"no meter of {event_type} reads {TOKENS}.input_text or another of its buckets: add one, or remove this",
+        )
+    return TokenUsage(definition.shape, definition.object, frozenset(read))
+
+
+def compile_dimension(name: str, definition: DimensionDefinition, tell: Tell) -> Dimension:
+    """A declared dimension; its faults are told."""
+    path = ("dimensions", name)
+    _name(path, name, tell)
+    for key in ("of", "otherwise", "default"):
+        if getattr(definition, key) is not None:
+            _name((*path, key), getattr(definition, key), tell)
+    if definition.bands and (definition.values or definition.otherwise is not None):
+        tell((*path, "bands"), "a dimension has bands of a number, or values of its own: not both")
+    if definition.expression is not None:
+        for key in ("of", "default"):
+            if getattr(definition, key) is not None:
+                tell((*path, key), "an expression names its fields, and what they are where they are missing, itself")
+        if not definition.bands:
+            tell((*path, "expression"), "is a number: give the dimension bands of it")
+    elif not (definition.bands or definition.values or definition.otherwise or definition.default or definition.of):
+        tell(path, "says nothing; without a declaration a dimension is the field of its name")
+    if len(definition.values) > VALUES_MAX:
+        tell((*path, "values"), f"a dimension has at most {VALUES_MAX} values")
+    for text, value in definition.values.items():
+        _name((*path, "values", text), value, tell)
+    keys = keys_of(definition.values)
+    for text in definition.values:
+        for same in (keys.get(key) for key in keys_of([text])):
+            if same is not None and definition.values[same] != definition.values[text]:
+                tell((*path, "values", text), f"is the same number as {same}, and becomes something else")
+    return Dimension(
+        name,
+        definition.expression or definition.of or name,
+        _bands(path, definition.bands, tell),
+        {key: definition.values[text] for key, text in keys.items()},
+        definition.otherwise,
+        definition.default,
+        _expression((*path, "expression"), definition.expression, tell),
+    )
+
+
+def _expression(path: tuple[str | int, ...], text: str | None, tell: Tell) -> Expression | None:
+    if text is None:
+        return None
+    try:
+        return compile_expression(text)
+    except BadExpression as error:
+        tell(path, str(error))
+        return None
+
+
+def _bands(path: tuple[str | int, ...], definitions: tuple[BandDefinition, ...], tell: Tell) -> tuple[Band, ...]:
+    bands = []
+    reached: int | None = None
+    if len(definitions) > BANDS_MAX:
+        tell((*path, "bands"), f"a dimension has at most {BANDS_MAX} bands")
+    if len({band.name for band in definitions}) < len(definitions):
+        tell((*path, "bands"), "names a band twice")
+    for index, definition in enumerate(definitions):
+        here = (*path, "bands", index)
+        _name((*here, "name"), definition.name, tell)
+        last = index == len(definitions) - 1
+        up_to = _number((*here, "up_to"), definition.up_to, tell)
+        if last and definition.up_to is not None:
+            tell((*here, "up_to"), "the last band is open: remove up_to, or add a band behind it")
+        elif not last and definition.up_to is None:
+            tell((*here, "up_to"), "is missing; only the last band is open")
+        elif up_to is not None and reached is not None and up_to <= reached:
+            tell((*here, "up_to"), "must be above the up_to of the band before it")
+        reached = reached if up_to is None else up_to
+        bands.append(Band(definition.name, None if last else up_to))
+    return tuple(bands)
+
+
+def compile_meter(name: str, definition: MeterDefinition, dimensions: Mapping[str, Dimension], tell: Tell) -> Meter:
+    """A meter; its faults are told."""
+    path = ("meters", name)
+    _name(path, name, tell)
+    _name((*path, "event_type"), definition.event_type, tell)
+    if definition.event_type in FORMS:
+        tell((*path, "event_type"), "names corrections of events, which no meter takes: choose another type")
+    if definition.aggregation == "sum" and not definition.field and definition.expression is None:
+        tell(
+            (*path, "aggregation"),
+            "a sum needs `field`, the field of `data` that it sums, or an `expression` of fields",
+        )
+    if definition.field is not None and definition.expression is not None:
+        tell((*path, "expression"), "a meter sums a field or an expression: not both")
+    for key in ("field", "expression"):
+        if definition.aggregation == "count" and getattr(definition, key) is not None:
+            tell((*path, key), f"a count takes no {key}: remove it, or make the aggregation a sum")
+    if len(set(definition.group_by)) != len(definition.group_by):
+        tell((*path, "group_by"), "names a dimension twice")
+    for dimension in definition.group_by:
+        _name((*path, "group_by"), dimension, tell)
+    if len(definition.when) > CONDITIONS_MAX:
+        tell((*path, "when"), f"a meter has at most {CONDITIONS_MAX} conditions")
+    return Meter(
+        name,
+        definition.event_type,
+        definition.field,
+        definition.group_by,
+        {each: dimensions[each] for each in definition.group_by if each in dimensions},
+        tuple(
+            _condition((*path, "when", on), on, condition, dimensions.get(on), tell)
+            for on, condition in sorted(definition.when.items())
+        ),
+        _expression((*path, "expression"), definition.expression, tell),
+    )
+
+
+def _condition(
+    path: tuple[str | int, ...],
+    on: str,
+    definition: ConditionDefinition,
+    dimension: Dimension | None,
+    tell: Tell,
+) -> Condition:
+    _name(path, on, tell)
+    for key in ("one_of", "none_of"):
+        if len(getattr(definition, key)) > VALUES_MAX:
+            tell((*path, key), f"names at most {VALUES_MAX} values")
+    limits: dict[str, Any] = {
+        key: _number((*path, key), getattr(definition, key), tell) for key in ("above", "at_least", "below", "at_most")
+    }
+    said = definition.one_of or definition.none_of or any(getattr(definition, key) is not None for key in limits)
+    if definition.exists is False and said:
+        tell((*path, "exists"), "what does not exist has no value: remove the rest, or make two meters")
+    if definition.exists is None and not said:
+        tell(path, "says nothing; a condition has one_of, none_of, above, at_least, below, at_most or exists")
+    if dimension is not None and definition.exists is not None:
+        tell((*path, "exists"), f"{on} is a declared dimension, which always has a value: give it a `default` to tell")
+    if (definition.above is not None and definition.at_least is not None) or (
+        definition.below is not None and definition.at_most is not None
+    ):
+        tell(path, "says the same limit twice: `above` or `at_least`, `below` or `at_most`")
+    # A quantity is a whole number of nano-units, so above x is at least the next one.
+    least = limits["at_least"] if limits["above"] is None else limits["above"] + 1
+    most = limits["at_most"] if limits["below"] is None else limits["below"] - 1
+    if least is not None and most is not None and least > most:
+        tell(path, "no number is within these limits")
+    if dimension is not None and (least is not None or most is not None):
+        tell(path, f"{on} is a declared dimension, a text: choose its values by one_of or none_of")
+    return Condition(
+        on,
+        dimension,
+        frozenset(keys_of(definition.one_of)) if definition.one_of else None,
+        frozenset(keys_of(definition.none_of)),
+        least,
+        most,
+        definition.exists,
+    )

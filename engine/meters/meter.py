@@ -1,0 +1,122 @@
+"""A meter as it rates: whether an event counts, how much, and in which cell. Here count and sum (law R3)."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from msgspec import Struct
+
+from engine.events import is_text
+from engine.meters.conditions import Condition
+from engine.meters.dimensions import DIMENSION_TEXT_MAX, BadDimension, Dimension
+from engine.meters.expressions import Expression, NoValue
+from engine.meters.fields import value_at
+from engine.money import NANO, WHOLE_DIGITS_MAX, NotADecimal, parse_quantity, quantity_text, round_half_even
+
+Cell = tuple[str, ...]  # the values of a meter's dimensions, in the order of its group_by
+
+
+class BadQuantity(ValueError):
+    """What a meter sums is missing, negative, or not a number by law M1."""
+
+
+class Meter(Struct, frozen=True):
+    """What is summed is the field of `data`, or the expression; with neither, events are counted."""
+
+    name: str
+    event_type: str
+    field: str | None
+    group_by: tuple[str, ...]
+    derived: dict[str, Dimension] = {}  # those of group_by that are declared
+    conditions: tuple[Condition, ...] = ()
+    expression: Expression | None = None
+
+    @property
+    def bounded_by(self) -> str | None:
+        """What a check bounds to bound this meter: the field, or the meter itself where it sums an expression. None: a
+        count, which needs no bound."""
+        return self.field if self.expression is None else self.name
+
+    @property
+    def summed(self) -> str:
+        """What is counted, for people: "events", or what is summed."""
+        return self.field or (self.expression.text if self.expression else "events")
+
+    def counts(self, data: dict[str, Any]) -> bool:
+        """Whether the event counts here. Raises BadDimension."""
+        try:
+            return all(condition.holds(data) for condition in self.conditions)
+        except BadDimension as error:
+            raise BadDimension(f"meter {self.name}: {error}") from error
+
+    def quantity(self, data: dict[str, Any]) -> int:
+        """Nano-units of one event. Raises BadQuantity."""
+        if self.field is None:
+            return NANO if self.expression is None else self._worked_out(self.expression, data)
+        value = value_at(data, self.field)
+        try:
+            quantity = parse_quantity(value)
+        except NotADecimal as error:
+            raise BadQuantity(f"data.{self.field} (meter {self.name}): {error}") from error
+        if quantity < 0:
+            raise BadQuantity(f"data.{self.field} (meter {self.name}): {value!s:.40} is negative")
+        return quantity
+
+    def _worked_out(self, expression: Expression, data: dict[str, Any]) -> int:
+        """Exact, then fixed to nine digits, half-even: once per event."""
+        try:
+            exact = expression.of(data)
+        except NoValue as error:
+            raise BadQuantity(f"meter {self.name}: {error}") from error
+        quantity = round_half_even(exact.numerator * NANO, exact.denominator)
+        if not 0 <= quantity < 10**WHOLE_DIGITS_MAX * NANO:
+            shown = "too large" if quantity > 0 else f"{quantity_text(quantity):.40}, which is negative"
+            raise BadQuantity(f"{_listed(expression)} (meter {self.name}): {expression.text} is {shown}")
+        return quantity
+
+    def cell(self, data: dict[str, Any]) -> Cell:
+        """The event's cell. Raises BadDimension."""
+        values: list[str] = []
+        for dimension in self.group_by:
+            if dimension in self.derived:
+                values.append(self.derived[dimension].value(data))
+                continue
+            value = value_at(data, dimension)
+            if not is_text(value, DIMENSION_TEXT_MAX):
+                raise BadDimension(
+                    f"data.{dimension} (meter {self.name}) must be a string of 1 to {DIMENSION_TEXT_MAX} characters"
+                )
+            values.append(cast(str, value))
+        return tuple(values)
+
+    @property
+    def looks_at(self) -> frozenset[str]:
+        """The fields that say whether an event counts, and in which cell."""
+        found: set[str] = set()
+        for name in self.group_by:
+            found |= self.derived[name].fields if name in self.derived else {name}
+        for each in self.conditions:
+            found |= each.dimension.fields if each.dimension else {each.name}
+        return frozenset(found)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Every field that it looks at."""
+        summed = self.expression.fields if self.expression else frozenset([self.field] if self.field else [])
+        return self.looks_at | summed
+
+    def may_count(self, known: Mapping[str, tuple[str, ...]]) -> bool:
+        """Whether an event can count of which some fields are known: each will hold one of the texts."""
+        return all(
+            condition.may_hold(known.get(condition.dimension.of if condition.dimension else condition.name))
+            for condition in self.conditions
+        )
+
+    def reachable(self, dimension: str, known: Mapping[str, tuple[str, ...]]) -> tuple[str | None, ...]:
+        """Every value that a dimension of such an event may take; a None among them is any text at all."""
+        if dimension in self.derived:
+            return self.derived[dimension].reachable(known.get(self.derived[dimension].of))
+        return known.get(dimension) or (None,)
+
+
+def _listed(expression: Expression) -> str:
+    return ", ".join(f"data.{path}" for path in sorted(expression.fields)) or "the expression"

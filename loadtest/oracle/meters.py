@@ -1,0 +1,146 @@
+"""What a meter takes from an event: whether it counts, how much, and in which cell."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loadtest.oracle.expressions import NoValueError, field_of, names_in, nano_of
+from loadtest.oracle.records import DeadLetterError, Number, fixed_point
+
+DIMENSION_CHARACTERS_MAX = 128
+
+
+def number_of(value: object) -> int:
+    """Nano-units of a number, or of a text that reads as one."""
+    number = fixed_point(value, 9) if isinstance(value, str) else None
+    if number is None:
+        raise DeadLetterError("bad_dimension")
+    return number
+
+
+def means(value: object, text: str) -> bool:
+    """Whether the value of an event is what a catalogue writes like this."""
+    if isinstance(value, bool):
+        return text == ("true" if value else "false")
+    if isinstance(value, Number):
+        return number_of(value) == fixed_point(text, 9)
+    if not isinstance(value, str):
+        raise DeadLetterError("bad_dimension")
+    return value == text
+
+
+def text_of(value: object) -> str:
+    """A value that is to be a dimension as it is."""
+    if not isinstance(value, str) or isinstance(value, Number):
+        raise DeadLetterError("bad_dimension")
+    if not 1 <= len(value) <= DIMENSION_CHARACTERS_MAX or "\0" in value:
+        raise DeadLetterError("bad_dimension")
+    return value
+
+
+def band_of(number: int, bands: list[Mapping[str, Any]]) -> str:
+    return next(str(band["name"]) for band in bands if "up_to" not in band or number <= number_of(band["up_to"]))
+
+
+def dimension_of(data: Mapping[str, Any], name: str, declared: Mapping[str, Mapping[str, Any]]) -> str:
+    if name not in declared:
+        return text_of(field_of(data, name))
+    body = declared[name]
+    if "expression" in body:
+        try:
+            return band_of(nano_of(body["expression"], data), body["bands"])
+        except NoValueError as error:
+            raise DeadLetterError("bad_dimension") from error
+    value = field_of(data, body.get("of", name))
+    if value is None:
+        if "default" not in body:
+            raise DeadLetterError("bad_dimension")
+        return str(body["default"])
+    if "bands" in body:
+        return band_of(number_of(value), body["bands"])
+    for text, becomes in body.get("values", {}).items():
+        if means(value, text):
+            return str(becomes)
+    means(value, "")  # a value of no kind that can be told apart
+    if "otherwise" in body:
+        return str(body["otherwise"])
+    return text_of(str(value).lower() if isinstance(value, bool) else value)
+
+
+def fulfils(data: Mapping[str, Any], name: str, condition: Mapping[str, Any], declared: Mapping[str, Any]) -> bool:
+    value = dimension_of(data, name, declared) if name in declared else field_of(data, name)
+    if value is None:
+        if "exists" not in condition:
+            raise DeadLetterError("bad_dimension")
+        return condition["exists"] is False
+    if condition.get("exists") is False:
+        return False
+    for key, wanted in (("one_of", True), ("none_of", False)):
+        if key in condition and any(means(value, text) for text in condition[key]) is not wanted:
+            return False
+    limits = {key: number_of(condition[key]) for key in ("above", "at_least", "below", "at_most") if key in condition}
+    if not limits:
+        return True
+    number = number_of(value)
+    return (
+        ("above" not in limits or number > limits["above"])
+        and ("at_least" not in limits or number >= limits["at_least"])
+        and ("below" not in limits or number < limits["below"])
+        and ("at_most" not in limits or number <= limits["at_most"])
+    )
+
+
+@dataclass(frozen=True)
+class Meter:
+    name: str
+    event_type: str
+    field: str | None
+    expression: str | None  # neither: a count
+    group_by: list[str]
+    when: Mapping[str, Mapping[str, Any]]
+    declared: Mapping[str, Mapping[str, Any]]  # the catalogue's dimensions
+
+    def reads(self) -> set[str]:
+        """Every field that it looks at: where it counts, whether, and how much."""
+        found = {self.field} if self.field else names_in(self.expression or "")
+        for name in [*self.group_by, *self.when]:
+            body = self.declared.get(name, {})
+            found |= names_in(body["expression"]) if "expression" in body else {str(body.get("of", name))}
+        return found
+
+    def measure(self, data: Mapping[str, Any]) -> tuple[tuple[str, ...], int] | None:
+        """Cell and nano-units; None where the event does not count here."""
+        if not all(fulfils(data, name, condition, self.declared) for name, condition in sorted(self.when.items())):
+            return None
+        quantity = self._quantity(data)
+        return tuple(dimension_of(data, name, self.declared) for name in self.group_by), quantity
+
+    def _quantity(self, data: Mapping[str, Any]) -> int:
+        if self.expression is not None:
+            try:
+                quantity = nano_of(self.expression, data)
+            except NoValueError as error:
+                raise DeadLetterError("bad_quantity") from error
+            if not 0 <= quantity < 10**27:
+                raise DeadLetterError("bad_quantity")
+            return quantity
+        if self.field is None:
+            return 10**9
+        value = field_of(data, self.field)
+        number = fixed_point(value, 9) if isinstance(value, str) else None
+        if number is None or number < 0:
+            raise DeadLetterError("bad_quantity")
+        return number
+
+
+def read_meter(name: str, body: Mapping[str, Any], declared: Mapping[str, Mapping[str, Any]]) -> Meter:
+    """A meter of a catalogue document."""
+    return Meter(
+        name,
+        body["event_type"],
+        body.get("field"),
+        body.get("expression"),
+        list(body.get("group_by", [])),
+        body.get("when", {}),
+        declared,
+    )
