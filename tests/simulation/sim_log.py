@@ -56,6 +56,8 @@ class SimPartition:
 
     def read(self, offset: int, records_max: int) -> tuple[list[SimRecord], int]:
         """Up to `records_max` records from `offset` on, and the position behind them, gaps included."""
+        if not self.records or self.records[-1].offset < offset:
+            return [], self.end
         start = bisect_left(self.records, offset, key=lambda record: record.offset)
         found = self.records[start : start + records_max]
         if len(found) == records_max:

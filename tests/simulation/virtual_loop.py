@@ -8,7 +8,7 @@ It has a queue and a heap of its own: asyncio's look at a selector, a debug flag
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from heapq import heappop, heappush
 from typing import Any, Final, TypeVar, TypeVarTuple
@@ -47,6 +47,18 @@ class _Handle(asyncio.TimerHandle):
         self._cancelled = True
 
 
+class _Turn:
+    """Awaited, it lets everybody else run once."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+_TURN: Final = _Turn()
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """Timers that are due at the same moment run in the order in which they were set."""
 
@@ -54,33 +66,42 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def __init__(self) -> None:
         super().__init__()
-        self._now_s = START_S
+        self.now_s = START_S
         self._turns = 0  # at this moment
-        self._due: deque[_Handle] = deque()
-        self._timers: list[tuple[float, int, _Handle]] = []  # a heap: when, number, what
+        self._due: deque[_Handle | asyncio.Future[None]] = deque()
+        self._timers: list[tuple[float, int, _Handle | asyncio.Future[None]]] = []  # a heap: when, number, what
         self._timers_set = 0
         self.broken: list[str] = []  # what nobody was there to catch
         self.set_exception_handler(self._note)
 
     def time(self) -> float:
-        return self._now_s
+        return self.now_s
 
     def call_soon(
         self, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
     ) -> asyncio.Handle:
-        handle = _Handle(self._now_s, callback, args, context)
+        handle = _Handle(self.now_s, callback, args, context)
         self._due.append(handle)
         return handle
 
     def call_later(
         self, delay: float, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self._set_timer(_Handle(self._now_s + delay, callback, args, context))
+        return self._set_timer(_Handle(self.now_s + delay, callback, args, context))
 
     def call_at(
         self, when: float, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self._set_timer(_Handle(when, callback, args, context))
+
+    def sleep(self, seconds: float) -> "asyncio.Future[None] | _Turn":
+        """What to await for `asyncio.sleep` at half its price: the loop itself tells the sleeper that its time has come."""
+        if seconds <= 0:
+            return _TURN
+        woken: asyncio.Future[None] = asyncio.Future(loop=self)
+        self._timers_set += 1
+        heappush(self._timers, (self.now_s + seconds, self._timers_set, woken))
+        return woken
 
     def _set_timer(self, handle: _Handle) -> _Handle:
         self._timers_set += 1
@@ -94,11 +115,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not due:
                 self._jump()
             elif self._turns == TURNS_AT_ONE_MOMENT_MAX:
-                raise TimeStandsStill(f"at {self._now_s:.6f} s")
+                raise TimeStandsStill(f"at {self.now_s:.6f} s")
             self._turns += 1
             for _ in range(len(due)):
                 handle = due.popleft()
-                if not handle._cancelled:
+                if not isinstance(handle, _Handle):
+                    if not handle.done():
+                        handle.set_result(None)
+                elif not handle._cancelled:
                     try:
                         handle._context.run(handle._callback, *handle._args)
                     except (SystemExit, KeyboardInterrupt):
@@ -108,18 +132,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _jump(self) -> None:
         """To the next moment for which a timer is set."""
-        timers, due, now_s = self._timers, self._due, self._now_s
+        timers, due, now_s = self._timers, self._due, self.now_s
         while timers:
             when_s, _, handle = timers[0]
             if due and when_s > now_s:
                 break
             heappop(timers)
-            if not handle._cancelled:
+            if not (handle._cancelled if isinstance(handle, _Handle) else handle.cancelled()):
                 now_s = max(now_s, when_s)
                 due.append(handle)
         if not due:
             raise NobodyWaits(f"at {now_s:.6f} s nothing is left that could happen")
-        self._now_s = now_s
+        self.now_s = now_s
         self._turns = 0
 
     def _note(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

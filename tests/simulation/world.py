@@ -37,7 +37,7 @@ from engine import admission as admission_module
 from engine import dedup as dedup_module
 from engine import partition as partition_module
 from engine.catalog import Catalogue, load_catalogue
-from engine.events import UsageEvent
+from engine.events import UsageEvent, parse_control
 from engine.outcomes import RatedEvent, rated_lines
 from engine.partition import Partition
 from tests.simulation.chaos import Strike
@@ -47,12 +47,14 @@ from tests.simulation.sim_receivers import ReceiverFaults, SimReceivers
 from tests.simulation.sim_runs import SimDisk, SimLocalRuns
 from tests.simulation.sim_store import SimDatabase, SimMembership, SimPartitionRow, SimRoster, SimStore
 from tests.simulation.traffic import CONTROL_KEY, POISON, POISON_LATE
+from tests.simulation.virtual_loop import VirtualLoop
 
 WALL_START_US: Final = 1_750_000_000_000_000
 RESTART_MAX_S: Final = 1.0
 VIOLATIONS_MAX: Final = 50
 SENDS_MAX: Final = 6
 _mac_once: Final = lru_cache(maxsize=10_000)(hmac.digest)
+_read_once: Final = lru_cache(maxsize=10_000)(parse_control)
 _compiled_once: Final = lru_cache(maxsize=8)(load_catalogue)
 SQL_ERRORS: Final = {"serialization": asyncpg.SerializationError, "deadlock": asyncpg.DeadlockDetectedError}
 NO_FAULTS: Final = ReceiverFaults(latency_s=0.01, timeout_s=0.5, retry_after_max_s=1.0)
@@ -84,38 +86,38 @@ class Plan(Struct):
 class WorldClock:
     """The clock of broker, database and receiver."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pace: float) -> None:
+    def __init__(self, loop: VirtualLoop, pace: float) -> None:
         self._loop = loop
-        self._start_s = loop.time()
+        self._start_s = loop.now_s
         self._pace = pace
 
     def wall_us(self) -> int:
-        return WALL_START_US + round((self._loop.time() - self._start_s) * self._pace * 1_000_000)
+        return WALL_START_US + round((self._loop.now_s - self._start_s) * self._pace * 1_000_000)
 
     def boot_s(self) -> float:
-        return self._loop.time()
+        return self._loop.now_s
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await self._loop.sleep(seconds)
 
 
 class ProcessClock:
     """The clock of one process: its host's wall clock may be off, its boot clock started at another time."""
 
-    def __init__(self, world: WorldClock, process: "Process", boot_offset_s: float) -> None:
-        self._world = world
+    def __init__(self, loop: VirtualLoop, process: "Process", boot_offset_s: float) -> None:
+        self._loop = loop
         self._process = process
         self._boot_offset_s = boot_offset_s
 
     def wall_us(self) -> int:
         process = self._process
-        return self._world.wall_us() + process.world.skew_us(process.host)
+        return process.world.clock.wall_us() + process.world.skew_us(process.host)
 
     def boot_s(self) -> float:
-        return self._world.boot_s() + self._boot_offset_s
+        return self._loop.now_s + self._boot_offset_s
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await self._loop.sleep(seconds)
         await self._process.gate(_site_of_sleep(seconds))
 
 
@@ -138,7 +140,7 @@ class Process:
         self.lock_path = f"{name}.lock"
         self.alive = True
         self.resumed: asyncio.Event | None = None  # set when a pause ends
-        self.clock = ProcessClock(world.clock, self, len(world.processes) * 100.0)
+        self.clock = ProcessClock(world.loop, self, len(world.processes) * 100.0)
         self._tasks: list[asyncio.Task[None]] = []
         world.processes.append(self)
 
@@ -161,7 +163,7 @@ class Process:
             raise asyncio.CancelledError
         world = self.world
         if not world.healing and (delay_s := world.delay_s()):
-            await asyncio.sleep(delay_s)
+            await world.loop.sleep(delay_s)
         if self.resumed is not None or not self.alive:
             await self._running()
         world.step(self, site)
@@ -404,7 +406,7 @@ class ControllerSlot:
 class World:
     """Everything of one run. `violations` says, a sentence each, what may never happen and did."""
 
-    def __init__(self, plan: Plan, random: Random, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, plan: Plan, random: Random, loop: VirtualLoop) -> None:
         self.plan = plan
         self.violations: list[str] = []
         self.fired: Counter[tuple[str, str]] = Counter()  # (fault, site) -> how often
@@ -435,7 +437,7 @@ class World:
                 "report_delay_s": 0.4 * plan.pace,
             }
         )
-        self._loop = loop
+        self.loop = loop
         self._random = random
         self._skews: dict[str, int] = {}
         self._jumps: dict[str, int] = {}  # host -> by how much its wall clock has jumped, until it is set right
@@ -458,7 +460,7 @@ class World:
 
     def violated(self, sentence: str) -> None:
         if len(self.violations) < VIOLATIONS_MAX:
-            self.violations.append(f"at {self._loop.time() - 1000:.3f} s: {sentence}")
+            self.violations.append(f"at {self.loop.now_s - 1000:.3f} s: {sentence}")
 
     def breached(self, name: str, sentence: str) -> None:
         """An invariant (tests/simulation/invariants.py) does not hold."""
@@ -471,7 +473,7 @@ class World:
             self.breached(name, sentence)
 
     def later(self, begin: Callable[[], None]) -> None:
-        self._loop.call_later(0.1 if self.healing else self._random.uniform(0.05, RESTART_MAX_S), begin)
+        self.loop.call_later(0.1 if self.healing else self._random.uniform(0.05, RESTART_MAX_S), begin)
 
     # ------------------------------------------------------------------------------------------------------- steps
 
@@ -484,7 +486,7 @@ class World:
     def step(self, process: Process, site: str) -> None:
         """A process passes a site: it goes into the trace, and an armed fault strikes."""
         self.steps += 1
-        self._trace += (self._loop.time(), process.name, site)
+        self._trace += (self.loop.now_s, process.name, site)
         if site == "fetch.before" and isinstance(process.slot, ShardSlot):
             self._look_at_shard(process.slot)
         if self.steps == self.crash_at and self.steps_to_rest is None:
@@ -549,7 +551,7 @@ class World:
             log.fetch_back.append(self._random.randint(1, 20))
         elif kind == "fetch_lags":
             log.lags = True
-            self._loop.call_later(strike.seconds, log.catch_up)
+            self.loop.call_later(strike.seconds, log.catch_up)
         else:
             store.late_s = max(0.05, strike.seconds)
             store.commit_faults.append(kind)  # type: ignore[arg-type]
@@ -559,20 +561,20 @@ class World:
         match strike.kind:
             case "broker_down":
                 self.broker.down = True
-                self._loop.call_later(strike.seconds, self._end_outage)
+                self.loop.call_later(strike.seconds, self._end_outage)
             case "database_down":
                 self.database.down = True
-                self._loop.call_later(strike.seconds, self._end_outage)
+                self.loop.call_later(strike.seconds, self._end_outage)
             case "receiver_away":
                 self.receivers.away = True
-                self._loop.call_later(2 * strike.seconds, self._end_outage)
+                self.loop.call_later(2 * strike.seconds, self._end_outage)
             case "disk_full":
                 self.database.full = True
-                self._loop.call_later(strike.seconds, self._end_outage)
+                self.loop.call_later(strike.seconds, self._end_outage)
             case "failover":
                 self.database.cut_connections()
                 self.database.read_only = True  # until the clients have found the new primary
-                self._loop.call_later(strike.seconds, self._end_outage)
+                self.loop.call_later(strike.seconds, self._end_outage)
             case "move":
                 self._move(strike.seconds)
             case "stop":
@@ -609,7 +611,7 @@ class World:
         for slot in self.shards:
             if slot.process is not None and slot.process.name == row.owner and self._random.random() < 0.8:
                 slot.end()
-        self._loop.call_later(0.5 + 2 * seconds, self._mend_log, number, kind)
+        self.loop.call_later(0.5 + 2 * seconds, self._mend_log, number, kind)
 
     def _mend_log(self, number: int, kind: str) -> None:
         for slot in self.shards:
@@ -730,19 +732,25 @@ def _patched(patches: Sequence[Patch]) -> Iterator[None]:
             setattr(owner, name, value)
 
 
+def _no_lines(_event: RatedEvent, _partition: int, _epoch: int) -> list[bytes]:
+    return []
+
+
 def mended_engine() -> AbstractContextManager[None]:
-    """The engine after its faults were found: what broke it before must be skipped all the same."""
-    return _patched([(Partition, "_meter", staticmethod(_METER)), (partition_module, "rated_lines", _LINES)])
+    """The engine after its faults were found: what broke it before must be skipped all the same. Its lines are read by
+    nobody: those that were written are held against the oracle."""
+    return _patched([(Partition, "_meter", staticmethod(_METER)), (partition_module, "rated_lines", _no_lines)])
 
 
 def short_limits(plan: Plan) -> AbstractContextManager[None]:
     """The shard's own limits, so small that a few hundred events reach them; some records break the engine; and what is
-    a pure function of bytes, and slow, is worked out once for all processes: a catalogue's tables, a MAC."""
+    a pure function of bytes, and slow, is worked out once for all processes: a catalogue's tables, a MAC, a command."""
     gap_us = round(100_000 * plan.pace)
     patches: list[Patch] = [
         (dedup_module, "RUN_MIN", 4),
         (takeover_module, "load_catalogue", _compiled_once),
         (hmac, "digest", _mac_once),
+        (partition_module, "parse_control", _read_once),
         (commit_module, "ENCODE_ACCOUNTS", 1),
         (controller_module, "PROBE_EVERY_S", 0.1),
         (shard_module, "FETCH_WAIT_S", plan.fetch_wait_s),
