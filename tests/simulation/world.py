@@ -748,6 +748,7 @@ def short_limits(plan: Plan) -> AbstractContextManager[None]:
     gap_us = round(100_000 * plan.pace)
     patches: list[Patch] = [
         (dedup_module, "RUN_MIN", 4),
+        (dedup_module, "_CAPACITIES", (256,)),
         (takeover_module, "load_catalogue", _compiled_once),
         (hmac, "digest", _mac_once),
         (partition_module, "parse_control", _read_once),
