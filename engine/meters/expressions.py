@@ -240,7 +240,7 @@ def _divided(left: Evaluate, right: Evaluate, fields: list[str]) -> Evaluate:
         dividend, divisor = left(data), right(data)
         if not divisor:
             raise NoValue(f"{by}: a division by zero")
-        return Fraction(dividend) / divisor
+        return Fraction(dividend, divisor)
 
     return evaluate
 
