@@ -82,6 +82,9 @@ def _lots(account: Account, derived: Derived) -> tuple[LotView, ...]:
             lot.effective_us,
             lot.expires_us,
             lot.scope,
+            amount_text(sum(pico for (name, _), pico in allocation.refunded.items() if name == lot.lot)),
+            amount_text(allocation.voided.get(lot.lot, 0)),
+            lot.settles,
         )
         for lot in sorted(account.lots.values(), key=lambda lot: lot.order)
     )

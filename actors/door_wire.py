@@ -181,6 +181,9 @@ class LotView(Struct):
     effective_us: int
     expires_us: int | None
     scope: tuple[str, ...]
+    refunded: str = "0"
+    voided: str = "0"
+    pays_debt: bool = False
 
 
 class CapView(Struct):

@@ -14,11 +14,13 @@ from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from engine.alerts import WALLET_WINDOW, Balance, CapPercent, Crossing, Rule, Standing, step
 from engine.catalog import PriceBook
 from engine.charges import Row, Running, Table, segments
 from engine.corrections import Parked
-from engine.credit import Allocation, Lot, allocate
+from engine.credit import Allocation, Lot, LotChange, allocate, posting_order
 from engine.holds import Drawn, Hold
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 from engine.meters import Cell
@@ -135,7 +137,6 @@ class Account:
         self._derived: Derived | None = None
         self._draw_ends: list[tuple[int, str]] = []  # a heap of (until, hold id): when draws are forgotten
         self._posted = Allocation()
-        self._granted_posted: frozenset[str] = frozenset()
 
     # ------------------------------------------------------------------------------------------------- questions
 
@@ -159,9 +160,7 @@ class Account:
         boundaries = [month_start, month_end]
         boundaries += [instant for instant in (version_start, version_end) if instant is not None]
         for lot in lots.values():
-            boundaries.append(lot.effective_us)
-            if lot.expires_us is not None:
-                boundaries.append(lot.expires_us)
+            boundaries += lot.boundaries
         for boundary in boundaries:
             if boundary <= time_us:
                 start = max(start, boundary)
@@ -177,12 +176,7 @@ class Account:
 
     def wake_us(self) -> int | None:
         """When log time reaches this instant, `wake` wants calling."""
-        pending = [
-            instant
-            for lot in self.lots.values()
-            for instant in (lot.effective_us, lot.expires_us)
-            if instant is not None and instant > self.woken_us
-        ]
+        pending = [instant for lot in self.lots.values() for instant in lot.boundaries if instant > self.woken_us]
         pending += [ends_us for each in self.slices.values() if (ends_us := each.ends_us) is not None]
         pending += [parked.until_us for parked in self.parked.values()]
         return min(pending, default=None)
@@ -376,6 +370,12 @@ class Account:
         assert lot.effective_us > self.newest_event_us or not self.table
         return self._become(lots={**self.lots, lot.lot: lot}, woken_us=woken_us)
 
+    def change_lot(self, lot: str, change: LotChange, woken_us: int) -> list[Crossing]:
+        """Void or refund of a lot, at an instant behind all usage rated so far (README, "Credit")."""
+        assert change.at_us > self.newest_event_us or not self.table
+        changed = replace(self.lots[lot], changes=(*self.lots[lot].changes, change))
+        return self._become(lots={**self.lots, lot: changed}, woken_us=woken_us)
+
     def set_cap(self, cap: Cap, woken_us: int) -> list[Crossing]:
         """Set or replace a cap."""
         return self._become(caps={**self.caps, cap.cap: cap}, woken_us=woken_us)
@@ -492,39 +492,18 @@ class Account:
     def mark_posted(self) -> None:
         """The ledger holds everything up to now: called when an account is thawed from a checkpoint."""
         self._posted = self.derive().allocation
-        self._granted_posted = frozenset(self.lots)
 
     def settle(self, derived: Derived, posting_period_us: int) -> list[PostingRow]:
-        """The signed postings since the last call (law C1): granted = remaining + burnt + expired, per lot."""
-        after, before = derived.allocation, self._posted
+        """The signed postings since the last call: law C1's sums per lot, and debt."""
+        before, self._posted = self._posted, derived.allocation
+        told, known = self._posted.postings(), before.postings()
         postings = []
-
-        def post(lot: Lot | None, kind: str, usage_period: int | None, amount: int) -> None:
-            if amount:
-                postings.append(
-                    PostingRow(
-                        self.account,
-                        lot.lot if lot else "",
-                        lot.kind if lot else "",
-                        kind,
-                        usage_period,
-                        posting_period_us,
-                        amount,
-                    )
-                )
-
-        for name, lot in sorted(self.lots.items()):
-            if name not in self._granted_posted:
-                post(lot, "grant", None, lot.granted)
-        for name, period in sorted(after.burnt.keys() | before.burnt.keys()):
-            change = after.burnt.get((name, period), 0) - before.burnt.get((name, period), 0)
-            post(self.lots[name], "burn", period, change)
-        for name, lot in sorted(self.lots.items()):
-            post(lot, "expire", None, after.expired.get(name, 0) - before.expired.get(name, 0))
-        for period in sorted(after.debt.keys() | before.debt.keys()):
-            post(None, "debt", period, after.debt.get(period, 0) - before.debt.get(period, 0))
-        self._posted = after
-        self._granted_posted = frozenset(self.lots)
+        for place in sorted(told.keys() | known.keys(), key=posting_order):
+            lot, kind, usage_period = place
+            change = told.get(place, 0) - known.get(place, 0)
+            if change:
+                lot_kind = self.lots[lot].kind if lot else ""
+                postings.append(PostingRow(self.account, lot, lot_kind, kind, usage_period, posting_period_us, change))
         return postings
 
 

@@ -8,17 +8,19 @@ from typing import Final
 from engine.account import Account
 from engine.alerts import PERCENT_MAX, Balance, CapPercent, Crossing, Rule
 from engine.catalog import PriceBook
-from engine.credit import LOT_KINDS, Lot
+from engine.credit import LOT_CHANGES_MAX, LOT_KINDS, Lot, LotChange
 from engine.events import (
     Grant,
     OnBalance,
     OnCapPercent,
     OpenAccount,
+    RefundLot,
     SetCap,
     SetOverdraft,
     SetRateLimit,
     SetRule,
     SetScope,
+    VoidLot,
     is_scope,
 )
 from engine.limits import PER_MINUTE_MAX, RATE_LIMITS_MAX, ROOT, SCOPES_MAX, STANDINGS, Cap, RateLimit, scope_path
@@ -69,6 +71,8 @@ def grant(account: Account, command: Grant, book: PriceBook, log_time_us: int) -
         abs(instant) > INSTANT_LIMIT_US for instant in (command.effective_us or 0, command.expires_us or 0)
     ):
         raise Refused(Refusal.BAD_LOT)
+    if command.lot_kind == "paid" and command.pays_debt is False:
+        raise Refused(Refusal.BAD_LOT)
     if command.currency != account.currency:
         raise Refused(Refusal.CURRENCY_MISMATCH)
     if command.lot in account.lots:
@@ -92,8 +96,50 @@ def grant(account: Account, command: Grant, book: PriceBook, log_time_us: int) -
         effective_us,
         command.expires_us,
         tuple(sorted(set(command.scope))),
+        command.pays_debt,
     )
     return account.grant(lot, log_time_us)
+
+
+def void_lot(account: Account, command: VoidLot, log_time_us: int) -> list[Crossing]:
+    """Take a lot's rest away, or an amount of it. Raises Refused."""
+    amount = None if command.amount is None else _amount(command.amount, above_zero=True)
+    lot, at_us = _changeable(account, command, log_time_us)
+    paid = account.derive().allocation
+    if amount is None and lot.ends_us is not None and lot.ends_us <= at_us:
+        raise Refused(Refusal.LOT_OVER)
+    if amount is not None and amount > paid.remaining[lot.lot] + paid.expired.get(lot.lot, 0) + paid.unreturned(
+        lot.lot
+    ):
+        raise Refused(Refusal.EXCEEDS_LOT)
+    return _change(account, lot, LotChange(at_us, "void", amount), log_time_us)
+
+
+def refund_lot(account: Account, command: RefundLot, log_time_us: int) -> list[Crossing]:
+    """Give a lot back what it has burnt, or a part of that. Raises Refused."""
+    amount = _amount(command.amount, above_zero=True)
+    lot, at_us = _changeable(account, command, log_time_us)
+    if lot.ends_us is not None and lot.ends_us <= at_us:
+        raise Refused(Refusal.LOT_OVER)
+    if amount > account.derive().allocation.unreturned(lot.lot):
+        raise Refused(Refusal.EXCEEDS_LOT)
+    return _change(account, lot, LotChange(at_us, "refund", amount), log_time_us)
+
+
+def _changeable(account: Account, command: VoidLot | RefundLot, log_time_us: int) -> tuple[Lot, int]:
+    """The lot, and the instant of its change: behind all usage rated so far, as for a grant."""
+    if command.currency != account.currency:
+        raise Refused(Refusal.CURRENCY_MISMATCH)
+    lot = account.lots.get(command.lot)
+    if lot is None:
+        raise Refused(Refusal.UNKNOWN_LOT)
+    return lot, max(log_time_us, account.newest_event_us + 1) if account.table else log_time_us
+
+
+def _change(account: Account, lot: Lot, change: LotChange, log_time_us: int) -> list[Crossing]:
+    if len(lot.changes) >= LOT_CHANGES_MAX:
+        raise Refused(Refusal.TOO_MANY_CHANGES)
+    return account.change_lot(lot.lot, change, log_time_us)
 
 
 def set_cap(account: Account, command: SetCap, log_time_us: int) -> list[Crossing]:

@@ -1,15 +1,28 @@
 """Credit lots, and who pays for what: allocation as a function of amounts and lots (laws C1 to C4).
 
-Nothing here is stored but the lots themselves; what is burnt, expired, remaining and owed is derived.
+Nothing here is stored but the lots themselves; what is burnt, refunded, voided, expired, remaining and owed is derived.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
 
 LOT_KINDS: Final = frozenset({"paid", "promo", "commit", "refund"})
+POSTING_KINDS: Final = ("grant", "burn", "refund", "void", "expire", "debt")
 NEVER: Final = 1 << 62  # sorts behind every expiry
+LOT_CHANGES_MAX: Final = 100  # of one lot: each is a boundary, and so a segment of its own
+
+
+class LotChange(Struct, frozen=True):
+    """What was done to a lot at an instant that lies behind all usage rated until then.
+
+    `void` takes the amount away (None: all that remains, and the lot is over): first what remains, then what was burnt,
+    which becomes debt. `refund` gives back what was burnt."""
+
+    at_us: int
+    kind: Literal["void", "refund"]
+    amount: int | None  # pico
 
 
 class Lot(Struct, frozen=True):
@@ -22,30 +35,86 @@ class Lot(Struct, frozen=True):
     effective_us: int
     expires_us: int | None
     scope: tuple[str, ...]  # price names it may pay; empty: all
+    pays_debt: bool | None = None  # None: as its kind does
+    changes: tuple[LotChange, ...] = ()  # in order of time
 
     @property
     def order(self) -> tuple[int, int, int, str]:
         """Law C2: priority, earliest expiry, earliest effective, id."""
         return (self.priority, NEVER if self.expires_us is None else self.expires_us, self.effective_us, self.lot)
 
+    @property
+    def settles(self) -> bool:
+        """Law C4: whether it pays debt when it becomes effective."""
+        return self.kind == "paid" if self.pays_debt is None else self.pays_debt
+
+    @property
+    def ends_us(self) -> int | None:
+        """From when on it pays for nothing: its expiry, or when its rest was voided."""
+        if not self.changes:
+            return self.expires_us
+        voided = [change.at_us for change in self.changes if change.amount is None]
+        return min([*voided, *([] if self.expires_us is None else [self.expires_us])], default=None)
+
+    @property
+    def boundaries(self) -> list[int]:
+        """Where a segment of usage ends: what is paid by this lot before such an instant is not as behind it."""
+        instants = [self.effective_us, *(change.at_us for change in self.changes)]
+        return instants if self.expires_us is None else [*instants, self.expires_us]
+
     def covers(self, segment_start: int) -> bool:
         """Segments never straddle a lot's boundary, so the start decides."""
-        return self.effective_us <= segment_start and (self.expires_us is None or segment_start < self.expires_us)
+        ends_us = self.ends_us
+        return self.effective_us <= segment_start and (ends_us is None or segment_start < ends_us)
 
     def expired(self, woken_us: int) -> bool:
         return self.expires_us is not None and self.expires_us <= woken_us
 
 
+def posting_order(place: tuple[str, str, int | None]) -> tuple[int, str, int]:
+    """The order in which changes of (lot, kind, usage period) are posted."""
+    lot, kind, period = place
+    return (POSTING_KINDS.index(kind), lot, period or 0)
+
+
+class _Step(NamedTuple):
+    """What befalls a lot between two segments: it begins to pay debt (no change), or is changed."""
+
+    at_us: int
+    rank: int  # of what happens at one instant: beginnings first
+    order: tuple[int, int, int, str]
+    number: int  # among the changes of its lot
+    lot: Lot
+    change: LotChange | None
+
+
 class Allocation:
-    """Who paid for what, up to a log time."""
+    """Who paid for what, up to a log time. Per lot: granted + refunded = remaining + burnt + expired + voided."""
 
     def __init__(self) -> None:
-        self.remaining: dict[str, int] = {}  # lot -> pico neither burnt nor expired
+        self.granted: dict[str, int] = {}  # lot -> pico
+        self.remaining: dict[str, int] = {}  # lot -> pico neither burnt nor expired nor voided
         self.expired: dict[str, int] = {}  # lot -> pico
+        self.voided: dict[str, int] = {}  # lot -> pico
         self.burnt: dict[tuple[str, int], int] = {}  # (lot, usage period start) -> pico
+        self.refunded: dict[tuple[str, int], int] = {}  # (lot, usage period start) -> pico of what was burnt
         self.debt: dict[int, int] = {}  # usage period start -> pico
         self.balance = 0  # what still counts, minus all debt
-        self._open_debts: list[list[int]] = []  # [usage period, pico], oldest first
+
+    def postings(self) -> dict[tuple[str, str, int | None], int]:
+        """All of it as the ledger sums it up: (lot, kind, usage period or None) -> pico; lot "" for debt."""
+        found: dict[tuple[str, str, int | None], int] = {}
+        for kind, by_lot in (("grant", self.granted), ("void", self.voided), ("expire", self.expired)):
+            found |= {(lot, kind, None): pico for lot, pico in by_lot.items()}
+        for kind, by_period in (("burn", self.burnt), ("refund", self.refunded)):
+            found |= {(lot, kind, period): pico for (lot, period), pico in by_period.items()}
+        found |= {("", "debt", period): pico for period, pico in self.debt.items()}
+        return found
+
+    def unreturned(self, lot: str) -> int:
+        """What a lot has burnt and not got back: pico."""
+        burnt = sum(pico for (name, _), pico in self.burnt.items() if name == lot)
+        return burnt - sum(pico for (name, _), pico in self.refunded.items() if name == lot)
 
     def _burn(self, lot: Lot, period: int, wanted: int) -> int:
         paid = min(wanted, self.remaining[lot.lot])
@@ -54,12 +123,46 @@ class Allocation:
             self.burnt[lot.lot, period] = self.burnt.get((lot.lot, period), 0) + paid
         return paid
 
+    def _owe(self, period: int, pico: int) -> None:
+        self.debt[period] = self.debt.get(period, 0) + pico
+
     def _settle_debts(self, lot: Lot) -> None:
-        while self._open_debts and self.remaining[lot.lot]:
-            debt = self._open_debts[0]
-            debt[1] -= self._burn(lot, debt[0], debt[1])
-            if not debt[1]:
-                self._open_debts.pop(0)
+        for period in sorted(self.debt):
+            self.debt[period] -= self._burn(lot, period, self.debt[period])
+            if self.debt[period]:
+                break
+            del self.debt[period]
+
+    def _reverse(self, lot: Lot, wanted: int) -> list[tuple[int, int]]:
+        """Take back what the lot has burnt, that of the newest usage period first: (usage period, pico)."""
+        found = []
+        for name, period in sorted(self.burnt, reverse=True):
+            if name == lot.lot and wanted:
+                earlier = self.refunded.get((name, period), 0)
+                part = min(wanted, self.burnt[name, period] - earlier)
+                if part:
+                    self.refunded[name, period] = earlier + part
+                    found.append((period, part))
+                    wanted -= part
+        return found
+
+    def _take(self, step: _Step) -> None:
+        lot, change = step.lot, step.change
+        if change is None:
+            self._settle_debts(lot)
+        elif change.kind == "void":
+            rest = self.remaining[lot.lot]
+            from_rest = rest if change.amount is None else min(rest, change.amount)
+            reversed_ = self._reverse(lot, 0 if change.amount is None else change.amount - from_rest)
+            for period, pico in reversed_:
+                self._owe(period, pico)
+            self.remaining[lot.lot] = rest - from_rest
+            self.voided[lot.lot] = self.voided.get(lot.lot, 0) + from_rest + sum(pico for _, pico in reversed_)
+        else:
+            assert change.amount is not None
+            self.remaining[lot.lot] += sum(pico for _, pico in self._reverse(lot, change.amount))
+            if lot.settles:
+                self._settle_debts(lot)
 
 
 def allocate(
@@ -67,26 +170,22 @@ def allocate(
 ) -> Allocation:
     """Pay (segment start, usage period, pico per price), given in time order, from the lots.
 
-    A lot pays debt only when it is `paid`, in the order in which lots become effective, and once log time has
-    reached that instant; it pays usage whenever it covers the segment."""
+    A lot pays usage whenever it covers the segment. It pays debt only if it `settles`: in the order in which lots
+    become effective, and once log time has reached that instant."""
     result = Allocation()
     ordered = sorted(lots.values(), key=lambda lot: lot.order)
-    result.remaining = {lot.lot: lot.granted for lot in ordered}
-    settlers = sorted(
-        (lot for lot in ordered if lot.kind == "paid" and lot.effective_us <= woken_us),
-        key=lambda lot: (lot.effective_us, lot.order),
-    )
-    settled = 0
+    result.granted = {lot.lot: lot.granted for lot in ordered}
+    result.remaining = dict(result.granted)
+    steps = _steps(ordered, woken_us)
+    taken = 0
     for start, period, by_price in amounts:
-        while settled < len(settlers) and settlers[settled].effective_us <= start:
-            result._settle_debts(settlers[settled])
-            settled += 1
+        while taken < len(steps) and steps[taken].at_us <= start:
+            result._take(steps[taken])
+            taken += 1
         covering = [lot for lot in ordered if lot.covers(start)]
         _pay_segment(result, period, by_price, covering)
-    for lot in settlers[settled:]:
-        result._settle_debts(lot)
-    for period, pico in result._open_debts:
-        result.debt[period] = result.debt.get(period, 0) + pico
+    for step in steps[taken:]:
+        result._take(step)
     for lot in ordered:
         if lot.expired(woken_us):
             result.expired[lot.lot] = result.remaining[lot.lot]
@@ -94,6 +193,18 @@ def allocate(
     counting = sum(result.remaining[lot.lot] for lot in ordered if lot.effective_us <= woken_us)
     result.balance = counting - sum(result.debt.values())
     return result
+
+
+def _steps(ordered: list[Lot], woken_us: int) -> list[_Step]:
+    """In order of time. What gives waits for log time; what takes away does not."""
+    steps = []
+    for lot in ordered:
+        if lot.settles and lot.effective_us <= woken_us:
+            steps.append(_Step(lot.effective_us, 0, lot.order, 0, lot, None))
+        for number, change in enumerate(lot.changes):
+            if change.kind == "void" or change.at_us <= woken_us:
+                steps.append(_Step(change.at_us, 1, lot.order, number, lot, change))
+    return sorted(steps)
 
 
 def _pay_segment(result: Allocation, period: int, by_price: Mapping[str, int], covering: list[Lot]) -> None:
@@ -105,7 +216,7 @@ def _pay_segment(result: Allocation, period: int, by_price: Mapping[str, int], c
             pico -= result._burn(lot, period, pico)
         unpaid += pico
     if unpaid:
-        result._open_debts.append([period, unpaid])
+        result._owe(period, unpaid)
 
 
 def _classes(by_price: Mapping[str, int], covering: list[Lot]) -> list[tuple[list[Lot], int]]:

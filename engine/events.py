@@ -253,6 +253,23 @@ class Grant(Struct, tag_field="kind", tag="grant", forbid_unknown_fields=True, f
     effective_us: Whole | None = None
     expires_us: Whole | None = None
     scope: tuple[str, ...] = ()
+    pays_debt: bool | None = None  # None: a paid lot does, any other does not
+
+
+class VoidLot(Struct, tag_field="kind", tag="void_lot", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    lot: str
+    currency: str
+    amount: str | None = None  # None: all that remains
+
+
+class RefundLot(Struct, tag_field="kind", tag="refund_lot", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    lot: str
+    amount: str
+    currency: str
 
 
 class SetCap(Struct, tag_field="kind", tag="set_cap", forbid_unknown_fields=True, frozen=True):
@@ -305,7 +322,7 @@ class SetRule(Struct, tag_field="kind", tag="set_rule", forbid_unknown_fields=Tr
     on: OnCapPercent | OnBalance
 
 
-Command = OpenAccount | Grant | SetCap | SetRule | SetScope | SetOverdraft | SetRateLimit
+Command = OpenAccount | Grant | VoidLot | RefundLot | SetCap | SetRule | SetScope | SetOverdraft | SetRateLimit
 Control = Tick | Owner | CatalogueMarker | Slices | Command
 
 _control_decoder: Final = msgspec.json.Decoder(Control)
@@ -343,6 +360,8 @@ def parse_control(body: bytes) -> Control:
                 names += [control.plan, control.zone]
             case Grant():
                 names += [control.lot, control.lot_kind, control.currency, *control.scope]
+            case VoidLot() | RefundLot():
+                names += [control.lot, control.currency]
             case SetCap():
                 names += [control.cap, control.currency]
             case SetRule():

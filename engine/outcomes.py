@@ -48,6 +48,10 @@ class Refusal(StrEnum):
     BAD_LOT = "bad_lot"
     CURRENCY_MISMATCH = "currency_mismatch"
     LOT_EXISTS = "lot_exists"
+    UNKNOWN_LOT = "unknown_lot"
+    LOT_OVER = "lot_over"
+    EXCEEDS_LOT = "exceeds_lot"
+    TOO_MANY_CHANGES = "too_many_changes"
     UNKNOWN_PRICE = "unknown_price"
     EXPIRES_TOO_SOON = "expires_too_soon"
     UNKNOWN_CAP = "unknown_cap"
@@ -204,8 +208,8 @@ class PostingRow(Struct, frozen=True):
     account: str
     lot: str
     lot_kind: str  # "" for debt
-    kind: str  # grant, burn, expire, debt
-    usage_period_us: int | None  # start of the billing period of the usage; None for grant and expire
+    kind: str  # grant, burn, refund, void, expire, debt
+    usage_period_us: int | None  # start of the billing period of the usage; None for grant, void and expire
     posting_period_us: int
     amount: int  # pico
 

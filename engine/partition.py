@@ -19,11 +19,13 @@ from engine.commands import (
     Refused,
     grant,
     open_account,
+    refund_lot,
     set_cap,
     set_overdraft,
     set_rate_limit,
     set_rule,
     set_scope,
+    void_lot,
 )
 from engine.corrections import (
     FORMS,
@@ -49,6 +51,7 @@ from engine.events import (
     Malformed,
     OpenAccount,
     Owner,
+    RefundLot,
     SetCap,
     SetOverdraft,
     SetRateLimit,
@@ -57,6 +60,7 @@ from engine.events import (
     Slices,
     Tick,
     UsageEvent,
+    VoidLot,
     command_digest,
     fingerprint,
     parse_control,
@@ -785,6 +789,10 @@ class Partition:
             match command:
                 case Grant():
                     crossings = grant(account, command, self._book, self.log_time_us)
+                case VoidLot():
+                    crossings = void_lot(account, command, self.log_time_us)
+                case RefundLot():
+                    crossings = refund_lot(account, command, self.log_time_us)
                 case SetCap():
                     crossings = set_cap(account, command, self.log_time_us)
                 case SetRule():

@@ -2,11 +2,11 @@
 
 Money and quantities cross as decimal text, because a msgpack integer ends at 2^64. Fields are positional: a new one
 goes to the end and raises the version; READABLE says which older ones are read. Version 1 had no scopes and no slices,
-version 2 no corrections.
+version 2 no corrections and no changes of lots.
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -15,7 +15,7 @@ from engine.account import Account
 from engine.alerts import Balance, CapPercent, Rule, Standing
 from engine.catalog import PriceBook
 from engine.corrections import Parked
-from engine.credit import Lot
+from engine.credit import Lot, LotChange
 from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 
@@ -52,6 +52,8 @@ class _Account(Struct, array_like=True):
     draws: list[tuple[str, int, list[str], bool]] = []
     scopes_since: list[tuple[str, int]] = []
     parked: list[tuple[bytes, int, bytes]] = []
+    debt_payers: list[tuple[str, bool]] = []
+    lot_changes: list[tuple[str, list[tuple[int, Literal["void", "refund"], str | None]]]] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -123,8 +125,18 @@ def encode_account(account: Account) -> bytes:
             ],
             [(name, scope.since) for name, scope in sorted(account.scopes.items()) if scope.since >= 0],
             [(mark, parked.until_us, parked.value) for mark, parked in sorted(account.parked.items())],
+            [(name, lot.pays_debt) for name, lot in sorted(account.lots.items()) if lot.pays_debt is not None],
+            [
+                (name, [(each.at_us, each.kind, _amount_or_none(each.amount)) for each in lot.changes])
+                for name, lot in sorted(account.lots.items())
+                if lot.changes
+            ],
         )
     )
+
+
+def _amount_or_none(amount: int | None) -> str | None:
+    return None if amount is None else str(amount)
 
 
 def decode_account(blob: bytes, book: PriceBook) -> Account:
@@ -144,8 +156,23 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
     account.table = {
         start: {(name, cell): int(quantity) for name, cell, quantity in row} for start, row in stored.table
     }
+    debt_payers = dict(stored.debt_payers)
+    changes = {
+        name: tuple(LotChange(at_us, kind, None if amount is None else int(amount)) for at_us, kind, amount in of)
+        for name, of in stored.lot_changes
+    }
     account.lots = {
-        name: Lot(name, kind, int(granted), priority, effective_us, expires_us, scope)
+        name: Lot(
+            name,
+            kind,
+            int(granted),
+            priority,
+            effective_us,
+            expires_us,
+            scope,
+            debt_payers.get(name),
+            changes.get(name, ()),
+        )
         for name, kind, granted, priority, effective_us, expires_us, scope in stored.lots
     }
     placed = {name: (scope, hard) for name, scope, hard in stored.cap_scopes}
@@ -226,6 +253,8 @@ _NAMED: Final = {
     "rate_limits": ("scope", "per_minute"),
     "slices": ("quantities", "linger_us", "closed_us"),
     "draws": ("until_us", "quantities", "done"),
+    "debt_payers": ("pays_debt",),
+    "lot_changes": ("changes",),
 }
 
 

@@ -52,18 +52,17 @@ def engine_account(account: Account) -> dict[str, Any]:
         period = account.period_of(start)
         for (price, cell), quantity in row.items():
             counters[period, price, cell] = counters.get((period, price, cell), 0) + quantity
-    burnt = dict.fromkeys(account.lots, 0)
-    for (lot, _), amount in derived.allocation.burnt.items():
-        burnt[lot] += amount
     return {
         "counters": counters,
         "amounts": {key: running.amount for key, running in derived.running.items()},
         "lots": {
             name: (
                 lot.granted,
-                burnt[name],
+                _of_lot(derived.allocation.burnt, name),
                 derived.allocation.expired.get(name, 0),
                 derived.allocation.remaining[name],
+                _of_lot(derived.allocation.refunded, name),
+                derived.allocation.voided.get(name, 0),
             )
             for name, lot in account.lots.items()
         },
@@ -72,3 +71,7 @@ def engine_account(account: Account) -> dict[str, Any]:
         "spend": derived.spend,
         "scopes": {scope: each.spend for scope, each in account.scopes.items() if scope != ROOT},
     }
+
+
+def _of_lot(by_period: Mapping[tuple[str, int], int], lot: str) -> int:
+    return sum(pico for (name, _), pico in by_period.items() if name == lot)

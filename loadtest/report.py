@@ -17,7 +17,7 @@ from loadtest.oracle.records import fixed_point
 
 DIFFERENCES_MAX = 50
 PARTS = ("counters", "amounts", "lots", "debt", "balance", "spend", "scopes")
-LOT_PARTS = ("granted", "burnt", "expired", "remaining")
+LOT_PARTS = ("granted", "burnt", "expired", "remaining", "refunded", "voided")
 
 
 class Differences:
@@ -143,6 +143,8 @@ def compare_ledger(ledger: Mapping[tuple[str, str, str], int], accounts: Mapping
             expected[name, lot, "grant"] = standing.granted
             expected[name, lot, "burn"] = standing.burnt
             expected[name, lot, "expire"] = standing.expired
+            expected[name, lot, "refund"] = standing.refunded
+            expected[name, lot, "void"] = standing.voided
     for key in sorted({*expected, *ledger}):
         if expected.get(key, 0) != ledger.get(key, 0):
             account_name, lot, kind = key

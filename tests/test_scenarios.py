@@ -16,19 +16,22 @@ PRICES    name  model  tiers                            `10: 30, 50: 40, rest: 5
                                                         `rest: 0.15 per 1000000` is a price per unit; `from TIME`
                                                         behind it makes a new version of the catalogue; with METERS
                                                         `of METER` behind it, or `of METER where x = a, y = b`
-GRANTS    lot  kind  amount  priority  from  until  for      `for`: prices, or `all`
+GRANTS    lot  kind  amount  priority  from  until  for      `for`: prices, or `all`; kind: `promo`, or
+                                                        `promo, pays debt`
 SCOPES    path                                          parents first
 CAPS      name  amount  scope                           the scope is left out for the account itself
 RULES     name  what                                    `80% of CAP`, or `balance 20`, or `balance 20 clear 30`
 EVENTS    time  what                 charge  balance  alerts
           what: `3 PRICE`, `3 PRICE in SCOPE`, `3 PRICE held since TIME`, or `grant LOT AMOUNT`, or
-          `cap NAME AMOUNT`, `cap NAME AMOUNT in SCOPE`, or `pass` (log time moves on, nothing else).
+          `void LOT` (its rest), `void LOT AMOUNT`, `refund LOT AMOUNT`, or `cap NAME AMOUNT`,
+          `cap NAME AMOUNT in SCOPE`, or `pass` (log time moves on, nothing else).
           Usage may have a name (`3 PRICE as NAME`); then `cancel NAME` takes it back and `amend NAME to 5 PRICE` makes
           it what it should have been, once the time has come at which they are sent. `refused REASON: WHAT` is
           refused. With METERS: `TYPE: FIELD 3, FIELD.INNER word`; the charge may then be the reason why it is set aside.
           A time before the one above is usage that arrives late. Alerts: `RULE crossed`, `RULE recovered`.
-FINALLY   lot  remaining  burnt  expired                one line per lot, `debt  AMOUNT`, and for each scope
-                                                        `spend SCOPE  AMOUNT` (of all months)
+FINALLY   lot  remaining  burnt  expired  refunded  voided
+                                                        one line per lot (the last two may be left out), `debt  AMOUNT`,
+                                                        and for each scope `spend SCOPE  AMOUNT` (of all months)
 
 Times are `2026-03-10 12:00`, in UTC, to the microsecond if need be. Prices, grants, scopes, caps and rules are set when the
 first event is due. Amounts are dollars.
@@ -225,6 +228,10 @@ def grant(
         fields["effective_us"] = instant(since)
     if until != "-":
         fields["expires_us"] = instant(until)
+    kind, _, debt = kind.partition(", ")
+    if debt:
+        assert debt == "pays debt", "a kind is `promo`, or `promo, pays debt`"
+        fields["pays_debt"] = True
     return bench.grant(lot, plain(amount), kind, **fields)
 
 
@@ -248,6 +255,12 @@ def event(bench: Bench, time: str, what: str, charge: str, balance: str, alerts:
     elif word == "grant":
         lot, amount = rest.split(" ")
         applied(bench.grant(lot, plain(amount)))
+    elif word == "void":
+        lot, _, amount = rest.partition(" ")
+        applied(bench.void(lot, plain(amount) or None))
+    elif word == "refund":
+        lot, amount = rest.split(" ")
+        applied(bench.refund(lot, plain(amount)))
     elif word == "cap":
         cap, amount, *scope = rest.replace(" in ", " ").split(" ")
         applied(bench.cap(plain(amount), cap=cap, scope="".join(scope)))
@@ -326,8 +339,12 @@ def finally_is(bench: Bench, name: str, *amounts: str) -> None:
         assert spent == dollars(amounts[0]), f"spend: the engine says {spent} pico"
         return
     burnt = sum(pico for (lot, _), pico in allocation.burnt.items() if lot == name)
+    refunded = sum(pico for (lot, _), pico in allocation.refunded.items() if lot == name)
     found = [allocation.remaining[name], burnt, allocation.expired.get(name, 0)]
-    assert found == [dollars(amount) for amount in amounts], f"remaining, burnt, expired: the engine says {found} pico"
+    found += [refunded, allocation.voided.get(name, 0)]
+    expected = [dollars(amount) for amount in amounts]
+    expected += [0, 0] if len(expected) == 3 else []
+    assert found == expected, f"remaining, burnt, expired, refunded, voided: the engine says {found} pico"
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)

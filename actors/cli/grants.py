@@ -7,6 +7,8 @@ import typer
 from actors.cli.over_http import Account, ApiKey, Url, change, get, path_to, told
 from actors.cli.terminal import print_rows
 
+Lot = Annotated[str, typer.Argument(help="The lot's id, as `grants list` shows it.")]
+
 app = typer.Typer(help="Credit, over the HTTP API.", no_args_is_help=True)
 
 
@@ -18,19 +20,54 @@ def add_grant(
     kind: Annotated[str, typer.Option(help="promo, commit, refund or paid.")] = "promo",
     lot: Annotated[str | None, typer.Option(help="A name for the lot; default: one is made.")] = None,
     expires: Annotated[str | None, typer.Option(help="RFC 3339; default: never.")] = None,
+    pays_debt: Annotated[
+        bool, typer.Option("--pays-debt", help="It settles debt, too; a paid lot always does.")
+    ] = False,
     url: Url = None,
     key: ApiKey = None,
 ) -> None:
     """Give an account credit, as a lot of its own. Payments are booked by POST .../top-ups, which settles debt first."""
     asked = {"amount": amount, "currency": currency, "kind": kind, "lot": lot, "expires": expires}
-    body = {field: value for field, value in asked.items() if value is not None}
+    body: dict[str, str | bool] = {field: value for field, value in asked.items() if value is not None}
+    if pays_debt:
+        body["pays_debt"] = True
     answer = change(url, key, "POST", path_to("customers", account, "grants"), body)
     told(answer, f"{amount} {currency} granted, as lot {answer['id']}")
 
 
+@app.command("void")
+def void_grant(
+    account: Account,
+    lot: Lot,
+    amount: Annotated[str | None, typer.Argument(help="A decimal; default: all that remains.")] = None,
+    currency: Annotated[str, typer.Option(help="ISO 4217.")] = "USD",
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Take a lot's rest away, or an amount of it, as of a payment that was paid back; what it has burnt of it is debt."""
+    body = {"currency": currency} if amount is None else {"currency": currency, "amount": amount}
+    answer = change(url, key, "POST", path_to("customers", account, "grants", lot, "void"), body)
+    told(answer, f"{amount or 'the rest'} of lot {lot} is void")
+
+
+@app.command("refund")
+def refund_grant(
+    account: Account,
+    lot: Lot,
+    amount: Annotated[str, typer.Argument(help="A decimal: at most what the lot has burnt.")],
+    currency: Annotated[str, typer.Option(help="ISO 4217.")] = "USD",
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Give a lot back what it has paid for, so that it can be spent again."""
+    body = {"currency": currency, "amount": amount}
+    answer = change(url, key, "POST", path_to("customers", account, "grants", lot, "refund"), body)
+    told(answer, f"{amount} {currency} are back in lot {lot}")
+
+
 @app.command("list")
 def list_grants(account: Account, url: Url = None, key: ApiKey = None) -> None:
-    """Show an account's lots in the order in which they are spent: granted, remaining, expired."""
+    """Show an account's lots in the order in which they are spent: granted, and what became of it."""
     lots = get(url, key, path_to("customers", account, "grants"))["items"]
-    amounts = ("granted", "remaining", "expired")
+    amounts = ("granted", "remaining", "expired", "refunded", "voided")
     print_rows("Lots", lots, ("lot", "kind", *amounts, "expires"), right=amounts)

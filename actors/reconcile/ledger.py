@@ -10,6 +10,7 @@ from engine.money import amount_text
 
 CHECK = "ledger"
 Place = tuple[str, str, int | None]  # lot ("" for debt), kind, usage period
+GIVES = ("grant", "refund")  # what a lot has more by these, it has less by every other kind
 
 
 def ledger_drifts(
@@ -31,10 +32,7 @@ def ledger_drifts(
 
 def _of_account(partition: int, account: Account, posted: Mapping[Place, Posted]) -> Iterator[Drift]:
     allocation = account.derive().allocation
-    expected: dict[Place, int] = {(name, "grant", None): lot.granted for name, lot in account.lots.items()}
-    expected |= {(lot, "burn", period): amount for (lot, period), amount in allocation.burnt.items()}
-    expected |= {(lot, "expire", None): amount for lot, amount in allocation.expired.items()}
-    expected |= {("", "debt", period): amount for period, amount in allocation.debt.items()}
+    expected = allocation.postings()
     for place in sorted(expected.keys() | posted.keys(), key=lambda place: (place[0], place[1], place[2] or 0)):
         lot, kind, period = place
         line = posted.get(place)
@@ -45,10 +43,9 @@ def _of_account(partition: int, account: Account, posted: Mapping[Place, Posted]
         known = account.lots.get(lot)
         if line is not None and known is not None and line.lot_kind != known.kind:
             yield Drift(CHECK, partition, account.account, f"kind of lot {lot}", known.kind, line.lot_kind)
-    for name, terms in sorted(account.lots.items()):
-        burnt = sum(line.amount for (of, kind, _), line in posted.items() if (of, kind) == (name, "burn"))
-        expiry = posted.get((name, "expire", None))
-        kept = terms.granted - burnt - (expiry.amount if expiry else 0)
+    for name in sorted(account.lots):
+        lines = [(kind, line.amount) for (of, kind, _), line in posted.items() if of == name]
+        kept = sum(amount if kind in GIVES else -amount for kind, amount in lines)
         yield from _money(partition, account.account, f"remaining of lot {name}", allocation.remaining[name], kept)
 
 

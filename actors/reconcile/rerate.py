@@ -139,6 +139,8 @@ class LotTerms(Struct, frozen=True):
     effective_us: int
     expires_us: int | None
     scope: tuple[str, ...]
+    pays_debt: bool
+    changes: tuple[tuple[int, str, int | None], ...] = ()  # (instant, void or refund, pico or all that remains)
 
     @property
     def rank(self) -> tuple[int, bool, int, int, str]:
@@ -162,6 +164,8 @@ class Paid(Struct):
     """Who paid for what; pico."""
 
     burnt: dict[tuple[str, int], int]  # (lot, usage period)
+    refunded: dict[tuple[str, int], int]  # (lot, usage period)
+    voided: dict[str, int]
     expired: dict[str, int]
     remaining: dict[str, int]
     debt: dict[int, int]  # usage period
@@ -183,6 +187,7 @@ class Rerated:
         edges = [effective_us for _, effective_us in prices.versions[1:]]
         for lot in terms.lots.values():
             edges += [lot.effective_us] if lot.expires_us is None else [lot.effective_us, lot.expires_us]
+            edges += [at_us for at_us, _, _ in lot.changes]
         self._edges = edges
 
     def _period(self, time_us: int) -> int:
@@ -212,10 +217,11 @@ class Rerated:
         owed = self._rounded(self._used[place], price)
         amount, self._owed[place] = owed - self._owed.get(place, 0), owed
         yield from _unlike(f"{where}: amount", shown(amount, PICO), shown(read(line["amount"], PICO), PICO))
+        low, high = sorted((used, used + quantity))  # what a correction takes back has a minus
         tiers = [
-            [number, shown(inside, NANO)]
+            [number, shown(inside if quantity > 0 else -inside, NANO)]
             for number, (start, end, _) in enumerate(self._prices.tiers(version, self._terms.plan, price), start=1)
-            if (inside := min(used + quantity, used + quantity if end is None else end) - max(used, start)) > 0
+            if (inside := min(high, high if end is None else end) - max(low, start)) > 0
         ]
         stated = [[number, shown(read(text, NANO), NANO)] for number, text in line["tiers"]]
         yield from _unlike(f"{where}: tiers", tiers, stated)
@@ -240,6 +246,8 @@ class Rerated:
             (lot.lot, "grant", None): lot.granted for lot in self._terms.lots.values()
         }
         expected |= {(lot, "burn", period): pico for (lot, period), pico in paid.burnt.items()}
+        expected |= {(lot, "refund", period): pico for (lot, period), pico in paid.refunded.items()}
+        expected |= {(lot, "void", None): pico for lot, pico in paid.voided.items()}
         expected |= {(lot, "expire", None): pico for lot, pico in paid.expired.items()}
         expected |= {("", "debt", period): pico for period, pico in paid.debt.items()}
         for lot, kind, period in sorted(expected.keys() | posted.keys(), key=lambda at: (at[0], at[1], at[2] or 0)):
@@ -252,8 +260,7 @@ class Rerated:
     def paid(self) -> Paid:
         """The table, priced and paid from the lots (README, "Credit")."""
         lots = sorted(self._terms.lots.values(), key=lambda lot: lot.rank)
-        paid = Paid({}, {}, {lot.lot: lot.granted for lot in lots}, {}, 0)
-        unpaid: list[tuple[int, int]] = []  # (usage period, pico), oldest first
+        paid = Paid({}, {}, {}, {}, {lot.lot: lot.granted for lot in lots}, {}, 0)
 
         def pay(lot: LotTerms, period: int, wanted: int) -> int:
             part = min(wanted, paid.remaining[lot.lot])
@@ -263,14 +270,52 @@ class Rerated:
             return wanted - part
 
         def settle(lot: LotTerms) -> None:
-            unpaid[:] = [(period, left) for period, owed in unpaid if (left := pay(lot, period, owed))]
+            paid.debt = {period: left for period, owed in sorted(paid.debt.items()) if (left := pay(lot, period, owed))}
+
+        def give_back(lot: LotTerms, wanted: int, *, owed: bool) -> int:
+            given = 0
+            for period in sorted({period for name, period in paid.burnt if name == lot.lot}, reverse=True):
+                place = lot.lot, period
+                part = min(wanted - given, paid.burnt[place] - paid.refunded.get(place, 0))
+                if part:
+                    paid.refunded[place] = paid.refunded.get(place, 0) + part
+                    given += part
+                    if owed:
+                        paid.debt[period] = paid.debt.get(period, 0) + part
+            return given
+
+        def change(lot: LotTerms, what: str, amount: int | None) -> None:
+            if what == "refund":
+                paid.remaining[lot.lot] += give_back(lot, amount or 0, owed=False)
+                if lot.pays_debt:
+                    settle(lot)
+                return
+            rest = paid.remaining[lot.lot] if amount is None else min(amount, paid.remaining[lot.lot])
+            paid.remaining[lot.lot] -= rest
+            burnt = 0 if amount is None else give_back(lot, amount - rest, owed=True)
+            paid.voided[lot.lot] = paid.voided.get(lot.lot, 0) + rest + burnt
 
         woken_us = self._terms.woken_us
-        settlers = [lot for lot in lots if lot.kind == "paid" and lot.effective_us <= woken_us]
-        settlers.sort(key=lambda lot: (lot.effective_us, lot.rank))
+        happenings: list[tuple[int, int, tuple[int, bool, int, int, str], int]] = []  # (instant, kind, lot, change)
+        for lot in lots:
+            if lot.pays_debt and lot.effective_us <= woken_us:
+                happenings.append((lot.effective_us, 0, lot.rank, 0))
+            for number, (at_us, what, _) in enumerate(lot.changes):
+                if what == "void" or at_us <= woken_us:
+                    happenings.append((at_us, 1, lot.rank, number))
+        happenings.sort()
+
+        def happen(until_us: int | None) -> None:
+            while happenings and (until_us is None or happenings[0][0] <= until_us):
+                _, changed, rank, number = happenings.pop(0)
+                lot = self._terms.lots[rank[-1]]
+                if changed:
+                    change(lot, *lot.changes[number][1:])
+                else:
+                    settle(lot)
+
         for start, amounts in self._amounts():
-            while settlers and settlers[0].effective_us <= start:
-                settle(settlers.pop(0))
+            happen(start)
             classes: dict[tuple[str, ...], int] = {}
             for price, pico in amounts.items():
                 payers = tuple(sorted(lot.lot for lot in lots if _may_pay(lot, start, price)))
@@ -283,14 +328,11 @@ class Rerated:
                         owed = pay(lot, self._period(start), owed)
                 rest += owed
             if rest:
-                unpaid.append((self._period(start), rest))
-        for lot in settlers:
-            settle(lot)
+                paid.debt[self._period(start)] = paid.debt.get(self._period(start), 0) + rest
+        happen(None)
         for lot in lots:
             if lot.expires_us is not None and lot.expires_us <= woken_us:
                 paid.expired[lot.lot], paid.remaining[lot.lot] = paid.remaining[lot.lot], 0
-        for period, owed in unpaid:
-            paid.debt[period] = paid.debt.get(period, 0) + owed
         usable = sum(paid.remaining[lot.lot] for lot in lots if lot.effective_us <= woken_us)
         paid.balance = usable - sum(paid.debt.values())
         return paid
@@ -321,7 +363,8 @@ class Rerated:
 
 def _may_pay(lot: LotTerms, start: int, price: str) -> bool:
     inside = lot.effective_us <= start and (lot.expires_us is None or start < lot.expires_us)
-    return inside and (not lot.scope or price in lot.scope)
+    voided = any(at_us <= start for at_us, _, amount in lot.changes if amount is None)
+    return inside and not voided and (not lot.scope or price in lot.scope)
 
 
 def _unlike(what: str, expected: object, found: object) -> Iterator[Finding]:

@@ -165,7 +165,17 @@ class Reconciler:
         account = self._accounts[name]
         before = self._fold.partition.account(name)
         lots = {
-            lot.lot: LotTerms(lot.lot, lot.kind, lot.granted, lot.priority, lot.effective_us, lot.expires_us, lot.scope)
+            lot.lot: LotTerms(
+                lot.lot,
+                lot.kind,
+                lot.granted,
+                lot.priority,
+                lot.effective_us,
+                lot.expires_us,
+                lot.scope,
+                lot.settles,
+                tuple((each.at_us, each.kind, each.amount) for each in lot.changes),
+            )
             for lot in account.lots.values()
         }
         terms = Terms(name, account.plan, account.currency, account.zone, account.anchor_day, account.woken_us, lots)

@@ -304,7 +304,7 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "Correct the field and send the request again.",
     ),
     Refusal.BAD_LOT: (
-        "The lot's kind or one of its instants cannot be.",
+        "The lot's kind or one of its instants cannot be, or it is a paid one that shall not pay debt.",
         "Correct the field and send the request again.",
     ),
     Refusal.CURRENCY_MISMATCH: (
@@ -312,6 +312,15 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "Use the account's currency, which never changes.",
     ),
     Refusal.LOT_EXISTS: ("The account has a lot of this id.", "Choose another id, or none."),
+    Refusal.LOT_OVER: ("The lot has expired, or its rest was voided.", "Grant a lot of kind refund instead."),
+    Refusal.EXCEEDS_LOT: (
+        "A refund is at most what the lot has burnt; a void at most what it has burnt and what remains of it.",
+        "Compare with GET /v1/customers/{account}/grants.",
+    ),
+    Refusal.TOO_MANY_CHANGES: (
+        "A lot can be voided and refunded a hundred times.",
+        "Void its rest, and grant another.",
+    ),
     Refusal.UNKNOWN_PRICE: ("The account's plan has no price of this name.", "Compare with GET /v1/plans."),
     Refusal.EXPIRES_TOO_SOON: (
         "A lot expires after now, after the newest usage that was rated, and after it became effective.",
@@ -337,10 +346,12 @@ def refusal_problem(refusal: Refusal, fields: Mapping[Refusal, str]) -> Problem:
     """How a refused command is told. Its slug is the refusal's own name; `fields` says what in the request it is about."""
     if refusal is Refusal.UNKNOWN_ACCOUNT:
         return absent("account")
+    if refusal is Refusal.UNKNOWN_LOT:
+        return absent("lot")
     if refusal is Refusal.KEY_REUSED:
         return key_reused()
     detail, next_step = _REFUSALS[refusal]
-    exists = refusal in (Refusal.ACCOUNT_EXISTS, Refusal.LOT_EXISTS)
+    exists = refusal in (Refusal.ACCOUNT_EXISTS, Refusal.LOT_EXISTS, Refusal.LOT_OVER)
     slug = refusal.value.replace("_", "-")
     return Problem(
         409 if exists else 422,

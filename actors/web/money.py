@@ -22,7 +22,7 @@ from actors.web.customers import (
 from actors.web.hot import AsOfAnswer, BalanceAnswer, Name, as_of_answer, put
 from actors.web.times import instant, instant_or_none, read_instant
 from actors.web.wire import Call, Example, KeyScope, QueryParameter, Reply, Route, absent, unavailable
-from engine.events import Command, Grant, SetOverdraft
+from engine.events import Command, Grant, RefundLot, SetOverdraft, VoidLot
 from engine.outcomes import Refusal
 
 Priority = Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
@@ -43,6 +43,21 @@ class GrantRequest(Struct, forbid_unknown_fields=True):
     effective: Time | None = None  # absent: at once
     expires: Time | None = None  # absent: never
     prices: Annotated[tuple[Name, ...], Meta(max_length=100)] = ()  # what it may pay for; none: everything
+    pays_debt: bool | None = None  # whether it also settles debt when it becomes effective; absent: a paid one does
+
+
+class VoidRequest(Struct, forbid_unknown_fields=True):
+    """Credit taken away, such as a payment that was paid back."""
+
+    currency: Currency
+    amount: Amount | None = None  # absent: all that remains, and the lot is over
+
+
+class RefundRequest(Struct, forbid_unknown_fields=True):
+    """Credit given back to the lot that has paid."""
+
+    amount: Amount
+    currency: Currency
 
 
 class TopUpRequest(Struct, forbid_unknown_fields=True):
@@ -74,6 +89,9 @@ class LotItem(Struct):
     effective: str
     expires: str | None
     prices: list[str]
+    refunded: str
+    voided: str
+    pays_debt: bool
 
 
 class LotList(Struct):
@@ -96,8 +114,21 @@ def _grant(call: Call, key: str) -> tuple[Command, str]:
         read_instant("effective", asked.effective),
         read_instant("expires", asked.expires),
         asked.prices,
+        asked.pays_debt,
     )
     return command, lot
+
+
+def _void(call: Call, key: str) -> tuple[Command, str]:
+    asked: VoidRequest = call.body
+    lot = call.params["lot"]
+    return VoidLot(call.params["account"], key, lot, asked.currency, asked.amount), lot
+
+
+def _refund(call: Call, key: str) -> tuple[Command, str]:
+    asked: RefundRequest = call.body
+    lot = call.params["lot"]
+    return RefundLot(call.params["account"], key, lot, asked.amount, asked.currency), lot
 
 
 def _top_up(call: Call, key: str) -> tuple[Command, str]:
@@ -128,6 +159,9 @@ async def list_lots(call: Call) -> Reply:
             instant(lot.effective_us),
             instant_or_none(lot.expires_us),
             list(lot.scope),
+            lot.refunded,
+            lot.voided,
+            lot.pays_debt,
         )
         for lot in view.lots
     ]
@@ -204,9 +238,9 @@ class PostingItem(Struct):
 
     lot: str
     lot_kind: str
-    kind: str  # grant, burn, expire, debt
+    kind: str  # grant, burn, refund, void, expire, debt
     amount: str
-    usage_period: str | None  # start of the billing period of the usage; null for a grant or an expiry
+    usage_period: str | None  # start of the billing period of the usage; null for a grant, a void or an expiry
     posting_period: str
     id: str
 
@@ -309,6 +343,21 @@ _LOT_FIELDS: Final = {
     Refusal.UNKNOWN_PRICE: "prices",
     Refusal.EXPIRES_TOO_SOON: "expires",
 }
+_CHANGED: Final[dict[str, Any]] = {
+    **_CREDIT,
+    "also": {
+        404: "There is no account or no lot of this id.",
+        409: "The lot is over: it has expired, or its rest was voided.",
+        422: "The lot does not have that much, or was changed a hundred times; `type` says why.",
+    },
+}
+_CHANGE_FIELDS: Final = {
+    Refusal.BAD_AMOUNT: "amount",
+    Refusal.CURRENCY_MISMATCH: "currency",
+    Refusal.LOT_OVER: "lot",
+    Refusal.EXCEEDS_LOT: "amount",
+    Refusal.TOO_MANY_CHANGES: "lot",
+}
 
 ROUTES: Final = (
     Route(
@@ -316,7 +365,10 @@ ROUTES: Final = (
         path="/v1/customers/{account}/grants",
         handler=commanded("credit.grant", _grant, _LOT_FIELDS),
         summary="Grant credit",
-        description="A lot never pays for usage that was rated before it; only a paid one settles debt." + COMMAND_TEXT,
+        description=(
+            "A lot never pays for usage that was rated before it; one that is paid, or has `pays_debt`, settles debt when it "
+            "becomes effective." + COMMAND_TEXT
+        ),
         example=Example(
             params=_ACCOUNT,
             request={
@@ -364,6 +416,9 @@ ROUTES: Final = (
                         "effective": "2026-11-01T00:00:00Z",
                         "expires": "2027-03-01T00:00:00Z",
                         "prices": [],
+                        "refunded": "0",
+                        "voided": "0",
+                        "pays_debt": False,
                     }
                 ],
                 "as_of": AS_OF_EXAMPLE,
@@ -371,6 +426,40 @@ ROUTES: Final = (
         ),
         response=LotList,
         **_READ,
+    ),
+    Route(
+        method="POST",
+        path="/v1/customers/{account}/grants/{lot}/void",
+        handler=commanded("credit.void", _void, _CHANGE_FIELDS),
+        summary="Void credit",
+        description=(
+            "Without `amount`, what remains of the lot is gone. With it, that much is: first what remains, then what was "
+            "burnt, which becomes debt; so a payment that was paid back is voided by its amount." + COMMAND_TEXT
+        ),
+        example=Example(
+            params={"account": "acme", "lot": "payment-981"},
+            request={"currency": "USD", "amount": "50"},
+            response=made_example("payment-981"),
+        ),
+        request=VoidRequest,
+        **_CHANGED,
+    ),
+    Route(
+        method="POST",
+        path="/v1/customers/{account}/grants/{lot}/refund",
+        handler=commanded("credit.refund", _refund, _CHANGE_FIELDS),
+        summary="Refund burnt credit",
+        description=(
+            "The lot gets back what it has paid for, that of the newest usage first, and can be spent again. The usage "
+            "stays charged." + COMMAND_TEXT
+        ),
+        example=Example(
+            params={"account": "acme", "lot": "payment-981"},
+            request={"currency": "USD", "amount": "12.5"},
+            response=made_example("payment-981"),
+        ),
+        request=RefundRequest,
+        **_CHANGED,
     ),
     Route(
         method="PUT",

@@ -30,12 +30,14 @@ class Alert(TypedDict):
 
 
 class LotStanding(NamedTuple):
-    """granted = burnt + expired + remaining, in pico."""
+    """granted + refunded = burnt + voided + expired + remaining, in pico."""
 
     granted: int
     burnt: int
     expired: int
     remaining: int
+    refunded: int = 0
+    voided: int = 0
 
 
 @dataclass(frozen=True)

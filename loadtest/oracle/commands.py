@@ -2,10 +2,11 @@
 
 from bisect import insort
 from collections.abc import Callable
+from dataclasses import replace
 
 from loadtest.oracle.accounts import Account, Partition, Rule
 from loadtest.oracle.catalogue import Version
-from loadtest.oracle.credit import Lot
+from loadtest.oracle.credit import Change, Lot, allocate
 from loadtest.oracle.periods import zone_names
 from loadtest.oracle.records import SCOPE, DeadLetterError, Fields, RefusedError, pico_of
 
@@ -14,6 +15,7 @@ PERCENT_MAX = 1000
 SCOPES_MAX = 1_000
 RATE_LIMITS_MAX = 1_000
 PER_MINUTE_MAX = 1_000_000
+LOT_CHANGES_MAX = 100
 LOT_KINDS = ("paid", "promo", "commit", "refund")
 STANDINGS = ("active", "past_due", "suspended")
 
@@ -50,12 +52,15 @@ def grant(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], N
     amount, currency = pico_of(fields.string("amount")), fields.text("currency")
     priority, scope = fields.integer("priority", 100), fields.texts("scope")
     requested, expires = fields.optional_integer("effective_us"), fields.optional_integer("expires_us")
+    pays_debt = fields.optional_boolean("pays_debt")
 
     def apply() -> None:
         account = known_account(state, name)
         if amount is None or amount <= 0:
             raise RefusedError("bad_amount")
         if kind not in LOT_KINDS or any(abs(instant or 0) > LOT_INSTANT_MAX_US for instant in (requested, expires)):
+            raise RefusedError("bad_lot")
+        if kind == "paid" and pays_debt is False:
             raise RefusedError("bad_lot")
         if currency != account.currency:
             raise RefusedError("currency_mismatch")
@@ -74,14 +79,75 @@ def grant(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], N
             expires <= state.log_us or expires <= effective or (newest is not None and expires <= newest)
         ):
             raise RefusedError("expires_too_soon")
-        account.lots.append(Lot(lot_id, kind, amount, priority, effective, expires, frozenset(scope)))
-        account.lots.sort(key=Lot.order)
-        account.table = None
-        for instant in (effective, expires):
-            if instant is not None and instant > state.log_us and (instant, name) not in state.wakes:
-                insort(state.wakes, (instant, name))
+        put(state, account, Lot(lot_id, kind, amount, priority, effective, expires, frozenset(scope), pays_debt))
 
     return apply
+
+
+def put(state: Partition, account: Account, lot: Lot) -> None:
+    """Add a lot, or replace it. Its boundaries to come are wake-ups."""
+    account.lots = sorted([lot, *(other for other in account.lots if other.lot != lot.lot)], key=Lot.order)
+    account.table = None
+    for instant in lot.boundaries():
+        if instant > state.log_us and (instant, account.account) not in state.wakes:
+            insort(state.wakes, (instant, account.account))
+
+
+def void_lot(state: Partition, fields: Fields, _in_force: InForce) -> Callable[[], None]:
+    name, lot_id, currency = fields.text("account"), fields.text("lot"), fields.text("currency")
+    text = fields.optional_string("amount")
+    amount = None if text is None else pico_of(text)
+
+    def apply() -> None:
+        account = known_account(state, name)
+        if text is not None and (amount is None or amount <= 0):
+            raise RefusedError("bad_amount")
+        lot, at = changeable(state, account, lot_id, currency)
+        assert account.table is not None
+        paid = allocate(account.table.amounts, account.lots, account.woken)
+        if amount is None and lot.over(at):
+            raise RefusedError("lot_over")
+        if amount is not None and amount > paid.left[lot_id] + paid.burnt(lot_id) - paid.back(lot_id):
+            raise RefusedError("exceeds_lot")
+        change(state, account, lot, Change(at, "void", amount))
+
+    return apply
+
+
+def refund_lot(state: Partition, fields: Fields, _in_force: InForce) -> Callable[[], None]:
+    name, lot_id, currency = fields.text("account"), fields.text("lot"), fields.text("currency")
+    amount = pico_of(fields.string("amount"))
+
+    def apply() -> None:
+        account = known_account(state, name)
+        if amount is None or amount <= 0:
+            raise RefusedError("bad_amount")
+        lot, at = changeable(state, account, lot_id, currency)
+        assert account.table is not None
+        paid = allocate(account.table.amounts, account.lots, account.woken)
+        if lot.over(at):
+            raise RefusedError("lot_over")
+        if amount > paid.burnt(lot_id) - paid.back(lot_id):
+            raise RefusedError("exceeds_lot")
+        change(state, account, lot, Change(at, "refund", amount))
+
+    return apply
+
+
+def changeable(state: Partition, account: Account, lot_id: str, currency: str) -> tuple[Lot, int]:
+    """The lot, and the instant of a change of it: now, but behind all usage."""
+    if currency != account.currency:
+        raise RefusedError("currency_mismatch")
+    for lot in account.lots:
+        if lot.lot == lot_id:
+            return lot, state.log_us if account.newest_us is None else max(state.log_us, account.newest_us + 1)
+    raise RefusedError("unknown_lot")
+
+
+def change(state: Partition, account: Account, lot: Lot, made: Change) -> None:
+    if len(lot.changes) >= LOT_CHANGES_MAX:
+        raise RefusedError("too_many_changes")
+    put(state, account, replace(lot, changes=(*lot.changes, made)))
 
 
 def set_cap(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
@@ -192,6 +258,8 @@ def set_rule(state: Partition, fields: Fields, in_force: InForce) -> Callable[[]
 COMMANDS: dict[str, Callable[[Partition, Fields, InForce], Callable[[], None]]] = {
     "open_account": open_account,
     "grant": grant,
+    "void_lot": void_lot,
+    "refund_lot": refund_lot,
     "set_cap": set_cap,
     "set_rule": set_rule,
     "set_scope": set_scope,

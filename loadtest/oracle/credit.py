@@ -1,6 +1,13 @@
 """Lots, and who pays for what."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Change:
+    at: int
+    kind: str  # void, refund
+    amount: int | None  # None: all that is left, and the lot is over
 
 
 @dataclass(frozen=True)
@@ -12,12 +19,26 @@ class Lot:
     effective: int
     expires: int | None
     scope: frozenset[str]
+    pays_debt: bool | None = None
+    changes: tuple[Change, ...] = ()
 
     def valid(self, instant: int) -> bool:
         return self.effective <= instant and (self.expires is None or instant < self.expires)
 
+    def over(self, instant: int) -> bool:
+        """Whether it pays for nothing from then on."""
+        voided = any(change.amount is None and change.at <= instant for change in self.changes)
+        return voided or (self.expires is not None and self.expires <= instant)
+
+    def settles(self) -> bool:
+        return self.kind == "paid" if self.pays_debt is None else self.pays_debt
+
     def may_pay(self, price: str) -> bool:
         return not self.scope or price in self.scope
+
+    def boundaries(self) -> list[int]:
+        instants = [self.effective, *(change.at for change in self.changes)]
+        return instants if self.expires is None else [*instants, self.expires]
 
     def order(self) -> tuple[int, bool, int, int, str]:
         return (self.priority, self.expires is None, self.expires or 0, self.effective, self.lot)
@@ -26,34 +47,81 @@ class Lot:
 Amounts = dict[int, dict[str, int]]  # segment start -> price -> pico
 
 
-def allocate(amounts: Amounts, lots: list[Lot], woken: int) -> tuple[dict[str, int], dict[int, int]]:
-    """(what is burnt per lot, the debt per segment). `lots` come in the order in which they pay."""
-    left = {lot.lot: lot.granted for lot in lots}
-    debts: dict[int, int] = {}
+@dataclass
+class Paid:
+    """Where the money is; per lot, granted + given back = left + burnt + voided (what is left when it expires, expires)."""
 
-    def pay(lot: Lot, due: int) -> int:
-        paid = min(left[lot.lot], due)
-        left[lot.lot] -= paid
+    left: dict[str, int]
+    burns: dict[str, dict[int, int]]  # lot -> segment -> pico
+    backs: dict[str, dict[int, int]] = field(default_factory=dict)  # lot -> segment -> pico of it that came back
+    voids: dict[str, int] = field(default_factory=dict)
+    debts: dict[int, int] = field(default_factory=dict)  # segment -> pico
+
+    def burnt(self, lot: str) -> int:
+        return sum(self.burns[lot].values())
+
+    def back(self, lot: str) -> int:
+        return sum(self.backs.get(lot, {}).values())
+
+    def pay(self, lot: str, segment: int, due: int) -> int:
+        """What is still due."""
+        paid = min(self.left[lot], due)
+        self.left[lot] -= paid
+        self.burns[lot][segment] = self.burns[lot].get(segment, 0) + paid
         return due - paid
 
-    settling = [lot for lot in lots if lot.kind == "paid" and lot.effective <= woken]
-    for instant in sorted({*amounts, *(lot.effective for lot in settling)}):
+    def settle(self, lot: str) -> None:
+        for segment in sorted(self.debts):
+            self.debts[segment] = self.pay(lot, segment, self.debts[segment])
+
+    def take_back(self, lot: str, wanted: int) -> dict[int, int]:
+        """Of what the lot has burnt, the newest first: segment -> pico."""
+        backs, taken = self.backs.setdefault(lot, {}), {}
+        for segment in sorted(self.burns[lot], reverse=True):
+            taken[segment] = min(wanted, self.burns[lot][segment] - backs.get(segment, 0))
+            backs[segment] = backs.get(segment, 0) + taken[segment]
+            wanted -= taken[segment]
+        return taken
+
+    def change(self, lot: Lot, change: Change) -> None:
+        name, left = lot.lot, self.left[lot.lot]
+        if change.kind == "refund":
+            self.left[name] += sum(self.take_back(name, change.amount or 0).values())
+            if lot.settles():
+                self.settle(name)
+            return
+        gone = left if change.amount is None else min(left, change.amount)
+        self.left[name] -= gone
+        if change.amount is not None:
+            for segment, pico in self.take_back(name, change.amount - gone).items():
+                self.debts[segment] = self.debts.get(segment, 0) + pico
+                gone += pico
+        self.voids[name] = self.voids.get(name, 0) + gone
+
+
+def allocate(amounts: Amounts, lots: list[Lot], woken: int) -> Paid:
+    """`lots` come in the order in which they pay."""
+    paid = Paid({lot.lot: lot.granted for lot in lots}, {lot.lot: {} for lot in lots})
+    settling = [lot for lot in lots if lot.settles() and lot.effective <= woken]
+    changes = [(lot, change) for lot in lots for change in lot.changes if change.kind == "void" or change.at <= woken]
+    instants = {*amounts, *(lot.effective for lot in settling), *(change.at for _, change in changes)}
+    for instant in sorted(instants):
         for lot in settling:
             if lot.effective == instant:
-                for segment in sorted(debts):
-                    debts[segment] = pay(lot, debts[segment])
-        if instant not in amounts:
-            continue
+                paid.settle(lot.lot)
+        for lot, change in changes:
+            if change.at == instant:
+                paid.change(lot, change)
         classes: dict[tuple[str, ...], int] = {}
-        valid = [lot for lot in lots if lot.valid(instant)]
-        for price, amount in amounts[instant].items():
+        valid = [lot for lot in lots if lot.valid(instant) and not lot.over(instant)]
+        for price, amount in amounts.get(instant, {}).items():
             payers = tuple(lot.lot for lot in valid if lot.may_pay(price))
             classes[payers] = classes.get(payers, 0) + amount
         for payers in sorted(classes, key=lambda payers: (len(payers), sorted(payers))):
             due = classes[payers]
             for lot in valid:
                 if lot.lot in payers:
-                    due = pay(lot, due)
+                    due = paid.pay(lot.lot, instant, due)
             if due:
-                debts[instant] = debts.get(instant, 0) + due
-    return {lot.lot: lot.granted - left[lot.lot] for lot in lots}, debts
+                paid.debts[instant] = paid.debts.get(instant, 0) + due
+    return paid

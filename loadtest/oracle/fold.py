@@ -133,19 +133,19 @@ class Oracle:
             period = period_of(account.zone, account.anchor, event.time_us)
             for price, cell, quantity in event.parts:
                 counters[(period, price, cell)] += quantity
-        burnt, debts = allocate(table.amounts, account.lots, account.woken)
+        paid = allocate(table.amounts, account.lots, account.woken)
         lots = {}
         for lot in account.lots:
-            rest = lot.granted - burnt[lot.lot]
-            over = lot.expires is not None and account.woken >= lot.expires
-            lots[lot.lot] = LotStanding(lot.granted, burnt[lot.lot], rest if over else 0, 0 if over else rest)
+            left, over = paid.left[lot.lot], lot.expires is not None and account.woken >= lot.expires
+            parts = (paid.burnt(lot.lot), left if over else 0, 0 if over else left)
+            lots[lot.lot] = LotStanding(lot.granted, *parts, paid.back(lot.lot), paid.voids.get(lot.lot, 0))
         return OracleAccount(
             plan=account.plan,
             currency=account.currency,
             counters=dict(counters),
             amounts={key: table.total(*key) for key in table.quantities},
             lots=lots,
-            debt=sum(debts.values()),
+            debt=sum(paid.debts.values()),
             balance=self._balance(account, table),
             spend=self._spend(account, table),
             scopes={scope: dict(spend) for scope, spend in account.scopes.items()},
@@ -409,9 +409,7 @@ class Oracle:
         boundaries = [period_of(account.zone, account.anchor, time_us), period_of(account.zone, 1, time_us)]
         boundaries += [effective for _, effective in state.versions[1:]]
         for lot in account.lots:
-            boundaries.append(lot.effective)
-            if lot.expires is not None:
-                boundaries.append(lot.expires)
+            boundaries += lot.boundaries()
         return max(instant for instant in boundaries if instant <= time_us)
 
     def _add(self, state: Partition, account: Account, table: Table, segment: int, event: RatedEvent) -> None:
@@ -471,9 +469,9 @@ class Oracle:
         return spend
 
     def _balance(self, account: Account, table: Table) -> int:
-        burnt, debts = allocate(table.amounts, account.lots, account.woken)
-        held = sum(lot.granted - burnt[lot.lot] for lot in account.lots if lot.valid(account.woken))
-        return held - sum(debts.values())
+        paid = allocate(table.amounts, account.lots, account.woken)
+        held = sum(paid.left[lot.lot] for lot in account.lots if lot.valid(account.woken))
+        return held - sum(paid.debts.values())
 
     # ---- rules
 
@@ -610,6 +608,8 @@ class Oracle:
                 return "repeated"
             raise RefusedError("key_reused")
         state.commands[(name, command_key)] = (state.log_us, digest)
+        if name in state.accounts:
+            self._table(state, state.accounts[name])  # what there is to void or refund follows from it
         apply()
         account = state.accounts[name]
         account.woken = state.log_us

@@ -239,6 +239,9 @@ class Fields:
             raise DeadLetterError("bad_control")
         return value
 
+    def optional_boolean(self, name: str) -> bool | None:
+        return None if self._get(name) is None else self.boolean(name, False)
+
     def list_of(self, name: str) -> list[Any]:
         value = self._get(name)
         if not isinstance(value, list):

@@ -166,6 +166,13 @@ class Bench:
         body = {"lot": lot, "lot_kind": kind, "amount": dollars, "currency": "USD"}
         return self.command("grant", account, **(body | fields))
 
+    def void(self, lot: str, dollars: str | None = None, account: str = "acme", **fields: Any) -> str:
+        body = {"lot": lot, "currency": "USD"} | ({} if dollars is None else {"amount": dollars})
+        return self.command("void_lot", account, **(body | fields))
+
+    def refund(self, lot: str, dollars: str, account: str = "acme", **fields: Any) -> str:
+        return self.command("refund_lot", account, **({"lot": lot, "amount": dollars, "currency": "USD"} | fields))
+
     def cap(self, dollars: str, cap: str = "monthly", account: str = "acme", **fields: Any) -> str:
         return self.command("set_cap", account, **({"cap": cap, "amount": dollars, "currency": "USD"} | fields))
 
@@ -569,7 +576,7 @@ class RandomLog:
             reused = other | {name: body[name] for name in ("account", "command_key")}
             return bench.control(body if source.random() < 0.6 else reused)
         body = {"account": account, "command_key": f"random-{len(bench.log)}"}
-        kinds = ["grant"] * 6 + ["set_cap", "percent", "balance", "open_account"] * 2
+        kinds = ["grant"] * 6 + ["set_cap", "percent", "balance", "open_account", "void_lot", "refund_lot"] * 2
         kind = source.choice([*kinds, "set_scope", "set_overdraft", "set_rate_limit"])
         if kind == "grant":
             span = self.stride_us * 40
@@ -583,7 +590,16 @@ class RandomLog:
                 "effective_us": source.choice([None, None, bench.now + source.randrange(-span, span)]),
                 "expires_us": source.choice([None, *[bench.now + source.randrange(-span // 20, 3 * span)] * 2]),
                 "scope": source.choice([[], [], ["x"], ["x", "third"], ["tiered"]] * 2 + [["unheard"]]),
+                "pays_debt": source.choice([None, None, True, False]),
             }
+        elif kind in ("void_lot", "refund_lot"):
+            lots = [*bench.account(account).lots, "unheard"]
+            amounts = ["1", "7.5", "0.000000000001", "1000", "0"]
+            body |= {"kind": kind, "lot": source.choice(lots), "amount": source.choice(amounts), "currency": "USD"}
+            if kind == "void_lot" and source.random() < 0.4:
+                del body["amount"]
+            if source.random() < 0.05:
+                body["currency"] = "EUR"
         elif kind == "set_cap":
             body |= {"kind": kind, "cap": "monthly", "amount": source.choice(["10", "300", "900"]), "currency": "USD"}
             if source.random() < 0.4:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from engine.alerts import Balance, CapPercent
-from engine.credit import Lot
+from engine.credit import LOT_CHANGES_MAX, Lot, LotChange
 from engine.limits import PER_MINUTE_MAX, RATE_LIMITS_MAX, SCOPES_MAX, Cap, RateLimit
 from engine.outcomes import Refusal
 from tests.engine.bench import DAY, DOLLAR, HOUR, MINUTE, SECOND, START, Bench, document, us
@@ -21,6 +21,8 @@ GRANT: dict[str, Any] = {
     "amount": "1",
     "currency": "USD",
 }
+VOID: dict[str, Any] = {"kind": "void_lot", "account": "acme", "lot": "old", "currency": "USD"}
+REFUND: dict[str, Any] = VOID | {"kind": "refund_lot", "amount": "3"}
 CAP: dict[str, Any] = {"kind": "set_cap", "account": "acme", "cap": "new", "amount": "1", "currency": "USD"}
 RULE: dict[str, Any] = {"kind": "set_rule", "account": "acme", "rule": "new"}
 SCOPE: dict[str, Any] = {"kind": "set_scope", "account": "acme", "scope": "team:a/ann"}
@@ -52,6 +54,28 @@ PRECEDENCE: list[tuple[str, list[tuple[Refusal, dict[str, Any]]]]] = [
             (Refusal.LOT_EXISTS, {"lot": "old"}),
             (Refusal.UNKNOWN_PRICE, {"scope": ["x", "none"]}),
             (Refusal.EXPIRES_TOO_SOON, {"expires_us": START}),
+        ],
+    ),
+    (
+        "void_lot",
+        [
+            (Refusal.KEY_REUSED, {"command_key": "used"}),
+            (Refusal.UNKNOWN_ACCOUNT, {"account": "nobody"}),
+            (Refusal.BAD_AMOUNT, {"amount": "0"}),
+            (Refusal.CURRENCY_MISMATCH, {"currency": "EUR", "amount": "6"}),
+            (Refusal.UNKNOWN_LOT, {"lot": "none", "amount": "6"}),
+            (Refusal.EXCEEDS_LOT, {"amount": "5.000000000001"}),
+        ],
+    ),
+    (
+        "refund_lot",
+        [
+            (Refusal.KEY_REUSED, {"command_key": "used"}),
+            (Refusal.UNKNOWN_ACCOUNT, {"account": "nobody"}),
+            (Refusal.BAD_AMOUNT, {"amount": "-1"}),
+            (Refusal.CURRENCY_MISMATCH, {"currency": "EUR"}),
+            (Refusal.UNKNOWN_LOT, {"lot": "none"}),
+            (Refusal.EXCEEDS_LOT, {"amount": "3.000000000001"}),
         ],
     ),
     (
@@ -113,6 +137,8 @@ PRECEDENCE: list[tuple[str, list[tuple[Refusal, dict[str, Any]]]]] = [
 ]
 GOOD = {"open_account": OPEN, "grant": GRANT, "set_cap": CAP, "cap_percent": RULE | {"on": PERCENT}} | {
     "balance": RULE | {"on": LOW},
+    "void_lot": VOID,
+    "refund_lot": REFUND,
     "set_scope": SCOPE,
     "set_overdraft": OVERDRAFT,
     "set_rate_limit": LIMIT,
@@ -175,6 +201,7 @@ def test_without_a_fault_the_command_is_applied(bench: Bench, name: str) -> None
         ("bad_lot", GRANT | {"effective_us": BIG + 1}),
         ("bad_lot", GRANT | {"effective_us": -BIG - 1}),
         ("bad_lot", GRANT | {"expires_us": BIG + 1}),
+        ("bad_lot", GRANT | {"pays_debt": False}),
         ("unknown_price", GRANT | {"scope": ["X"]}),
         ("bad_rule", RULE | {"on": PERCENT | {"percent": 1001}}),
         ("bad_rule", RULE | {"on": PERCENT | {"clear_percent": 81}}),
@@ -204,6 +231,10 @@ def test_a_fault_is_refused(bench: Bench, reason: str, body: dict[str, Any]) -> 
         GRANT | {"amount": "9" * 18},
         GRANT | {"effective_us": -BIG, "expires_us": BIG},
         GRANT | {"effective_us": BIG},
+        GRANT | {"pays_debt": True},
+        GRANT | {"lot_kind": "promo", "pays_debt": False},
+        VOID | {"amount": "5"},
+        VOID | {"amount": None},
         RULE | {"on": PERCENT | {"percent": 1000, "clear_percent": 1}},
         RULE | {"on": LOW | {"threshold": "-5", "clear": "-5"}},
         SCOPE | {"scope": "team:a/" + "n" * 64},
@@ -255,6 +286,38 @@ def test_a_lot_never_reaches_back_to_usage_that_was_rated_before_it(bench: Bench
     bench.grant("l", "9", priority=1, effective_us=START - DAY)
     assert bench.account().lots["l"].effective_us == START + MINUTE + 1
     assert bench.allocation().remaining == {"old": 2 * DOLLAR, "l": 9 * DOLLAR}
+
+
+def test_a_lot_is_changed_behind_the_newest_usage_that_was_rated(bench: Bench) -> None:
+    """The event is a minute ahead of the log: usage of before the change is still paid by the lot, also when it comes late."""
+    bench.refund("old", "1")
+    bench.void("old")
+    behind = START + MINUTE + 1
+    assert bench.account().lots["old"].changes == (LotChange(behind, "refund", DOLLAR), LotChange(behind, "void", None))
+    bench.use(2, at=START + 30 * SECOND)
+    bench.tick(behind + 999)  # append times are milliseconds
+    assert bench.allocation().voided == {"old": DOLLAR}
+    bench.use(2, at=START + MINUTE + 2)
+    assert bench.debt() == 2 * DOLLAR
+
+
+def test_a_lot_that_is_over_is_neither_refunded_nor_voided_again(bench: Bench) -> None:
+    bench.grant("brief", "5", expires_us=START + HOUR)
+    assert bench.void("old") == "applied"
+    assert (bench.void("old"), bench.refund("old", "1")) == ("refused.lot_over", "refused.lot_over")
+    bench.tick(START + HOUR)
+    before = state_without_memory(bench)
+    assert (bench.void("brief"), bench.refund("brief", "1")) == ("refused.lot_over", "refused.lot_over")
+    assert state_without_memory(bench) == before
+
+
+def test_a_lot_is_changed_a_hundred_times_at_most(bench: Bench) -> None:
+    for _ in range(LOT_CHANGES_MAX):
+        assert bench.void("old", "0.01") == "applied"
+    before = state_without_memory(bench)
+    for outcome in (bench.void("old", "0.01"), bench.void("old"), bench.refund("old", "0.01")):
+        assert outcome == "refused.too_many_changes"
+    assert state_without_memory(bench) == before
 
 
 def test_before_any_usage_a_lot_may_begin_in_the_past() -> None:

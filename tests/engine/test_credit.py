@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.credit import Allocation, Lot, allocate
+from engine.credit import Allocation, Lot, LotChange, allocate
 
 Segment = tuple[int, int, Mapping[str, int]]
 
@@ -100,6 +100,67 @@ def test_only_a_paid_lot_settles_debt(kind: str) -> None:
     assert (found.debt, left(found), found.balance) == ({0: 5}, {"a": 7}, 2)
 
 
+@pytest.mark.parametrize("kind", ["promo", "commit", "refund"])
+def test_any_lot_settles_debt_that_is_told_to(kind: str) -> None:
+    found = pay([(10, 0, {"x": 5})], lot("a", 7, kind=kind, effective_us=30, pays_debt=True))
+    assert (found.debt, left(found), found.balance) == ({}, {"a": 2}, 2)
+
+
+def void(at_us: int, amount: int | None = None) -> LotChange:
+    return LotChange(at_us, "void", amount)
+
+
+def test_a_void_ends_the_lot_for_usage_of_its_instant_and_after() -> None:
+    found = pay([(10, 0, {"x": 3}), (19, 0, {"x": 2}), (20, 0, {"x": 4})], lot("a", 10, changes=(void(20),)))
+    assert (found.voided, left(found), found.debt) == ({"a": 5}, {"a": 0}, {0: 4})
+
+
+def test_late_usage_of_before_a_void_shrinks_what_is_void() -> None:
+    found = pay([(10, 0, {"x": 3}), (19, 0, {"x": 4})], lot("a", 10, changes=(void(20),)))
+    assert (found.voided, found.balance) == ({"a": 3}, 0)
+
+
+def test_a_void_of_an_amount_takes_the_rest_first_and_the_lot_goes_on() -> None:
+    found = pay([(10, 0, {"x": 3}), (20, 0, {"x": 2})], lot("a", 10, changes=(void(20, 4),)))
+    assert (found.voided, left(found), found.debt) == ({"a": 4}, {"a": 1}, {})
+
+
+def test_a_void_beyond_the_rest_makes_debt_of_the_newest_usage() -> None:
+    found = pay([(10, 0, {"x": 3}), (20, 15, {"x": 2})], lot("a", 6, changes=(void(30, 4),)))
+    assert (found.voided, found.refunded, found.debt) == ({"a": 4}, {("a", 15): 2, ("a", 0): 1}, {15: 2, 0: 1})
+    assert (found.burnt, left(found), found.balance) == ({("a", 0): 3, ("a", 15): 2}, {"a": 0}, -3)
+
+
+def test_debt_of_a_void_is_settled_by_the_next_lot_that_settles() -> None:
+    found = pay([(10, 0, {"x": 3})], lot("a", 3, changes=(void(20, 3),)), lot("b", 5, effective_us=30))
+    assert (found.debt, left(found)) == ({}, {"a": 0, "b": 2})
+
+
+def test_nothing_is_burnt_or_given_back_twice() -> None:
+    changes = (LotChange(20, "refund", 3), void(30, 5), LotChange(40, "refund", 9))
+    found = pay([(10, 0, {"x": 5})], lot("a", 5, kind="promo", changes=changes))
+    # 3 come back; 3 and 2 of the burnt are void; nothing is left that could come back.
+    assert (found.refunded, found.voided, found.debt, left(found)) == ({("a", 0): 5}, {"a": 5}, {0: 2}, {"a": 0})
+
+
+def test_a_refund_waits_for_log_time_and_a_void_does_not() -> None:
+    """What gives too early would let a check spend what is not there yet."""
+    segments: list[Segment] = [(10, 0, {"x": 5})]
+    given = lot("a", 5, kind="promo", changes=(LotChange(20, "refund", 3),))
+    assert [pay(segments, given, woken=woken).balance for woken in (19, 20)] == [0, 3]
+    assert pay([], lot("a", 5, changes=(void(20),)), woken=19).balance == 0
+
+
+def test_a_refund_of_a_lot_that_settles_pays_debt() -> None:
+    found = pay([(10, 0, {"x": 5}), (15, 0, {"x": 4})], lot("a", 5, changes=(LotChange(20, "refund", 3),)))
+    assert (found.debt, left(found)) == ({0: 1}, {"a": 0})
+
+
+def test_paid_back_after_the_expiry_what_had_expired_is_void() -> None:
+    found = pay([(10, 0, {"x": 3})], lot("a", 10, expires_us=20, changes=(void(30, 8),)))
+    assert (found.voided, found.expired, found.debt) == ({"a": 8}, {"a": 0}, {0: 1})
+
+
 def test_debt_is_settled_whatever_the_scope() -> None:
     assert pay([(10, 0, {"x": 5})], lot("a", 7, effective_us=30, scope=("y",))).debt == {}
 
@@ -149,6 +210,16 @@ LOTS = st.builds(
     effective_us=st.integers(0, 40),
     expires_us=st.none() | st.integers(41, 60),
     scope=st.sampled_from([(), ("x",), ("y",)]),
+    pays_debt=st.sampled_from([None, True]),
+    changes=st.lists(
+        st.builds(
+            LotChange,
+            st.integers(1, 60),
+            st.sampled_from(["void", "refund"]),
+            st.integers(1, 40),
+        ),
+        max_size=2,
+    ).map(lambda changes: tuple(sorted(changes, key=lambda change: change.at_us))),
 )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.account import Account
 from engine.alerts import Balance, CapPercent, Standing
 from engine.catalog import PriceBook, compile_catalogue
-from engine.credit import Lot
+from engine.credit import Lot, LotChange
 from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 from engine.snapshot import (
@@ -45,7 +45,21 @@ def accounts(draw: st.DrawFn) -> Account:
         st.dictionaries(EVENT_TIME, st.dictionaries(cells, st.integers(0, 10**40), min_size=1, max_size=3), max_size=3)
     )
     scope = st.lists(names, max_size=2).map(tuple)
-    lots = st.builds(Lot, TEXT, st.sampled_from(["paid", "promo"]), BIG, INSTANT, INSTANT, st.none() | INSTANT, scope)
+    amount = st.integers(1, 10**40)
+    changes = st.builds(LotChange, INSTANT, st.just("void"), st.none() | amount)
+    changes |= st.builds(LotChange, INSTANT, st.just("refund"), amount)
+    lots = st.builds(
+        Lot,
+        TEXT,
+        st.sampled_from(["paid", "promo"]),
+        BIG,
+        INSTANT,
+        INSTANT,
+        st.none() | INSTANT,
+        scope,
+        st.sampled_from([None, True, False]),
+        st.lists(changes, max_size=2).map(tuple),
+    )
     account.lots = {lot.lot: lot for lot in draw(st.lists(lots, max_size=3))}
     account.caps = {cap.cap: cap for cap in draw(st.lists(st.builds(Cap, TEXT, BIG, TEXT, st.booleans()), max_size=3))}
     rules = st.builds(CapPercent, TEXT, st.integers(1, 1000), st.integers(1, 1000)) | st.builds(Balance, BIG, BIG)
@@ -147,6 +161,7 @@ def test_version_1_is_read_as_it_was_written() -> None:
     assert found.table == {START: {("x", ("x",)): 3_000_000_000}}
     assert found.caps == {"c": Cap("c", 9, ROOT, hard=True)}
     assert (found.scopes, found.overdraft, found.slices) == ({ROOT: Scope("active")}, 0, {})
+    assert (found.lots["l"].settles, found.lots["l"].changes) == (True, ())
     state = decode_partition(msgspec.msgpack.encode([1, START, 7, [[1, 0]], [["rated", 3]]]))
     assert (state.epoch, state.sliced) == (7, [])
 

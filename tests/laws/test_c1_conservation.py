@@ -1,4 +1,4 @@
-"""Law C1: per lot, granted = remaining + burnt + expired, always, and the postings are the differences of exactly that."""
+"""Law C1: per lot, granted + refunded = remaining + burnt + expired + voided, always; postings are differences of that."""
 
 import random
 from collections import Counter
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.account import Account
-from tests.engine.bench import HOUR, MINUTE, Bench, RandomLog, Store, versions
+from tests.engine.bench import DOLLAR, HOUR, MINUTE, Bench, RandomLog, Store, versions
 
 
 def conserved(account: Account) -> None:
@@ -16,11 +16,16 @@ def conserved(account: Account) -> None:
     paid = derived.allocation
     for name, lot in account.lots.items():
         burnt = sum(pico for (of, _), pico in paid.burnt.items() if of == name)
-        assert lot.granted == paid.remaining[name] + burnt + paid.expired.get(name, 0)
-        assert min(paid.remaining[name], burnt, paid.expired.get(name, 0)) >= 0
+        refunded = sum(pico for (of, _), pico in paid.refunded.items() if of == name)
+        gone = [burnt, paid.expired.get(name, 0), paid.voided.get(name, 0)]
+        assert lot.granted + refunded == paid.remaining[name] + sum(gone)
+        assert min([paid.remaining[name], refunded, burnt - refunded, *gone]) >= 0
     owed = sum(derived.spend.values())
     assert owed == sum(run.amount for run in derived.running.values())
-    assert owed == sum(paid.burnt.values()) + sum(paid.debt.values())
+    # What a void takes of the burnt is owed; what a refund gives back of it is given away, as far as it was burnt.
+    refunds = [change for lot in account.lots.values() for change in lot.changes if change.kind == "refund"]
+    kept = sum(paid.burnt.values()) - sum(paid.refunded.values()) + sum(paid.debt.values())
+    assert kept <= owed <= kept + sum(change.amount or 0 for change in refunds)
     assert min([*paid.debt.values(), *paid.burnt.values()], default=0) >= 0
 
 
@@ -70,6 +75,9 @@ def test_the_postings_of_any_cuts_sum_to_the_allocation(seed: int) -> None:
         for lot in account.lots.values():
             expected[name, lot.lot, "grant", None] += lot.granted
             expected[name, lot.lot, "expire", None] += paid.expired.get(lot.lot, 0)
+            expected[name, lot.lot, "void", None] += paid.voided.get(lot.lot, 0)
+        for (of, period), pico in paid.refunded.items():
+            expected[name, of, "refund", period] += pico
         for (of, period), pico in paid.burnt.items():
             expected[name, of, "burn", period] += pico
         for period, pico in paid.debt.items():
@@ -133,3 +141,47 @@ def test_what_is_posted_can_be_taken_back() -> None:
         {"burn l False": 10, "debt  True": 10},
         {"burn l False": 10, "burn top-up True": 10},
     ]
+
+
+def test_money_paid_back_is_voided_and_what_was_burnt_of_it_is_debt() -> None:
+    """Of $10 paid, $7 were burnt, $3 of them in February: all is paid back, and the newest of what was burnt is owed first."""
+    bench = Bench()
+    bench.open()
+    bench.grant("payment", "10", effective_us=bench.now - 30 * 24 * HOUR)
+    bench.use(3, at=bench.now - 20 * 24 * HOUR)
+    bench.use(4)
+    bench.void("payment", "8")
+    paid, march = bench.allocation(), bench.account().period_of(bench.now)
+    assert (paid.voided, paid.remaining) == ({"payment": 8 * DOLLAR}, {"payment": 0})
+    assert (paid.refunded, paid.debt) == ({("payment", march): 4 * DOLLAR, **february(bench, 1)}, owed(bench, 1))
+    bench.void("payment", "2")
+    assert bench.allocation().debt == owed(bench, 3)
+    assert bench.void("payment", "0.000000000001") == "refused.exceeds_lot"
+    conserved(bench.account())
+
+
+def february(bench: Bench, dollars: int) -> dict[tuple[str, int], int]:
+    return {("payment", bench.account().period_of(bench.now - 20 * 24 * HOUR)): dollars * DOLLAR}
+
+
+def owed(bench: Bench, february_dollars: int) -> dict[int, int]:
+    periods = (bench.account().period_of(bench.now - 20 * 24 * HOUR), bench.account().period_of(bench.now))
+    return dict(zip(periods, (february_dollars * DOLLAR, 4 * DOLLAR), strict=True))
+
+
+def test_a_refund_is_a_burn_reversed_and_can_be_burnt_again() -> None:
+    """The lot has it to spend, the usage stays charged, and what was burnt twice is burnt twice."""
+    bench = Bench()
+    bench.open()
+    bench.grant("l", "10", "promo")
+    bench.now += MINUTE
+    bench.use(10)
+    bench.now += MINUTE
+    bench.refund("l", "4")
+    assert (bench.balance(), bench.debt()) == (4 * DOLLAR, 0)
+    bench.now += MINUTE
+    bench.use(5)
+    paid = bench.allocation()
+    assert (sum(paid.burnt.values()), sum(paid.refunded.values())) == (14 * DOLLAR, 4 * DOLLAR)
+    assert (paid.remaining, bench.debt()) == ({"l": 0}, DOLLAR)
+    conserved(bench.account())

@@ -412,8 +412,8 @@ def test_a_price_starts_again_with_the_period_and_spend_with_the_month() -> None
 def dollars(account: OracleAccount) -> dict[str, tuple[float, float, float, float]]:
     """granted, burnt, expired, remaining."""
     for lot in account.lots.values():
-        assert lot.granted == lot.burnt + lot.expired + lot.remaining
-    return {name: tuple(part / DOLLAR for part in lot) for name, lot in account.lots.items()}  # type: ignore[misc]
+        assert lot.granted + lot.refunded == lot.burnt + lot.voided + lot.expired + lot.remaining
+    return {name: tuple(part / DOLLAR for part in lot[:4]) for name, lot in account.lots.items()}  # type: ignore[misc]
 
 
 def test_lots_pay_by_priority_then_expiry_then_effective_then_id(fold: Fold) -> None:
@@ -431,6 +431,18 @@ def test_lots_pay_by_priority_then_expiry_then_effective_then_id(fold: Fold) -> 
     assert order == ["z", "c", "d", "b", "a", "e"]
     fold.use(1, 0, "x")
     assert fold.account().debt == DOLLAR
+
+
+def test_money_paid_back_is_void_and_what_was_burnt_of_it_is_owed_again(fold: Fold) -> None:
+    fold.grant("card", "10")
+    fold.use(7, 0, "x")
+    fold.now += 60 * 1_000_000
+    fold.command("void_lot", lot="card", amount="8", currency="USD")
+    fold.command("refund_lot", lot="card", amount="2", currency="USD")
+    assert fold.command("void_lot", lot="card", amount="3", currency="USD") == "refused.exceeds_lot"
+    card = fold.account().lots["card"]
+    assert [part / DOLLAR for part in card] == [10, 9, 0, 0, 7, 8]
+    assert fold.account().debt == 3 * DOLLAR
 
 
 @pytest.mark.parametrize("order", ["xy", "yx"])

@@ -55,12 +55,16 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("PUT", "/v1/customers/acme/scopes"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/standing"): (200, COMMAND),
     ("POST", "/v1/customers/acme/grants"): (201, COMMAND),
+    ("POST", "/v1/customers/acme/grants/card%2F1/void"): (200, COMMAND),
+    ("POST", "/v1/customers/acme/grants/card/void"): (200, COMMAND),
+    ("POST", "/v1/customers/acme/grants/card/refund"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/caps/a%2Fb"): (200, COMMAND),
     ("GET", "/v1/customers/acme/grants"): (
         200,
         {
             "items": [
-                {"lot": "w", "kind": "promo", "granted": "25", "remaining": "24", "expired": "0", "expires": None},
+                {"lot": "w", "kind": "promo", "granted": "25", "remaining": "24", "expired": "0", "expires": None}
+                | {"refunded": "0", "voided": "0"},
             ]
         },
     ),

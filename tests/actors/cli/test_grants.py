@@ -16,6 +16,30 @@ ASKS = [
         ),
         "acme: 25 USD granted, as lot welcome (log 3/18)",
     ),
+    (
+        ("grants", "add", "acme", "25", "--pays-debt", "--lot", "l"),
+        (
+            "POST",
+            "/v1/customers/acme/grants",
+            {"amount": "25", "currency": "USD", "kind": "promo", "lot": "l", "pays_debt": True},
+        ),
+        "acme: 25 USD granted, as lot welcome (log 3/18)",
+    ),
+    (
+        ("grants", "void", "acme", "card/1"),
+        ("POST", "/v1/customers/acme/grants/card%2F1/void", {"currency": "USD"}),
+        "acme: the rest of lot card/1 is void (log 3/18)",
+    ),
+    (
+        ("grants", "void", "acme", "card", "50", "--currency", "EUR"),
+        ("POST", "/v1/customers/acme/grants/card/void", {"currency": "EUR", "amount": "50"}),
+        "acme: 50 of lot card is void (log 3/18)",
+    ),
+    (
+        ("grants", "refund", "acme", "card", "4"),
+        ("POST", "/v1/customers/acme/grants/card/refund", {"currency": "USD", "amount": "4"}),
+        "acme: 4 USD are back in lot card (log 3/18)",
+    ),
 ]
 
 

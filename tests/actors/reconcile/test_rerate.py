@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from actors.reconcile import rerate
 from actors.reconcile.rerate import PICO, LotTerms, Prices, Rerated, Table, Terms, month_start, read, sample_of, shown
 from engine.catalog import document_json
+from engine.money import NANO
 from engine.periods import month_around
 from tests.engine.bench import DAY, DOLLAR, START, us, versions
 
@@ -28,7 +29,8 @@ def test_it_shares_no_code_with_the_engine() -> None:
 
 
 def lot(name: str, dollars: int, kind: str = "paid", **fields: Any) -> LotTerms:
-    terms = {"priority": 100, "effective_us": 0, "expires_us": None, "scope": ()} | fields
+    terms: dict[str, Any] = {"priority": 100, "effective_us": 0, "expires_us": None, "scope": ()}
+    terms |= {"pays_debt": kind == "paid"} | fields
     return LotTerms(name, kind, dollars * DOLLAR, **terms)
 
 
@@ -142,3 +144,14 @@ def test_a_sample_does_not_depend_on_the_order_of_the_accounts() -> None:
     random.Random(1).shuffle(names)
     assert (sample_of(names, 0.1, 7), len(picked)) == (picked, 10)
     assert sample_of([], 0.5, 1) == []
+
+
+def test_money_paid_back_is_void_and_owed_again() -> None:
+    """$10 paid, $7 burnt, $8 paid back: the $3 left and $5 of the burnt, which is debt; $2 come back then, and pay of it."""
+    changes = ((START + DAY, "void", 8 * DOLLAR), (START + DAY, "refund", 2 * DOLLAR))
+    paid = account(
+        lot("card", 10, changes=changes), table={START: {("x", ("x",)): 7 * NANO}}, woken_us=START + DAY
+    ).paid()
+    assert (paid.voided, sum(paid.refunded.values())) == ({"card": 8 * DOLLAR}, 7 * DOLLAR)
+    assert (paid.remaining, sum(paid.debt.values())) == ({"card": 0}, 3 * DOLLAR)
+    assert sum(paid.burnt.values()) == 9 * DOLLAR

@@ -109,7 +109,51 @@ async def test_dates_priorities_and_prices_reach_the_lot(house: House) -> None:
         "effective": "2026-11-30T23:00:00Z",
         "expires": "2027-01-01T00:00:00.500000Z",
         "prices": ["tokens"],
+        "refunded": "0",
+        "voided": "0",
+        "pays_debt": False,
     }
+
+
+async def test_a_payment_that_is_paid_back_is_void_and_its_burnt_part_is_debt(house: House) -> None:
+    await house.opened()
+    house.clock.now_s -= 60
+    await house.client.post(f"{ACME}/top-ups", {"amount": "10", "currency": "USD", "lot": "card"})
+    house.clock.now_s += 60
+    await house.owner.use("acme", "e1", 14)
+    house.clock.now_s += 60
+    back = await house.client.post(f"{ACME}/grants/card/refund", {"amount": "2", "currency": "USD"})
+    assert (back.status, back.json()["id"]) == (200, "card")
+    void = await house.client.post(f"{ACME}/grants/card/void", {"amount": "10", "currency": "USD"})
+    assert (void.status, void.json()["id"]) == (200, "card")
+    assert (await house.client.get(f"{ACME}/balance")).json()["balance"]["booked"] == "-5"
+    (lot,) = (await house.client.get(f"{ACME}/grants")).json()["items"]
+    told = (lot["granted"], lot["remaining"], lot["refunded"], lot["voided"])
+    assert told == ("10", "0", "7", "10")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "slug", "field"),
+    [
+        ("none/void", {}, 404, "not-found", None),
+        ("first/void", {"amount": "0"}, 422, "bad-amount", "amount"),
+        ("first/void", {"amount": "5.1"}, 422, "exceeds-lot", "amount"),
+        ("first/void", {"currency": "EUR"}, 422, "currency-mismatch", "currency"),
+        ("first/refund", {"amount": "0.1"}, 422, "exceeds-lot", "amount"),
+        ("first/refund", {}, 400, "invalid-request", "amount"),
+        ("gone/void", {}, 409, "lot-over", "lot"),
+        ("gone/refund", {"amount": "1"}, 409, "lot-over", "lot"),
+    ],
+)
+async def test_a_change_of_a_lot_that_cannot_be_is_refused_by_field(
+    house: House, path: str, body: dict[str, Any], status: int, slug: str, field: str | None
+) -> None:
+    await house.opened(dollars="5")
+    await house.client.post(f"{ACME}/grants", {"amount": "1", "currency": "USD", "lot": "gone"})
+    await house.client.post(f"{ACME}/grants/gone/void", {"currency": "USD"})
+    answer = await house.client.post(f"{ACME}/grants/{path}", {"currency": "USD"} | body)
+    told = answer.json()
+    assert (answer.status, told["type"], told.get("field")) == (status, f"/problems/{slug}", field)
 
 
 async def test_an_overdraft_is_an_amount_or_without_limit(house: House) -> None:
