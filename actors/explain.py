@@ -21,7 +21,7 @@ from engine.events import Malformed, UsageEvent, parse_usage
 from engine.meters import Meter
 from engine.money import amount_text, parse_amount, parse_quantity, quantity_text, round_half_even
 from engine.outcomes import RatedLine
-from engine.prices import Price
+from engine.prices.curve import INCLUDED
 
 LOOK_BACK_MS: Final = (1_000, CLOCKS_APART_MS)  # how far two brokers' clocks may lie apart: mostly, and at all
 LOOKED_THROUGH_MAX: Final = 32 << 20  # bytes of blocks; a hundred thousand lines
@@ -52,26 +52,29 @@ class Shelf(Protocol):
 
 
 class TierCharge(Struct, frozen=True):
-    """What one tier adds to a line: `quantity` of the units above `start`, at `amount` for `per` of them."""
+    """What one tier adds to a line: `quantity` of the units above `start`, at `amount` for `per` of them; `flat` is due
+    on entering it."""
 
-    number: int  # from 1
+    number: int  # from 1; 0: what the price includes, -1: what is beyond its maximum
     start: str
     end: str | None  # None: the last tier has none
     amount: str
     per: str
     quantity: str
-    charged: str
+    charged: str  # with modifiers: included quantity, maximum, discount
+    flat: str = "0"
 
 
 class LineCharge(Struct, frozen=True):
-    """A rated line, and what its price says. `own` + `beyond` is the line's amount."""
+    """A rated line, and what its price says. `own` + `repricing` + `beyond` is the line's amount."""
 
     line: RatedLine
     meter: Meter
     where: dict[str, str]
     tiers: list[TierCharge]
     own: str  # what its tiers come to, rounded once
-    beyond: str  # what re-pricing of usage rated before, and rounding of the period's total, add to it
+    repricing: str  # what the terms that it reached change in usage rated before: law R9
+    beyond: str  # what usage rated before under a later version, and rounding of the period's total, add to it
     used_before: str | None  # of the price in the period; known where the line leaves one tier for the next
 
 
@@ -113,11 +116,13 @@ class Charges:
         if told is None:
             raise LinesAway(event)
         lines = [_line_decoder.decode(line) for _, line in sorted(told.lines.items())]
-        document, catalogue = await self._version(lines[0].version)
-        try:
-            charged = [explained(line, document, catalogue, found.plan) for line in lines]
-        except KeyError as error:
-            raise VersionLost(f"catalogue version {lines[0].version} has no {error} for plan {found.plan}") from None
+        charged = []
+        for line in lines:
+            document, catalogue = await self._version(line.version)
+            try:
+                charged.append(explained(line, document, catalogue, found.plan))
+            except KeyError as error:
+                raise VersionLost(f"catalogue version {line.version} has no {error} for plan {found.plan}") from None
         return Charge(event, record.value or b"", record.timestamp, charged)
 
     async def _told(self, partition: int, offset: int, append_ms: int, epoch: int) -> RatedSet | None:
@@ -188,41 +193,78 @@ def _last_line(block: bytes) -> RatedLine | None:
 def explained(line: RatedLine, document: CatalogueDocument, catalogue: Catalogue, plan: str) -> LineCharge:
     """The line beside its price. Raises KeyError when the plan does not have it."""
     price = catalogue.plans[plan].prices[line.price]
-    amounts = _amounts(document.plans[plan].prices[line.price])
+    published = _published(document.plans[plan].prices[line.price])
+    before = _used_before(line, published)
+    used, taken = 0 if line.used is None else parse_quantity(line.used), parse_quantity(line.quantity)
+    curve = price.curve_at(max(used, used + taken))
+    at = min(used, used + taken)
+    rates = {stretch.tier: Fraction(stretch.rate, stretch.size * curve.denominator) for stretch in curve.stretches}
     tiers = []
     exact = Fraction(0)
     for number, text in line.tiers:
-        tier, quantity = price.tiers[number - 1], parse_quantity(text)
-        owed = Fraction(quantity * tier.rate, price.denominator)
+        quantity = parse_quantity(text)
+        owed = quantity * rates[number]
+        if line.used is not None:
+            steps = curve.numerator(at + abs(quantity)) - curve.numerator(at)
+            owed = Fraction(steps if quantity > 0 else -steps, curve.denominator)
+        at += abs(quantity)
         exact += owed
+        tier = published.get(number, _NOTHING)
         end = None if tier.end is None else quantity_text(tier.end)
+        charged = amount_text(_rounded(owed))
         start = quantity_text(tier.start)
-        tiers.append(TierCharge(number, start, end, *amounts[number - 1], text, amount_text(_rounded(owed))))
+        tiers.append(TierCharge(number, start, end, tier.amount, tier.per, text, charged, tier.flat))
     own = _rounded(exact)
+    repricing = parse_amount(line.repricing or "0")
     return LineCharge(
         line,
         catalogue.meters[price.meter],
-        price.where,
+        dict(price.where),
         tiers,
         amount_text(own),
-        amount_text(parse_amount(line.amount) - own),
-        _used_before(line, price),
+        amount_text(repricing),
+        amount_text(parse_amount(line.amount) - own - repricing),
+        None if before is None else quantity_text(before),
     )
 
 
-def _amounts(definition: PriceDefinition) -> list[tuple[str, str]]:
-    """(amount, per) of each tier, as published."""
-    return [(tier.amount, tier.per) for tier in definition.tiers] or [(definition.amount or "0", definition.per)]
+class _Tier(Struct, frozen=True):
+    start: int
+    end: int | None
+    amount: str
+    per: str
+    flat: str
+
+
+_NOTHING: Final = _Tier(0, None, "0", "1", "0")  # beyond a maximum
+
+
+def _published(definition: PriceDefinition) -> dict[int, _Tier]:
+    """The tiers by number, as published; what is included comes before the first."""
+    start = parse_quantity(definition.included) if isinstance(definition.included, str) else 0
+    found = {INCLUDED: _Tier(0, start, "0", "1", "0")}
+    if not definition.tiers:
+        found[1] = _Tier(start, None, definition.amount or "0", definition.per, "0")
+    included = start
+    for number, tier in enumerate(definition.tiers, start=1):
+        end = None if tier.up_to is None else parse_quantity(tier.up_to) + included
+        flat = tier.flat if isinstance(tier.flat, str) else "0"
+        found[number] = _Tier(start, end, tier.amount, tier.per, flat)
+        start = end or start
+    return found
 
 
 def _rounded(exact: Fraction) -> int:
     return round_half_even(exact.numerator, exact.denominator)
 
 
-def _used_before(line: RatedLine, price: Price) -> str | None:
+def _used_before(line: RatedLine, published: dict[int, _Tier]) -> int | None:
+    if line.used is not None:
+        return parse_quantity(line.used)
     if len(line.tiers) < 2:
         return None
     number, text = line.tiers[0]
-    end = price.tiers[number - 1].end
+    end = published[number].end
     assert end is not None, "what goes on in a next tier has left one that ends"
-    return quantity_text(end - parse_quantity(text))
+    low = end - abs(parse_quantity(text))
+    return max(low, low - parse_quantity(line.quantity))

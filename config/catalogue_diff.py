@@ -17,8 +17,8 @@ from engine.money import NotADecimal, parse_amount, parse_quantity
 Kind = Literal["new", "gone", "changed"]
 
 # Fields whose text is a decimal: there 5 and 5.0 say the same. Elsewhere (names, values of dimensions) they do not.
-AMOUNTS: Final = frozenset({"amount"})
-QUANTITIES: Final = frozenset({"per", "up_to", "above", "at_least", "below", "at_most"})
+AMOUNTS: Final = frozenset({"amount", "flat", "maximum"})
+QUANTITIES: Final = frozenset({"per", "up_to", "above", "at_least", "below", "at_most", "included", "discount"})
 NAMED_BY_ITS_AUTHOR: Final = frozenset(
     {"where", "features", "values"}
 )  # what stands below them, under any key, is text

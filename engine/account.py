@@ -27,7 +27,7 @@ from engine.meters import Cell
 from engine.money import NANO
 from engine.outcomes import Line, PostingRow, Settled
 from engine.periods import month_around
-from engine.prices import Price
+from engine.prices.price import Price
 
 CELLS_MAX: Final = 10_000  # distinct (segment, price, cell) of one account; each costs about 100 bytes
 UNBOUNDED: Final = 1 << 200  # beyond any amount or quantity that M1 admits
@@ -79,15 +79,48 @@ class Derived:
 class _Use:
     """A price in the newest segment: what the fast path needs of it."""
 
-    __slots__ = ("edge", "price", "quantity", "tier_number", "unit_pico")
+    __slots__ = (
+        "_denominator",
+        "_is_plain",
+        "_rate",
+        "_size",
+        "_start",
+        "_version",
+        "edge",
+        "quantity",
+        "tier",
+        "unit_pico",
+    )
 
-    def __init__(self, price: Price, run: Running) -> None:
-        tier = price.tier_at(run.quantity)
-        self.price = price
+    def __init__(self, price: Price, run: Running, version: int) -> None:
+        curve = run.curve
+        stretch = curve.next_at(run.quantity)
+        whole = run.whole
+        ends = [end for end in (stretch.end, price.end_at(run.quantity)) if end is not None]
+        self.edge = min(ends, default=UNBOUNDED)
+        if run.quantity == stretch.start and curve.numerator(run.quantity) != stretch.base:
+            self.edge = run.quantity  # the next unit owes what is due on entering its tier
         self.quantity = run.quantity  # nano-units in the period
-        self.edge = UNBOUNDED if tier.end is None else tier.end
-        self.unit_pico = tier.unit_pico if run.whole else None
-        self.tier_number = price.tiers.index(tier) + 1
+        self.tier = stretch.tier
+        self._version = None if price.version == version else price.version
+        self._is_plain = price.is_even and self._version is None
+        self.unit_pico = stretch.unit_pico if whole and self._is_plain else None
+        self._start, self._size, self._rate = stretch.start, stretch.size if whole else 0, stretch.rate
+        self._denominator = curve.denominator
+
+    def line(self, name: str, cell: Cell, quantity: int) -> Line | None:
+        """What so many more nano-units, up to the edge, are charged; None: not a whole number of pico."""
+        if not self._size:
+            return None
+        behind = self._start - self.quantity
+        begun = behind // self._size - (behind - quantity) // self._size
+        amount, rest = divmod(self._rate * begun, self._denominator)
+        if rest:
+            return None
+        tiers = ((self.tier, quantity),) if quantity else ()
+        if self._is_plain:
+            return Line(name, cell, quantity, amount, tiers)
+        return Line(name, cell, quantity, amount, tiers, 0, self.quantity, self._version)
 
 
 class _Newest:
@@ -206,20 +239,29 @@ class Account:
     def _rate_within_guard(
         self, newest: _Newest, usages: list[Usage], scopes: tuple[str, ...]
     ) -> tuple[Line, ...] | None:
-        lines = []
+        lines: list[Line] = []
         total = 0
         for price, cell, quantity in usages:
             if (price.name, cell) not in newest.row:
                 return None
             use = newest.uses.get(price.name)
             if use is None:
-                use = newest.uses[price.name] = _Use(price, newest.running[newest.period, price.name])
+                run = newest.running[newest.period, price.name]
+                use = _Use(self._price_at(newest.start, price.name), run, self._version_at(newest.start))
+                newest.uses[price.name] = use
             units, fraction = divmod(quantity, NANO)
-            if use.unit_pico is None or fraction or use.quantity + quantity > use.edge:
+            if use.quantity + quantity > use.edge:
                 return None
-            amount = units * use.unit_pico
+            if use.unit_pico is not None and not fraction:
+                amount = units * use.unit_pico
+                lines.append(Line(price.name, cell, quantity, amount, ((use.tier, quantity),) if quantity else ()))
+            else:
+                line = use.line(price.name, cell, quantity)
+                if line is None:
+                    return None
+                amount = line.amount
+                lines.append(line)
             total += amount
-            lines.append(Line(price.name, cell, quantity, amount, ((use.tier_number, quantity),) if quantity else ()))
         if total >= newest.guard:
             return None
         newest.guard -= total
@@ -249,7 +291,7 @@ class Account:
                 charged.append(())
                 continue
             table, derived, lines = self._changed(table, derived, change)
-            month, total = self.month_of(change.time_us), sum(line.amount for line in lines)
+            month, total = self.month_of(change.time_us), sum(line.amount - line.repricing for line in lines)
             for scope in change.scopes:
                 spends[scope] = {**spends[scope], month: spends[scope].get(month, 0) + total}
             charged.append(lines)
@@ -280,13 +322,10 @@ class Account:
             raise TooManyCells(f"account {self.account} would hold more than {CELLS_MAX} cells")
         table = {**table, start: row}
         derived = self._derive(table, self.lots, self.woken_us)
-        lines = []
-        for price, cell, quantity in usages:
-            run = derived.running[period, price.name]
-            earlier = before.running.get((period, price.name))
-            amount = run.amount - (earlier.amount if earlier else 0)
-            used = earlier.quantity if earlier else 0
-            lines.append(Line(price.name, cell, quantity, amount, _tiers(price, used, used + quantity)))
+        lines = [
+            self._line(time_us, price.name, cell, quantity, before.running.get((period, price.name)), derived.running)
+            for price, cell, quantity in usages
+        ]
         return table, derived, tuple(lines)
 
     def park(self, mark: bytes, parked: Parked) -> None:
@@ -298,6 +337,35 @@ class Account:
         """Give up the corrections that wait no more at this log time: those, in order of their marks."""
         over = [mark for mark, parked in sorted(self.parked.items()) if parked.until_us <= instant_us]
         return [self.parked.pop(mark) for mark in over]
+
+    def _line(
+        self,
+        time_us: int,
+        name: str,
+        cell: Cell,
+        quantity: int,
+        earlier: Running | None,
+        running: dict[tuple[int, str], Running],
+    ) -> Line:
+        """What one price charges, where it was `earlier` and now runs so: own and re-pricing apart (law R9). Units are
+        added, or, below 0, taken out again."""
+        price = self._price_at(time_us, name)
+        run = running[self.period_of(time_us), name]
+        used, owed = (earlier.quantity, earlier.amount) if earlier else (0, 0)
+        others, high = sorted((used, used + quantity))
+        before, after = price.curve_at(used), price.curve_at(used + quantity)
+        parts = price.curve_at(high).parts(others, high)
+        version = None if price.version == self._version_at(time_us) else price.version
+        return Line(
+            name,
+            cell,
+            quantity,
+            run.amount - owed,
+            parts if quantity >= 0 else tuple((tier, -units) for tier, units in parts),
+            0 if after is before else after.owed(others) - before.owed(others),
+            None if price.is_even and version is None else used,
+            version,
+        )
 
     def wake(self, instant_us: int) -> list[Crossing]:
         """Log time has reached a lot's boundary, or a closed slice's end: what it changed."""
@@ -431,9 +499,14 @@ class Account:
     # ------------------------------------------------------------------------------------------------- derivation
 
     def _price_at(self, time_us: int, name: str) -> Price:
+        plan = self._book.plan_at(self.plan, time_us, self.period_of(time_us))
+        assert plan is not None
+        return plan.prices[name]
+
+    def _version_at(self, time_us: int) -> int:
         catalogue = self._book.at(time_us)
         assert catalogue is not None
-        return catalogue.plans[self.plan].prices[name]
+        return catalogue.version
 
     def _derive(self, table: Table, lots: dict[str, Lot], woken_us: int) -> Derived:
         spend: dict[int, int] = {}
@@ -505,13 +578,6 @@ class Account:
                 lot_kind = self.lots[lot].kind if lot else ""
                 postings.append(PostingRow(self.account, lot, lot_kind, kind, usage_period, posting_period_us, change))
         return postings
-
-
-def _tiers(price: Price, before: int, after: int) -> tuple[tuple[int, int], ...]:
-    """The tiers that units are added to, or, below 0, taken out of."""
-    if before <= after:
-        return price.lines(before, after)
-    return tuple((tier, -quantity) for tier, quantity in price.lines(after, before))
 
 
 def _take_off(slice_: Slice, prices: tuple[str, ...], quantity: int) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.account import Account
-from engine.catalog import Catalogue, PriceBook
+from engine.catalog import Catalogue, Plan, PriceBook
 from engine.credit import Lot
 from engine.events import TOKEN_TEXT_MAX
 from engine.holds import VALID_GAP_US, Bound, Hold, held_by
@@ -137,6 +137,7 @@ class _Open(Struct):
     hold: Hold
     segment: int  # start of the segment of its admission instant
     left: list[int]
+    events: int  # that may come of it, as asked
 
 
 class _Window:
@@ -313,7 +314,7 @@ class Desk:
         if denied is not None:
             return _turned_down(account, till, catalogue, *denied, feature)
         assert not isinstance(bounds, Unreachable)
-        asked = Asked(till.ledger.segment, bounds, 1)
+        asked = Asked(till.ledger.segment, bounds, question.n)
         verdict = self._weigh(account, till, question.scope, asked, now_us, kept=question.hold_us is not None)
         hold = None
         if verdict.reason is None and question.hold_us is not None:
@@ -326,7 +327,7 @@ class Desk:
             if not till.has_room(more):
                 return self._slice_for(account, till, catalogue, more, verdict.left)
             self._last_number = hold.number
-            self._keep(till, _Open(hold, asked.segment, [bound.quantity for bound in bounds]))
+            self._keep(till, _Open(hold, asked.segment, [bound.quantity for bound in bounds], question.n))
             self._watch_use(account.account, till)
         if verdict.reason is None:
             for limit in _limits_on(account, question.scope):
@@ -376,7 +377,7 @@ class Desk:
             for bound, quantity in zip(found.hold.bounds, added, strict=True)
             if quantity
         )
-        asked = Asked(found.segment, more, 0)
+        asked = Asked(found.segment, more, 1)
         verdict = self._weigh(account, till, found.hold.scope, asked, now_us, kept=True)
         if verdict.reason is None:
             grown = self._grown(found.hold, added, now_us + hold_us)
@@ -389,7 +390,7 @@ class Desk:
                 return self._slice_for(account, till, catalogue, quantities, verdict.left)
             self._drop(found)
             left = [old + new for old, new in zip(found.left, added, strict=True)]
-            self._keep(till, _Open(grown, found.segment, left))
+            self._keep(till, _Open(grown, found.segment, left, found.events))
             self._watch_use(account.account, till)
             found = self._open[grown.number]
         return Decision(
@@ -547,7 +548,7 @@ class Desk:
     def _pile_up(till: _Till, found: _Open, sign: int) -> None:
         path = scope_path(found.hold.scope)
         for bound, left in zip(found.hold.bounds, found.left, strict=True):
-            till.ledger.put(found.segment, path, bound, sign * left, sign)
+            till.ledger.put(found.segment, path, bound, sign * left, sign * found.events)
 
     def _keep(self, till: _Till, found: _Open) -> None:
         number = found.hold.number
@@ -624,7 +625,7 @@ class Desk:
         prices = catalogue.plans[account.plan].prices
         spare = {}
         for name in till.held | dict(more):
-            rate = prices[name].dearest_rate if name in prices else None
+            rate = prices[name].steepest if name in prices else None
             if left is None or rate == 0:
                 spare[name] = QUANTITY_MAX
             elif rate is not None:
@@ -648,7 +649,8 @@ class Desk:
         self, account: Account, till: _Till, catalogue: Catalogue | None, question: Question
     ) -> tuple[Bound, ...] | Unreachable:
         assert question.type is not None
-        parts = self._reach(account, catalogue, question)
+        plan = till.ledger.plan
+        parts = self._reach(account.plan, plan, catalogue, question)
         if isinstance(parts, Unreachable):
             return parts
         bounds = []
@@ -660,13 +662,13 @@ class Desk:
                 if scoped is None:
                     here = till.ledger.segment
                     scoped = [lot for lot in account.lots.values() if lot.scope and lot.covers(here)]
-                if scoped and catalogue is not None:
-                    held = held_by_payers(catalogue.plans[account.plan], part.reached, scoped)
+                if scoped and plan is not None:
+                    held = held_by_payers(plan, part.reached, scoped)
             bounds.append(Bound(quantity, part.reached, held))
         return tuple(bounds)
 
     def _reach(
-        self, account: Account, catalogue: Catalogue | None, question: Question
+        self, plan_name: str, plan: Plan | None, catalogue: Catalogue | None, question: Question
     ) -> tuple[Part, ...] | Unreachable:
         """What such a question reaches. Many are alike in what matters, so it is remembered."""
         event_type = question.type
@@ -680,7 +682,8 @@ class Desk:
         fields = tuple(bound.fields for bound in question.bounds)
         shape = (
             catalogue.version,
-            account.plan,
+            plan_name,
+            plan,
             event_type,
             tuple([question.data.get(name) for name in dimensions]),
             tuple([question.reach.get(name) for name in dimensions]),
@@ -690,7 +693,7 @@ class Desk:
         if found is None:
             if len(self._shapes) >= SHAPES_MAX:
                 self._shapes.clear()
-            found = reach_of(catalogue, account.plan, event_type, question.data, question.reach, fields)
+            found = reach_of(catalogue, plan_name, plan, event_type, question.data, question.reach, fields)
             self._shapes[shape] = found
         return found
 

@@ -7,10 +7,11 @@ rating looks into. `PriceBook` orders the versions by the time from which each i
 import re
 from bisect import bisect_right
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from engine.events import is_text
 from engine.meters import (
@@ -24,8 +25,11 @@ from engine.meters import (
     compile_token_shape,
 )
 from engine.meters import MeterDefinition as MeterDefinition  # a catalogue is made of it
-from engine.money import NotADecimal, parse_amount, parse_quantity
-from engine.prices import Price, compile_price
+from engine.money import NANO, NotADecimal, parse_amount, parse_quantity
+from engine.prices.curve import Rung
+from engine.prices.models import MODELS, compile_price
+from engine.prices.modifiers import Modifiers
+from engine.prices.price import Price
 
 TIERS_MAX: Final = 100
 FEATURES_MAX: Final = 1_000
@@ -36,18 +40,26 @@ SKEW_US: Final = 5 * 60 * 1_000_000  # how far an event's own time may run ahead
 
 
 class TierDefinition(Struct, forbid_unknown_fields=True, frozen=True):
+    """`flat`: due once the quantity is above the tier's start, beside its rate."""
+
     amount: str
     per: str = "1"
     up_to: str | None = None
+    flat: str | UnsetType = UNSET
 
 
 class PriceDefinition(Struct, forbid_unknown_fields=True, frozen=True):
+    """What is not said of the last three, the stored form does not say either. `discount` is a percentage."""
+
     meter: str
-    model: Literal["per_unit", "graduated"]
+    model: Literal["per_unit", "graduated", "package", "volume", "step", "flat"]
     where: dict[str, str] = field(default_factory=dict)
     amount: str | None = None
     per: str = "1"
     tiers: tuple[TierDefinition, ...] = ()
+    included: str | UnsetType = UNSET
+    maximum: str | UnsetType = UNSET
+    discount: str | UnsetType = UNSET
 
 
 class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -123,6 +135,19 @@ class Plan:
         """The prices of a meter; no two match the same cell."""
         return self._by_meter.get(meter.name, [])
 
+    def following(self, earlier: list[dict[str, Price]]) -> "Plan":
+        """This plan in a period that began under earlier versions of it: of each price, the last that could begin."""
+        prices = []
+        for name, price in self.prices.items():
+            found: Price | None = None
+            for follower in [*(sold[name] for sold in earlier if name in sold), price]:
+                if found is None or (found.marginal and follower.marginal):
+                    found = follower
+            assert found is not None
+            prices.append(found if found.where == price.where else found.placed(price.where))
+        same = all(found is price for found, price in zip(prices, self.prices.values(), strict=True))
+        return self if same else Plan(self.name, self.currency, prices, self._meters, self.features)
+
     def _find(self, meter: Meter, cell: Cell) -> Price:
         values = dict(zip(meter.group_by, cell, strict=True))
         for price in self._by_meter.get(meter.name, ()):
@@ -159,8 +184,9 @@ class Catalogue:
 class _Checker:
     """Collects every fault of a document, so that its author mends them in one go."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int) -> None:
         self.faults: list[CatalogueFault] = []
+        self._version = version
 
     def fault(self, path: tuple[str | int, ...], message: str) -> None:
         self.faults.append(CatalogueFault(path, message))
@@ -180,26 +206,33 @@ class _Checker:
             return 1
         return value
 
-    def tier(self, path: tuple[str | int, ...], amount: str | None, per: str) -> tuple[int, int]:
-        if amount is None:
+    def rung(self, path: tuple[str | int, ...], part: PriceDefinition | TierDefinition, up_to: int | None) -> Rung:
+        """What a price without tiers, or a tier, costs; which of its keys its model has is tested elsewhere."""
+        if part.amount is None:
             self.fault((*path, "amount"), "is missing; free is an explicit amount of 0")
-            amount = "0"
-        return (
-            self._number((*path, "amount"), amount, parse_amount, 0),
-            self._number((*path, "per"), per, parse_quantity, 1),
+        fee = part.flat if isinstance(part, TierDefinition) and part.flat is not UNSET else "0"
+        return Rung(
+            up_to,
+            self._number((*path, "amount"), part.amount or "0", parse_amount, 0),
+            self._number((*path, "per"), part.per, parse_quantity, 1),
+            self._number((*path, "flat"), fee, parse_amount, 0),
         )
 
-    def tiers(self, path: tuple[str | int, ...], definition: PriceDefinition) -> list[tuple[int | None, int, int]]:
-        if definition.model == "per_unit":
+    def rungs(self, path: tuple[str | int, ...], definition: PriceDefinition) -> list[Rung]:
+        """The tiers of a price in rising order; a price without any is one open tier."""
+        name, model = definition.model, MODELS[definition.model]
+        if not model.tiered:
             if definition.tiers:
-                self.fault((*path, "tiers"), "per_unit takes `amount` and `per`, no tiers")
-            return [(None, *self.tier(path, definition.amount, definition.per))]
+                takes = "`amount` and `per`" if model.has_per else "`amount`"
+                self.fault((*path, "tiers"), f"{name} takes {takes}, no tiers")
+            self._no_per(path, definition)
+            return [self.rung(path, definition, None)]
         if definition.amount is not None:
-            self.fault((*path, "amount"), "graduated takes `tiers`; each tier has its own amount")
+            self.fault((*path, "amount"), f"{name} takes `tiers`; each tier has its own amount")
         if not 1 <= len(definition.tiers) <= TIERS_MAX:
-            self.fault((*path, "tiers"), f"graduated takes 1 to {TIERS_MAX} tiers")
-            return [(None, 1, 1)]
-        tiers: list[tuple[int | None, int, int]] = []
+            self.fault((*path, "tiers"), f"{name} takes 1 to {TIERS_MAX} tiers")
+            return [Rung(None, 1, 1)]
+        rungs: list[Rung] = []
         reached = 0
         for index, tier in enumerate(definition.tiers):
             here = (*path, "tiers", index)
@@ -213,8 +246,37 @@ class _Checker:
                     self.fault((*here, "up_to"), "must be above the up_to of the tier before it")
                     up_to = reached + 1
                 reached = up_to
-            tiers.append((up_to, *self.tier(here, tier.amount, tier.per)))
-        return tiers
+            if tier.flat is not UNSET and not model.has_fee:
+                self.fault((*here, "flat"), f"a tier of {name} has no `flat` beside its amount")
+            self._no_per(here, tier, model=name)
+            rung = self.rung(here, tier, up_to)
+            if model.rising and rungs and rung.amount < rungs[-1].amount:
+                message = "is below the tier before it: money would go back. Where it should, use volume, with `flat`"
+                self.fault((*here, "amount"), message)
+            rungs.append(rung)
+        return rungs
+
+    def _no_per(
+        self, path: tuple[str | int, ...], part: PriceDefinition | TierDefinition, model: str | None = None
+    ) -> None:
+        name = part.model if isinstance(part, PriceDefinition) else model
+        assert name is not None
+        if not MODELS[name].has_per and part.per != "1":
+            self.fault((*path, "per"), f"an amount of {name} is for all units: remove per")
+
+    def modifiers(self, path: tuple[str | int, ...], definition: PriceDefinition) -> Modifiers:
+        """What stands around the model (law R5)."""
+        included, maximum, discount = 0, None, Fraction(0)
+        if definition.included is not UNSET:
+            included = self._number((*path, "included"), definition.included, parse_quantity, 0)
+        if definition.maximum is not UNSET:
+            maximum = self._number((*path, "maximum"), definition.maximum, parse_amount, 0)
+        if definition.discount is not UNSET:
+            discount = Fraction(self._number((*path, "discount"), definition.discount, parse_quantity, 0), NANO)
+            if discount > 100:
+                self.fault((*path, "discount"), "a discount is at most 100 percent")
+                discount = Fraction(100)
+        return Modifiers(included, maximum, discount)
 
     def price(self, plan: str, name: str, definition: PriceDefinition, meters: dict[str, Meter]) -> Price:
         path = ("plans", plan, "prices", name)
@@ -232,7 +294,10 @@ class _Checker:
                 known = meter.derived[dimension].reachable(None) if dimension in meter.derived else (None,)
                 if None not in known and value not in known:
                     self.fault((*path, "where", dimension), f"{value} is no value of it; it has {_listed(known)}")
-        return compile_price(name, definition.meter, definition.where, self.tiers(path, definition))
+        rungs, modifiers = self.rungs(path, definition), self.modifiers(path, definition)
+        return compile_price(
+            name, definition.meter, definition.where, definition.model, rungs, modifiers, self._version
+        )
 
     def plan(self, name: str, definition: PlanDefinition, meters: dict[str, Meter]) -> Plan:
         path = ("plans", name)
@@ -277,7 +342,7 @@ _document_decoder: Final = msgspec.json.Decoder(CatalogueDocument)
 
 def compile_catalogue(version: int, document: CatalogueDocument) -> Catalogue:
     """The document as look-up tables. Raises BadCatalogue with every fault."""
-    checker = _Checker()
+    checker = _Checker(version)
     dimensions = {
         name: compile_dimension(name, definition, checker.fault) for name, definition in document.dimensions.items()
     }
@@ -339,6 +404,7 @@ class PriceBook:
     def __init__(self) -> None:
         self._starts: list[int] = []  # of every version but the first
         self._versions: list[Catalogue] = []
+        self._in_force: dict[tuple[str, int, int], Plan] = {}  # by plan, and places of the versions from and to
 
     def publish(self, effective_us: int, catalogue: Catalogue) -> None:
         """Add a version behind all others; the first one's instant does not matter."""
@@ -352,6 +418,22 @@ class PriceBook:
         if not self._versions:
             return None
         return self._versions[bisect_right(self._starts, time_us)]
+
+    def plan_at(self, name: str, time_us: int, period_us: int) -> Plan | None:
+        """The plan as it is in force at an instant of a period that starts at `period_us`: a price that is no sum of its
+        units neither begins nor ends inside a period (README, "Versions inside a period"). None: it is not sold."""
+        last = bisect_right(self._starts, time_us)
+        plan = self._versions[last].plans.get(name) if self._versions else None
+        first = bisect_right(self._starts, period_us)
+        if plan is None or first >= last:
+            return plan
+        known = self._in_force.get((name, first, last))
+        if known is None:
+            earlier = [
+                catalogue.plans[name].prices for catalogue in self._versions[first:last] if name in catalogue.plans
+            ]
+            known = self._in_force[name, first, last] = plan.following(earlier)
+        return known
 
     def around(self, time_us: int) -> tuple[int | None, int | None]:
         """The nearest version starts at or before, and after, the instant."""

@@ -9,7 +9,8 @@ from fractions import Fraction
 
 from engine.meters import Cell
 from engine.money import round_half_even
-from engine.prices import Price
+from engine.prices.curve import Curve
+from engine.prices.price import Price
 
 Row = dict[tuple[str, Cell], int]  # (price name, cell) -> nano-units
 Table = dict[int, Row]  # by segment start, microseconds
@@ -19,22 +20,24 @@ PriceAt = Callable[[int, str], Price]  # (event time, price name) -> the price i
 class Running:
     """What one price owes in one period, while its segments are walked in time order."""
 
-    __slots__ = ("_carried", "_price", "_since", "amount", "quantity")
+    __slots__ = ("_carried", "_price", "_since", "amount", "curve", "quantity")
 
-    def __init__(self, price: Price) -> None:
+    def __init__(self, price: Price, period_quantity: int = 0) -> None:
+        """`period_quantity`: the nano-units that the period comes to; they choose the terms, if there are several."""
         self.quantity = 0  # nano-units so far
         self.amount = 0  # pico so far, rounded once on the exact cumulative amount
+        self.curve = price.curve_at(period_quantity)
         self._price = price
         self._carried: Fraction | None = None  # exact pico owed when this version of the price came into force
         self._since = 0  # nano-units used by then
 
     def _exact(self) -> tuple[int, int]:
-        numerator = self._price.numerator(self.quantity)
+        numerator = self.curve.numerator(self.quantity)
         if self._since:
-            numerator -= self._price.numerator(self._since)
+            numerator -= self.curve.numerator(self._since)
         if self._carried is None:
-            return numerator, self._price.denominator
-        exact = self._carried + Fraction(numerator, self._price.denominator)
+            return numerator, self.curve.denominator
+        exact = self._carried + Fraction(numerator, self.curve.denominator)
         return exact.numerator, exact.denominator
 
     @property
@@ -45,10 +48,12 @@ class Running:
 
     def add(self, price: Price, quantity: int) -> int:
         """Use `quantity` more under the version `price`; the pico that this adds."""
-        if price is not self._price:
+        if price.terms is not self._price.terms:
+            assert price.marginal
             self._carried = Fraction(*self._exact())
             self._since = self.quantity
             self._price = price
+            self.curve = price.curves[0]
         self.quantity += quantity
         before = self.amount
         self.amount = round_half_even(*self._exact())
@@ -56,11 +61,11 @@ class Running:
 
     def peek(self, price: Price, quantity: int) -> int:
         """The pico that `add` would add; nothing is used."""
-        if price is self._price and self._carried is None and not self._since:
-            numerator = price.numerator(self.quantity + quantity)
-            return round_half_even(numerator, price.denominator) - self.amount
+        if price.terms is self._price.terms and self._carried is None and not self._since:
+            numerator = self.curve.numerator(self.quantity + quantity)
+            return round_half_even(numerator, self.curve.denominator) - self.amount
         trial = Running(self._price)
-        trial.quantity, trial.amount = self.quantity, self.amount
+        trial.quantity, trial.amount, trial.curve = self.quantity, self.amount, self.curve
         trial._carried, trial._since = self._carried, self._since
         return trial.add(price, quantity)
 
@@ -78,14 +83,18 @@ def segments(
 ) -> Iterator[tuple[int, int, dict[str, int], dict[tuple[int, str], Running]]]:
     """(segment start, its period's start, pico per price, what runs) in time order."""
     running: dict[tuple[int, str], Running] = {}
-    for start in sorted(table):
-        period = period_of(start)
+    rows = [(start, period_of(start), by_price(table[start])) for start in sorted(table)]
+    wholes: dict[tuple[int, str], int] = {}  # nano-units of each period
+    for _, period, used in rows:
+        for name, quantity in used.items():
+            wholes[period, name] = wholes.get((period, name), 0) + quantity
+    for start, period, used in rows:
         amounts = {}
-        for name, quantity in by_price(table[start]).items():
+        for name, quantity in used.items():
             price = price_at(start, name)
             run = running.get((period, name))
             if run is None:
-                run = running[period, name] = Running(price)
+                run = running[period, name] = Running(price, wholes[period, name])
             amounts[name] = run.add(price, quantity)
         yield start, period, amounts, running
 
@@ -96,34 +105,51 @@ def foreseen(
     """(segment start, its period's start, pico per price) in time order, never less than what comes of it, if what is
     `held` (segment start -> {price: nano-units}) is used in full, in part or not at all.
 
-    Where nothing held lies before a segment in its period, full use is the dearest. Behind something held, units may
-    come to lie in any tier that its use leaves them in, and the dearest counts. There the start is no longer known to
-    the last digit, so what rounding may add is added: at most one pico."""
-    running: dict[tuple[int, str], Running] = {}
-    loose: dict[tuple[int, str], int] = {}  # held quantity before this segment, in its period
-    rough: set[tuple[int, str]] = set()  # prices whose amounts are not whole pico wherever they start
-    found = []
+    Where nothing held lies before a segment in its period, full use is the dearest under any terms that the period may
+    come to. Behind something held, units may come to lie in any tier that its use leaves them in, and the dearest
+    counts. There the start is no longer known to the last digit, so what rounding may add is added: at most one pico."""
+    places = []
+    least: dict[tuple[int, str], int] = {}  # nano-units that a period comes to, if nothing held is used
+    most: dict[tuple[int, str], int] = {}  # and if all of it is
     for start in sorted(table.keys() | held.keys()):
         period = period_of(start)
         used = by_price(table[start]) if start in table else {}
         reserved = held.get(start, {})
+        for name in sorted(used.keys() | reserved.keys()):
+            here = (period, name)
+            least[here] = least.get(here, 0) + used.get(name, 0)
+            most[here] = most.get(here, 0) + used.get(name, 0) + reserved.get(name, 0)
+        places.append((start, period, used, reserved))
+    running: dict[tuple[int, str], Running] = {}
+    loose: dict[tuple[int, str], int] = {}  # held quantity before this segment, in its period
+    rough: set[tuple[int, str]] = set()  # prices whose amounts are not whole pico wherever they start
+    found = []
+    for start, period, used, reserved in places:
         amounts = {}
         for name in sorted(used.keys() | reserved.keys()):
             price = price_at(start, name)
             here = (period, name)
             run = running.get(here)
             if run is None:
-                run = running[here] = Running(price)
-            if price.denominator != 1:
+                run = running[here] = Running(price, least[here])
+            if price.rounds:
                 rough.add(here)
             quantity = used.get(name, 0) + reserved.get(name, 0)
             high, before = run.quantity, loose.get(here, 0)
             amount = run.add(price, quantity)
+            curves = price.curves_between(least[here], most[here])
             if before:
-                amount = price.dearest_span(high - before, high, quantity) // price.denominator
+                amount = max(curve.dearest_span(high - before, high, quantity) // curve.denominator for curve in curves)
                 amount += here in rough and quantity > 0
+            elif len(curves) > 1:
+                amount = max(_between(curve, high, high + quantity) for curve in curves)
             if name in reserved:
                 loose[here] = before + reserved[name]
             amounts[name] = amount
         found.append((start, period, amounts))
     return found
+
+
+def _between(curve: Curve, before: int, after: int) -> int:
+    """Pico that the curve adds from one quantity to another."""
+    return curve.owed(after) - curve.owed(before)

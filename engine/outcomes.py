@@ -81,7 +81,10 @@ class Line(Struct, frozen=True, gc=False):
     cell: Cell
     quantity: int  # nano-units
     amount: int  # pico
-    tiers: tuple[tuple[int, int], ...]  # (tier number from 1, nano-units)
+    tiers: tuple[tuple[int, int], ...]  # (tier number from 1, nano-units); 0: included, -1: beyond a maximum
+    repricing: int = 0  # pico of the amount that earlier units' new terms make (law R9); the rest is its own
+    used: int | None = None  # nano-units of the period before, where the tiers alone do not tell the amount
+    version: int | None = None  # of the price, where an older one than the event's holds through the period
 
 
 class RatedEvent(Struct, frozen=True):
@@ -128,6 +131,8 @@ class RatedLine(Struct, omit_defaults=True):
     correction: str | None = None
     usage_basis: str = "measured"
     tags: dict[str, str] | None = None
+    repricing: str | None = None
+    used: str | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -149,7 +154,7 @@ def rated_lines(event: RatedEvent, partition: int, epoch: int, first: int = 0) -
                 event.time_us,
                 event.log_time_us,
                 line.price,
-                event.version,
+                event.version if line.version is None else line.version,
                 dict(zip(names, line.cell, strict=True)),
                 quantity_text(line.quantity),
                 amount_text(line.amount),
@@ -160,6 +165,8 @@ def rated_lines(event: RatedEvent, partition: int, epoch: int, first: int = 0) -
                 event.correction,
                 basis,
                 event.tags,
+                amount_text(line.repricing) if line.repricing else None,
+                None if line.used is None else quantity_text(line.used),
             )
         )
         for number, (line, names) in enumerate(zip(event.lines, event.dimensions, strict=True), first)

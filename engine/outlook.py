@@ -17,8 +17,9 @@ from engine.charges import Row, Running, by_price, foreseen, segments
 from engine.credit import Lot, allocate
 from engine.holds import Bound
 from engine.limits import ROOT
+from engine.money import NANO
 from engine.periods import month_around
-from engine.prices import Price
+from engine.prices.price import Price
 from engine.reach import dominates, undominated
 
 Signature = tuple[tuple[str, ...], tuple[str, ...]]  # prices reached, prices held
@@ -28,7 +29,7 @@ class Pile(Struct):
     """What holds of one signature keep, in one segment and scope."""
 
     quantity: int = 0  # nano-units
-    holds: int = 0
+    events: int = 0  # that may come of them, as asked
 
 
 Piles = dict[Signature, Pile]
@@ -46,11 +47,11 @@ class Outlook(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """What a request would add to the holds of a segment: its bounds, and how many holds more (0 for an extension)."""
+    """What a request would add to the holds of a segment: its bounds, and how many events may come of them."""
 
     segment: int
     bounds: tuple[Bound, ...]
-    holds: int
+    events: int
 
 
 class _Ground(Struct, frozen=True):
@@ -69,6 +70,7 @@ class _Ground(Struct, frozen=True):
     scoped: bool  # some lot that counts here may pay only some prices
     rated: int  # events, when this was derived
     firm: bool  # this segment had usage already: usage before it would make new rows
+    fluid: bool  # what is used in this segment moves the terms of what lies before it
 
 
 class Ledger:
@@ -109,11 +111,16 @@ class Ledger:
         return self._here[0]
 
     @property
+    def plan(self) -> Plan | None:
+        """The account's, as it is in force at this moment."""
+        return self._sold(self._here[0])
+
+    @property
     def month(self) -> int:
         """Start of the calendar month of this moment."""
         return self._calendar(self._here[0])[1]
 
-    def put(self, segment: int, scopes: Iterable[str], bound: Bound, quantity: int, holds: int) -> None:
+    def put(self, segment: int, scopes: Iterable[str], bound: Bound, quantity: int, events: int) -> None:
         """Add to the piles (or take off, if negative) what a hold keeps by one of its bounds."""
         signature = (bound.reached, bound.held)
         by_scope = self.piles.setdefault(segment, {})
@@ -123,8 +130,8 @@ class Ledger:
             if pile is None:
                 pile = piles[signature] = Pile()
             pile.quantity += quantity
-            pile.holds += holds
-            if not pile.quantity and not pile.holds:
+            pile.events += events
+            if not pile.quantity and not pile.events:
                 del piles[signature]
                 if not piles:
                     del by_scope[scope]
@@ -155,7 +162,7 @@ class Ledger:
     def look(self, *, held: bool = True, withheld: bool = True, asked: Asked | None = None) -> Outlook:
         """What the account comes to, with or without what is held, what is withheld, and what is asked for."""
         ground = self._firm_ground(asked)
-        if ground is not None and not (withheld and self.withheld):
+        if ground is not None and not ground.fluid and not (withheld and self.withheld):
             return self._look_here(ground, held, asked)
         return self._look_everywhere(held, withheld, asked)
 
@@ -191,12 +198,13 @@ class Ledger:
         allocation = allocate(amounts, account.lots, self._now_us)
         debt = sum(allocation.debt.values())
         here, month = self._calendar(start)
+        within = {name: run for (in_period, name), run in running.items() if in_period == here}
         return _Ground(
             start,
             here,
             month,
             list(earlier.items()),
-            {name: run for (in_period, name), run in running.items() if in_period == here},
+            within,
             amounts,
             allocation.balance + debt,
             debt,
@@ -205,26 +213,26 @@ class Ledger:
             any(lot.scope for lot in account.lots.values() if lot.covers(start)),
             account.rated,
             start in account.table,
+            any(len(self._price_at(start, name).terms) > 1 for name in within if name in self._plan(start).prices),
         )
 
     def _look_here(self, ground: _Ground, held: bool, asked: Asked | None) -> Outlook:
         quantities, rounding = self._held_in(ground.start, self._piles_in(ground.start, held, False, asked))
-        for name, quantity in self._used_here(ground.start).items():
-            quantities[name] = quantities.get(name, 0) + quantity
+        used = self._used_here(ground.start)
         amounts = {}
-        for name, quantity in quantities.items():
+        for name in quantities.keys() | used.keys():
+            here, more = used.get(name, 0), quantities.get(name, 0)
+            price = self._price_at(ground.start, name)
             run = ground.running.get(name)
-            if run is None:
-                run = ground.running[name] = Running(self._price_at(ground.start, name))
-            amounts[name] = run.peek(self._price_at(ground.start, name), quantity)
-        here = sum(amounts.values())
-        spend = {**ground.spend, ground.month: ground.spend.get(ground.month, 0) + here}
+            amounts[name] = price.most_owed(here, here + more) if run is None else run.peek(price, here + more)
+        owed = sum(amounts.values())
+        spend = {**ground.spend, ground.month: ground.spend.get(ground.month, 0) + owed}
         extra = {ground.month: sum(rounding.values())}
-        total = ground.total + here
+        total = ground.total + owed
         if ground.scoped:
             paid = [(ground.start, ground.period, amounts)]
             return self._paid([*ground.amounts, *paid], {ground.start: rounding}, total, spend, extra)
-        unpaid = here - ground.live
+        unpaid = owed - ground.live
         debt = ground.debt + max(0, unpaid + extra[ground.month])
         return Outlook(-unpaid - ground.debt, debt, total, spend, extra)
 
@@ -272,14 +280,15 @@ class Ledger:
     def _piles_in(
         self, segment: int, held: bool, withheld: bool, asked: Asked | None, scope: str = ROOT
     ) -> list[tuple[Signature, int, int]]:
-        """(signature, nano-units, holds) of what is kept in a segment by a scope and all below it."""
+        """(signature, nano-units, events) of what is kept in a segment by a scope and all below it; of slices, 0 events,
+        as nobody knows."""
         found: list[tuple[Signature, int, int]] = []
         if held and segment in self.piles:
-            found += [(key, pile.quantity, pile.holds) for key, pile in self.piles[segment].get(scope, {}).items()]
+            found += [(key, pile.quantity, pile.events) for key, pile in self.piles[segment].get(scope, {}).items()]
         if withheld and segment in self.withheld:
             found += [(key, pile.quantity, 0) for key, pile in self.withheld[segment].items()]
         if asked is not None and asked.segment == segment:
-            found += [((bound.reached, bound.held), bound.quantity, asked.holds) for bound in asked.bounds]
+            found += [((bound.reached, bound.held), bound.quantity, asked.events) for bound in asked.bounds]
         return found
 
     def _held_in(self, segment: int, piles: list[tuple[Signature, int, int]]) -> tuple[dict[str, int], dict[str, int]]:
@@ -300,7 +309,7 @@ class Ledger:
                     quantities[name] = quantities.get(name, 0) + quantity
             if len(reached) > len(held):
                 for name in reached:
-                    if name in plan.prices and plan.prices[name].denominator != 1:
+                    if name in plan.prices and plan.prices[name].rounds:
                         rounding[name] = 1
         return quantities, rounding
 
@@ -312,44 +321,52 @@ class Ledger:
         exact, rounding = 0, 0
         everywhere = self.piles.keys() | (self.withheld.keys() if withheld else set())
         everywhere |= {asked.segment} if asked else set()
-        wanted: dict[tuple[int, str], dict[int, int]] = {}  # (period, price) -> nano-units by a segment of its version
+        wanted: dict[tuple[int, str], dict[int, tuple[int, int]]] = {}  # (period, price) -> by a segment of its version
         for segment in everywhere:
             period, in_month = self._calendar(segment)
             if in_month != month:
                 continue
             prices = self._plan(segment).prices
-            for (reached, held), quantity, holds in self._piles_in(segment, True, withheld, asked, scope):
+            for (reached, held), quantity, events in self._piles_in(segment, True, withheld, asked, scope):
+                pieces = events or -(-quantity // NANO)  # of slices: as if each unit came by itself
                 for name in held:
                     if name in prices:
                         by_segment = wanted.setdefault((period, name), {})
-                        by_segment[segment] = by_segment.get(segment, 0) + quantity
-                rough = sum(prices[name].denominator != 1 for name in reached if name in prices)
-                rounding += max(1, holds) * rough
+                        before = by_segment.get(segment, (0, 0))
+                        by_segment[segment] = (before[0] + quantity, before[1] + pieces)
+                rough = sum(prices[name].rounds for name in reached if name in prices)
+                rounding += max(1, events) * rough
         for (period, name), by_segment in wanted.items():
             exact += self._dearest_charges(period, name, by_segment)
         return exact, rounding
 
-    def _dearest_charges(self, period: int, name: str, wanted: Mapping[int, int]) -> int:
-        """Pico for the nano-units wanted per segment. What others use meanwhile, held or not, now or later, may move
-        these charges up to any tier above what is used by now, so the dearest units there are what counts."""
+    def _dearest_charges(self, period: int, name: str, wanted: Mapping[int, tuple[int, int]]) -> int:
+        """Pico for the nano-units, and pieces, wanted per segment. What others use meanwhile, held or not, now or later,
+        may move these charges up to any tier above what is used by now, so the dearest units there are what counts."""
         used = sum(
             by_price(row).get(name, 0)
             for segment, row in self._account.table.items()
             if self._calendar(segment)[0] == period
         )
-        alike: dict[object, tuple[Price, int]] = {}
+        alike: list[tuple[Price, int, int]] = []
         exact = Fraction(0)
-        for segment, quantity in wanted.items():
+        for segment, (quantity, pieces) in wanted.items():
             price, *later = self._versions_from(segment, name)
-            if all(each.rates == price.rates for each in later):
-                alike[price.rates] = (price, quantity + alike.get(price.rates, (price, 0))[1])
+            if not all(each.is_like(price) for each in later):
+                # A charge under one version also moves what is charged under a later one, by its range of rates at most,
+                # and into any of its tiers.
+                moved = sum((each.steepest - each.cheapest_rate for each in later), start=Fraction(0))
+                due = sum((each.most_due(0) for each in later), start=price.most_due(0))
+                exact += quantity * (price.steepest + moved) + due * pieces
+                continue
+            for place, (known, units, parts) in enumerate(alike):
+                if known.is_like(price):
+                    alike[place] = (price, units + quantity, parts + pieces)
+                    break
             else:
-                # A charge under one version also moves what is charged under a later one, by its range of rates at most.
-                moved = sum((each.dearest_rate - each.cheapest_rate for each in later), start=Fraction(0))
-                exact += quantity * (price.dearest_rate + moved)
-        for price, quantity in alike.values():
-            high = max(used, price.tiers[-1].start) + quantity
-            exact += Fraction(price.dearest_pick(used, high, quantity), price.denominator)
+                alike.append((price, quantity, pieces))
+        for price, quantity, pieces in alike:
+            exact += price.most_own(used, quantity, pieces)
         return ceil(exact)
 
     def _versions_from(self, segment: int, name: str) -> list[Price]:
@@ -359,9 +376,9 @@ class Ledger:
         found = [self._price_at(segment, name)]
         _, starts = self._book.around(segment)
         while starts is not None and starts < ends:
-            price = self._plan(starts).prices.get(name)
-            if price is not None:
-                found.append(price)
+            plan = self._sold(starts)
+            if plan is not None and name in plan.prices:
+                found.append(plan.prices[name])
             _, starts = self._book.around(starts)
         return found
 
@@ -374,10 +391,14 @@ class Ledger:
             found = self._months[segment] = (self._account.period_of(segment), self._account.month_of(segment))
         return found
 
+    def _sold(self, instant: int) -> Plan | None:
+        """The account's plan as it is in force then."""
+        return self._book.plan_at(self._account.plan, instant, self._account.period_of(instant))
+
     def _plan(self, segment: int) -> Plan:
-        catalogue = self._book.at(segment)
-        assert catalogue is not None
-        return catalogue.plans[self._account.plan]
+        plan = self._sold(segment)
+        assert plan is not None
+        return plan
 
     def _price_at(self, segment: int, name: str) -> Price:
         return self._plan(segment).prices[name]

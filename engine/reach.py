@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from engine.catalog import Catalogue, NoPrice, Plan
 from engine.meters import Meter
-from engine.prices import Price
+from engine.prices.price import Price
 
 CELLS_ASKED_MAX: Final = 256  # of one meter: a request that may reach more is as good as unbounded
 
@@ -31,17 +31,17 @@ class Unreachable(Struct, frozen=True):
 def reach_of(
     catalogue: Catalogue | None,
     plan_name: str,
+    plan: Plan | None,
     event_type: str,
     data: Mapping[str, str],
     reach: Mapping[str, tuple[str, ...]],
     fields: tuple[tuple[str, ...], ...],
 ) -> tuple[Part, ...] | Unreachable:
-    """The parts of a request; `fields` are those of each field bound.
+    """The parts of a request; `plan` is as it is in force now, `fields` are those of each field bound.
 
     The meters of one field all take what the field holds, so each meter is in one part only, and no part has two
     meters of the same field."""
     meters = catalogue.meters_of.get(event_type) if catalogue else None
-    plan = catalogue.plans.get(plan_name) if catalogue else None
     if not meters:
         return Unreachable("no_meter", event_type)
     if plan is None:
@@ -112,17 +112,18 @@ def _price(plan: Plan, meter: Meter, cell: tuple[str | None, ...]) -> Price | Un
 
 
 def dominates(price: Price, other: Price) -> bool:
-    """Whether no unit of the other can cost more than any unit of this one; of equals, the first by name does."""
-    if price.name == other.name or price.cheapest_rate < other.dearest_rate:
+    """Whether no units of the other can cost more than as many of this one; of equals, the first by name does."""
+    dearest = other.dearest_rate
+    if price.name == other.name or dearest is None or price.cheapest_rate < dearest:
         return False
-    return price.name < other.name or other.cheapest_rate < price.dearest_rate
+    return price.name < other.name or price.dearest_rate is None or other.cheapest_rate < price.dearest_rate
 
 
 def undominated(prices: Iterable[Price]) -> tuple[str, ...]:
     """The names of those prices that no other of them dominates, in order."""
     rates = {price.name: (price.cheapest_rate, price.dearest_rate) for price in prices}
     floor = max(cheapest for cheapest, _ in rates.values())
-    held = [name for name, (_, dearest) in rates.items() if dearest > floor]
+    held = [name for name, (_, dearest) in rates.items() if dearest is None or dearest > floor]
     if not any(rates[name][0] == floor for name in held):
         held.append(min(name for name, (cheapest, _) in rates.items() if cheapest == floor))
     return tuple(sorted(held))

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from loadtest.oracle.catalogue import Version, half_even
+from loadtest.oracle.catalogue import Version
+from loadtest.oracle.prices import half_even
 from loadtest.oracle.records import partition_of
 
 SECOND_US = 1_000_000
@@ -267,7 +268,7 @@ class Workload:
                     count = int(totals[rows[meter.field], position, number])
                     quantities[price.name] = quantities.get(price.name, 0) + count * 10**9
             prices = version.plans[plan].prices
-            owed = sum(prices[name].owed(quantity, version.grains) for name, quantity in quantities.items())
+            owed = sum(prices[name].owed(quantity, quantity, version.grains) for name, quantity in quantities.items())
             spend.append(half_even(owed, version.grains))
         return spend
 

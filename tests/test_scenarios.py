@@ -15,7 +15,9 @@ DIMENSIONS  name  of  what                              `up to 10: a, up to 20: 
 PRICES    name  model  tiers                            `10: 30, 50: 40, rest: 50` is $30 each up to 10, and so on;
                                                         `rest: 0.15 per 1000000` is a price per unit; `from TIME`
                                                         behind it makes a new version of the catalogue; with METERS
-                                                        `of METER` behind it, or `of METER where x = a, y = b`
+                                                        `of METER` behind it, or `of METER where x = a, y = b`; a tier
+                                                        may be `10: 30 flat 5`; models are those of a catalogue;
+                                                        behind the tiers `included 100`, `at most 50`, `less 20%`
 GRANTS    lot  kind  amount  priority  from  until  for      `for`: prices, or `all`; kind: `promo`, or
                                                         `promo, pays debt`
 SCOPES    path                                          parents first
@@ -41,7 +43,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import pytest
@@ -127,7 +129,8 @@ class Scenario:
 
         def price(name: str, model: str, tiers: str, *more: str) -> None:
             start = next((instant(each.removeprefix("from ")) for each in more if each[:5] == "from "), 0)
-            sold = read_price(name, model, tiers)
+            around = [each for each in more if each.split(" ")[0] in ("included", "at", "less")]
+            sold = read_price(name, model, tiers, around)
             for each in more:
                 if each.startswith("of "):
                     meter, _, where = each.removeprefix("of ").partition(" where ")
@@ -178,18 +181,24 @@ def applied(outcome: str) -> None:
     assert outcome == "applied", f"the engine answered {outcome}"
 
 
-def read_price(name: str, model: str, tiers: str) -> PriceDefinition:
+def read_price(name: str, model: str, tiers: str, around: list[str]) -> PriceDefinition:
     rows = []
     for tier in tiers.split(", "):
         up_to, _, rate = tier.partition(": ")
+        rate, _, flat = rate.partition(" flat ")
         amount, _, per = rate.partition(" per ")
-        rows.append(TierDefinition(plain(amount), per or "1", None if up_to == "rest" else up_to))
+        fee = {"flat": plain(flat)} if flat else {}
+        rows.append(TierDefinition(plain(amount), per or "1", None if up_to == "rest" else up_to, **fee))
+    said: dict[str, str] = {}
+    for what in around:
+        word, _, amount = what.rpartition(" ")
+        key = {"included": "included", "at most": "maximum", "less": "discount"}[word]
+        said[key] = plain(amount).removesuffix("%")
     where = {"price": name}
-    if model == "per_unit":
-        (row,) = rows
-        return PriceDefinition("units", "per_unit", where, row.amount, row.per)
-    assert model == "graduated", f"{model} is neither per_unit nor graduated"
-    return PriceDefinition("units", "graduated", where, tiers=tuple(rows))
+    if model in ("graduated", "volume", "step"):
+        return PriceDefinition("units", cast(Any, model), where, tiers=tuple(rows), **cast(Any, said))
+    (row,) = rows
+    return PriceDefinition("units", cast(Any, model), where, row.amount, row.per, **cast(Any, said))
 
 
 def pairs(text: str, sign: str) -> list[tuple[str, str]]:

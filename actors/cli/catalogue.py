@@ -31,6 +31,7 @@ from engine.catalog import (
     MeterDefinition,
     Plan,
     PriceDefinition,
+    TierDefinition,
     compile_catalogue,
     read_document,
 )
@@ -205,22 +206,30 @@ def _conditions(meter: MeterDefinition) -> str:
 
 
 def _plan_table(plan: Plan, definitions: dict[str, PriceDefinition]) -> Table:
-    table = new_table(
-        f"Plan {plan.name}, {plan.currency}", "price", "meter", "where", "above", "up to", "amount", "per",
-        right=("above", "up to", "amount", "per"),
-    )  # fmt: skip
+    numbers = ("above", "up to", "amount", "per", "flat")
+    title = f"Plan {plan.name}, {plan.currency}"
+    table = new_table(title, "price", "meter", "where", "model", *numbers, right=numbers)
     for name, price in plan.prices.items():
         definition = definitions[name]
         where = ", ".join(f"{dimension} = {value}" for dimension, value in price.where.items())
-        rates = [(tier.amount, tier.per) for tier in definition.tiers] or [(definition.amount or "", definition.per)]
-        for tier, (amount, per) in zip(price.tiers, rates, strict=True):
-            head = (name, price.meter, where) if tier.start == 0 else ("", "", "")
-            table.add_row(*head, _quantity(tier.start), _quantity(tier.end), amount, _quantity(parse_quantity(per)))
+        head, above = (name, price.meter, where, _model(definition)), "0"
+        for tier in definition.tiers or (TierDefinition(definition.amount or "", definition.per),):
+            flat = tier.flat if isinstance(tier.flat, str) else ""
+            up_to = "" if tier.up_to is None else _quantity(tier.up_to)
+            table.add_row(*head, above, up_to, tier.amount, _quantity(tier.per), flat)
+            head, above = ("", "", "", ""), up_to
         table.add_section()
     return table
 
 
-def _quantity(nano: int | None) -> str:
-    if nano is None:
-        return ""
+def _model(definition: PriceDefinition) -> str:
+    """The model, and what stands around it."""
+    said = [definition.model, *([f"{definition.included} included"] if isinstance(definition.included, str) else [])]
+    said += [f"at most {definition.maximum}"] if isinstance(definition.maximum, str) else []
+    said += [f"less {definition.discount} %"] if isinstance(definition.discount, str) else []
+    return ", ".join(said)
+
+
+def _quantity(text: str) -> str:
+    nano = parse_quantity(text)
     return quantity_text(nano) if nano % NANO else f"{nano // NANO:,}"

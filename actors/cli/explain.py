@@ -56,8 +56,10 @@ def _rating_table(rating: Mapping[str, Any]) -> Table:
         rows = [
             (_tier_span(tier), tier["quantity"], tier["amount"], tier["per"], tier["charged"]) for tier in line["tiers"]
         ]
+        if line["repricing"] != "0":
+            rows.append(("re-pricing of earlier usage", "", "", "", line["repricing"]))
         if line["beyond"] != "0":
-            rows.append(("re-pricing, rounding", "", "", "", line["beyond"]))
+            rows.append(("later versions, rounding", "", "", "", line["beyond"]))
         if len(rows) != 1:
             used = "" if line["used_before"] is None else f" ({line['used_before']} used before)"
             rows.append((f"all{used}", "", "", "", line["amount"]))
@@ -70,6 +72,10 @@ def _rating_table(rating: Mapping[str, Any]) -> Table:
 
 def _tier_span(tier: Mapping[str, Any]) -> str:
     number, above, up_to = tier["tier"], tier["above"], tier["up_to"]
+    if number == -1:
+        return "beyond the maximum"
+    if number == 0:
+        return f"included: {above} to {up_to}"
     if up_to is None:
         return f"{number}: above {above}" if above != "0" else f"{number}"
     return f"{number}: {above} to {up_to}"

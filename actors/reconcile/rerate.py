@@ -8,6 +8,7 @@ holds the result against table, lots and postings, line by line and lot by lot. 
 import hashlib
 import importlib.resources
 import math
+from bisect import bisect_right
 from calendar import monthrange
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -90,40 +91,131 @@ def month_start(zone: str, anchor: int, time_us: int) -> int:
 # -------------------------------------------------------------------------------------------------------------- prices
 
 
+class Tier(Struct, frozen=True):
+    """Of a price as published; quantities behind what it includes."""
+
+    start: int  # nano-units
+    end: int | None
+    amount: int  # pico
+    per: int  # nano-units
+    flat: int  # pico
+
+    def within(self, quantity: int) -> int:
+        """How much of a quantity from zero lies in it."""
+        return max(0, (quantity if self.end is None else min(quantity, self.end)) - self.start)
+
+    @property
+    def rate(self) -> Fraction:
+        """Pico per nano-unit."""
+        return Fraction(self.amount, self.per)
+
+
+class PriceTerms(Struct, frozen=True):
+    """A price as published."""
+
+    version: int
+    model: str
+    tiers: list[Tier]
+    included: int  # nano-units
+    maximum: int | None  # pico
+    discount: Fraction  # percent
+
+    @property
+    def follows(self) -> bool:
+        """Whether it may begin, or end, inside a period."""
+        return self.model in ("per_unit", "graduated") and self.maximum is None
+
+    def reached(self, priced: int) -> Tier:
+        """The tier that a quantity behind what is included lies in."""
+        return [tier for tier in self.tiers if tier.start < priced or tier.start == 0][-1]
+
+    def by_model(self, priced: int, whole: int) -> Fraction:
+        """Exact pico for a quantity behind what is included, before maximum and discount."""
+        reached = self.reached(max(0, whole - self.included))
+        if priced <= 0:
+            return Fraction(0)
+        match self.model:
+            case "package":
+                return Fraction(-(-priced // reached.per) * reached.amount)
+            case "flat" | "step":
+                return Fraction(self.reached(priced).amount)
+            case "volume":
+                return priced * reached.rate + reached.flat
+        exact = sum((tier.within(priced) * tier.rate for tier in self.tiers), start=Fraction(0))
+        return exact + sum(tier.flat for tier in self.tiers if tier.within(priced))
+
+    def owed(self, quantity: int, whole: int) -> Fraction:
+        """Exact pico for a quantity from zero, in a period that comes to `whole`."""
+        exact = self.by_model(quantity - self.included, whole)
+        if self.maximum is not None:
+            exact = min(exact, Fraction(self.maximum))
+        return exact * (100 - self.discount) / 100
+
+    def parts(self, before: int, after: int) -> list[tuple[int, int]]:
+        """(number, nano-units) of the tiers that units fall in; 0: included, -1: beyond the maximum."""
+        high = max(0, after - self.included)
+        full = high
+        if self.maximum is not None:
+            # The most units that the model alone would let owe no more than the maximum: what they owe never falls.
+            full = (
+                bisect_right(range(high + 1), Fraction(self.maximum), key=lambda units: self.by_model(units, after)) - 1
+            )
+        low = max(0, before - self.included)
+        found = [(0, min(after, self.included) - min(before, self.included))]
+        for number, tier in enumerate(self.tiers, start=1):
+            if self.model != "volume":
+                found.append((number, max(0, tier.within(full) - tier.within(low))))
+            elif tier is self.reached(high):
+                found.append((number, max(0, full - low)))
+        found.append((-1, high - max(low, full)))
+        return [(number, units) for number, units in found if units > 0]
+
+
 class Prices:
     """What was published: documents by version, and (version, effective instant) in order; the first is for all time."""
 
     def __init__(self, documents: Mapping[int, Any], versions: list[tuple[int, int]]) -> None:
         self._documents = documents
         self.versions = versions
-        self._known: dict[tuple[int, str, str], list[tuple[int, int | None, Fraction]]] = {}
+        self._known: dict[tuple[int, str, str], PriceTerms | None] = {}
 
     def at(self, time_us: int) -> int:
         """The version in force at an instant of event time."""
         later = [version for version, effective_us in self.versions[1:] if effective_us <= time_us]
         return later[-1] if later else self.versions[0][0]
 
-    def tiers(self, version: int, plan: str, price: str) -> list[tuple[int, int | None, Fraction]]:
-        """(from, up to, pico per nano-unit) of each tier; a price per unit has one. Raises KeyError."""
+    def in_force(self, plan: str, price: str, period_us: int, time_us: int) -> PriceTerms:
+        """What holds at an instant of a period: another than the one that it began with only if both are sums of their
+        units. Raises KeyError."""
+        begun, now = self.at(period_us), self.at(time_us)
+        found: PriceTerms | None = None
+        for version in [version for version, _ in self.versions if begun <= version <= now]:
+            terms = self.terms(version, plan, price)
+            if terms is not None and (found is None or (found.follows and terms.follows)):
+                found = terms
+        if found is None:
+            raise KeyError(price)
+        return found
+
+    def terms(self, version: int, plan: str, price: str) -> PriceTerms | None:
+        """As a version has it; None: it does not."""
         key = version, plan, price
         if key not in self._known:
-            stated = self._documents[version]["plans"][plan]["prices"][price]
-            rows = stated.get("tiers") or [stated]
-            tiers, start = [], 0
-            for row in rows:
-                end = None if row.get("up_to") is None else read(row["up_to"], NANO)
-                rate = Fraction(row["amount"]) * PICO / (Fraction(str(row.get("per", 1))) * NANO)
-                tiers.append((start, end, rate))
-                start = end if end is not None else start
-            self._known[key] = tiers
+            sold = self._documents[version]["plans"].get(plan, {"prices": {}})["prices"]
+            self._known[key] = _read_terms(version, sold[price]) if price in sold else None
         return self._known[key]
 
-    def owed(self, version: int, plan: str, price: str, quantity: int) -> Fraction:
-        """Exact pico for a quantity from zero."""
-        total = Fraction(0)
-        for start, end, rate in self.tiers(version, plan, price):
-            total += max(0, (quantity if end is None else min(quantity, end)) - start) * rate
-        return total
+
+def _read_terms(version: int, stated: Mapping[str, Any]) -> PriceTerms:
+    tiers, start = [], 0
+    for row in stated.get("tiers") or [stated]:
+        end = None if row.get("up_to") is None else read(row["up_to"], NANO)
+        per, flat = read(str(row.get("per", 1)), NANO), read(str(row.get("flat", 0)), PICO)
+        tiers.append(Tier(start, end, read(row["amount"], PICO), per, flat))
+        start = end if end is not None else start
+    maximum = read(stated["maximum"], PICO) if "maximum" in stated else None
+    included, discount = read(stated.get("included", "0"), NANO), Fraction(stated.get("discount", "0"))
+    return PriceTerms(version, stated["model"], tiers, included, maximum, discount)
 
 
 # ------------------------------------------------------------------------------------------------------------- account
@@ -179,11 +271,14 @@ class Rerated:
         self._terms = terms
         self._prices = prices
         self.table: Table = {start: dict(row) for start, row in table.items()}
-        self._used: dict[tuple[int, str], dict[int, int]] = {}  # (period, price) -> {version: nano-units}
+        self._used: dict[tuple[int, str], dict[int, int]] = {}  # (period, price) -> {version in force: nano-units}
         for start, row in self.table.items():
             for (price, _), quantity in row.items():
                 self._use(start, price, quantity)
-        self._owed = {place: self._rounded(by_version, place[1]) for place, by_version in self._used.items()}
+        self._owed = {
+            place: self._rounded(by_version, place[1], sum(by_version.values()))
+            for place, by_version in self._used.items()
+        }
         edges = [effective_us for _, effective_us in prices.versions[1:]]
         for lot in terms.lots.values():
             edges += [lot.effective_us] if lot.expires_us is None else [lot.effective_us, lot.expires_us]
@@ -197,10 +292,13 @@ class Rerated:
         months = [self._period(time_us), month_start(self._terms.zone, 1, time_us)]
         return max([*months, *(edge for edge in self._edges if edge <= time_us)])
 
+    def _in_force(self, time_us: int, price: str) -> PriceTerms:
+        return self._prices.in_force(self._terms.plan, price, self._period(time_us), time_us)
+
     def _use(self, time_us: int, price: str, quantity: int) -> tuple[int, str]:
         place = self._period(time_us), price
         by_version = self._used.setdefault(place, {})
-        version = self._prices.at(time_us)
+        version = self._in_force(time_us, price).version
         by_version[version] = by_version.get(version, 0) + quantity
         return place
 
@@ -209,20 +307,20 @@ class Rerated:
         where = f"rated line {line['line']} of offset {line['offset']}"
         time_us, price = line["time_us"], line["price"]
         quantity = read(line["quantity"], NANO)
-        version = self._prices.at(time_us)
-        yield from _unlike(f"{where}: version", version, line["version"])
+        terms = self._in_force(time_us, price)
+        yield from _unlike(f"{where}: version", terms.version, line["version"])
         yield from _unlike(f"{where}: currency", self._terms.currency, line["currency"])
         used = sum(self._used.get((self._period(time_us), price), {}).values())
         place = self._use(time_us, price, quantity)
-        owed = self._rounded(self._used[place], price)
+        owed = self._rounded(self._used[place], price, sum(self._used[place].values()))
         amount, self._owed[place] = owed - self._owed.get(place, 0), owed
         yield from _unlike(f"{where}: amount", shown(amount, PICO), shown(read(line["amount"], PICO), PICO))
-        low, high = sorted((used, used + quantity))  # what a correction takes back has a minus
-        tiers = [
-            [number, shown(inside if quantity > 0 else -inside, NANO)]
-            for number, (start, end, _) in enumerate(self._prices.tiers(version, self._terms.plan, price), start=1)
-            if (inside := min(high, high if end is None else end) - max(low, start)) > 0
-        ]
+        low, high = sorted((used, used + quantity))  # below 0: it is taken back
+        repriced = round(terms.owed(low, used + quantity)) - round(terms.owed(low, used))
+        told = read(line.get("repricing", "0"), PICO)
+        yield from _unlike(f"{where}: repricing", shown(repriced, PICO), shown(told, PICO))
+        sign = 1 if quantity >= 0 else -1
+        tiers = [[number, shown(sign * units, NANO)] for number, units in terms.parts(low, high)]
         stated = [[number, shown(read(text, NANO), NANO)] for number, text in line["tiers"]]
         yield from _unlike(f"{where}: tiers", tiers, stated)
         row = self.table.setdefault(self._segment(time_us), {})
@@ -344,19 +442,20 @@ class Rerated:
             amounts: dict[str, int] = {}
             for price in {price for price, _ in row}:
                 quantity = sum(units for (name, _), units in row.items() if name == price)
-                place, version = (self._period(start), price), self._prices.at(start)
-                by_version = through.setdefault(place, {})
-                before = self._rounded(by_version, price)
+                place, version = (self._period(start), price), self._in_force(start, price).version
+                by_version, whole = through.setdefault(place, {}), sum(self._used[place].values())
+                before = self._rounded(by_version, price, whole)
                 by_version[version] = by_version.get(version, 0) + quantity
-                amounts[price] = self._rounded(by_version, price) - before
+                amounts[price] = self._rounded(by_version, price, whole) - before
             yield start, amounts
 
-    def _rounded(self, by_version: Mapping[int, int], price: str) -> int:
+    def _rounded(self, by_version: Mapping[int, int], price: str, whole: int) -> int:
         """What a price owes for a period: each version for what was used under it; a tie goes to the even neighbour."""
         exact, through = Fraction(0), 0
         for version, quantity in sorted(by_version.items()):
-            exact += self._prices.owed(version, self._terms.plan, price, through + quantity)
-            exact -= self._prices.owed(version, self._terms.plan, price, through)
+            terms = self._prices.terms(version, self._terms.plan, price)
+            assert terms is not None
+            exact += terms.owed(through + quantity, whole) - terms.owed(through, whole)
             through += quantity
         return round(exact)
 

@@ -56,19 +56,20 @@ class RatingHold(Struct):
 
 
 class RatingTier(Struct):
-    """Of the event's `quantity` in this tier, each `per` units cost `amount`."""
+    """Of the event's `quantity` in this tier, each `per` units cost `amount`; entering it costs `flat`."""
 
-    tier: int  # from 1
+    tier: int  # from 1; 0: what the price includes, -1: what is beyond its maximum
     above: str
     up_to: str | None
     amount: str
     per: str
     quantity: str
     charged: str
+    flat: str
 
 
 class RatingLine(Struct):
-    """What one price charges for the event: `own` + `beyond` = `amount`."""
+    """What one price charges for the event: `own` + `repricing` + `beyond` = `amount`."""
 
     price: str
     meter: str
@@ -79,8 +80,10 @@ class RatingLine(Struct):
     used_before: str | None  # in the period, by then; null where the tiers do not tell
     tiers: list[RatingTier]
     own: str  # what the tiers come to
-    beyond: str  # re-pricing of what was rated before, and the rounding of the period's total
+    repricing: str  # what the terms that it reached (volume) change in the price of usage rated before
+    beyond: str  # what usage rated before under a later version, and the rounding of the period's total, add
     amount: str
+    version: int  # of the catalogue that has this price; older than the event's where it holds through the period
 
 
 class RatingView(Struct):
@@ -252,7 +255,7 @@ def _view(call: Call, account: str, found: RatedAt, charge: Charge, alerts: list
         line.tags or {},
         "time" if hold is None else "hold",
         found.plan,
-        line.version,
+        max(each.line.version for each in charge.lines),
         RatingPeriod(found.zone, found.anchor_day, instant(start_us), instant(end_us)),
         None if hold is None else _hold(hold, line.settled),
         [_line(each) for each in charge.lines],
@@ -270,7 +273,7 @@ def _hold(hold: Hold, settled: Any) -> RatingHold:
 def _line(charge: LineCharge) -> RatingLine:
     line, meter = charge.line, charge.meter
     tiers = [
-        RatingTier(tier.number, tier.start, tier.end, tier.amount, tier.per, tier.quantity, tier.charged)
+        RatingTier(tier.number, tier.start, tier.end, tier.amount, tier.per, tier.quantity, tier.charged, tier.flat)
         for tier in charge.tiers
     ]
     return RatingLine(
@@ -283,8 +286,10 @@ def _line(charge: LineCharge) -> RatingLine:
         charge.used_before,
         tiers,
         charge.own,
+        charge.repricing,
         charge.beyond,
         line.amount,
+        line.version,
     )
 
 
@@ -301,9 +306,10 @@ ROUTES: Final = (
             "Each decision and number of one charge: the event as it was sent, where it lies in the log, the catalogue "
             "version and billing period of the instant it was rated at, and for each price the meter, the cell, the "
             "quantity, and what each tier charges. Of an event that was sent more than once, the first counts. `own` is "
-            "what the tiers come to; `beyond` is what the event changed in the price of usage rated before it (late usage "
-            "under an older version), and the rounding of the period's total, which is rounded once. Events are remembered "
-            "for 35 days."
+            "what the tiers come to, as the price's included quantity, maximum and discount leave it; `repricing` is what the "
+            "event changed in the price of usage rated before it by reaching another tier of a volume price; `beyond` is what "
+            "late usage under an older version changed, and the rounding of the period's total, which is rounded once. Events "
+            "are remembered for 35 days."
         ),
         tags=("usage",),
         example=Example(
@@ -358,6 +364,7 @@ ROUTES: Final = (
                                 "per": "1000000",
                                 "quantity": "50000",
                                 "charged": "0.500000000000",
+                                "flat": "0",
                             },
                             {
                                 "tier": 2,
@@ -367,11 +374,14 @@ ROUTES: Final = (
                                 "per": "1000000",
                                 "quantity": "30000",
                                 "charged": "0.240000000000",
+                                "flat": "0",
                             },
                         ],
                         "own": "0.740000000000",
+                        "repricing": "0",
                         "beyond": "0",
                         "amount": "0.740000000000",
+                        "version": 2,
                     }
                 ],
                 "alerts": [

@@ -5,6 +5,7 @@ have to be made twice, independently, to go unseen. Where the engine keeps aggre
 every rated event and derives. Money is exact until the one rounding the law names: until then it is counted in
 grains, parts of a pico so small that every price of every catalogue is a whole number of them.
 
-`fold.py` is where to begin; it reads records by `records.py`, prices by `catalogue.py`, pays by `credit.py`.
+`fold.py` is where to begin; it reads records by `records.py`, finds prices by `catalogue.py`, owes by
+`prices.py`, pays by `credit.py`.
 Times are microseconds since 1970 UTC, money pico-units (10^-12), quantities nano-units (10^-9), all integers.
 """

@@ -24,11 +24,12 @@ from loadtest.oracle.accounts import (
     RatedEvent,
     Table,
 )
-from loadtest.oracle.catalogue import Version, half_even
+from loadtest.oracle.catalogue import Version
 from loadtest.oracle.commands import COMMANDS, InForce
 from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Revision, read_correction
 from loadtest.oracle.credit import allocate
 from loadtest.oracle.periods import DAY_US, period_of
+from loadtest.oracle.prices import Price, half_even, in_force
 from loadtest.oracle.records import (
     CONTROL_PREFIX,
     MAC_BYTES,
@@ -298,24 +299,33 @@ class Oracle:
             if not event.parts:  # no meter counts it: it is known by its id, and that is all
                 continue
             period = period_of(account.zone, account.anchor, event.time_us)
-            charge = 0
+            own = 0
             prices = {price for price, _, _ in event.parts}
             before = {price: table.total(period, price) for price in prices}
+            used = {price: sum(table.quantities.get((period, price), {}).values()) for price in prices}
             account.newest_us = event.time_us if account.newest_us is None else max(account.newest_us, event.time_us)
             self._add(state, account, table, self._segment_of(state, account, event.time_us), event)
             for price in prices:
                 quantity = sum(part[2] for part in event.parts if part[0] == price)
                 amount = table.total(period, price) - before[price]
-                charge += amount
+                own += amount - self._repriced(
+                    state, account, price, event.time_us, used[price], used[price] + quantity
+                )
                 had = lines.get(price, (0, 0))
                 lines[price] = (had[0] + quantity, had[1] + amount)
             month = period_of(account.zone, 1, event.time_us)
             for scope in event.scopes:
                 spend = account.scopes[scope]
-                spend[month] = spend.get(month, 0) + charge
+                spend[month] = spend.get(month, 0) + own
         account.rated += 1
         self._evaluate(state, account)
         return lines
+
+    def _repriced(self, state: Partition, account: Account, name: str, time_us: int, before: int, after: int) -> int:
+        """What the terms that a period reaches change in the price of the units that are there before and after."""
+        price, units = self._price_at(state, account, name, time_us), min(before, after)
+        now, then = (price.owed(units, period_quantity, self._grains) for period_quantity in (after, before))
+        return half_even(now, self._grains) - half_even(then, self._grains)
 
     # ---- corrections
 
@@ -404,6 +414,16 @@ class Oracle:
                 chosen = self._versions[number]
         return chosen
 
+    def _price_at(self, state: Partition, account: Account, name: str, time_us: int) -> Price:
+        """The price of an instant, as far as it may begin inside the period of the instant."""
+        period = period_of(account.zone, account.anchor, time_us)
+        begun = self._version_at(state, period)
+        versions = [begun] + [
+            self._versions[number] for number, from_us in state.versions[1:] if period < from_us <= time_us
+        ]
+        plans = [version.plans[account.plan] for version in versions if version and account.plan in version.plans]
+        return in_force([plan.prices[name] for plan in plans if name in plan.prices])
+
     def _segment_of(self, state: Partition, account: Account, time_us: int) -> int:
         """The latest boundary that is not after the instant."""
         boundaries = [period_of(account.zone, account.anchor, time_us), period_of(account.zone, 1, time_us)]
@@ -427,13 +447,11 @@ class Oracle:
     ) -> dict[int, int]:
         """A through each segment less A before it, where a new version continues the count of the last one."""
         amounts = {}
-        quantity, owed = 0, 0
+        quantity, owed, whole = 0, 0, sum(quantities.values())
         for segment in sorted(quantities):
-            version = self._version_at(state, segment)
-            assert version is not None
-            price = version.plans[account.plan].prices[name]
+            price = self._price_at(state, account, name, segment)
             after = quantity + quantities[segment]
-            through = owed + price.owed(after, self._grains) - price.owed(quantity, self._grains)
+            through = owed + price.owed(after, whole, self._grains) - price.owed(quantity, whole, self._grains)
             amounts[segment] = half_even(through, self._grains) - half_even(owed, self._grains)
             quantity, owed = after, through
         return amounts

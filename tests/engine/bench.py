@@ -30,6 +30,10 @@ from engine.outcomes import AccountRow, AlertRow, CommandRow, DeadLetterRow, Ded
 from engine.partition import Partition
 from engine.periods import EPOCH, MICROSECOND
 from engine.placement import partition_for
+from engine.prices.curve import Rung
+from engine.prices.models import compile_price
+from engine.prices.modifiers import Modifiers
+from engine.prices.price import Price
 
 KEY: Final = b"control key of the tests"
 TOPIC: Final = "usage"
@@ -64,6 +68,19 @@ def per_unit(amount: str, per: str = "1", meter: str = "units", **where: str) ->
 def graduated(*tiers: tuple[str | None, str], per: str = "1", meter: str = "units", **where: str) -> PriceDefinition:
     rows = tuple(TierDefinition(amount, per, up_to) for up_to, amount in tiers)
     return PriceDefinition(meter, "graduated", where, tiers=rows)
+
+
+def priced(
+    tiers: Iterable[tuple[int | None, int, int]],
+    name: str = "p",
+    model: str = "graduated",
+    fees: Iterable[int] = (),
+    modifiers: Modifiers = Modifiers(),  # noqa: B008
+) -> Price:
+    """A compiled price of tiers (up to, amount in pico, per), and what is due on entering each."""
+    due = [*fees, *[0] * 100]
+    rungs = [Rung(up_to, amount, per, due[place]) for place, (up_to, amount, per) in enumerate(tiers)]
+    return compile_price(name, "m", {}, model, rungs, modifiers)
 
 
 def document(**changed: PriceDefinition | None) -> CatalogueDocument:

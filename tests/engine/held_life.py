@@ -10,12 +10,12 @@ from engine.catalog import (
     MeterDefinition,
     PlanDefinition,
     PriceDefinition,
-    TierDefinition,
 )
 from engine.holds import Hold
 from engine.money import NANO, quantity_text
 from tests.engine.bench import DOLLAR, HOUR, MINUTE, SECOND
 from tests.engine.desk_bench import DeskBench
+from tests.engine.price_lists import random_price
 
 METERS = {
     "units": MeterDefinition("use", "sum", "units", ("model",)),
@@ -25,18 +25,6 @@ METERS = {
 }
 MODELS = ("x", "y", "z")
 SCOPES = ("red", "red/ann", "blue")
-
-
-def random_price(source: random.Random, meter: str, **where: str) -> PriceDefinition:
-    def amount() -> str:
-        return source.choice(["0", "1", "2", "0.5", "0.000000000007", str(source.randrange(1, 9))])
-
-    per = source.choice(["1", "1", "1", "3", "7"])
-    if source.random() < 0.4:
-        return PriceDefinition(meter, "per_unit", where, amount(), per)
-    ends = sorted(source.sample(range(1, 30), source.randrange(1, 4)))
-    tiers = [TierDefinition(amount(), per, str(end)) for end in ends] + [TierDefinition(amount(), per)]
-    return PriceDefinition(meter, "graduated", where, tiers=tuple(tiers))
 
 
 def random_document(source: random.Random) -> CatalogueDocument:

@@ -15,7 +15,7 @@ from engine.credit import Lot
 from engine.limits import Cap
 from engine.money import NANO
 from engine.outcomes import Line
-from engine.prices import Price
+from engine.prices.curve import Curve
 from engine.snapshot import encode_account
 from tests.engine.bench import DAY, DOLLAR, HOUR, START, document, per_unit, phases, us, versions
 
@@ -361,7 +361,7 @@ def test_a_raised_cap_recovers_what_it_no_longer_reaches() -> None:
 # ----------------------------------------------------------------------------------------------- failure and postings
 
 
-@pytest.mark.parametrize("function", ["numerator", "lines", "tier_at"])
+@pytest.mark.parametrize("function", ["numerator", "parts", "next_at"])
 def test_a_price_that_fails_leaves_the_account_as_it_was(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     held = Held()
     held.grant("l", 10)
@@ -373,7 +373,7 @@ def test_a_price_that_fails_leaves_the_account_as_it_was(function: str, monkeypa
         raise ArithmeticError("broken on purpose")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Price, function, fail)
+        patch.setattr(Curve, function, fail)
         with pytest.raises(ArithmeticError):
             held.use(20, "tiered")
     assert encode_account(held.account) == before

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from engine.charges import Running, Table, by_price, foreseen, segments
 from engine.money import NANO
-from engine.prices import Price, compile_price
+from engine.prices.price import Price
+from tests.engine.bench import priced
 
-ONE = compile_price("p", "m", {}, [(None, 6, NANO)])
-THIRD = compile_price("p", "m", {}, [(None, 1, 3 * NANO)])
-TWO_TIERS = compile_price("p", "m", {}, [(4 * NANO, 1, 3 * NANO), (None, 5, 7 * NANO)])
+ONE = priced([(None, 6, NANO)])
+THIRD = priced([(None, 1, 3 * NANO)])
+TWO_TIERS = priced([(4 * NANO, 1, 3 * NANO), (None, 5, 7 * NANO)])
 
 
 def amounts(table: Table, *versions: tuple[int, Price], period: int = 0) -> list[tuple[int, dict[str, int]]]:
@@ -38,13 +39,13 @@ def test_a_segment_owes_the_difference_of_the_running_total() -> None:
 
 
 def test_a_tier_reached_in_one_segment_binds_the_next() -> None:
-    price = compile_price("p", "m", {}, [(10 * NANO, 30, NANO), (None, 40, NANO)])
+    price = priced([(10 * NANO, 30, NANO), (None, 40, NANO)])
     table: Table = {10: {("p", ()): 10 * NANO}, 20: {("p", ()): NANO}}
     assert [owed["p"] for _, owed in amounts(table, (0, price))] == [300, 40]
 
 
 def test_another_period_counts_from_nothing() -> None:
-    price = compile_price("p", "m", {}, [(10 * NANO, 30, NANO), (None, 40, NANO)])
+    price = priced([(10 * NANO, 30, NANO), (None, 40, NANO)])
     table: Table = {10: {("p", ()): 10 * NANO}, 20: {("p", ()): NANO}}
     found = [owed["p"] for _, _, owed, _ in segments(table, lambda start: start, lambda *_: price)]
     assert found == [300, 30]
@@ -61,7 +62,7 @@ def test_what_runs_is_told_per_period_and_price() -> None:
 
 def test_a_fraction_owed_under_the_old_version_is_carried_into_the_new_one() -> None:
     """One third is owed before the change and two thirds after it: one pico, not none."""
-    new = compile_price("p", "m", {}, [(None, 2, 3 * NANO)])
+    new = priced([(None, 2, 3 * NANO)])
     table: Table = {10: {("p", ()): NANO}, 20: {("p", ()): NANO}}
     assert [owed["p"] for _, owed in amounts(table, (0, THIRD), (20, new))] == [0, 1]
 
@@ -83,13 +84,13 @@ def test_versions_in_turn_owe_the_sum_of_their_stretches_of_the_same_count(
     parts: list[tuple[bool, int]], amount: int
 ) -> None:
     """However often versions alternate, the total is the one rounding of the exact sum."""
-    other = compile_price("p", "m", {}, [(7 * NANO, amount, 11 * NANO), (None, 3, 13 * NANO)])
+    other = priced([(7 * NANO, amount, 11 * NANO), (None, 3, 13 * NANO)])
     run = Running(TWO_TIERS)
     exact = Fraction(0)
     used = 0
     for second, quantity in parts:
         price = other if second else TWO_TIERS
-        exact += Fraction(price.numerator(used + quantity) - price.numerator(used), price.denominator)
+        exact += price.exact(used + quantity) - price.exact(used)
         used += quantity
         run.add(price, quantity)
     assert (run.quantity, run.amount) == (used, round(exact))
@@ -109,8 +110,8 @@ def test_no_use_of_what_is_held_costs_a_segment_more_than_was_foreseen(
     for length, amount, divisor in steps:
         reached += length
         tiers.append((reached, amount, divisor))
-    first = compile_price("p", "m", {}, [*tiers, (None, last, per)])
-    second = compile_price("p", "m", {}, [(None, data.draw(st.integers(0, 9)), data.draw(st.integers(1, 3)))])
+    first = priced([*tiers, (None, last, per)])
+    second = priced([(None, data.draw(st.integers(0, 9)), data.draw(st.integers(1, 3)))])
     changes = data.draw(st.integers(0, 50))
 
     def price_at(time_us: int, _: str) -> Price:
@@ -137,7 +138,7 @@ def test_what_nothing_is_held_before_is_foreseen_as_it_is_rated() -> None:
 
 def test_units_behind_a_hold_are_foreseen_in_the_dearest_tier_that_it_may_leave_them() -> None:
     """Falling: 4 units of 9 pico, then free. Held before: 4. Two more units cost 18, if the hold is not used."""
-    falling = compile_price("p", "m", {}, [(4 * NANO, 9, NANO), (None, 0, 1)])
+    falling = priced([(4 * NANO, 9, NANO), (None, 0, 1)])
     found = foreseen({}, {10: {"p": 4 * NANO}, 20: {"p": 2 * NANO}}, lambda _: 0, lambda *_: falling)
     assert [owed["p"] for _, _, owed in found] == [36, 19]
     apart = foreseen({}, {10: {"p": 4 * NANO}, 20: {"p": 2 * NANO}}, lambda start: start, lambda *_: falling)

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from engine.catalog import Catalogue, CatalogueDocument, PlanDefinition, compile_catalogue
 from engine.meters import BandDefinition, ConditionDefinition, DimensionDefinition, MeterDefinition
-from engine.prices import compile_price
 from engine.reach import CELLS_ASKED_MAX, Part, Unreachable, dominates, reach_of, undominated
-from tests.engine.bench import per_unit
+from tests.engine.bench import per_unit, priced
 
 METERS = {
     "calls": MeterDefinition("chat", "count"),
@@ -33,7 +32,7 @@ def reach(
     data: dict[str, str], open_: dict[str, tuple[str, ...]] | None = None, fields: Any = BOTH, event_type: str = "chat"
 ) -> tuple[Part, ...] | Unreachable:
     catalogue = compile_catalogue(1, CatalogueDocument(METERS, {"plan": PlanDefinition("USD", PRICES)}))
-    return reach_of(catalogue, "plan", event_type, data, open_ or {}, fields)
+    return reach_of(catalogue, "plan", catalogue.plans["plan"], event_type, data, open_ or {}, fields)
 
 
 def test_a_count_is_a_part_of_its_own_and_a_bound_reaches_the_prices_of_its_fields() -> None:
@@ -96,14 +95,18 @@ def derived() -> Catalogue:
 def test_what_is_derived_reaches_all_that_it_may_come_to_and_nothing_that_is_ruled_out(
     data: dict[str, str], open_: dict[str, tuple[str, ...]], reached: set[str]
 ) -> None:
-    parts = reach_of(derived(), "plan", "chat", data, open_, (("input",), ("credits",)))
+    parts = reach_of(derived(), "plan", derived().plans["plan"], "chat", data, open_, (("input",), ("credits",)))
     assert not isinstance(parts, Unreachable)
     assert {price for part in parts for price in part.reached} == reached
 
 
 def test_an_expression_is_bounded_by_its_meter_and_by_nothing_else() -> None:
-    assert reach_of(derived(), "plan", "chat", {}, {}, (("input", "images"),)) == Unreachable("unbounded", "credits")
-    parts = reach_of(derived(), "plan", "chat", {"tokens": "1"}, {}, (("input",), ("credits",)))
+    assert reach_of(derived(), "plan", derived().plans["plan"], "chat", {}, {}, (("input", "images"),)) == Unreachable(
+        "unbounded", "credits"
+    )
+    parts = reach_of(
+        derived(), "plan", derived().plans["plan"], "chat", {"tokens": "1"}, {}, (("input",), ("credits",))
+    )
     assert not isinstance(parts, Unreachable)
     assert {(part.bound, part.reached) for part in parts} == {(0, ("short",)), (1, ("credits",)), (None, ("refunds",))}
 
@@ -139,8 +142,8 @@ def test_more_cells_than_a_question_may_name_are_unbounded() -> None:
 
 def test_a_plan_that_is_not_sold_any_more_entitles_to_nothing() -> None:
     catalogue = compile_catalogue(1, CatalogueDocument(METERS, {"plan": PlanDefinition("USD", PRICES)}))
-    assert reach_of(catalogue, "other", "chat", {}, {}, BOTH) == Unreachable("model_not_entitled", "other")
-    assert reach_of(None, "plan", "chat", {}, {}, BOTH) == Unreachable("no_meter", "chat")
+    assert reach_of(catalogue, "other", None, "chat", {}, {}, BOTH) == Unreachable("model_not_entitled", "other")
+    assert reach_of(None, "plan", None, "chat", {}, {}, BOTH) == Unreachable("no_meter", "chat")
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3), min_size=1, max_size=5))
@@ -148,9 +151,7 @@ def test_every_price_is_held_or_dominated_by_one_that_is_and_no_two_held_stand_f
     rates: list[list[int]],
 ) -> None:
     prices = [
-        compile_price(
-            str(number), "m", {}, [*((place + 1, rate, 1) for place, rate in enumerate(row[:-1])), (None, row[-1], 1)]
-        )
+        priced([*((place + 1, rate, 1) for place, rate in enumerate(row[:-1])), (None, row[-1], 1)], str(number))
         for number, row in enumerate(rates)
     ]
     held = undominated(prices)
@@ -161,8 +162,8 @@ def test_every_price_is_held_or_dominated_by_one_that_is_and_no_two_held_stand_f
 
 
 def test_a_price_dominates_by_its_cheapest_tier() -> None:
-    steps = compile_price("steps", "m", {}, [(10, 5, 1), (None, 2, 1)])
-    flat, dearer = (compile_price("flat", "m", {}, [(None, rate, 1)]) for rate in (2, 3))
+    steps = priced([(10, 5, 1), (None, 2, 1)], "steps")
+    flat, dearer = (priced([(None, rate, 1)], "flat") for rate in (2, 3))
     assert dominates(steps, flat)
     assert not dominates(steps, dearer)
     assert undominated([steps, flat]) == ("steps",)

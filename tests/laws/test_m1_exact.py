@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from engine.charges import Running
 from engine.money import NANO, PICO, NotADecimal, amount_text, parse_amount, parse_quantity
-from engine.prices import Price, compile_price
-from tests.engine.bench import Bench, document
+from engine.prices.price import Price
+from tests.engine.bench import Bench, document, priced
 from tests.engine.bench import per_unit as sold_per_unit
 
 ENGINE = Path(__file__).parents[2] / "engine"
 
 
 def per_unit(amount: str, per: str) -> Price:
-    return compile_price("p", "m", {}, [(None, parse_amount(amount), parse_quantity(per))])
+    return priced([(None, parse_amount(amount), parse_quantity(per))])
 
 
 def owed(price: Price, quantity: str) -> str:
@@ -55,7 +55,7 @@ def test_what_is_owed_differs_from_the_exact_amount_by_half_a_pico_at_most(
     amount: int, per: int, quantity: int
 ) -> None:
     """The only deviation from exact arithmetic is the one rounding."""
-    price = compile_price("p", "m", {}, [(None, amount, per)])
+    price = priced([(None, amount, per)])
     assert abs(Running(price).add(price, quantity) - Fraction(amount * quantity, per)) <= Fraction(1, 2)
 
 

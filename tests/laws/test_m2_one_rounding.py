@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from engine.charges import Running
 from engine.money import NANO, PICO, amount_text, parse_amount, parse_quantity
-from engine.prices import Price, compile_price
-from tests.engine.bench import DAY, START, Bench
+from engine.prices.price import Price
+from tests.engine.bench import DAY, START, Bench, priced
 
 GRADUATED = [(10 * NANO, 30 * PICO, NANO), (50 * NANO, 40 * PICO, NANO), (None, 50 * PICO, NANO)]
 
@@ -21,32 +21,32 @@ def charges(price: Price, quantities: list[int]) -> list[int]:
 
 def test_graduated_charges_each_unit_at_the_rate_of_its_tier() -> None:
     """(0,10] $30, (10,50] $40, (50,∞) $50: a hundred units owe $4,400."""
-    price = compile_price("seats", "m", {}, list(GRADUATED))
+    price = priced(list(GRADUATED), "seats")
     assert sum(charges(price, [100 * NANO])) == 4_400 * PICO
 
 
 def test_per_unit_charges_every_unit_alike() -> None:
     """$50 per unit: a hundred units owe $5,000."""
-    price = compile_price("seats", "m", {}, [(None, 50 * PICO, NANO)])
+    price = priced([(None, 50 * PICO, NANO)], "seats")
     assert sum(charges(price, [100 * NANO])) == 5_000 * PICO
 
 
 def test_a_charge_is_the_difference_that_its_event_makes() -> None:
     """Sixty units, then forty, owe $2,400 and $2,000 of the same $4,400."""
-    price = compile_price("seats", "m", {}, list(GRADUATED))
+    price = priced(list(GRADUATED), "seats")
     assert charges(price, [60 * NANO, 40 * NANO]) == [2_400 * PICO, 2_000 * PICO]
 
 
 def test_thirds_of_a_pico_are_not_lost() -> None:
     """At 1 pico per 3 units, one unit at a time: the charges are 0, 1, 0, and their sum is what three units owe."""
-    price = compile_price("p", "m", {}, [(None, 1, 3 * NANO)])
+    price = priced([(None, 1, 3 * NANO)])
     assert charges(price, [NANO, NANO, NANO]) == [0, 1, 0]
 
 
 @pytest.mark.parametrize(("halves", "rounded"), [(1, 0), (3, 2), (5, 2), (7, 4)])
 def test_a_tie_goes_to_the_even_pico(halves: int, rounded: int) -> None:
     """Half a pico rounds to the even neighbour, so that many customers do not all round up."""
-    price = compile_price("p", "m", {}, [(None, 1, 2 * NANO)])
+    price = priced([(None, 1, 2 * NANO)])
     assert charges(price, [halves * NANO]) == [rounded]
 
 
@@ -59,7 +59,7 @@ def test_a_tie_goes_to_the_even_pico(halves: int, rounded: int) -> None:
 def test_charges_sum_to_a_in_any_order_and_cut(quantities: list[int], amount: int, per: int, rng: object) -> None:
     """However a quantity is cut into events, and in whatever order they come, the charges sum to A of the whole."""
     tiers = [(10**19, amount, per), (None, amount + 7, 3 * per)]
-    price = compile_price("p", "m", {}, list(tiers))
+    price = priced(list(tiers))
     total = sum(quantities)
     exact = Fraction(min(total, 10**19) * amount, per) + Fraction(max(0, total - 10**19) * (amount + 7), 3 * per)
     shuffled = list(quantities)
@@ -72,8 +72,8 @@ def test_charges_sum_to_a_in_any_order_and_cut(quantities: list[int], amount: in
 @given(st.integers(0, 10**15), st.integers(0, 10**15), st.integers(1, 10**6), st.integers(1, 10**6))
 def test_a_new_price_version_rounds_on_the_cumulative_amount(q1: int, q2: int, one: int, two: int) -> None:
     """With a new version in mid-period the exact owed is A1(q1) + A2(q1+q2) − A2(q1), rounded once."""
-    first = compile_price("p", "m", {}, [(None, one, 7)])
-    second = compile_price("p", "m", {}, [(10**14, two, 11), (None, one, 13)])
+    first = priced([(None, one, 7)])
+    second = priced([(10**14, two, 11), (None, one, 13)])
     run = Running(first)
     charged = run.add(first, q1) + run.add(second, q2)
 
@@ -85,7 +85,7 @@ def test_a_new_price_version_rounds_on_the_cumulative_amount(q1: int, q2: int, o
 
 def test_large_periods_stay_exact() -> None:
     """A trillion tokens one way or in two halves owe the same to the last pico."""
-    price = compile_price("p", "m", {}, [(None, parse_amount("0.000000000007"), parse_quantity("3"))])
+    price = priced([(None, parse_amount("0.000000000007"), parse_quantity("3"))])
     whole = charges(price, [10**12 * NANO])
     assert sum(charges(price, [10**12 * NANO // 2] * 2)) == whole[0]
     assert amount_text(whole[0]) == "2.333333333333"

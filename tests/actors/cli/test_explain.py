@@ -35,14 +35,21 @@ def test_a_charge_says_what_it_re_priced_and_which_hold_it_settles(
     api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beside_up(api.url)
-    line = RATING["lines"][0] | {"beyond": "0.010000000000", "amount": "0.750000000000"}
+    extra = {"repricing": "0.030000000000", "beyond": "-0.020000000000", "amount": "0.750000000000"}
+    beyond = RATING["lines"][0]["tiers"][1] | {"tier": -1, "charged": "0"}
+    included = RATING["lines"][0]["tiers"][0] | {"tier": 0, "charged": "0"}
+    line = RATING["lines"][0] | extra | {"tiers": [included, beyond]}
     hold = {"id": "3.7.41", "scope": "", "admitted": RATING["rated_at"], "settled": "over_hold"}
     changed = RATING | {"lines": [line], "hold": hold, "final": False, "usage_basis": "estimated"}
     monkeypatch.setitem(ANSWERS, ("GET", "/v1/events/e/rating"), (200, changed))
     told = call("explain", "e", "--account", "acme", "--source", "s").stdout
     for text in (
-        "re-pricing, rounding",
+        "re-pricing of earlier usage",
+        "0.030000000000",
+        "later versions, rounding",
         "0.750000000000",
+        "included: 0 to",
+        "beyond the maximum",
         "hold 3.7.41 was admitted then; over_hold",
         "provisional",
         "not measured",

@@ -146,6 +146,7 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
         "final": True,
     }
     second = {"tier": 2, "above": "10", "up_to": "50", "amount": "40", "per": "1", "quantity": "5", "charged": "200"}
+    second["flat"] = "0"
     assert line["tiers"][1] == second
     del line["tiers"]
     assert line == {
@@ -157,8 +158,10 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
         "quantity": "7",
         "used_before": "8",
         "own": "260",
+        "repricing": "0",
         "beyond": "0",
         "amount": "260",
+        "version": 1,
     }
     (_, asked), *_ = shown.stage.doors.asked
     assert asked == FindRated("acme", "gateway-1", "e-2")

@@ -1,0 +1,114 @@
+"""What a quantity owes under a price, by its model and what stands around it. All exact, in grains of a pico."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import lcm
+from typing import Any
+
+from loadtest.oracle.records import fixed_point
+
+MARGINAL_MODELS = ("per_unit", "graduated")
+
+
+@dataclass(frozen=True)
+class Tier:
+    up_to: int | None  # nano; None: open
+    amount: int  # pico
+    per: int  # nano
+    flat: int  # pico
+
+
+@dataclass(frozen=True)
+class Price:
+    name: str
+    meter: str
+    where: dict[str, str]
+    model: str
+    tiers: list[Tier]  # a price without tiers is one open tier
+    included: int  # nano
+    maximum: int | None  # pico
+    kept: Fraction  # what a discount leaves, of 1
+
+    @property
+    def marginal(self) -> bool:
+        """Whether a new version may begin inside a period."""
+        return self.model in MARGINAL_MODELS and self.maximum is None
+
+    @property
+    def grains(self) -> int:
+        """Parts of a pico so small that all that this price can owe is a whole number of them."""
+        return lcm(*(Fraction(tier.amount, tier.per).denominator for tier in self.tiers)) * self.kept.denominator
+
+    def owed(self, quantity: int, period_quantity: int, grains: int) -> int:
+        """What the first `quantity` nano-units of a period owe that comes to `period_quantity` in all."""
+        priced = max(0, quantity - self.included)
+        if not priced:
+            return 0
+        total = self._by_model(priced, max(0, period_quantity - self.included), grains)
+        if self.maximum is not None:
+            total = min(total, self.maximum * grains)
+        return total * self.kept.numerator // self.kept.denominator
+
+    def _by_model(self, quantity: int, period_quantity: int, grains: int) -> int:
+        if self.model == "package":
+            (tier,) = self.tiers
+            return (quantity + tier.per - 1) // tier.per * tier.amount * grains
+        if self.model == "flat":
+            return self.tiers[0].amount * grains
+        if self.model == "step":
+            return self._reached(quantity).amount * grains
+        if self.model == "volume":
+            tier = self._reached(period_quantity)
+            return tier.flat * grains + tier.amount * quantity * grains // tier.per
+        total, floor = 0, 0
+        for tier in self.tiers:
+            top = quantity if tier.up_to is None else min(quantity, tier.up_to)
+            if top > floor:
+                total += tier.flat * grains + tier.amount * (top - floor) * grains // tier.per
+                floor = top
+        return total
+
+    def _reached(self, quantity: int) -> Tier:
+        return next(tier for tier in self.tiers if tier.up_to is None or quantity <= tier.up_to)
+
+
+def half_even(owed: int, grains: int) -> int:
+    """The nearest whole pico; of two equally near, the even one."""
+    pico, rest = divmod(owed, grains)
+    return pico + 1 if 2 * rest > grains or (2 * rest == grains and pico % 2) else pico
+
+
+def in_force(versions: list[Price]) -> Price:
+    """The price that holds behind these versions of it, of which the first was in force when the period began (or when
+    the price was new): one that is not marginal neither begins nor ends inside a period."""
+    price = versions[0]
+    for follower in versions[1:]:
+        if price.marginal and follower.marginal:
+            price = follower
+    return price
+
+
+def read_price(name: str, body: Mapping[str, Any]) -> Price:
+    """A price of a catalogue document."""
+
+    def number(text: str, digits: int) -> int:
+        value = fixed_point(text, digits)
+        assert value is not None, f"price {name}: {text!r} is no number that may be published"
+        return value
+
+    def tier(part: Mapping[str, Any]) -> Tier:
+        up_to = part.get("up_to")
+        amount, per, flat = number(part["amount"], 12), number(part["per"], 9), number(part.get("flat", "0"), 12)
+        return Tier(None if up_to is None else number(up_to, 9), amount, per, flat)
+
+    return Price(
+        name,
+        body["meter"],
+        dict(body["where"]),
+        body["model"],
+        [tier(part) for part in body["tiers"] or [body]],
+        number(body.get("included", "0"), 9),
+        number(body["maximum"], 12) if "maximum" in body else None,
+        1 - Fraction(body.get("discount", "0")) / 100,
+    )

@@ -1,0 +1,49 @@
+"""Included quantity, model, maximum, discount: always in this order (law R5)."""
+
+from fractions import Fraction
+
+from engine.money import NANO, PICO
+from engine.prices.modifiers import Modifiers
+from tests.engine.bench import priced
+
+UNIT = [(None, PICO, NANO)]
+
+
+def owed(
+    units: int, *, included: int = 0, maximum: int | None = None, discount: int = 0, model: str = "per_unit"
+) -> Fraction:
+    around = Modifiers(included * NANO, None if maximum is None else maximum * PICO, Fraction(discount))
+    return Fraction(priced(UNIT, model=model, modifiers=around).owed(units * NANO), PICO)
+
+
+def test_included_units_are_not_priced() -> None:
+    """1,400 calls, 1,000 of them included: 400 priced."""
+    assert owed(1_400, included=1_000) == 400
+    assert owed(1_000, included=1_000) == 0
+
+
+def test_tiers_begin_behind_what_is_included() -> None:
+    price = priced([(10 * NANO, 3 * PICO, NANO), (None, PICO, NANO)], modifiers=Modifiers(5 * NANO))
+    assert [price.owed(units * NANO) // PICO for units in (5, 6, 15, 16)] == [0, 3, 30, 31]
+    falling = priced([(10 * NANO, 3 * PICO, NANO), (None, PICO, NANO)], model="volume", modifiers=Modifiers(5 * NANO))
+    assert [falling.owed(units * NANO) // PICO for units in (5, 15, 16)] == [0, 30, 11]
+
+
+def test_the_maximum_comes_before_the_discount() -> None:
+    """200 units at $1, at most $100, less 10 %: $90, not $100."""
+    assert owed(200, maximum=100, discount=10) == 90
+    assert owed(50, maximum=100, discount=10) == 45
+
+
+def test_all_of_them() -> None:
+    assert owed(350, included=100, maximum=200, discount=50) == 100
+    assert owed(150, included=100, maximum=200, discount=50) == 25
+
+
+def test_a_discount_of_everything_owes_nothing() -> None:
+    assert owed(150, discount=100) == 0
+
+
+def test_a_maximum_is_one_for_the_whole_period_so_no_version_begins_inside_it() -> None:
+    assert not Modifiers(maximum=5).marginal
+    assert Modifiers(NANO, None, Fraction(10)).marginal
