@@ -1,0 +1,131 @@
+"""Catalogues drawn at random, and usage to be rated by them: what the laws are tried on where nobody thought of a case.
+
+Every catalogue here may be published. Its meters count, filter, group and sum as a seller's might; its prices are of every
+model, with whatever may stand around one. Its usage meets all of that, and now and then none of it.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from engine.catalog import CatalogueDocument
+from engine.prices.models import MODELS
+from tests.engine.bench import Bench
+
+PLAN: Final = "plan"
+TYPES: Final = ("use", "job")
+SOLD: Final = ("a", "b", "c")  # models with a price, where a price looks at the model
+STATES: Final = ("completed", "aborted", "error")
+AMOUNTS: Final = ("0", "0.000000000001", "0.0000007", "0.25", "1", "3", "12.5")
+EXPRESSIONS: Final = ("tokens * seconds / 7", "max(tokens, 10) - 3", "default(extra, 2) * tokens", "ceil(seconds / 3)")
+DIMENSIONS: Final[dict[str, dict[str, Any]]] = {
+    "size": {"of": "tokens", "bands": [{"name": "short", "up_to": "10"}, {"name": "long"}]},
+    "place": {"of": "region", "values": {"eu-1": "eu", "eu-2": "eu"}, "otherwise": "far", "default": "far"},
+}
+REACHED: Final = {"model": SOLD, "size": ("short", "long"), "place": ("eu", "far")}
+
+
+class RandomCatalogue:
+    """Meters drawn once; `version` draws prices for them, as often as it is asked."""
+
+    def __init__(self, source: random.Random) -> None:
+        self._source = source
+        self._meters = {f"meter_{number}": self._meter(TYPES[number % 2]) for number in range(source.randrange(2, 5))}
+        self._splits = {name: self._split(meter) for name, meter in self._meters.items()}
+        used = {name for meter in self._meters.values() for name in meter["group_by"]}
+        self._dimensions = {name: body for name, body in DIMENSIONS.items() if name in used}
+
+    def version(self) -> CatalogueDocument:
+        """A catalogue that may follow any other that was drawn here: the same prices by name, at other terms."""
+        prices = {}
+        for meter, dimension in self._splits.items():
+            for value in REACHED[dimension] if dimension else ("",):
+                name = f"{meter}-{value}" if value else meter
+                where = {dimension: value} if dimension else {}
+                prices[name] = {"meter": meter, "where": where} | self._price()
+        plan = {"currency": "USD", "prices": prices}
+        body = {"meters": self._meters, "plans": {PLAN: plan}, "dimensions": self._dimensions}
+        return msgspec.convert(body, CatalogueDocument)
+
+    def event(self, bench: Bench, at: int) -> bytes:
+        """A usage event, with most of what the meters ask for."""
+        source = self._source
+        data: dict[str, object] = {
+            "model": source.choice((*SOLD, *SOLD, *SOLD, "d")),
+            "tokens": source.choice((0, 1, 10, 11, source.randrange(200), "2.5")),
+            "seconds": source.choice((1, 2, 3.25, 10)),
+            "region": source.choice(("eu-1", "eu-2", "us-1")),
+            "status": source.choice((*STATES, "completed")),
+        }
+        if source.random() < 0.3:
+            data["extra"] = source.randrange(4)
+        if source.random() < 0.06:
+            del data[source.choice(list(data))]
+        return bench.event(at=at, type=source.choice(TYPES), data=data)
+
+    def _meter(self, event_type: str) -> dict[str, Any]:
+        source = self._source
+        group_by = [name for name in REACHED if source.random() < 0.4]
+        meter: dict[str, Any] = {"event_type": event_type, "group_by": group_by}
+        kind = source.choice(("count", "field", "expression"))
+        if kind == "count":
+            meter["aggregation"] = "count"
+        else:
+            meter |= {"aggregation": "sum", kind: source.choice(EXPRESSIONS) if kind == "expression" else "tokens"}
+        if source.random() < 0.4:
+            meter["when"] = source.choice(
+                (
+                    {"status": {"one_of": ["completed", "aborted"]}},
+                    {"status": {"none_of": ["error"]}},
+                    {"tokens": {"above": "1", "at_most": "150"}},
+                    {"extra": {"exists": True}},
+                )
+            )
+        return meter
+
+    def _split(self, meter: dict[str, Any]) -> str | None:
+        """The dimension that its prices look at; None: one price for all cells."""
+        return self._source.choice((None, *meter["group_by"])) if meter["group_by"] else None
+
+    def _price(self) -> dict[str, Any]:
+        source = self._source
+        name = source.choice(list(MODELS))
+        model = MODELS[name]
+        price: dict[str, Any] = {"model": name}
+        if model.tiered:
+            price["tiers"] = self._tiers(name)
+        else:
+            price["amount"] = source.choice(AMOUNTS)
+            if model.has_per:
+                price["per"] = source.choice(("1", "3", "100"))
+        if source.random() < 0.25:
+            price["included"] = source.choice(("5", "0.5", "100"))
+        if source.random() < 0.2:
+            price["maximum"] = source.choice(("2", "500"))
+        if source.random() < 0.25:
+            price["discount"] = source.choice(("10", "33.3", "100"))
+        return price
+
+    def _tiers(self, name: str) -> list[dict[str, Any]]:
+        source, model = self._source, MODELS[name]
+        ends = sorted(source.sample(range(1, 400), source.randrange(3)))
+        amounts = [source.choice(AMOUNTS) for _ in range(len(ends) + 1)]
+        if model.rising:
+            amounts.sort(key=float)
+        tiers = []
+        for up_to, amount in zip([*map(str, ends), None], amounts, strict=True):
+            tier: dict[str, Any] = {"amount": amount}
+            if up_to is not None:
+                tier["up_to"] = up_to
+            if model.has_per:
+                tier["per"] = source.choice(("1", "3"))
+            if model.has_fee and source.random() < 0.3:
+                tier["flat"] = source.choice(AMOUNTS)
+            tiers.append(tier)
+        return tiers
+
+    def prices(self, document: CatalogueDocument) -> Sequence[str]:
+        """The names of its prices."""
+        return sorted(document.plans[PLAN].prices)
