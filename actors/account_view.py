@@ -6,6 +6,7 @@ from actors.door_wire import (
     BindingView,
     CapView,
     LotView,
+    Payers,
     RateLimitView,
     RuleView,
     ScopeView,
@@ -15,7 +16,7 @@ from actors.door_wire import (
 from engine.account import Account, Derived
 from engine.admission import Binding, Wallet
 from engine.alerts import CapPercent, Rule
-from engine.limits import ROOT, Cap
+from engine.limits import ROOT, Cap, scope_path
 from engine.meters import Cell
 from engine.money import amount_text, quantity_text
 
@@ -66,6 +67,25 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
         ),
         usage=_usage(account, derived),
         as_of=as_of,
+    )
+
+
+def payers_view(account: Account, time_us: int, scope: str, as_of: AsOf) -> Payers:
+    """Who pays in the segment around an instant, and the caps that usage of a scope counts in."""
+    start, end = account.segment_around(time_us)
+    derived, month = account.derive(), account.month_of(time_us)
+    charged, by_lot, debt = derived.paid(start) or ({}, {}, 0)
+    lots = sorted((account.lots[name] for name in by_lot), key=lambda lot: lot.order)
+    counted = scope_path(scope)
+    return Payers(
+        start,
+        end,
+        {price: amount_text(pico) for price, pico in sorted(charged.items())},
+        tuple((lot.lot, lot.kind, amount_text(by_lot[lot.lot])) for lot in lots),
+        amount_text(debt),
+        amount_text(sum(charged.values()) - sum(by_lot.values()) - debt),
+        tuple(_cap(account, derived, cap, month) for _, cap in sorted(account.caps.items()) if cap.scope in counted),
+        as_of,
     )
 
 

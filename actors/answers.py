@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from actors.account_view import account_view, binding_view, wallet_view
+from actors.account_view import account_view, binding_view, payers_view, wallet_view
 from actors.door_wire import (
     AlertsView,
     Answer,
@@ -39,6 +39,7 @@ from actors.door_wire import (
     Recovering,
     Release,
     Released,
+    ShowPayers,
     Status,
     StatusView,
     TooLate,
@@ -62,6 +63,7 @@ from engine.placement import partition_for
 
 _log = logging.getLogger(__name__)
 
+EVENT_TIME_END_US: Final = 1 << 57
 RETRY_MS: Final = 250  # a takeover takes about a second
 N_MAX: Final = 1_000_000  # events of one request
 CELLS_MAX: Final = 10_000  # that one request may reach: the product of its open dimensions' values
@@ -229,6 +231,8 @@ class Answers:
                 return self._described(owned, question.account)
             case FindRated():
                 return self._rated_at(owned, question)
+            case ShowPayers():
+                return self._payers(owned, question)
             case _:
                 raise TypeError(f"{type(question).__name__} is not answered here")
 
@@ -301,6 +305,16 @@ class Answers:
         checkpointed = offset is not None and offset < owned.checkpointed_offset
         return RatedAt(offset, checkpointed, account.plan, account.zone, account.anchor_day, self._as_of(owned))
 
+    def _payers(self, owned: Owned, question: ShowPayers) -> Answer:
+        account = owned.fold.account(question.account)
+        if account is None:
+            return NotFound(self._as_of(owned))
+        if not 0 <= question.time_us < EVENT_TIME_END_US:
+            raise _Bad("time_us", "must be an instant from 1970 to 6500, in microseconds")
+        if question.scope and not is_scope(question.scope):
+            raise _Bad("scope", "must be 1 to 8 parts joined by /, each of 1 to 64 of A-Z a-z 0-9 . _ : @ -")
+        return payers_view(account, question.time_us, question.scope, self._as_of(owned))
+
     # ------------------------------------------------------------------------------------------------------ what is asked
 
     def _asked(self, check: Check) -> Asked:
@@ -355,7 +369,7 @@ class _Wait(Struct):
 
 
 def _account_of(question: Question) -> str:
-    assert isinstance(question, Check | Balance | Describe | RecentAlerts | FindRated)
+    assert isinstance(question, Check | Balance | Describe | RecentAlerts | FindRated | ShowPayers)
     return question.account
 
 

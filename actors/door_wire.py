@@ -96,11 +96,19 @@ class FindRated(Struct, tag_field="op", tag="find_rated"):
     id: str
 
 
+class ShowPayers(Struct, tag_field="op", tag="show_payers"):
+    """Who pays for the usage of an account around an instant of event time, and which caps usage of that scope counts in."""
+
+    account: str
+    time_us: int
+    scope: str
+
+
 class Status(Struct, tag_field="op", tag="status"):
     """How the whole shard stands: for metrics and readiness."""
 
 
-Question = Check | Extend | Release | Balance | Describe | Applied | RecentAlerts | FindRated | Status
+Question = Check | Extend | Release | Balance | Describe | Applied | RecentAlerts | FindRated | ShowPayers | Status
 
 
 class Asked(Struct, array_like=True):
@@ -261,6 +269,22 @@ class RatedAt(Struct, tag_field="op", tag="rated_at"):
     as_of: AsOf
 
 
+class Payers(Struct, tag_field="op", tag="payers"):
+    """Of a segment: a stretch of event time in which the same lots may pay, and no period or version begins.
+
+    `lots` and `debt` are what its charges add, on top of all usage up to it; they change while usage arrives for it or
+    for what is before it. `lots` is in the order in which lots pay; all is empty where nothing was used."""
+
+    start_us: int
+    end_us: int
+    charged: dict[str, str]  # by price
+    lots: tuple[tuple[str, str, str], ...]  # lot, its kind, amount
+    debt: str
+    refunded: str
+    caps: tuple[CapView, ...]  # spent: in the month of the instant
+    as_of: AsOf
+
+
 class PartitionStatus(Struct):
     partition: int
     stage: str
@@ -327,6 +351,7 @@ Answer = (
     | AppliedView
     | AlertsView
     | RatedAt
+    | Payers
     | StatusView
     | NotFound
     | WrongOwner

@@ -75,6 +75,24 @@ class Derived:
             self._allocation = allocate(*self._allocated)
         return self._allocation
 
+    def paid(self, start: int) -> tuple[dict[str, int], dict[str, int], int] | None:
+        """Of a segment with usage: pico per price; pico per lot, and pico of debt, that its charges add to what lots have
+        burnt and not got back, and to debt, on top of all usage up to it. Debts of it that a lot settled later count as
+        that lot's; what is neither paid nor owed was refunded.
+
+        Over all segments these sums are what is burnt and owed. None: nothing was used there."""
+        amounts, lots, woken_us = self._allocated
+        index = next((number for number, (segment, _, _) in enumerate(amounts) if segment == start), None)
+        if index is None:
+            return None
+        before, after = (allocate(amounts[:end], lots, woken_us) for end in (index, index + 1))
+        by_lot: dict[str, int] = {}
+        for sign, allocation in ((-1, before), (1, after)):
+            for lot in lots:
+                by_lot[lot] = by_lot.get(lot, 0) + sign * allocation.unreturned(lot)
+        debt = sum(after.debt.values()) - sum(before.debt.values())
+        return amounts[index][2], {lot: pico for lot, pico in by_lot.items() if pico}, debt
+
 
 class _Use:
     """A price in the newest segment: what the fast path needs of it."""

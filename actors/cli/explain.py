@@ -42,6 +42,19 @@ def _rating_facts(rating: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "prices", f"plan {rating['plan']}, catalogue version {rating['version']}"
     if rating["usage_basis"] != "measured":
         yield "usage", f"{rating['usage_basis']}, not measured"
+    payers = rating["paid_by"]
+    if payers is not None:
+        lots = [f"lot {lot['lot']} ({lot['kind']}) {lot['amount']}" for lot in payers["lots"]]
+        owed = [f"{what} {payers[what]}" for what in ("debt", "refunded") if payers[what] != "0"]
+        segment = f"of usage from {payers['start']} to {payers['end']}, all together and as of now"
+        yield "paid by", f"{', '.join([*lots, *owed]) or 'nobody: it is free'} {segment}"
+    for cap in rating["caps"]:
+        kind = "hard" if cap["hard"] else "soft"
+        where = f" of {cap['scope']}" if cap["scope"] else ""
+        yield "counts in", f"cap {cap['cap']}{where} ({kind}): {cap['spent']} of {cap['amount']} spent"
+    for letter in rating["set_aside"]:
+        where = f"partition {letter['partition']}, offset {letter['offset']}"
+        yield "set aside", f"{where} under the same id: {letter['reason']}: {letter['detail']}. {letter['next_step']}"
     for alert in rating["alerts"]:
         yield "alert", f"{alert['type']} {orjson.dumps(alert['data']).decode()}"
     yield "period", f"{period['start']} to {period['end']} ({period['zone']}, from day {period['anchor_day']})"

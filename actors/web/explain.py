@@ -5,11 +5,12 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from actors.door_wire import FindRated, NotFound, RatedAt, Recovering
+from actors.door_wire import FindRated, NotFound, Payers, RatedAt, Recovering, ShowPayers
 from actors.explain import Charge, EventGone, LineCharge, LinesAway, VersionLost
 from actors.records import PAGE_MAX, DeadLetterRecord, write_cursor
 from actors.web.customers import AS_OF_EXAMPLE, recovering
 from actors.web.hot import AsOfAnswer, as_of_answer, put
+from actors.web.remedies import remedy
 from actors.web.times import instant
 from actors.web.wire import Call, Example, KeyScope, Problem, QueryParameter, Reply, Route, absent, unavailable
 from engine.catalog import load_catalogue
@@ -86,6 +87,46 @@ class RatingLine(Struct):
     version: int  # of the catalogue that has this price; older than the event's where it holds through the period
 
 
+class RatingLot(Struct):
+    """A credit grant, and what it pays of the usage of a segment."""
+
+    lot: str
+    kind: str
+    amount: str
+
+
+class RatingCap(Struct):
+    """A cap in which the event counts."""
+
+    cap: str
+    scope: str
+    hard: bool  # it denies checks; no cap keeps usage from being rated
+    amount: str
+    spent: str  # by now, in the calendar month that the event was rated in
+
+
+class RatingPayers(Struct):
+    """Who pays. Lots pay for all usage of a segment of event time together, not event by event: what they pay of it, on
+    top of all usage up to it, as things stand now. More usage in it or before it changes that, until its period closes."""
+
+    start: str
+    end: str  # the segment is [start, end)
+    charged: dict[str, str]  # in the segment, by price
+    lots: list[RatingLot]  # in the order in which they pay
+    debt: str  # what no lot has paid so far
+    refunded: str  # what was given back: neither paid nor owed
+
+
+class SetAside(Struct):
+    """A record under the same id and source that was not rated."""
+
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    next_step: str
+
+
 class RatingView(Struct):
     """One charge, with all that made it."""
 
@@ -107,6 +148,9 @@ class RatingView(Struct):
     period: RatingPeriod
     hold: RatingHold | None
     lines: list[RatingLine]
+    paid_by: RatingPayers | None  # null while the owner cannot say
+    caps: list[RatingCap]
+    set_aside: list[SetAside]  # newest first
     alerts: list[Raw]  # what the event crossed, as it is told; complete once it is final
     epoch: int  # of the owner that told the lines
     final: bool  # false: no checkpoint holds it yet, and after a crash it is rated anew, with the same result
@@ -151,7 +195,18 @@ async def show_rating(call: Call) -> Reply:
         raise _gone(*place, "the event's lines") from None
     except VersionLost as error:
         raise unavailable(f"The prices cannot be shown: {error}.", AGAIN_S) from None
-    return Reply(_view(call, account, found, charge, await _alerts(call, account, found.offset)))
+    payers = await _payers(call, account, charge)
+    alerts, letters = await _alerts(call, account, found.offset), await _letters(call, asked, found)
+    return Reply(_view(call, account, found, charge, payers, alerts, letters))
+
+
+async def _payers(call: Call, account: str, charge: Charge) -> Payers | None:
+    """Who pays, as the owner has it now; None while it cannot say."""
+    scope = charge.event.scope
+    if charge.event.hold is not None:
+        scope = read_token(call.services.settings.control_key_bytes(), charge.event.hold).scope
+    answer = await put(call.services, account, ShowPayers(account, charge.lines[0].line.time_us, scope))
+    return answer if isinstance(answer, Payers) else None
 
 
 async def _uncounted(call: Call, event: UsageEvent) -> int | None:
@@ -190,18 +245,15 @@ async def _alerts(call: Call, account: str, offset: int) -> list[Raw]:
 
 async def _unrated(call: Call, asked: FindRated, found: RatedAt) -> Problem:
     """Why there is no charge, as far as that is known."""
-    written = msgspec.json.encode(asked.id)[1:-1]
-    for letter in await call.services.records.dead_letters_holding(found.as_of.partition, written):
-        if _named(letter) == asked:
-            return Problem(
-                404,
-                "dead-lettered",
-                "Set aside unrated",
-                f"The event was not rated ({letter.reason}): {letter.detail} (partition {letter.partition}, offset "
-                f"{letter.offset}).",
-                next_step="Mend the cause, then send it again: an administrator by POST /v1/dead-letters/"
-                f"{letter.partition}/{letter.offset}/redrive, its sender under the same id and source.",
-            )
+    for letter in await _letters(call, asked, found):
+        return Problem(
+            404,
+            "dead-lettered",
+            "Set aside unrated",
+            f"The event was not rated ({letter.reason}): {letter.detail} (partition {letter.partition}, offset "
+            f"{letter.offset}).",
+            next_step=remedy(letter.reason, asked.account, letter.partition, letter.offset),
+        )
     lag = found.as_of.lag_records
     waiting = f" {lag} records of its partition are still to be rated." if lag else ""
     return Problem(
@@ -211,6 +263,13 @@ async def _unrated(call: Call, asked: FindRated, found: RatedAt) -> Problem:
         f"No event of this id and source was rated for the account in the last 35 days.{waiting}",
         next_step="Check id, source and account. GET /v1/dead-letters lists what could not be rated, and why.",
     )
+
+
+async def _letters(call: Call, asked: FindRated, found: RatedAt) -> list[DeadLetterRecord]:
+    """What was set aside under the event's identity, newest first, as far as it is looked for."""
+    written = msgspec.json.encode(asked.id)[1:-1]
+    letters = await call.services.records.dead_letters_holding(found.as_of.partition, written)
+    return [letter for letter in letters if _named(letter) == asked]
 
 
 def _named(letter: DeadLetterRecord) -> FindRated | None:
@@ -234,7 +293,15 @@ def _gone(partition: int, offset: int, what: str) -> Problem:
     )
 
 
-def _view(call: Call, account: str, found: RatedAt, charge: Charge, alerts: list[Raw]) -> RatingView:
+def _view(
+    call: Call,
+    account: str,
+    found: RatedAt,
+    charge: Charge,
+    payers: Payers | None,
+    alerts: list[Raw],
+    letters: list[DeadLetterRecord],
+) -> RatingView:
     line = charge.lines[0].line
     hold = None
     if charge.event.hold is not None:
@@ -259,11 +326,26 @@ def _view(call: Call, account: str, found: RatedAt, charge: Charge, alerts: list
         RatingPeriod(found.zone, found.anchor_day, instant(start_us), instant(end_us)),
         None if hold is None else _hold(hold, line.settled),
         [_line(each) for each in charge.lines],
+        None if payers is None else _paid_by(payers),
+        [] if payers is None else [RatingCap(c.cap, c.scope, c.hard, c.amount, c.spent) for c in payers.caps],
+        [_set_aside(account, letter) for letter in letters],
         alerts,
         line.epoch,
         found.checkpointed,
         as_of_answer(found.as_of),
     )
+
+
+def _paid_by(payers: Payers) -> RatingPayers:
+    lots = [RatingLot(*each) for each in payers.lots]
+    return RatingPayers(
+        instant(payers.start_us), instant(payers.end_us), payers.charged, lots, payers.debt, payers.refunded
+    )
+
+
+def _set_aside(account: str, letter: DeadLetterRecord) -> SetAside:
+    place = letter.partition, letter.offset
+    return SetAside(*place, letter.reason, letter.detail, remedy(letter.reason, account, *place))
 
 
 def _hold(hold: Hold, settled: Any) -> RatingHold:
@@ -305,7 +387,9 @@ ROUTES: Final = (
         description=(
             "Each decision and number of one charge: the event as it was sent, where it lies in the log, the catalogue "
             "version and billing period of the instant it was rated at, and for each price the meter, the cell, the "
-            "quantity, and what each tier charges. Of an event that was sent more than once, the first counts. `own` is "
+            "quantity, and what each tier charges. Of an event that was sent more than once, the first counts: it is the one "
+            "shown, and `set_aside` has what came under its id and source with other content. `paid_by` says which lots pay "
+            "for the segment of event time it lies in, and `caps` where it counts. `own` is "
             "what the tiers come to, as the price's included quantity, maximum and discount leave it; `repricing` is what the "
             "event changed in the price of usage rated before it by reaching another tier of a volume price; `beyond` is what "
             "late usage under an older version changed, and the rounding of the period's total, which is rounded once. Events "
@@ -384,6 +468,18 @@ ROUTES: Final = (
                         "version": 2,
                     }
                 ],
+                "paid_by": {
+                    "start": "2026-11-01T00:00:00Z",
+                    "end": "2026-12-01T00:00:00Z",
+                    "charged": {"output-large": "19.740000000000"},
+                    "lots": [{"lot": "welcome", "kind": "promo", "amount": "19.740000000000"}],
+                    "debt": "0",
+                    "refunded": "0",
+                },
+                "caps": [
+                    {"cap": "monthly", "scope": "", "hard": True, "amount": "500", "spent": "19.740000000000"},
+                ],
+                "set_aside": [],
                 "alerts": [
                     {
                         "id": "alert_9f86d081884c7d659a2feaa0c55ad015",

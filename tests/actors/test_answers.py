@@ -23,12 +23,14 @@ from actors.door_wire import (
     FieldLimit,
     FindRated,
     NotFound,
+    Payers,
     Question,
     RatedAt,
     RecentAlerts,
     Recovering,
     Release,
     Released,
+    ShowPayers,
     Status,
     StatusView,
     TooLate,
@@ -36,6 +38,7 @@ from actors.door_wire import (
 )
 from engine.events import Grant, OpenAccount, Owner, SetScope, Slices, Tick, command_digest
 from engine.holds import read_token
+from engine.money import parse_amount
 from tests.actors.shard_rig import CONTROL_KEY, Process, Rig
 
 PATIENCE_S = 5.0
@@ -374,6 +377,7 @@ async def test_the_unknown_are_not_found(rig: Rig, process: Process) -> None:
     assert isinstance(process.shard.answer_now(Balance(nobody)), NotFound)
     assert isinstance(process.shard.answer_now(Describe(nobody)), NotFound)
     assert isinstance(process.shard.answer_now(FindRated(nobody, "test", "e1")), NotFound)
+    assert isinstance(process.shard.answer_now(ShowPayers(nobody, 0, "")), NotFound)
     check = process.shard.answer_now(Check(nobody, type="call"))
     assert isinstance(check, Checked) and check.reason == "unknown_account"
 
@@ -408,6 +412,19 @@ async def test_a_rated_event_is_found_at_its_offset(rig: Rig, process: Process) 
     for unknown in (FindRated(account, "test", "e2"), FindRated(account, "elsewhere", "e1")):
         found = process.shard.answer_now(unknown)
         assert isinstance(found, RatedAt) and (found.offset, found.checkpointed) == (None, False)
+
+
+async def test_who_pays_around_an_instant_is_told_with_the_caps_that_count(rig: Rig, process: Process) -> None:
+    account = rig.account(0)
+    rig.use(account, "e1")
+    await rig.clock.until(lambda: process.shard.partitions()[0].next_offset == rig.end(0), 5)
+    view = process.shard.answer_now(ShowPayers(account, rig.clock.wall_us(), ""))
+    assert isinstance(view, Payers)
+    assert view.start_us <= rig.clock.wall_us() < view.end_us
+    paid = sum(parse_amount(amount) for _, _, amount in view.lots) + parse_amount(view.debt)
+    assert paid == sum(map(parse_amount, view.charged.values())) > 0
+    before = process.shard.answer_now(ShowPayers(account, 0, "team:red"))
+    assert isinstance(before, Payers) and (before.charged, before.lots, before.debt) == ({}, (), "0")
 
 
 async def test_an_offset_is_whole_although_memory_holds_half_of_it(rig: Rig, process: Process) -> None:
@@ -460,12 +477,15 @@ async def test_the_status_counts(rig: Rig, process: Process) -> None:
         ("account", FindRated("", "s", "e")),
         ("source", FindRated("account-0", "", "e")),
         ("id", FindRated("account-0", "s", "x" * 257)),
+        ("scope", ShowPayers("account-0", 0, "team red")),
+        ("time_us", ShowPayers("account-0", -1, "")),
+        ("time_us", ShowPayers("account-0", 1 << 57, "")),
         ("token", Release("forged")),
         ("token", Extend("", 1_000)),
     ],
 )
 async def test_what_breaks_a_limit_is_named(rig: Rig, process: Process, field: str, question: Question) -> None:
-    if isinstance(question, Check | Balance | FindRated) and question.account == "account-0":
+    if isinstance(question, Check | Balance | FindRated | ShowPayers) and question.account == "account-0":
         question = msgspec.structs.replace(question, account=rig.account(0))
     answer = process.shard.answer_now(question)
     assert isinstance(answer, BadQuestion), answer

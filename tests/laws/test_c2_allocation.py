@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.credit import Lot, allocate
-from tests.engine.bench import DAY, DOLLAR, HOUR, START, Bench
+from tests.engine.bench import DAY, DOLLAR, HOUR, START, Bench, random_bench
 
 
 def opened() -> Bench:
@@ -189,3 +189,50 @@ def test_debt_is_left_only_where_no_lot_could_have_paid(
             assert not [start for start in found.debt if lot.covers(start)]
         if found.remaining[lot.lot] and lot.kind == "paid" and lot.effective_us <= woken:
             assert not [start for start in found.debt if start < lot.effective_us]
+
+
+# ------------------------------------------------------------------------------------------------------ who paid, told
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_segments_are_said_to_be_paid_by_adds_up_to_what_lots_have_burnt(seed: int) -> None:
+    """Told for each segment on top of all usage up to it: over all of them every lot's burn and all debt, to the pico."""
+    bench, _ = random_bench(seed, 120)
+    for name in bench.partition.account_ids():
+        account = bench.partition.account(name)
+        assert account is not None
+        derived = account.derive()
+        burnt: dict[str, int] = {}
+        owed = refunded = 0
+        for start in account.table:
+            told = derived.paid(start)
+            assert told is not None
+            charged, by_lot, debt = told
+            refunded += sum(charged.values()) - sum(by_lot.values()) - debt
+            owed += debt
+            for lot, pico in by_lot.items():
+                burnt[lot] = burnt.get(lot, 0) + pico
+        allocation = derived.allocation
+        total = {lot: allocation.unreturned(lot) for lot in account.lots}
+        assert ({lot: burnt.get(lot, 0) for lot in total}, owed) == (total, sum(allocation.debt.values()))
+        assert refunded >= 0
+        given_back = [change for lot in account.lots.values() for change in lot.changes if change.kind == "refund"]
+        assert given_back or not refunded
+        assert derived.paid(START - 365 * DAY) is None
+
+
+def test_a_debt_that_a_later_lot_settled_is_told_as_that_lot_s() -> None:
+    """$30 of usage: $10 from the lot that was there, $15 settled by the payment that came later, $5 still owed."""
+    bench = opened()
+    bench.grant("first", "10", "promo")
+    bench.use(30)
+    bench.now += HOUR
+    bench.grant("payment", "15")
+    account = bench.partition.account("acme")
+    assert account is not None
+    (start,) = account.table
+    assert account.derive().paid(start) == (
+        {"x": 30 * DOLLAR},
+        {"first": 10 * DOLLAR, "payment": 15 * DOLLAR},
+        5 * DOLLAR,
+    )

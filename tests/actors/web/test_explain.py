@@ -8,7 +8,7 @@ import msgspec
 import orjson
 import pytest
 
-from actors.door_wire import FindRated, NotFound, RatedAt, Recovering, TooLate
+from actors.door_wire import CapView, FindRated, NotFound, Payers, RatedAt, Recovering, ShowPayers, TooLate
 from actors.explain import Charge, Charges, EventGone, LinesAway, VersionLost
 from actors.keys import KeyScope
 from actors.records import AlertRecord, Big, DeadLetterRecord, Text, read_cursor
@@ -20,10 +20,20 @@ from engine.meters import ConditionDefinition, MeterDefinition
 from tests.actors.proof_rig import RATED, ProofRig
 from tests.actors.web.asgi_client import Client
 from tests.actors.web.fakes import AS_OF, START_US, Stage, token
-from tests.engine.bench import TOPIC, Bench, per_unit
+from tests.engine.bench import TOPIC, Bench, per_unit, us
 
 TARGET = "/v1/events/e-2/rating?account=acme&source=gateway-1"
 SENT = UsageEvent("e-2", "gateway-1", "use", "acme", START_US, {"model": "x", "units": 1})
+PAYERS = Payers(
+    1_772_323_200_000_000,
+    1_773_529_200_000_000,
+    {"tiered": "500"},
+    (("welcome", "promo", "40"),),
+    "460",
+    "0",
+    (CapView("team", "team:red", False, "900", "260"),),
+    AS_OF,
+)
 FOUND = RatedAt(0, True, "plan", "Europe/Berlin", 15, AS_OF)
 
 
@@ -79,6 +89,8 @@ class Shown:
         self.found(
             msgspec.structs.replace(FOUND, offset=self.offset, as_of=msgspec.structs.replace(AS_OF, partition=0))
         )
+
+        self.stage.doors.answers[ShowPayers] = PAYERS
 
     def found(self, answer: Any) -> None:
         self.stage.doors.answers[FindRated] = answer
@@ -142,6 +154,16 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
             "end": "2026-03-14T23:00:00Z",
         },
         "hold": None,
+        "paid_by": {
+            "start": "2026-03-01T00:00:00Z",
+            "end": "2026-03-14T23:00:00Z",
+            "charged": {"tiered": "500"},
+            "lots": [{"lot": "welcome", "kind": "promo", "amount": "40"}],
+            "debt": "460",
+            "refunded": "0",
+        },
+        "caps": [{"cap": "team", "scope": "team:red", "hard": False, "amount": "900", "spent": "260"}],
+        "set_aside": [],
         "epoch": 0,
         "final": True,
     }
@@ -163,8 +185,9 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
         "amount": "260",
         "version": 1,
     }
-    (_, asked), *_ = shown.stage.doors.asked
+    (_, asked), (_, then) = shown.stage.doors.asked
     assert asked == FindRated("acme", "gateway-1", "e-2")
+    assert then == ShowPayers("acme", us("2026-03-10T12:00:00+00:00"), "")
 
 
 async def test_a_hold_is_told_without_its_token(shown: Shown) -> None:
@@ -185,6 +208,25 @@ async def test_a_hold_is_told_without_its_token(shown: Shown) -> None:
         "settled": "over_hold",
     }
     assert told["event"]["holdfinal"] is False and sealed.encode() not in answer.body
+    assert shown.stage.doors.asked[-1][1] == ShowPayers("acme", line.line.time_us, "team:red"), (
+        "the hold's scope counts"
+    )
+
+
+async def test_who_pays_is_null_while_the_owner_cannot_say(shown: Shown) -> None:
+    shown.stage.doors.answers[ShowPayers] = Recovering(3, 250)
+    told = (await shown.client(KeyScope.READ).get(TARGET)).json()
+    assert (told["paid_by"], told["caps"], told["amount"]) == (None, [], "260")
+
+
+async def test_what_came_under_the_same_id_with_other_content_is_shown_beside_it(shown: Shown) -> None:
+    conflict = msgspec.structs.replace(letter(), reason="id_conflict", detail="rated before")
+    shown.books.letters = [letter(id="other"), conflict]
+    told = (await shown.client(KeyScope.READ).get(TARGET)).json()
+    (aside,) = told["set_aside"]
+    next_step = aside.pop("next_step")
+    assert aside == {"partition": 3, "offset": 17, "reason": "id_conflict", "detail": "rated before"}
+    assert "needs an id of its own" in next_step
 
 
 async def test_another_account_s_charge_is_as_absent_as_any(shown: Shown) -> None:
@@ -254,6 +296,7 @@ async def test_an_event_that_was_set_aside_says_why_and_what_to_do(shown: Shown)
     status, told = await shown.refused()
     assert (status, told["type"]) == (404, "/problems/dead-lettered")
     assert "(no_price): plan p has no price (partition 3, offset 17)" in told["detail"]
+    assert "Publish a catalogue in which the account's plan has a price for it" in told["next_step"]
     assert "/v1/dead-letters/3/17/redrive" in told["next_step"]
     assert shown.books.sought == [(3, b"e-2")]
 

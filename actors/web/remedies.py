@@ -1,0 +1,60 @@
+"""What to do about a record that was set aside, by the reason why it was."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from engine.outcomes import DeadLetterReason as Why
+
+_AGAIN: Final = "send it again: an administrator by POST {redrive}, its sender under the same id and source."
+_CORRECTED: Final = "Correct it, and " + _AGAIN
+_FROM_THEN_ON: Final = (
+    "It is in force from its instant on, and an event is rated by what is in force at its own time: so send the event with a "
+    "`time` behind that instant, by POST {redrive}."
+)
+
+_REMEDIES: Final[Mapping[str, str]] = {
+    Why.TOO_LARGE: "A usage event has at most 65,536 bytes: leave out of `data` what no meter reads. " + _CORRECTED,
+    Why.MALFORMED: _CORRECTED,
+    Why.BAD_MAC: (
+        "Find out who writes to the topic without the deployment's control key. If it was the deployment itself: give all its "
+        "processes the same key, then send the command again."
+    ),
+    Why.BAD_CONTROL: "Send the command again through the API, which knows its form.",
+    Why.UNKNOWN_ACCOUNT: "Open the account by POST /v1/customers, then " + _AGAIN,
+    Why.BAD_HOLD: "The token is another deployment's or another account's: leave `hold` out. " + _CORRECTED,
+    Why.MISSING_TIME: _CORRECTED,
+    Why.TOO_FAR_AHEAD: "Set the sender's clock. Once the time that the event states has come, " + _AGAIN,
+    Why.TOO_OLD: (
+        "Events are rated for 35 days: later nobody could say whether this one was rated before. What it is worth is settled "
+        "outside, or by POST /v1/customers/{account}/grants."
+    ),
+    Why.ID_CONFLICT: (
+        "Another event was rated under its id and source. If both happened, this one needs an id of its own; if this one is "
+        "right, amend the one that was rated."
+    ),
+    Why.NO_METER: "Publish a catalogue that has a meter for its type. " + _FROM_THEN_ON,
+    Why.BAD_QUANTITY: _CORRECTED,
+    Why.BAD_DIMENSION: _CORRECTED,
+    Why.BAD_USAGE: "Its token counts do not fit each other, or not the shape that it states. " + _CORRECTED,
+    Why.NO_PRICE: (
+        "Publish a catalogue in which the account's plan has a price for it; free is an amount of 0. " + _FROM_THEN_ON
+    ),
+    Why.TOO_MANY_CELLS: (
+        "A dimension has too many values for one account: publish a catalogue in which the meter does not group by it. "
+        + _FROM_THEN_ON
+    ),
+    Why.ENGINE_ERROR: (
+        "It broke the engine, which is the engine's fault: report it with partition and offset. Once that is mended, "
+        + _AGAIN
+    ),
+    Why.BAD_CORRECTION: "A correction keeps account, id, source and hold of its original: send one that does.",
+    Why.CORRECTION_MISMATCH: "It carries another event than the one that was rated: look at that one, and carry it as it is.",
+    Why.SUPERSEDED: "The event was corrected before: correct what it was amended to, with the next `revision`.",
+    Why.TOO_MANY_PARKED: "Many corrections of the account wait for events that have not come: send those, then this one again.",
+}
+
+
+def remedy(reason: str, account: str, partition: int, offset: int) -> str:
+    """The next step for whoever finds the record."""
+    text = _REMEDIES.get(reason, "Mend the cause, then " + _AGAIN)
+    return text.format(redrive=f"/v1/dead-letters/{partition}/{offset}/redrive", account=account)
