@@ -34,7 +34,7 @@ import xxhash
 
 from engine.outcomes import DedupSegment
 from engine.runs import ENTRY_BYTES, KEY_BYTES, Batch, Loose, Run
-from engine.sieve import Sieve, Sought
+from engine.sieve import Sieve, Sought, suspects
 
 WINDOW_US: Final = 35 * 86_400 * 1_000_000
 BUCKET_US: Final = 7 * 86_400 * 1_000_000
@@ -230,15 +230,15 @@ class Dedup:
             for generation in bucket.loose.values()
             for part in generation.parts
         ]
-        runs = [run for bucket in self._buckets.values() for run in bucket.runs.values()]
-        if len(keys) * (len(parts) + len(runs)) < FEW:
-            loose, suspects = _one_by_one_in_loose(keys, parts), _one_by_one_suspects(keys, runs)
+        if len(keys) * (len(parts) + sum(len(bucket.runs) for bucket in self._buckets.values())) < FEW:
+            runs = [run for bucket in self._buckets.values() for run in bucket.runs.values()]
+            loose, found = _one_by_one_in_loose(keys, parts), _one_by_one_suspects(keys, runs)
         else:
             batch = Batch(keys)
-            loose, suspects = _in_loose(batch, parts), self._suspects(batch)
+            loose, found = _in_loose(batch, parts), self._suspects(batch)
         answers: dict[bytes, _Expected] = dict(loose)
         doubts: dict[bytes, set[Place]] = {}
-        for key, run, places in suspects:
+        for key, run, places in found:
             for place in places:
                 row = run.row(place)
                 if row is None:
@@ -253,9 +253,10 @@ class Dedup:
         """Rows that may be those of an identity."""
         heads: list[int] = batch.heads.tolist()
         sought = Sought(batch)
-        for sieve in self._sieves:
-            for at, run in sieve.suspects(sought):
-                places = run.places(heads[at])
+        for at, runs in suspects(self._sieves, sought):
+            head = heads[at]
+            for run in runs:
+                places = run.places(head)
                 if places and run.bucket in self._buckets:
                     yield batch.keys[at], run, places
         for bucket in self._buckets.values():

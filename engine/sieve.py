@@ -7,7 +7,7 @@ pairs of up to eight runs lie side by side, and eight runs that are complete sha
 Derived from the outlines alone, never stored, and never changed: a run is added by making the next sieve.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -48,8 +48,16 @@ class Sought:
     """A batch, prepared once for all sieves."""
 
     def __init__(self, batch: Batch) -> None:
-        self.heads = batch.heads
-        self.bits = _bits(batch.heads)[:, None]
+        self.count = len(batch)
+        self.bits = _bits(batch.heads)
+        self._heads = batch.heads
+        self._places: dict[int, Array] = {}
+
+    def places(self, shift: int) -> Array:
+        """Of the words of each identity, in the sieves with this shift."""
+        if shift not in self._places:
+            self._places[shift] = (self._heads >> np.uint32(shift)).astype(np.intp)
+        return self._places[shift]
 
 
 class Sieve:
@@ -57,8 +65,8 @@ class Sieve:
 
     def __init__(self, shift: int, groups: tuple[tuple[Run, ...], ...], words: Array) -> None:
         self.groups = groups
-        self._shift = shift
-        self._words = words  # [places, groups, 2]
+        self.shift = shift
+        self.words = words  # [places, groups, 2]
 
     @staticmethod
     def over(runs: tuple[Run, ...]) -> "Sieve":
@@ -78,25 +86,40 @@ class Sieve:
 
     def takes(self, run: Run) -> bool:
         """Whether the run may have a column beside ours."""
-        return self._shift == _shift(run.count) and len(self.groups) < WIDTH
+        return self.shift == _shift(run.count) and len(self.groups) < WIDTH
 
     def beside(self, run: Run) -> "Sieve":
         """The next sieve, with a run that ours takes: beside ours, or, once it is full, all in one column."""
         if len(self.groups) == WIDTH - 1:
             return Sieve.over((*self.runs, run))
         other = Sieve.over((run,))
-        return Sieve(self._shift, self.groups + other.groups, np.concatenate((self._words, other._words), axis=1))
-
-    def suspects(self, sought: Sought) -> Iterator[tuple[int, Run]]:
-        """(number in the batch, run that may hold it)."""
-        found = self._words.take(sought.heads >> np.uint32(self._shift), axis=0)
-        found &= sought.bits
-        passed = ((found == sought.bits).view(np.uint16) == _BOTH).ravel().nonzero()[0]
-        for at in passed.tolist():
-            for run in self.groups[at % len(self.groups)]:
-                yield at // len(self.groups), run
+        return Sieve(self.shift, self.groups + other.groups, np.concatenate((self.words, other.words), axis=1))
 
     @property
     def nbytes(self) -> int:
         """Resident."""
-        return self._words.nbytes
+        return self.words.nbytes
+
+
+def suspects(sieves: Iterable[Sieve], sought: Sought) -> Iterator[tuple[int, tuple[Run, ...]]]:
+    """(number in the batch, runs of which one may hold it). Sieves of one column, which a full memory has most of, are
+    looked at together."""
+    columns = [sieve for sieve in sieves if len(sieve.groups) == 1]
+    pairs = np.empty((len(columns), sought.count), np.complex128)  # two words as one number, for it is only moved
+    for row, sieve in zip(pairs, columns, strict=True):
+        sieve.words.view(np.complex128).ravel().take(sought.places(sieve.shift), out=row, mode="clip")
+    if columns:
+        for at in _passed(pairs.view(np.uint64).reshape(len(columns), -1, 2), sought.bits):
+            yield at % sought.count, columns[at // sought.count].groups[0]
+    for sieve in sieves:
+        if len(sieve.groups) > 1:
+            words = sieve.words.take(sought.places(sieve.shift), axis=0)
+            for at in _passed(words, sought.bits[:, None]):
+                yield at // len(sieve.groups), sieve.groups[at % len(sieve.groups)]
+
+
+def _passed(words: Array, bits: Array) -> list[int]:
+    """The numbers of the pairs of words in which all the bits are set."""
+    words &= bits
+    numbers: list[int] = ((words == bits).view(np.uint16) == _BOTH).ravel().nonzero()[0].tolist()
+    return numbers

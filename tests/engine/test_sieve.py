@@ -7,7 +7,7 @@ import pytest
 from engine import runs as runs_module
 from engine import sieve as module
 from engine.runs import Batch, Run, seal
-from engine.sieve import WIDTH, Sieve, Sought
+from engine.sieve import WIDTH, Sieve, Sought, suspects
 
 
 @pytest.fixture(autouse=True)
@@ -43,15 +43,15 @@ def test_every_identity_passes_to_its_own_run(count: int) -> None:
     sieve = chained(made_runs)
     assert len(sieve.groups) == (1 if count == WIDTH else count)
     for run, keys in made_runs:
-        passed = set(sieve.suspects(Sought(Batch(keys))))
-        assert {(number, run) for number in range(len(keys))} <= passed
+        passed = {number for number, runs in suspects([sieve], Sought(Batch(keys))) if run in runs}
+        assert passed == set(range(len(keys)))
 
 
 @pytest.mark.parametrize("count", [1, WIDTH])
 def test_few_strangers_pass(count: int) -> None:
     """One in four hundred by design; what the words happen to hold moves that a little."""
     sieve = chained([made(4_096, number) for number in range(count)])
-    passed = {number for number, _ in sieve.suspects(Sought(Batch(strangers(100_000))))}
+    passed = {number for number, _ in suspects([sieve], Sought(Batch(strangers(100_000))))}
     assert 0.001 < len(passed) / 100_000 < 0.006
 
 
@@ -72,6 +72,23 @@ def test_a_sieve_does_not_change_when_the_next_is_made() -> None:
     """The old one answers until the new one takes its place, perhaps from another thread."""
     (first, keys), (second, _) = made(3_000, 1), made(3_000, 2)
     sieve = Sieve.over((first,))
-    before = list(sieve.suspects(Sought(Batch(keys))))
+    before = list(suspects([sieve], Sought(Batch(keys))))
     sieve.beside(second)
-    assert list(sieve.suspects(Sought(Batch(keys)))) == before
+    assert list(suspects([sieve], Sought(Batch(keys)))) == before
+
+
+def test_sieves_that_are_asked_together_answer_as_each_alone() -> None:
+    full = [[made(3_000, 10 * start + number) for number in range(WIDTH)] for start in range(2)]
+    other = [made(40_000, 30)]
+    beside = [made(3_000, 40 + number) for number in range(3)]
+    made_runs = [*full[0], *full[1], *other, *beside]
+    sieves = [chained(runs) for runs in (full[0], beside, other, full[1])]
+    keys = [key for _, keys in made_runs for key in keys[::100]] + strangers(2_000)
+    sought = Sought(Batch(keys))
+    alone = [(number, runs) for sieve in sieves for number, runs in suspects([sieve], sought)]
+    together = list(suspects(sieves, sought))
+    assert len(together) == len(alone)
+    assert {(number, tuple(run.generation for run in runs)) for number, runs in together} == {
+        (number, tuple(run.generation for run in runs)) for number, runs in alone
+    }
+    assert len({number for number, _ in together if number < len(keys) - 2_000}) == len(keys) - 2_000
