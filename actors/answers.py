@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -53,6 +53,7 @@ from actors.slices import SliceWriter
 from config.settings import ShardSettings
 from engine.admission import TRANSIENT, Decision, FieldBound, SliceNeeded
 from engine.admission import Question as Asked
+from engine.corrections import cancelled_name, revision_name
 from engine.dedup import OFFSETS, RowsAway, identity
 from engine.events import DATA_FIELDS_MAX, KEY_BYTES_MAX, is_scope, is_text
 from engine.holds import BadToken, Hold, read_token, seal_token
@@ -65,6 +66,7 @@ _log = logging.getLogger(__name__)
 
 EVENT_TIME_END_US: Final = 1 << 57
 RETRY_MS: Final = 250  # a takeover takes about a second
+CORRECTIONS_SHOWN_MAX: Final = 100  # of one event; each is looked for by itself
 N_MAX: Final = 1_000_000  # events of one request
 CELLS_MAX: Final = 10_000  # that one request may reach: the product of its open dimensions' values
 
@@ -294,16 +296,31 @@ class Answers:
             return NotFound(self._as_of(owned))
         _need_text("source", question.source)
         _need_text("id", question.id)
+        corrected: tuple[int, ...] = ()
         try:
-            known = owned.fold.dedup.find(identity(question.account, question.source, question.id))
+            if (offset := self._offset_of(owned, question, question.id)) is not None:
+                corrected = tuple(self._corrected(owned, question))
         except RowsAway as away:
             return _Wait(owned, away.places)
-        offset = None
-        if known is not None:
-            newest = owned.next_offset - 1
-            offset = newest - (newest - known[1]) % OFFSETS
-        checkpointed = offset is not None and offset < owned.checkpointed_offset
-        return RatedAt(offset, checkpointed, account.plan, account.zone, account.anchor_day, self._as_of(owned))
+        checkpointed = offset is not None and max(offset, *corrected, 0) < owned.checkpointed_offset
+        billed = account.plan, account.zone, account.anchor_day
+        return RatedAt(offset, checkpointed, *billed, self._as_of(owned), corrected)
+
+    @staticmethod
+    def _offset_of(owned: Owned, question: FindRated, name: str) -> int | None:
+        """Where what the memory of events knows by this name lies. Raises RowsAway."""
+        known = owned.fold.dedup.find(identity(question.account, question.source, name))
+        newest = owned.next_offset - 1
+        return None if known is None else newest - (newest - known[1]) % OFFSETS
+
+    def _corrected(self, owned: Owned, question: FindRated) -> Iterator[int]:
+        """The offsets of the event's amends, and of its cancel. Raises RowsAway."""
+        for revision in range(1, CORRECTIONS_SHOWN_MAX):
+            if (offset := self._offset_of(owned, question, revision_name(question.id, revision))) is None:
+                break
+            yield offset
+        if (offset := self._offset_of(owned, question, cancelled_name(question.id))) is not None:
+            yield offset
 
     def _payers(self, owned: Owned, question: ShowPayers) -> Answer:
         account = owned.fold.account(question.account)

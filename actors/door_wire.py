@@ -259,7 +259,9 @@ class AlertsView(Struct, tag_field="op", tag="recent_alerts"):
 
 
 class RatedAt(Struct, tag_field="op", tag="rated_at"):
-    """Of an event of an account, and by what the account is billed."""
+    """Of an event of an account, and by what the account is billed.
+
+    `corrected`: offsets at which it was amended or cancelled, the first hundred; one may be its own."""
 
     offset: int | None  # None: no such event was rated in the last 35 days of log time
     checkpointed: bool  # its outcome is durable
@@ -267,6 +269,7 @@ class RatedAt(Struct, tag_field="op", tag="rated_at"):
     zone: str
     anchor_day: int
     as_of: AsOf
+    corrected: tuple[int, ...] = ()
 
 
 class Payers(Struct, tag_field="op", tag="payers"):

@@ -78,6 +78,14 @@ class LineCharge(Struct, frozen=True):
     used_before: str | None  # of the price in the period; known where the line leaves one tier for the next
 
 
+class Corrected(Struct, frozen=True):
+    """What an amend or a cancel changed: lines that take back, then those of what the event was amended to."""
+
+    kind: str  # "amend" or "cancel"
+    offset: int  # of the record that changed it
+    lines: list[LineCharge]
+
+
 class Charge(Struct, frozen=True):
     """One rated event."""
 
@@ -85,6 +93,7 @@ class Charge(Struct, frozen=True):
     value: bytes  # the event as it stands in the log
     append_ms: int
     lines: list[LineCharge]  # at least one
+    corrections: list[Corrected]  # in the order in which they were applied
 
 
 _line_decoder: Final = msgspec.json.Decoder(RatedLine)
@@ -115,15 +124,35 @@ class Charges:
         told = await self._told(partition, offset, record.timestamp, found.as_of.epoch)
         if told is None:
             raise LinesAway(event)
-        lines = [_line_decoder.decode(line) for _, line in sorted(told.lines.items())]
-        charged = []
+        lines = _lines(told)
+        for place in dict.fromkeys(found.corrected):
+            if place != offset:
+                lines += await self._lines_at(event, partition, place, found.as_of.epoch)
+        charged = [await self._explained(line, found.plan) for line in lines if line.correction is None]
+        corrections: list[Corrected] = []
         for line in lines:
-            document, catalogue = await self._version(line.version)
-            try:
-                charged.append(explained(line, document, catalogue, found.plan))
-            except KeyError as error:
-                raise VersionLost(f"catalogue version {line.version} has no {error} for plan {found.plan}") from None
-        return Charge(event, record.value or b"", record.timestamp, charged)
+            if line.correction is not None:
+                if not corrections or (corrections[-1].kind, corrections[-1].offset) != (line.correction, line.offset):
+                    corrections.append(Corrected(line.correction, line.offset, []))
+                corrections[-1].lines.append(await self._explained(line, found.plan))
+        return Charge(event, record.value or b"", record.timestamp, charged, corrections)
+
+    async def _lines_at(self, event: UsageEvent, partition: int, offset: int, epoch: int) -> list[RatedLine]:
+        """Of a correction of the event. Raises EventGone or LinesAway."""
+        record = await self._topics.read_one(self._usage, partition, offset)
+        if record is None:
+            raise EventGone
+        told = await self._told(partition, offset, record.timestamp, epoch)
+        if told is None:
+            raise LinesAway(event)
+        return _lines(told)
+
+    async def _explained(self, line: RatedLine, plan: str) -> LineCharge:
+        document, catalogue = await self._version(line.version)
+        try:
+            return explained(line, document, catalogue, plan)
+        except KeyError as error:
+            raise VersionLost(f"catalogue version {line.version} has no {error} for plan {plan}") from None
 
     async def _told(self, partition: int, offset: int, append_ms: int, epoch: int) -> RatedSet | None:
         """The lines of the offset, as the highest epoch told them."""
@@ -168,6 +197,10 @@ class Charges:
                 self._versions.clear()
             self._versions[number] = known
         return known
+
+
+def _lines(told: RatedSet) -> list[RatedLine]:
+    return [_line_decoder.decode(line) for _, line in sorted(told.lines.items())]
 
 
 def _event(record: Record) -> UsageEvent | None:

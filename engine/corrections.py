@@ -48,7 +48,7 @@ class Correction(Struct, frozen=True):
         return Names(
             revision_name(event_id, self.revision),
             revision_name(event_id, self.revision + 1),
-            f"{event_id}\x00cancelled",
+            cancelled_name(event_id),
         )
 
 
@@ -62,6 +62,11 @@ class Parked(Struct, frozen=True):
 def revision_name(event_id: str, revision: int) -> str:
     """What stands in the place of an event's id for one of its revisions; the first one is the event itself."""
     return f"{event_id}\x00{revision}" if revision else event_id
+
+
+def cancelled_name(event_id: str) -> str:
+    """What stands in the place of an event's id for that it is cancelled."""
+    return f"{event_id}\x00cancelled"
 
 
 def read_correction(account: str, event: UsageEvent) -> Correction:

@@ -1,6 +1,6 @@
 """`tallygate explain`: what made a charge."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 import orjson
@@ -29,7 +29,12 @@ def explain_event(
     typer.echo(f"{rating['id']} from {rating['source']}: {rating['amount']} {rating['currency']}, paid by {account}")
     for name, text in _rating_facts(rating):
         typer.echo(f"{name + ':':10}{text}")
-    console().print(_rating_table(rating))
+    console().print(_rating_table(rating["lines"], "Lines"))
+    for correction in rating["corrections"]:
+        title = f"{correction['kind']} at offset {correction['offset']}: {correction['amount']}"
+        console().print(_rating_table(correction["lines"], title))
+    if rating["corrections"]:
+        typer.echo(f"{'due:':10}{rating['due']} {rating['currency']}")
 
 
 def _rating_facts(rating: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -60,10 +65,10 @@ def _rating_facts(rating: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "period", f"{period['start']} to {period['end']} ({period['zone']}, from day {period['anchor_day']})"
 
 
-def _rating_table(rating: Mapping[str, Any]) -> Table:
+def _rating_table(lines: Iterable[Mapping[str, Any]], title: str) -> Table:
     numbers = ("in tier", "amount", "per", "charged")
-    table = new_table("Lines", "price", "meter", "cell", "quantity", "tier", *numbers, right=("quantity", *numbers))
-    for line in rating["lines"]:
+    table = new_table(title, "price", "meter", "cell", "quantity", "tier", *numbers, right=("quantity", *numbers))
+    for line in lines:
         meter = line["meter"] if line["meter"] == line["counts"] else f"{line['meter']} ({line['counts']})"
         cell = " ".join(f"{name}={value}" for name, value in line["cell"].items())
         rows = [

@@ -1,5 +1,6 @@
 """Why an event costs what it costs: each decision and number of one charge (law A2)."""
 
+from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 import msgspec
@@ -127,6 +128,15 @@ class SetAside(Struct):
     next_step: str
 
 
+class RatingCorrection(Struct):
+    """What an amend or a cancel changed: quantities below 0 are taken back."""
+
+    kind: Literal["amend", "cancel"]
+    offset: int
+    amount: str
+    lines: list[RatingLine]
+
+
 class RatingView(Struct):
     """One charge, with all that made it."""
 
@@ -148,6 +158,8 @@ class RatingView(Struct):
     period: RatingPeriod
     hold: RatingHold | None
     lines: list[RatingLine]
+    corrections: list[RatingCorrection]  # in the order in which they were applied
+    due: str  # what the event comes to with them: `amount`, and theirs
     paid_by: RatingPayers | None  # null while the owner cannot say
     caps: list[RatingCap]
     set_aside: list[SetAside]  # newest first
@@ -307,11 +319,12 @@ def _view(
     if charge.event.hold is not None:
         hold = read_token(call.services.settings.control_key_bytes(), charge.event.hold)
     start_us, end_us = month_around(found.zone, found.anchor_day, line.time_us)
+    changed = [each for correction in charge.corrections for each in correction.lines]
     return RatingView(
         account,
         charge.event.source,
         charge.event.id,
-        amount_text(sum(parse_amount(each.line.amount) for each in charge.lines)),
+        _sum(charge.lines),
         line.currency,
         _sent_decoder.decode(charge.value),
         line.partition,
@@ -326,6 +339,11 @@ def _view(
         RatingPeriod(found.zone, found.anchor_day, instant(start_us), instant(end_us)),
         None if hold is None else _hold(hold, line.settled),
         [_line(each) for each in charge.lines],
+        [
+            RatingCorrection(each.kind, each.offset, _sum(each.lines), list(map(_line, each.lines)))  # type: ignore[arg-type]
+            for each in charge.corrections
+        ],
+        _sum([*charge.lines, *changed]),
         None if payers is None else _paid_by(payers),
         [] if payers is None else [RatingCap(c.cap, c.scope, c.hard, c.amount, c.spent) for c in payers.caps],
         [_set_aside(account, letter) for letter in letters],
@@ -346,6 +364,10 @@ def _paid_by(payers: Payers) -> RatingPayers:
 def _set_aside(account: str, letter: DeadLetterRecord) -> SetAside:
     place = letter.partition, letter.offset
     return SetAside(*place, letter.reason, letter.detail, remedy(letter.reason, account, *place))
+
+
+def _sum(lines: Iterable[LineCharge]) -> str:
+    return amount_text(sum(parse_amount(each.line.amount) for each in lines))
 
 
 def _hold(hold: Hold, settled: Any) -> RatingHold:
@@ -392,7 +414,8 @@ ROUTES: Final = (
             "for the segment of event time it lies in, and `caps` where it counts. `own` is "
             "what the tiers come to, as the price's included quantity, maximum and discount leave it; `repricing` is what the "
             "event changed in the price of usage rated before it by reaching another tier of a volume price; `beyond` is what "
-            "late usage under an older version changed, and the rounding of the period's total, which is rounded once. Events "
+            "late usage under an older version changed, and the rounding of the period's total, which is rounded once. "
+            "`corrections` says what amends and a cancel changed since, and `due` what the event comes to with them. Events "
             "are remembered for 35 days."
         ),
         tags=("usage",),
@@ -468,6 +491,8 @@ ROUTES: Final = (
                         "version": 2,
                     }
                 ],
+                "corrections": [],
+                "due": "0.740000000000",
                 "paid_by": {
                     "start": "2026-11-01T00:00:00Z",
                     "end": "2026-12-01T00:00:00Z",

@@ -33,7 +33,8 @@ from actors.ports import LogUnavailable, Outgoing
 from actors.web.limits import JsonRefused, check_json
 from actors.web.problems import MEDIA_TYPE, ProblemBody, refused_text
 from actors.web.wire import Call, Example, KeyScope, Reply, Route, Services, absent, invalid, unavailable
-from engine.events import KEY_BYTES_MAX, TOKEN_TEXT_MAX, VALUE_BYTES_MAX, Malformed, parse_usage
+from engine.corrections import FORMS, BadCorrection, read_correction
+from engine.events import KEY_BYTES_MAX, TOKEN_TEXT_MAX, VALUE_BYTES_MAX, Malformed, UsageEvent, parse_usage
 from engine.holds import BadToken, Hold, read_token
 
 EVENTS_MAX: Final = 1_000
@@ -67,7 +68,9 @@ class RefusedEvent(Struct):
 
     index: int  # in the order of the request, from 0
     id: str | None
-    reason: Literal["malformed", "too_large", "missing_subject", "missing_time", "not_found"]
+    reason: Literal[
+        "malformed", "too_large", "missing_subject", "missing_time", "not_found", "bad_correction", "not_allowed"
+    ]
     field: str
     detail: str
 
@@ -157,11 +160,25 @@ def _record(raw: bytes, key: Key | None) -> Outgoing:
         raise _Refused(
             "missing_subject", "subject", f"It names the paying account in 1 to {KEY_BYTES_MAX} bytes.", event.id
         )
-    if event.time_us is None:
+    if event.type in FORMS:
+        _check_correction(event, subject or "", key)
+    elif event.time_us is None:
         raise _Refused("missing_time", "time", "It says when the usage was, as RFC 3339 with an offset.", event.id)
     if key is not None and key.account is not None and subject != key.account:
         raise _Refused("not_found", "subject", "There is no such account, or this key may not see it.", event.id)
     return Outgoing("usage", raw, account)
+
+
+def _check_correction(event: UsageEvent, account: str, key: Key | None) -> None:
+    """What needs no look at what was rated. Whoever pays may not take back what there is to pay."""
+    if key is not None and key.account is not None:
+        raise _Refused("not_allowed", "type", "A key of one account may not correct its usage.", event.id)
+    try:
+        read_correction(account, event)
+    except Malformed as error:
+        raise _Refused("malformed", "data", str(error), event.id) from None
+    except BadCorrection as error:
+        raise _Refused("bad_correction", "data", str(error), event.id) from None
 
 
 def _place(message: str) -> tuple[str, str]:
@@ -535,7 +552,9 @@ def _routes() -> Iterator[Route]:
             f"{EVENTS_MAX} events and {INGEST_BYTES_MAX} bytes. `subject` is the paying account; `time` is required. Each "
             "event is judged by itself: one that cannot be taken is listed in `refused`, the others are durable in the log "
             "when the answer comes. When none can be taken the answer is 400, with the same list. Sending an event again, "
-            "with the same `source` and `id`, is harmless. A batch that is no JSON array is refused whole; "
+            "with the same `source` and `id`, is harmless. An event of type `tallygate.cancel` takes back the one that its "
+            "`data.original` carries whole, as it was sent; `tallygate.amend` also says, in `data.amended`, what it should "
+            "have been. They need no `time`, and may come first. A batch that is no JSON array is refused whole; "
             "newline-delimited JSON has no such whole."
         ),
         tags=("usage",),

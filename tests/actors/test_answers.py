@@ -36,6 +36,7 @@ from actors.door_wire import (
     TooLate,
     WrongOwner,
 )
+from engine.corrections import AMEND, CANCEL
 from engine.events import Grant, OpenAccount, Owner, SetScope, Slices, Tick, command_digest
 from engine.holds import read_token
 from engine.money import parse_amount
@@ -425,6 +426,21 @@ async def test_who_pays_around_an_instant_is_told_with_the_caps_that_count(rig: 
     assert paid == sum(map(parse_amount, view.charged.values())) > 0
     before = process.shard.answer_now(ShowPayers(account, 0, "team:red"))
     assert isinstance(before, Payers) and (before.charged, before.lots, before.debt) == ({}, (), "0")
+
+
+async def test_where_an_event_was_corrected_is_found_with_it(rig: Rig, process: Process) -> None:
+    account = rig.account(0)
+    original = orjson.loads(rig.event(account, "e1"))
+    offsets = [rig.use(account, "e1")]
+    for revision in range(3):
+        parts = {"original": original} if revision == 2 else {"original": original, "amended": original}
+        kind = CANCEL if revision == 2 else AMEND
+        body = original | {"id": f"c{revision}", "type": kind, "data": parts | {"revision": revision}}
+        offsets.append(rig.broker.append("usage", account.encode(), orjson.dumps(body))[1])
+    await rig.clock.until(lambda: process.shard.partitions()[0].next_offset == rig.end(0), 5)
+    found = process.shard.answer_now(FindRated(account, "test", "e1"))
+    assert isinstance(found, RatedAt)
+    assert [found.offset, *found.corrected] == offsets
 
 
 async def test_an_offset_is_whole_although_memory_holds_half_of_it(rig: Rig, process: Process) -> None:

@@ -133,6 +133,21 @@ async def test_rounding_of_the_period_s_total_is_told_apart(desk: Desk) -> None:
     assert (line.own, line.beyond, line.line.amount) == ("0", "0.000000000001", "0.000000000001")
 
 
+async def test_a_correction_that_waited_is_told_apart_from_the_charge_at_the_same_offset(desk: Desk) -> None:
+    event = desk.bench.event(12, "tiered", id="e")
+    less = event.replace(b'"units": 12', b'"units": 4')
+    assert desk.bench.correct(event, less) == "parked"
+    assert desk.bench.record(b"acme", event) == "rated"
+    desk.checkpoint()
+    offset = len(desk.bench.log) - 1
+    asked = FindRated("acme", "gateway-1", "e")
+    place = RatedAt(offset, True, "plan", "UTC", 1, AsOf(0, 0, offset + 1, 0, 0), (offset,))
+    charge = await desk.charges.of(asked, place)
+    assert [line.line.amount for line in charge.lines] == ["380"]
+    ((kind, at, lines),) = [(each.kind, each.offset, each.lines) for each in charge.corrections]
+    assert (kind, at, [line.line.amount for line in lines]) == ("amend", offset, ["-380", "120"])
+
+
 # -------------------------------------------------------------------------------------------------- which lines count
 
 

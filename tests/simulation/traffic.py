@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from config.catalogue import load_file
 from engine.catalog import document_json
+from engine.corrections import AMEND, CANCEL
 from engine.events import seal
 from loadtest.oracle.records import partition_of
 from loadtest.workload import EVENT_TYPE, SECOND_US, Workload, decimal
@@ -24,6 +25,7 @@ TOPIC = "usage"
 POISON = b"poison-"  # begins the id of an event that breaks the engine
 POISON_LATE = b"late-poison-"  # of one that breaks it when it has changed the account
 POISON_SHARE = 0.02
+CORRECTED_SHARE = 0.05  # of the events are cancelled or amended, before they come or after
 BROKEN_SHARE = 0.03  # of the events are sent broken first, then mended under the same id
 MARKER_AHEAD_US = 302 * SECOND_US  # a version may not be effective before every event that may still come
 
@@ -66,6 +68,34 @@ def _poisonous(value: bytes | None, poison: bytes) -> bytes:
     return value.replace(b'"id":"', b'"id":"' + poison, 1)
 
 
+def _once(make: Any) -> Any:
+    """The same bytes at every call."""
+    kept: list[bytes | None] = []
+
+    def first(now_us: int) -> bytes | None:
+        if not kept:
+            kept.append(make(now_us))
+        return kept[0]
+
+    return first
+
+
+def _correction(value: bytes, revision: int, cancels: bool) -> bytes:
+    """Of an event that was amended so often: each amend counts one token more."""
+    event = orjson.loads(value)
+
+    def amended(times: int) -> dict[str, Any]:
+        data = {name: count + times if type(count) is int else count for name, count in event["data"].items()}
+        return {**event, "data": data}
+
+    data = {"original": amended(revision), "revision": revision}
+    if not cancels:
+        data["amended"] = amended(revision + 1)
+    names = {"specversion": "1.0", "id": f"{event['id']}-{revision}", "source": "support"}
+    kind = {"type": CANCEL if cancels else AMEND, "subject": event.get("subject")}
+    return orjson.dumps(names | kind | {"data": data})
+
+
 class Traffic:
     """`writes` in order of time; `setup(now_us)` goes before them, all at once."""
 
@@ -75,6 +105,9 @@ class Traffic:
         self.pace = pace
         self.seconds = seconds
         self._random = random
+        self._correcting = Random()  # draws of its own, so that without corrections a seed is what it was
+        self._correcting.setstate(random.getstate())
+        self._corrects = self._correcting.random() < 0.5  # whether this seed corrects anything
         self._work = Workload(
             random.randrange(2**32),
             events,
@@ -116,6 +149,9 @@ class Traffic:
                     value = seal(CONTROL_KEY, TOPIC, send.seal_partition, value)
                 return value
 
+            if send.kind == "event" and self._corrects and self._correcting.random() < CORRECTED_SHARE:
+                make = _once(make)
+                writes += self._corrections(send, make)
             writes.append(Write(send.at_s / self.pace, send.key, send.partition, make))
             if send.kind == "event" and self._random.random() < POISON_SHARE:
                 at_s = send.at_s / self.pace + self._random.uniform(0.0, 0.5)
@@ -138,6 +174,22 @@ class Traffic:
                         lambda now_us, make=make: _broken(make(now_us)),
                     )
                 )
+        return writes
+
+    def _corrections(self, send: Any, make: Any) -> list[Write]:
+        """Amends of what the amend before made, then a cancel or none; in any order, before the event or behind it, and
+        some of them twice."""
+        amends = self._correcting.randrange(3)
+        ends = [True] if amends == 0 or self._correcting.random() < 0.5 else []
+        writes = []
+        for revision, cancels in enumerate([False] * amends + ends):
+
+            def correct(now_us: int, revision: int = revision, cancels: bool = cancels) -> bytes:
+                return _correction(make(now_us), revision, cancels)
+
+            for _ in range(self._correcting.choice([1, 1, 2])):
+                at_s = send.at_s / self.pace + self._correcting.uniform(-0.3, 0.7)
+                writes.append(Write(at_s, send.key, send.partition, correct))
         return writes
 
     def _commands(self) -> list[Write]:

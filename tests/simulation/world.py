@@ -710,10 +710,10 @@ def _meter_that_breaks(catalogue: Catalogue, plan: str, event: UsageEvent) -> An
     return _METER(catalogue, plan, event)
 
 
-def _lines_that_break(event: RatedEvent, partition: int, epoch: int) -> list[bytes]:
+def _lines_that_break(event: RatedEvent, partition: int, epoch: int, first: int = 0) -> list[bytes]:
     if event.id.encode().startswith(POISON_LATE):
         raise ZeroDivisionError("simulated: a record that breaks the engine when it has changed the account")
-    return _LINES(event, partition, epoch)
+    return _LINES(event, partition, epoch, first)
 
 
 Patch = tuple[object, str, object]  # whose attribute, its name, what stands there meanwhile
@@ -732,7 +732,7 @@ def _patched(patches: Sequence[Patch]) -> Iterator[None]:
             setattr(owner, name, value)
 
 
-def _no_lines(_event: RatedEvent, _partition: int, _epoch: int) -> list[bytes]:
+def _no_lines(_event: RatedEvent, _partition: int, _epoch: int, _first: int = 0) -> list[bytes]:
     return []
 
 

@@ -59,6 +59,17 @@ def test_a_charge_says_what_it_re_priced_and_which_hold_it_settles(
         assert text in told
 
 
+def test_a_charge_shows_its_corrections_and_what_is_due(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside_up(api.url)
+    line = RATING["lines"][0] | {"quantity": "-80000", "amount": "-0.740000000000", "tiers": [], "own": "0"}
+    cancel = {"kind": "cancel", "offset": 18300, "amount": "-0.740000000000", "lines": [line]}
+    changed = RATING | {"corrections": [cancel], "due": "0"}
+    monkeypatch.setitem(ANSWERS, ("GET", "/v1/events/e/rating"), (200, changed))
+    told = call("explain", "e", "--account", "acme", "--source", "s").stdout
+    for text in ("cancel at offset 18300: -0.740000000000", "-80000", "due:      0 USD"):
+        assert text in told
+
+
 def test_what_was_not_rated_is_said_on_one_line(api: FakeApi) -> None:
     beside_up(api.url)
     result = call("explain", "gone", "--account", "acme", "--source", "s")

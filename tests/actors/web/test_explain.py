@@ -75,11 +75,11 @@ class Shown:
 
     def __init__(self) -> None:
         self.stage = Stage()
-        bench = Bench()
+        bench = self.bench = Bench()
         bench.open()
         for number, units in ((1, 8), (2, 7)):
             assert bench.use(units, "tiered", id=f"e-{number}", subject="acme", odd={"a": 1}) == "rated"
-        rig = ProofRig(bench)
+        rig = self.rig = ProofRig(bench)
         rig.checkpoint()
         self.offset = len(bench.log) - 1
         self.books = Books()
@@ -91,6 +91,9 @@ class Shown:
         )
 
         self.stage.doors.answers[ShowPayers] = PAYERS
+
+    def asked(self) -> Any:
+        return self.stage.doors.answers[FindRated]
 
     def found(self, answer: Any) -> None:
         self.stage.doors.answers[FindRated] = answer
@@ -154,6 +157,8 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
             "end": "2026-03-14T23:00:00Z",
         },
         "hold": None,
+        "corrections": [],
+        "due": "260",
         "paid_by": {
             "start": "2026-03-01T00:00:00Z",
             "end": "2026-03-14T23:00:00Z",
@@ -188,6 +193,26 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
     (_, asked), (_, then) = shown.stage.doors.asked
     assert asked == FindRated("acme", "gateway-1", "e-2")
     assert then == ShowPayers("acme", us("2026-03-10T12:00:00+00:00"), "")
+
+
+async def test_what_corrections_changed_is_shown_and_what_is_due(shown: Shown) -> None:
+    bench = shown.bench
+    event = bench.log[shown.offset].value
+    assert event is not None
+    less = orjson.dumps(orjson.loads(event) | {"data": {"model": "tiered", "units": 1}})
+    assert bench.correct(event, less) == "amended"
+    assert bench.correct(less, None, 1) == "cancelled"
+    shown.rig.checkpoint()
+    shown.found(msgspec.structs.replace(shown.asked(), corrected=(shown.offset + 1, shown.offset + 2)))
+    told = (await shown.client(KeyScope.READ).get(TARGET)).json()
+    assert (told["amount"], told["due"]) == ("260", "0")
+    amend, cancel = told["corrections"]
+    assert (amend["kind"], amend["offset"], amend["amount"]) == ("amend", shown.offset + 1, "-230")
+    taken, put = amend["lines"]
+    assert (taken["quantity"], taken["amount"], taken["used_before"]) == ("-7", "-260", "15")
+    assert [tier["quantity"] for tier in taken["tiers"]] == ["-2", "-5"]
+    assert (put["quantity"], put["amount"], put["beyond"]) == ("1", "30", "0")
+    assert (cancel["kind"], cancel["amount"]) == ("cancel", "-30")
 
 
 async def test_a_hold_is_told_without_its_token(shown: Shown) -> None:

@@ -118,6 +118,38 @@ async def test_a_batch_without_events_or_with_too_many_is_refused_whole(client: 
     assert answer.status == 400
 
 
+def correction(original: object, **fields: object) -> dict[str, object]:
+    return event(**{"id": "fix", "type": "tallygate.cancel", "time": None, "data": {"original": original}} | fields)
+
+
+async def test_a_correction_goes_into_the_log_as_it_is(stage: Stage, client: Client) -> None:
+    sent = correction(event(id="e"))
+    answer = await client.post("/v1/events", [sent])
+    assert (answer.status, answer.json()["accepted"]) == (202, 1)
+    assert orjson.loads(stage.appender.records[0].value or b"") == sent
+
+
+@pytest.mark.parametrize(
+    ("original", "reason", "field", "detail"),
+    [
+        (event(id=""), "malformed", "data", "data.original: id, source and type"),
+        (event(subject="globex"), "bad_correction", "data", "a correction stays in its account"),
+        (correction(event()), "bad_correction", "data", "itself a correction"),
+    ],
+)
+async def test_a_correction_that_can_be_seen_to_fail_is_refused(
+    client: Client, original: object, reason: str, field: str, detail: str
+) -> None:
+    (refused,) = (await client.post("/v1/events", [correction(original)])).json()["refused"]
+    assert (refused["reason"], refused["field"]) == (reason, field)
+    assert detail in refused["detail"]
+
+
+async def test_who_pays_may_not_correct_what_is_to_be_paid(stage: Stage, bound: Client) -> None:
+    (refused,) = (await bound.post("/v1/events", [correction(event())])).json()["refused"]
+    assert (refused["reason"], stage.appender.records) == ("not_allowed", [])
+
+
 async def test_nothing_is_acknowledged_that_is_not_durable(stage: Stage, client: Client) -> None:
     stage.appender.away = True
     answer = await client.post("/v1/events", EVENT)
