@@ -95,7 +95,7 @@ def _lots(account: Account, derived: Derived) -> tuple[LotView, ...]:
         LotView(
             lot.lot,
             lot.kind,
-            amount_text(lot.granted),
+            amount_text(allocation.granted[lot.lot]),
             amount_text(allocation.remaining[lot.lot]),
             amount_text(allocation.expired.get(lot.lot, 0)),
             lot.priority,
@@ -105,8 +105,10 @@ def _lots(account: Account, derived: Derived) -> tuple[LotView, ...]:
             amount_text(sum(pico for (name, _), pico in allocation.refunded.items() if name == lot.lot)),
             amount_text(allocation.voided.get(lot.lot, 0)),
             lot.settles,
+            amount_text(allocation.carried.get(lot.lot, 0)),
         )
         for lot in sorted(account.lots.values(), key=lambda lot: lot.order)
+        if lot.carry is None or allocation.granted[lot.lot] or lot.effective_us <= account.woken_us
     )
 
 

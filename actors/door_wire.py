@@ -192,6 +192,7 @@ class LotView(Struct):
     refunded: str = "0"
     voided: str = "0"
     pays_debt: bool = False
+    carried: str = "0"
 
 
 class CapView(Struct):

@@ -450,11 +450,12 @@ class Account:
 
     # --------------------------------------------------------------------------------------------------- commands
 
-    def grant(self, lot: Lot, woken_us: int) -> list[Crossing]:
-        """Add a lot whose boundaries lie behind all usage rated so far (README, "Credit")."""
-        assert lot.lot not in self.lots
-        assert lot.effective_us > self.newest_event_us or not self.table
-        return self._become(lots={**self.lots, lot.lot: lot}, woken_us=woken_us)
+    def grant(self, lots: Sequence[Lot], woken_us: int) -> list[Crossing]:
+        """Add lots whose boundaries lie behind all usage rated so far (README, "Credit")."""
+        for lot in lots:
+            assert lot.lot not in self.lots
+            assert lot.effective_us > self.newest_event_us or not self.table
+        return self._become(lots=self.lots | {lot.lot: lot for lot in lots}, woken_us=woken_us)
 
     def change_lot(self, lot: str, change: LotChange, woken_us: int) -> list[Crossing]:
         """Void or refund of a lot, at an instant behind all usage rated so far (README, "Credit")."""

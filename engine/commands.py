@@ -5,16 +5,19 @@ The checks of a command stand in the order of the refusals' precedence.
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from engine.account import Account
 from engine.alerts import PERCENT_MAX, Balance, CapPercent, Crossing, Rule
 from engine.catalog import PriceBook
-from engine.credit import LOT_CHANGES_MAX, LOT_KINDS, Lot, LotChange
+from engine.credit import LOT_CHANGES_MAX, LOT_KINDS, Carry, Lot, LotChange
 from engine.events import (
     Grant,
     OnBalance,
     OnCapPercent,
     OpenAccount,
     RefundLot,
+    Rollover,
     SetCap,
     SetOverdraft,
     SetRateLimit,
@@ -28,6 +31,10 @@ from engine.money import NotADecimal, parse_amount
 from engine.outcomes import Refusal
 from engine.periods import UnknownZone, zone_of
 
+CARRIED: Final = "~carried"  # behind a lot's id: that of the lot which has its rest
+LOT_TEXT_MAX: Final = 200  # characters of an id to which others are made
+ROLLOVER_DAYS_MAX: Final = 3660
+DAY_US: Final = 86_400_000_000
 INSTANT_LIMIT_US: Final = 1 << 60  # lot boundaries beyond the year 38,500 are a mistake
 
 
@@ -75,8 +82,10 @@ def grant(account: Account, command: Grant, book: PriceBook, log_time_us: int) -
         raise Refused(Refusal.BAD_LOT)
     if command.currency != account.currency:
         raise Refused(Refusal.CURRENCY_MISMATCH)
-    if command.lot in account.lots:
+    if command.lot in account.lots or (command.rollover and command.lot + CARRIED in account.lots):
         raise Refused(Refusal.LOT_EXISTS)
+    if command.rollover:
+        _check_rollover(command)
     catalogue = book.at(log_time_us)
     plan = catalogue.plans.get(account.plan) if catalogue else None
     if command.scope and (plan is None or not set(command.scope) <= plan.prices.keys()):
@@ -98,7 +107,32 @@ def grant(account: Account, command: Grant, book: PriceBook, log_time_us: int) -
         tuple(sorted(set(command.scope))),
         command.pays_debt,
     )
-    return account.grant(lot, log_time_us)
+    return account.grant([lot, *_carried(lot, command.rollover)], log_time_us)
+
+
+def _check_rollover(command: Grant) -> None:
+    rollover = command.rollover
+    assert rollover is not None
+    in_range = 1 <= rollover.percent <= 100 and 1 <= rollover.days <= ROLLOVER_DAYS_MAX
+    if not in_range or command.expires_us is None or len(command.lot) > LOT_TEXT_MAX:
+        raise Refused(Refusal.BAD_ROLLOVER)
+    if rollover.cap is not None:
+        try:
+            _amount(rollover.cap, above_zero=True)
+        except Refused:
+            raise Refused(Refusal.BAD_ROLLOVER) from None
+
+
+def _carried(lot: Lot, rollover: Rollover | None) -> list[Lot]:
+    """The lot that will have what this one leaves."""
+    if rollover is None:
+        return []
+    assert lot.expires_us is not None
+    carry = Carry(lot.lot, rollover.percent, None if rollover.cap is None else parse_amount(rollover.cap))
+    expires_us = lot.expires_us + rollover.days * DAY_US
+    return [
+        replace(lot, lot=lot.lot + CARRIED, granted=0, effective_us=lot.expires_us, expires_us=expires_us, carry=carry)
+    ]
 
 
 def void_lot(account: Account, command: VoidLot, log_time_us: int) -> list[Crossing]:
@@ -130,10 +164,11 @@ def _changeable(account: Account, command: VoidLot | RefundLot, log_time_us: int
     """The lot, and the instant of its change: behind all usage rated so far, as for a grant."""
     if command.currency != account.currency:
         raise Refused(Refusal.CURRENCY_MISMATCH)
+    at_us = max(log_time_us, account.newest_event_us + 1) if account.table else log_time_us
     lot = account.lots.get(command.lot)
-    if lot is None:
+    if lot is None or (lot.carry is not None and at_us < lot.effective_us):
         raise Refused(Refusal.UNKNOWN_LOT)
-    return lot, max(log_time_us, account.newest_event_us + 1) if account.table else log_time_us
+    return lot, at_us
 
 
 def _change(account: Account, lot: Lot, change: LotChange, log_time_us: int) -> list[Crossing]:

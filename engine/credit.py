@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple
 from msgspec import Struct
 
 LOT_KINDS: Final = frozenset({"paid", "promo", "commit", "refund"})
-POSTING_KINDS: Final = ("grant", "burn", "refund", "void", "expire", "debt")
+POSTING_KINDS: Final = ("grant", "burn", "refund", "void", "expire", "carry", "debt")
 NEVER: Final = 1 << 62  # sorts behind every expiry
 LOT_CHANGES_MAX: Final = 100  # of one lot: each is a boundary, and so a segment of its own
 
@@ -25,18 +25,32 @@ class LotChange(Struct, frozen=True):
     amount: int | None  # pico
 
 
+class Carry(Struct, frozen=True):
+    """What makes a lot of another's rest: `percent` of what remains of it at its expiry, at most `cap`."""
+
+    source: str  # the lot that it comes from
+    percent: int
+    cap: int | None  # pico; None: without limit
+
+    def of(self, rest: int) -> int:
+        """Pico, rounded down: never more than the percentage."""
+        carried = rest * self.percent // 100
+        return carried if self.cap is None else min(carried, self.cap)
+
+
 class Lot(Struct, frozen=True):
     """One credit grant. Half-open validity [effective, expires) by the event's own time."""
 
     lot: str
     kind: str
-    granted: int  # pico
+    granted: int  # pico; 0 for a lot that is carried: what it has is derived
     priority: int  # smaller pays first
     effective_us: int
     expires_us: int | None
     scope: tuple[str, ...]  # price names it may pay; empty: all
     pays_debt: bool | None = None  # None: as its kind does
     changes: tuple[LotChange, ...] = ()  # in order of time
+    carry: Carry | None = None  # it is what another lot left when it expired, at the instant at which this one begins
 
     @property
     def order(self) -> tuple[int, int, int, str]:
@@ -77,11 +91,14 @@ def posting_order(place: tuple[str, str, int | None]) -> tuple[int, str, int]:
     return (POSTING_KINDS.index(kind), lot, period or 0)
 
 
+_CARRIED, _BEGUN, _CHANGED = range(3)
+
+
 class _Step(NamedTuple):
-    """What befalls a lot between two segments: it begins to pay debt (no change), or is changed."""
+    """What befalls a lot between two segments: it gets another's rest, begins to pay debt, or is changed."""
 
     at_us: int
-    rank: int  # of what happens at one instant: beginnings first
+    rank: int  # of what happens at one instant: _CARRIED, then _BEGUN, then _CHANGED
     order: tuple[int, int, int, str]
     number: int  # among the changes of its lot
     lot: Lot
@@ -89,12 +106,15 @@ class _Step(NamedTuple):
 
 
 class Allocation:
-    """Who paid for what, up to a log time. Per lot: granted + refunded = remaining + burnt + expired + voided."""
+    """Who paid for what, up to a log time.
+
+    Per lot: granted + refunded = remaining + burnt + expired + carried + voided."""
 
     def __init__(self) -> None:
         self.granted: dict[str, int] = {}  # lot -> pico
         self.remaining: dict[str, int] = {}  # lot -> pico neither burnt nor expired nor voided
         self.expired: dict[str, int] = {}  # lot -> pico
+        self.carried: dict[str, int] = {}  # lot -> pico that another lot got when it expired
         self.voided: dict[str, int] = {}  # lot -> pico
         self.burnt: dict[tuple[str, int], int] = {}  # (lot, usage period start) -> pico
         self.refunded: dict[tuple[str, int], int] = {}  # (lot, usage period start) -> pico of what was burnt
@@ -104,7 +124,9 @@ class Allocation:
     def postings(self) -> dict[tuple[str, str, int | None], int]:
         """All of it as the ledger sums it up: (lot, kind, usage period or None) -> pico; lot "" for debt."""
         found: dict[tuple[str, str, int | None], int] = {}
-        for kind, by_lot in (("grant", self.granted), ("void", self.voided), ("expire", self.expired)):
+        for kind, by_lot in (("grant", self.granted), ("void", self.voided)):
+            found |= {(lot, kind, None): pico for lot, pico in by_lot.items()}
+        for kind, by_lot in (("expire", self.expired), ("carry", self.carried)):
             found |= {(lot, kind, None): pico for lot, pico in by_lot.items()}
         for kind, by_period in (("burn", self.burnt), ("refund", self.refunded)):
             found |= {(lot, kind, period): pico for (lot, period), pico in by_period.items()}
@@ -148,7 +170,13 @@ class Allocation:
 
     def _take(self, step: _Step) -> None:
         lot, change = step.lot, step.change
-        if change is None:
+        if step.rank == _CARRIED:
+            assert lot.carry is not None
+            source = lot.carry.source
+            carried = lot.carry.of(self.remaining[source])
+            self.remaining[source] -= carried
+            self.carried[source] = self.granted[lot.lot] = self.remaining[lot.lot] = carried
+        elif change is None:
             self._settle_debts(lot)
         elif change.kind == "void":
             rest = self.remaining[lot.lot]
@@ -185,12 +213,14 @@ def allocate(
         covering = [lot for lot in ordered if lot.covers(start)]
         _pay_segment(result, period, by_price, covering)
     for step in steps[taken:]:
-        result._take(step)
+        if step.rank != _CARRIED or step.at_us <= woken_us:
+            result._take(step)
     for lot in ordered:
         if lot.expired(woken_us):
             result.expired[lot.lot] = result.remaining[lot.lot]
             result.remaining[lot.lot] = 0
-    counting = sum(result.remaining[lot.lot] for lot in ordered if lot.effective_us <= woken_us)
+    # What was carried left a lot that counts until log time has reached its expiry, so it counts from there on.
+    counting = sum(result.remaining[lot.lot] for lot in ordered if lot.carry or lot.effective_us <= woken_us)
     result.balance = counting - sum(result.debt.values())
     return result
 
@@ -199,11 +229,13 @@ def _steps(ordered: list[Lot], woken_us: int) -> list[_Step]:
     """In order of time. What gives waits for log time; what takes away does not."""
     steps = []
     for lot in ordered:
+        if lot.carry is not None:
+            steps.append(_Step(lot.effective_us, _CARRIED, lot.order, 0, lot, None))
         if lot.settles and lot.effective_us <= woken_us:
-            steps.append(_Step(lot.effective_us, 0, lot.order, 0, lot, None))
+            steps.append(_Step(lot.effective_us, _BEGUN, lot.order, 0, lot, None))
         for number, change in enumerate(lot.changes):
             if change.kind == "void" or change.at_us <= woken_us:
-                steps.append(_Step(change.at_us, 1, lot.order, number, lot, change))
+                steps.append(_Step(change.at_us, _CHANGED, lot.order, number, lot, change))
     return sorted(steps)
 
 

@@ -242,6 +242,14 @@ class OpenAccount(Struct, tag_field="kind", tag="open_account", forbid_unknown_f
     anchor_day: Whole = 1
 
 
+class Rollover(Struct, forbid_unknown_fields=True, frozen=True):
+    """What becomes of a lot's rest when it expires: `percent` of it, at most `cap`, lives on for so many days."""
+
+    percent: Whole
+    days: Whole
+    cap: str | None = None
+
+
 class Grant(Struct, tag_field="kind", tag="grant", forbid_unknown_fields=True, frozen=True):
     account: str
     command_key: str
@@ -254,6 +262,7 @@ class Grant(Struct, tag_field="kind", tag="grant", forbid_unknown_fields=True, f
     expires_us: Whole | None = None
     scope: tuple[str, ...] = ()
     pays_debt: bool | None = None  # None: a paid lot does, any other does not
+    rollover: Rollover | None = None
 
 
 class VoidLot(Struct, tag_field="kind", tag="void_lot", forbid_unknown_fields=True, frozen=True):

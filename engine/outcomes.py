@@ -48,6 +48,7 @@ class Refusal(StrEnum):
     BAD_LOT = "bad_lot"
     CURRENCY_MISMATCH = "currency_mismatch"
     LOT_EXISTS = "lot_exists"
+    BAD_ROLLOVER = "bad_rollover"
     UNKNOWN_LOT = "unknown_lot"
     LOT_OVER = "lot_over"
     EXCEEDS_LOT = "exceeds_lot"
@@ -215,8 +216,8 @@ class PostingRow(Struct, frozen=True):
     account: str
     lot: str
     lot_kind: str  # "" for debt
-    kind: str  # grant, burn, refund, void, expire, debt
-    usage_period_us: int | None  # start of the billing period of the usage; None for grant, void and expire
+    kind: str  # grant, burn, refund, void, expire, carry, debt
+    usage_period_us: int | None  # start of the billing period of the usage; None for the others
     posting_period_us: int
     amount: int  # pico
 

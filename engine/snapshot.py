@@ -15,7 +15,7 @@ from engine.account import Account
 from engine.alerts import Balance, CapPercent, Rule, Standing
 from engine.catalog import PriceBook
 from engine.corrections import Parked
-from engine.credit import Lot, LotChange
+from engine.credit import Carry, Lot, LotChange
 from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 
@@ -54,6 +54,7 @@ class _Account(Struct, array_like=True):
     parked: list[tuple[bytes, int, bytes]] = []
     debt_payers: list[tuple[str, bool]] = []
     lot_changes: list[tuple[str, list[tuple[int, Literal["void", "refund"], str | None]]]] = []
+    carries: list[tuple[str, str, int, str | None]] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -131,6 +132,11 @@ def encode_account(account: Account) -> bytes:
                 for name, lot in sorted(account.lots.items())
                 if lot.changes
             ],
+            [
+                (name, lot.carry.source, lot.carry.percent, _amount_or_none(lot.carry.cap))
+                for name, lot in sorted(account.lots.items())
+                if lot.carry is not None
+            ],
         )
     )
 
@@ -157,6 +163,9 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
         start: {(name, cell): int(quantity) for name, cell, quantity in row} for start, row in stored.table
     }
     debt_payers = dict(stored.debt_payers)
+    carries = {
+        name: Carry(source, percent, None if cap is None else int(cap)) for name, source, percent, cap in stored.carries
+    }
     changes = {
         name: tuple(LotChange(at_us, kind, None if amount is None else int(amount)) for at_us, kind, amount in of)
         for name, of in stored.lot_changes
@@ -172,6 +181,7 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
             scope,
             debt_payers.get(name),
             changes.get(name, ()),
+            carries.get(name),
         )
         for name, kind, granted, priority, effective_us, expires_us, scope in stored.lots
     }
@@ -255,6 +265,7 @@ _NAMED: Final = {
     "draws": ("until_us", "quantities", "done"),
     "debt_payers": ("pays_debt",),
     "lot_changes": ("changes",),
+    "carries": ("source", "percent", "cap"),
 }
 
 

@@ -57,14 +57,15 @@ def engine_account(account: Account) -> dict[str, Any]:
         "amounts": {key: running.amount for key, running in derived.running.items()},
         "lots": {
             name: (
-                lot.granted,
+                derived.allocation.granted[name],
                 _of_lot(derived.allocation.burnt, name),
                 derived.allocation.expired.get(name, 0),
                 derived.allocation.remaining[name],
                 _of_lot(derived.allocation.refunded, name),
                 derived.allocation.voided.get(name, 0),
+                derived.allocation.carried.get(name, 0),
             )
-            for name, lot in account.lots.items()
+            for name in account.lots
         },
         "debt": sum(derived.allocation.debt.values()),
         "balance": derived.allocation.balance,

@@ -17,7 +17,7 @@ from loadtest.oracle.records import fixed_point
 
 DIFFERENCES_MAX = 50
 PARTS = ("counters", "amounts", "lots", "debt", "balance", "spend", "scopes")
-LOT_PARTS = ("granted", "burnt", "expired", "remaining", "refunded", "voided")
+LOT_PARTS = ("granted", "burnt", "expired", "remaining", "refunded", "voided", "carried")
 
 
 class Differences:
@@ -145,6 +145,7 @@ def compare_ledger(ledger: Mapping[tuple[str, str, str], int], accounts: Mapping
             expected[name, lot, "expire"] = standing.expired
             expected[name, lot, "refund"] = standing.refunded
             expected[name, lot, "void"] = standing.voided
+            expected[name, lot, "carry"] = standing.carried
     for key in sorted({*expected, *ledger}):
         if expected.get(key, 0) != ledger.get(key, 0):
             account_name, lot, kind = key

@@ -18,8 +18,10 @@ PRICES    name  model  tiers                            `10: 30, 50: 40, rest: 5
                                                         `of METER` behind it, or `of METER where x = a, y = b`; a tier
                                                         may be `10: 30 flat 5`; models are those of a catalogue;
                                                         behind the tiers `included 100`, `at most 50`, `less 20%`
-GRANTS    lot  kind  amount  priority  from  until  for      `for`: prices, or `all`; kind: `promo`, or
-                                                        `promo, pays debt`
+GRANTS    lot  kind  amount  priority  from  until  for  rollover
+                                                        `for`: prices, or `all`; kind: `promo`, or `promo, pays debt`;
+                                                        rollover: `50% for 30 days`, `50% up to $9 for 30 days`; its
+                                                        lot is `LOT~carried`
 SCOPES    path                                          parents first
 CAPS      name  amount  scope                           the scope is left out for the account itself
 RULES     name  what                                    `80% of CAP`, or `balance 20`, or `balance 20 clear 30`
@@ -31,8 +33,8 @@ EVENTS    time  what                 charge  balance  alerts
           it what it should have been, once the time has come at which they are sent. `refused REASON: WHAT` is
           refused. With METERS: `TYPE: FIELD 3, FIELD.INNER word`; the charge may then be the reason why it is set aside.
           A time before the one above is usage that arrives late. Alerts: `RULE crossed`, `RULE recovered`.
-FINALLY   lot  remaining  burnt  expired  refunded  voided
-                                                        one line per lot (the last two may be left out), `debt  AMOUNT`,
+FINALLY   lot  remaining  burnt  expired  refunded  voided  carried
+                                                        one line per lot (the last three may be left out), `debt  AMOUNT`,
                                                         and for each scope `spend SCOPE  AMOUNT` (of all months)
 
 Times are `2026-03-10 12:00`, in UTC, to the microsecond if need be. Prices, grants, scopes, caps and rules are set when the
@@ -230,13 +232,26 @@ def read_dimension(of: str, what: str) -> DimensionDefinition:
 
 
 def grant(
-    bench: Bench, lot: str, kind: str, amount: str, priority: str, since: str, until: str, scope: str = "all"
+    bench: Bench,
+    lot: str,
+    kind: str,
+    amount: str,
+    priority: str,
+    since: str,
+    until: str,
+    scope: str = "all",
+    rollover: str = "",
 ) -> str:
     fields: dict[str, Any] = {"priority": int(priority), "scope": [] if scope == "all" else scope.split(", ")}
     if since != "-":
         fields["effective_us"] = instant(since)
     if until != "-":
         fields["expires_us"] = instant(until)
+    if rollover:
+        rolled = re.fullmatch(r"(\d+)%(?: up to (\S+))? for (\d+) days", rollover)
+        assert rolled, "a rollover is `50% for 30 days` or `50% up to $9 for 30 days`"
+        fields["rollover"] = {"percent": int(rolled[1]), "days": int(rolled[3])}
+        fields["rollover"] |= {"cap": plain(rolled[2])} if rolled[2] else {}
     kind, _, debt = kind.partition(", ")
     if debt:
         assert debt == "pays debt", "a kind is `promo`, or `promo, pays debt`"
@@ -350,10 +365,10 @@ def finally_is(bench: Bench, name: str, *amounts: str) -> None:
     burnt = sum(pico for (lot, _), pico in allocation.burnt.items() if lot == name)
     refunded = sum(pico for (lot, _), pico in allocation.refunded.items() if lot == name)
     found = [allocation.remaining[name], burnt, allocation.expired.get(name, 0)]
-    found += [refunded, allocation.voided.get(name, 0)]
+    found += [refunded, allocation.voided.get(name, 0), allocation.carried.get(name, 0)]
     expected = [dollars(amount) for amount in amounts]
-    expected += [0, 0] if len(expected) == 3 else []
-    assert found == expected, f"remaining, burnt, expired, refunded, voided: the engine says {found} pico"
+    expected += [0] * (6 - len(expected))
+    assert found == expected, f"remaining, burnt, expired, refunded, voided, carried: the engine says {found} pico"
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
@@ -366,6 +381,7 @@ def test_every_lot_of_a_scenario_is_accounted_for() -> None:
     for path in SCENARIOS:
         scenario = Scenario(path.name, path.read_text())
         lots = {columns[0] for _, columns in scenario.sections["GRANTS"]}
+        lots |= {f"{columns[0]}~carried" for _, columns in scenario.sections["GRANTS"] if len(columns) > 7}
         lots |= {columns[1].split(" ")[1] for _, columns in scenario.sections["EVENTS"] if columns[1][:6] == "grant "}
         scopes = {f"spend {columns[0]}" for _, columns in scenario.sections["SCOPES"]}
         assert {columns[0] for _, columns in scenario.sections["FINALLY"]} == lots | scopes | {"debt"}, path.name

@@ -20,6 +20,9 @@ def add_grant(
     kind: Annotated[str, typer.Option(help="promo, commit, refund or paid.")] = "promo",
     lot: Annotated[str | None, typer.Option(help="A name for the lot; default: one is made.")] = None,
     expires: Annotated[str | None, typer.Option(help="RFC 3339; default: never.")] = None,
+    rollover: Annotated[
+        str | None, typer.Option(help="PERCENT:DAYS or PERCENT:DAYS:CAP: what lives on of its rest when it expires.")
+    ] = None,
     pays_debt: Annotated[
         bool, typer.Option("--pays-debt", help="It settles debt, too; a paid lot always does.")
     ] = False,
@@ -28,11 +31,22 @@ def add_grant(
 ) -> None:
     """Give an account credit, as a lot of its own. Payments are booked by POST .../top-ups, which settles debt first."""
     asked = {"amount": amount, "currency": currency, "kind": kind, "lot": lot, "expires": expires}
-    body: dict[str, str | bool] = {field: value for field, value in asked.items() if value is not None}
+    body: dict[str, object] = {field: value for field, value in asked.items() if value is not None}
     if pays_debt:
         body["pays_debt"] = True
+    if rollover is not None:
+        body["rollover"] = _rollover(rollover)
     answer = change(url, key, "POST", path_to("customers", account, "grants"), body)
     told(answer, f"{amount} {currency} granted, as lot {answer['id']}")
+
+
+def _rollover(text: str) -> dict[str, int | str]:
+    percent, _, rest = text.partition(":")
+    days, _, cap = rest.partition(":")
+    if not (percent.isdecimal() and days.isdecimal()):
+        raise typer.BadParameter("it is PERCENT:DAYS or PERCENT:DAYS:CAP, such as 50:30 or 50:30:200")
+    found: dict[str, int | str] = {"percent": int(percent), "days": int(days)}
+    return found | {"cap": cap} if cap else found
 
 
 @app.command("void")
@@ -69,5 +83,5 @@ def refund_grant(
 def list_grants(account: Account, url: Url = None, key: ApiKey = None) -> None:
     """Show an account's lots in the order in which they are spent: granted, and what became of it."""
     lots = get(url, key, path_to("customers", account, "grants"))["items"]
-    amounts = ("granted", "remaining", "expired", "refunded", "voided")
+    amounts = ("granted", "remaining", "expired", "refunded", "voided", "carried")
     print_rows("Lots", lots, ("lot", "kind", *amounts, "expires"), right=amounts)

@@ -233,6 +233,7 @@ class LotTerms(Struct, frozen=True):
     scope: tuple[str, ...]
     pays_debt: bool
     changes: tuple[tuple[int, str, int | None], ...] = ()  # (instant, void or refund, pico or all that remains)
+    carry: tuple[str, int, int | None] | None = None  # (lot whose rest it has, percent of it, pico at most)
 
     @property
     def rank(self) -> tuple[int, bool, int, int, str]:
@@ -258,6 +259,8 @@ class Paid(Struct):
     burnt: dict[tuple[str, int], int]  # (lot, usage period)
     refunded: dict[tuple[str, int], int]  # (lot, usage period)
     voided: dict[str, int]
+    granted: dict[str, int]
+    carried: dict[str, int]
     expired: dict[str, int]
     remaining: dict[str, int]
     debt: dict[int, int]  # usage period
@@ -341,8 +344,9 @@ class Rerated:
                 yield from _unlike(f"quantity of {price} {'/'.join(cell)} in the segment from {start}", *told)
         paid = self.paid()
         expected: dict[tuple[str, str, int | None], int] = {
-            (lot.lot, "grant", None): lot.granted for lot in self._terms.lots.values()
+            (lot, "grant", None): pico for lot, pico in paid.granted.items()
         }
+        expected |= {(lot, "carry", None): pico for lot, pico in paid.carried.items()}
         expected |= {(lot, "burn", period): pico for (lot, period), pico in paid.burnt.items()}
         expected |= {(lot, "refund", period): pico for (lot, period), pico in paid.refunded.items()}
         expected |= {(lot, "void", None): pico for lot, pico in paid.voided.items()}
@@ -358,7 +362,8 @@ class Rerated:
     def paid(self) -> Paid:
         """The table, priced and paid from the lots (README, "Credit")."""
         lots = sorted(self._terms.lots.values(), key=lambda lot: lot.rank)
-        paid = Paid({}, {}, {}, {}, {lot.lot: lot.granted for lot in lots}, {}, 0)
+        granted = {lot.lot: lot.granted for lot in lots}
+        paid = Paid({}, {}, {}, granted, {}, {}, dict(granted), {}, 0)
 
         def pay(lot: LotTerms, period: int, wanted: int) -> int:
             part = min(wanted, paid.remaining[lot.lot])
@@ -393,24 +398,36 @@ class Rerated:
             burnt = 0 if amount is None else give_back(lot, amount - rest, owed=True)
             paid.voided[lot.lot] = paid.voided.get(lot.lot, 0) + rest + burnt
 
+        def carry(lot: LotTerms) -> None:
+            source, percent, most = lot.carry or ("", 0, None)
+            part = paid.remaining[source] * percent // 100
+            part = part if most is None else min(part, most)
+            paid.remaining[source] -= part
+            paid.carried[source] = paid.granted[lot.lot] = paid.remaining[lot.lot] = part
+
         woken_us = self._terms.woken_us
         happenings: list[tuple[int, int, tuple[int, bool, int, int, str], int]] = []  # (instant, kind, lot, change)
+        seen_us = max([woken_us, *self.table])
         for lot in lots:
-            if lot.pays_debt and lot.effective_us <= woken_us:
+            if lot.carry and lot.effective_us <= seen_us:
                 happenings.append((lot.effective_us, 0, lot.rank, 0))
+            if lot.pays_debt and lot.effective_us <= woken_us:
+                happenings.append((lot.effective_us, 1, lot.rank, 0))
             for number, (at_us, what, _) in enumerate(lot.changes):
                 if what == "void" or at_us <= woken_us:
-                    happenings.append((at_us, 1, lot.rank, number))
+                    happenings.append((at_us, 2, lot.rank, number))
         happenings.sort()
 
         def happen(until_us: int | None) -> None:
             while happenings and (until_us is None or happenings[0][0] <= until_us):
-                _, changed, rank, number = happenings.pop(0)
+                _, what, rank, number = happenings.pop(0)
                 lot = self._terms.lots[rank[-1]]
-                if changed:
-                    change(lot, *lot.changes[number][1:])
-                else:
+                if what == 0:
+                    carry(lot)
+                elif what == 1:
                     settle(lot)
+                else:
+                    change(lot, *lot.changes[number][1:])
 
         for start, amounts in self._amounts():
             happen(start)
@@ -431,7 +448,7 @@ class Rerated:
         for lot in lots:
             if lot.expires_us is not None and lot.expires_us <= woken_us:
                 paid.expired[lot.lot], paid.remaining[lot.lot] = paid.remaining[lot.lot], 0
-        usable = sum(paid.remaining[lot.lot] for lot in lots if lot.effective_us <= woken_us)
+        usable = sum(paid.remaining[lot.lot] for lot in lots if lot.carry or lot.effective_us <= woken_us)
         paid.balance = usable - sum(paid.debt.values())
         return paid
 

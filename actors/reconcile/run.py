@@ -175,6 +175,7 @@ class Reconciler:
                 lot.scope,
                 lot.settles,
                 tuple((each.at_us, each.kind, each.amount) for each in lot.changes),
+                None if lot.carry is None else (lot.carry.source, lot.carry.percent, lot.carry.cap),
             )
             for lot in account.lots.values()
         }

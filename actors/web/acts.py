@@ -312,6 +312,10 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "Use the account's currency, which never changes.",
     ),
     Refusal.LOT_EXISTS: ("The account has a lot of this id.", "Choose another id, or none."),
+    Refusal.BAD_ROLLOVER: (
+        "A rollover takes an expiry, 1 to 100 percent, 1 to 3,660 days, a cap above 0, and an id of at most 200 characters.",
+        "Correct the field and send the request again.",
+    ),
     Refusal.LOT_OVER: ("The lot has expired, or its rest was voided.", "Grant a lot of kind refund instead."),
     Refusal.EXCEEDS_LOT: (
         "A refund is at most what the lot has burnt; a void at most what it has burnt and what remains of it.",

@@ -22,7 +22,7 @@ from actors.web.customers import (
 from actors.web.hot import AsOfAnswer, BalanceAnswer, Name, as_of_answer, put
 from actors.web.times import instant, instant_or_none, read_instant
 from actors.web.wire import Call, Example, KeyScope, QueryParameter, Reply, Route, absent, unavailable
-from engine.events import Command, Grant, RefundLot, SetOverdraft, VoidLot
+from engine.events import Command, Grant, RefundLot, Rollover, SetOverdraft, VoidLot
 from engine.outcomes import Refusal
 
 Priority = Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
@@ -30,6 +30,14 @@ Time = Annotated[str, Meta(max_length=64)]
 
 
 # -------------------------------------------------------------------------------------------------------------- credit
+
+
+class RolloverRequest(Struct, forbid_unknown_fields=True):
+    """What becomes of a lot's rest when it expires: it lives on, as a lot of its own, whose id is this one's + `~carried`."""
+
+    percent: Annotated[int, Meta(ge=1, le=100)]  # of the rest
+    days: Annotated[int, Meta(ge=1, le=3660)]  # of 24 hours: how long it lives
+    cap: Amount | None = None  # the most that is carried; absent: no limit
 
 
 class GrantRequest(Struct, forbid_unknown_fields=True):
@@ -44,6 +52,7 @@ class GrantRequest(Struct, forbid_unknown_fields=True):
     expires: Time | None = None  # absent: never
     prices: Annotated[tuple[Name, ...], Meta(max_length=100)] = ()  # what it may pay for; none: everything
     pays_debt: bool | None = None  # whether it also settles debt when it becomes effective; absent: a paid one does
+    rollover: RolloverRequest | None = None  # takes `expires`
 
 
 class VoidRequest(Struct, forbid_unknown_fields=True):
@@ -91,6 +100,7 @@ class LotItem(Struct):
     prices: list[str]
     refunded: str
     voided: str
+    carried: str  # to the lot that has its rest since it expired
     pays_debt: bool
 
 
@@ -115,6 +125,7 @@ def _grant(call: Call, key: str) -> tuple[Command, str]:
         read_instant("expires", asked.expires),
         asked.prices,
         asked.pays_debt,
+        None if asked.rollover is None else Rollover(asked.rollover.percent, asked.rollover.days, asked.rollover.cap),
     )
     return command, lot
 
@@ -161,6 +172,7 @@ async def list_lots(call: Call) -> Reply:
             list(lot.scope),
             lot.refunded,
             lot.voided,
+            lot.carried,
             lot.pays_debt,
         )
         for lot in view.lots
@@ -238,9 +250,9 @@ class PostingItem(Struct):
 
     lot: str
     lot_kind: str
-    kind: str  # grant, burn, refund, void, expire, debt
+    kind: str  # grant, burn, refund, void, expire, carry, debt
     amount: str
-    usage_period: str | None  # start of the billing period of the usage; null for a grant, a void or an expiry
+    usage_period: str | None  # start of the billing period of the usage, of burn, refund and debt; else null
     posting_period: str
     id: str
 
@@ -342,6 +354,7 @@ _LOT_FIELDS: Final = {
     Refusal.LOT_EXISTS: "lot",
     Refusal.UNKNOWN_PRICE: "prices",
     Refusal.EXPIRES_TOO_SOON: "expires",
+    Refusal.BAD_ROLLOVER: "rollover",
 }
 _CHANGED: Final[dict[str, Any]] = {
     **_CREDIT,
@@ -418,6 +431,7 @@ ROUTES: Final = (
                         "prices": [],
                         "refunded": "0",
                         "voided": "0",
+                        "carried": "0",
                         "pays_debt": False,
                     }
                 ],

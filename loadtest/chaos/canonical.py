@@ -19,7 +19,7 @@ SNAPSHOT_VERSIONS: Final = (3,)
 # Places in the array of an account.
 _PLAN, _CURRENCY, _ZONE, _ANCHOR, _NEWEST, _RATED = 2, 3, 4, 5, 7, 8
 _TABLE, _LOTS, _CAPS, _CAP_RULES, _BALANCE_RULES, _CROSSINGS, _CAP_SCOPES, _SCOPES = 10, 11, 12, 13, 14, 15, 16, 17
-_RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES = 19, 24, 25
+_RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES, _CARRIES = 19, 24, 25, 26
 # And of a partition.
 _LOG_TIME, _EPOCH, _CATALOGUES, _COUNTS = 1, 2, 3, 4
 
@@ -44,7 +44,7 @@ def _bytes(form: dict[str, Any]) -> bytes:
 
 def account_of_snapshot(blob: bytes) -> bytes:
     """The form of a stored account. Raises Unreadable."""
-    stored = _array(blob, _LOT_CHANGES)
+    stored = _array(blob, _CARRIES)
     return _bytes(
         {
             "plan": stored[_PLAN],
@@ -70,6 +70,7 @@ def account_of_snapshot(blob: bytes) -> bytes:
             ),
             "rate_limits": sorted(limit for limit, _, _ in stored[_RATE_LIMITS]),
             "debt_payers": sorted(stored[_DEBT_PAYERS]),
+            "carries": sorted(stored[_CARRIES]),
             "lot_changes": sorted([lot, changes] for lot, changes in stored[_LOT_CHANGES]),
         }
     )
@@ -118,6 +119,11 @@ def account_of_oracle(oracle: Oracle, partition: int, account: Account) -> bytes
             ),
             "rate_limits": sorted(account.rate_limits),
             "debt_payers": sorted([lot.lot, lot.pays_debt] for lot in account.lots if lot.pays_debt is not None),
+            "carries": sorted(
+                [lot.lot, lot.carry.source, lot.carry.percent, None if lot.carry.cap is None else str(lot.carry.cap)]
+                for lot in account.lots
+                if lot.carry is not None
+            ),
             "lot_changes": sorted(
                 [
                     lot.lot,

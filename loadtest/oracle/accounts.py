@@ -30,7 +30,7 @@ class Alert(TypedDict):
 
 
 class LotStanding(NamedTuple):
-    """granted + refunded = burnt + voided + expired + remaining, in pico."""
+    """granted + refunded = burnt + voided + expired + carried + remaining, in pico."""
 
     granted: int
     burnt: int
@@ -38,6 +38,7 @@ class LotStanding(NamedTuple):
     remaining: int
     refunded: int = 0
     voided: int = 0
+    carried: int = 0
 
 
 @dataclass(frozen=True)

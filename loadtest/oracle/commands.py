@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from loadtest.oracle.accounts import Account, Partition, Rule
 from loadtest.oracle.catalogue import Version
-from loadtest.oracle.credit import Change, Lot, allocate
+from loadtest.oracle.credit import Carry, Change, Lot, allocate
 from loadtest.oracle.periods import zone_names
 from loadtest.oracle.records import SCOPE, DeadLetterError, Fields, RefusedError, pico_of
 
@@ -16,6 +16,7 @@ SCOPES_MAX = 1_000
 RATE_LIMITS_MAX = 1_000
 PER_MINUTE_MAX = 1_000_000
 LOT_CHANGES_MAX = 100
+NO_CAP = 10**40  # pico: more than any lot has
 LOT_KINDS = ("paid", "promo", "commit", "refund")
 STANDINGS = ("active", "past_due", "suspended")
 
@@ -52,7 +53,7 @@ def grant(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], N
     amount, currency = pico_of(fields.string("amount")), fields.text("currency")
     priority, scope = fields.integer("priority", 100), fields.texts("scope")
     requested, expires = fields.optional_integer("effective_us"), fields.optional_integer("expires_us")
-    pays_debt = fields.optional_boolean("pays_debt")
+    pays_debt, rollover = fields.optional_boolean("pays_debt"), read_rollover(fields)
 
     def apply() -> None:
         account = known_account(state, name)
@@ -64,8 +65,15 @@ def grant(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], N
             raise RefusedError("bad_lot")
         if currency != account.currency:
             raise RefusedError("currency_mismatch")
-        if any(lot.lot == lot_id for lot in account.lots):
+        carried_id = lot_id + "~carried"
+        if any(lot.lot == lot_id or (rollover and lot.lot == carried_id) for lot in account.lots):
             raise RefusedError("lot_exists")
+        if rollover:
+            percent, days, cap = rollover
+            if not (1 <= percent <= 100 and 1 <= days <= 3660) or expires is None or len(lot_id) > 200:
+                raise RefusedError("bad_rollover")
+            if cap is None or cap <= 0:
+                raise RefusedError("bad_rollover")
         version = in_force()
         assert version is not None
         plan = version.plans.get(account.plan)
@@ -80,8 +88,24 @@ def grant(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], N
         ):
             raise RefusedError("expires_too_soon")
         put(state, account, Lot(lot_id, kind, amount, priority, effective, expires, frozenset(scope), pays_debt))
+        if rollover:
+            assert expires is not None
+            carry = Carry(lot_id, percent, None if cap == NO_CAP else cap)
+            until = expires + days * 86_400_000_000
+            carried = Lot(carried_id, kind, 0, priority, expires, until, frozenset(scope), pays_debt, (), carry)
+            put(state, account, carried)
 
     return apply
+
+
+def read_rollover(fields: Fields) -> tuple[int, int, int | None] | None:
+    """(percent, days, the most that is carried); None as the most: it is no amount."""
+    if fields.absent("rollover"):
+        return None
+    nested = fields.nested("rollover")
+    percent, days, text = nested.integer("percent"), nested.integer("days"), nested.optional_string("cap")
+    nested.close()
+    return percent, days, NO_CAP if text is None else pico_of(text)
 
 
 def put(state: Partition, account: Account, lot: Lot) -> None:

@@ -11,6 +11,13 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Carry:
+    source: str  # the lot whose rest it is
+    percent: int
+    cap: int | None
+
+
+@dataclass(frozen=True)
 class Lot:
     lot: str
     kind: str
@@ -21,9 +28,14 @@ class Lot:
     scope: frozenset[str]
     pays_debt: bool | None = None
     changes: tuple[Change, ...] = ()
+    carry: Carry | None = None  # it has what another left at this one's beginning
 
     def valid(self, instant: int) -> bool:
         return self.effective <= instant and (self.expires is None or instant < self.expires)
+
+    def counts(self, instant: int) -> bool:
+        """Whether what is left of it is in the balance. What is carried is there as soon as it is left."""
+        return self.valid(instant) or (self.carry is not None and instant < self.effective)
 
     def over(self, instant: int) -> bool:
         """Whether it pays for nothing from then on."""
@@ -49,12 +61,15 @@ Amounts = dict[int, dict[str, int]]  # segment start -> price -> pico
 
 @dataclass
 class Paid:
-    """Where the money is; per lot, granted + given back = left + burnt + voided (what is left when it expires, expires)."""
+    """Where the money is; per lot, granted + given back = left + burnt + voided + carried (what is left when it expires,
+    expires)."""
 
+    granted: dict[str, int]
     left: dict[str, int]
     burns: dict[str, dict[int, int]]  # lot -> segment -> pico
     backs: dict[str, dict[int, int]] = field(default_factory=dict)  # lot -> segment -> pico of it that came back
     voids: dict[str, int] = field(default_factory=dict)
+    carried: dict[str, int] = field(default_factory=dict)
     debts: dict[int, int] = field(default_factory=dict)  # segment -> pico
 
     def burnt(self, lot: str) -> int:
@@ -83,6 +98,14 @@ class Paid:
             wanted -= taken[segment]
         return taken
 
+    def carry(self, lot: Lot, carry: Carry) -> None:
+        part = self.left[carry.source] * carry.percent // 100
+        if carry.cap is not None:
+            part = min(part, carry.cap)
+        self.left[carry.source] -= part
+        self.carried[carry.source] = part
+        self.granted[lot.lot] = self.left[lot.lot] = part
+
     def change(self, lot: Lot, change: Change) -> None:
         name, left = lot.lot, self.left[lot.lot]
         if change.kind == "refund":
@@ -101,11 +124,18 @@ class Paid:
 
 def allocate(amounts: Amounts, lots: list[Lot], woken: int) -> Paid:
     """`lots` come in the order in which they pay."""
-    paid = Paid({lot.lot: lot.granted for lot in lots}, {lot.lot: {} for lot in lots})
+    granted = {lot.lot: lot.granted for lot in lots}
+    paid = Paid(granted, dict(granted), {lot.lot: {} for lot in lots})
+    reached = max([woken, *amounts])
+    carried = [(lot, lot.carry) for lot in lots if lot.carry and lot.effective <= reached]
     settling = [lot for lot in lots if lot.settles() and lot.effective <= woken]
     changes = [(lot, change) for lot in lots for change in lot.changes if change.kind == "void" or change.at <= woken]
     instants = {*amounts, *(lot.effective for lot in settling), *(change.at for _, change in changes)}
+    instants |= {lot.effective for lot, _ in carried}
     for instant in sorted(instants):
+        for lot, carry in carried:
+            if lot.effective == instant:
+                paid.carry(lot, carry)
         for lot in settling:
             if lot.effective == instant:
                 paid.settle(lot.lot)

@@ -139,7 +139,8 @@ class Oracle:
         for lot in account.lots:
             left, over = paid.left[lot.lot], lot.expires is not None and account.woken >= lot.expires
             parts = (paid.burnt(lot.lot), left if over else 0, 0 if over else left)
-            lots[lot.lot] = LotStanding(lot.granted, *parts, paid.back(lot.lot), paid.voids.get(lot.lot, 0))
+            more = (paid.back(lot.lot), paid.voids.get(lot.lot, 0), paid.carried.get(lot.lot, 0))
+            lots[lot.lot] = LotStanding(paid.granted[lot.lot], *parts, *more)
         return OracleAccount(
             plan=account.plan,
             currency=account.currency,
@@ -488,7 +489,7 @@ class Oracle:
 
     def _balance(self, account: Account, table: Table) -> int:
         paid = allocate(table.amounts, account.lots, account.woken)
-        held = sum(paid.left[lot.lot] for lot in account.lots if lot.valid(account.woken))
+        held = sum(paid.left[lot.lot] for lot in account.lots if lot.counts(account.woken))
         return held - sum(paid.debts.values())
 
     # ---- rules

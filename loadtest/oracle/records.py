@@ -226,6 +226,9 @@ class Fields:
         if set(self._body) - self._asked:
             raise DeadLetterError("bad_control")
 
+    def absent(self, name: str) -> bool:
+        return self._get(name) is None
+
     def nested(self, name: str) -> "Fields":
         value = self._get(name)
         if not isinstance(value, dict):

@@ -608,6 +608,7 @@ class RandomLog:
                 "expires_us": source.choice([None, *[bench.now + source.randrange(-span // 20, 3 * span)] * 2]),
                 "scope": source.choice([[], [], ["x"], ["x", "third"], ["tiered"]] * 2 + [["unheard"]]),
                 "pays_debt": source.choice([None, None, True, False]),
+                "rollover": source.choice([None, None, {"percent": source.choice([50, 100, 33, 0]), "days": 30}]),
             }
         elif kind in ("void_lot", "refund_lot"):
             lots = [*bench.account(account).lots, "unheard"]

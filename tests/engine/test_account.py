@@ -53,7 +53,7 @@ class Held:
         if self.account.table:
             effective_us = max(effective_us, self.account.newest_event_us + 1)
         lot = Lot(lot=name, granted=dollars * DOLLAR, effective_us=effective_us, **(body | fields))
-        return self.account.grant(lot, max(START, self.account.woken_us))
+        return self.account.grant([lot], max(START, self.account.woken_us))
 
     @property
     def balance(self) -> int:

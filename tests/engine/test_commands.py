@@ -21,6 +21,7 @@ GRANT: dict[str, Any] = {
     "amount": "1",
     "currency": "USD",
 }
+ROLLING = GRANT | {"expires_us": START + DAY, "rollover": {"percent": 1, "days": 1}}
 VOID: dict[str, Any] = {"kind": "void_lot", "account": "acme", "lot": "old", "currency": "USD"}
 REFUND: dict[str, Any] = VOID | {"kind": "refund_lot", "amount": "3"}
 CAP: dict[str, Any] = {"kind": "set_cap", "account": "acme", "cap": "new", "amount": "1", "currency": "USD"}
@@ -52,6 +53,7 @@ PRECEDENCE: list[tuple[str, list[tuple[Refusal, dict[str, Any]]]]] = [
             (Refusal.BAD_LOT, {"lot_kind": "loan"}),
             (Refusal.CURRENCY_MISMATCH, {"currency": "EUR"}),
             (Refusal.LOT_EXISTS, {"lot": "old"}),
+            (Refusal.BAD_ROLLOVER, {"rollover": {"percent": 0, "days": 30}}),
             (Refusal.UNKNOWN_PRICE, {"scope": ["x", "none"]}),
             (Refusal.EXPIRES_TOO_SOON, {"expires_us": START}),
         ],
@@ -202,6 +204,12 @@ def test_without_a_fault_the_command_is_applied(bench: Bench, name: str) -> None
         ("bad_lot", GRANT | {"effective_us": -BIG - 1}),
         ("bad_lot", GRANT | {"expires_us": BIG + 1}),
         ("bad_lot", GRANT | {"pays_debt": False}),
+        ("bad_rollover", GRANT | {"rollover": {"percent": 50, "days": 30}}),
+        ("bad_rollover", ROLLING | {"rollover": {"percent": 101, "days": 30}}),
+        ("bad_rollover", ROLLING | {"rollover": {"percent": 50, "days": 0}}),
+        ("bad_rollover", ROLLING | {"rollover": {"percent": 50, "days": 3661}}),
+        ("bad_rollover", ROLLING | {"rollover": {"percent": 50, "days": 30, "cap": "0"}}),
+        ("bad_rollover", ROLLING | {"lot": "l" * 201}),
         ("unknown_price", GRANT | {"scope": ["X"]}),
         ("bad_rule", RULE | {"on": PERCENT | {"percent": 1001}}),
         ("bad_rule", RULE | {"on": PERCENT | {"clear_percent": 81}}),
@@ -233,6 +241,8 @@ def test_a_fault_is_refused(bench: Bench, reason: str, body: dict[str, Any]) -> 
         GRANT | {"effective_us": BIG},
         GRANT | {"pays_debt": True},
         GRANT | {"lot_kind": "promo", "pays_debt": False},
+        ROLLING | {"lot": "l" * 200},
+        ROLLING | {"rollover": {"percent": 100, "days": 3660, "cap": "0.000000000001"}},
         VOID | {"amount": "5"},
         VOID | {"amount": None},
         RULE | {"on": PERCENT | {"percent": 1000, "clear_percent": 1}},
@@ -309,6 +319,17 @@ def test_a_lot_that_is_over_is_neither_refunded_nor_voided_again(bench: Bench) -
     before = state_without_memory(bench)
     assert (bench.void("brief"), bench.refund("brief", "1")) == ("refused.lot_over", "refused.lot_over")
     assert state_without_memory(bench) == before
+
+
+def test_what_will_be_carried_is_no_lot_before_it_is(bench: Bench) -> None:
+    """Its id is taken all the same: nothing else may come to stand in its place."""
+    assert bench.control(ROLLING | {"command_key": "unused"}) == "applied"
+    assert bench.void("new~carried") == "refused.unknown_lot"
+    assert bench.grant("new~carried", "1") == "refused.lot_exists"
+    bench.grant("other~carried", "1")
+    assert bench.control(ROLLING | {"command_key": "more", "lot": "other"}) == "refused.lot_exists"
+    bench.tick(START + DAY)
+    assert bench.void("new~carried") == "applied"
 
 
 def test_a_lot_is_changed_a_hundred_times_at_most(bench: Bench) -> None:

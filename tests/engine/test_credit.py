@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.credit import Allocation, Lot, LotChange, allocate
+from engine.credit import Allocation, Carry, Lot, LotChange, allocate
 
 Segment = tuple[int, int, Mapping[str, int]]
 
@@ -161,6 +161,60 @@ def test_paid_back_after_the_expiry_what_had_expired_is_void() -> None:
     assert (found.voided, found.expired, found.debt) == ({"a": 8}, {"a": 0}, {0: 1})
 
 
+def rolled(granted: int, percent: int, cap: int | None = None, **fields: Any) -> tuple[Lot, Lot]:
+    """A lot that expires at 20, and the one that has its rest until 50."""
+    source = lot("a", granted, kind="promo", expires_us=20, **fields)
+    return source, lot("c", 0, kind="promo", effective_us=20, expires_us=50, carry=Carry("a", percent, cap))
+
+
+@pytest.mark.parametrize(
+    ("used", "percent", "cap", "carried"),
+    [(600, 50, None, 200), (600, 50, 150, 150), (1000, 50, None, 0), (1, 33, None, 329)],
+)
+def test_what_is_left_at_the_expiry_is_carried(used: int, percent: int, cap: int | None, carried: int) -> None:
+    """Law C3: min(remainder x percent, cap), as a lot of its own; the golden case is 1,000 granted, 400 left, 50 %: 200."""
+    found = pay([(10, 0, {"x": used})], *rolled(1000, percent, cap), woken=20)
+    assert (found.granted["c"], found.carried, found.balance) == (carried, {"a": carried}, carried)
+    assert found.expired["a"] == 1000 - used - carried
+
+
+def test_until_the_expiry_there_is_nothing_to_carry() -> None:
+    found = pay([(10, 0, {"x": 600})], *rolled(1000, 50), woken=19)
+    assert (found.granted["c"], left(found), found.balance) == (0, {"a": 400, "c": 0}, 400)
+
+
+def test_late_usage_shrinks_what_was_carried_and_what_was_spent_of_it_is_debt() -> None:
+    segments: list[Segment] = [(10, 0, {"x": 600}), (30, 25, {"x": 150})]
+    found = pay(segments, *rolled(1000, 50), woken=40)
+    assert (left(found)["c"], found.debt) == (50, {})
+    late = pay([(10, 0, {"x": 800}), segments[1]], *rolled(1000, 50), woken=40)
+    assert (late.granted["c"], late.burnt["c", 25], late.debt) == (100, 100, {25: 50})
+
+
+def test_what_was_carried_expires_at_its_age_and_is_not_carried_again() -> None:
+    found = pay([(10, 0, {"x": 600}), (49, 0, {"x": 30}), (50, 0, {"x": 5})], *rolled(1000, 50), woken=50)
+    assert (found.expired, found.debt, found.balance) == ({"a": 200, "c": 170}, {0: 5}, -5)
+
+
+def test_usage_ahead_of_the_log_is_paid_by_what_was_carried_and_the_balance_does_not_move() -> None:
+    """Law C2: the segment is behind the expiry, which log time has not reached."""
+    found = pay([(10, 0, {"x": 600}), (21, 0, {"x": 0})], *rolled(1000, 50), woken=19)
+    assert (left(found), found.balance) == ({"a": 200, "c": 200}, 400)
+
+
+def test_of_a_lot_whose_rest_was_voided_nothing_is_carried() -> None:
+    found = pay([(10, 0, {"x": 600})], *rolled(1000, 50, changes=(void(15),)), woken=20)
+    assert (found.granted["c"], found.voided, found.expired["a"]) == (0, {"a": 400}, 0)
+
+
+def test_what_was_carried_can_be_voided() -> None:
+    source, carried = rolled(1000, 50)
+    changed = lot("c", 0, kind="promo", effective_us=20, expires_us=50, carry=carried.carry, changes=(void(30, 120),))
+    found = pay([(10, 0, {"x": 600}), (25, 0, {"x": 90})], source, changed, woken=40)
+    # 200 carried, 90 burnt, 110 left: they are void, and 10 of the burnt.
+    assert (found.voided, left(found)["c"], found.debt) == ({"c": 120}, 0, {0: 10})
+
+
 def test_debt_is_settled_whatever_the_scope() -> None:
     assert pay([(10, 0, {"x": 5})], lot("a", 7, effective_us=30, scope=("y",))).debt == {}
 
@@ -228,6 +282,14 @@ def test_more_usage_never_leaves_more_and_lowers_the_balance_by_no_more_than_it_
     lots: list[Lot], usage: list[tuple[int, int]], data: st.DataObject
 ) -> None:
     """What the guard of the fast path rests on (engine/account.py)."""
+    rests = [each for each in lots if each.expires_us is not None]
+    lots = [
+        *lots,
+        *(
+            lot(f"{each.lot} rest", 0, effective_us=each.expires_us, expires_us=70, carry=Carry(each.lot, 50, 9))
+            for each in rests
+        ),
+    ]
     segments: list[Segment] = [(10 * index, 0, {"x": x, "y": y}) for index, (x, y) in enumerate(usage)]
     last = 10 * len(usage)
     more = {"x": data.draw(st.integers(0, 30)), "y": data.draw(st.integers(0, 30))}

@@ -7,11 +7,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.account import Account
 from engine.alerts import Balance, CapPercent, Standing
 from engine.catalog import PriceBook, compile_catalogue
-from engine.credit import Lot, LotChange
+from engine.credit import Carry, Lot, LotChange
 from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 from engine.snapshot import (
@@ -59,8 +60,13 @@ def accounts(draw: st.DrawFn) -> Account:
         scope,
         st.sampled_from([None, True, False]),
         st.lists(changes, max_size=2).map(tuple),
+        st.none() | st.builds(Carry, TEXT, st.integers(1, 100), st.none() | amount),
     )
     account.lots = {lot.lot: lot for lot in draw(st.lists(lots, max_size=3))}
+    for name, lot in account.lots.items():
+        if lot.carry is not None:  # whose rest it is must be a lot of the account
+            source = draw(st.sampled_from(sorted(account.lots)))
+            account.lots[name] = replace(lot, carry=replace(lot.carry, source=source))
     account.caps = {cap.cap: cap for cap in draw(st.lists(st.builds(Cap, TEXT, BIG, TEXT, st.booleans()), max_size=3))}
     rules = st.builds(CapPercent, TEXT, st.integers(1, 1000), st.integers(1, 1000)) | st.builds(Balance, BIG, BIG)
     account.rules = draw(st.dictionaries(TEXT, rules, max_size=4))

@@ -17,9 +17,12 @@ def conserved(account: Account) -> None:
     for name, lot in account.lots.items():
         burnt = sum(pico for (of, _), pico in paid.burnt.items() if of == name)
         refunded = sum(pico for (of, _), pico in paid.refunded.items() if of == name)
-        gone = [burnt, paid.expired.get(name, 0), paid.voided.get(name, 0)]
-        assert lot.granted + refunded == paid.remaining[name] + sum(gone)
+        gone = [burnt, paid.expired.get(name, 0), paid.carried.get(name, 0), paid.voided.get(name, 0)]
+        assert lot.carry is not None or paid.granted[name] == lot.granted
+        assert paid.granted[name] + refunded == paid.remaining[name] + sum(gone)
         assert min([paid.remaining[name], refunded, burnt - refunded, *gone]) >= 0
+    given_on = sum(paid.granted[name] for name, lot in account.lots.items() if lot.carry is not None)
+    assert given_on == sum(paid.carried.values())
     owed = sum(derived.spend.values())
     assert owed == sum(run.amount for run in derived.running.values())
     # What a void takes of the burnt is owed; what a refund gives back of it is given away, as far as it was burnt.
@@ -73,7 +76,8 @@ def test_the_postings_of_any_cuts_sum_to_the_allocation(seed: int) -> None:
         account = bench.account(name)
         paid = account.derive().allocation
         for lot in account.lots.values():
-            expected[name, lot.lot, "grant", None] += lot.granted
+            expected[name, lot.lot, "grant", None] += paid.granted[lot.lot]
+            expected[name, lot.lot, "carry", None] += paid.carried.get(lot.lot, 0)
             expected[name, lot.lot, "expire", None] += paid.expired.get(lot.lot, 0)
             expected[name, lot.lot, "void", None] += paid.voided.get(lot.lot, 0)
         for (of, period), pico in paid.refunded.items():

@@ -48,12 +48,13 @@ def standing_of_the_engine(bench: Bench, name: str) -> dict[str, Any]:
         burnt = sum(pico for (of, _), pico in paid.burnt.items() if of == lot.lot)
         refunded = sum(pico for (of, _), pico in paid.refunded.items() if of == lot.lot)
         lots[lot.lot] = (
-            lot.granted,
+            paid.granted[lot.lot],
             burnt,
             paid.expired.get(lot.lot, 0),
             paid.remaining[lot.lot],
             refunded,
             paid.voided.get(lot.lot, 0),
+            paid.carried.get(lot.lot, 0),
         )
     return {
         "plan": account.plan,
@@ -155,5 +156,5 @@ def test_the_random_logs_reach_every_outcome_that_can_be_reached() -> None:
     assert refusals >= {
         "key_reused", "account_exists", "bad_amount", "bad_lot", "currency_mismatch", "unknown_price",
         "expires_too_soon", "unknown_cap", "bad_scope", "unknown_scope", "bad_standing", "bad_limit",
-        "unknown_lot", "lot_over", "exceeds_lot",
+        "unknown_lot", "lot_over", "exceeds_lot", "bad_rollover",
     }  # fmt: skip

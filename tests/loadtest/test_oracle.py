@@ -441,7 +441,7 @@ def test_money_paid_back_is_void_and_what_was_burnt_of_it_is_owed_again(fold: Fo
     fold.command("refund_lot", lot="card", amount="2", currency="USD")
     assert fold.command("void_lot", lot="card", amount="3", currency="USD") == "refused.exceeds_lot"
     card = fold.account().lots["card"]
-    assert [part / DOLLAR for part in card] == [10, 9, 0, 0, 7, 8]
+    assert [part / DOLLAR for part in card] == [10, 9, 0, 0, 7, 8, 0]
     assert fold.account().debt == 3 * DOLLAR
 
 

@@ -113,7 +113,7 @@ def test_each_part_of_an_account_is_compared(part: str) -> None:
     value = found[part]
     if isinstance(value, dict):
         first = next(iter(value))
-        wrong = {"lots": (0,) * 6, "scopes": {0: 1}}
+        wrong = {"lots": (0,) * 7, "scopes": {0: 1}}
         found[part] = value | {first: wrong[part] if part in wrong else value[first] + 1}
     else:
         found[part] = value + 1

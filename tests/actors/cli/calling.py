@@ -64,7 +64,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
         {
             "items": [
                 {"lot": "w", "kind": "promo", "granted": "25", "remaining": "24", "expired": "0", "expires": None}
-                | {"refunded": "0", "voided": "0"},
+                | {"refunded": "0", "voided": "0", "carried": "0"},
             ]
         },
     ),

@@ -17,11 +17,12 @@ ASKS = [
         "acme: 25 USD granted, as lot welcome (log 3/18)",
     ),
     (
-        ("grants", "add", "acme", "25", "--pays-debt", "--lot", "l"),
+        ("grants", "add", "acme", "25", "--pays-debt", "--lot", "l", "--rollover", "50:30:200"),
         (
             "POST",
             "/v1/customers/acme/grants",
-            {"amount": "25", "currency": "USD", "kind": "promo", "lot": "l", "pays_debt": True},
+            {"amount": "25", "currency": "USD", "kind": "promo", "lot": "l", "pays_debt": True}
+            | {"rollover": {"percent": 50, "days": 30, "cap": "200"}},
         ),
         "acme: 25 USD granted, as lot welcome (log 3/18)",
     ),
@@ -54,3 +55,9 @@ def test_lots_are_listed(api: FakeApi) -> None:
     beside_up(api.url)
     result = call("grants", "list", "acme")
     assert (result.exit_code, "promo" in result.stdout, "24" in result.stdout) == (0, True, True)
+
+
+def test_a_rollover_that_cannot_be_read_is_told(api: FakeApi) -> None:
+    beside_up(api.url)
+    result = call("grants", "add", "acme", "25", "--rollover", "half")
+    assert (result.exit_code, "PERCENT:DAYS" in result.stderr) == (2, True)

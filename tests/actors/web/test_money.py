@@ -72,6 +72,8 @@ async def test_a_hundred_repetitions_at_once_grant_once(house: House) -> None:
         ({"expires": "2026-11-22T09:00:00Z"}, 422, "expires-too-soon", "expires"),
         ({"expires": "next year"}, 400, "invalid-request", "expires"),
         ({"effective": "2026-13-01T00:00:00Z"}, 400, "invalid-request", "effective"),
+        ({"rollover": {"percent": 50, "days": 30}}, 422, "bad-rollover", "rollover"),
+        ({"rollover": {"percent": 101, "days": 30}}, 400, "invalid-request", "rollover.percent"),
         ({"lot": "a\x00b"}, 400, "invalid-request", "body"),
     ],
 )
@@ -96,6 +98,7 @@ async def test_dates_priorities_and_prices_reach_the_lot(house: House) -> None:
         "effective": "2026-12-01T00:00:00+01:00",
         "expires": "2027-01-01T00:00:00.5Z",
         "prices": ["tokens"],
+        "rollover": {"percent": 50, "days": 30, "cap": "2"},
     }
     assert (await house.client.post(f"{ACME}/grants", body)).status == 201
     (lot,) = (await house.client.get(f"{ACME}/grants")).json()["items"]
@@ -111,8 +114,21 @@ async def test_dates_priorities_and_prices_reach_the_lot(house: House) -> None:
         "prices": ["tokens"],
         "refunded": "0",
         "voided": "0",
+        "carried": "0",
         "pays_debt": False,
     }
+
+
+async def test_what_is_left_at_the_expiry_is_listed_as_a_lot_of_its_own(house: House) -> None:
+    await house.opened()
+    body = {"amount": "10", "currency": "USD", "lot": "l", "expires": "2026-11-23T00:00:00Z"}
+    more = {"rollover": {"percent": 50, "days": 2}}
+    assert (await house.client.post(f"{ACME}/grants", body | more)).status == 201
+    house.clock.now_s += 86_400
+    await house.client.post(f"{ACME}/top-ups", {"amount": "1", "currency": "USD", "lot": "now"})
+    lots = (await house.client.get(f"{ACME}/grants")).json()["items"]
+    told = {lot["lot"]: (lot["granted"], lot["remaining"], lot["expired"], lot["carried"]) for lot in lots}
+    assert told == {"l": ("10", "0", "5", "5"), "l~carried": ("5", "5", "0", "0"), "now": ("1", "1", "0", "0")}
 
 
 async def test_a_payment_that_is_paid_back_is_void_and_its_burnt_part_is_debt(house: House) -> None:
