@@ -1,7 +1,7 @@
 """What a catalogue changes against another, in words: per plan, and within it per price, meter and feature.
 
-It compares the documents key by key, so a field that catalogues get tomorrow is compared today. Two amounts that are the
-same price are no change, however they are written.
+It compares the documents key by key, so a field that catalogues get tomorrow is compared today. A number written another
+way is no change.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +19,7 @@ Kind = Literal["new", "gone", "changed"]
 # Fields whose text is a decimal: there 5 and 5.0 say the same. Elsewhere (names, values of dimensions) they do not.
 AMOUNTS: Final = frozenset({"amount", "flat", "maximum"})
 QUANTITIES: Final = frozenset({"per", "up_to", "above", "at_least", "below", "at_most", "included", "discount"})
-NAMED_BY_ITS_AUTHOR: Final = frozenset(
-    {"where", "features", "values"}
-)  # what stands below them, under any key, is text
+NAMED_BY_ITS_AUTHOR: Final = frozenset({"where", "features", "values"})  # below them all is text, under any key
 
 
 class Change(Struct, frozen=True):
@@ -170,7 +168,8 @@ def _mapping(
     path: tuple[str | int, ...], subject: str, old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> Iterator[Change]:
     rates = (None, None) if path[-1] in NAMED_BY_ITS_AUTHOR else (_rate(old), _rate(new))
-    if None not in rates and rates[0] != rates[1]:
+    written = all(_same((*path, key), old.get(key), new.get(key)) for key in ("amount", "per"))
+    if None not in rates and not written:
         said = [f"{each['amount']}{_per(each)}" for each in (old, new)]
         yield Change(path, subject, f"{said[0]} -> {said[1]}{_by(*rates)}", _amounts(old), _amounts(new))
     for key in [*old, *(key for key in new if key not in old)]:
@@ -201,6 +200,8 @@ def _per(value: Mapping[str, Any]) -> str:
 def _by(old: Fraction | None, new: Fraction | None) -> str:
     if not old or new is None:
         return ""
+    if old == new:  # of packages the size matters too
+        return " (the same rate)"
     return f" ({float((new / old - 1) * 100):+.4g}%)"
 
 

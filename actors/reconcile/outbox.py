@@ -1,7 +1,8 @@
 """R-outbox: every crossing that the rules' standings count has its alert, and every alert a standing that explains it.
 
 The ordinal of a standing counts its crossings; so ids 1 to n must have been told as crossed, all but the active one as
-recovered, and nothing else. An id conflict has no standing: a dead letter explains it."""
+recovered, and nothing else. Two kinds have no standing: an id conflict is explained by its dead letter, and a correction
+that was given up by the fold, which gives it up again."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 from actors.drift import ABSENT, Drift, field_drifts
 from actors.ports import AlertRow, DeadLetterRow
 from engine.account import Account
-from engine.alerts import ID_CONFLICT, Crossing, Phase
+from engine.alerts import CORRECTION_FAILED, ID_CONFLICT, Crossing, Phase
 from engine.outcomes import DeadLetterReason
 
 CHECK = "outbox"
@@ -23,10 +24,13 @@ def outbox_drifts(
     letters: Iterable[DeadLetterRow],
     alerts: Iterable[AlertRow],
     unreadable: Collection[str] = (),
+    given_up: Mapping[str, Crossing] | None = None,
+    start: int = 0,
 ) -> Iterator[Drift]:
     """`alerts` are all that the partition has ever told, `letters` all its dead letters. Accounts whose snapshot is
-    `unreadable` are told elsewhere."""
-    expected: dict[str, Crossing] = {}
+    `unreadable` are told elsewhere. `given_up` are the corrections that the fold gave up, by the id of their alert, from
+    the offset `start` on; what it gave up before, nobody knows any more."""
+    expected: dict[str, Crossing] = dict(given_up or {})
     for account in accounts.values():
         for (rule, window), standing in account.standings.items():
             for ordinal in range(1, standing.ordinal + 1):
@@ -41,7 +45,11 @@ def outbox_drifts(
             crossing = _conflict(letter)
             expected[crossing.alert_id] = crossing
     expected = {alert_id: each for alert_id, each in expected.items() if each.account not in unreadable}
-    found = {row.alert_id: row for row in alerts if row.account not in unreadable}
+    found = {
+        row.alert_id: row
+        for row in alerts
+        if row.account not in unreadable and not (row.offset < start and _rule(row) == CORRECTION_FAILED)
+    }
     for alert_id in sorted(expected.keys() - found.keys()):
         crossing = expected[alert_id]
         yield Drift(CHECK, partition, crossing.account, _of(crossing), alert_id, ABSENT)
@@ -52,6 +60,22 @@ def outbox_drifts(
         if found[alert_id].account != expected[alert_id].account:
             told = expected[alert_id].account, found[alert_id].account
             yield Drift(CHECK, partition, told[0], f"account of alert {alert_id}", *told)
+
+
+def corrections_given_up(made: Iterable[AlertRow]) -> dict[str, Crossing]:
+    """Of alerts that a fold made: those that tell of a correction it gave up, by id."""
+    found = {}
+    for row in made:
+        if _rule(row) == CORRECTION_FAILED:
+            data = _fields(row)
+            found[row.alert_id] = Crossing(
+                row.account, CORRECTION_FAILED, data["window"], int(data["ordinal"]), "crossed", None, None
+            )
+    return found
+
+
+def _rule(row: AlertRow) -> str:
+    return _fields(row).get("rule", "")
 
 
 def told_drifts(partition: int, made: Iterable[AlertRow], stored: Mapping[str, AlertRow]) -> Iterator[Drift]:

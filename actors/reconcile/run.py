@@ -12,11 +12,12 @@ from actors.ports import AlertRow, CommandRow, DeadLetterRow
 from actors.rebuild import Fold, Stored, read_stored, settle
 from actors.reconcile.ledger import ledger_drifts
 from actors.reconcile.offsets import Stretch, beyond_drifts, counted_in, end_drifts, stretch_drifts
-from actors.reconcile.outbox import outbox_drifts, told_drifts
+from actors.reconcile.outbox import corrections_given_up, outbox_drifts, told_drifts
 from actors.reconcile.rated import RatedTopic
 from actors.reconcile.rerate import CHECK as RERATE
 from actors.reconcile.rerate import LotTerms, Prices, Rerated, Table, Terms, sample_of
 from engine.account import Account
+from engine.alerts import Crossing
 from engine.partition import Partition
 from engine.snapshot import UnknownSnapshot, decode_partition
 
@@ -91,6 +92,7 @@ class Reconciler:
         self._letters = {row.offset: row for row in facts.letters}
         self._commands = {row.offset: row for row in facts.commands}
         self._alerts = {row.alert_id: row for row in facts.alerts}
+        self._given_up: dict[str, Crossing] = {}
         self._rows = {row.account: row for row in stored.accounts}
         self._before = fold.partition.header()
         self._checkpoint = fold.stored_partition()
@@ -116,7 +118,9 @@ class Reconciler:
         report.take(ledger_drifts(self._number, self._accounts, self._rows, self._facts.postings))
         unreadable = self._rows.keys() - self._accounts.keys()
         alerts, letters = self._facts.alerts, self._facts.letters
-        report.take(outbox_drifts(self._number, self._accounts, letters, alerts, unreadable))
+        report.take(
+            outbox_drifts(self._number, self._accounts, letters, alerts, unreadable, self._given_up, self._fold.start)
+        )
         for name, rerated in self._rerated.items():
             report.take(self._finish(name, rerated))
         return report
@@ -144,6 +148,7 @@ class Reconciler:
         )
         report.take(stretch_drifts(self._number, stretch))
         report.take(told_drifts(self._number, made.alerts, self._alerts))
+        self._given_up |= corrections_given_up(made.alerts)
         for offset in sorted(rated):
             for _, line in sorted(rated[offset].lines.items()):
                 report.take(self._rerate(line))

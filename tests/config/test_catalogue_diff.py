@@ -71,6 +71,8 @@ PRICES = (*STARTER, "prices")
     [
         ((*PRICES, "input", "amount"), "2.75", "price input: 2.50 per 1000000 -> 2.75 per 1000000 (+10%)"),
         ((*PRICES, "input", "per"), "2000000", "price input: 2.50 per 1000000 -> 2.50 per 2000000 (-50%)"),
+        ((*PRICES, "input"), {"meter": "input", "model": "per_unit", "amount": "5", "per": "2000000"},
+            "price input: 2.50 per 1000000 -> 5 per 2000000 (the same rate)"),
         ((*PRICES, "input", "amount"), "0", "price input: 2.50 per 1000000 -> 0 per 1000000 (-100%)"),
         ((*PRICES, "calls", "tiers", 0, "amount"), "12", "price calls, tier 1: 10 -> 12 (+20%)"),
         ((*PRICES, "calls", "tiers", 0, "up_to"), "200", "price calls, tier 1, up_to: 100 -> 200"),
@@ -92,7 +94,7 @@ def test_a_change_says_what_becomes_of_what(path: tuple[str | int, ...], to: Any
     ("path", "to"),
     [
         ((*PRICES, "input", "amount"), "2.5"),
-        ((*PRICES, "input"), {"meter": "input", "model": "per_unit", "amount": "0.0000025", "per": "1"}),
+        ((*PRICES, "input"), {"meter": "input", "model": "per_unit", "amount": "2.50", "per": "1000000.0"}),
         ((*PRICES, "calls", "tiers", 0, "up_to"), "100.0"),
         ((*PRICES, "calls", "where"), {}),
     ],

@@ -4,7 +4,7 @@ import msgspec
 import orjson
 
 from actors.ports import AlertRow, DeadLetterRow
-from actors.reconcile.outbox import outbox_drifts, told_drifts
+from actors.reconcile.outbox import corrections_given_up, outbox_drifts, told_drifts
 from engine.account import Account
 from tests.engine.bench import Bench
 
@@ -54,6 +54,25 @@ def test_each_missing_and_each_unexplained_alert_is_named() -> None:
         f"outbox: partition 0, account acme: account of alert {alerts[0].alert_id}: expected acme, found other "
         "(character 1)"
     ]
+
+
+def test_a_correction_that_was_given_up_is_explained_by_the_fold_that_gives_it_up() -> None:
+    account, alerts, letters = crossed_twice()
+    body = orjson.loads(alerts[0].body)
+    body["data"] |= {"rule": "correction_failed", "window": "gateway-1\n e-7", "ordinal": 1}
+    failed = msgspec.structs.replace(alerts[0], alert_id="alert_f", offset=90, body=orjson.dumps(body))
+
+    def found(stored: list[AlertRow], made: list[AlertRow], start: int = 0) -> list[str]:
+        given_up = corrections_given_up(made)
+        drifts = outbox_drifts(0, {"acme": account}, letters, [*alerts, *stored], (), given_up, start)
+        return [str(drift) for drift in drifts]
+
+    assert found([failed], [failed, *alerts]) == []
+    (unexplained,) = found([failed], alerts)
+    assert unexplained.endswith("alert of offset 90: expected nothing, found alert_f")
+    (missing,) = found([], [failed])
+    assert "rule correction_failed" in missing and missing.endswith("expected alert_f, found nothing")
+    assert found([failed], [], start=91) == [], "it was given up before the base, from which the fold began"
 
 
 def test_the_bytes_that_were_told_are_compared() -> None:
