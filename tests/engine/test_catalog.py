@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.catalog import (
     BadCatalogue,
@@ -82,6 +83,21 @@ def test_meters_of_a_type_come_in_the_order_of_their_names() -> None:
             ),
             ["tiers.1.up_to", "tiers.1.amount", "tiers.2.per"],
         ),
+        (PriceDefinition("tokens", "package", amount="8", per="0"), ["per"]),
+        (PriceDefinition("tokens", "package", tiers=(TierDefinition("8"),)), ["tiers", "amount"]),
+        (PriceDefinition("tokens", "flat", amount="8", per="100"), ["per"]),
+        (PriceDefinition("tokens", "volume"), ["tiers"]),
+        (PriceDefinition("tokens", "volume", tiers=(TierDefinition("1", flat="-1"),)), ["tiers.0.flat"]),
+        (PriceDefinition("tokens", "step", tiers=(TierDefinition("1", per="5"),)), ["tiers.0.per"]),
+        (PriceDefinition("tokens", "step", tiers=(TierDefinition("1", flat="5"),)), ["tiers.0.flat"]),
+        (
+            PriceDefinition("tokens", "step", tiers=(TierDefinition("2", up_to="5"), TierDefinition("1"))),
+            ["tiers.1.amount"],
+        ),
+        (PriceDefinition("tokens", "per_unit", amount="1", included="-1"), ["included"]),
+        (PriceDefinition("tokens", "per_unit", amount="1", maximum="x"), ["maximum"]),
+        (PriceDefinition("tokens", "per_unit", amount="1", discount="100.1"), ["discount"]),
+        (PriceDefinition("tokens", "per_unit", amount="1", discount="-1"), ["discount"]),
     ],
 )
 def test_a_faulty_price_is_refused_with_the_path_of_each_fault(price: PriceDefinition, paths: list[str]) -> None:
@@ -205,3 +221,57 @@ def test_every_version_counts_as_a_publication() -> None:
         book.publish(instant, catalogue)
         seen.append(book.publications)
     assert seen == [0, 1, 2]
+
+
+def test_what_stands_around_a_model_is_not_stored_where_it_is_not_said() -> None:
+    stored = document_json(document({"p": PriceDefinition("tokens", "volume", tiers=(TierDefinition("1"),))}))
+    assert not [word for word in (b"included", b"maximum", b"discount", b"flat") if word in stored]
+
+
+def book_of(*prices: dict[str, PriceDefinition]) -> PriceBook:
+    """A version at 0, 100, 200 ..."""
+    book = PriceBook()
+    for number, sold in enumerate(prices, start=1):
+        book.publish((number - 1) * 100, compile_catalogue(number, document(sold)))
+    return book
+
+
+def in_force(book: PriceBook, time_us: int, period_us: int) -> dict[str, int]:
+    """The version of each price."""
+    plan = book.plan_at("basic", time_us, period_us)
+    assert plan is not None
+    return {name: price.version for name, price in plan.prices.items()}
+
+
+PACKAGE = PriceDefinition("tokens", "package", {"model": "a"}, "8", "100")
+UNIT = PriceDefinition("tokens", "per_unit", {"model": "b"}, "1")
+CAPPED = PriceDefinition("tokens", "per_unit", {"model": "c"}, "1", maximum="5")
+
+
+def test_only_a_price_that_is_a_sum_of_its_units_changes_inside_a_period() -> None:
+    same = {"package": PACKAGE, "unit": UNIT, "capped": CAPPED}
+    book = book_of(same, same, same)
+    assert in_force(book, 99, 50) == {"package": 1, "unit": 1, "capped": 1}
+    assert in_force(book, 100, 50) == {"package": 1, "unit": 2, "capped": 1}
+    assert in_force(book, 250, 50) == {"package": 1, "unit": 3, "capped": 1}
+    assert in_force(book, 250, 100) == {"package": 2, "unit": 3, "capped": 2}
+    assert in_force(book, 250, 200) == {"package": 3, "unit": 3, "capped": 3}
+
+
+def test_a_price_that_changes_its_model_waits_for_the_next_period_and_a_new_one_does_not() -> None:
+    marginal = replace(PACKAGE, model="per_unit")
+    book = book_of({"p": marginal}, {"p": PACKAGE, "unit": UNIT}, {"p": marginal, "unit": UNIT, "capped": CAPPED})
+    assert in_force(book, 100, 0) == {"p": 1, "unit": 2}
+    assert in_force(book, 200, 0) == {"p": 3, "unit": 3, "capped": 3}
+    assert in_force(book, 200, 100) == {"p": 2, "unit": 3, "capped": 3}
+
+
+def test_the_price_that_holds_is_the_very_same_but_for_its_cells() -> None:
+    moved = replace(PACKAGE, where={"model": "z"})
+    book = book_of({"p": PACKAGE}, {"p": moved})
+    early, late = book.plan_at("basic", 0, 0), book.plan_at("basic", 100, 0)
+    assert early is not None and late is not None
+    assert late.prices["p"].terms is early.prices["p"].terms
+    assert late.prices["p"].where == {"model": "z"}
+    assert book.plan_at("basic", 100, 0) is late
+    assert book.plan_at("gone", 100, 0) is None
