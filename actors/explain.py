@@ -272,12 +272,22 @@ class _Tier(Struct, frozen=True):
 _NOTHING: Final = _Tier(0, None, "0", "1", "0")  # beyond a maximum
 
 
+def rate_of(definition: PriceDefinition) -> tuple[str, str]:
+    """(amount, per) of a price without tiers. Where fees of events are counted, they are owed as they are."""
+    if isinstance(definition.factor, str):
+        return definition.factor, "1"
+    if isinstance(definition.percent, str):
+        each = (definition.per_event, definition.event_minimum, definition.event_maximum)
+        return ("1", "1") if any(isinstance(text, str) for text in each) else (definition.percent, "100")
+    return definition.amount or "0", definition.per
+
+
 def _published(definition: PriceDefinition) -> dict[int, _Tier]:
     """The tiers by number, as published; what is included comes before the first."""
     start = parse_quantity(definition.included) if isinstance(definition.included, str) else 0
     found = {INCLUDED: _Tier(0, start, "0", "1", "0")}
     if not definition.tiers:
-        found[1] = _Tier(start, None, definition.amount or "0", definition.per, "0")
+        found[1] = _Tier(start, None, *rate_of(definition), "0")
     included = start
     for number, tier in enumerate(definition.tiers, start=1):
         end = None if tier.up_to is None else parse_quantity(tier.up_to) + included

@@ -25,16 +25,18 @@ from engine.meters import (
     compile_token_shape,
 )
 from engine.meters import MeterDefinition as MeterDefinition  # a catalogue is made of it
-from engine.money import NANO, NotADecimal, parse_amount, parse_quantity
+from engine.money import NANO, PICO, NotADecimal, parse_amount, parse_quantity
 from engine.prices.curve import Rung
 from engine.prices.models import MODELS, compile_price
 from engine.prices.modifiers import Modifiers
+from engine.prices.per_event import PerEvent
 from engine.prices.price import Price
 
 TIERS_MAX: Final = 100
 FEATURES_MAX: Final = 1_000
 FEATURE_TEXT_MAX: Final = 256
 CELL_LOOKUPS_MAX: Final = 65_536
+_EACH: Final = ("per_event", "event_minimum", "event_maximum")  # what a percentage price says of each event
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 SKEW_US: Final = 5 * 60 * 1_000_000  # how far an event's own time may run ahead of log time
 
@@ -49,10 +51,11 @@ class TierDefinition(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class PriceDefinition(Struct, forbid_unknown_fields=True, frozen=True):
-    """What is not said of the last three, the stored form does not say either. `discount` is a percentage."""
+    """What is not said of `included` and those behind it, the stored form does not say either. `discount` is a
+    percentage; the last but two belong to the model `percentage`, the last two to `dynamic`."""
 
     meter: str
-    model: Literal["per_unit", "graduated", "package", "volume", "step", "flat"]
+    model: Literal["per_unit", "graduated", "package", "volume", "step", "flat", "percentage", "dynamic"]
     where: dict[str, str] = field(default_factory=dict)
     amount: str | None = None
     per: str = "1"
@@ -60,6 +63,12 @@ class PriceDefinition(Struct, forbid_unknown_fields=True, frozen=True):
     included: str | UnsetType = UNSET
     maximum: str | UnsetType = UNSET
     discount: str | UnsetType = UNSET
+    percent: str | UnsetType = UNSET
+    per_event: str | UnsetType = UNSET
+    event_minimum: str | UnsetType = UNSET
+    event_maximum: str | UnsetType = UNSET
+    factor: str | UnsetType = UNSET
+    estimate: str | UnsetType = UNSET
 
 
 class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -208,12 +217,15 @@ class _Checker:
 
     def rung(self, path: tuple[str | int, ...], part: PriceDefinition | TierDefinition, up_to: int | None) -> Rung:
         """What a price without tiers, or a tier, costs; which of its keys its model has is tested elsewhere."""
-        if part.amount is None:
-            self.fault((*path, "amount"), "is missing; free is an explicit amount of 0")
+        key = MODELS[part.model].amount_key if isinstance(part, PriceDefinition) else "amount"
+        amount = getattr(part, key)
+        if amount is None or amount is UNSET:
+            self.fault((*path, key), f"is missing; free is an explicit {key} of 0")
+            amount = "0"
         fee = part.flat if isinstance(part, TierDefinition) and part.flat is not UNSET else "0"
         return Rung(
             up_to,
-            self._number((*path, "amount"), part.amount or "0", parse_amount, 0),
+            self._number((*path, key), amount, parse_amount, 0),
             self._number((*path, "per"), part.per, parse_quantity, 1),
             self._number((*path, "flat"), fee, parse_amount, 0),
         )
@@ -223,7 +235,7 @@ class _Checker:
         name, model = definition.model, MODELS[definition.model]
         if not model.tiered:
             if definition.tiers:
-                takes = "`amount` and `per`" if model.has_per else "`amount`"
+                takes = "`amount` and `per`" if model.has_per else f"`{model.amount_key}`"
                 self.fault((*path, "tiers"), f"{name} takes {takes}, no tiers")
             self._no_per(path, definition)
             return [self.rung(path, definition, None)]
@@ -295,9 +307,46 @@ class _Checker:
                 if None not in known and value not in known:
                     self.fault((*path, "where", dimension), f"{value} is no value of it; it has {_listed(known)}")
         rungs, modifiers = self.rungs(path, definition), self.modifiers(path, definition)
+        per_event = self.per_event(path, definition, rungs[0])
+        if per_event is not None:
+            rungs = [Rung(None, 100 * PICO, NANO)]  # all of each fee
+        estimate = None
+        if definition.estimate is not UNSET:
+            estimate = self._number((*path, "estimate"), definition.estimate, parse_quantity, 0)
+            if meter is not None and meter.field is None:
+                self.fault((*path, "estimate"), f"meter {meter.name} sums no field that an event could lack")
         return compile_price(
-            name, definition.meter, definition.where, definition.model, rungs, modifiers, self._version
+            name,
+            definition.meter,
+            definition.where,
+            definition.model,
+            rungs,
+            modifiers,
+            self._version,
+            per_event,
+            estimate,
         )
+
+    def per_event(self, path: tuple[str | int, ...], definition: PriceDefinition, rung: Rung) -> PerEvent | None:
+        """The terms for each event, and that each key stands with the model that has it."""
+        for model, keys in (("percentage", ("percent", *_EACH)), ("dynamic", ("factor", "estimate"))):
+            for key in keys:
+                if definition.model != model and getattr(definition, key) is not UNSET:
+                    self.fault((*path, key), f"belongs to the model {model}: remove it")
+        if MODELS[definition.model].amount_key != "amount" and definition.amount is not None:
+            self.fault((*path, "amount"), f"{definition.model} takes `{MODELS[definition.model].amount_key}`")
+        said = {key: getattr(definition, key) for key in _EACH if getattr(definition, key) is not UNSET}
+        if not said:
+            return None
+        amounts = {key: self._number((*path, key), text, parse_quantity, 0) for key, text in said.items()}
+        least, most = amounts.get("event_minimum"), amounts.get("event_maximum")
+        if least is not None and most is not None and most < least:
+            self.fault((*path, "event_maximum"), "is below event_minimum")
+        if definition.included is not UNSET:
+            self.fault(
+                (*path, "included"), "what is counted are the fees of events: an included quantity has no meaning"
+            )
+        return PerEvent(Fraction(rung.amount, PICO), amounts.get("per_event", 0), least, most)
 
     def plan(self, name: str, definition: PlanDefinition, meters: dict[str, Meter]) -> Plan:
         path = ("plans", name)
@@ -379,8 +428,15 @@ def check_succession(before: CatalogueDocument, after: CatalogueDocument) -> Non
             if heir is not None and heir.meter != price.meter:
                 message = f"counted meter {price.meter} before, and its counter goes on: choose a new price name"
                 faults.append(CatalogueFault(("plans", name, "prices", price_name, "meter"), message))
+            elif heir is not None and _counts_fees(heir) != _counts_fees(price):
+                message = "counts fees of events in one version, quantities in the other: choose a new price name"
+                faults.append(CatalogueFault(("plans", name, "prices", price_name, "model"), message))
     if faults:
         raise BadCatalogue(faults)
+
+
+def _counts_fees(price: PriceDefinition) -> bool:
+    return any(getattr(price, key) is not UNSET for key in _EACH)
 
 
 def read_document(body: bytes) -> CatalogueDocument:

@@ -6,7 +6,7 @@ asks for a `Cut` when a checkpoint is due; rating goes on while the cut is encod
 
 from collections.abc import Iterable
 from heapq import heappop, heappush
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -14,7 +14,7 @@ from msgspec import Struct
 from engine.account import Account, Change, NotThere, TooManyCells, Usage
 from engine.admission import Decision, Desk, FieldBound, Question, SliceNeeded, Wallet
 from engine.alerts import CORRECTION_FAILED, ID_CONFLICT, Crossing, alert_body
-from engine.catalog import SKEW_US, Catalogue, NoPrice, PriceBook
+from engine.catalog import SKEW_US, Catalogue, NoPrice, Plan, PriceBook
 from engine.commands import (
     Refused,
     grant,
@@ -69,7 +69,8 @@ from engine.events import (
 )
 from engine.holds import BadToken, Hold, read_token
 from engine.limits import scope_path
-from engine.meters import BadDimension, BadQuantity, BadUsage, is_estimated, tags_of
+from engine.meters import BadDimension, BadQuantity, BadUsage, Meter, is_estimated, tags_of
+from engine.meters.fields import value_at
 from engine.outcomes import (
     APPLIED,
     AccountRow,
@@ -480,11 +481,20 @@ class Partition:
             for meter in meters:
                 if meter.conditions and not meter.counts(data):
                     continue
-                quantity = meter.quantity(data)
+                try:
+                    quantity = meter.quantity(data)
+                except BadQuantity:
+                    estimate = _estimate(plan, meter, data)
+                    if estimate is None:
+                        raise
+                    quantity, estimated = estimate, True
                 cell = meter.cell(data)
                 if plan is None:
                     raise NoPrice(f"catalogue version {catalogue.version} has no plan {plan_name}")
-                usages.append((plan.price_of(meter, cell), cell, quantity))
+                price = plan.price_of(meter, cell)
+                if price.per_event is not None:
+                    quantity = price.per_event.fee(quantity)
+                usages.append((price, cell, quantity))
                 names.append(meter.group_by)
         except BadUsage as error:
             raise _DeadLetter(DeadLetterReason.BAD_USAGE, f"event {event.id!r}: {error}") from None
@@ -953,3 +963,13 @@ class Partition:
             (*memory, item.digest, item.answer, item.log_time_us) for memory, item in self._answered.items()
         )
         return msgspec.msgpack.encode([self.header(), sorted(accounts.items()), self.dedup.entries(), answered])
+
+
+def _estimate(plan: Plan | None, meter: Meter, data: dict[str, Any]) -> int | None:
+    """What a price counts for an event that does not carry the field that its meter sums; None: nothing is guessed."""
+    if plan is None or meter.field is None or value_at(data, meter.field) is not None:
+        return None
+    try:
+        return plan.price_of(meter, meter.cell(data)).estimate
+    except (BadDimension, NoPrice):
+        return None

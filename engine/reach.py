@@ -55,6 +55,11 @@ def reach_of(
     faults.sort(key=lambda fault: fault.reason != "model_not_entitled")  # it comes first in the order of reasons
     if faults:
         return faults[0]
+    for _, prices in reached:
+        if isinstance(prices, dict):
+            fees = [name for name, price in sorted(prices.items()) if price.per_event is not None]
+            if fees:  # no bound of a field bounds them: they depend on how many events there will be
+                return Unreachable("unbounded", fees[0])
     parts: dict[tuple[int | None, int], dict[str, Price]] = {}
     seen: dict[str | None, int] = {}
     for meter, prices in reached:

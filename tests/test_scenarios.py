@@ -17,7 +17,8 @@ PRICES    name  model  tiers                            `10: 30, 50: 40, rest: 5
                                                         behind it makes a new version of the catalogue; with METERS
                                                         `of METER` behind it, or `of METER where x = a, y = b`; a tier
                                                         may be `10: 30 flat 5`; models are those of a catalogue;
-                                                        behind the tiers `included 100`, `at most 50`, `less 20%`
+                                                        behind the tiers `included 100`, `at most 50`, `less 20%`,
+                                                        and of a percentage `each 0.30`, `each at least 0.50`, `each at most 9`
 GRANTS    lot  kind  amount  priority  from  until  for  rollover
                                                         `for`: prices, or `all`; kind: `promo`, or `promo, pays debt`;
                                                         rollover: `50% for 30 days`, `50% up to $9 for 30 days`; its
@@ -131,7 +132,7 @@ class Scenario:
 
         def price(name: str, model: str, tiers: str, *more: str) -> None:
             start = next((instant(each.removeprefix("from ")) for each in more if each[:5] == "from "), 0)
-            around = [each for each in more if each.split(" ")[0] in ("included", "at", "less")]
+            around = [each for each in more if each.split(" ")[0] in ("included", "at", "less", "each")]
             sold = read_price(name, model, tiers, around)
             for each in more:
                 if each.startswith("of "):
@@ -194,12 +195,24 @@ def read_price(name: str, model: str, tiers: str, around: list[str]) -> PriceDef
     said: dict[str, str] = {}
     for what in around:
         word, _, amount = what.rpartition(" ")
-        key = {"included": "included", "at most": "maximum", "less": "discount"}[word]
+        key = {
+            "included": "included",
+            "at most": "maximum",
+            "less": "discount",
+            "each": "per_event",
+            "each at least": "event_minimum",
+            "each at most": "event_maximum",
+        }[word]
         said[key] = plain(amount).removesuffix("%")
     where = {"price": name}
     if model in ("graduated", "volume", "step"):
         return PriceDefinition("units", cast(Any, model), where, tiers=tuple(rows), **cast(Any, said))
     (row,) = rows
+    if model in ("percentage", "dynamic"):
+        key = "percent" if model == "percentage" else "factor"
+        return PriceDefinition(
+            "units", cast(Any, model), where, **cast(Any, said | {key: row.amount.removesuffix("%")})
+        )
     return PriceDefinition("units", cast(Any, model), where, row.amount, row.per, **cast(Any, said))
 
 

@@ -213,7 +213,7 @@ def _plan_table(plan: Plan, definitions: dict[str, PriceDefinition]) -> Table:
         definition = definitions[name]
         where = ", ".join(f"{dimension} = {value}" for dimension, value in price.where.items())
         head, above = (name, price.meter, where, _model(definition)), "0"
-        for tier in definition.tiers or (TierDefinition(definition.amount or "", definition.per),):
+        for tier in definition.tiers or (TierDefinition(*_rate(definition)),):
             flat = tier.flat if isinstance(tier.flat, str) else ""
             up_to = "" if tier.up_to is None else _quantity(tier.up_to)
             table.add_row(*head, above, up_to, tier.amount, _quantity(tier.per), flat)
@@ -222,12 +222,24 @@ def _plan_table(plan: Plan, definitions: dict[str, PriceDefinition]) -> Table:
     return table
 
 
+def _rate(definition: PriceDefinition) -> tuple[str, str]:
+    """(amount, per) of a price without tiers."""
+    if isinstance(definition.percent, str):
+        return definition.percent, "100"
+    return (definition.factor, "1") if isinstance(definition.factor, str) else (definition.amount or "", definition.per)
+
+
 def _model(definition: PriceDefinition) -> str:
     """The model, and what stands around it."""
-    said = [definition.model, *([f"{definition.included} included"] if isinstance(definition.included, str) else [])]
+    said: list[str] = [definition.model]
+    said += [f"and {definition.per_event} an event" if isinstance(definition.per_event, str) else ""]
+    said += [f"at least {definition.event_minimum} an event" if isinstance(definition.event_minimum, str) else ""]
+    said += [f"at most {definition.event_maximum} an event" if isinstance(definition.event_maximum, str) else ""]
+    said += [f"{definition.estimate} where it is missing" if isinstance(definition.estimate, str) else ""]
+    said += [f"{definition.included} included"] if isinstance(definition.included, str) else []
     said += [f"at most {definition.maximum}"] if isinstance(definition.maximum, str) else []
     said += [f"less {definition.discount} %"] if isinstance(definition.discount, str) else []
-    return ", ".join(said)
+    return ", ".join(filter(None, said))
 
 
 def _quantity(text: str) -> str:

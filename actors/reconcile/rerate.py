@@ -123,7 +123,7 @@ class PriceTerms(Struct, frozen=True):
     @property
     def follows(self) -> bool:
         """Whether it may begin, or end, inside a period."""
-        return self.model in ("per_unit", "graduated") and self.maximum is None
+        return self.model in ("per_unit", "graduated", "percentage", "dynamic") and self.maximum is None
 
     def reached(self, priced: int) -> Tier:
         """The tier that a quantity behind what is included lies in."""
@@ -208,7 +208,14 @@ class Prices:
 
 def _read_terms(version: int, stated: Mapping[str, Any]) -> PriceTerms:
     tiers, start = [], 0
-    for row in stated.get("tiers") or [stated]:
+    rows = stated.get("tiers") or [stated]
+    if {"per_event", "event_minimum", "event_maximum"} & stated.keys():
+        rows = [{"amount": "1"}]  # of the fee that each event counts
+    elif "percent" in stated:
+        rows = [{"amount": stated["percent"], "per": "100"}]
+    elif "factor" in stated:
+        rows = [{"amount": stated["factor"]}]
+    for row in rows:
         end = None if row.get("up_to") is None else read(row["up_to"], NANO)
         per, flat = read(str(row.get("per", 1)), NANO), read(str(row.get("flat", 0)), PICO)
         tiers.append(Tier(start, end, read(row["amount"], PICO), per, flat))

@@ -18,3 +18,4 @@ class Model(Struct, frozen=True):
     has_fee: bool  # a tier may have a `flat` amount beside its rate
     marginal: bool  # each unit stands by itself, so that a new version may begin inside a period
     rising: bool  # amounts must not fall from tier to tier
+    amount_key: str = "amount"  # the key of a price without tiers that says what it costs

@@ -5,14 +5,16 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from engine.prices import flat, graduated, package, per_unit, step, volume
+from engine.prices import dynamic, flat, graduated, package, per_unit, percentage, step, volume
 from engine.prices.curve import Rung
 from engine.prices.model import Model
 from engine.prices.modifiers import Modifiers
+from engine.prices.per_event import PerEvent
 from engine.prices.price import Price
 
 MODELS: Final[dict[str, Model]] = {
-    module.MODEL.name: module.MODEL for module in (per_unit, graduated, package, volume, step, flat)
+    module.MODEL.name: module.MODEL
+    for module in (per_unit, graduated, package, volume, step, flat, percentage, dynamic)
 }
 PLAIN: Final = Modifiers()
 
@@ -25,9 +27,12 @@ def compile_price(
     rungs: list[Rung],
     modifiers: Modifiers = PLAIN,
     version: int = 0,
+    per_event: PerEvent | None = None,
+    estimate: int | None = None,
 ) -> Price:
     """A price from its tiers in rising order, the last one open; one that has none comes as one open tier."""
     row = MODELS[model]
     numbered = tuple(replace(rung, number=number) for number, rung in enumerate(rungs, start=1))
     terms = modifiers.applied(row.terms(numbered))
-    return Price(name, meter, where, terms, marginal=row.marginal and modifiers.marginal, version=version)
+    marginal = row.marginal and modifiers.marginal
+    return Price(name, meter, where, terms, marginal=marginal, version=version, per_event=per_event, estimate=estimate)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from engine.prices.curve import Curve
+from engine.prices.per_event import PerEvent
 
 Terms = tuple[int | None, Curve]  # up to which quantity of the period, and what then holds for all of it
 
@@ -25,12 +26,16 @@ class Price:
         *,
         marginal: bool = True,
         version: int = 0,
+        per_event: PerEvent | None = None,
+        estimate: int | None = None,
     ) -> None:
         self.name = name
         self.meter = meter
         self.where = where
         self.marginal = marginal
         self.version = version  # of the catalogue
+        self.per_event = per_event  # its quantity is the sum of these fees, not of what the meter says
+        self.estimate = estimate  # nano-units of an event that does not say its own
         self.terms = tuple(terms)  # two prices with the very same are of one version
         self.curves = tuple(curve for _, curve in terms)
         self.ends = tuple(end for end, _ in terms if end is not None)  # nano-units; of all terms but the last
@@ -47,7 +52,16 @@ class Price:
 
     def placed(self, where: Mapping[str, str]) -> "Price":
         """The same for other cells."""
-        return Price(self.name, self.meter, where, self.terms, marginal=self.marginal, version=self.version)
+        return Price(
+            self.name,
+            self.meter,
+            where,
+            self.terms,
+            marginal=self.marginal,
+            version=self.version,
+            per_event=self.per_event,
+            estimate=self.estimate,
+        )
 
     def curve_at(self, quantity: int) -> Curve:
         """What holds where a period comes to so many nano-units."""

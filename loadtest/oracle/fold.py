@@ -280,9 +280,11 @@ class Oracle:
                 continue
             cell, quantity = measured
             price = version.price_of(account.plan, meter, cell)
+            if quantity is None and (price is None or price.estimate is None):
+                raise DeadLetterError("bad_quantity")
             if price is None:
                 raise DeadLetterError("no_price")
-            parts.append((price.name, cell, quantity))
+            parts.append((price.name, cell, price.counted(quantity)))
         return parts
 
     def _enter(self, state: Partition, account: Account, events: list[RatedEvent]) -> dict[str, tuple[int, int]]:

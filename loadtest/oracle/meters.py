@@ -108,12 +108,18 @@ class Meter:
             found |= names_in(body["expression"]) if "expression" in body else {str(body.get("of", name))}
         return found
 
-    def measure(self, data: Mapping[str, Any]) -> tuple[tuple[str, ...], int] | None:
-        """Cell and nano-units; None where the event does not count here."""
+    def measure(self, data: Mapping[str, Any]) -> tuple[tuple[str, ...], int | None] | None:
+        """Cell and nano-units (None: the field is missing); None where the event does not count here."""
         if not all(fulfils(data, name, condition, self.declared) for name, condition in sorted(self.when.items())):
             return None
-        quantity = self._quantity(data)
-        return tuple(dimension_of(data, name, self.declared) for name in self.group_by), quantity
+        missing = self.field is not None and field_of(data, self.field) is None
+        quantity = None if missing else self._quantity(data)
+        try:
+            return tuple(dimension_of(data, name, self.declared) for name in self.group_by), quantity
+        except DeadLetterError as error:
+            if missing:  # the quantity is tested first
+                raise DeadLetterError("bad_quantity") from error
+            raise
 
     def _quantity(self, data: Mapping[str, Any]) -> int:
         if self.expression is not None:

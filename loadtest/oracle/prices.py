@@ -8,7 +8,8 @@ from typing import Any
 
 from loadtest.oracle.records import fixed_point
 
-MARGINAL_MODELS = ("per_unit", "graduated")
+MARGINAL_MODELS = ("per_unit", "graduated", "percentage", "dynamic")
+EACH = ("per_event", "event_minimum", "event_maximum")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,19 @@ class Price:
     included: int  # nano
     maximum: int | None  # pico
     kept: Fraction  # what a discount leaves, of 1
+    estimate: int | None  # nano, of an event that lacks the field
+    each: Mapping[str, Fraction] | None  # of a percentage of each event, in its own: percent and EACH, in nano
+
+    def counted(self, quantity: int | None) -> int:
+        """What is counted of an event's quantity: itself, the estimate, or its fee, fixed to nine digits."""
+        if quantity is None:
+            assert self.estimate is not None
+            quantity = self.estimate
+        if self.each is None:
+            return quantity
+        fee = quantity * self.each["percent"] / 100 + self.each.get("per_event", 0)
+        fee = max(fee, self.each.get("event_minimum", fee))
+        return round(min(fee, self.each.get("event_maximum", fee)))
 
     @property
     def marginal(self) -> bool:
@@ -102,6 +116,16 @@ def read_price(name: str, body: Mapping[str, Any]) -> Price:
         amount, per, flat = number(part["amount"], 12), number(part["per"], 9), number(part.get("flat", "0"), 12)
         return Tier(None if up_to is None else number(up_to, 9), amount, per, flat)
 
+    each = None
+    if any(key in body for key in EACH):
+        each = {key: Fraction(number(body[key], 9)) for key in EACH if key in body}
+        each["percent"] = Fraction(body["percent"])
+    if each is not None:
+        body = {**body, "amount": "1"}
+    elif body["model"] == "percentage":
+        body = {**body, "amount": body["percent"], "per": "100"}
+    elif body["model"] == "dynamic":
+        body = {**body, "amount": body["factor"]}
     return Price(
         name,
         body["meter"],
@@ -111,4 +135,6 @@ def read_price(name: str, body: Mapping[str, Any]) -> Price:
         number(body.get("included", "0"), 9),
         number(body["maximum"], 12) if "maximum" in body else None,
         1 - Fraction(body.get("discount", "0")) / 100,
+        number(body["estimate"], 9) if "estimate" in body else None,
+        each,
     )

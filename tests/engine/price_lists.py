@@ -8,7 +8,7 @@ from msgspec import UNSET
 from engine.catalog import PriceDefinition, TierDefinition
 
 TIERED: Final = ("graduated", "volume", "step")
-MODELS: Final = ("per_unit", "graduated", "package", "volume", "step", "flat")
+MODELS: Final = ("per_unit", "graduated", "package", "volume", "step", "flat", "percentage", "dynamic")
 
 
 def random_price(source: random.Random, meter: str, **where: str) -> PriceDefinition:
@@ -26,6 +26,10 @@ def random_price(source: random.Random, meter: str, **where: str) -> PriceDefini
         said["maximum"] = str(source.randrange(30))
     if source.random() < 0.2:
         said["discount"] = source.choice(["0", "10", "33.3", "100"])
+    if model == "percentage":
+        return PriceDefinition(meter, model, percent=source.choice(["0", "2.9", "150"]), **said)
+    if model == "dynamic":
+        return PriceDefinition(meter, model, factor=source.choice(["0", "1.2", "0.333333333333"]), **said)
     if model not in TIERED:
         said["amount"] = source.choice(["8", "3"]) if model == "package" and source.random() < 0.5 else amount()
         return PriceDefinition(meter, model, per=per, **said)

@@ -1,5 +1,6 @@
 """Laws R4 and R5: every model, with what stands around it: the charges of the events are what the period owes."""
 
+import json
 import random
 from fractions import Fraction
 from typing import Any
@@ -7,11 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.account import Account
+from engine.admission import Reason
 from engine.catalog import CatalogueDocument, MeterDefinition, PlanDefinition, PriceDefinition
 from engine.money import NANO, quantity_text
-from tests.engine.bench import DAY, DOLLAR, HOUR, START, Bench
+from tests.engine.bench import DAY, DOLLAR, HOUR, START, Bench, document
+from tests.engine.desk_bench import DeskBench
 from tests.engine.price_lists import random_price
 from tests.laws.test_oracle_agrees import assert_the_same, oracle_of
 
@@ -128,3 +132,85 @@ def test_the_maximum_comes_before_the_discount() -> None:
     """At most $100, less a tenth: $90 however much is used."""
     price = PriceDefinition("units", "per_unit", amount="1", maximum="100", discount="10")
     assert owed_in_turn(price, 50, 100, 1000) == [45, 45, 0]
+
+
+def test_a_percentage_with_terms_for_each_event() -> None:
+    """2.9 % and $0.30, at least $0.50, at most $20 each: $100, $1 and $10,000 owe $3.20, $0.50 and $20."""
+    each: Any = {"per_event": "0.30", "event_minimum": "0.50", "event_maximum": "20"}
+    price = PriceDefinition("units", "percentage", percent="2.9", **each)
+    assert owed_in_turn(price, 100, 1, 10_000) == [Fraction("3.2"), Fraction("0.5"), 20]
+    assert owed_in_turn(replace(price, maximum="5"), 100, 1, 10_000) == [
+        Fraction("3.2"),
+        Fraction("0.5"),
+        Fraction("1.3"),
+    ]
+
+
+def test_a_percentage_alone_is_exact() -> None:
+    """Of the sum, rounded once; not of each event."""
+    assert owed_in_turn(PriceDefinition("units", "percentage", percent="2.9"), 1, 2) == [
+        Fraction("0.029"),
+        Fraction("0.058"),
+    ]
+
+
+def test_a_dynamic_price_takes_the_amount_that_the_event_carries_and_flags_what_it_estimates() -> None:
+    """Cost x 1.2; without a cost the catalogue's estimate counts, as an estimate. A cost that is no number is refused."""
+    meter = MeterDefinition("use", "sum", "cost")
+    price = PriceDefinition("cost", "dynamic", factor="1.2", estimate="0.5")
+    bench = Bench(CatalogueDocument({"cost": meter}, {"plan": PlanDefinition("USD", {"p": price})}))
+    bench.open()
+    assert [bench.use(data=data) for data in ({"cost": "2"}, {}, {"cost": None})] == ["rated"] * 3
+    assert [Fraction(charge, DOLLAR) for charge in bench.charges()] == [
+        Fraction("2.4"),
+        Fraction("0.6"),
+        Fraction("0.6"),
+    ]
+    told = [json.loads(line).get("usage_basis", "measured") for _, line in bench.partition.outputs.lines]
+    assert told == ["measured", "estimated", "estimated"]
+    assert bench.use(data={"cost": "much"}) == "dead_lettered.bad_quantity"
+    assert_the_same(bench, oracle_of(bench, paranoid=True), "dynamic")
+
+
+def test_without_an_estimate_nothing_is_guessed() -> None:
+    """Unknown is not zero (R7): the missing amount sets the event aside, and that is told first."""
+    meter = MeterDefinition("use", "sum", "cost", ("model",))
+    price = PriceDefinition("cost", "dynamic", {"model": "x"}, factor="1.2")
+    bench = Bench(CatalogueDocument({"cost": meter}, {"plan": PlanDefinition("USD", {"p": price})}))
+    bench.open()
+    for data in ({"model": "x"}, {"model": "y"}, {}):
+        assert bench.use(data=data) == "dead_lettered.bad_quantity"
+    assert_the_same(bench, oracle_of(bench, paranoid=True), "no estimate")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_fees_of_events_are_summed_in_any_order_and_taken_back_whole(amounts: list[int], source: random.Random) -> None:
+    """The charges are the fees; what is cancelled takes its own fee with it; the oracle agrees."""
+    each: Any = {"per_event": "0.30", "event_minimum": "0.50", "event_maximum": "20"}
+    price = PriceDefinition("units", "percentage", percent="2.9", discount="10", **each)
+    bench = Bench(CatalogueDocument({"units": METERS["units"]}, {"plan": PlanDefinition("USD", {"p": price})}))
+    bench.open()
+    events = [bench.event(quantity_text(amount), "x", id=str(number)) for number, amount in enumerate(amounts)]
+    for event in events:
+        assert bench.record(b"acme", event) == "rated"
+    fees = [min(max(round(Fraction(29, 1000) * amount) + 3 * 10**8, 5 * 10**8), 20 * 10**9) for amount in amounts]
+    owed = sum(run.amount for run in bench.account().derive().running.values())
+    assert owed == sum(bench.charges()) == round(Fraction(9, 10) * 1000 * sum(fees))
+    source.shuffle(events)
+    for event in events:
+        assert bench.correct(event) == "cancelled"
+    assert {run.amount for run in bench.account().derive().running.values()} == {0}
+    assert_the_same(bench, oracle_of(bench, paranoid=True), "fees")
+
+
+def test_a_request_whose_fee_depends_on_how_many_events_come_cannot_be_bounded() -> None:
+    """A hold keeps a quantity; a fee per event has none: the check says so, and names the price."""
+    price = PriceDefinition("units", "percentage", {"model": "x"}, percent="2.9", per_event="0.30")
+    bench = DeskBench(document(x=price))
+    bench.open()
+    bench.grant("l", "10")
+    decision = bench.check("1")
+    assert decision.reason is Reason.UNBOUNDED
+    assert decision.binding is not None
+    assert decision.binding.name == "x"
