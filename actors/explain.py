@@ -75,7 +75,8 @@ class LineCharge(Struct, frozen=True):
     own: str  # what its tiers come to, rounded once
     repricing: str  # what the terms that it reached change in usage rated before: law R9
     beyond: str  # what usage rated before under a later version, and rounding of the period's total, add to it
-    used_before: str | None  # of the price in the period; known where the line leaves one tier for the next
+    used_before: str | None  # of the price in the period; known where the tiers tell it, or the amount needs it
+    used_after: str | None  # with the line's own quantity; None together with used_before
 
 
 class Corrected(Struct, frozen=True):
@@ -258,6 +259,7 @@ def explained(line: RatedLine, document: CatalogueDocument, catalogue: Catalogue
         amount_text(repricing),
         amount_text(parse_amount(line.amount) - own - repricing),
         None if before is None else quantity_text(before),
+        None if before is None else quantity_text(before + taken),
     )
 
 

@@ -79,7 +79,8 @@ class RatingLine(Struct):
     where: dict[str, str]  # which cells the price is for
     cell: dict[str, str]
     quantity: str
-    used_before: str | None  # in the period, by then; null where the tiers do not tell
+    used_before: str | None  # in the period, by then; null where one tier takes all and the amount does not need it
+    used_after: str | None  # with this quantity
     tiers: list[RatingTier]
     own: str  # what the tiers come to
     repricing: str  # what the terms that it reached (volume) change in the price of usage rated before
@@ -388,6 +389,7 @@ def _line(charge: LineCharge) -> RatingLine:
         line.cell,
         line.quantity,
         charge.used_before,
+        charge.used_after,
         tiers,
         charge.own,
         charge.repricing,
@@ -462,6 +464,7 @@ ROUTES: Final = (
                         "cell": {"model": "large"},
                         "quantity": "80000",
                         "used_before": "1950000",
+                        "used_after": "2030000",
                         "tiers": [
                             {
                                 "tier": 1,

@@ -87,6 +87,7 @@ async def test_each_tier_says_its_bounds_its_rate_and_what_it_charges(desk: Desk
     shown = [(t.number, t.start, t.end, t.amount, t.per, t.quantity, t.charged) for t in line.tiers]
     assert shown == [(1, "0", "10", "30", "1", "2", "60"), (2, "10", "50", "40", "1", "5", "200")]
     assert (line.own, line.beyond, line.line.amount, line.used_before) == ("260", "0", "260", "8")
+    assert line.used_after == "15"
     assert (line.meter.name, line.meter.field, line.where) == ("units", "units", {"model": "tiered"})
     assert desk.bench.charges() == [] and [told["amount"] for told in desk.lines()] == ["240", "260"]
 

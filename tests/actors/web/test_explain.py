@@ -184,6 +184,7 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
         "cell": {"model": "tiered"},
         "quantity": "7",
         "used_before": "8",
+        "used_after": "15",
         "own": "260",
         "repricing": "0",
         "beyond": "0",
@@ -209,7 +210,9 @@ async def test_what_corrections_changed_is_shown_and_what_is_due(shown: Shown) -
     amend, cancel = told["corrections"]
     assert (amend["kind"], amend["offset"], amend["amount"]) == ("amend", shown.offset + 1, "-230")
     taken, put = amend["lines"]
-    assert (taken["quantity"], taken["amount"], taken["used_before"]) == ("-7", "-260", "15")
+    assert (taken["quantity"], taken["amount"], taken["used_before"], taken["used_after"]) == (
+        *("-7", "-260", "15", "8"),
+    )
     assert [tier["quantity"] for tier in taken["tiers"]] == ["-2", "-5"]
     assert (put["quantity"], put["amount"], put["beyond"]) == ("1", "30", "0")
     assert (cancel["kind"], cancel["amount"]) == ("cancel", "-30")
