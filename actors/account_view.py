@@ -33,13 +33,14 @@ def wallet_view(wallet: Wallet) -> WalletView:
 
 
 def binding_view(binding: Binding) -> BindingView:
-    """A limit; what remains of it is money for a wallet, a cap or a slice, else a count."""
+    """A limit; what remains of it is units for a cap that has a unit, a count for rates and holds, else money."""
     left = None
     if binding.remaining is not None:
         counted = binding.kind in ("rate", "holds")
-        left = str(binding.remaining) if counted else amount_text(binding.remaining)
+        text = quantity_text if binding.unit else amount_text
+        left = str(binding.remaining) if counted else text(binding.remaining)
     frees_in_ms = None if binding.frees_in_us is None else -(-binding.frees_in_us // 1000)
-    return BindingView(binding.kind, binding.scope, binding.name, left, frees_in_ms)
+    return BindingView(binding.kind, binding.scope, binding.name, left, frees_in_ms, binding.unit)
 
 
 def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us: int, as_of: AsOf) -> AccountView:
@@ -56,7 +57,7 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
         open_holds=open_holds,
         wallet=wallet_view(wallet),
         lots=_lots(account, derived),
-        caps=tuple(_cap(account, derived, cap, month) for _, cap in sorted(account.caps.items())),
+        caps=tuple(_cap(account, derived, cap, log_time_us) for _, cap in sorted(account.caps.items())),
         scopes=tuple(
             ScopeView(name, scope.standing, amount_text(_spent(account, derived, name, month)))
             for name, scope in sorted(account.scopes.items())
@@ -73,7 +74,7 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
 def payers_view(account: Account, time_us: int, scope: str, as_of: AsOf) -> Payers:
     """Who pays in the segment around an instant, and the caps that usage of a scope counts in."""
     start, end = account.segment_around(time_us)
-    derived, month = account.derive(), account.month_of(time_us)
+    derived = account.derive()
     charged, by_lot, debt = derived.paid(start) or ({}, {}, 0)
     lots = sorted((account.lots[name] for name in by_lot), key=lambda lot: lot.order)
     counted = scope_path(scope)
@@ -84,7 +85,7 @@ def payers_view(account: Account, time_us: int, scope: str, as_of: AsOf) -> Paye
         tuple((lot.lot, lot.kind, amount_text(by_lot[lot.lot])) for lot in lots),
         amount_text(debt),
         amount_text(sum(charged.values()) - sum(by_lot.values()) - debt),
-        tuple(_cap(account, derived, cap, month) for _, cap in sorted(account.caps.items()) if cap.scope in counted),
+        tuple(_cap(account, derived, cap, time_us) for _, cap in sorted(account.caps.items()) if cap.scope in counted),
         as_of,
     )
 
@@ -112,9 +113,24 @@ def _lots(account: Account, derived: Derived) -> tuple[LotView, ...]:
     )
 
 
-def _cap(account: Account, derived: Derived, cap: Cap, month: int) -> CapView:
-    spent = _spent(account, derived, cap.scope, month)
-    return CapView(cap.cap, cap.scope, cap.hard, amount_text(cap.amount), amount_text(spent))
+def _cap(account: Account, derived: Derived, cap: Cap, log_time_us: int) -> CapView:
+    counts = account.tallies.get(cap.cap, {})
+    if cap.tallied:
+        spent = cap.window.counted(account.zone, counts, log_time_us)
+    else:
+        spent = _spent(account, derived, cap.scope, account.month_of(log_time_us))
+    text = amount_text if cap.in_money else quantity_text
+    return CapView(
+        cap.cap,
+        cap.scope,
+        cap.hard,
+        text(cap.amount),
+        text(spent),
+        cap.window.kind,
+        cap.window.length_us // 1_000_000 or None,
+        cap.unit,
+        cap.window.ends_us(account.zone, counts, log_time_us),
+    )
 
 
 def _spent(account: Account, derived: Derived, scope: str, month: int) -> int:

@@ -144,6 +144,7 @@ class BindingView(Struct):
     name: str
     remaining: str | None
     frees_in_ms: int | None
+    unit: str = ""  # the meter or price whose units a cap counts
 
 
 class HoldView(Struct):
@@ -200,7 +201,11 @@ class CapView(Struct):
     scope: str
     hard: bool
     amount: str
-    spent: str  # in the month of log time
+    spent: str  # in the window of log time
+    window: str
+    length_s: int | None
+    unit: str  # the meter or price whose units it counts; "": money
+    resets_us: int | None  # when the window ends, or begins to sink
 
 
 class ScopeView(Struct):

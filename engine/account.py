@@ -28,6 +28,7 @@ from engine.money import NANO
 from engine.outcomes import Line, PostingRow, Settled
 from engine.periods import month_around
 from engine.prices.price import Price
+from engine.windows import Counts, is_named_gone
 
 CELLS_MAX: Final = 10_000  # distinct (segment, price, cell) of one account; each costs about 100 bytes
 UNBOUNDED: Final = 1 << 200  # beyond any amount or quantity that M1 admits
@@ -51,6 +52,7 @@ class Change(NamedTuple):
     time_us: int
     usages: list[Usage]
     scopes: tuple[str, ...]  # declared ones below the root that it counts in
+    before: int | None = None  # only caps that count since before this offset count it; None: all do
 
 
 class Derived:
@@ -141,12 +143,33 @@ class _Use:
         return Line(name, cell, quantity, amount, tiers, 0, self.quantity, self._version)
 
 
+class _Tallied:
+    """A cap that counts for itself: what the fast path needs of it."""
+
+    __slots__ = ("cap", "counts", "room")
+
+    def __init__(self, cap: Cap, counts: Counts, room: int) -> None:
+        self.cap = cap
+        self.counts = counts
+        self.room = room  # what may be counted before a rule on it can change
+
+
 class _Newest:
     """The newest segment with usage. `uses` holds the prices that were used since it is watched."""
 
-    __slots__ = ("end", "guard", "month", "period", "row", "running", "start", "uses")
+    __slots__ = ("end", "guard", "month", "period", "row", "running", "start", "tallied", "uses")
 
-    def __init__(self, start: int, end: int, period: int, month: int, row: Row, derived: Derived, guard: int) -> None:
+    def __init__(
+        self,
+        start: int,
+        end: int,
+        period: int,
+        month: int,
+        row: Row,
+        derived: Derived,
+        guard: int,
+        tallied: list[_Tallied],
+    ) -> None:
         self.start = start
         self.end = end
         self.period = period
@@ -155,6 +178,25 @@ class _Newest:
         self.running = derived.running
         self.uses: dict[str, _Use] = {}
         self.guard = guard  # pico that may be charged here before any rule can change
+        self.tallied = tallied
+
+
+class _View(NamedTuple):
+    """What rules are evaluated on."""
+
+    derived: Derived
+    caps: dict[str, Cap]
+    rules: dict[str, Rule]
+    spends: Mapping[str, dict[int, int]]
+    tallies: dict[str, Counts]
+    zone: str
+    now_us: int
+
+    def windows(self, cap: Cap) -> list[tuple[str, int]]:
+        """(name, amount) of each window of a cap that rules look at, in order of the name."""
+        if cap.tallied:
+            return cap.window.named(self.zone, self.tallies[cap.cap], self.now_us)
+        return sorted((str(month), spend) for month, spend in spend_of(cap, self.derived, self.spends).items())
 
 
 class Account:
@@ -177,6 +219,7 @@ class Account:
         self.caps: dict[str, Cap] = {}
         self.rules: dict[str, Rule] = {}
         self.standings: dict[tuple[str, str], Standing] = {}
+        self.tallies: dict[str, Counts] = {}  # by cap, of those that count for themselves
         self.scopes: dict[str, Scope] = {ROOT: Scope()}
         self.overdraft: int | None = 0  # pico that checks may take the balance below zero; None: without limit
         self.rate_limits: dict[str, RateLimit] = {}
@@ -230,32 +273,47 @@ class Account:
         pending = [instant for lot in self.lots.values() for instant in lot.boundaries if instant > self.woken_us]
         pending += [ends_us for each in self.slices.values() if (ends_us := each.ends_us) is not None]
         pending += [parked.until_us for parked in self.parked.values()]
+        for name, rule in self.rules.items() if self.tallies else ():
+            cap = self.caps[rule.cap] if isinstance(rule, CapPercent) else None
+            if (
+                cap is not None
+                and cap.window.falls
+                and self.standings.get((name, cap.window.kind), _NEVER_STOOD).active
+            ):
+                ends_us = cap.window.ends_us(self.zone, self.tallies[cap.cap], self.woken_us)
+                pending += [ends_us] if ends_us is not None else []
         return min(pending, default=None)
 
     # ----------------------------------------------------------------------------------------------------- events
 
     def rate(
-        self, time_us: int, usages: list[Usage], scopes: tuple[str, ...] = ()
+        self, time_us: int, usages: list[Usage], scopes: tuple[str, ...] = (), log_time_us: int | None = None
     ) -> tuple[tuple[Line, ...], list[Crossing]]:
         """Charge one event: its lines, and the rules it changed. Raises TooManyCells.
 
-        `scopes` are the declared ones below the root that it lies in."""
+        `scopes` are the declared ones below the root that it lies in. Absent log time: as of the last waking."""
         if not usages:  # no meter counts it
             self.rated += 1
             return (), []
+        now_us = self.woken_us if log_time_us is None else log_time_us
         newest = self._newest
         if newest is None:
-            newest = self._newest = self._watch(time_us)
+            newest = self._newest = self._watch(time_us, now_us)
         if newest is not None and newest.start <= time_us < newest.end:
-            lines = self._rate_within_guard(newest, usages, scopes)
+            lines = self._rate_within_guard(newest, time_us, usages, scopes, now_us)
             if lines is not None:
                 self.newest_event_us = max(self.newest_event_us, time_us)
                 self.rated += 1
                 return lines, []
-        return self._rate_in_full(time_us, usages, scopes)
+        return self._rate_in_full(time_us, usages, scopes, now_us)
+
+    @property
+    def unguarded(self) -> bool:
+        """Whether the last call derived everything anew."""
+        return self._newest is None
 
     def _rate_within_guard(
-        self, newest: _Newest, usages: list[Usage], scopes: tuple[str, ...]
+        self, newest: _Newest, time_us: int, usages: list[Usage], scopes: tuple[str, ...], now_us: int
     ) -> tuple[Line, ...] | None:
         lines: list[Line] = []
         total = 0
@@ -282,6 +340,8 @@ class Account:
             total += amount
         if total >= newest.guard:
             return None
+        if newest.tallied and not self._tally_within_room(newest, time_us, usages, scopes, total, now_us):
+            return None
         newest.guard -= total
         for price, cell, quantity in usages:
             newest.uses[price.name].quantity += quantity
@@ -292,17 +352,52 @@ class Account:
         self._derived = None
         return tuple(lines)
 
+    def _tally_within_room(
+        self,
+        newest: _Newest,
+        time_us: int,
+        usages: list[Usage],
+        scopes: tuple[str, ...],
+        charge: int,
+        now_us: int,
+    ) -> bool:
+        """Count the event where no rule can change and no place is new; False: nothing was counted."""
+        counting = []
+        for tallied in newest.tallied:
+            window, counts = tallied.cap.window, tallied.counts
+            amount = _counted(tallied.cap, usages, scopes, charge)
+            place = None if amount is None else window.place(self.zone, counts, time_us)
+            if amount is None or place is None:
+                continue
+            if place not in counts or amount >= tallied.room or window.is_gone(self.zone, place, now_us):
+                return False
+            counting.append((tallied, place, amount))
+        for tallied, place, amount in counting:
+            tallied.counts[place] += amount
+            tallied.room -= amount
+        return True
+
+    def _tally(self, tallies: dict[str, Counts], change: Change, charge: int, log_time_us: int) -> dict[str, Counts]:
+        """What every cap has counted with the change."""
+        changed = dict(tallies)
+        for name, counts in tallies.items():
+            cap = self.caps[name]
+            amount = _counted(cap, change.usages, change.scopes, charge)
+            if amount is not None and (change.before is None or cap.since < change.before):
+                changed[name] = cap.window.count(self.zone, counts, change.time_us, amount, log_time_us)
+        return changed
+
     def _rate_in_full(
-        self, time_us: int, usages: list[Usage], scopes: tuple[str, ...]
+        self, time_us: int, usages: list[Usage], scopes: tuple[str, ...], now_us: int
     ) -> tuple[tuple[Line, ...], list[Crossing]]:
-        (lines,), crossings = self.change([Change(time_us, usages, scopes)])
+        (lines,), crossings = self.change([Change(time_us, usages, scopes)], now_us)
         return lines, crossings
 
-    def change(self, changes: Sequence[Change]) -> tuple[list[tuple[Line, ...]], list[Crossing]]:
-        """Make these changes, all or none: the lines of each, and the rules that all of them changed.
+    def change(self, changes: Sequence[Change], now_us: int) -> tuple[list[tuple[Line, ...]], list[Crossing]]:
+        """Make these changes at this log time, all or none: the lines of each, and the rules that all of them changed.
 
         Raises TooManyCells, and NotThere."""
-        table, derived, spends = self.table, self.derive(), self._scope_spends()
+        table, derived, spends, tallies = self.table, self.derive(), self._scope_spends(), self.tallies
         charged: list[tuple[Line, ...]] = []
         for change in changes:
             if not change.usages:  # no meter counts it
@@ -312,12 +407,19 @@ class Account:
             month, total = self.month_of(change.time_us), sum(line.amount - line.repricing for line in lines)
             for scope in change.scopes:
                 spends[scope] = {**spends[scope], month: spends[scope].get(month, 0) + total}
+            tallies = self._tally(tallies, change, total, now_us)
             charged.append(lines)
-        standings, crossings = self._stand(derived, self.caps, self.rules, spends)
+        standings, crossings = self._stand(
+            _View(derived, self.caps, self.rules, spends, tallies, self.zone, now_us),
+            forget=any(tallies[name].keys() != counts.keys() for name, counts in self.tallies.items()),
+        )
 
         for change in changes:
             for scope in change.scopes:
                 self.scopes[scope].spend = spends[scope]
+        if crossings and tallies:
+            self.woken_us = max(self.woken_us, now_us)  # what sinks from here on wakes; no lot begins or ends before
+        self.tallies = tallies
         self._derived = derived
         self.table = table
         used = [change.time_us for change in changes if change.usages]
@@ -328,7 +430,7 @@ class Account:
         return charged, crossings
 
     def _changed(self, table: Table, before: Derived, change: Change) -> tuple[Table, Derived, tuple[Line, ...]]:
-        time_us, usages, _ = change
+        time_us, usages = change.time_us, change.usages
         start, _ = self._segment_around(time_us, self.lots)
         period = self.period_of(time_us)
         row = dict(table.get(start, {}))
@@ -464,8 +566,15 @@ class Account:
         return self._become(lots={**self.lots, lot: changed}, woken_us=woken_us)
 
     def set_cap(self, cap: Cap, woken_us: int) -> list[Crossing]:
-        """Set or replace a cap."""
-        return self._become(caps={**self.caps, cap.cap: cap}, woken_us=woken_us)
+        """Set or replace a cap. Of one that counts the same as before, the count goes on."""
+        before = self.caps.get(cap.cap)
+        tallies = {name: counts for name, counts in self.tallies.items() if name != cap.cap}
+        if cap.tallied:
+            tallies[cap.cap] = {}
+            if before is not None and before.counts_alike(cap):
+                tallies[cap.cap] = self.tallies[cap.cap]
+                cap = replace(cap, since=before.since)
+        return self._become(caps={**self.caps, cap.cap: cap}, tallies=tallies, woken_us=woken_us)
 
     def set_scope(self, scope: str, standing: str, woken_us: int, offset: int) -> list[Crossing]:
         """Declare a scope, or change its standing, by the record at this offset."""
@@ -502,14 +611,18 @@ class Account:
         lots: dict[str, Lot] | None = None,
         caps: dict[str, Cap] | None = None,
         rules: dict[str, Rule] | None = None,
+        tallies: dict[str, Counts] | None = None,
     ) -> list[Crossing]:
         lots = self.lots if lots is None else lots
         caps = self.caps if caps is None else caps
         rules = self.rules if rules is None else rules
+        tallies = self.tallies if tallies is None else tallies
         derived = self._derive(self.table, lots, woken_us)
-        standings, crossings = self._stand(derived, caps, rules, self._scope_spends())
+        view = _View(derived, caps, rules, self._scope_spends(), tallies, self.zone, woken_us)
+        standings, crossings = self._stand(view)
 
         self._derived = derived
+        self.tallies = tallies
         self.lots, self.caps, self.rules, self.woken_us = lots, caps, rules, woken_us
         self.standings = standings
         self._newest = None
@@ -540,22 +653,27 @@ class Account:
     def _scope_spends(self) -> dict[str, dict[int, int]]:
         return {scope: each.spend for scope, each in self.scopes.items()}
 
-    def _stand(
-        self, derived: Derived, caps: dict[str, Cap], rules: dict[str, Rule], spends: Mapping[str, dict[int, int]]
-    ) -> tuple[dict[tuple[str, str], Standing], list[Crossing]]:
-        """How every rule stands now, and what changed, in the order of rule, then window."""
-        standings = dict(self.standings)
+    def _stand(self, view: _View, *, forget: bool = False) -> tuple[dict[tuple[str, str], Standing], list[Crossing]]:
+        """How every rule stands now, and what changed, in the order of rule, then window. `forget` windows that are gone:
+        they never come again, and neither do their ordinals."""
+        standings = {
+            key: standing
+            for key, standing in self.standings.items()
+            if not (forget and is_named_gone(self.zone, key[1], view.now_us))
+        }
         crossings = []
-        for name in sorted(rules):
-            rule = rules[name]
-            for window, value, threshold, reached, cleared in _readings(rule, derived, caps, spends):
+        for name in sorted(view.rules):
+            rule = view.rules[name]
+            for window, value, threshold, reached, cleared in _readings(rule, view):
                 standing, phase = step(standings.get((name, window), _NEVER_STOOD), reached=reached, cleared=cleared)
                 if phase is not None:
                     standings[name, window] = standing
-                    crossings.append(Crossing(self.account, name, window, standing.ordinal, phase, value, threshold))
+                    unit = view.caps[rule.cap].unit if isinstance(rule, CapPercent) else ""
+                    crossing = Crossing(self.account, name, window, standing.ordinal, phase, value, threshold, unit)
+                    crossings.append(crossing)
         return standings, crossings
 
-    def _watch(self, time_us: int) -> _Newest | None:
+    def _watch(self, time_us: int, now_us: int) -> _Newest | None:
         """What the fast path needs: the newest segment and the guard; None when the instant does not lie in it."""
         start = max(self.table, default=time_us + 1)
         if time_us < start:
@@ -566,8 +684,16 @@ class Account:
         derived, spends = self.derive(), self._scope_spends()
         period, month = self.period_of(start), self.month_of(start)
         guard = UNBOUNDED
+        tallied = {name: _Tallied(self.caps[name], counts, UNBOUNDED) for name, counts in self.tallies.items()}
         for name, rule in self.rules.items():
             match rule:
+                case CapPercent() if rule.cap in tallied:
+                    cap = self.caps[rule.cap]
+                    for window, counted in cap.window.named(self.zone, self.tallies[cap.cap], now_us):
+                        if not self.standings.get((name, window), _NEVER_STOOD).active:
+                            room = cap.reached(rule.percent) - counted
+                            tallied[rule.cap].room = min(tallied[rule.cap].room, room)
+                    continue
                 case CapPercent():
                     window = str(month)
                     cap = self.caps[rule.cap]
@@ -577,7 +703,7 @@ class Account:
                     distance = derived.allocation.balance - rule.threshold
             if not self.standings.get((name, window), _NEVER_STOOD).active:
                 guard = min(guard, distance)
-        return _Newest(start, end, period, month, self.table[start], derived, guard)
+        return _Newest(start, end, period, month, self.table[start], derived, guard, list(tallied.values()))
 
     # ------------------------------------------------------------------------------------------------- the ledger
 
@@ -613,18 +739,23 @@ def spend_of(cap: Cap, derived: Derived, spends: Mapping[str, dict[int, int]]) -
     return derived.spend if cap.scope == ROOT else spends[cap.scope]
 
 
-def _readings(
-    rule: Rule, derived: Derived, caps: dict[str, Cap], spends: Mapping[str, dict[int, int]]
-) -> list[tuple[str, int, int, bool, bool]]:
+def _counted(cap: Cap, usages: list[Usage], scopes: tuple[str, ...], charge: int) -> int | None:
+    """What a cap counts of an event: pico or nano-units; None: the event is none of it."""
+    if cap.scope != ROOT and cap.scope not in scopes:
+        return None
+    if cap.in_money:
+        return charge
+    quantities = [quantity for price, _, quantity in usages if cap.takes(price.name, price.meter)]
+    return sum(quantities) if quantities else None
+
+
+def _readings(rule: Rule, view: _View) -> list[tuple[str, int, int, bool, bool]]:
     """(window, value, threshold, reached, cleared) of a rule in each of its windows, in order of the window's name."""
     match rule:
         case CapPercent():
-            cap = caps[rule.cap]
+            cap = view.caps[rule.cap]
             high, low = cap.reached(rule.percent), cap.reached(rule.clear_percent)
-            return sorted(
-                (str(month), spend, high, spend >= high, spend < low)
-                for month, spend in spend_of(cap, derived, spends).items()
-            )
+            return [(window, value, high, value >= high, value < low) for window, value in view.windows(cap)]
         case Balance():
-            balance = derived.allocation.balance
+            balance = view.derived.allocation.balance
             return [(WALLET_WINDOW, balance, rule.threshold, balance <= rule.threshold, balance > rule.clear)]

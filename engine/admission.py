@@ -21,7 +21,6 @@ from engine.holds import VALID_GAP_US, Bound, Hold, held_by
 from engine.limits import ROOT, Cap, RateLimit, scope_path
 from engine.money import NANO, WHOLE_DIGITS_MAX
 from engine.outlook import Asked, Ledger, Outlook, held_by_payers
-from engine.periods import month_around
 from engine.reach import Part, Unreachable, reach_of
 
 HOLDS_MAX: Final = 10_000  # open holds of one account
@@ -85,13 +84,15 @@ class Question(Struct, frozen=True):
 
 
 class Binding(Struct, frozen=True):
-    """The limit that refused, or that has the least left. `remaining` is pico for wallet and cap, a count for a rate."""
+    """The limit that refused, or that has the least left. `remaining` is pico for wallet and cap, nano-units for a cap
+    that has a unit, a count for a rate."""
 
     kind: str  # "wallet", "cap", "rate", "holds", "standing", "scope", "feature", "meter", "bound", "slice", "hold"
     scope: str
     name: str
     remaining: int | None
     frees_in_us: int | None
+    unit: str = ""  # the meter or price whose units a cap counts
 
 
 class Wallet(Struct, frozen=True):
@@ -630,6 +631,11 @@ class Desk:
                 spare[name] = QUANTITY_MAX
             elif rate is not None:
                 spare[name] = (left // rate) // (SLICE_SHARE * len(more))
+            if name in spare:
+                for cap in account.caps.values():
+                    if cap.hard and name in prices and cap.takes(name, prices[name].meter):
+                        free = cap.amount - cap.window.counted(account.zone, account.tallies[cap.cap], self._now_us)
+                        spare[name] = min(spare[name], max(0, free) // SLICE_SHARE)
         till.spare = spare
         return SliceNeeded(account.account, till.ask(more))
 
@@ -721,17 +727,16 @@ class Desk:
         before = ledger.look()
         after = ledger.look(asked=asked)
         price = after.total - before.total
-        refusal = _refusal(account, ledger, caps, after, asked, withheld=True)
+        refusal = _refusal(account, ledger, caps, after, asked, now_us, withheld=True)
         if refusal is None:
             held = booked - (after if kept else before).balance
-            binding = _tightest(account, ledger, caps, after, asked, now_us)
-            return _Verdict(
-                None, binding, Wallet(account.currency, booked, held, account.overdraft), price, None, binding.remaining
-            )
+            binding, spare = _tightest(account, ledger, caps, after, asked, now_us)
+            wallet = Wallet(account.currency, booked, held, account.overdraft)
+            return _Verdict(None, binding, wallet, price, None, spare)
         wallet = Wallet(account.currency, booked, booked - before.balance, account.overdraft)
         if ledger.withheld:
             alone = ledger.look(withheld=False, asked=asked)
-            refusal = _refusal(account, ledger, caps, alone, asked, withheld=False)
+            refusal = _refusal(account, ledger, caps, alone, asked, now_us, withheld=False)
             if refusal is None:
                 epoch, ends_us = min(
                     ((epoch, each.ends_us or now_us) for epoch, each in account.slices.items() if epoch != self.epoch),
@@ -744,10 +749,11 @@ class Desk:
         if cap is None:
             left = None if account.overdraft is None else max(0, before.balance + account.overdraft)
             return _Verdict(reason, Binding("wallet", "", "", left, None), wallet, price, None, None)
-        month_ends_us = month_around(account.zone, 1, now_us)[1]
-        left = max(0, _left_of(account, ledger, cap, before, ledger.month, withheld=True, asked=None)[0])
-        binding = Binding("cap", cap.scope, cap.cap, left, month_ends_us - now_us)
-        return _Verdict(reason, binding, wallet, price, month_ends_us - now_us, None)
+        free = _left_of(account, ledger, cap, before, ledger.month, now_us, withheld=True, asked=None)[0]
+        short, rounding = _left_of(account, ledger, cap, after, ledger.month, now_us, withheld=True, asked=asked)
+        frees_us = _frees_in_us(account, cap, now_us, rounding - short)
+        binding = Binding("cap", cap.scope, cap.cap, max(0, free), frees_us, cap.unit)
+        return _Verdict(reason, binding, wallet, price, frees_us, None)
 
 
 _TOO_WIDE: Final = Reason.UNBOUNDED, Binding("bound", "", "reach", None, None)
@@ -755,13 +761,16 @@ _MANY_HOLDS: Final = Binding("holds", "", "", 0, RETRY_US)
 
 
 def _refusal(
-    account: Account, ledger: Ledger, caps: Iterable[Cap], seen: Outlook, asked: Asked, *, withheld: bool
+    account: Account, ledger: Ledger, caps: Iterable[Cap], seen: Outlook, asked: Asked, now_us: int, *, withheld: bool
 ) -> tuple[Reason, Cap | None] | None:
-    """The first of the money limits that what is seen would pass."""
+    """The first of the caps and the wallet that what is seen would pass."""
     for cap in caps:
-        # A clock that was set back makes later months of this one's holds: they count as well.
-        for month in {ledger.month, *(month for month in seen.spend if month > ledger.month)}:
-            left, rounding = _left_of(account, ledger, cap, seen, month, withheld=withheld, asked=asked)
+        months = {ledger.month}
+        if not cap.tallied:
+            # A clock that was set back makes later months of this one's holds: they count as well.
+            months.update(month for month in seen.spend if month > ledger.month)
+        for month in months:
+            left, rounding = _left_of(account, ledger, cap, seen, month, now_us, withheld=withheld, asked=asked)
             if left < rounding:
                 return Reason.CAP_REACHED, cap
     if account.overdraft is not None and seen.debt > account.overdraft:
@@ -770,9 +779,25 @@ def _refusal(
 
 
 def _left_of(
-    account: Account, ledger: Ledger, cap: Cap, seen: Outlook, month: int, *, withheld: bool, asked: Asked | None
+    account: Account,
+    ledger: Ledger,
+    cap: Cap,
+    seen: Outlook,
+    month: int,
+    now_us: int,
+    *,
+    withheld: bool,
+    asked: Asked | None,
 ) -> tuple[int, int]:
-    """Pico that a cap leaves in a month, and what of it must stay free because charges round one by one."""
+    """What a cap leaves in a month, or in its own window, and what of it must stay free because charges round one by one.
+
+    What is held counts in whatever window a tallied cap is asked about: it may yet be used in it."""
+    if cap.tallied:
+        left = cap.amount - cap.window.counted(account.zone, account.tallies[cap.cap], now_us)
+        if not cap.in_money:
+            return left - ledger.scope_quantity(cap, withheld=withheld, asked=asked), 0
+        charges, rounding = ledger.scope_charges(cap.scope, None, withheld=withheld, asked=asked)
+        return left - charges, rounding
     if cap.scope == ROOT:
         return cap.amount - seen.spend.get(month, 0), seen.rounding.get(month, 0)
     charges, rounding = ledger.scope_charges(cap.scope, month, withheld=withheld, asked=asked)
@@ -781,16 +806,29 @@ def _left_of(
 
 def _tightest(
     account: Account, ledger: Ledger, caps: Iterable[Cap], seen: Outlook, asked: Asked, now_us: int
-) -> Binding:
-    """The money limit that has the least left; of equals the wallet, then caps by scope and name."""
+) -> tuple[Binding, int | None]:
+    """The limit to name, and the least pico that a money limit leaves (None: without limit).
+
+    Of money limits it is the one with the least left; of equals the wallet, then caps by scope and name. Units and money
+    cannot be compared, so a cap on units is named before them if the same request would not fit in it again."""
     overdraft = account.overdraft
     best = Binding("wallet", "", "", None if overdraft is None else max(0, seen.balance + overdraft), None)
+    scarce: Binding | None = None
     for cap in caps:
-        left = max(0, _left_of(account, ledger, cap, seen, ledger.month, withheld=True, asked=asked)[0])
-        if best.remaining is None or left < best.remaining:
-            frees_in_us = month_around(account.zone, 1, now_us)[1] - now_us
-            best = Binding("cap", cap.scope, cap.cap, left, frees_in_us)
-    return best
+        left = max(0, _left_of(account, ledger, cap, seen, ledger.month, now_us, withheld=True, asked=asked)[0])
+        found = Binding("cap", cap.scope, cap.cap, left, _frees_in_us(account, cap, now_us, 0), cap.unit)
+        if cap.in_money:
+            if best.remaining is None or left < best.remaining:
+                best = found
+        elif scarce is None and left < ledger.scope_quantity(cap, withheld=False, asked=asked, held=False):
+            scarce = found
+    return scarce or best, best.remaining
+
+
+def _frees_in_us(account: Account, cap: Cap, now_us: int, excess: int) -> int | None:
+    """When the window of a cap ends, or so much of what it has counted is gone; None: time alone frees nothing."""
+    frees_us = cap.window.fits_us(account.zone, account.tallies.get(cap.cap, {}), now_us, excess)
+    return None if frees_us is None else frees_us - now_us
 
 
 def _wallet(account: Account, ledger: Ledger) -> Wallet:

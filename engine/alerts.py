@@ -6,7 +6,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from engine.money import amount_text
+from engine.money import amount_text, quantity_text
 
 WALLET_WINDOW: Final = "-"
 PERCENT_MAX: Final = 1000
@@ -42,7 +42,8 @@ class Standing(Struct, frozen=True):
 
 
 class Crossing(Struct, frozen=True):
-    """A rule became active, or cleared. `value` and `threshold` are pico (None for what is told of one event)."""
+    """A rule became active, or cleared. `value` and `threshold` are pico, or nano-units of the meter or price that `unit`
+    names (None for what is told of one event)."""
 
     account: str
     rule: str
@@ -51,6 +52,7 @@ class Crossing(Struct, frozen=True):
     phase: Phase
     value: int | None
     threshold: int | None
+    unit: str = ""
 
     @property
     def alert_id(self) -> str:
@@ -67,6 +69,7 @@ class _AlertData(Struct):
     value: str | None
     threshold: str | None
     currency: str | None
+    unit: str | None
     partition: int
     offset: int
     log_time_us: int
@@ -82,6 +85,7 @@ def alert_body(
     crossing: Crossing, *, sequence: int, currency: str | None, partition: int, offset: int, log_time_us: int
 ) -> bytes:
     """The JSON that is signed and sent. `sequence` grows by one per alert of the account: receivers drop older ones."""
+    text = quantity_text if crossing.unit else amount_text
     return msgspec.json.encode(
         _AlertBody(
             id=crossing.alert_id,
@@ -92,9 +96,10 @@ def alert_body(
                 window=crossing.window.replace("\x00", "\n"),
                 ordinal=crossing.ordinal,
                 sequence=sequence,
-                value=None if crossing.value is None else amount_text(crossing.value),
-                threshold=None if crossing.threshold is None else amount_text(crossing.threshold),
-                currency=currency,
+                value=None if crossing.value is None else text(crossing.value),
+                threshold=None if crossing.threshold is None else text(crossing.threshold),
+                currency=None if crossing.unit else currency,
+                unit=crossing.unit or None,
                 partition=partition,
                 offset=offset,
                 log_time_us=log_time_us,

@@ -26,15 +26,27 @@ from engine.events import (
     VoidLot,
     is_scope,
 )
-from engine.limits import PER_MINUTE_MAX, RATE_LIMITS_MAX, ROOT, SCOPES_MAX, STANDINGS, Cap, RateLimit, scope_path
-from engine.money import NotADecimal, parse_amount
+from engine.limits import (
+    PER_MINUTE_MAX,
+    RATE_LIMITS_MAX,
+    ROOT,
+    SCOPES_MAX,
+    STANDINGS,
+    TALLIES_MAX,
+    Cap,
+    RateLimit,
+    scope_path,
+)
+from engine.money import NotADecimal, parse_amount, parse_quantity
 from engine.outcomes import Refusal
 from engine.periods import UnknownZone, zone_of
+from engine.windows import Window
 
 CARRIED: Final = "~carried"  # behind a lot's id: that of the lot which has its rest
 LOT_TEXT_MAX: Final = 200  # characters of an id to which others are made
 ROLLOVER_DAYS_MAX: Final = 3660
 DAY_US: Final = 86_400_000_000
+SECOND_US: Final = 1_000_000
 INSTANT_LIMIT_US: Final = 1 << 60  # lot boundaries beyond the year 38,500 are a mistake
 
 
@@ -54,6 +66,16 @@ def _amount(text: str, *, above_zero: bool) -> int:
     if above_zero and amount <= 0:
         raise Refused(Refusal.BAD_AMOUNT)
     return amount
+
+
+def _quantity(text: str) -> int:
+    try:
+        quantity = parse_quantity(text)
+    except NotADecimal:
+        raise Refused(Refusal.BAD_AMOUNT) from None
+    if quantity <= 0:
+        raise Refused(Refusal.BAD_AMOUNT)
+    return quantity
 
 
 def open_account(command: OpenAccount, book: PriceBook, log_time_us: int) -> Account:
@@ -177,14 +199,27 @@ def _change(account: Account, lot: Lot, change: LotChange, log_time_us: int) -> 
     return account.change_lot(lot.lot, change, log_time_us)
 
 
-def set_cap(account: Account, command: SetCap, log_time_us: int) -> list[Crossing]:
-    """Set or replace the cap. Raises Refused."""
-    amount = _amount(command.amount, above_zero=True)
-    if command.currency != account.currency:
+def set_cap(account: Account, command: SetCap, book: PriceBook, log_time_us: int, offset: int) -> list[Crossing]:
+    """Set or replace the cap, by the record at this offset. Raises Refused."""
+    window = Window(command.window, (command.length_s or 0) * SECOND_US)
+    in_money = command.meter is None and command.price is None
+    amount = _amount(command.amount, above_zero=True) if in_money else _quantity(command.amount)
+    cap = Cap(command.cap, amount, command.scope, command.hard, window, command.meter, command.price)
+    if command.currency != (account.currency if in_money else None):
         raise Refused(Refusal.CURRENCY_MISMATCH)
+    catalogue = book.at(log_time_us)
+    plan = catalogue.plans.get(account.plan) if catalogue else None
+    if command.price is not None and (plan is None or command.price not in plan.prices):
+        raise Refused(Refusal.UNKNOWN_PRICE)
     if command.scope not in account.scopes:
         raise Refused(Refusal.UNKNOWN_SCOPE)
-    return account.set_cap(Cap(command.cap, amount, command.scope, command.hard), log_time_us)
+    if command.meter is not None and (catalogue is None or command.meter not in catalogue.meters):
+        raise Refused(Refusal.UNKNOWN_METER)
+    if not window.valid or (command.meter is not None and command.price is not None):
+        raise Refused(Refusal.BAD_CAP)
+    if cap.tallied and cap.cap not in account.tallies and len(account.tallies) >= TALLIES_MAX:
+        raise Refused(Refusal.TOO_MANY_CAPS)
+    return account.set_cap(replace(cap, since=offset) if cap.tallied else cap, log_time_us)
 
 
 def set_scope(account: Account, command: SetScope, log_time_us: int, offset: int) -> list[Crossing]:

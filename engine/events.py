@@ -282,13 +282,19 @@ class RefundLot(Struct, tag_field="kind", tag="refund_lot", forbid_unknown_field
 
 
 class SetCap(Struct, tag_field="kind", tag="set_cap", forbid_unknown_fields=True, frozen=True):
+    """`amount` is money of the currency, or units of the meter or price that is named instead."""
+
     account: str
     command_key: str
     cap: str
     amount: str
-    currency: str
+    currency: str | None = None
     scope: str = ""
     hard: bool = True
+    window: str = "month"
+    length_s: Whole | None = None
+    meter: str | None = None
+    price: str | None = None
 
 
 class SetScope(Struct, tag_field="kind", tag="set_scope", forbid_unknown_fields=True, frozen=True):
@@ -372,7 +378,8 @@ def parse_control(body: bytes) -> Control:
             case VoidLot() | RefundLot():
                 names += [control.lot, control.currency]
             case SetCap():
-                names += [control.cap, control.currency]
+                names += [control.cap, control.window]
+                names += [name for name in (control.currency, control.meter, control.price) if name is not None]
             case SetRule():
                 names += [control.rule]
             case SetScope():

@@ -4,23 +4,54 @@ from typing import Final
 
 from msgspec import Struct
 
+from engine.windows import MONTH, Window
+
 ROOT: Final = ""  # the scope that is the account itself
 SCOPES_MAX: Final = 1_000  # declared scopes of one account
 RATE_LIMITS_MAX: Final = 1_000  # of one account
+TALLIES_MAX: Final = 100  # caps of one account that count for themselves: each looks at every event
 PER_MINUTE_MAX: Final = 1_000_000
 STANDINGS: Final = ("active", "past_due", "suspended")
 
 
 class Cap(Struct, frozen=True):
-    """At most `amount` of spend in a calendar month of the account's zone, in a scope and all below it."""
+    """At most `amount` in a window, in a scope and all below it: of spend, or of the units of a meter or of a price."""
 
     cap: str
-    amount: int  # pico
+    amount: int  # pico, or nano-units
     scope: str = ROOT
     hard: bool = True  # a soft one denies nothing; rules may still watch it
+    window: Window = MONTH
+    meter: str | None = None
+    price: str | None = None
+    since: int = -1  # offset of the record from which on it counts for itself
+
+    @property
+    def in_money(self) -> bool:
+        """Whether it counts spend."""
+        return self.meter is None and self.price is None
+
+    @property
+    def tallied(self) -> bool:
+        """Whether it counts for itself, from the record on that set it. A month's spend is known anyway."""
+        return not self.in_money or self.window != MONTH
+
+    @property
+    def unit(self) -> str:
+        """What its amounts count; "" is money."""
+        return self.meter or self.price or ""
+
+    def counts_alike(self, other: "Cap") -> bool:
+        """Whether what one has counted is what the other would have."""
+        mine = (self.scope, self.window, self.meter, self.price)
+        return mine == (other.scope, other.window, other.meter, other.price)
+
+    def takes(self, price: str, meter: str) -> bool:
+        """Whether units of this price, which is one of this meter's, count."""
+        return meter == self.meter or price == self.price
 
     def reached(self, percent: int) -> int:
-        """The smallest spend, in pico, that is at least `percent` of the cap."""
+        """The smallest amount that is at least `percent` of the cap."""
         return -(-self.amount * percent // 100)
 
 

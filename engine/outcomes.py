@@ -62,6 +62,9 @@ class Refusal(StrEnum):
     TOO_MANY_SCOPES = "too_many_scopes"
     BAD_STANDING = "bad_standing"
     BAD_LIMIT = "bad_limit"
+    UNKNOWN_METER = "unknown_meter"
+    BAD_CAP = "bad_cap"
+    TOO_MANY_CAPS = "too_many_caps"
 
 
 APPLIED = "applied"

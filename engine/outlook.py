@@ -16,7 +16,7 @@ from engine.catalog import Plan, PriceBook
 from engine.charges import Row, Running, by_price, foreseen, segments
 from engine.credit import Lot, allocate
 from engine.holds import Bound
-from engine.limits import ROOT
+from engine.limits import ROOT, Cap
 from engine.money import NANO
 from engine.periods import month_around
 from engine.prices.price import Price
@@ -315,16 +315,16 @@ class Ledger:
 
     # ----------------------------------------------------------------------------------------------- caps of a scope
 
-    def scope_charges(self, scope: str, month: int, *, withheld: bool, asked: Asked | None) -> tuple[int, int]:
-        """The most that what is held in a scope and below can be charged in a calendar month, whatever else the account
-        uses in between: pico, and what rounding each charge may add to it."""
+    def scope_charges(self, scope: str, month: int | None, *, withheld: bool, asked: Asked | None) -> tuple[int, int]:
+        """The most that what is held in a scope and below can be charged in a calendar month (None: in any), whatever else
+        the account uses in between: pico, and what rounding each charge may add to it."""
         exact, rounding = 0, 0
         everywhere = self.piles.keys() | (self.withheld.keys() if withheld else set())
         everywhere |= {asked.segment} if asked else set()
         wanted: dict[tuple[int, str], dict[int, tuple[int, int]]] = {}  # (period, price) -> by a segment of its version
         for segment in everywhere:
             period, in_month = self._calendar(segment)
-            if in_month != month:
+            if month is not None and in_month != month:
                 continue
             prices = self._plan(segment).prices
             for (reached, held), quantity, events in self._piles_in(segment, True, withheld, asked, scope):
@@ -339,6 +339,19 @@ class Ledger:
         for (period, name), by_segment in wanted.items():
             exact += self._dearest_charges(period, name, by_segment)
         return exact, rounding
+
+    def scope_quantity(self, cap: Cap, *, withheld: bool, asked: Asked | None, held: bool = True) -> int:
+        """The most of what a cap counts, in nano-units, that is held in its scope and below."""
+        places = set(self.piles) if held else set()
+        places |= self.withheld.keys() if withheld else set()
+        places |= {asked.segment} if asked else set()
+        total = 0
+        for segment in places:
+            prices = self._plan(segment).prices
+            for (reached, _), quantity, _ in self._piles_in(segment, held, withheld, asked, cap.scope):
+                if any(name in prices and cap.takes(name, prices[name].meter) for name in reached):
+                    total += quantity
+        return total
 
     def _dearest_charges(self, period: int, name: str, wanted: Mapping[int, tuple[int, int]]) -> int:
         """Pico for the nano-units, and pieces, wanted per segment. What others use meanwhile, held or not, now or later,

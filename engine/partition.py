@@ -395,7 +395,7 @@ class Partition:
         account = self._touch(account_id)
         time_us, catalogue, usages, names, estimated = self._metered(account, event, hold)
         try:
-            lines, crossings = account.rate(time_us, usages, self._scopes_of(account, event, hold))
+            lines, crossings = account.rate(time_us, usages, self._scopes_of(account, event, hold), self.log_time_us)
         except TooManyCells as error:
             raise _DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
         self._changing = True
@@ -422,6 +422,8 @@ class Partition:
             self.outputs.lines.append((offset, line))
         if crossings:
             self._tell(account, crossings, offset)
+        if crossings or (account.tallies and account.unguarded):
+            self._watch(account)  # what a cap has counted may sink by itself, and a rule tell of it
         if account.parked:
             self._take_up(account, key, mark, offset, len(lines))
         return "rated"
@@ -604,9 +606,9 @@ class Partition:
                 usages = [(price, cell, sign * quantity) for price, cell, quantity in metered.usages]
                 scopes = self._scopes_of(account, event, hold)
                 scopes = tuple(scope for scope in scopes if account.scopes[scope].since < until)
-                steps.append((metered, tags_of(event.data), Change(metered.time_us, usages, scopes)))
+                steps.append((metered, tags_of(event.data), Change(metered.time_us, usages, scopes, until)))
         try:
-            charged, crossings = account.change([change for *_, change in steps])
+            charged, crossings = account.change([change for *_, change in steps], self.log_time_us)
         except TooManyCells as error:
             raise _DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
         except NotThere:
@@ -639,6 +641,7 @@ class Partition:
                 self.outputs.lines.append((offset, line))
             count += len(lines)
         self._tell(account, crossings, offset)
+        self._watch(account)
         return count
 
     def _tell_failed(self, account: Account, correction: Correction, offset: int) -> None:
@@ -804,7 +807,7 @@ class Partition:
                 case RefundLot():
                     crossings = refund_lot(account, command, self.log_time_us)
                 case SetCap():
-                    crossings = set_cap(account, command, self.log_time_us)
+                    crossings = set_cap(account, command, self._book, self.log_time_us, offset)
                 case SetRule():
                     crossings = set_rule(account, command, self.log_time_us)
                 case SetScope():

@@ -2,7 +2,7 @@
 
 Money and quantities cross as decimal text, because a msgpack integer ends at 2^64. Fields are positional: a new one
 goes to the end and raises the version; READABLE says which older ones are read. Version 1 had no scopes and no slices,
-version 2 no corrections and no changes of lots.
+version 2 no corrections, no changes of lots, and no caps but those on a month's spend.
 """
 
 from collections.abc import Iterable
@@ -18,6 +18,7 @@ from engine.corrections import Parked
 from engine.credit import Carry, Lot, LotChange
 from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
+from engine.windows import MONTH, Window
 
 VERSION: Final = 3
 READABLE: Final = (1, 2, 3)
@@ -55,6 +56,8 @@ class _Account(Struct, array_like=True):
     debt_payers: list[tuple[str, bool]] = []
     lot_changes: list[tuple[str, list[tuple[int, Literal["void", "refund"], str | None]]]] = []
     carries: list[tuple[str, str, int, str | None]] = []
+    cap_windows: list[tuple[str, str, int, str | None, str | None, int]] = []
+    tallies: list[tuple[str, list[tuple[int, str]]]] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -137,6 +140,15 @@ def encode_account(account: Account) -> bytes:
                 for name, lot in sorted(account.lots.items())
                 if lot.carry is not None
             ],
+            [
+                (cap.cap, cap.window.kind, cap.window.length_us, cap.meter, cap.price, cap.since)
+                for _, cap in sorted(account.caps.items())
+                if cap.tallied
+            ],
+            [
+                (cap, [(place, str(amount)) for place, amount in sorted(counts.items())])
+                for cap, counts in sorted(account.tallies.items())
+            ],
         )
     )
 
@@ -186,7 +198,15 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
         for name, kind, granted, priority, effective_us, expires_us, scope in stored.lots
     }
     placed = {name: (scope, hard) for name, scope, hard in stored.cap_scopes}
-    account.caps = {name: Cap(name, int(amount), *placed.get(name, (ROOT, True))) for name, amount in stored.caps}
+    counting = {
+        name: (Window(kind, length_us), meter, price, since)
+        for name, kind, length_us, meter, price, since in stored.cap_windows
+    }
+    for name, amount in stored.caps:
+        scope, hard = placed.get(name, (ROOT, True))
+        window, meter, price, counts_since = counting.get(name, (MONTH, None, None, -1))
+        account.caps[name] = Cap(name, int(amount), scope, hard, window, meter, price, counts_since)
+    account.tallies = {name: {place: int(counted) for place, counted in counts} for name, counts in stored.tallies}
     cap_rules: dict[str, Rule] = {
         name: CapPercent(cap, percent, clear) for name, cap, percent, clear in stored.cap_rules
     }
@@ -266,6 +286,8 @@ _NAMED: Final = {
     "debt_payers": ("pays_debt",),
     "lot_changes": ("changes",),
     "carries": ("source", "percent", "cap"),
+    "cap_windows": ("kind", "length_us", "meter", "price", "since"),
+    "tallies": ("counted",),
 }
 
 

@@ -24,12 +24,16 @@ GRANTS    lot  kind  amount  priority  from  until  for  rollover
                                                         rollover: `50% for 30 days`, `50% up to $9 for 30 days`; its
                                                         lot is `LOT~carried`
 SCOPES    path                                          parents first
-CAPS      name  amount  scope                           the scope is left out for the account itself
+CAPS      name  amount  scope  window                   the scope is left out or `-` for the account itself; the window
+                                                        is a month, or `hour`, `day`, `week`, `rolling 300 min`,
+                                                        `first use 300 min`; the amount `$5`, or `5000 PRICE`
 RULES     name  what                                    `80% of CAP`, or `balance 20`, or `balance 20 clear 30`
 EVENTS    time  what                 charge  balance  alerts
           what: `3 PRICE`, `3 PRICE in SCOPE`, `3 PRICE held since TIME`, or `grant LOT AMOUNT`, or
           `void LOT` (its rest), `void LOT AMOUNT`, `refund LOT AMOUNT`, or `cap NAME AMOUNT`,
-          `cap NAME AMOUNT in SCOPE`, or `pass` (log time moves on, nothing else).
+          `cap NAME AMOUNT in SCOPE`, or `pass` (log time moves on, nothing else), or
+          `check 3 PRICE`, `check 3 PRICE in SCOPE`: may it run? Under charge stands `allowed` or why not, or
+          `cap_reached by CAP`, or `cap_reached by CAP for 90 min` (until it frees).
           Usage may have a name (`3 PRICE as NAME`); then `cancel NAME` takes it back and `amend NAME to 5 PRICE` makes
           it what it should have been, once the time has come at which they are sent. `refused REASON: WHAT` is
           refused. With METERS: `TYPE: FIELD 3, FIELD.INNER word`; the charge may then be the reason why it is set aside.
@@ -63,7 +67,8 @@ from engine.meters import (
     TokenShapeDefinition,
 )
 from engine.money import NANO
-from tests.engine.bench import DAY, KEY, Bench, pico_of, told, us
+from tests.engine.bench import DAY, KEY, MINUTE, Bench, pico_of, told, us
+from tests.engine.desk_bench import DeskBench
 
 SCENARIOS: Final = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
 SECTIONS: Final = (
@@ -164,7 +169,7 @@ class Scenario:
 
     def run(self) -> None:
         documents, starts = self.documents()
-        bench = Bench(*documents)
+        bench = DeskBench(*documents)
         bench.now = instant(self.sections["EVENTS"][0][1][0])
         zone, anchor_day = (self.sections["ACCOUNT"] or [(0, ["UTC", "1"])])[0][1]
         applied(bench.open(zone=zone, anchor_day=int(anchor_day)))
@@ -172,7 +177,7 @@ class Scenario:
             assert bench.publish(version, start) == "catalogue", f"a price from {start} comes too soon"
         self.each("GRANTS", lambda *columns: applied(grant(bench, *columns)))
         self.each("SCOPES", lambda scope: applied(bench.scope(scope)))
-        self.each("CAPS", lambda name, amount, scope="": applied(bench.cap(plain(amount), cap=name, scope=scope)))
+        self.each("CAPS", lambda *columns: applied(cap(bench, *columns)))
         self.each("RULES", lambda name, what: applied(rule(bench, name, what)))
         self.each("EVENTS", lambda *columns: event(bench, *columns))
         if not self.sections["FINALLY"]:
@@ -272,6 +277,16 @@ def grant(
     return bench.grant(lot, plain(amount), kind, **fields)
 
 
+def cap(bench: Bench, name: str, amount: str, scope: str = "-", window: str = "month") -> str:
+    number, _, price = plain(amount).partition(" ")
+    fields: dict[str, Any] = {"currency": None, "price": price} if price else {}
+    length = re.fullmatch(r"(.+) (\d+) min", window)
+    if length:
+        fields["length_s"] = int(length[2]) * 60
+        window = length[1].replace(" ", "_")
+    return bench.cap(number, cap=name, scope=scope.replace("-", ""), window=window, **fields)
+
+
 def rule(bench: Bench, name: str, what: str) -> str:
     percent = re.fullmatch(r"(\d+)% of (\S+)", what)
     if percent:
@@ -282,7 +297,19 @@ def rule(bench: Bench, name: str, what: str) -> str:
     return bench.balance_rule(plain(balance[1]), rule=name, **on)
 
 
-def event(bench: Bench, time: str, what: str, charge: str, balance: str, alerts: str = "-") -> None:
+def checked(bench: DeskBench, units: str, price: str, scope: str) -> str:
+    """Whether such a request may run, as a scenario says it."""
+    decision = bench.check(units, type="use", data={"price": price}, scope=scope, hold_us=None)
+    if decision.reason is None:
+        return "allowed"
+    binding = decision.binding
+    if binding is None or binding.kind != "cap":
+        return decision.reason.value
+    frees = "" if binding.frees_in_us is None else f" for {binding.frees_in_us // MINUTE} min"
+    return f"{decision.reason.value} by {binding.name}{frees}"
+
+
+def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, alerts: str = "-") -> None:
     at = instant(time)
     bench.now = max(bench.now, at)
     told_before, lines_before = len(bench.partition.outputs.alerts), len(bench.partition.outputs.lines)
@@ -299,8 +326,14 @@ def event(bench: Bench, time: str, what: str, charge: str, balance: str, alerts:
         lot, amount = rest.split(" ")
         applied(bench.refund(lot, plain(amount)))
     elif word == "cap":
-        cap, amount, *scope = rest.replace(" in ", " ").split(" ")
-        applied(bench.cap(plain(amount), cap=cap, scope="".join(scope)))
+        name, amount, *scope = rest.replace(" in ", " ").split(" ")
+        applied(bench.cap(plain(amount), cap=name, scope="".join(scope)))
+    elif word == "check":
+        assert bench.tick(bench.now) == "tick"
+        units, price, *scope = rest.replace(" in ", " ").split(" ")
+        answer = checked(bench, plain(units), price, "".join(scope))
+        assert answer.startswith(charge), f"check: the engine says {answer}"
+        charge = "-"
     elif word == "refused":
         reason, _, tried = rest.partition(": ")
         outcome = correct(bench, *tried.split(" ", 1))

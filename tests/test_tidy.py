@@ -92,6 +92,7 @@ TESTED_ELSEWHERE = {
     "loadtest/oracle/credit.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/expressions.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/fold.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/limits.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/meters.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/periods.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/prices.py": "tests/loadtest/test_oracle.py",

@@ -1,4 +1,4 @@
-"""`tallygate caps`: the most that may be spent."""
+"""`tallygate caps`: the most that may be spent, or used."""
 
 from typing import Annotated
 
@@ -13,14 +13,31 @@ app = typer.Typer(help="Caps on spend, over the HTTP API.", no_args_is_help=True
 def set_cap(
     account: Account,
     cap: Annotated[str, typer.Argument(help="The cap's name.")],
-    amount: Annotated[str, typer.Argument(help="A decimal: the most that may be spent in a calendar month.")],
-    currency: Annotated[str, typer.Option(help="ISO 4217.")] = "USD",
+    amount: Annotated[str, typer.Argument(help="A decimal: the most that may be spent, or used, in the window.")],
+    currency: Annotated[str, typer.Option(help="ISO 4217; units have none.")] = "USD",
     scope: InScope = "",
     soft: Annotated[bool, typer.Option("--soft", help="Deny nothing; only feed alert rules.")] = False,
+    window: Annotated[str, typer.Option(help="month, week, day, hour, first_use or rolling.")] = "month",
+    minutes: Annotated[int | None, typer.Option(help="How long a first_use or rolling window is.")] = None,
+    meter: Annotated[str | None, typer.Option(help="Count this meter's units instead of money.")] = None,
+    price: Annotated[str | None, typer.Option(help="Count this price's units instead of money.")] = None,
     url: Url = None,
     key: ApiKey = None,
 ) -> None:
-    """Set or replace a cap on a month's spend, of an account or of a scope in it."""
-    body = {"amount": amount, "currency": currency, "scope": scope, "hard": not soft}
+    """Set or replace a cap on what is spent or used in a window, of an account or of a scope in it."""
+    unit = meter or price
+    asked = {
+        "amount": amount,
+        "currency": None if unit else currency,
+        "scope": scope,
+        "hard": not soft,
+        "window": window,
+        "length_s": None if minutes is None else minutes * 60,
+        "meter": meter,
+        "price": price,
+    }
+    body = {field: value for field, value in asked.items() if value is not None}
     answer = change(url, key, "PUT", path_to("customers", account, "caps", cap), body)
-    told(answer, f"cap {cap} of {scope or 'the account'} is {amount} {currency} a month")
+    lengths = {"first_use": f"in {minutes} minutes from the first use on", "rolling": f"in any {minutes} minutes"}
+    span = lengths.get(window, f"a {window}")
+    told(answer, f"cap {cap} of {scope or 'the account'} is {amount} {unit or currency} {span}")

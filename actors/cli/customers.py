@@ -59,7 +59,8 @@ def show_customer(account: Account, url: Url = None, key: ApiKey = None) -> None
         typer.echo(f"{name + ':':14}{shown[name]}")
     typer.echo(f"{'balance:':14}{balance_text(shown['balance'])}")
     print_rows("Scopes", scopes["items"], ("scope", "standing", "spent"), right=("spent",))
-    print_rows("Caps", limits["items"], ("cap", "scope", "hard", "amount", "spent"), right=("amount", "spent"))
+    columns = ("cap", "scope", "hard", "window", "unit", "amount", "spent")
+    print_rows("Caps", limits["items"], columns, right=("amount", "spent"))
 
 
 @app.command("scope")

@@ -56,7 +56,8 @@ def _rating_facts(rating: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for cap in rating["caps"]:
         kind = "hard" if cap["hard"] else "soft"
         where = f" of {cap['scope']}" if cap["scope"] else ""
-        yield "counts in", f"cap {cap['cap']}{where} ({kind}): {cap['spent']} of {cap['amount']} spent"
+        spent = f"{cap['spent']} of {cap['amount']} {cap['unit'] or 'spent'} in its {cap['window']}"
+        yield "counts in", f"cap {cap['cap']}{where} ({kind}): {spent}"
     for letter in rating["set_aside"]:
         where = f"partition {letter['partition']}, offset {letter['offset']}"
         yield "set aside", f"{where} under the same id: {letter['reason']}: {letter['detail']}. {letter['next_step']}"

@@ -343,6 +343,16 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "The rate is out of range, or the account has too many limits.",
         "Correct the field, or remove one.",
     ),
+    Refusal.UNKNOWN_METER: ("The catalogue in force has no such meter.", "Name one of its meters."),
+    Refusal.BAD_CAP: (
+        "Only rolling and first_use windows have a length, of whole minutes up to 30 days; a cap counts money, or the "
+        "units of a meter, or those of a price.",
+        "Correct the field and send the request again.",
+    ),
+    Refusal.TOO_MANY_CAPS: (
+        "The account has 100 caps that count for themselves, and each looks at every event.",
+        "Replace one of them.",
+    ),
 }
 
 

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
-from actors.door_wire import AccountView, Describe, NotFound, Recovering, WalletView
+from actors.door_wire import AccountView, CapView, Describe, NotFound, Recovering, WalletView
 from actors.records import BadCursor, CustomerRow
 from actors.web.acts import COMMAND_DEADLINE_S, COMMAND_EXAMPLE, COMMAND_TEXT, CommandAnswer, commanded
 from actors.web.hot import AsOfAnswer, BalanceAnswer, Name, as_of_answer, put
+from actors.web.times import instant_or_none
 from actors.web.wire import Call, Example, KeyScope, Problem, Reply, Route, absent, invalid, unavailable
 from engine.events import (
     KEY_BYTES_MAX,
@@ -32,6 +33,7 @@ Amount = Annotated[str, Meta(min_length=1, max_length=32)]  # decimal text; the 
 Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
 ScopePath = Annotated[str, Meta(max_length=520)]
 Standing = Literal["active", "past_due", "suspended"]
+WindowKind = Literal["month", "week", "day", "hour", "first_use", "rolling"]
 Percent = Annotated[int, Meta(ge=1, le=1_000)]
 
 
@@ -194,12 +196,16 @@ async def list_scopes(call: Call) -> Reply:
 
 
 class CapRequest(Struct, forbid_unknown_fields=True):
-    """The most that may be spent in a calendar month of the account's zone."""
+    """The most that may be spent in a window, or the most units of a meter or a price that may be used in it."""
 
     amount: Amount
-    currency: Currency
+    currency: Currency | None = None  # of money; absent for units
     scope: ScopePath = ""  # "": the whole account
     hard: bool = True  # denies checks; else it only feeds rules
+    window: WindowKind = "month"  # of the account's zone; first_use opens with the first usage
+    length_s: Annotated[int, Meta(ge=60, le=2_592_000)] | None = None  # of rolling and first_use: whole minutes
+    meter: Name | None = None  # count its units instead of money
+    price: Name | None = None  # likewise
 
 
 class CapItem(Struct):
@@ -207,7 +213,11 @@ class CapItem(Struct):
     scope: str
     hard: bool
     amount: str
-    spent: str  # this month
+    spent: str  # in the window of this moment
+    window: str
+    length_s: int | None
+    unit: str  # the meter or price whose units it counts; "": money
+    resets_at: str | None  # when the window ends, or a rolling one begins to sink; null: nothing is counted in it
 
 
 class CapList(Struct):
@@ -268,7 +278,20 @@ class RateLimitList(Struct):
 def _cap(call: Call, key: str) -> tuple[Command, str]:
     asked: CapRequest = call.body
     cap = call.params["cap"]
-    return SetCap(call.params["account"], key, cap, asked.amount, asked.currency, asked.scope, asked.hard), cap
+    command = SetCap(
+        call.params["account"],
+        key,
+        cap,
+        asked.amount,
+        asked.currency,
+        asked.scope,
+        asked.hard,
+        asked.window,
+        asked.length_s,
+        asked.meter,
+        asked.price,
+    )
+    return command, cap
 
 
 def _rule(call: Call, key: str) -> tuple[Command, str]:
@@ -291,8 +314,12 @@ def _rate_limit(call: Call, key: str) -> tuple[Command, str]:
 async def list_caps(call: Call) -> Reply:
     """GET /v1/customers/{account}/caps."""
     view = await described(call)
-    items = [CapItem(cap.cap, cap.scope, cap.hard, cap.amount, cap.spent) for cap in view.caps]
-    return Reply(CapList(items, as_of_answer(view.as_of)))
+    return Reply(CapList([_cap_item(cap) for cap in view.caps], as_of_answer(view.as_of)))
+
+
+def _cap_item(cap: CapView) -> CapItem:
+    resets_at = instant_or_none(cap.resets_us)
+    return CapItem(cap.cap, cap.scope, cap.hard, cap.amount, cap.spent, cap.window, cap.length_s, cap.unit, resets_at)
 
 
 async def list_rules(call: Call) -> Reply:
@@ -484,11 +511,18 @@ ROUTES: Final = (
             {
                 Refusal.BAD_AMOUNT: "amount",
                 Refusal.CURRENCY_MISMATCH: "currency",
+                Refusal.UNKNOWN_PRICE: "price",
                 Refusal.UNKNOWN_SCOPE: "scope",
+                Refusal.UNKNOWN_METER: "meter",
+                Refusal.BAD_CAP: "window",
+                Refusal.TOO_MANY_CAPS: "cap",
             },
         ),
         summary="Set or replace a cap",
-        description="A cap binds checks, never rating: usage that happened is always rated." + COMMAND_TEXT,
+        description=(
+            "A cap binds checks, never rating: usage that happened is always rated. Caps stand side by side, each with its "
+            "window; all but that of a month's spend count from the moment they are set." + COMMAND_TEXT
+        ),
         example=Example(
             params={"account": "acme", "cap": "monthly"},
             request={"amount": "500", "currency": "USD", "scope": "team:red"},
@@ -501,11 +535,23 @@ ROUTES: Final = (
         path="/v1/customers/{account}/caps",
         handler=list_caps,
         summary="List caps",
-        description="With what is spent of each this calendar month.",
+        description="With what is spent of each in its window as of now.",
         example=Example(
             params=_ACCOUNT,
             response={
-                "items": [{"cap": "monthly", "scope": "team:red", "hard": True, "amount": "500", "spent": "12"}],
+                "items": [
+                    {
+                        "cap": "monthly",
+                        "scope": "team:red",
+                        "hard": True,
+                        "amount": "500",
+                        "spent": "12",
+                        "window": "month",
+                        "length_s": None,
+                        "unit": "",
+                        "resets_at": "2026-12-01T00:00:00Z",
+                    }
+                ],
                 "as_of": AS_OF_EXAMPLE,
             },
         ),

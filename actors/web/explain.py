@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from actors.door_wire import FindRated, NotFound, Payers, RatedAt, Recovering, ShowPayers
+from actors.door_wire import CapView, FindRated, NotFound, Payers, RatedAt, Recovering, ShowPayers
 from actors.explain import Charge, EventGone, LineCharge, LinesAway, VersionLost
 from actors.records import PAGE_MAX, DeadLetterRecord, write_cursor
 from actors.web.customers import AS_OF_EXAMPLE, recovering
@@ -104,7 +104,9 @@ class RatingCap(Struct):
     scope: str
     hard: bool  # it denies checks; no cap keeps usage from being rated
     amount: str
-    spent: str  # by now, in the calendar month that the event was rated in
+    spent: str  # by now, in the window that the event was rated in; of a rolling one, all since its length before
+    window: str
+    unit: str  # the meter or price whose units it counts; "": money
 
 
 class RatingPayers(Struct):
@@ -168,6 +170,10 @@ class RatingView(Struct):
     epoch: int  # of the owner that told the lines
     final: bool  # false: no checkpoint holds it yet, and after a crash it is rated anew, with the same result
     as_of: AsOfAnswer
+
+
+def _rating_cap(cap: CapView) -> RatingCap:
+    return RatingCap(cap.cap, cap.scope, cap.hard, cap.amount, cap.spent, cap.window, cap.unit)
 
 
 class _Named(Struct):
@@ -346,7 +352,7 @@ def _view(
         ],
         _sum([*charge.lines, *changed]),
         None if payers is None else _paid_by(payers),
-        [] if payers is None else [RatingCap(c.cap, c.scope, c.hard, c.amount, c.spent) for c in payers.caps],
+        [] if payers is None else [_rating_cap(cap) for cap in payers.caps],
         [_set_aside(account, letter) for letter in letters],
         alerts,
         line.epoch,
@@ -505,7 +511,15 @@ ROUTES: Final = (
                     "refunded": "0",
                 },
                 "caps": [
-                    {"cap": "monthly", "scope": "", "hard": True, "amount": "500", "spent": "19.740000000000"},
+                    {
+                        "cap": "monthly",
+                        "scope": "",
+                        "hard": True,
+                        "amount": "500",
+                        "spent": "19.740000000000",
+                        "window": "month",
+                        "unit": "",
+                    },
                 ],
                 "set_aside": [],
                 "alerts": [

@@ -250,6 +250,7 @@ class BindingAnswer(Struct):
     name: str
     remaining: str | None
     frees_in_s: float | None
+    unit: str  # the meter or price whose units a cap counts; "": money, or a count of requests
 
 
 class PriceAnswer(Struct):
@@ -373,7 +374,9 @@ def _checked(checked: Checked) -> CheckAnswer:
         _seconds(checked.retry_after_ms),
         None
         if binding is None
-        else BindingAnswer(binding.kind, binding.scope, binding.name, binding.remaining, _seconds(binding.frees_in_ms)),
+        else BindingAnswer(
+            binding.kind, binding.scope, binding.name, binding.remaining, _seconds(binding.frees_in_ms), binding.unit
+        ),
         None if checked.price is None else PriceAnswer(checked.price, currency, checked.version),
         None
         if wallet is None
@@ -524,7 +527,7 @@ _BALANCE: Final = {
     "currency": "USD",
 }
 _HOLD: Final = {"id": "3.7.41", "token": "<token>", "valid_for_s": 60.0, "expires_in_s": 65.0}
-_BINDING: Final = {"kind": "wallet", "scope": "", "name": "", "remaining": "12.47", "frees_in_s": None}
+_BINDING: Final = {"kind": "wallet", "scope": "", "name": "", "remaining": "12.47", "frees_in_s": None, "unit": ""}
 _ALLOWED: Final = {
     "allowed": True,
     "reason": None,

@@ -19,7 +19,7 @@ SNAPSHOT_VERSIONS: Final = (3,)
 # Places in the array of an account.
 _PLAN, _CURRENCY, _ZONE, _ANCHOR, _NEWEST, _RATED = 2, 3, 4, 5, 7, 8
 _TABLE, _LOTS, _CAPS, _CAP_RULES, _BALANCE_RULES, _CROSSINGS, _CAP_SCOPES, _SCOPES = 10, 11, 12, 13, 14, 15, 16, 17
-_RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES, _CARRIES = 19, 24, 25, 26
+_RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES, _CARRIES, _CAP_WINDOWS, _TALLIES = 19, 24, 25, 26, 27, 28
 # And of a partition.
 _LOG_TIME, _EPOCH, _CATALOGUES, _COUNTS = 1, 2, 3, 4
 
@@ -44,7 +44,7 @@ def _bytes(form: dict[str, Any]) -> bytes:
 
 def account_of_snapshot(blob: bytes) -> bytes:
     """The form of a stored account. Raises Unreadable."""
-    stored = _array(blob, _CARRIES)
+    stored = _array(blob, _TALLIES)
     return _bytes(
         {
             "plan": stored[_PLAN],
@@ -62,6 +62,8 @@ def account_of_snapshot(blob: bytes) -> bytes:
             "lots": sorted([*lot[:6], sorted(lot[6])] for lot in stored[_LOTS]),
             "caps": sorted([cap, amount] for cap, amount in stored[_CAPS]),
             "cap_scopes": sorted([cap, scope] for cap, scope, _ in stored[_CAP_SCOPES]),
+            "cap_windows": stored[_CAP_WINDOWS],
+            "tallies": stored[_TALLIES],
             "cap_rules": sorted(stored[_CAP_RULES]),
             "balance_rules": sorted(stored[_BALANCE_RULES]),
             "crossings": sorted(crossing for crossing in stored[_CROSSINGS] if crossing[2]),
@@ -97,8 +99,18 @@ def account_of_oracle(oracle: Oracle, partition: int, account: Account) -> bytes
                 [lot.lot, lot.kind, str(lot.granted), lot.priority, lot.effective, lot.expires, sorted(lot.scope)]
                 for lot in account.lots
             ),
-            "caps": sorted([cap, str(amount)] for cap, (amount, _) in account.caps.items()),
-            "cap_scopes": sorted([cap, scope] for cap, (_, scope) in account.caps.items()),
+            "caps": sorted([name, str(cap.amount)] for name, cap in account.caps.items()),
+            "cap_scopes": sorted([name, cap.scope] for name, cap in account.caps.items()),
+            "cap_windows": sorted(
+                [name, cap.window, cap.length, cap.meter, cap.price, cap.since]
+                for name, cap in account.caps.items()
+                if not cap.is_plain
+            ),
+            "tallies": sorted(
+                [name, [[place, str(amount)] for place, amount in sorted(cap.counted.items())]]
+                for name, cap in account.caps.items()
+                if not cap.is_plain
+            ),
             "cap_rules": [
                 [name, rule.cap, rule.percent, rule.clear_percent]
                 for name, rule in rules

@@ -6,6 +6,7 @@ from typing import NamedTuple, TypedDict
 
 from loadtest.oracle.corrections import Correction, Revision
 from loadtest.oracle.credit import Amounts, Lot
+from loadtest.oracle.limits import Cap
 
 
 class Rated(NamedTuple):
@@ -76,16 +77,19 @@ class Crossing:
 
 @dataclass(frozen=True)
 class RatedEvent:
-    """A rated event as it is kept: when, per price its cell and quantity, and in which scopes it counts.
+    """A rated event as it is kept: when, per price its cell and quantity, in which scopes it counts, and in which caps
+    that count for themselves (by name, and the offset from which on each counts).
 
     What takes an event back is one of the same with its quantities below 0."""
 
     time_us: int
     parts: list[tuple[str, tuple[str, ...], int]]
     scopes: list[str]
+    caps: list[tuple[str, int]]
 
     def taken_back(self) -> "RatedEvent":
-        return RatedEvent(self.time_us, [(price, cell, -units) for price, cell, units in self.parts], self.scopes)
+        parts = [(price, cell, -units) for price, cell, units in self.parts]
+        return RatedEvent(self.time_us, parts, self.scopes, self.caps)
 
 
 @dataclass
@@ -101,7 +105,7 @@ class Account:
     parked: dict[Revision, Correction] = field(default_factory=dict)  # by what they wait for
     newest_us: int | None = None
     lots: list[Lot] = field(default_factory=list)  # in the order in which they pay
-    caps: dict[str, tuple[int, str]] = field(default_factory=dict)  # amount, scope
+    caps: dict[str, Cap] = field(default_factory=dict)
     scopes: dict[str, dict[int, int]] = field(default_factory=dict)  # below the root: spend by month
     rate_limits: set[str] = field(default_factory=set)
     rules: dict[str, Rule] = field(default_factory=dict)

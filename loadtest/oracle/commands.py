@@ -7,13 +7,15 @@ from dataclasses import replace
 from loadtest.oracle.accounts import Account, Partition, Rule
 from loadtest.oracle.catalogue import Version
 from loadtest.oracle.credit import Carry, Change, Lot, allocate
+from loadtest.oracle.limits import Cap
 from loadtest.oracle.periods import zone_names
-from loadtest.oracle.records import SCOPE, DeadLetterError, Fields, RefusedError, pico_of
+from loadtest.oracle.records import SCOPE, SECOND_US, DeadLetterError, Fields, RefusedError, fixed_point, pico_of
 
 LOT_INSTANT_MAX_US = 2**60
 PERCENT_MAX = 1000
 SCOPES_MAX = 1_000
 RATE_LIMITS_MAX = 1_000
+COUNTING_CAPS_MAX = 100
 PER_MINUTE_MAX = 1_000_000
 LOT_CHANGES_MAX = 100
 NO_CAP = 10**40  # pico: more than any lot has
@@ -176,19 +178,41 @@ def change(state: Partition, account: Account, lot: Lot, made: Change) -> None:
 
 def set_cap(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
     name, cap = fields.text("account"), fields.text("cap")
-    amount, currency = pico_of(fields.string("amount")), fields.text("currency")
-    scope = fields.string("scope", "")
+    text, currency = fields.string("amount"), fields.optional_text("currency")
+    scope, window = fields.string("scope", ""), fields.text("window", "month")
+    length, meter, price = (
+        fields.optional_integer("length_s"),
+        fields.optional_text("meter"),
+        fields.optional_text("price"),
+    )
     fields.boolean("hard", True)
 
     def apply() -> None:
         account = known_account(state, name)
+        in_money = meter is None and price is None
+        amount = pico_of(text) if in_money else fixed_point(text, 9)
         if amount is None or amount <= 0:
             raise RefusedError("bad_amount")
-        if currency != account.currency:
+        if currency != (account.currency if in_money else None):
             raise RefusedError("currency_mismatch")
+        version = in_force()
+        assert version is not None
+        if price is not None and (account.plan not in version.plans or price not in version.plans[account.plan].prices):
+            raise RefusedError("unknown_price")
         if scope and scope not in account.scopes:
             raise RefusedError("unknown_scope")
-        account.caps[cap] = (amount, scope)
+        if meter is not None and meter not in {each.name for each in version.meters}:
+            raise RefusedError("unknown_meter")
+        new = Cap(amount, scope, window, (length or 0) * SECOND_US, meter, price, state.offset)
+        if not new.is_sound:
+            raise RefusedError("bad_cap")
+        old = account.caps.get(cap)
+        counting = sum(not each.is_plain for each in account.caps.values())
+        if not new.is_plain and counting >= COUNTING_CAPS_MAX and (old is None or old.is_plain):
+            raise RefusedError("too_many_caps")
+        if old is not None and old.kind == new.kind:
+            new.counted, new.since = old.counted, old.since
+        account.caps[cap] = new
 
     return apply
 

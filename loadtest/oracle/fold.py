@@ -28,6 +28,7 @@ from loadtest.oracle.catalogue import Version
 from loadtest.oracle.commands import COMMANDS, InForce
 from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Revision, read_correction
 from loadtest.oracle.credit import allocate
+from loadtest.oracle.limits import is_over
 from loadtest.oracle.periods import DAY_US, period_of
 from loadtest.oracle.prices import Price, half_even, in_force
 from loadtest.oracle.records import (
@@ -180,7 +181,7 @@ class Oracle:
             instant, name = state.wakes.pop(0)
             account = state.accounts[name]
             account.woken = instant
-            self._evaluate(state, account)
+            self._evaluate(state, account, instant)
             for corrects, parked in list(account.parked.items()):
                 if _until(parked) <= instant:
                     del account.parked[corrects]
@@ -241,7 +242,12 @@ class Oracle:
         time_us, scope = held or (event["time_us"], event["scope"])
         parts = self._measure(state, account, event["type"], time_us, event["data"])
         scopes = [name for name in account.scopes if (scope + "/").startswith(name + "/")]
-        return RatedEvent(time_us, parts, scopes)
+        caps = [
+            (name, cap.since)
+            for name, cap in account.caps.items()
+            if not cap.is_plain and (not cap.scope or cap.scope in scopes)
+        ]
+        return RatedEvent(time_us, parts, scopes, caps)
 
     def _admission(self, name: str, token: str | None) -> tuple[int, str] | None:
         """When and in which scope the hold that an event names was admitted: how it is rated."""
@@ -320,8 +326,15 @@ class Oracle:
             for scope in event.scopes:
                 spend = account.scopes[scope]
                 spend[month] = spend.get(month, 0) + own
+            begun = [self._count(state, account, cap, event, own) for cap in event.caps]
+            if any(begun):
+                account.crossings = {
+                    key: each
+                    for key, each in account.crossings.items()
+                    if not is_over(account.zone, key[1], state.log_us)
+                }
         account.rated += 1
-        self._evaluate(state, account)
+        self._evaluate(state, account, state.log_us)
         return lines
 
     def _repriced(self, state: Partition, account: Account, name: str, time_us: int, before: int, after: int) -> int:
@@ -329,6 +342,24 @@ class Oracle:
         price, units = self._price_at(state, account, name, time_us), min(before, after)
         now, then = (price.owed(units, period_quantity, self._grains) for period_quantity in (after, before))
         return half_even(now, self._grains) - half_even(then, self._grains)
+
+    def _count(
+        self, state: Partition, account: Account, counting: tuple[str, int], event: RatedEvent, charge: int
+    ) -> bool:
+        """Whether the cap began a new place for it."""
+        name, since = counting
+        cap = account.caps[name]
+        if cap.since != since:
+            return False  # it has begun anew meanwhile
+        amounts = [charge]
+        if cap.meter is not None or cap.price is not None:
+            version = self._version_at(state, event.time_us)
+            assert version is not None
+            prices = version.plans[account.plan].prices
+            amounts = [
+                quantity for price, _, quantity in event.parts if price == cap.price or prices[price].meter == cap.meter
+            ]
+        return bool(amounts) and cap.count(account.zone, event.time_us, sum(amounts), state.log_us)
 
     # ---- corrections
 
@@ -496,7 +527,7 @@ class Oracle:
 
     # ---- rules
 
-    def _evaluate(self, state: Partition, account: Account) -> None:
+    def _evaluate(self, state: Partition, account: Account, now: int) -> None:
         if not account.rules and not self._paranoid:
             return
         table = self._table(state, account)
@@ -508,14 +539,21 @@ class Oracle:
                 balance = self._balance(account, table) if balance is None else balance
                 self._step(state, account, name, "-", balance <= rule.threshold, balance > rule.clear)
                 continue
-            cap, scope = account.caps[rule.cap]
-            if not scope and spend is None:
-                spend = self._spend(account, table)
-            counted = account.scopes[scope] if scope else spend or {}
-            for month in sorted(counted, key=str):
-                active = counted[month] * 100 >= rule.percent * cap
-                clears = counted[month] * 100 < rule.clear_percent * cap
-                self._step(state, account, name, str(month), active, clears)
+            cap = account.caps[rule.cap]
+            if not cap.is_plain:
+                windows = cap.windows(account.zone, now)
+            else:
+                if not cap.scope and spend is None:
+                    spend = self._spend(account, table)
+                months = account.scopes[cap.scope] if cap.scope else spend or {}
+                windows = {str(month): months[month] for month in sorted(months, key=str)}
+            for window, amount in windows.items():
+                active = amount * 100 >= rule.percent * cap.amount
+                clears = amount * 100 < rule.clear_percent * cap.amount
+                self._step(state, account, name, window, active, clears)
+                sinks = cap.sinks_next(now) if account.crossings[name, window].active else None
+                if sinks is not None and (sinks, account.account) not in state.wakes:
+                    insort(state.wakes, (sinks, account.account))
 
     def _step(self, state: Partition, account: Account, rule: str, window: str, active: bool, clears: bool) -> None:
         crossing = account.crossings.setdefault((rule, window), Crossing())
@@ -634,5 +672,5 @@ class Oracle:
         apply()
         account = state.accounts[name]
         account.woken = state.log_us
-        self._evaluate(state, account)
+        self._evaluate(state, account, state.log_us)
         return "applied"

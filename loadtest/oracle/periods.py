@@ -3,7 +3,7 @@
 import importlib.resources
 from bisect import bisect_right
 from calendar import monthrange
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -33,8 +33,13 @@ def local_time(zone: str, time_us: int) -> datetime:
 @lru_cache(maxsize=100_000)
 def period_start_us(zone: str, anchor: int, year: int, month: int) -> int:
     """The first instant at or after local midnight of the anchor day of that month."""
-    day = min(anchor, monthrange(year, month)[1])
-    midnight = datetime(year, month, day, tzinfo=UTC).replace(tzinfo=None)
+    return day_start_us(zone, date(year, month, min(anchor, monthrange(year, month)[1])))
+
+
+@lru_cache(maxsize=100_000)
+def day_start_us(zone: str, day: date) -> int:
+    """The first instant at or after local midnight."""
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC).replace(tzinfo=None)
     instants = []
     for fold in (0, 1):
         offset = midnight.replace(tzinfo=zone_of(zone), fold=fold).utcoffset()

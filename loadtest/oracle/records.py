@@ -278,6 +278,9 @@ class Fields:
             raise DeadLetterError("bad_control")
         return value
 
+    def optional_text(self, name: str) -> str | None:
+        return None if self._get(name) is None else self.text(name)
+
     def texts(self, name: str) -> list[str]:
         if name not in self._body:
             self._asked.add(name)

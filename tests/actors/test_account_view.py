@@ -17,6 +17,7 @@ from engine.events import (
     SetRule,
     SetScope,
 )
+from engine.periods import month_around
 from loadtest.workload import cloud_time
 from tests.actors.shard_rig import Process, Rig
 
@@ -60,6 +61,7 @@ async def test_an_account_is_told_in_full(rig: Rig) -> None:
         SetScope(account_id, "k3", "team:red"),
         SetCap(account_id, "k4", "team", "10", "USD", "team:red", False),
         SetCap(account_id, "k5", "all", "4", "USD"),
+        SetCap(account_id, "k9", "calls", "5", None, window="rolling", length_s=3_600, meter="calls"),
         SetOverdraft(account_id, "k6", "2.5", "USD"),
         SetRateLimit(account_id, "k7", "burst", scope="team:red", per_minute=60),
         SetRule(account_id, "k8", "half", OnCapPercent("all", 50)),
@@ -82,7 +84,13 @@ async def test_an_account_is_told_in_full(rig: Rig) -> None:
         ("first", "1.500000000000", "0", ()),
         ("later", "5", "3.500000000000", ("call",)),
     ]
-    assert view.caps == (CapView("all", "", True, "4", "2"), CapView("team", "team:red", False, "10", "2"))
+    month_ends = month_around("Europe/Berlin", 1, fold.log_time_us)[1]
+    opened = fold.log_time_us - fold.log_time_us % 60_000_000
+    assert view.caps == (
+        CapView("all", "", True, "4", "2", "month", None, "", month_ends),
+        CapView("calls", "", True, "5", "2", "rolling", 3_600, "calls", opened + 3_660_000_000),
+        CapView("team", "team:red", False, "10", "2", "month", None, "", month_ends),
+    )
     assert view.scopes == (ScopeView("", "active", "2"), ScopeView("team:red", "active", "2"))
     assert view.rate_limits == (RateLimitView("burst", "team:red", 60),)
     (rule,) = view.rules

@@ -120,9 +120,9 @@ async def test_accounts_that_an_older_version_wrote_are_equal() -> None:
     row = rig.store.accounts["acme"]
     fields = msgspec.msgpack.decode(row.blob)
     assert VERSION == 3, "then this test needs another older version"
-    rig.store.accounts["acme"] = msgspec.structs.replace(row, blob=msgspec.msgpack.encode([1, *fields[1:16]]))
+    rig.store.accounts["acme"] = msgspec.structs.replace(row, blob=msgspec.msgpack.encode([2, *fields[1:22]]))
     assert await run(await rig.fold()) == []
-    broken = msgspec.msgpack.encode([1, *fields[1:4], "Asia/Tokyo", *fields[5:16]])
+    broken = msgspec.msgpack.encode([2, *fields[1:4], "Asia/Tokyo", *fields[5:22]])
     rig.store.accounts["acme"] = msgspec.structs.replace(row, blob=broken)
     (told,) = await run(await rig.fold())
     assert "account acme: zone: expected UTC, found Asia/Tokyo" in told

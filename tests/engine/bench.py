@@ -409,6 +409,19 @@ MALFORMED: Final[dict[str, Malform]] = {
     "old version": lambda bench, key: (key, bench.sealed({"kind": "catalogue", "version": 1, "effective_us": 1 << 60})),
 }
 
+RANDOM_WINDOWS: Final[list[dict[str, Any]]] = [
+    {"window": "hour"},
+    {"window": "day"},
+    {"window": "rolling", "length_s": 3_600},
+    {"window": "rolling", "length_s": 61},
+    {"window": "first_use", "length_s": 18_000},
+    {"window": "month", "currency": None, "price": "tiered"},
+    {"window": "day", "currency": None, "meter": "units"},
+    {"window": "day", "currency": None, "price": "unheard"},
+    {"window": "day", "currency": None, "meter": "unheard"},
+    {"window": "day", "price": "x"},
+    {"window": "fortnight"},
+]
 MODELS: Final = ("x", "x", "y", "third", "tiered")
 ZONES: Final = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu")
 
@@ -447,8 +460,23 @@ class RandomLog:
             bench.scope("team:a/ann", account)
             bench.cap("60", "team", account, scope="team:a", hard=False)
             bench.cap_rule(50, "team-50", account, cap="team", clear_percent=source.choice([50, 40]))
+            self._windows(account)
         self.holds: list[Hold] = []
         self.chains: list[tuple[bytes, bytes, int]] = []  # account, what is in force, how often it was amended
+
+    def _windows(self, account: str) -> None:
+        """Caps that count for themselves, in windows that are short and long for the rhythm of this log."""
+        bench, minutes = self.bench, max(1, self.stride_us // MINUTE)
+        bench.cap("15", "hourly", account, window="hour")
+        bench.cap("42", "daily", account, window="day", scope="team:a", hard=False)
+        bench.cap("90", "weekly", account, window="week")
+        bench.cap("30", "rolling", account, window="rolling", length_s=60 * min(7 * minutes, 43_200))
+        bench.cap("25", "opened", account, window="first_use", length_s=60 * min(5 * minutes, 43_200))
+        bench.cap("40", "units", account, currency=None, meter="units", window="rolling", length_s=300)
+        bench.cap("9", "x", account, currency=None, price="x", scope="team:a/ann")
+        for cap in ("hourly", "daily", "weekly", "rolling", "opened", "units", "x"):
+            percent = self.source.choice([60, 100])
+            bench.cap_rule(percent, cap, account, cap=cap, clear_percent=self.source.choice([percent, 40]))
 
     def _lives_here(self, account: str) -> bool:
         return partition_for(account.encode(), self.bench.partitions) == self.bench.number
@@ -622,6 +650,9 @@ class RandomLog:
             body |= {"kind": kind, "cap": "monthly", "amount": source.choice(["10", "300", "900"]), "currency": "USD"}
             if source.random() < 0.4:
                 body |= {"cap": "team", "scope": source.choice(["team:a", "team:a/ann", "unheard"]), "hard": False}
+            if source.random() < 0.5:
+                body |= {"cap": source.choice(["hourly", "rolling", "opened", "x"])}
+                body |= source.choice(RANDOM_WINDOWS)
         elif kind == "set_scope":
             scope = source.choice(["", "team:a", "team:b", "team:a/ann/deeper", "none/such", "a b"])
             body |= {"kind": kind, "scope": scope, "standing": source.choice(["active", "suspended", "gone"])}

@@ -1,6 +1,7 @@
 """Random lives of held requests: plans whose tiers rise and fall, lots that begin, end and pay only some prices, scopes
 with caps, owners that die. Whatever is admitted is used in any amount within its bounds, in any order."""
 
+import json
 import random
 from typing import Any
 
@@ -12,9 +13,11 @@ from engine.catalog import (
     PriceDefinition,
 )
 from engine.holds import Hold
+from engine.limits import Cap
 from engine.money import NANO, quantity_text
-from tests.engine.bench import DOLLAR, HOUR, MINUTE, SECOND
-from tests.engine.desk_bench import DeskBench
+from engine.periods import day_around, hour_around
+from tests.engine.bench import DOLLAR, HOUR, MINUTE, SECOND, pico_of
+from tests.engine.desk_bench import DeskBench, nano
 from tests.engine.price_lists import random_price
 
 METERS = {
@@ -75,6 +78,7 @@ class HeldLife:
         self.open: list[Request] = []
         self.admitted = 0
         self.partial = 0
+        self.spent: list[tuple[int, str, str, int, int]] = []  # instant, scope, price, nano-units, pico
         self.overdraft = source.choice([0, 0, 0, 3, 10])
         bench.open(anchor_day=source.choice([1, 10, 11]))
         bench.command("set_overdraft", amount=str(self.overdraft), currency="USD")
@@ -96,6 +100,7 @@ class HeldLife:
         for _ in range(source.randrange(4)):
             data = {"model": source.choice(MODELS), "units": str(source.randrange(4)), "out": "0"}
             bench.use(data=data)
+            self._note(bench.now, "")
 
     def _cap(self) -> None:
         source, bench = self.source, self.bench
@@ -105,6 +110,30 @@ class HeldLife:
                 bench.cap(str(source.randrange(3, 30)), f"cap-{scope}", scope=scope)
         if source.random() < 0.4:
             bench.cap(str(source.randrange(5, 60)))
+        for scope in ("", *SCOPES):
+            if source.random() < 0.4:
+                window: dict[str, Any] = source.choice(
+                    [
+                        {"window": "hour"},
+                        {"window": "day"},
+                        {"window": "rolling", "length_s": source.choice([60, 1_200, 7_200])},
+                        {"window": "first_use", "length_s": source.choice([60, 1_200, 7_200])},
+                    ]
+                )
+                unit = source.choice([{}, {"meter": "units"}, {"price": "out-x"}, {"meter": "uses"}])
+                if unit:
+                    window |= unit | {"currency": None}
+                bench.cap(str(source.randrange(3, 30)), f"window-{scope}", scope=scope, **window)
+
+    def _note(self, time_us: int, scope: str) -> None:
+        """Remember what the newest event was charged."""
+        offset = self.bench.log[-1].offset
+        for at, raw in reversed(self.bench.partition.outputs.lines):
+            if at != offset:
+                break
+            line = json.loads(raw)
+            own = pico_of(line["amount"]) - pico_of(line.get("repricing", "0"))
+            self.spent.append((time_us, scope, line["price"], nano(line["quantity"]), own))
 
     @property
     def over(self) -> int:
@@ -116,10 +145,36 @@ class HeldLife:
         account = self.bench.account()
         passed = []
         for cap in account.caps.values():
+            if cap.tallied:
+                passed += self._beyond_window(cap)
+                continue
             spend = account.scopes[cap.scope].spend if cap.scope else account.derive().spend
             slack = self.partial * 4 if cap.scope else 0
             passed += [f"{cap.cap} by {pico - cap.amount}" for pico in spend.values() if pico > cap.amount + slack]
         return passed
+
+    def _beyond_window(self, cap: Cap) -> list[str]:
+        """By what the events themselves say, not by what the cap has counted."""
+        meters = {name: price.meter for name, price in self.bench.documents[1].plans["plan"].prices.items()}
+        counted = [
+            (time_us, pico if cap.in_money else units)
+            for time_us, scope, price, units, pico in self.spent
+            if (scope + "/").startswith(cap.scope + "/") or not cap.scope
+            if cap.in_money or cap.takes(price, meters[price])
+        ]
+        slack = self.partial * 4 if cap.in_money else 0
+        length_us, sums = cap.window.length_us, []
+        if cap.window.kind in ("hour", "day"):
+            around = hour_around if cap.window.kind == "hour" else day_around
+            starts = {around("UTC", time_us) for time_us, _ in counted}
+            sums = [sum(n for time_us, n in counted if start <= time_us < end) for start, end in starts]
+        elif cap.window.kind == "rolling":
+            ends = {time_us for time_us, _ in counted}
+            sums = [sum(n for time_us, n in counted if end - length_us < time_us <= end) for end in ends]
+        else:
+            opened = self.bench.account().tallies[cap.cap]
+            sums = [sum(n for time_us, n in counted if start <= time_us < start + length_us) for start in opened]
+        return [f"{cap.cap} by {total - cap.amount}" for total in sums if total > cap.amount + slack]
 
     def step(self) -> None:
         source = self.source
@@ -199,6 +254,7 @@ class HeldLife:
         data = request.use(self.source, whole=self.whole)
         outcome = self.bench.spend_held(request.hold, 0, final=final, data=data)
         assert outcome == "rated", self.bench.letter()
+        self._note(request.hold.admitted_us, request.hold.scope)
 
     def settle(self, request: Request) -> None:
         self.open.remove(request)

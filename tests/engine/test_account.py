@@ -17,6 +17,7 @@ from engine.money import NANO
 from engine.outcomes import Line
 from engine.prices.curve import Curve
 from engine.snapshot import encode_account
+from engine.windows import MONTH, Window
 from tests.engine.bench import DAY, DOLLAR, HOUR, START, document, per_unit, phases, us, versions
 
 MARCH, APRIL, MAY = (us(f"2026-0{month}-01T00:00:00+00:00") for month in (3, 4, 5))
@@ -103,11 +104,13 @@ def settings_of_limits(draw: st.DrawFn) -> Step:
     amount = draw(st.integers(1, 120)) * DOLLAR
     percent = draw(st.sampled_from([1, 33, 80, 100, 250]))
     clear = draw(st.integers(1, percent))
+    window = draw(st.sampled_from([MONTH, Window("hour"), Window("rolling", HOUR), Window("first_use", 5 * HOUR)]))
+    meter = draw(st.sampled_from([None, None, "units"]))
 
     def step(held: Held) -> object:
         account = held.account
         if choice == 0 or "c" not in account.caps:
-            return account.set_cap(Cap("c", amount), account.woken_us)
+            return account.set_cap(Cap("c", amount, window=window, meter=meter), account.woken_us)
         if choice == 1:
             return account.set_rule("balance", Balance(amount - 60 * DOLLAR, amount), account.woken_us)
         return account.set_rule(f"cap-{percent}", CapPercent("c", percent, clear), account.woken_us)

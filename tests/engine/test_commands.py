@@ -7,7 +7,7 @@ import pytest
 
 from engine.alerts import Balance, CapPercent
 from engine.credit import LOT_CHANGES_MAX, Lot, LotChange
-from engine.limits import PER_MINUTE_MAX, RATE_LIMITS_MAX, SCOPES_MAX, Cap, RateLimit
+from engine.limits import PER_MINUTE_MAX, RATE_LIMITS_MAX, SCOPES_MAX, TALLIES_MAX, Cap, RateLimit
 from engine.outcomes import Refusal
 from tests.engine.bench import DAY, DOLLAR, HOUR, MINUTE, SECOND, START, Bench, document, us
 
@@ -88,6 +88,19 @@ PRECEDENCE: list[tuple[str, list[tuple[Refusal, dict[str, Any]]]]] = [
             (Refusal.BAD_AMOUNT, {"amount": "1e3"}),
             (Refusal.CURRENCY_MISMATCH, {"currency": "EUR"}),
             (Refusal.UNKNOWN_SCOPE, {"scope": "team:b"}),
+            (Refusal.BAD_CAP, {"window": "fortnight"}),
+        ],
+    ),
+    (
+        "cap on units",
+        [
+            (Refusal.KEY_REUSED, {"command_key": "used"}),
+            (Refusal.UNKNOWN_ACCOUNT, {"account": "nobody"}),
+            (Refusal.BAD_AMOUNT, {"amount": "0"}),
+            (Refusal.CURRENCY_MISMATCH, {"currency": "USD"}),
+            (Refusal.UNKNOWN_SCOPE, {"scope": "team:b"}),
+            (Refusal.UNKNOWN_METER, {"meter": "unheard"}),
+            (Refusal.BAD_CAP, {"price": "x"}),
         ],
     ),
     (
@@ -141,10 +154,12 @@ GOOD = {"open_account": OPEN, "grant": GRANT, "set_cap": CAP, "cap_percent": RUL
     "balance": RULE | {"on": LOW},
     "void_lot": VOID,
     "refund_lot": REFUND,
+    "cap on units": CAP | {"currency": None, "meter": "units"},
     "set_scope": SCOPE,
     "set_overdraft": OVERDRAFT,
     "set_rate_limit": LIMIT,
 }
+UNITS = CAP | {"currency": None}
 WRONGS = [(name, top, rows) for name, rows in PRECEDENCE for top in range(len(rows))]
 
 
@@ -223,6 +238,13 @@ def test_without_a_fault_the_command_is_applied(bench: Bench, name: str) -> None
         ("bad_scope", SCOPE | {"scope": "/".join(["team:a", *"bcdefghi"])}),
         ("unknown_scope", SCOPE | {"scope": "/".join(["team:a", *"bcdefgh"])}),
         ("unknown_scope", CAP | {"scope": "team:a/ann"}),
+        ("bad_amount", UNITS | {"price": "x", "amount": "0.0000000001"}),
+        ("unknown_price", UNITS | {"price": "unheard", "scope": "team:b"}),
+        ("bad_cap", UNITS | {"price": "x", "meter": "units"}),
+        ("bad_cap", CAP | {"window": "rolling"}),
+        ("bad_cap", CAP | {"window": "day", "length_s": 86_400}),
+        ("bad_cap", CAP | {"window": "rolling", "length_s": 90}),
+        ("bad_cap", CAP | {"window": "first_use", "length_s": 2_592_060}),
         ("bad_amount", OVERDRAFT | {"amount": "much"}),
         ("bad_limit", LIMIT | {"per_minute": PER_MINUTE_MAX + 1}),
     ],
@@ -250,6 +272,10 @@ def test_a_fault_is_refused(bench: Bench, reason: str, body: dict[str, Any]) -> 
         SCOPE | {"scope": "team:a/" + "n" * 64},
         SCOPE | {"scope": "A-Z.a_z:0@9"},
         SCOPE | {"scope": "", "standing": "suspended"},
+        UNITS | {"price": "x", "amount": "0.000000001"},
+        UNITS | {"meter": "units", "window": "week"},
+        CAP | {"window": "rolling", "length_s": 60},
+        CAP | {"window": "first_use", "length_s": 2_592_000},
         OVERDRAFT | {"amount": "0"},
         OVERDRAFT | {"amount": None},
         LIMIT | {"per_minute": PER_MINUTE_MAX, "scope": "team:a"},
@@ -464,3 +490,22 @@ def test_a_plan_that_the_newest_version_does_not_sell_cannot_be_opened() -> None
     bench.publish(2, START + HOUR)
     bench.now = START + HOUR
     assert bench.open() == "refused.unknown_plan"
+
+
+def test_an_account_has_at_most_a_hundred_caps_that_count_for_themselves(bench: Bench) -> None:
+    for number in range(TALLIES_MAX):
+        assert bench.cap("1", f"daily-{number}", window="day") == "applied"
+    assert bench.cap("1", "one more", window="day") == "refused.too_many_caps"
+    assert bench.cap("2", "daily-0", window="hour") == "applied"
+    assert bench.cap("1", "of a month") == "applied"
+
+
+def test_a_cap_goes_on_counting_when_it_is_set_again_for_the_same(bench: Bench) -> None:
+    bench.cap("10", "daily", window="day")
+    bench.use(3)
+    bench.cap("20", "daily", window="day", hard=False)
+    assert list(bench.account().tallies["daily"].values()) == [3 * DOLLAR]
+    bench.cap("20", "daily", window="hour")
+    assert bench.account().tallies == {"daily": {}}
+    bench.cap("20", "daily")
+    assert bench.account().tallies == {}

@@ -25,6 +25,7 @@ from engine.snapshot import (
     encode_partition,
     plan_of,
 )
+from engine.windows import Window
 from tests.engine.bench import START, document
 
 BOOK = PriceBook()
@@ -67,7 +68,14 @@ def accounts(draw: st.DrawFn) -> Account:
         if lot.carry is not None:  # whose rest it is must be a lot of the account
             source = draw(st.sampled_from(sorted(account.lots)))
             account.lots[name] = replace(lot, carry=replace(lot.carry, source=source))
-    account.caps = {cap.cap: cap for cap in draw(st.lists(st.builds(Cap, TEXT, BIG, TEXT, st.booleans()), max_size=3))}
+    windows = st.builds(Window, st.sampled_from(["month", "day", "rolling"]), st.integers(0, 1 << 40))
+    unit = st.none() | TEXT
+    caps = st.builds(Cap, TEXT, BIG, TEXT, st.booleans(), windows, unit, unit, st.integers(0, 1 << 62)).map(
+        lambda cap: cap if cap.tallied else msgspec.structs.replace(cap, since=-1)
+    )
+    account.caps = {cap.cap: cap for cap in draw(st.lists(caps, max_size=3))}
+    counts = st.dictionaries(EVENT_TIME, BIG, max_size=3)
+    account.tallies = {name: draw(counts) for name, cap in account.caps.items() if cap.tallied}
     rules = st.builds(CapPercent, TEXT, st.integers(1, 1000), st.integers(1, 1000)) | st.builds(Balance, BIG, BIG)
     account.rules = draw(st.dictionaries(TEXT, rules, max_size=4))
     standings = st.builds(Standing, st.integers(0, 1 << 62), st.booleans())
@@ -91,7 +99,7 @@ def test_an_account_comes_back_as_it_was(account: Account) -> None:
     found = decode_account(blob, BOOK)
     assert encode_account(found) == blob
     stored = ["account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated", "sequence"]
-    kept = ["scopes", "overdraft", "rate_limits", "slices", "draws"]
+    kept = ["tallies", "scopes", "overdraft", "rate_limits", "slices", "draws"]
     for name in [*stored, "table", "lots", "caps", "rules", "standings", *kept]:
         assert getattr(found, name) == getattr(account, name), name
     assert encode_account(account) == blob
@@ -100,7 +108,7 @@ def test_an_account_comes_back_as_it_was(account: Account) -> None:
 @given(accounts())
 def test_the_order_in_which_things_came_leaves_no_trace(account: Account) -> None:
     blob = encode_account(account)
-    for name in ("lots", "caps", "rules", "standings", "scopes", "rate_limits", "slices", "draws"):
+    for name in ("lots", "caps", "rules", "standings", "tallies", "scopes", "rate_limits", "slices", "draws"):
         setattr(account, name, dict(reversed(getattr(account, name).items())))
     account.table = {start: dict(reversed(row.items())) for start, row in reversed(account.table.items())}
     assert encode_account(account) == blob

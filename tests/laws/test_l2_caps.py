@@ -1,11 +1,14 @@
 """Law L2: caps and rates bind checks, on the whole path at once; spend caps count rated + held."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.admission import Decision, Reason
-from tests.engine.bench import DOLLAR, SECOND, document, graduated, us
-from tests.engine.desk_bench import DeskBench
+from engine.admission import Binding, Decision, Reason
+from engine.money import NANO
+from tests.engine.bench import DAY, DOLLAR, HOUR, MINUTE, SECOND, document, graduated, us
+from tests.engine.desk_bench import LINGER, DeskBench
 
 APRIL = us("2026-04-01T00:00:00+00:00")
 
@@ -133,6 +136,93 @@ def test_a_cap_lowered_below_the_spend_denies_even_what_is_free() -> None:
     assert bench.refused("5") is None
     bench.cap("9")
     assert bench.refused("5") is Reason.CAP_REACHED
+
+
+# ------------------------------------------------------------------------------------------------------------- windows
+
+
+def test_caps_stand_side_by_side_and_the_answer_names_the_one_that_binds() -> None:
+    """1M per 5 h and 5M per week: parallel windows, and the reply says which binds, what remains, and when it frees."""
+    bench = opened()
+    bench.cap("10", "five hours", window="first_use", length_s=18_000)
+    bench.cap("12", "week", window="week")
+    bench.use(9)
+    decision = bench.check("2")
+    assert (decision.reason, binding(decision)) == (Reason.CAP_REACHED, ("cap", "", "five hours", DOLLAR))
+    assert decision.retry_after_us == 5 * HOUR
+    bench.tick(bench.now + 5 * HOUR)
+    decision = bench.check("4")
+    assert (decision.reason, binding(decision)) == (Reason.CAP_REACHED, ("cap", "", "week", 3 * DOLLAR))
+    assert decision.retry_after_us == us("2026-03-16T00:00:00+00:00") - bench.now
+    assert bench.refused("3") is None
+
+
+def test_a_rolling_cap_says_when_enough_of_it_is_gone() -> None:
+    """Rolling: 60 fixed buckets, the oldest counts until fully gone."""
+    bench = opened()
+    bench.cap("10", "rolling", window="rolling", length_s=3_600)
+    bench.use(4)
+    bench.tick(bench.now + 10 * MINUTE)
+    bench.use(6)
+    assert bench.check("4").retry_after_us == 51 * MINUTE
+    assert bench.check("5").retry_after_us == 61 * MINUTE
+    assert bench.check("11").retry_after_us is None
+    bench.tick(bench.now + 51 * MINUTE - 1000)
+    assert bench.refused("4") is Reason.CAP_REACHED
+    bench.tick(bench.now + 1000)
+    assert bench.refused("4") is None
+
+
+def test_what_is_held_counts_in_the_window_of_the_moment_until_it_is_settled() -> None:
+    """Spend + held never passes a cap, also where a window ends between admission and settlement."""
+    bench = opened()
+    bench.cap("10", "hourly", window="hour")
+    bench.now += 59 * MINUTE + 30 * SECOND
+    hold = bench.hold_for("8")
+    bench.now += MINUTE
+    assert bench.refused("3") is Reason.CAP_REACHED
+    bench.spend_held(hold, 8)
+    assert bench.refused("10") is None
+
+
+def test_a_cap_on_units_counts_units_whatever_they_cost() -> None:
+    """Money or quantity: units of a meter, or of one price of it."""
+    bench = opened("red")
+    bench.cap("10", "units", currency=None, meter="units", window="day")
+    bench.cap("4", "y", currency=None, price="y", scope="red", window="day")
+    bench.use(3, "third", scope="red")
+    hold = bench.hold_for("4", "y", scope="red")
+    assert binding(bench.check("1", "y", scope="red")) == ("cap", "red", "y", 0)
+    decision = bench.check("4")
+    assert decision.binding is not None
+    assert (decision.reason, decision.binding.unit) == (Reason.CAP_REACHED, "units")
+    assert binding(decision) == ("cap", "", "units", 3 * NANO)
+    bench.spend_held(hold, 1, "y")
+    assert bench.refused("3", "y", scope="red") is None
+    assert bench.check("4", "x").binding == Binding("cap", "", "units", 3 * NANO, DAY - 12 * HOUR, "units")
+
+
+def test_a_cap_on_units_binds_a_request_that_may_reach_them() -> None:
+    """A bound counts in full wherever it may be used."""
+    bench = opened()
+    bench.cap("4", "x", currency=None, price="x")
+    reach: dict[str, Any] = {"data": {}, "reach": {"model": ("x", "y")}}
+    assert bench.refused("5", **reach) is Reason.CAP_REACHED
+    assert bench.refused("4", **reach) is None
+    assert bench.refused("5", "y") is None
+
+
+def test_after_a_crash_a_slice_counts_in_every_cap_of_its_units() -> None:
+    """Held usage of an owner that died never passes a cap on units."""
+    bench = opened("red")
+    bench.cap("10", "units", currency=None, meter="units", scope="red", window="first_use", length_s=3_600)
+    hold = bench.hold_for("9", scope="red")
+    bench.take_over()
+    assert bench.refused("2", scope="red") is Reason.WITHHELD
+    bench.spend_held(hold, 9)
+    assert bench.refused("2", scope="red") is Reason.CAP_REACHED
+    bench.wait(LINGER)  # the slice was a little larger than the hold
+    assert bench.refused("1", scope="red") is None
 
 
 # --------------------------------------------------------------------------------------------------------------- rates

@@ -809,7 +809,7 @@ def test_a_mac_must_hold(fold: Fold) -> None:
         b'{"kind":"open_account","account":"a","plan":"starter"}',
         b'{"kind":"open_account","account":"","command_key":"k","plan":"starter"}',
         b'{"kind":"tick","epoch":1,"more":1}',
-        b'{"kind":"set_cap","account":"acme","command_key":"k","cap":"c","amount":"1","currency":"USD","window":"day"}',
+        b'{"kind":"set_cap","account":"acme","command_key":"k","cap":"c","amount":"1","currency":"USD","colour":"red"}',
         b'{"kind":"set_rule","account":"acme","command_key":"k","rule":"r","on":"balance"}',
         b'{"kind":"set_rule","account":"acme","command_key":"k","rule":"r","on":{"measure":"mood"}}',
         b'{"kind":"set_rule","account":"acme","command_key":"k","rule":"r","on":{"measure":"balance","threshold":1}}',
@@ -872,6 +872,13 @@ OPEN = {"kind": "open_account", "account": "new", "plan": "starter"}
         ("bad_rule", RULE | {"on": LOW | {"clear": "0.5"}}),
         ("currency_mismatch", CAP | {"currency": "EUR", "scope": "none"}),
         ("unknown_scope", CAP | {"scope": "none"}),
+        ("bad_cap", CAP | {"window": "fortnight"}),
+        ("bad_cap", CAP | {"window": "rolling", "length_s": 61}),
+        ("bad_cap", CAP | {"window": "day", "length_s": 60}),
+        ("bad_cap", CAP | {"currency": None, "meter": "input_tokens", "price": "x_in"}),
+        ("currency_mismatch", CAP | {"meter": "input_tokens"}),
+        ("unknown_price", CAP | {"currency": None, "price": "none", "scope": "none"}),
+        ("unknown_meter", CAP | {"currency": None, "meter": "none"}),
         ("bad_scope", SCOPE | {"scope": "none/a b"}),
         ("bad_scope", SCOPE | {"scope": "/".join("abcdefghi")}),
         ("unknown_scope", SCOPE | {"scope": "none/such", "standing": "gone"}),
@@ -1080,3 +1087,57 @@ def test_records_must_come_in_order(fold: Fold) -> None:
 def test_a_marker_of_an_unknown_catalogue_stops_the_oracle(fold: Fold) -> None:
     with pytest.raises(ValueError, match="version 9"):
         fold.control({"kind": "catalogue", "version": 9, "effective_us": START + DAY})
+
+
+# ------------------------------------------------------------------------------------------------- windows of caps
+
+
+def percent_told(fold: Fold) -> list[tuple[str, int, str]]:
+    return [(alert["window"], alert["ordinal"], alert["phase"]) for alert in fold.oracle.alerts.values()]
+
+
+def spend(fold: Fold, units: int, at: int) -> None:
+    """Dollars, at an instant; the log has come to it by then."""
+    fold.now = max(fold.now, at)
+    assert fold.use(units, model="x", at=at) == "rated"
+
+
+def full(fold: Fold, amount: str, **window: Any) -> None:
+    """A cap that tells when it is full, and when it is not any more."""
+    fold.command("set_cap", **({"cap": "c", "amount": amount, "currency": "USD"} | window))
+    fold.command("set_rule", rule="full", on={"measure": "cap_percent", "cap": "c", "percent": 100})
+
+
+def test_a_rolling_window_lets_go_bucket_by_bucket(fold: Fold) -> None:
+    full(fold, "10", window="rolling", length_s=3600)
+    spend(fold, 6, START)
+    spend(fold, 4, START + 120 * SECOND)
+    assert percent_told(fold) == [("rolling", 1, "crossed")]
+    fold.tick(START + HOUR + 60 * SECOND - 1000)
+    assert percent_told(fold) == [("rolling", 1, "crossed")]
+    fold.tick(START + HOUR + 60 * SECOND)
+    assert percent_told(fold)[1:] == [("rolling", 1, "recovered")]
+    spend(fold, 6, START + HOUR + 60 * SECOND)
+    assert percent_told(fold)[2:] == [("rolling", 2, "crossed")]
+
+
+def test_the_first_usage_opens_a_window_and_the_next_one_behind_its_end_the_next(fold: Fold) -> None:
+    full(fold, "10", window="first_use", length_s=18_000)
+    spend(fold, 4, START + HOUR)
+    spend(fold, 6, START + 6 * HOUR - 1)
+    assert percent_told(fold) == [("first_use", 1, "crossed")]
+    spend(fold, 6, START + 6 * HOUR)
+    assert percent_told(fold)[1:] == [("first_use", 1, "recovered")]
+    assert fold.oracle.state(0).accounts["acme"].caps["c"].counted == {START + 6 * HOUR: 6 * 10**12}
+
+
+def test_an_hour_takes_late_usage_for_a_day_and_units_are_counted_apart_from_money(fold: Fold) -> None:
+    full(fold, "3", window="hour", currency=None, price="x_in")
+    first = START - START % HOUR
+    spend(fold, 2, first)
+    fold.tick(first + 25 * HOUR - 1000)
+    spend(fold, 1, first)
+    assert percent_told(fold) == [(f"hour:{first}", 1, "crossed")]
+    fold.tick(first + 26 * HOUR)
+    spend(fold, 3, first + HOUR)
+    assert percent_told(fold) == [(f"hour:{first}", 1, "crossed")]

@@ -215,7 +215,9 @@ class Traffic:
         account = self._work.customers[owner]
         spend = max(self._work.spend_pico[owner], 10**10)
         body: dict[str, Any] = {"account": account, "command_key": f"more-{number}"}
-        kind = self._random.choice(["grant", "grant", "grant", "set_cap", "set_rule", "open_account"])
+        kind = self._random.choice(
+            ["grant", "grant", "grant", "set_cap", "set_cap", "set_rule", "set_rule", "open_account"]
+        )
         amount = decimal(spend * self._random.randint(1, 60) // 100)
         if kind == "grant":
             body |= {"kind": kind, "lot": f"more-{number}", "amount": amount, "currency": "USD"}
@@ -223,9 +225,17 @@ class Traffic:
             body |= {"priority": self._random.choice([5, 15, 25, 100])}
         elif kind == "set_cap":
             body |= {"kind": kind, "cap": "monthly", "amount": amount, "currency": "USD"}
+            if self._random.random() < 0.6:
+                window = self._random.choice(["hour", "day", "week", "rolling", "first_use"])
+                body |= {"cap": f"window-{number % 2}", "window": window}
+                if window in ("rolling", "first_use"):
+                    body |= {"length_s": self._random.choice([60, 3_600, 86_400])}
+                if self._random.random() < 0.3:
+                    body |= {"currency": None, "meter": "output_tokens", "amount": str(self._random.randint(1, 9_999))}
         elif kind == "set_rule":
             low = {"measure": "balance", "threshold": decimal(0), "clear": amount}
-            half = {"measure": "cap_percent", "cap": "monthly", "percent": self._random.randint(1, 120)}
+            cap = self._random.choice(["monthly", "window-0", "window-1"])
+            half = {"measure": "cap_percent", "cap": cap, "percent": self._random.randint(1, 120)}
             body |= {"kind": kind, "rule": f"rule-{number % 3}", "on": self._random.choice([low, half])}
         else:
             body |= {"kind": kind, "plan": "starter"}

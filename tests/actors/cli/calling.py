@@ -58,6 +58,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("POST", "/v1/customers/acme/grants/card%2F1/void"): (200, COMMAND),
     ("POST", "/v1/customers/acme/grants/card/void"): (200, COMMAND),
     ("POST", "/v1/customers/acme/grants/card/refund"): (200, COMMAND),
+    ("PUT", "/v1/customers/acme/caps/tokens"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/caps/a%2Fb"): (200, COMMAND),
     ("GET", "/v1/customers/acme/grants"): (
         200,

@@ -12,9 +12,25 @@ ASKS = [
         (
             "PUT",
             "/v1/customers/acme/caps/a%2Fb",
-            {"amount": "5", "currency": "USD", "scope": "team:red", "hard": False},
+            {"amount": "5", "currency": "USD", "scope": "team:red", "hard": False, "window": "month"},
         ),
         "acme: cap a/b of team:red is 5 USD a month (log 3/18)",
+    ),
+    (
+        ("caps", "set", "acme", "tokens", "1000000", "--meter", "tokens", "--window", "first_use", "--minutes", "300"),
+        (
+            "PUT",
+            "/v1/customers/acme/caps/tokens",
+            {
+                "amount": "1000000",
+                "scope": "",
+                "hard": True,
+                "window": "first_use",
+                "length_s": 18_000,
+                "meter": "tokens",
+            },
+        ),
+        "acme: cap tokens of the account is 1000000 tokens in 300 minutes from the first use on (log 3/18)",
     ),
 ]
 

@@ -74,6 +74,7 @@ async def test_every_setting_is_seen_by_the_next_question(house: House) -> None:
     assert (await put(house.client, f"{ACME}/scopes", {"scope": "team:red", "standing": "active"})).status == 200
     changes: list[tuple[str, dict[str, Any]]] = [
         ("caps/monthly", {"amount": "500", "currency": "USD", "scope": "team:red", "hard": False}),
+        ("caps/tokens", {"amount": "1000000", "meter": "tokens", "window": "first_use", "length_s": 18_000}),
         ("rules/low", {"on": {"measure": "balance", "threshold": "-5.5", "clear": "10"}}),
         ("rules/most", {"on": {"measure": "cap_percent", "cap": "monthly", "percent": 80}}),
         ("rate-limits/burst", {"per_minute": 600}),
@@ -88,7 +89,12 @@ async def test_every_setting_is_seen_by_the_next_question(house: House) -> None:
         {"scope": "", "standing": "suspended", "spent": "0"},
         {"scope": "team:red", "standing": "past_due", "spent": "0"},
     ]
-    assert items["caps"] == [{"cap": "monthly", "scope": "team:red", "hard": False, "amount": "500", "spent": "0"}]
+    monthly = {"cap": "monthly", "scope": "team:red", "hard": False, "amount": "500", "spent": "0"}
+    tokens = {"cap": "tokens", "scope": "", "hard": True, "amount": "1000000", "spent": "0"}
+    assert items["caps"] == [
+        monthly | {"window": "month", "length_s": None, "unit": "", "resets_at": "2026-12-01T00:00:00Z"},
+        tokens | {"window": "first_use", "length_s": 18_000, "unit": "tokens", "resets_at": None},
+    ]
     assert [(rule["rule"], rule["on"]["measure"]) for rule in items["rules"]] == [
         ("low", "balance"),
         ("most", "cap_percent"),
@@ -110,6 +116,9 @@ async def test_every_setting_is_seen_by_the_next_question(house: House) -> None:
         ("caps/c", {"amount": "1e3", "currency": "USD"}, "bad-amount", "amount"),
         ("caps/c", {"amount": "1", "currency": "EUR"}, "currency-mismatch", "currency"),
         ("caps/c", {"amount": "1", "currency": "USD", "scope": "team:red"}, "unknown-scope", "scope"),
+        ("caps/c", {"amount": "1", "price": "none"}, "unknown-price", "price"),
+        ("caps/c", {"amount": "1", "meter": "none"}, "unknown-meter", "meter"),
+        ("caps/c", {"amount": "1", "currency": "USD", "window": "rolling"}, "bad-cap", "window"),
         ("rules/r", {"on": {"measure": "cap_percent", "cap": "none", "percent": 80}}, "unknown-cap", "on.cap"),
         ("rules/r", {"on": {"measure": "balance", "threshold": "5", "clear": "4"}}, "bad-rule", "on"),
         ("rules/r", {"on": {"measure": "balance", "threshold": "five"}}, "bad-amount", "on.threshold"),

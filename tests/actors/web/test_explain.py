@@ -31,9 +31,10 @@ PAYERS = Payers(
     (("welcome", "promo", "40"),),
     "460",
     "0",
-    (CapView("team", "team:red", False, "900", "260"),),
+    (CapView("team", "team:red", False, "900", "260", "month", None, "", 1_775_001_600_000_000),),
     AS_OF,
 )
+MONTHLY = {"window": "month", "unit": ""}
 FOUND = RatedAt(0, True, "plan", "Europe/Berlin", 15, AS_OF)
 
 
@@ -167,7 +168,7 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
             "debt": "460",
             "refunded": "0",
         },
-        "caps": [{"cap": "team", "scope": "team:red", "hard": False, "amount": "900", "spent": "260"}],
+        "caps": [{"cap": "team", "scope": "team:red", "hard": False, "amount": "900", "spent": "260"} | MONTHLY],
         "set_aside": [],
         "epoch": 0,
         "final": True,
