@@ -164,9 +164,10 @@ def changeable(state: Partition, account: Account, lot_id: str, currency: str) -
     """The lot, and the instant of a change of it: now, but behind all usage."""
     if currency != account.currency:
         raise RefusedError("currency_mismatch")
+    at = state.log_us if account.newest_us is None else max(state.log_us, account.newest_us + 1)
     for lot in account.lots:
-        if lot.lot == lot_id:
-            return lot, state.log_us if account.newest_us is None else max(state.log_us, account.newest_us + 1)
+        if lot.lot == lot_id and (lot.carry is None or lot.effective <= at):
+            return lot, at
     raise RefusedError("unknown_lot")
 
 

@@ -445,6 +445,18 @@ def test_money_paid_back_is_void_and_what_was_burnt_of_it_is_owed_again(fold: Fo
     assert fold.account().debt == 3 * DOLLAR
 
 
+def test_c3_what_is_left_is_carried_and_is_no_lot_before(fold: Fold) -> None:
+    expires = fold.now + 3_600 * 1_000_000
+    fold.grant("l", "1000", "promo", expires_us=expires, rollover={"percent": 50, "days": 1})
+    fold.use(600, 0, "x")
+    fold.now += 60 * 1_000_000
+    assert fold.command("void_lot", lot="l~carried", currency="USD") == "refused.unknown_lot"
+    fold.tick(expires)
+    lots = {name: [part / DOLLAR for part in lot] for name, lot in fold.account().lots.items()}
+    assert lots == {"l": [1000, 600, 200, 0, 0, 0, 200], "l~carried": [200, 0, 0, 200, 0, 0, 0]}
+    assert fold.account().balance == 200 * DOLLAR
+
+
 @pytest.mark.parametrize("order", ["xy", "yx"])
 def test_the_class_with_the_fewest_lots_is_paid_first(fold: Fold, order: str) -> None:
     fold.grant("all", "10", priority=1)

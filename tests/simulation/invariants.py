@@ -2,7 +2,7 @@
 
 | name | what holds | where it is looked at |
 |---|---|---|
-| conservation | per lot granted = remaining + burnt + expired; an account's balance is what its postings leave | every commit |
+| conservation | per lot: came = remains + went; an account's balance is what its postings leave | every commit |
 | outcome | a record has one outcome: nothing of it is written twice, nothing of a record outside the cut | every commit |
 | offsets | a commit goes on where the last one ended, with an outcome for each record below its offset | every commit |
 | log time | it is the running maximum of append times | every commit |
@@ -118,7 +118,7 @@ class AtCommit:
         for posting in cut.postings:
             if posting.lot:
                 lots = self._left.setdefault(posting.account, {})
-                signed = posting.amount if posting.kind == "grant" else -posting.amount
+                signed = posting.amount if posting.kind in ("grant", "refund") else -posting.amount
                 lots[posting.lot] = lots.get(posting.lot, 0) + signed
                 touched.add((posting.account, posting.lot))
             else:
@@ -151,7 +151,9 @@ class AtCommit:
 
 def _lots_to_come(stored: AccountRow) -> list[str]:
     account = _account_decoder.decode(stored.blob)
-    return [lot for lot, _, _, _, effective_us, _, _ in account.lots if effective_us > account.woken_us]
+    carried = {lot for lot, *_ in account.carries}  # they count as soon as they have something
+    lots = [lot for lot, _, _, _, effective_us, _, _ in account.lots if effective_us > account.woken_us]
+    return [lot for lot in lots if lot not in carried]
 
 
 def _crossing_of(alert: AlertRow, partition: int) -> _Told:

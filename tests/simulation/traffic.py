@@ -108,6 +108,7 @@ class Traffic:
         self._correcting = Random()  # draws of its own, so that without corrections a seed is what it was
         self._correcting.setstate(random.getstate())
         self._corrects = self._correcting.random() < 0.5  # whether this seed corrects anything
+        self._crediting = Random(repr(random.getstate()))  # and another, so that what they draw stays what it was
         self._work = Workload(
             random.randrange(2**32),
             events,
@@ -118,7 +119,9 @@ class Traffic:
             partitions=partitions,
         )
         self._back_max_us = int(min(20 * 86_400, 0.6 * seconds * pace) * SECOND_US)
-        self.writes = sorted([*self._events(), *self._commands(), *self._versions()], key=lambda write: write.at_s)
+        self.writes = sorted(
+            [*self._events(), *self._commands(), *self._credit(), *self._versions()], key=lambda write: write.at_s
+        )
 
     def _sealed(self, partition: int, body: dict[str, Any]) -> bytes:
         return seal(CONTROL_KEY, TOPIC, partition, orjson.dumps(body))
@@ -209,6 +212,28 @@ class Traffic:
                 writes.append(Write(later_s, writes[-1].key, writes[-1].partition, lambda _, kept=kept: kept[0]))
             if self._random.random() < 0.1:
                 writes.append(self._write(later_s, body | {"amount": "0.5"}, ends_s, begins_s, []))
+        return writes
+
+    def _credit(self) -> list[Write]:
+        """Lots that roll over, settle debt, are voided and refunded; in half of the seeds."""
+        draw = self._crediting
+        writes = []
+        granted: dict[str, list[str]] = {}
+        for number in range(draw.randint(3, 15) if draw.random() < 0.5 else 0):
+            owner = draw.randrange(len(self._work.customers))
+            account = self._work.customers[owner]
+            amount = decimal(max(self._work.spend_pico[owner], 10**10) * draw.randint(1, 30) // 100)
+            body: dict[str, Any] = {"account": account, "command_key": f"credit-{number}", "currency": "USD"}
+            kind = draw.choice(["grant", "void_lot", "refund_lot"])
+            if kind == "grant":
+                body |= {"kind": kind, "lot": f"credit-{number}", "lot_kind": "promo", "amount": amount, "priority": 1}
+                granted.setdefault(account, []).extend([body["lot"], f"{body['lot']}~carried"])
+                body |= {"pays_debt": draw.random() < 0.5, "rollover": {"percent": draw.choice([50, 100]), "days": 1}}
+            else:
+                body |= {"kind": kind, "lot": draw.choice(["welcome", "prepaid", *granted.get(account, ())])}
+                body["amount"] = None if kind == "void_lot" and draw.random() < 0.5 else amount
+            ends_s = draw.uniform(0.05, 0.5 * self.seconds)
+            writes.append(self._write(draw.uniform(0, self.seconds), body, ends_s, None, []))
         return writes
 
     def _command(self, number: int, owner: int) -> dict[str, Any]:
