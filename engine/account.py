@@ -23,7 +23,7 @@ from engine.corrections import Parked
 from engine.credit import Allocation, Lot, LotChange, allocate, posting_order
 from engine.holds import Drawn, Hold
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
-from engine.meters import Cell
+from engine.meters import Aggregate, Cell, TooManyValues, Unique, merged, spread
 from engine.money import NANO
 from engine.outcomes import Line, PostingRow, Settled
 from engine.periods import month_around
@@ -36,6 +36,8 @@ UNBOUNDED: Final = 1 << 200  # beyond any amount or quantity that M1 admits
 _NEVER_STOOD: Final = Standing()
 
 Usage = tuple[Price, Cell, int]  # what one meter says of one event: its price, its cell, nano-units
+Reading = tuple[Price, Cell, Aggregate]  # the same of a meter whose events do not add up
+Aggregates = dict[int, dict[tuple[str, Cell], Aggregate]]  # by segment start, then (price name, cell)
 
 
 class TooManyCells(ValueError):
@@ -53,6 +55,7 @@ class Change(NamedTuple):
     usages: list[Usage]
     scopes: tuple[str, ...]  # declared ones below the root that it counts in
     before: int | None = None  # only caps that count since before this offset count it; None: all do
+    readings: Sequence[Reading] = ()  # never taken back
 
 
 class Derived:
@@ -215,6 +218,7 @@ class Account:
         self.rated = 0  # events
         self.sequence = 0  # alerts told
         self.table: Table = {}
+        self.aggregates: Aggregates = {}  # what does not add up; what it comes to stands in the table as well
         self.lots: dict[str, Lot] = {}
         self.caps: dict[str, Cap] = {}
         self.rules: dict[str, Rule] = {}
@@ -287,11 +291,21 @@ class Account:
     # ----------------------------------------------------------------------------------------------------- events
 
     def rate(
-        self, time_us: int, usages: list[Usage], scopes: tuple[str, ...] = (), log_time_us: int | None = None
+        self,
+        time_us: int,
+        usages: list[Usage],
+        scopes: tuple[str, ...] = (),
+        log_time_us: int | None = None,
+        readings: Sequence[Reading] = (),
     ) -> tuple[tuple[Line, ...], list[Crossing]]:
-        """Charge one event: its lines, and the rules it changed. Raises TooManyCells.
+        """Charge one event: its lines, those of `usages` first, and the rules it changed. Raises TooManyCells, and
+        TooManyValues.
 
         `scopes` are the declared ones below the root that it lies in. Absent log time: as of the last waking."""
+        if readings:
+            now_us = self.woken_us if log_time_us is None else log_time_us
+            charged, changed = self.change([Change(time_us, usages, scopes, None, readings)], now_us)
+            return charged[0], changed
         if not usages:  # no meter counts it
             self.rated += 1
             return (), []
@@ -396,18 +410,24 @@ class Account:
     def change(self, changes: Sequence[Change], now_us: int) -> tuple[list[tuple[Line, ...]], list[Crossing]]:
         """Make these changes at this log time, all or none: the lines of each, and the rules that all of them changed.
 
-        Raises TooManyCells, and NotThere."""
-        table, derived, spends, tallies = self.table, self.derive(), self._scope_spends(), self.tallies
+        Raises TooManyCells, TooManyValues, and NotThere."""
+        table, aggregates, derived = self.table, self.aggregates, self.derive()
+        spends, tallies = self._scope_spends(), self.tallies
         charged: list[tuple[Line, ...]] = []
         for change in changes:
-            if not change.usages:  # no meter counts it
+            if not change.usages and not change.readings:  # no meter counts it
                 charged.append(())
                 continue
-            table, derived, lines = self._changed(table, derived, change)
+            if change.readings:
+                table, aggregates, moves = self._observed(table, aggregates, change)
+            else:
+                moves = []
+            table, derived, lines = self._changed(table, derived, change, moves)
             month, total = self.month_of(change.time_us), sum(line.amount - line.repricing for line in lines)
             for scope in change.scopes:
                 spends[scope] = {**spends[scope], month: spends[scope].get(month, 0) + total}
-            tallies = self._tally(tallies, change, total, now_us)
+            counted = change._replace(usages=[*change.usages, *moves]) if moves else change
+            tallies = self._tally(tallies, counted, total, now_us)
             charged.append(lines)
         standings, crossings = self._stand(
             _View(derived, self.caps, self.rules, spends, tallies, self.zone, now_us),
@@ -422,14 +442,43 @@ class Account:
         self.tallies = tallies
         self._derived = derived
         self.table = table
-        used = [change.time_us for change in changes if change.usages]
+        self.aggregates = aggregates
+        used = [change.time_us for change in changes if change.usages or change.readings]
         self.newest_event_us = max([self.newest_event_us, *used])
         self.rated += 1
         self.standings = standings
         self._newest = None
         return charged, crossings
 
-    def _changed(self, table: Table, before: Derived, change: Change) -> tuple[Table, Derived, tuple[Line, ...]]:
+    def _observed(self, table: Table, aggregates: Aggregates, change: Change) -> tuple[Table, Aggregates, list[Usage]]:
+        """What does not add up, with these readings: the table with it, and by how much each price has moved.
+
+        Of a cell's period, each segment has in the table what it adds to those before it (`spread`)."""
+        start, _ = self._segment_around(change.time_us, self.lots)
+        period = self.period_of(change.time_us)
+        moves = []
+        for price, cell, aggregate in change.readings:
+            key = (price.name, cell)
+            row = aggregates.get(start, {})
+            parts = [row[key], aggregate] if key in row else [aggregate]
+            aggregates = {**aggregates, start: {**row, key: merged(parts)[-1]}}
+            starts = [each for each in sorted(aggregates) if key in aggregates[each] and self.period_of(each) == period]
+            through = merged(aggregates[each][key] for each in starts)
+            if isinstance(through[-1], Unique) and len(through[-1].marks) > through[-1].limit:
+                raise TooManyValues(
+                    f"account {self.account} would have more than {through[-1].limit} different values of price {price.name}"
+                    f" in cell {' '.join(cell) or '-'}"
+                )
+            before = sum(table.get(each, {}).get(key, 0) for each in starts)
+            added = spread([each.quantity for each in through])
+            table = table | {each: table.get(each, {}) | {key: added[place]} for place, each in enumerate(starts)}
+            moves.append((price, cell, through[-1].quantity - before))
+        return table, aggregates, moves
+
+    def _changed(
+        self, table: Table, before: Derived, change: Change, moves: list[Usage]
+    ) -> tuple[Table, Derived, tuple[Line, ...]]:
+        """`moves`: what the table holds of the change already."""
         time_us, usages = change.time_us, change.usages
         start, _ = self._segment_around(time_us, self.lots)
         period = self.period_of(time_us)
@@ -444,7 +493,7 @@ class Account:
         derived = self._derive(table, self.lots, self.woken_us)
         lines = [
             self._line(time_us, price.name, cell, quantity, before.running.get((period, price.name)), derived.running)
-            for price, cell, quantity in usages
+            for price, cell, quantity in (*usages, *moves)
         ]
         return table, derived, tuple(lines)
 

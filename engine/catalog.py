@@ -315,7 +315,7 @@ class _Checker:
             estimate = self._number((*path, "estimate"), definition.estimate, parse_quantity, 0)
             if meter is not None and meter.field is None:
                 self.fault((*path, "estimate"), f"meter {meter.name} sums no field that an event could lack")
-        return compile_price(
+        price = compile_price(
             name,
             definition.meter,
             definition.where,
@@ -326,6 +326,12 @@ class _Checker:
             per_event,
             estimate,
         )
+        if meter is not None and meter.kind is not None:
+            price.marginal = False  # what does not add up has no part that is of one version
+            if definition.model in ("percentage", "dynamic"):
+                message = f"is of each event's amount, and meter {meter.name} takes the {meter.kind} of a period"
+                self.fault((*path, "model"), message)
+        return price
 
     def per_event(self, path: tuple[str | int, ...], definition: PriceDefinition, rung: Rung) -> PerEvent | None:
         """The terms for each event, and that each key stands with the model that has it."""
@@ -431,6 +437,13 @@ def check_succession(before: CatalogueDocument, after: CatalogueDocument) -> Non
             elif heir is not None and _counts_fees(heir) != _counts_fees(price):
                 message = "counts fees of events in one version, quantities in the other: choose a new price name"
                 faults.append(CatalogueFault(("plans", name, "prices", price_name, "model"), message))
+    for name, meter in before.meters.items():
+        heir_kind = after.meters[name].aggregation if name in after.meters else meter.aggregation
+        if heir_kind != meter.aggregation and not {heir_kind, meter.aggregation} <= {"count", "sum"}:
+            message = (
+                f"was {meter.aggregation} before, and what was counted cannot become {heir_kind}: make a new meter"
+            )
+            faults.append(CatalogueFault(("meters", name, "aggregation"), message))
     if faults:
         raise BadCatalogue(faults)
 

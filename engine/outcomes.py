@@ -28,9 +28,11 @@ class DeadLetterReason(StrEnum):
     BAD_DIMENSION = "bad_dimension"
     NO_PRICE = "no_price"
     TOO_MANY_CELLS = "too_many_cells"
+    TOO_MANY_VALUES = "too_many_values"
     BAD_CORRECTION = "bad_correction"
     CORRECTION_MISMATCH = "correction_mismatch"
     SUPERSEDED = "superseded"
+    NOT_CANCELLABLE = "not_cancellable"
     TOO_MANY_PARKED = "too_many_parked"
     ENGINE_ERROR = "engine_error"
 

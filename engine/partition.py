@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from engine.account import Account, Change, NotThere, TooManyCells, Usage
+from engine.account import Account, Change, NotThere, Reading, TooManyCells, Usage
 from engine.admission import Decision, Desk, FieldBound, Question, SliceNeeded, Wallet
 from engine.alerts import CORRECTION_FAILED, ID_CONFLICT, Crossing, alert_body
 from engine.catalog import SKEW_US, Catalogue, NoPrice, Plan, PriceBook
@@ -69,7 +69,7 @@ from engine.events import (
 )
 from engine.holds import BadToken, Hold, read_token
 from engine.limits import scope_path
-from engine.meters import BadDimension, BadQuantity, BadUsage, Meter, is_estimated, tags_of
+from engine.meters import BadDimension, BadQuantity, BadUsage, Meter, TooManyValues, is_estimated, tags_of
 from engine.meters.fields import value_at
 from engine.outcomes import (
     APPLIED,
@@ -182,6 +182,7 @@ class _Metered(NamedTuple):
     time_us: int
     catalogue: Catalogue
     usages: list[Usage]
+    readings: list[Reading]
     dimensions: tuple[tuple[str, ...], ...]
     estimated: bool
 
@@ -393,14 +394,17 @@ class Partition:
                 f"event {event.id!r} from {event.source!r} was rated before with other billing fields",
             )
         account = self._touch(account_id)
-        time_us, catalogue, usages, names, estimated = self._metered(account, event, hold)
+        time_us, catalogue, usages, readings, names, estimated = self._metered(account, event, hold)
         try:
-            lines, crossings = account.rate(time_us, usages, self._scopes_of(account, event, hold), self.log_time_us)
+            scopes = self._scopes_of(account, event, hold)
+            lines, crossings = account.rate(time_us, usages, scopes, self.log_time_us, readings)
         except TooManyCells as error:
             raise _DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
+        except TooManyValues as error:
+            raise _DeadLetter(DeadLetterReason.TOO_MANY_VALUES, str(error)) from None
         self._changing = True
         self.dedup.remember(key, mark, offset, self.log_time_us)
-        settled = None if hold is None else self._settle(account, hold, usages, final=event.hold_final)
+        settled = None if hold is None else self._settle(account, hold, usages, readings, final=event.hold_final)
         rated = RatedEvent(
             offset,
             self.log_time_us,
@@ -445,7 +449,7 @@ class Partition:
         catalogue = self._book.at(time_us)
         if catalogue is None:
             raise _DeadLetter(DeadLetterReason.NO_METER, "no catalogue has been published")
-        return _Metered(time_us, catalogue, *self._meter(catalogue, account.plan, event))
+        return _Metered(time_us, catalogue, *self._meter(catalogue, account.plan, event, time_us))
 
     @staticmethod
     def _scopes_of(account: Account, event: UsageEvent, hold: Hold | None) -> tuple[str, ...]:
@@ -453,10 +457,14 @@ class Partition:
         where = event.scope if hold is None else hold.scope
         return tuple(scope for scope in scope_path(where)[1:] if scope in account.scopes) if where else ()
 
-    def _settle(self, account: Account, hold: Hold, usages: list[Usage], *, final: bool) -> Settled:
+    def _settle(
+        self, account: Account, hold: Hold, usages: list[Usage], readings: list[Reading], *, final: bool
+    ) -> Settled:
         used: dict[str, int] = {}
         for price, _, quantity in usages:
             used[price.name] = used.get(price.name, 0) + quantity
+        for price, _, aggregate in readings:
+            used[price.name] = used.get(price.name, 0) + aggregate.quantity
         slices = len(account.slices)
         settled = account.draw(hold, used, final=final, log_time_us=self.log_time_us)
         if len(account.slices) != slices:
@@ -466,15 +474,18 @@ class Partition:
 
     @staticmethod
     def _meter(
-        catalogue: Catalogue, plan_name: str, event: UsageEvent
-    ) -> tuple[list[Usage], tuple[tuple[str, ...], ...], bool]:
-        """What each meter says of the event, the names of each cell's dimensions, and whether its usage is estimated."""
+        catalogue: Catalogue, plan_name: str, event: UsageEvent, time_us: int
+    ) -> tuple[list[Usage], list[Reading], tuple[tuple[str, ...], ...], bool]:
+        """What each meter says of the event, what adds up and what does not; the names of each cell's dimensions, in that
+        order; and whether its usage is estimated."""
         meters = catalogue.meters_of.get(event.type)
         if not meters:
             raise _DeadLetter(DeadLetterReason.NO_METER, f"no meter takes events of type {event.type!r}")
         plan = catalogue.plans.get(plan_name)
         usages: list[Usage] = []
         names: list[tuple[str, ...]] = []
+        readings: list[Reading] = []
+        read_names: list[tuple[str, ...]] = []
         data = event.data
         try:
             estimated = is_estimated(data)
@@ -482,6 +493,14 @@ class Partition:
                 data = catalogue.fields_of(event.type, data)
             for meter in meters:
                 if meter.conditions and not meter.counts(data):
+                    continue
+                if meter.kind is not None:
+                    aggregate = meter.aggregate(data, time_us, event.source, event.id)
+                    cell = meter.cell(data)
+                    if plan is None:
+                        raise NoPrice(f"catalogue version {catalogue.version} has no plan {plan_name}")
+                    readings.append((plan.price_of(meter, cell), cell, aggregate))
+                    read_names.append(meter.group_by)
                     continue
                 try:
                     quantity = meter.quantity(data)
@@ -506,7 +525,7 @@ class Partition:
             raise _DeadLetter(DeadLetterReason.BAD_DIMENSION, str(error)) from None
         except NoPrice as error:
             raise _DeadLetter(DeadLetterReason.NO_PRICE, str(error)) from None
-        return usages, tuple(names), estimated
+        return usages, readings, (*names, *read_names), estimated
 
     # ------------------------------------------------------------------------------------------------- corrections
 
@@ -603,6 +622,12 @@ class Partition:
         for event, sign, until in ((original, -1, rated), (amended, 1, offset)):
             if event is not None:
                 metered = self._metered(account, event, hold)
+                if metered.readings:
+                    names = ", ".join(price.name for price, _, _ in metered.readings)
+                    detail = (
+                        f"event {original.id!r} counts in {names}, which cannot be taken back from what does not add up"
+                    )
+                    raise _DeadLetter(DeadLetterReason.NOT_CANCELLABLE, detail)
                 usages = [(price, cell, sign * quantity) for price, cell, quantity in metered.usages]
                 scopes = self._scopes_of(account, event, hold)
                 scopes = tuple(scope for scope in scopes if account.scopes[scope].since < until)

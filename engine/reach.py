@@ -7,7 +7,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from engine.catalog import Catalogue, NoPrice, Plan
-from engine.meters import Meter
+from engine.meters import RISING, Meter
 from engine.prices.price import Price
 
 CELLS_ASKED_MAX: Final = 256  # of one meter: a request that may reach more is as good as unbounded
@@ -64,6 +64,8 @@ def reach_of(
     seen: dict[str | None, int] = {}
     for meter, prices in reached:
         assert not isinstance(prices, Unreachable)
+        if meter.kind is not None and meter.kind not in RISING:
+            return Unreachable("unbounded", meter.name)  # one event more may move what lots have paid by now
         named = meter.bounded_by
         layer = seen[named] = seen.get(named, -1) + 1
         bound = None

@@ -18,6 +18,7 @@ from engine.corrections import Parked
 from engine.credit import Carry, Lot, LotChange
 from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
+from engine.meters import kept, read_kept
 from engine.windows import MONTH, Window
 
 VERSION: Final = 3
@@ -58,6 +59,7 @@ class _Account(Struct, array_like=True):
     carries: list[tuple[str, str, int, str | None]] = []
     cap_windows: list[tuple[str, str, int, str | None, str | None, int]] = []
     tallies: list[tuple[str, list[tuple[int, str]]]] = []
+    aggregates: list[tuple[int, list[tuple[str, tuple[str, ...], list[str]]]]] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -149,6 +151,10 @@ def encode_account(account: Account) -> bytes:
                 (cap, [(place, str(amount)) for place, amount in sorted(counts.items())])
                 for cap, counts in sorted(account.tallies.items())
             ],
+            [
+                (start, [(name, cell, kept(aggregate)) for (name, cell), aggregate in sorted(row.items())])
+                for start, row in sorted(account.aggregates.items())
+            ],
         )
     )
 
@@ -232,6 +238,9 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
         hold: Drawn(until_us, [int(quantity) for quantity in quantities], done)
         for hold, until_us, quantities, done in stored.draws
     }
+    account.aggregates = {
+        start: {(name, cell): read_kept(parts) for name, cell, parts in row} for start, row in stored.aggregates
+    }
     account.parked = {mark: Parked(until_us, value) for mark, until_us, value in stored.parked}
     account.mark_posted()
     return account
@@ -261,6 +270,10 @@ def account_fields(blob: bytes) -> dict[str, str]:
         for row in getattr(stored, group):
             for part, value in zip(parts, row[1:], strict=True):
                 fields[f"{group} {row[0]}: {part}"] = str(value)
+    for start, kept_row in stored.aggregates:
+        for price, cell, kept_parts in kept_row:
+            name = f"aggregate of {price} {'/'.join(cell)} in the segment from {start}".replace("  ", " ")
+            fields[name] = " ".join(kept_parts)
     for mark, until_us, value in stored.parked:
         fields[f"parked for {mark.hex()}"] = f"until {until_us}: {value.decode('utf-8', 'backslashreplace')}"
     for rule, window, ordinal, active in stored.standings:

@@ -6,7 +6,8 @@ EVENTS and FINALLY may be left out:
 
 ACCOUNT   zone  anchor day                              (UTC and 1 if left out)
 METERS    name  what  by                                `count of TYPE`, `sum of FIELD of TYPE`, or `sum of (EXPRESSION) of
-                                                        TYPE`; behind it conditions:
+                                                        TYPE` (or max, min, latest, average, unique_count in
+                                                        place of sum); behind it conditions:
                                                         `where FIELD is A or B`, `where FIELD exists`, `and` more of
                                                         them; `by`: dimensions. Left out: PRICES are priced by name
 SHAPES    TYPE  shape                                   of the usage objects of an event type: vllm, anthropic ...
@@ -226,7 +227,9 @@ def pairs(text: str, sign: str) -> list[tuple[str, str]]:
 
 
 def read_meter(what: str, by: str = "") -> MeterDefinition:
-    read = re.fullmatch(r"(count|sum of (\S+|\(.+\))) of (\S+)(?: where (.+))?", what)
+    read = re.fullmatch(
+        r"(count|(?:sum|max|min|latest|average|unique_count) of (\S+|\(.+\))) of (\S+)(?: where (.+))?", what
+    )
     assert read, "a meter is `count of TYPE` or `sum of FIELD of TYPE`, and conditions behind `where`"
     when = {}
     for condition in (read[4] or "").split(" and ") if read[4] else []:
@@ -234,9 +237,10 @@ def read_meter(what: str, by: str = "") -> MeterDefinition:
         values = tuple(said.removeprefix("is ").split(" or "))
         when[field] = ConditionDefinition(exists=True) if said == "exists" else ConditionDefinition(one_of=values)
     group_by = tuple(by.removeprefix("by ").split(", ")) if by else ()
+    aggregation: Any = read[1].split(" ")[0]
     if read[2] and read[2][0] == "(":
-        return MeterDefinition(read[3], "sum", None, group_by, when, expression=read[2])
-    return MeterDefinition(read[3], "sum" if read[2] else "count", read[2], group_by, when)
+        return MeterDefinition(read[3], aggregation, None, group_by, when, expression=read[2])
+    return MeterDefinition(read[3], aggregation, read[2], group_by, when)
 
 
 def read_dimension(of: str, what: str) -> DimensionDefinition:

@@ -86,6 +86,7 @@ TESTED_ELSEWHERE = {
     "loadtest/chaos/traffic.py": "tests/integration/test_chaos.py",  # likewise
     # The oracle is tested whole: a rule of money lies across its files, as its text does.
     "loadtest/oracle/accounts.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/aggregates.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/catalogue.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/commands.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/corrections.py": "tests/loadtest/test_oracle.py",

@@ -191,7 +191,7 @@ def _meters_table(meters: dict[str, MeterDefinition]) -> Table:
     table = new_table("Meters", "meter", "events", "counts", "by", "when")
     for name, meter in meters.items():
         summed = meter.field or meter.expression
-        counts = "events" if summed is None else f"the sum of {summed}"
+        counts = "events" if summed is None else f"the {meter.aggregation.replace('_', ' ')} of {summed}"
         table.add_row(name, meter.event_type, counts, ", ".join(meter.group_by), _conditions(meter))
     return table
 

@@ -390,7 +390,7 @@ def _line(charge: LineCharge) -> RatingLine:
     return RatingLine(
         line.price,
         meter.name,
-        meter.summed,
+        meter.measured,
         charge.where,
         line.cell,
         line.quantity,

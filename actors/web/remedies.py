@@ -43,6 +43,14 @@ _REMEDIES: Final[Mapping[str, str]] = {
         "A dimension has too many values for one account: publish a catalogue in which the meter does not group by it. "
         + _FROM_THEN_ON
     ),
+    Why.TOO_MANY_VALUES: (
+        "A period of the account has as many different values as the meter's `limit` allows: publish a catalogue with a higher "
+        "one. " + _FROM_THEN_ON
+    ),
+    Why.NOT_CANCELLABLE: (
+        "It counts in a max, min, latest, average or unique count, out of which nothing is taken: what it is worth is settled "
+        "outside, or by POST /v1/customers/{account}/grants."
+    ),
     Why.ENGINE_ERROR: (
         "It broke the engine, which is the engine's fault: report it with partition and offset. Once that is mended, "
         + _AGAIN

@@ -1,5 +1,6 @@
 """Meters: which usage events count, and what of them (law R3). `meter.py` is where to start."""
 
+from engine.meters.aggregates import RISING, Aggregate, TooManyValues, Unique, kept, merged, read_kept, spread
 from engine.meters.definitions import (
     BandDefinition,
     ConditionDefinition,
@@ -19,6 +20,8 @@ __all__ = [
     "DIMENSION_TEXT_MAX",
     "ESTIMATED",
     "MEASURED",
+    "RISING",
+    "Aggregate",
     "BadDimension",
     "BadQuantity",
     "BadUsage",
@@ -31,9 +34,15 @@ __all__ = [
     "MeterDefinition",
     "TokenShapeDefinition",
     "TokenUsage",
+    "TooManyValues",
+    "Unique",
     "compile_dimension",
     "compile_meter",
     "compile_token_shape",
     "is_estimated",
+    "kept",
+    "merged",
+    "read_kept",
+    "spread",
     "tags_of",
 ]

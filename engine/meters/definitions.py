@@ -7,13 +7,14 @@ from msgspec import Struct
 
 from engine.corrections import FORMS
 from engine.events import is_text
+from engine.meters.aggregates import UNIQUE_LIMIT, UNIQUE_MAX
 from engine.meters.conditions import Condition
 from engine.meters.dimensions import DIMENSION_TEXT_MAX, Band, Dimension
 from engine.meters.expressions import BadExpression, Expression, compile_expression
 from engine.meters.fields import keys_of
 from engine.meters.meter import Meter
 from engine.meters.tokens import BUCKETS, SIDES, TOKENS, ShapeName, TokenUsage
-from engine.money import NotADecimal, parse_quantity
+from engine.money import NANO, NotADecimal, parse_quantity
 
 BANDS_MAX: Final = 100
 VALUES_MAX: Final = 1_000
@@ -53,14 +54,16 @@ class ConditionDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_
 
 
 class MeterDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
-    """`when`: conditions by field or declared dimension; an event that does not fulfil all of them is not counted."""
+    """`when`: conditions by field or declared dimension; an event that does not fulfil all of them is not counted.
+    `limit`: of a unique count, how many different values a cell may have in a period."""
 
     event_type: str
-    aggregation: Literal["count", "sum"]
+    aggregation: Literal["count", "sum", "max", "min", "latest", "average", "unique_count"]
     field: str | None = None
     group_by: tuple[str, ...] = ()
     when: dict[str, ConditionDefinition] = {}
     expression: str | None = None
+    limit: str | None = None
 
 
 class TokenShapeDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -190,13 +193,14 @@ def compile_meter(name: str, definition: MeterDefinition, dimensions: Mapping[st
     _name((*path, "event_type"), definition.event_type, tell)
     if definition.event_type in FORMS:
         tell((*path, "event_type"), "names corrections of events, which no meter takes: choose another type")
-    if definition.aggregation == "sum" and not definition.field and definition.expression is None:
-        tell(
-            (*path, "aggregation"),
-            "a sum needs `field`, the field of `data` that it sums, or an `expression` of fields",
-        )
-    if definition.field is not None and definition.expression is not None:
-        tell((*path, "expression"), "a meter sums a field or an expression: not both")
+    kind = definition.aggregation
+    if kind == "unique_count" and definition.expression is not None and not definition.field:
+        tell((*path, "expression"), "a unique count is of the values of a `field`")
+    elif kind != "count" and not definition.field and definition.expression is None:
+        of = "" if kind == "unique_count" else ", or an `expression` of fields"
+        tell((*path, "aggregation"), f"{kind} needs `field`, the field of `data` that it is of{of}")
+    if kind != "count" and definition.field is not None and definition.expression is not None:
+        tell((*path, "expression"), "a meter is of a field or of an expression: not both")
     for key in ("field", "expression"):
         if definition.aggregation == "count" and getattr(definition, key) is not None:
             tell((*path, key), f"a count takes no {key}: remove it, or make the aggregation a sum")
@@ -217,7 +221,20 @@ def compile_meter(name: str, definition: MeterDefinition, dimensions: Mapping[st
             for on, condition in sorted(definition.when.items())
         ),
         _expression((*path, "expression"), definition.expression, tell),
+        None if kind == "count" or kind == "sum" else kind,  # narrows the type
+        _limit((*path, "limit"), definition, tell),
     )
+
+
+def _limit(path: tuple[str | int, ...], definition: MeterDefinition, tell: Tell) -> int:
+    if definition.limit is None:
+        return UNIQUE_MAX
+    limit = _number(path, definition.limit, tell)
+    if definition.aggregation != "unique_count":
+        tell(path, "only a unique count has a limit: remove it")
+    elif limit is not None and (limit % NANO or not 0 < limit <= UNIQUE_LIMIT * NANO):
+        tell(path, f"must be a whole number of 1 to {UNIQUE_LIMIT}")
+    return (limit or 0) // NANO
 
 
 def _condition(

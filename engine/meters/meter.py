@@ -1,4 +1,4 @@
-"""A meter as it rates: whether an event counts, how much, and in which cell. Here count and sum (law R3)."""
+"""A meter as it rates: whether an event counts, how much, and in which cell (law R3)."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -6,10 +6,11 @@ from typing import Any, cast
 from msgspec import Struct
 
 from engine.events import is_text
+from engine.meters.aggregates import UNIQUE_MAX, Aggregate, Average, Kind, Latest, Least, Most, Unique, mark_of
 from engine.meters.conditions import Condition
 from engine.meters.dimensions import DIMENSION_TEXT_MAX, BadDimension, Dimension
 from engine.meters.expressions import Expression, NoValue
-from engine.meters.fields import value_at
+from engine.meters.fields import key_of, value_at
 from engine.money import NANO, WHOLE_DIGITS_MAX, NotADecimal, parse_quantity, quantity_text, round_half_even
 
 Cell = tuple[str, ...]  # the values of a meter's dimensions, in the order of its group_by
@@ -20,7 +21,7 @@ class BadQuantity(ValueError):
 
 
 class Meter(Struct, frozen=True):
-    """What is summed is the field of `data`, or the expression; with neither, events are counted."""
+    """What is measured is the field of `data`, or the expression; with neither, events are counted."""
 
     name: str
     event_type: str
@@ -29,17 +30,22 @@ class Meter(Struct, frozen=True):
     derived: dict[str, Dimension] = {}  # those of group_by that are declared
     conditions: tuple[Condition, ...] = ()
     expression: Expression | None = None
+    kind: Kind | None = None  # of its aggregate; None: what it measures is added up
+    limit: int = UNIQUE_MAX
 
     @property
     def bounded_by(self) -> str | None:
-        """What a check bounds to bound this meter: the field, or the meter itself where it sums an expression. None: a
-        count, which needs no bound."""
+        """What a check bounds to bound this meter: the field, or the meter itself where it is of an expression. None: a
+        count, of events or of different values, which needs no bound."""
+        if self.kind == "unique_count":
+            return None
         return self.field if self.expression is None else self.name
 
     @property
-    def summed(self) -> str:
-        """What is counted, for people: "events", or what is summed."""
-        return self.field or (self.expression.text if self.expression else "events")
+    def measured(self) -> str:
+        """What is counted, for people: "events", or what is summed, or "max of" what."""
+        of = self.field or (self.expression.text if self.expression else "events")
+        return of if self.kind is None else f"{self.kind.replace('_', ' ')} of {of}"
 
     def counts(self, data: dict[str, Any]) -> bool:
         """Whether the event counts here. Raises BadDimension."""
@@ -60,6 +66,26 @@ class Meter(Struct, frozen=True):
         if quantity < 0:
             raise BadQuantity(f"data.{self.field} (meter {self.name}): {value!s:.40} is negative")
         return quantity
+
+    def aggregate(self, data: dict[str, Any], time_us: int, source: str, event_id: str) -> Aggregate:
+        """What one event is, of what does not add up. Raises BadQuantity."""
+        match self.kind:
+            case "unique_count":
+                assert self.field is not None
+                return Unique(frozenset([self._mark(value_at(data, self.field))]), self.limit)
+            case "latest":
+                return Latest(time_us, source, event_id, self.quantity(data))
+            case "average":
+                return Average(self.quantity(data), 1)
+            case "min":
+                return Least(self.quantity(data))
+        return Most(self.quantity(data))
+
+    def _mark(self, value: Any) -> bytes:
+        try:
+            return mark_of(key_of(value))
+        except NotADecimal as error:
+            raise BadQuantity(f"data.{self.field} (meter {self.name}): {error}") from error
 
     def _worked_out(self, expression: Expression, data: dict[str, Any]) -> int:
         """Exact, then fixed to nine digits, half-even: once per event."""

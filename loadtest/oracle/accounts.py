@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypedDict
 
+from loadtest.oracle.aggregates import Reading
 from loadtest.oracle.corrections import Correction, Revision
 from loadtest.oracle.credit import Amounts, Lot
 from loadtest.oracle.limits import Cap
@@ -86,6 +87,16 @@ class RatedEvent:
     parts: list[tuple[str, tuple[str, ...], int]]
     scopes: list[str]
     caps: list[tuple[str, int]]
+    readings: list[tuple[str, tuple[str, ...], str, Reading]] = field(default_factory=list)  # price, cell, aggregation
+
+    @property
+    def cells(self) -> set[tuple[str, tuple[str, ...]]]:
+        """(price, cell) of all that it counts in."""
+        return {(price, cell) for price, cell, _ in self.parts} | {(price, cell) for price, cell, *_ in self.readings}
+
+    @property
+    def prices(self) -> set[str]:
+        return {price for price, _ in self.cells}
 
     def taken_back(self) -> "RatedEvent":
         parts = [(price, cell, -units) for price, cell, units in self.parts]

@@ -25,8 +25,12 @@ class Version:
             read_meter(name, body, document.get("dimensions", {})) for name, body in sorted(document["meters"].items())
         ]
         self.token_shapes: Mapping[str, Mapping[str, Any]] = document.get("token_shapes", {})
+        adds_up = {meter.name: meter.adds_up for meter in self.meters}
         self.plans = {
-            name: Plan(body["currency"], {price: read_price(price, text) for price, text in body["prices"].items()})
+            name: Plan(
+                body["currency"],
+                {price: read_price(price, text, adds_up[text["meter"]]) for price, text in body["prices"].items()},
+            )
             for name, body in document["plans"].items()
         }
         prices = [price for plan in self.plans.values() for price in plan.prices.values()]

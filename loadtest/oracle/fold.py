@@ -24,6 +24,7 @@ from loadtest.oracle.accounts import (
     RatedEvent,
     Table,
 )
+from loadtest.oracle.aggregates import Reading, added
 from loadtest.oracle.catalogue import Version
 from loadtest.oracle.commands import COMMANDS, InForce
 from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Revision, read_correction
@@ -118,6 +119,9 @@ class Oracle:
             row = table.setdefault(self._segment_of(state, account, event.time_us), Counter())
             for price, cell, quantity in event.parts:
                 row[price, cell] += quantity
+        for (_, price, cell), by_segment in self._observed(state, account).items():
+            for start, quantity in by_segment.items():
+                table.setdefault(start, Counter())[price, cell] = quantity
         return table
 
     def balance(self, name: str) -> int | None:
@@ -135,6 +139,8 @@ class Oracle:
             period = period_of(account.zone, account.anchor, event.time_us)
             for price, cell, quantity in event.parts:
                 counters[(period, price, cell)] += quantity
+        for key, by_segment in self._observed(partition, account).items():
+            counters[key] = sum(by_segment.values())
         paid = allocate(table.amounts, account.lots, account.woken)
         lots = {}
         for lot in account.lots:
@@ -240,14 +246,18 @@ class Oracle:
     ) -> RatedEvent:
         """The event as it is to be rated."""
         time_us, scope = held or (event["time_us"], event["scope"])
-        parts = self._measure(state, account, event["type"], time_us, event["data"])
+        parts, said = self._measure(state, account, event["type"], time_us, event["data"])
+        readings = [
+            (price, cell, kind, Reading(time_us, event["source"], event["id"], value, limit))
+            for price, cell, kind, value, limit in said
+        ]
         scopes = [name for name in account.scopes if (scope + "/").startswith(name + "/")]
         caps = [
             (name, cap.since)
             for name, cap in account.caps.items()
             if not cap.is_plain and (not cap.scope or cap.scope in scopes)
         ]
-        return RatedEvent(time_us, parts, scopes, caps)
+        return RatedEvent(time_us, parts, scopes, caps, readings)
 
     def _admission(self, name: str, token: str | None) -> tuple[int, str] | None:
         """When and in which scope the hold that an event names was admitted: how it is rated."""
@@ -271,7 +281,8 @@ class Oracle:
 
     def _measure(
         self, state: Partition, account: Account, event_type: str, time_us: int, data: dict[str, object]
-    ) -> list[tuple[str, tuple[str, ...], int]]:
+    ) -> tuple[list[tuple[str, tuple[str, ...], int]], list[tuple[str, tuple[str, ...], str, int | str, int]]]:
+        """What adds up, and what does not."""
         version = self._version_at(state, time_us)
         meters = [meter for meter in version.meters if meter.event_type == event_type] if version else []
         if version is None or not meters:
@@ -280,6 +291,7 @@ class Oracle:
             raise DeadLetterError("bad_usage")
         seen = version.fields_of(event_type, data)
         parts = []
+        said = []
         for meter in meters:
             measured = meter.measure(seen)
             if measured is None:
@@ -290,32 +302,39 @@ class Oracle:
                 raise DeadLetterError("bad_quantity")
             if price is None:
                 raise DeadLetterError("no_price")
-            parts.append((price.name, cell, price.counted(quantity)))
-        return parts
+            if meter.adds_up:
+                assert not isinstance(quantity, str)
+                parts.append((price.name, cell, price.counted(quantity)))
+            else:
+                assert quantity is not None
+                said.append((price.name, cell, meter.aggregation, quantity, meter.limit))
+        return parts, said
 
     def _enter(self, state: Partition, account: Account, events: list[RatedEvent]) -> dict[str, tuple[int, int]]:
         """Add events, all or none; per price the quantity and the charge of all of them. Rules look at the end only."""
         table = self._table(state, account)
         cells = set(table.cells)
         for event in events:
+            self._check_values(account, event)
             segment = self._segment_of(state, account, event.time_us)
-            cells |= {(segment, price, cell) for price, cell, _ in event.parts}
+            cells |= {(segment, price, cell) for price, cell in event.cells}
             if len(cells) > CELLS_MAX:
                 raise DeadLetterError("too_many_cells")
         lines: dict[str, tuple[int, int]] = {}
         for event in events:
             account.events.append(event)
-            if not event.parts:  # no meter counts it: it is known by its id, and that is all
+            if not event.cells:  # no meter counts it: it is known by its id, and that is all
                 continue
             period = period_of(account.zone, account.anchor, event.time_us)
             own = 0
-            prices = {price for price, _, _ in event.parts}
+            moved: dict[str, int] = {}
+            prices = event.prices
             before = {price: table.total(period, price) for price in prices}
             used = {price: sum(table.quantities.get((period, price), {}).values()) for price in prices}
             account.newest_us = event.time_us if account.newest_us is None else max(account.newest_us, event.time_us)
             self._add(state, account, table, self._segment_of(state, account, event.time_us), event)
             for price in prices:
-                quantity = sum(part[2] for part in event.parts if part[0] == price)
+                quantity = moved[price] = sum(table.quantities[period, price].values()) - used[price]
                 amount = table.total(period, price) - before[price]
                 own += amount - self._repriced(
                     state, account, price, event.time_us, used[price], used[price] + quantity
@@ -326,7 +345,7 @@ class Oracle:
             for scope in event.scopes:
                 spend = account.scopes[scope]
                 spend[month] = spend.get(month, 0) + own
-            begun = [self._count(state, account, cap, event, own) for cap in event.caps]
+            begun = [self._count(state, account, cap, event.time_us, moved, own) for cap in event.caps]
             if any(begun):
                 account.crossings = {
                     key: each
@@ -344,7 +363,13 @@ class Oracle:
         return half_even(now, self._grains) - half_even(then, self._grains)
 
     def _count(
-        self, state: Partition, account: Account, counting: tuple[str, int], event: RatedEvent, charge: int
+        self,
+        state: Partition,
+        account: Account,
+        counting: tuple[str, int],
+        time_us: int,
+        moved: dict[str, int],
+        charge: int,
     ) -> bool:
         """Whether the cap began a new place for it."""
         name, since = counting
@@ -353,13 +378,28 @@ class Oracle:
             return False  # it has begun anew meanwhile
         amounts = [charge]
         if cap.meter is not None or cap.price is not None:
-            version = self._version_at(state, event.time_us)
+            version = self._version_at(state, time_us)
             assert version is not None
             prices = version.plans[account.plan].prices
             amounts = [
-                quantity for price, _, quantity in event.parts if price == cap.price or prices[price].meter == cap.meter
+                quantity for price, quantity in moved.items() if price == cap.price or prices[price].meter == cap.meter
             ]
-        return bool(amounts) and cap.count(account.zone, event.time_us, sum(amounts), state.log_us)
+        return bool(amounts) and cap.count(account.zone, time_us, sum(amounts), state.log_us)
+
+    def _check_values(self, account: Account, event: RatedEvent) -> None:
+        """A unique count holds no more different values of a cell and period than its meter allows."""
+        for price, cell, kind, reading in event.readings:
+            if kind != "unique_count":
+                continue
+            period = period_of(account.zone, account.anchor, event.time_us)
+            known = [
+                each[3]
+                for other in account.events
+                for each in other.readings
+                if each[:2] == (price, cell) and period_of(account.zone, account.anchor, other.time_us) == period
+            ]
+            if len({each.value for each in [*known, reading]}) > max(each.limit for each in [*known, reading]):
+                raise DeadLetterError("too_many_values")
 
     # ---- corrections
 
@@ -419,10 +459,14 @@ class Oracle:
     def _apply_correction(self, state: Partition, account: Account, correction: Correction) -> None:
         name, amended = account.account, correction.amended
         rated = state.identities[name, *correction.corrects][2]
+        if rated.readings:
+            raise DeadLetterError("not_cancellable")
         events = [rated.taken_back()]
         billing = correction.original["billing"]
         if amended is not None:
             events.append(self._measured(state, account, amended, self._admission(name, amended["hold"])))
+            if events[-1].readings:
+                raise DeadLetterError("not_cancellable")
             billing = amended["billing"]
         lines = self._enter(state, account, events)
         place = (state.number, state.offset)
@@ -475,6 +519,36 @@ class Oracle:
             quantities[segment] = quantities.get(segment, 0) + quantity
             for start, amount in self._segment_amounts(state, account, price, quantities).items():
                 table.amounts.setdefault(start, {})[price] = amount
+        if event.readings:
+            self._put_observed(state, account, table, {(period, price) for price, *_ in event.readings})
+
+    def _observed(self, state: Partition, account: Account) -> dict[tuple[int, str, tuple[str, ...]], dict[int, int]]:
+        """Of what does not add up: (period, price, cell) -> segment -> what it adds."""
+        kinds: dict[tuple[int, str, tuple[str, ...]], str] = {}
+        readings: dict[tuple[int, str, tuple[str, ...]], dict[int, list[Reading]]] = {}
+        for event in account.events:
+            for price, cell, kind, reading in event.readings:
+                key = (period_of(account.zone, account.anchor, event.time_us), price, cell)
+                kinds[key] = kind
+                segment = self._segment_of(state, account, event.time_us)
+                readings.setdefault(key, {}).setdefault(segment, []).append(reading)
+        return {key: added(kinds[key], by_segment) for key, by_segment in readings.items()}
+
+    def _put_observed(
+        self, state: Partition, account: Account, table: Table, which: set[tuple[int, str]] | None = None
+    ) -> None:
+        """Into the table, of these (period, price) or of all."""
+        totals: dict[tuple[int, str], dict[int, int]] = {}
+        for (period, price, cell), by_segment in self._observed(state, account).items():
+            if which is None or (period, price) in which:
+                quantities = totals.setdefault((period, price), {})
+                for segment, quantity in by_segment.items():
+                    table.cells.add((segment, price, cell))
+                    quantities[segment] = quantities.get(segment, 0) + quantity
+        for (period, price), quantities in totals.items():
+            table.quantities[period, price] = quantities
+            for start, amount in self._segment_amounts(state, account, price, quantities).items():
+                table.amounts.setdefault(start, {})[price] = amount
 
     def _segment_amounts(
         self, state: Partition, account: Account, name: str, quantities: dict[int, int]
@@ -503,6 +577,7 @@ class Oracle:
         for (_, price), quantities in table.quantities.items():
             for start, amount in self._segment_amounts(state, account, price, quantities).items():
                 table.amounts.setdefault(start, {})[price] = amount
+        self._put_observed(state, account, table)
         return table
 
     def _table(self, state: Partition, account: Account) -> Table:

@@ -99,6 +99,28 @@ class Meter:
     group_by: list[str]
     when: Mapping[str, Mapping[str, Any]]
     declared: Mapping[str, Mapping[str, Any]]  # the catalogue's dimensions
+    aggregation: str
+    limit: int  # of different values
+
+    @property
+    def adds_up(self) -> bool:
+        return self.aggregation in ("count", "sum")
+
+    def value_of(self, data: Mapping[str, Any]) -> int | str:
+        """What one event says to a meter that does not add up."""
+        if self.aggregation != "unique_count":
+            return self._quantity(data)
+        value = field_of(data, self.field or "")
+        if isinstance(value, bool):
+            return "text true" if value else "text false"
+        if isinstance(value, Number):
+            number = fixed_point(value, 9)
+            if number is None:
+                raise DeadLetterError("bad_quantity")
+            return f"number {number}"
+        if not isinstance(value, str):
+            raise DeadLetterError("bad_quantity")
+        return f"text {value}"
 
     def reads(self) -> set[str]:
         """Every field that it looks at: where it counts, whether, and how much."""
@@ -108,10 +130,13 @@ class Meter:
             found |= names_in(body["expression"]) if "expression" in body else {str(body.get("of", name))}
         return found
 
-    def measure(self, data: Mapping[str, Any]) -> tuple[tuple[str, ...], int | None] | None:
-        """Cell and nano-units (None: the field is missing); None where the event does not count here."""
+    def measure(self, data: Mapping[str, Any]) -> tuple[tuple[str, ...], int | str | None] | None:
+        """Cell and nano-units, or what it says (None: the field is missing); None where the event does not count here."""
         if not all(fulfils(data, name, condition, self.declared) for name, condition in sorted(self.when.items())):
             return None
+        if not self.adds_up:
+            value = self.value_of(data)
+            return tuple(dimension_of(data, name, self.declared) for name in self.group_by), value
         missing = self.field is not None and field_of(data, self.field) is None
         quantity = None if missing else self._quantity(data)
         try:
@@ -149,4 +174,6 @@ def read_meter(name: str, body: Mapping[str, Any], declared: Mapping[str, Mappin
         list(body.get("group_by", [])),
         body.get("when", {}),
         declared,
+        body["aggregation"],
+        int(body.get("limit", 1000)),
     )

@@ -32,6 +32,7 @@ class Price:
     kept: Fraction  # what a discount leaves, of 1
     estimate: int | None  # nano, of an event that lacks the field
     each: Mapping[str, Fraction] | None  # of a percentage of each event, in its own: percent and EACH, in nano
+    adds_up: bool  # what its meter counts
 
     def counted(self, quantity: int | None) -> int:
         """What is counted of an event's quantity: itself, the estimate, or its fee, fixed to nine digits."""
@@ -47,7 +48,7 @@ class Price:
     @property
     def marginal(self) -> bool:
         """Whether a new version may begin inside a period."""
-        return self.model in MARGINAL_MODELS and self.maximum is None
+        return self.model in MARGINAL_MODELS and self.maximum is None and self.adds_up
 
     @property
     def grains(self) -> int:
@@ -103,7 +104,7 @@ def in_force(versions: list[Price]) -> Price:
     return price
 
 
-def read_price(name: str, body: Mapping[str, Any]) -> Price:
+def read_price(name: str, body: Mapping[str, Any], adds_up: bool) -> Price:
     """A price of a catalogue document."""
 
     def number(text: str, digits: int) -> int:
@@ -137,4 +138,5 @@ def read_price(name: str, body: Mapping[str, Any]) -> Price:
         1 - Fraction(body.get("discount", "0")) / 100,
         number(body["estimate"], 9) if "estimate" in body else None,
         each,
+        adds_up,
     )

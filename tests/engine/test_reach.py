@@ -111,6 +111,26 @@ def test_an_expression_is_bounded_by_its_meter_and_by_nothing_else() -> None:
     assert {(part.bound, part.reached) for part in parts} == {(0, ("short",)), (1, ("credits",)), (None, ("refunds",))}
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "told"),
+    [
+        ("max", (("v",),), Part(0, ("m",), ("m",))),
+        ("max", (), Unreachable("unbounded", "v")),
+        ("unique_count", (), Part(None, ("m",), ("m",))),  # one event adds one value at most
+        ("latest", (("v",),), Unreachable("unbounded", "m")),
+        ("average", (("v",),), Unreachable("unbounded", "m")),
+        ("min", (("v",),), Unreachable("unbounded", "m")),
+    ],
+)
+def test_what_only_rises_is_bounded_like_a_sum_and_what_may_fall_is_not(
+    kind: Any, fields: Any, told: Part | Unreachable
+) -> None:
+    plans = {"plan": PlanDefinition("USD", {"m": per_unit("1", meter="m")})}
+    catalogue = compile_catalogue(1, CatalogueDocument({"m": MeterDefinition("e", kind, "v")}, plans))
+    found = reach_of(catalogue, "plan", catalogue.plans["plan"], "e", {}, {}, fields)
+    assert found == (told if isinstance(told, Unreachable) else (told,))
+
+
 def test_a_dimension_that_no_price_looks_at_need_not_be_known() -> None:
     assert not isinstance(reach({"model": "large"}), Unreachable)
 

@@ -704,10 +704,10 @@ _METER: Final = Partition._meter
 _LINES: Final = rated_lines
 
 
-def _meter_that_breaks(catalogue: Catalogue, plan: str, event: UsageEvent) -> Any:
+def _meter_that_breaks(catalogue: Catalogue, plan: str, event: UsageEvent, time_us: int) -> Any:
     if event.id.encode().startswith(POISON):
         raise ZeroDivisionError("simulated: a record that breaks the engine")
-    return _METER(catalogue, plan, event)
+    return _METER(catalogue, plan, event, time_us)
 
 
 def _lines_that_break(event: RatedEvent, partition: int, epoch: int, first: int = 0) -> list[bytes]:

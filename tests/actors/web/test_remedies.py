@@ -10,6 +10,7 @@ MENDED_ELSEWHERE = {
     DeadLetterReason.BAD_CONTROL,
     DeadLetterReason.TOO_OLD,
     DeadLetterReason.ID_CONFLICT,
+    DeadLetterReason.NOT_CANCELLABLE,
     *(reason for reason in DeadLetterReason if "correct" in reason or reason in ("superseded", "too_many_parked")),
 }
 

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.meters import DIMENSION_TEXT_MAX, BadDimension, BadQuantity, Meter
+from engine.meters.aggregates import KINDS, Aggregate, Average, Kind, Latest, Least, Most, Unique, mark_of
+from engine.meters.expressions import compile_expression
 from engine.money import NANO
 
 TOKENS = Meter("tokens", "llm.request", "tokens", ("model", "region"))
@@ -47,3 +49,29 @@ def test_the_cell_holds_the_dimensions_in_the_order_of_group_by() -> None:
 def test_a_dimension_must_be_a_short_string(value: object) -> None:
     with pytest.raises(BadDimension, match=r"data\.region \(meter tokens\)"):
         TOKENS.cell({"model": "a", "region": value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("max", Most(5 * NANO)),
+        ("min", Least(5 * NANO)),
+        ("latest", Latest(7, "s", "i", 5 * NANO)),
+        ("average", Average(5 * NANO, 1)),
+        ("unique_count", Unique(frozenset([mark_of(5 * NANO)]), 3)),
+    ],
+)
+def test_one_event_is_an_aggregate(kind: Kind, found: Aggregate) -> None:
+    meter = Meter("m", "e", "v", (), kind=kind, limit=3)
+    assert meter.aggregate({"v": 5}, 7, "s", "i") == found
+    with pytest.raises(BadQuantity, match=r"data\.v \(meter m\)"):
+        meter.aggregate({}, 7, "s", "i")
+
+
+def test_what_a_check_must_bound() -> None:
+    by_kind = {kind: Meter("m", "e", "v", (), kind=kind) for kind in KINDS}
+    assert [meter.bounded_by for meter in by_kind.values()] == ["v", "v", "v", "v", None]
+    assert by_kind["unique_count"].measured == "unique count of v"
+    worked_out = Meter("m", "e", None, (), expression=compile_expression("a + b"), kind="max")
+    assert (worked_out.bounded_by, worked_out.measured) == ("m", "max of a + b")
+    assert (CALLS.bounded_by, CALLS.measured, TOKENS.measured) == (None, "events", "tokens")
