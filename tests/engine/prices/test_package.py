@@ -17,3 +17,9 @@ def test_the_smallest_part_of_a_unit_begins_a_package() -> None:
 
 def test_no_version_begins_inside_a_period() -> None:
     assert not PACKAGE.marginal
+
+
+def test_each_of_many_small_events_may_begin_a_package() -> None:
+    """Three events of ten units in all, wherever others' use puts them: three packages, not one."""
+    assert PACKAGE.most_own(0, 10 * NANO, 3) == 24 * PICO
+    assert PACKAGE.most_own(0, 201 * NANO, 1) == 24 * PICO

@@ -19,3 +19,10 @@ def test_all_units_have_the_fee_of_the_tier_they_reach_and_no_other() -> None:
 
 def test_no_version_begins_inside_a_period() -> None:
     assert not priced(TIERS, model="volume").marginal
+
+
+def test_what_may_come_of_a_hold_is_the_dearest_quantity_on_the_way_not_the_last() -> None:
+    """90 used and 60 held: 100 units would owe $50, all 150 only $45."""
+    price = priced(TIERS, model="volume")
+    assert price.most_owed(90 * NANO, 150 * NANO) == 50 * PICO
+    assert price.most_owed(110 * NANO, 150 * NANO) == 45 * PICO
