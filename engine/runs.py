@@ -171,8 +171,7 @@ def seal(loose: Iterable[Buffer]) -> Sealed:
     """A run of all these entries. At a million it takes about a tenth of a second, most of it without Python's lock."""
     entries = b"".join(loose)
     words = np.ndarray((len(entries) // ENTRY_BYTES,), ">u8", entries, 0, (ENTRY_BYTES,)).astype(np.uint64)
-    order = _order(words)
-    heads = (words.take(order) >> np.uint64(32)).astype(np.uint32)
+    order, heads = _order(words)
     table = np.frombuffer(entries, np.uint32).reshape(-1, ENTRY_BYTES // 4)
     pieces = []
     for start in range(0, len(order), _PIECE):  # all at once, another copy of the run would be in memory
@@ -185,18 +184,21 @@ def seal(loose: Iterable[Buffer]) -> Sealed:
     return Sealed(len(heads), below.astype("<u4").tobytes() + heads.astype("<u2").tobytes(), rows)
 
 
-def _order(words: Array) -> Array:
-    """The numbers of the words in rising order of the words.
+def _order(words: Array) -> tuple[Array, Array]:
+    """The numbers of the words in rising order of the words, and the upper halves in that order.
 
     Sorting is eight times as fast where each number stands in the low bits of its word. Only words that agree in all
     others, as some of one run in thirty do, must be sorted by themselves."""
     low = np.uint64((1 << max(1, len(words) - 1).bit_length()) - 1)
-    packed = (words & ~low) | np.arange(len(words), dtype=np.uint64)
+    packed = words & ~low
+    packed |= np.arange(len(words), dtype=np.uint64)
     packed.sort()
-    high = packed & ~low
-    if np.any(high[1:] == high[:-1]):
-        return np.argsort(words)
-    return (packed & low).astype(np.intp)
+    if np.any((packed[1:] ^ packed[:-1]) <= low):
+        order = np.argsort(words)
+        return order, (words[order] >> np.uint64(32)).astype(np.uint32)
+    heads = (packed >> np.uint64(32)).astype(np.uint32)
+    packed &= low
+    return packed.astype(np.intp), heads
 
 
 def outline_bytes(count: int) -> int:
