@@ -217,6 +217,10 @@ def set_cap(account: Account, command: SetCap, book: PriceBook, log_time_us: int
         raise Refused(Refusal.UNKNOWN_METER)
     if not window.valid or (command.meter is not None and command.price is not None):
         raise Refused(Refusal.BAD_CAP)
+    if catalogue is not None and not in_money:
+        meter = command.meter or (plan.prices[command.price].meter if plan and command.price else "")
+        if meter in catalogue.meters and catalogue.meters[meter].kind is not None:
+            raise Refused(Refusal.BAD_CAP)  # a window adds units up
     if cap.tallied and cap.cap not in account.tallies and len(account.tallies) >= TALLIES_MAX:
         raise Refused(Refusal.TOO_MANY_CAPS)
     return account.set_cap(replace(cap, since=offset) if cap.tallied else cap, log_time_us)

@@ -205,7 +205,8 @@ def set_cap(state: Partition, fields: Fields, in_force: InForce) -> Callable[[],
         if meter is not None and meter not in {each.name for each in version.meters}:
             raise RefusedError("unknown_meter")
         new = Cap(amount, scope, window, (length or 0) * SECOND_US, meter, price, state.offset)
-        if not new.is_sound:
+        counted = meter if price is None else version.plans[account.plan].prices[price].meter
+        if not new.is_sound or any(each.name == counted and not each.adds_up for each in version.meters):
             raise RefusedError("bad_cap")
         old = account.caps.get(cap)
         counting = sum(not each.is_plain for each in account.caps.values())

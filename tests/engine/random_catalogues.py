@@ -19,6 +19,7 @@ TYPES: Final = ("use", "job")
 SOLD: Final = ("a", "b", "c")  # models with a price, where a price looks at the model
 STATES: Final = ("completed", "aborted", "error")
 AMOUNTS: Final = ("0", "0.000000000001", "0.0000007", "0.25", "1", "3", "12.5")
+OF_EACH_EVENT: Final = ("percentage", "dynamic")  # models of the amount that each event states
 EXPRESSIONS: Final = ("tokens * seconds / 7", "max(tokens, 10) - 3", "default(extra, 2) * tokens", "ceil(seconds / 3)")
 DIMENSIONS: Final[dict[str, dict[str, Any]]] = {
     "size": {"of": "tokens", "bands": [{"name": "short", "up_to": "10"}, {"name": "long"}]},
@@ -44,7 +45,7 @@ class RandomCatalogue:
             for value in REACHED[dimension] if dimension else ("",):
                 name = f"{meter}-{value}" if value else meter
                 where = {dimension: value} if dimension else {}
-                prices[name] = {"meter": meter, "where": where} | self._price()
+                prices[name] = {"meter": meter, "where": where} | self._price(self._meters[meter])
         plan = {"currency": "USD", "prices": prices}
         body = {"meters": self._meters, "plans": {PLAN: plan}, "dimensions": self._dimensions}
         return msgspec.convert(body, CatalogueDocument)
@@ -69,9 +70,12 @@ class RandomCatalogue:
         source = self._source
         group_by = [name for name in REACHED if source.random() < 0.4]
         meter: dict[str, Any] = {"event_type": event_type, "group_by": group_by}
-        kind = source.choice(("count", "field", "expression"))
+        kind = source.choice(("count", "field", "expression", "other"))
         if kind == "count":
             meter["aggregation"] = "count"
+        elif kind == "other":
+            meter["aggregation"] = source.choice(("max", "min", "latest", "average", "unique_count"))
+            meter["field"] = "region" if meter["aggregation"] == "unique_count" else "tokens"
         else:
             meter |= {"aggregation": "sum", kind: source.choice(EXPRESSIONS) if kind == "expression" else "tokens"}
         if source.random() < 0.4:
@@ -89,18 +93,23 @@ class RandomCatalogue:
         """The dimension that its prices look at; None: one price for all cells."""
         return self._source.choice((None, *meter["group_by"])) if meter["group_by"] else None
 
-    def _price(self) -> dict[str, Any]:
+    def _price(self, meter: dict[str, Any]) -> dict[str, Any]:
         source = self._source
-        name = source.choice(list(MODELS))
+        adds_up = meter["aggregation"] in ("count", "sum")
+        name = source.choice([name for name in MODELS if adds_up or name not in OF_EACH_EVENT])
         model = MODELS[name]
         price: dict[str, Any] = {"model": name}
         if model.tiered:
             price["tiers"] = self._tiers(name)
         else:
-            price["amount"] = source.choice(AMOUNTS)
+            price[model.amount_key] = source.choice(AMOUNTS)
             if model.has_per:
                 price["per"] = source.choice(("1", "3", "100"))
-        if source.random() < 0.25:
+        if name == "percentage" and source.random() < 0.6:
+            price |= {"per_event": source.choice(("0", "0.25")), "event_minimum": "0.1", "event_maximum": "2"}
+        if name == "dynamic" and "field" in meter:
+            price["estimate"] = "7"
+        if "per_event" not in price and source.random() < 0.25:
             price["included"] = source.choice(("5", "0.5", "100"))
         if source.random() < 0.2:
             price["maximum"] = source.choice(("2", "500"))
@@ -125,6 +134,10 @@ class RandomCatalogue:
                 tier["flat"] = source.choice(AMOUNTS)
             tiers.append(tier)
         return tiers
+
+    def meters(self) -> Sequence[str]:
+        """The names of its meters."""
+        return sorted(self._meters)
 
     def prices(self, document: CatalogueDocument) -> Sequence[str]:
         """The names of its prices."""

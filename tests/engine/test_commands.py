@@ -6,10 +6,11 @@ import msgspec
 import pytest
 
 from engine.alerts import Balance, CapPercent
+from engine.catalog import MeterDefinition
 from engine.credit import LOT_CHANGES_MAX, Lot, LotChange
 from engine.limits import PER_MINUTE_MAX, RATE_LIMITS_MAX, SCOPES_MAX, TALLIES_MAX, Cap, RateLimit
 from engine.outcomes import Refusal
-from tests.engine.bench import DAY, DOLLAR, HOUR, MINUTE, SECOND, START, Bench, document, us
+from tests.engine.bench import DAY, DOLLAR, HOUR, MINUTE, SECOND, START, Bench, document, per_unit, us
 
 BIG = 1 << 60
 OPEN: dict[str, Any] = {"kind": "open_account", "account": "new", "plan": "plan"}
@@ -251,6 +252,16 @@ def test_without_a_fault_the_command_is_applied(bench: Bench, name: str) -> None
 )
 def test_a_fault_is_refused(bench: Bench, reason: str, body: dict[str, Any]) -> None:
     assert bench.control(body | {"command_key": "unused"}) == f"refused.{reason}"
+
+
+@pytest.mark.parametrize("of", [{"meter": "peak"}, {"price": "peak"}])
+def test_a_window_adds_no_units_up_that_do_not_add_up(of: dict[str, str]) -> None:
+    plain = document(peak=per_unit("1", meter="peak"))
+    meters = plain.meters | {"peak": MeterDefinition("storage", "max", "gigabytes")}
+    bench = Bench(msgspec.structs.replace(plain, meters=meters))
+    assert bench.open() == "applied"
+    assert bench.control(UNITS | of | {"command_key": "peak"}) == "refused.bad_cap"
+    assert bench.control(UNITS | {"meter": "units", "command_key": "units"}) == "applied"
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ def rated_at_random(seed: int) -> Bench:
         bench.grant("scoped", source.choice(("1", "30")), account=account, scope=scope)
         bench.grant("promo", "20", "promo", account, expires_us=bench.now + source.randrange(1, 40) * DAY)
         bench.cap(source.choice(("5", "100")), account=account)
+        units = {"window": source.choice(("day", "month")), "amount": "40", "currency": None}
+        bench.command("set_cap", account, cap="units", meter=source.choice(catalogue.meters()), **units)
         bench.cap_rule(80, account=account, clear_percent=60)
         bench.balance_rule("3", account=account)
     sent: list[tuple[bytes, bytes]] = []
