@@ -3,7 +3,7 @@
 import pytest
 
 from actors.drift import Drift, digit, state_drifts
-from tests.engine.bench import random_bench
+from tests.engine.bench import MINUTE, random_bench
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,7 @@ def test_equal_states_have_no_drift_and_every_part_is_compared() -> None:
     bench, log = random_bench(5, 200)
     before = bench.partition.state_bytes()
     assert list(state_drifts("x", 0, before, bench.replay().state_bytes())) == []
+    bench.now += MINUTE
     while log.step() != "rated":
         pass
     bench.cap("12.5", "another", log.accounts[0])

@@ -79,6 +79,7 @@ def test_the_body_says_everything_that_led_to_it() -> None:
             "value": "8",
             "threshold": "7.500000000000",
             "currency": "USD",
+            "unit": None,
             "partition": 2,
             "offset": 77,
             "log_time_us": 5,

@@ -226,7 +226,7 @@ async def test_an_admission_shows_price_balance_hold_and_the_state_it_rests_on(c
         "reason": None,
         "transient": False,
         "retry_after_s": None,
-        "binding": {"kind": "wallet", "scope": "", "name": "", "remaining": "12.47", "frees_in_s": None},
+        "binding": {"kind": "wallet", "scope": "", "name": "", "remaining": "12.47", "frees_in_s": None, "unit": ""},
         "price": {"amount": "0.03", "currency": "USD", "version": 1},
         "balance": {"booked": "12.5", "held": "0.03", "available": "12.47", "overdraft": "0", "currency": "USD"},
         "feature": None,
