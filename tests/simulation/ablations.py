@@ -331,7 +331,7 @@ NOTICED_BY: Final = {
     "a cut does not copy on write": 1,
     "a commit does not wait for what is under way to Kafka": 5,
     "a successor does not tell what the outbox holds": 2,
-    "a lease counts from the answer, not from the question": 197,
+    "a lease counts from the answer, not from the question": 221,
     "a hold is approved before its slice is in the log": 1,
     "what earlier owners approved is not withheld": 107,
     "a hold is reclaimed by the owner's clock alone": 21,
@@ -347,7 +347,7 @@ NOTICED_BY: Final = {
     "a topic with the producers' timestamps is taken": 1,
     "rated lines count by who wrote last": 563,
     "the id of a dead letter is remembered": 1,
-    "slices of an epoch that is over are honoured": 366,
+    "slices of an epoch that is over are honoured": 218,
     "a slice is freed when its owner is followed": 107,
 }
 
