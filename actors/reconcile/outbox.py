@@ -1,8 +1,9 @@
 """R-outbox: every crossing that the rules' standings count has its alert, and every alert a standing that explains it.
 
 The ordinal of a standing counts its crossings; so ids 1 to n must have been told as crossed, all but the active one as
-recovered, and nothing else. Two kinds have no standing: an id conflict is explained by its dead letter, and a correction
-that was given up by the fold, which gives it up again."""
+recovered, and nothing else. Three kinds have no standing. An id conflict is explained by its dead letter. A correction
+that was given up, and a crossing in a calendar window that is gone and whose standing is forgotten, are explained by the
+fold, which tells them again; what was told of these two before the fold's start is looked at by nobody."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from actors.ports import AlertRow, DeadLetterRow
 from engine.account import Account
 from engine.alerts import CORRECTION_FAILED, ID_CONFLICT, Crossing, Phase
 from engine.outcomes import DeadLetterReason
+from engine.windows import is_named_gone
 
 CHECK = "outbox"
 
@@ -24,13 +26,14 @@ def outbox_drifts(
     letters: Iterable[DeadLetterRow],
     alerts: Iterable[AlertRow],
     unreadable: Collection[str] = (),
-    given_up: Mapping[str, Crossing] | None = None,
+    made: Iterable[AlertRow] = (),
     start: int = 0,
+    log_time_us: int = 0,
 ) -> Iterator[Drift]:
     """`alerts` are all that the partition has ever told, `letters` all its dead letters. Accounts whose snapshot is
-    `unreadable` are told elsewhere. `given_up` are the corrections that the fold gave up, by the id of their alert, from
-    the offset `start` on; what it gave up before, nobody knows any more."""
-    expected: dict[str, Crossing] = dict(given_up or {})
+    `unreadable` are told elsewhere. `made` are the alerts of a fold from the offset `start` to the partition's
+    `log_time_us`."""
+    expected: dict[str, Crossing] = {}
     for account in accounts.values():
         for (rule, window), standing in account.standings.items():
             for ordinal in range(1, standing.ordinal + 1):
@@ -44,11 +47,15 @@ def outbox_drifts(
         if letter.reason == DeadLetterReason.ID_CONFLICT:
             crossing = _conflict(letter)
             expected[crossing.alert_id] = crossing
+    for row in made:
+        if (forgotten := _without_standing(row, accounts, log_time_us)) is not None:
+            expected[row.alert_id] = forgotten
     expected = {alert_id: each for alert_id, each in expected.items() if each.account not in unreadable}
     found = {
         row.alert_id: row
         for row in alerts
-        if row.account not in unreadable and not (row.offset < start and _rule(row) == CORRECTION_FAILED)
+        if row.account not in unreadable
+        and (row.alert_id in expected or row.offset >= start or _without_standing(row, accounts, log_time_us) is None)
     }
     for alert_id in sorted(expected.keys() - found.keys()):
         crossing = expected[alert_id]
@@ -62,34 +69,40 @@ def outbox_drifts(
             yield Drift(CHECK, partition, told[0], f"account of alert {alert_id}", *told)
 
 
-def corrections_given_up(made: Iterable[AlertRow]) -> dict[str, Crossing]:
-    """Of alerts that a fold made: those that tell of a correction it gave up, by id."""
-    found = {}
-    for row in made:
-        if _rule(row) == CORRECTION_FAILED:
-            data = _fields(row)
-            found[row.alert_id] = Crossing(
-                row.account, CORRECTION_FAILED, data["window"], int(data["ordinal"]), "crossed", None, None
-            )
-    return found
-
-
-def _rule(row: AlertRow) -> str:
-    return _fields(row).get("rule", "")
-
-
-def told_drifts(partition: int, made: Iterable[AlertRow], stored: Mapping[str, AlertRow]) -> Iterator[Drift]:
-    """Alerts that a fold has made anew, against the bytes that were told. What is missing altogether is told above."""
+def told_drifts(
+    partition: int, made: Iterable[AlertRow], stored: Mapping[str, AlertRow], start: int = 0
+) -> Iterator[Drift]:
+    """Alerts that a fold from the offset `start` has made anew, each id once, as it came first, against the bytes that
+    were told. What is missing altogether is told above."""
     for row in made:
         kept = stored.get(row.alert_id)
         if kept is None or kept == row:
             continue
         expected, found = _fields(row), _fields(kept)
-        if expected["rule"] == ID_CONFLICT and kept.offset < row.offset:
-            continue  # the same conflict again: the first telling stands
+        if expected["rule"] in (ID_CONFLICT, CORRECTION_FAILED) and kept.offset < start:
+            continue  # the same failure again: the first telling stands
         yield from field_drifts(
             CHECK, partition, row.account, _named(row.alert_id, expected), _named(row.alert_id, found)
         )
+
+
+def _without_standing(row: AlertRow, accounts: Mapping[str, Account], log_time_us: int) -> Crossing | None:
+    """The crossing that an alert tells, if it is a correction that was given up, or one in a window that is gone and of
+    which the account rightly knows no more."""
+    data = _fields(row)
+    try:
+        phase: Phase = "recovered" if data["type"] == "alert.recovered" else "crossed"
+        window, ordinal = data["window"].replace("\n", "\x00"), int(data["ordinal"])
+    except (KeyError, ValueError):
+        return None  # not an alert
+    rule, account = data["rule"], accounts.get(row.account)
+    crossing = Crossing(row.account, rule, window, ordinal, phase, None, None)
+    if rule == CORRECTION_FAILED:
+        return crossing
+    if rule == ID_CONFLICT or account is None or (rule, window) in account.standings:
+        return None
+    is_own = crossing.alert_id == row.alert_id
+    return crossing if is_own and is_named_gone(account.zone, window, log_time_us) else None
 
 
 def _fields(row: AlertRow) -> dict[str, str]:

@@ -12,12 +12,11 @@ from actors.ports import AlertRow, CommandRow, DeadLetterRow
 from actors.rebuild import Fold, Stored, read_stored, settle
 from actors.reconcile.ledger import ledger_drifts
 from actors.reconcile.offsets import Stretch, beyond_drifts, counted_in, end_drifts, stretch_drifts
-from actors.reconcile.outbox import corrections_given_up, outbox_drifts, told_drifts
+from actors.reconcile.outbox import outbox_drifts, told_drifts
 from actors.reconcile.rated import RatedTopic
 from actors.reconcile.rerate import CHECK as RERATE
 from actors.reconcile.rerate import LotTerms, Prices, Rerated, Table, Terms, sample_of
 from engine.account import Account
-from engine.alerts import Crossing
 from engine.partition import Partition
 from engine.snapshot import UnknownSnapshot, decode_partition
 
@@ -92,7 +91,7 @@ class Reconciler:
         self._letters = {row.offset: row for row in facts.letters}
         self._commands = {row.offset: row for row in facts.commands}
         self._alerts = {row.alert_id: row for row in facts.alerts}
-        self._given_up: dict[str, Crossing] = {}
+        self._made: dict[str, AlertRow] = {}  # what the fold told, by id; the first telling stands
         self._rows = {row.account: row for row in stored.accounts}
         self._before = fold.partition.header()
         self._checkpoint = fold.stored_partition()
@@ -117,9 +116,19 @@ class Reconciler:
         report.take(self._fold.drifts("state"))
         report.take(ledger_drifts(self._number, self._accounts, self._rows, self._facts.postings))
         unreadable = self._rows.keys() - self._accounts.keys()
-        alerts, letters = self._facts.alerts, self._facts.letters
+        made, log_time_us = self._made.values(), self._checkpoint.log_time_us
+        report.take(told_drifts(self._number, made, self._alerts, self._fold.start))
         report.take(
-            outbox_drifts(self._number, self._accounts, letters, alerts, unreadable, self._given_up, self._fold.start)
+            outbox_drifts(
+                self._number,
+                self._accounts,
+                self._facts.letters,
+                self._facts.alerts,
+                unreadable,
+                made,
+                self._fold.start,
+                log_time_us,
+            )
         )
         for name, rerated in self._rerated.items():
             report.take(self._finish(name, rerated))
@@ -147,8 +156,8 @@ class Reconciler:
             _within(self._commands, start, end),
         )
         report.take(stretch_drifts(self._number, stretch))
-        report.take(told_drifts(self._number, made.alerts, self._alerts))
-        self._given_up |= corrections_given_up(made.alerts)
+        for row in made.alerts:
+            self._made.setdefault(row.alert_id, row)
         for offset in sorted(rated):
             for _, line in sorted(rated[offset].lines.items()):
                 report.take(self._rerate(line))

@@ -4,9 +4,10 @@ import msgspec
 import orjson
 
 from actors.ports import AlertRow, DeadLetterRow
-from actors.reconcile.outbox import corrections_given_up, outbox_drifts, told_drifts
+from actors.reconcile.outbox import outbox_drifts, told_drifts
 from engine.account import Account
-from tests.engine.bench import Bench
+from engine.alerts import Standing
+from tests.engine.bench import HOUR, Bench
 
 
 def crossed_twice() -> tuple[Account, list[AlertRow], list[DeadLetterRow]]:
@@ -63,8 +64,7 @@ def test_a_correction_that_was_given_up_is_explained_by_the_fold_that_gives_it_u
     failed = msgspec.structs.replace(alerts[0], alert_id="alert_f", offset=90, body=orjson.dumps(body))
 
     def found(stored: list[AlertRow], made: list[AlertRow], start: int = 0) -> list[str]:
-        given_up = corrections_given_up(made)
-        drifts = outbox_drifts(0, {"acme": account}, letters, [*alerts, *stored], (), given_up, start)
+        drifts = outbox_drifts(0, {"acme": account}, letters, [*alerts, *stored], (), made, start)
         return [str(drift) for drift in drifts]
 
     assert found([failed], [failed, *alerts]) == []
@@ -73,6 +73,62 @@ def test_a_correction_that_was_given_up_is_explained_by_the_fold_that_gives_it_u
     (missing,) = found([], [failed])
     assert "rule correction_failed" in missing and missing.endswith("expected alert_f, found nothing")
     assert found([failed], [], start=91) == [], "it was given up before the base, from which the fold began"
+    again = msgspec.structs.replace(failed, offset=95)
+    assert found([failed], [again], start=91) == [], "before the base, and behind it once more"
+
+
+def hours_that_are_gone() -> tuple[Account, list[AlertRow], int]:
+    """An hour in which a cap was crossed twice, one in which it was crossed once, and two days later a third; the log
+    time of that."""
+    bench = Bench()
+    bench.open()
+    bench.cap("10", "hourly", window="hour")
+    bench.cap_rule(100, "hourly", cap="hourly")
+    bench.use(10)
+    bench.cap("20", "hourly", window="hour")
+    bench.use(10)
+    bench.now += HOUR
+    bench.use(20)
+    bench.now += 48 * HOUR
+    bench.use(20)
+    assert [phase for _, _, _, phase in bench.told()] == ["crossed", "recovered", "crossed", "crossed", "crossed"]
+    account = bench.account()
+    assert len(account.standings) == 1, "the engine has forgotten the other two"
+    return account, list(bench.partition.outputs.alerts), bench.now
+
+
+def test_a_crossing_in_a_window_that_is_gone_is_explained_by_the_fold_that_tells_it_again() -> None:
+    account, alerts, now_us = hours_that_are_gone()
+
+    def found(stored: list[AlertRow], made: list[AlertRow], start: int = 0, at_us: int = now_us) -> list[str]:
+        return [str(drift) for drift in outbox_drifts(0, {"acme": account}, [], stored, (), made, start, at_us)]
+
+    assert found(alerts, alerts) == []
+    for place, row in enumerate(alerts):
+        (missing,) = found(alerts[:place] + alerts[place + 1 :], alerts)
+        assert "alert of rule hourly, window hour:" in missing
+        assert missing.endswith(f"expected {row.alert_id}, found nothing")
+    for place, row in enumerate(alerts[:4]):
+        (unexplained,) = found(alerts, alerts[:place] + alerts[place + 1 :])
+        assert unexplained.endswith(f"alert of offset {row.offset}: expected nothing, found {row.alert_id}")
+    behind = alerts[4].offset
+    assert found(alerts, alerts[4:], start=behind) == [], "told before the base, from which the fold began"
+    (lost,) = found(alerts[:4], alerts[4:], start=behind)
+    assert lost.endswith(f"expected {alerts[4].alert_id}, found nothing"), "of this one the standing is still there"
+    forged = msgspec.structs.replace(alerts[0], alert_id="alert_f")
+    (unexplained,) = found([*alerts, forged], alerts[4:], start=behind)
+    assert unexplained.endswith("found alert_f")
+    first_hour = orjson.loads(alerts[0].body)["data"]["window"]
+    account.standings["hourly", first_hour] = Standing(1, active=False)
+    (second,) = found(alerts, alerts)
+    assert second.endswith(f"found {alerts[2].alert_id}"), "where there is a standing, it decides"
+
+
+def test_a_standing_that_is_lost_while_its_window_can_still_count_is_named() -> None:
+    account, alerts, now_us = hours_that_are_gone()
+    account.standings.clear()
+    (unexplained,) = [str(each) for each in outbox_drifts(0, {"acme": account}, [], alerts, (), alerts, 0, now_us)]
+    assert unexplained.endswith(f"alert of offset {alerts[4].offset}: expected nothing, found {alerts[4].alert_id}")
 
 
 def test_the_bytes_that_were_told_are_compared() -> None:
@@ -95,6 +151,8 @@ def test_the_bytes_that_were_told_are_compared() -> None:
 def test_a_conflict_met_again_is_no_second_alert() -> None:
     _, alerts, _ = crossed_twice()
     again = msgspec.structs.replace(alerts[3], offset=alerts[3].offset + 5)
-    assert list(told_drifts(0, [again], {row.alert_id: row for row in alerts})) == []
+    stored = {row.alert_id: row for row in alerts}
+    assert list(told_drifts(0, [again], stored, start=again.offset)) == [], "told before the base the first time"
+    assert len(list(told_drifts(0, [again], stored))) == 1, "the fold was there, and told nothing"
     earlier = msgspec.structs.replace(alerts[3], offset=alerts[3].offset - 1)
-    assert len(list(told_drifts(0, [earlier], {row.alert_id: row for row in alerts}))) == 1
+    assert len(list(told_drifts(0, [earlier], stored, start=earlier.offset))) == 1

@@ -15,6 +15,7 @@ from actors.reconcile import run
 from actors.reconcile.rated import RatedTopic
 from actors.reconcile.run import Reconciler, Report, read_facts
 from actors.sealed_base import Base
+from engine.alerts import Crossing
 from engine.snapshot import decode_account, encode_account
 from tests.actors.proof_rig import RATED, ProofRig
 from tests.actors.test_rebuild import rigged, sealed
@@ -151,6 +152,31 @@ def an_alert_is_gone(rig: ProofRig) -> str:
     row = next(row for row in rig.store.alerts if b"cap-80" in row.body)
     rig.store.alerts = [kept for kept in rig.store.alerts if kept.alert_id != row.alert_id]
     return f"outbox: partition 0, account {row.account}: alert of rule cap-80, window "
+
+
+def forgotten(rig: ProofRig) -> AlertRow:
+    """The alert of a crossing in an hour that is gone, of which its account knows no more."""
+    for row in rig.store.alerts:
+        data = orjson.loads(row.body)["data"]
+        standings = decode_account(rig.store.accounts[row.account].blob, rig.bench.partition._book).standings
+        if data["window"].startswith("hour:") and (data["rule"], data["window"]) not in standings:
+            return row
+    raise AssertionError("no hour is gone")
+
+
+def an_alert_of_a_forgotten_hour_is_gone(rig: ProofRig) -> str:
+    row = forgotten(rig)
+    rig.store.alerts = [kept for kept in rig.store.alerts if kept.alert_id != row.alert_id]
+    return f"outbox: partition 0, account {row.account}: alert of rule hourly, window hour:"
+
+
+def an_alert_of_a_forgotten_hour_too_many(rig: ProofRig) -> str:
+    row = forgotten(rig)
+    body = orjson.loads(row.body)
+    body["data"]["ordinal"] = 99
+    crossing = Crossing(row.account, "hourly", body["data"]["window"], 99, "crossed", None, None)
+    rig.store.alerts.append(AlertRow(crossing.alert_id, row.account, row.offset, orjson.dumps(body)))
+    return f"alert of offset {row.offset}: expected nothing, found {crossing.alert_id}"
 
 
 def an_alert_too_many(rig: ProofRig) -> str:
@@ -290,6 +316,8 @@ SPOILS = [
     a_posting_of_nobody,
     the_balance_shown,
     an_alert_is_gone,
+    an_alert_of_a_forgotten_hour_is_gone,
+    an_alert_of_a_forgotten_hour_too_many,
     an_alert_too_many,
     an_alert_tells_another_value,
     a_dead_letter_is_gone,
