@@ -265,15 +265,6 @@ LOTS = st.builds(
     expires_us=st.none() | st.integers(41, 60),
     scope=st.sampled_from([(), ("x",), ("y",)]),
     pays_debt=st.sampled_from([None, True]),
-    changes=st.lists(
-        st.builds(
-            LotChange,
-            st.integers(1, 60),
-            st.sampled_from(["void", "refund"]),
-            st.integers(1, 40),
-        ),
-        max_size=2,
-    ).map(lambda changes: tuple(sorted(changes, key=lambda change: change.at_us))),
 )
 
 
