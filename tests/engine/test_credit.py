@@ -284,7 +284,7 @@ def test_more_usage_never_leaves_more_and_lowers_the_balance_by_no_more_than_it_
     segments: list[Segment] = [(10 * index, 0, {"x": x, "y": y}) for index, (x, y) in enumerate(usage)]
     last = 10 * len(usage)
     more = {"x": data.draw(st.integers(0, 30)), "y": data.draw(st.integers(0, 30))}
-    woken = data.draw(st.integers(0, 70))
+    woken = data.draw(st.integers(last, 70))
     before = pay(segments, *lots, woken=woken)
     after = pay([*segments, (last, 0, more)], *lots, woken=woken)
     assert 0 <= before.balance - after.balance <= sum(more.values())
