@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.credit import Allocation, Carry, Lot, LotChange, allocate
 
@@ -265,7 +266,28 @@ LOTS = st.builds(
     expires_us=st.none() | st.integers(41, 60),
     scope=st.sampled_from([(), ("x",), ("y",)]),
     pays_debt=st.sampled_from([None, True]),
+    changes=st.lists(
+        st.builds(LotChange, st.integers(1, 60), st.sampled_from(["void", "refund"]), st.integers(1, 40)), max_size=2
+    ).map(lambda changes: tuple(sorted(changes, key=lambda change: change.at_us))),
 )
+
+
+def commanded(lots: list[Lot], segments: list[Segment]) -> list[Lot]:
+    """The lots with those of their changes that a command would have made: behind usage, and of no more than there is."""
+    made = {each.lot: replace(each, changes=()) for each in lots}
+    asked = [(change.at_us, each.lot, change) for each in lots for change in each.changes]
+    for at_us, name, change in sorted(asked, key=lambda one: one[:2]):
+        used = [segment for segment in segments if segment[0] < at_us]
+        found = pay(used, *made.values(), woken=at_us)
+        there = found.unreturned(name)
+        if change.kind == "void":
+            there += found.remaining[name] + found.expired.get(name, 0)
+        elif made[name].expired(at_us):
+            continue
+        if there:
+            kept = LotChange(at_us, change.kind, min(there, change.amount or there))
+            made[name] = replace(made[name], changes=(*made[name].changes, kept))
+    return list(made.values())
 
 
 @given(st.lists(LOTS, max_size=5), st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=6), st.data())
@@ -284,8 +306,9 @@ def test_more_usage_never_leaves_more_and_lowers_the_balance_by_no_more_than_it_
     segments: list[Segment] = [(10 * index, 0, {"x": x, "y": y}) for index, (x, y) in enumerate(usage)]
     last = 10 * len(usage)
     more = {"x": data.draw(st.integers(0, 30)), "y": data.draw(st.integers(0, 30))}
-    woken = data.draw(st.integers(last, 70))
-    before = pay(segments, *lots, woken=woken)
+    woken = data.draw(st.integers(0, 70))
+    lots = commanded(lots, [*segments, (last, 0, {})])
+    before = pay([*segments, (last, 0, {})], *lots, woken=woken)
     after = pay([*segments, (last, 0, more)], *lots, woken=woken)
     assert 0 <= before.balance - after.balance <= sum(more.values())
     assert all(after.remaining[name] <= before.remaining[name] for name in before.remaining)
