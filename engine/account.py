@@ -302,24 +302,22 @@ class Account:
         TooManyValues.
 
         `scopes` are the declared ones below the root that it lies in. Absent log time: as of the last waking."""
-        if readings:
-            now_us = self.woken_us if log_time_us is None else log_time_us
-            charged, changed = self.change([Change(time_us, usages, scopes, None, readings)], now_us)
-            return charged[0], changed
-        if not usages:  # no meter counts it
-            self.rated += 1
-            return (), []
         now_us = self.woken_us if log_time_us is None else log_time_us
-        newest = self._newest
-        if newest is None:
-            newest = self._newest = self._watch(time_us, now_us)
-        if newest is not None and newest.start <= time_us < newest.end:
-            lines = self._rate_within_guard(newest, time_us, usages, scopes, now_us)
-            if lines is not None:
-                self.newest_event_us = max(self.newest_event_us, time_us)
+        if not readings:
+            if not usages:  # no meter counts it
                 self.rated += 1
-                return lines, []
-        return self._rate_in_full(time_us, usages, scopes, now_us)
+                return (), []
+            newest = self._newest
+            if newest is None:
+                newest = self._newest = self._watch(time_us, now_us)
+            if newest is not None and newest.start <= time_us < newest.end:
+                lines = self._rate_within_guard(newest, time_us, usages, scopes, now_us)
+                if lines is not None:
+                    self.newest_event_us = max(self.newest_event_us, time_us)
+                    self.rated += 1
+                    return lines, []
+        (lines,), crossings = self.change([Change(time_us, usages, scopes, None, readings)], now_us)
+        return lines, crossings
 
     @property
     def unguarded(self) -> bool:
@@ -400,12 +398,6 @@ class Account:
             if amount is not None and (change.before is None or cap.since < change.before):
                 changed[name] = cap.window.count(self.zone, counts, change.time_us, amount, log_time_us)
         return changed
-
-    def _rate_in_full(
-        self, time_us: int, usages: list[Usage], scopes: tuple[str, ...], now_us: int
-    ) -> tuple[tuple[Line, ...], list[Crossing]]:
-        (lines,), crossings = self.change([Change(time_us, usages, scopes)], now_us)
-        return lines, crossings
 
     def change(self, changes: Sequence[Change], now_us: int) -> tuple[list[tuple[Line, ...]], list[Crossing]]:
         """Make these changes at this log time, all or none: the lines of each, and the rules that all of them changed.

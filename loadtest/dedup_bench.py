@@ -33,7 +33,7 @@ from actors.shard import EXPECT_MAX
 from engine.dedup import BUCKET_US, Dedup, Place, identity
 from engine.outcomes import DedupSegment
 from engine.runs import ROW_BYTES, Run, Sealed, outline_bytes, seal
-from loadtest.check_bench import machine
+from loadtest.machine import machine, resident
 
 BUCKETS: Final = 5
 CHECKPOINT_EVERY: Final = 50_000
@@ -46,13 +46,6 @@ def batch_of(number: int, size: int) -> list[bytes]:
     """The identities of a batch; the same every time."""
     drawn = np.random.default_rng((7, number)).bytes(12 * size)
     return [drawn[at : at + 12] for at in range(0, 12 * size, 12)]
-
-
-def resident() -> dict[str, int]:
-    """Bytes of this process in memory, by kind."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith("Rss")}
-    return {"anonymous": found["RssAnon"], "file_backed": found["RssFile"]}
 
 
 class Spent:

@@ -29,8 +29,7 @@ from engine.events import CatalogueMarker, seal
 from engine.outcomes import AccountRow
 from engine.partition import Foreseen, Partition, foresee
 from engine.snapshot import decode_account, encode_account
-from loadtest.dedup_bench import resident
-from loadtest.machine import machine
+from loadtest.machine import machine, resident
 
 KEY: Final = b"control key of the engine's bench"
 TOPIC: Final = "usage"

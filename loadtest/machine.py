@@ -1,4 +1,4 @@
-"""What a figure was measured on, and with what: facts that stand in every report of a bench."""
+"""What a figure was measured on, and with what: facts that stand in every report of a bench; what this process takes."""
 
 import os
 import platform
@@ -30,6 +30,13 @@ def commit() -> str | None:
         return head + ("+" if _git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def resident() -> dict[str, int]:
+    """Bytes of this process in memory, by kind."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith("Rss")}
+    return {"anonymous": found["RssAnon"], "file_backed": found["RssFile"]}
 
 
 def _git(*arguments: str) -> str:

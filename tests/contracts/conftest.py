@@ -7,7 +7,7 @@ import pytest
 from tests.contracts.benches import Bench, real_bench, sim_bench
 
 
-@pytest.fixture(params=["simulated", "real"])
+@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.servers)])
 def dsn(request: pytest.FixtureRequest) -> str | None:
     """Of a real database, or None."""
     return None if request.param == "simulated" else str(request.getfixturevalue("database"))

@@ -108,7 +108,7 @@ async def started(bench: LogBench) -> AsyncIterator[LogBench]:
         await bench.log.stop()
 
 
-@pytest.fixture(params=["simulated", "real"])
+@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.servers)])
 def bootstrap(request: pytest.FixtureRequest) -> str | None:
     return None if request.param == "simulated" else str(request.getfixturevalue("kafka"))
 
