@@ -18,6 +18,7 @@ from actors.ports import (
     CommitUnknown,
     DeadLetterRow,
     DedupSegment,
+    Head,
     LastRecord,
     StoreUnavailable,
 )
@@ -31,17 +32,6 @@ PIECE_ROWS: Final = 500
 
 _QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "checkpoints.sql").read_text(encoding="utf-8"))
 Result = TypeVar("Result")
-
-
-class Head(Struct, frozen=True):
-    """A partition's row: where its checkpoint stands in the log."""
-
-    partition: int
-    epoch: int
-    ckpt_seq: int
-    next_offset: int
-    last: LastRecord | None
-    blob: bytes | None  # None: never checkpointed
 
 
 class Posted(Struct, frozen=True):

@@ -196,8 +196,8 @@ class PreviousOwner(Struct, frozen=True):
     lease_left_s: float  # by the store's clock, at the moment of the claim
 
 
-class Claim(Struct, frozen=True):
-    """What a new owner of a partition starts from."""
+class Head(Struct, frozen=True):
+    """A partition's row: where its checkpoint stands in the log."""
 
     partition: int
     epoch: int
@@ -205,6 +205,11 @@ class Claim(Struct, frozen=True):
     next_offset: int
     last: LastRecord | None
     blob: bytes | None  # None: never checkpointed
+
+
+class Claim(Head, frozen=True):
+    """What a new owner of a partition starts from: the row, under its own epoch."""
+
     previous: list[PreviousOwner]  # more than one when an owner died before its own predecessor's lease had run out
 
 

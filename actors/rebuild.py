@@ -11,10 +11,10 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from actors.account_view import account_view
-from actors.checkpoints import Head, StoredCheckpoint
+from actors.checkpoints import StoredCheckpoint
 from actors.door_wire import AccountView, AsOf
 from actors.drift import Drift, account_drifts, state_drifts
-from actors.ports import AccountRow, CommandRow, DedupSegment, LastRecord, LogDamaged, Record, record_digest
+from actors.ports import AccountRow, CommandRow, DedupSegment, Head, LastRecord, LogDamaged, Record, record_digest
 from actors.sealed_base import BadBase, Base, base_path, read_base, tzdata_version
 from actors.takeover import CatalogueLost
 from engine.catalog import Catalogue, load_catalogue

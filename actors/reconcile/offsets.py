@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from actors.checkpoints import Head
 from actors.drift import ABSENT, Drift, field_drifts
-from actors.ports import CommandRow, DeadLetterRow, LastRecord
+from actors.ports import CommandRow, DeadLetterRow, Head, LastRecord
 from actors.reconcile.rated import CHECK, RatedSet
 from engine.snapshot import decode_partition
 

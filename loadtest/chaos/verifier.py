@@ -19,9 +19,9 @@ import numpy as np
 import orjson
 from msgspec import Struct
 
-from actors.checkpoints import Checkpoints, Head, StoredCheckpoint
+from actors.checkpoints import Checkpoints, StoredCheckpoint
 from actors.kafka import TopicReader
-from actors.ports import AccountRow
+from actors.ports import AccountRow, Head
 from config.stack.supervisor import Say
 from loadtest.backing import Row, back
 from loadtest.chaos.acknowledged import NO_IDENTITY, digest_of, identity_of, read_acknowledged

@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from actors.checkpoints import Head, Posted, StoredCheckpoint
+from actors.checkpoints import Posted, StoredCheckpoint
 from actors.ports import (
     AccountRow,
     AlertRow,
     CommandRow,
     DeadLetterRow,
     DedupSegment,
+    Head,
     LastRecord,
     Record,
     record_digest,

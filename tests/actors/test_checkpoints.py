@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 
 from actors import checkpoints as module
-from actors.checkpoints import Checkpoints, Head, Posted, StoredCheckpoint
-from actors.ports import Claim, LastRecord, StoreRefused, StoreUnavailable, record_digest
+from actors.checkpoints import Checkpoints, Posted, StoredCheckpoint
+from actors.ports import Claim, Head, LastRecord, StoreRefused, StoreUnavailable, record_digest
 from actors.postgres import PostgresStore
 from tests.contracts.benches import RealBench, owned_bench
 from tests.contracts.checkpoints import PARTITION, account, alert, command, cut, dead_letter, posting, segment

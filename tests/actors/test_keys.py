@@ -21,7 +21,7 @@ from actors.keys import (
     read_key_text,
 )
 from actors.ports import StoreUnavailable
-from tests.actors.cutting_proxy import CuttingProxy
+from loadtest.chaos.commits import PostgresProxy
 from tests.contracts.benches import RealBench, real_bench
 
 DAY_US = 86_400_000_000
@@ -214,7 +214,7 @@ async def test_a_memory_that_is_too_old_is_not_trusted(bench: RealBench, clock: 
 
 
 async def test_without_the_database_nobody_is_let_in_on_an_old_memory(bench: RealBench, clock: Clock) -> None:
-    proxy = CuttingProxy(bench.dsn)
+    proxy = PostgresProxy(bench.dsn)
     await proxy.start()
     replica = Keys(proxy.dsn, bench.schema, clock, refresh_every_s=0.02, trusted_for_s=0.5)
     await replica.start()

@@ -12,7 +12,8 @@ import pytest
 from actors import postgres
 from actors.ports import Claim, CommitUnknown, Delivery, Fenced, Place, StoreRefused, StoreUnavailable
 from actors.postgres import OutboxCounts, PostgresStore, pico_of, units_of
-from tests.actors.cutting_proxy import CuttingProxy
+from loadtest.chaos.commits import CommitFault, PostgresProxy
+from loadtest.chaos.proxy import Weather
 from tests.contracts.benches import RealBench, owned_bench
 from tests.contracts.checkpoints import PARTITION, account, alert, command, cut, dead_letter, posting, run, segment
 
@@ -31,15 +32,15 @@ async def bench(owner_dsn: str) -> AsyncIterator[RealBench]:
 
 
 @pytest.fixture
-async def proxy(bench: RealBench) -> AsyncIterator[CuttingProxy]:
-    opened = CuttingProxy(bench.dsn)
+async def proxy(bench: RealBench) -> AsyncIterator[PostgresProxy]:
+    opened = PostgresProxy(bench.dsn)
     await opened.start()
     yield opened
     await opened.stop()
 
 
 @pytest.fixture
-async def store(bench: RealBench, proxy: CuttingProxy) -> PostgresStore:
+async def store(bench: RealBench, proxy: PostgresProxy) -> PostgresStore:
     """A store behind the proxy."""
     return await bench.started(
         PostgresStore(proxy.dsn, bench.schema, LEASE_S, statement_timeout_s=1.0, connect_timeout_s=2.0)
@@ -109,11 +110,14 @@ async def test_a_checkpoint_that_commits_during_a_load_is_wholly_in_it_or_not_at
 
 
 async def test_cut_before_commit_nothing_took_effect(
-    bench: RealBench, store: PostgresStore, proxy: CuttingProxy, claim: Claim
+    bench: RealBench, store: PostgresStore, proxy: PostgresProxy, claim: Claim
 ) -> None:
-    proxy.cut_at = b"INSERT INTO account"
-    with pytest.raises(StoreUnavailable):
-        await store.commit(cut(claim, accounts=[account()]))
+    async with locked(bench, "LOCK TABLE account IN EXCLUSIVE MODE"):
+        commit = asyncio.create_task(store.commit(cut(claim, accounts=[account()])))
+        await until_sessions(bench, "wait_event_type = 'Lock'")
+        proxy.reset()
+        with pytest.raises(StoreUnavailable):
+            await commit
     assert await stored_seq(bench) == 0
     await store.commit(cut(claim, accounts=[account()]))
     assert await stored_seq(bench) == 1
@@ -121,9 +125,9 @@ async def test_cut_before_commit_nothing_took_effect(
 
 @pytest.mark.parametrize("answered", [True, False])
 async def test_cut_at_commit_nobody_knows_until_it_is_settled(
-    bench: RealBench, store: PostgresStore, proxy: CuttingProxy, claim: Claim, answered: bool
+    bench: RealBench, store: PostgresStore, proxy: PostgresProxy, claim: Claim, answered: bool
 ) -> None:
-    proxy.cut_at, proxy.cut_after_answer = b"COMMIT", answered
+    proxy.strike(CommitFault.AFTER if answered else CommitFault.BEFORE)
     with pytest.raises(CommitUnknown):
         await store.commit(cut(claim, accounts=[account()]))
     epoch, made = await store.settle_commit(PARTITION, claim.epoch, 1)
@@ -134,13 +138,13 @@ async def test_cut_at_commit_nobody_knows_until_it_is_settled(
 
 
 async def test_a_lost_settlement_leaves_the_new_session_on_record(
-    bench: RealBench, store: PostgresStore, proxy: CuttingProxy, claim: Claim
+    bench: RealBench, store: PostgresStore, proxy: PostgresProxy, claim: Claim
 ) -> None:
     """Else a successor would end a session long gone, and wait for the one that is silent."""
-    proxy.cut_at = b"COMMIT"
+    proxy.strike(CommitFault.BEFORE)
     with pytest.raises(CommitUnknown):
         await store.commit(cut(claim))
-    proxy.cut_at, proxy.cut_after_answer = b"COMMIT", True
+    proxy.strike(CommitFault.AFTER)
     with pytest.raises(StoreUnavailable):
         await store.settle_commit(PARTITION, claim.epoch, 1)
     assert await store.settle_commit(PARTITION, claim.epoch, 1) == (claim.epoch + 2, False)
@@ -153,25 +157,23 @@ async def test_a_lost_settlement_leaves_the_new_session_on_record(
 
 
 async def test_silence_at_commit_is_unknown_until_the_server_gives_up(
-    bench: RealBench, store: PostgresStore, proxy: CuttingProxy, claim: Claim
+    bench: RealBench, store: PostgresStore, proxy: PostgresProxy, claim: Claim
 ) -> None:
-    proxy.silent_at = b"COMMIT"
+    proxy.strike(CommitFault.HELD)
     with pytest.raises(CommitUnknown):
         await store.commit(cut(claim, accounts=[account()]))
-    proxy.silent_at = None
     _, made = await store.settle_commit(PARTITION, claim.epoch, 1)
     assert not made
     assert await stored_seq(bench) == 0
 
 
-async def test_settling_ends_our_own_stuck_session_first(bench: RealBench, proxy: CuttingProxy) -> None:
+async def test_settling_ends_our_own_stuck_session_first(bench: RealBench, proxy: PostgresProxy) -> None:
     patient = PostgresStore(proxy.dsn, bench.schema, lease_s=30.0, statement_timeout_s=0.3)
     store = await bench.started(patient)
     claim = await store.claim(PARTITION, "a")
-    proxy.silent_at = b"COMMIT"
+    proxy.strike(CommitFault.HELD)
     with pytest.raises(CommitUnknown, match="Timeout"):
         await store.commit(cut(claim, accounts=[account()]))
-    proxy.silent_at = None
     assert await sessions(bench, "state = 'idle in transaction'") == 1
     assert await store.settle_commit(PARTITION, claim.epoch, 1) == (claim.epoch + 1, False)
 
@@ -216,15 +218,15 @@ async def test_a_lock_held_too_long_is_passing(bench: RealBench, store: Postgres
     await store.commit(cut(claim))
 
 
-async def test_a_server_that_is_away_is_passing(store: PostgresStore, proxy: CuttingProxy, claim: Claim) -> None:
-    proxy.refusing = True
-    proxy.cut()
+async def test_a_server_that_is_away_is_passing(store: PostgresStore, proxy: PostgresProxy, claim: Claim) -> None:
+    proxy.set(Weather(refused_share=1.0))
+    proxy.reset()
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
             await store.commit(cut(claim))
     with pytest.raises(StoreUnavailable):
         await store.catalogue(1)
-    proxy.refusing = False
+    proxy.set(Weather())
     await store.commit(cut(claim))
     assert await store.catalogue(1) is None
 
@@ -256,11 +258,11 @@ async def test_before_start_and_after_stop_it_is_unavailable(bench: RealBench) -
 # ---------------------------------------------------------------------------------------------------------- successors
 
 
-async def test_a_successor_is_not_blocked_by_a_silent_owner(bench: RealBench, proxy: CuttingProxy) -> None:
+async def test_a_successor_is_not_blocked_by_a_silent_owner(bench: RealBench, proxy: PostgresProxy) -> None:
     # With such a lease nothing but the successor ends the silent session.
     store = await bench.started(PostgresStore(proxy.dsn, bench.schema, lease_s=60.0))
     claim = await store.claim(PARTITION, "a")
-    proxy.silent_at = b"COMMIT"
+    proxy.strike(CommitFault.HELD)
     stuck = asyncio.create_task(store.commit(cut(claim, accounts=[account()])))
     await until_sessions(bench, "state = 'idle in transaction'")
     successor = await bench.started(PostgresStore(bench.dsn, bench.schema, lease_s=60.0))
@@ -268,7 +270,6 @@ async def test_a_successor_is_not_blocked_by_a_silent_owner(bench: RealBench, pr
     assert (taken.epoch, taken.ckpt_seq) == (claim.epoch + 1, 0)
     with pytest.raises(CommitUnknown):
         await stuck
-    proxy.silent_at = None
     await successor.commit(cut(taken))
     with pytest.raises(Fenced):
         await store.commit(cut(claim))
@@ -286,11 +287,11 @@ async def test_only_the_very_session_of_the_old_owner_is_ended(bench: RealBench,
 
 
 async def test_after_a_reconnect_the_new_session_is_on_record(
-    bench: RealBench, store: PostgresStore, proxy: CuttingProxy, claim: Claim
+    bench: RealBench, store: PostgresStore, proxy: PostgresProxy, claim: Claim
 ) -> None:
     await store.claim(PARTITION + 1, "a")
     before = await query(bench, "SELECT DISTINCT backend_pid, backend_start FROM partition")
-    proxy.cut()
+    proxy.reset()
     with pytest.raises(StoreUnavailable):
         await store.commit(cut(claim))
     await store.commit(cut(claim))

@@ -3,8 +3,7 @@
 import msgspec
 import orjson
 
-from actors.checkpoints import Head
-from actors.ports import CommandRow, DeadLetterRow, LastRecord
+from actors.ports import CommandRow, DeadLetterRow, Head, LastRecord
 from actors.reconcile.offsets import Stretch, beyond_drifts, counted_in, end_drifts, stretch_drifts
 from actors.reconcile.rated import RatedSet
 from engine.snapshot import encode_partition
