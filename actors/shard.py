@@ -51,7 +51,7 @@ from engine.snapshot import UnknownSnapshot
 
 _log = logging.getLogger(__name__)
 
-EXPECT_MAX: Final = 250  # records searched for together, in 0.4 ms with 50 million known; more hold the loop longer
+EXPECT_MAX: Final = 500  # records searched for together; fewer cost more each, more hold the loop longer
 FETCH_WAIT_S: Final = 0.025  # an idle loop looks around this often; a record that arrives ends the wait
 BLOCK_LINES_MAX: Final = 1_000  # about 300 KB of rated lines in one Kafka record, before compression
 BLOCK_BYTES_MAX: Final = 512 * 1024  # lines with the longest ids and most tiers are many times larger than most

@@ -8,6 +8,10 @@ own time. How identities are spread over generations is no part of the state; wh
 An entry: 12 bytes of xxh3-128 over account, source, id; 4 bytes fingerprint of the billing fields; 4 bytes offset
 modulo 2^32 (big-endian), which names one offset as long as a partition holds fewer than 2^32 records in the window.
 
+96 bits are enough: that any two of 50 million identities share theirs by chance has odds of one to 6 x 10^13. The hash
+has no key, so whoever may choose ids can make two that share one. That gains no more than using one id twice: with the
+same billing fields the second is a duplicate, with others it is quarantined and told.
+
 Where an identity is looked for, from the newest to the oldest:
 
     recent    a dict over what was remembered last, a thousand or two
@@ -26,7 +30,7 @@ bound is 2^32 records per partition and window.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -108,12 +112,22 @@ class _Generation:
     def append(self, entries: bytes, *, eager: bool) -> None:
         """`eager`: this generation will be large."""
         while entries:
-            if not self.parts or self.parts[-1].free == 0:
-                at = len(_CAPACITIES) - 1 if eager else len(self.parts)
-                self.parts.append(Loose(_CAPACITIES[min(at, len(_CAPACITIES) - 1)]))
+            if not self.parts:
+                self.parts.append(Loose(_CAPACITIES[-1 if eager else 0]))
+            elif self.parts[-1].free == 0:
+                self._make_room()
             fitting = self.parts[-1].free * ENTRY_BYTES
             self.parts[-1].append(entries[:fitting])
             entries = entries[fitting:]
+
+    def _make_room(self) -> None:
+        """A part that is full moves into a larger one: each part more is a look more for each identity sought."""
+        last = self.parts[-1]
+        capacity = next((each for each in _CAPACITIES if each > last.capacity), None)
+        if capacity is None:
+            self.parts.append(Loose(_CAPACITIES[-1]))
+        else:
+            self.parts[-1] = last.grown(capacity)
 
     def load(self, entries: bytes) -> None:
         """Entries of checkpoints."""
@@ -152,9 +166,8 @@ class Dedup:
         self._sieves: list[Sieve] = []  # they may hold runs that are forgotten
         self._newest = 0  # bucket
         self._ends_us = BUCKET_US  # log time
-        self._recent: dict[
-            bytes, bytes
-        ] = {}  # identity -> fingerprint and offset; of the newest bucket, in no index yet
+        self._recent: dict[bytes, bytes] = {}  # identity -> fingerprint; of the newest bucket, in no index yet
+        self._offsets: dict[bytes, int] = {}  # of the recent ones
         self._appended = 0  # how many of them the growing generation has
         self._deep = False  # there is more than the recent ones
         self._expected: dict[bytes, _Expected] = {}
@@ -166,45 +179,53 @@ class Dedup:
         self._expected = {}
         if len(self._recent) >= RECENT_MAX:
             self._index_recent()
+        self._expected = dict.fromkeys(keys)
         if self._deep and keys:
-            self._expected = dict.fromkeys(keys)
             self._expected.update(self._search(keys))
 
     def find(self, key: bytes) -> tuple[bytes, int] | None:
         """(fingerprint, offset modulo 2^32) of a remembered identity. Raises RowsAway."""
-        value = self._recent.get(key)
-        if value is None:
-            if not self._deep:
-                return None
-            found = self._expected.get(key, _UNSOUGHT)
-            if found is None:
-                return None
-            if found is _UNSOUGHT:
-                found = self._search([key]).get(key)
-                if found is None:
-                    return None
-            if isinstance(found, frozenset):
-                raise RowsAway(found)
-            value = found.value
-        return value[:4], int.from_bytes(value[4:])
+        fingerprint = self._recent.get(key)
+        if fingerprint is not None:
+            return fingerprint, self._offsets[key] % OFFSETS
+        found = self._expected.get(key, _UNSOUGHT)
+        if found is _UNSOUGHT:
+            found = self._search_unexpected(key)
+        if found is None:
+            return None
+        if isinstance(found, frozenset):
+            raise RowsAway(found)
+        return found.value[:4], int.from_bytes(found.value[4:])
+
+    def _search_unexpected(self, key: bytes) -> _Expected:
+        if len(self._recent) >= 2 * RECENT_MAX:
+            self._index_recent()
+        return self._search([key]).get(key) if self._deep else None
 
     def remember(self, key: bytes, fingerprint: bytes, offset: int, log_time_us: int) -> None:
         """Record a rated event. The identity must not be remembered already; log time never goes back."""
-        if log_time_us >= self._ends_us or len(self._recent) >= 2 * RECENT_MAX:
+        if log_time_us >= self._ends_us:
             self._index_recent()
             self._newest = log_time_us // BUCKET_US
             self._ends_us = (self._newest + 1) * BUCKET_US
-        self._recent[key] = fingerprint + (offset % OFFSETS).to_bytes(4)
+        self._recent[key] = fingerprint
+        self._offsets[key] = offset
 
     def _append_recent(self) -> None:
         """What the growing generation does not have yet."""
         if len(self._recent) > self._appended:
             bucket = self._buckets.setdefault(self._newest, _Bucket())
-            bucket.growing.append(
-                b"".join(chain.from_iterable(islice(self._recent.items(), self._appended, None))),
-                eager=bool(bucket.runs),
-            )
+            bucket.growing.append(self._recent_entries(self._appended), eager=bool(bucket.runs))
             self._appended = len(self._recent)
+
+    def _recent_entries(self, first: int) -> bytes:
+        """Of the recent ones but for the `first`."""
+        entries = np.empty((len(self._recent) - first, ENTRY_BYTES // 4), np.uint32)
+        entries[:, :3] = np.frombuffer(b"".join(islice(self._recent, first, None)), np.uint32).reshape(-1, 3)
+        entries[:, 3] = np.frombuffer(b"".join(islice(self._recent.values(), first, None)), np.uint32)
+        offsets = np.fromiter(islice(self._offsets.values(), first, None), np.int64, len(entries))
+        entries[:, 4] = offsets.astype(">u4").view(np.uint32)
+        return entries.tobytes()
 
     def _index_recent(self) -> None:
         """From now on they are found like any other."""
@@ -216,9 +237,13 @@ class Dedup:
                 for part in generation.parts:
                     part.index()
         for key in self._expected.keys() & self._recent.keys():
-            self._expected[key] = _Found(self._newest, self._recent[key])
-        self._recent, self._appended = {}, 0
+            offset = (self._offsets[key] % OFFSETS).to_bytes(4)
+            self._expected[key] = _Found(self._newest, self._recent[key] + offset)
+        self._drop_recent()
         self._deep = True
+
+    def _drop_recent(self) -> None:
+        self._recent, self._offsets, self._appended = {}, {}, 0
 
     # ------------------------------------------------------------------------------------------------------ searching
 
@@ -251,18 +276,16 @@ class Dedup:
 
     def _suspects(self, batch: Batch) -> Iterator[tuple[bytes, Run, range]]:
         """Rows that may be those of an identity."""
-        heads: list[int] = batch.heads.tolist()
-        sought = Sought(batch)
-        for at, runs in suspects(self._sieves, sought):
-            head = heads[at]
+        for at, runs in suspects(self._sieves, Sought(batch)) if self._sieves else ():
+            head = int(batch.heads[at])
             for run in runs:
                 places = run.places(head)
                 if places and run.bucket in self._buckets:
                     yield batch.keys[at], run, places
         for bucket in self._buckets.values():
             for run in bucket.bare:
-                for at in range(len(heads)) if run.large else run.suspects(batch.heads):
-                    yield batch.keys[at], run, run.places(heads[at])
+                for at in range(len(batch)) if run.large else run.suspects(batch.heads):
+                    yield batch.keys[at], run, run.places(int(batch.heads[at]))
 
     def doubts(self) -> frozenset[Place]:
         """The rows without which what is expected cannot be told from what is known."""
@@ -287,7 +310,7 @@ class Dedup:
         for number in gone:
             del self._buckets[number]
         if self._newest < floor:
-            self._recent, self._appended = {}, 0
+            self._drop_recent()
         if gone:
             self._expected = {key: _without(gone, found) for key, found in self._expected.items()}
             self._sieves = [sieve for sieve in self._sieves if any(run.bucket not in gone for run in sieve.runs)]

@@ -64,6 +64,7 @@ class Loose:
         self._entries = np.zeros(capacity * ENTRY_BYTES, np.uint8)  # not touched, so not resident, before it is used
         self._bytes = self._entries.data
         self._hashes: Array = np.ndarray((capacity,), "<u4", self._entries, HEAD_BYTES, (ENTRY_BYTES,))
+        self._tag_mask, self._tag_taken = np.uint32(_TAKEN - capacity), np.uint32(_TAKEN)
         self._lines_mask = max(1, 2 * capacity // _LINE) - 1
         self._cells: Array | None = None
         self._taken_cells: Array = np.zeros(self._lines_mask + 1, np.uint8)  # of each line
@@ -73,7 +74,7 @@ class Loose:
         """How many more fit."""
         return self.capacity - self.count
 
-    def append(self, entries: bytes) -> None:
+    def append(self, entries: Buffer) -> None:
         """They must fit."""
         start = self.count * ENTRY_BYTES
         self._bytes[start : start + len(entries)] = entries
@@ -83,6 +84,15 @@ class Loose:
     def nbytes(self) -> int:
         """Of memory, once it is full."""
         return self._entries.nbytes + self._taken_cells.nbytes + (0 if self._cells is None else self._cells.nbytes)
+
+    def grown(self, capacity: int) -> "Loose":
+        """The same entries where more fit."""
+        larger = Loose(capacity)
+        larger._taken = self._taken
+        larger.append(self._bytes[: self._indexed * ENTRY_BYTES])
+        larger.index()
+        larger.append(self._bytes[self._indexed * ENTRY_BYTES : self.count * ENTRY_BYTES])
+        return larger
 
     def take(self) -> bytes:
         """What was appended since the last call."""
@@ -106,20 +116,22 @@ class Loose:
     def _index(self, cells: Array, start: int, end: int) -> None:
         hashes = self._hashes[start:end].copy()
         lines, wanting = self._line(hashes), self._tag(hashes) | np.arange(start, end, dtype=np.uint32)
-        while len(wanting):
-            taken = self._taken_cells[lines]
-            full = taken == _LINE
-            at = lines * _LINE + np.minimum(taken, _LINE - 1)
-            cells[at[~full]] = wanting[~full]  # of several that want one cell, one gets it
-            lost = cells[at] != wanting
-            self._taken_cells[lines[~lost]] += 1
-            wanting, lines = wanting[lost], (lines + full)[lost] & self._lines_mask
+        while len(lines):
+            taken = self._taken_cells.take(lines)
+            while (full := taken == _LINE).any():
+                lines = (lines + full) & self._lines_mask
+                taken = self._taken_cells.take(lines)
+            at = lines * _LINE + taken
+            cells[at] = wanting  # of several that want one cell, one gets it
+            self._taken_cells[lines] = taken + 1
+            lost = (cells.take(at) != wanting).nonzero()[0]
+            lines, wanting = lines[lost], wanting[lost]
 
     def _line(self, hashes: Array) -> Array:
         return hashes.astype(np.int64) & self._lines_mask
 
     def _tag(self, hashes: Array) -> Array:
-        return hashes & np.uint32(_TAKEN - self.capacity) | np.uint32(_TAKEN)
+        return hashes & self._tag_mask | self._tag_taken
 
     def get(self, key: bytes) -> bytes | None:
         """Fingerprint and offset, if it is indexed here."""
@@ -170,14 +182,14 @@ class Sealed(Struct, frozen=True):
 def seal(loose: Iterable[Buffer]) -> Sealed:
     """A run of all these entries. At a million it takes about a tenth of a second, most of it without Python's lock."""
     entries = b"".join(loose)
-    words = np.ndarray((len(entries) // ENTRY_BYTES,), ">u8", entries, 0, (ENTRY_BYTES,)).astype(np.uint64)
+    each = (len(entries) // ENTRY_BYTES,)
+    words = np.ndarray(each, ">u8", entries, 0, (ENTRY_BYTES,)).astype(np.uint64)
+    tails = np.ndarray(each, np.complex128, entries, HEAD_BYTES, (ENTRY_BYTES,)).copy()  # 16 bytes that are only moved
+    del entries
     order, heads = _order(words)
-    table = np.frombuffer(entries, np.uint32).reshape(-1, ENTRY_BYTES // 4)
-    pieces = []
-    for start in range(0, len(order), _PIECE):  # all at once, another copy of the run would be in memory
-        piece = table.take(order[start : start + _PIECE], axis=0)
-        pieces.append(piece[:, HEAD_BYTES // 4 :].tobytes())
-    rows = b"".join(pieces)
+    pieces = [tails.take(order[at : at + _PIECE], mode="clip") for at in range(0, len(order), _PIECE)]
+    del tails
+    rows = b"".join(piece.data for piece in pieces)
     if len(heads) < LARGE:
         return Sealed(len(heads), heads.astype("<u4").tobytes(), rows)
     below = np.searchsorted(heads >> np.uint32(16), np.arange(_TABLE + 1, dtype=np.uint32))

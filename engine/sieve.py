@@ -16,6 +16,7 @@ from engine.runs import Array, Batch, Run
 
 WIDTH: Final = 8
 WORDS_MIN: Final = 1 << 17  # so that runs of many sizes lie side by side
+_PIECE: Final = 1 << 14  # heads; more at once, and their bits leave the cache
 _BOTH: Final = 0x0101  # two truths, side by side
 
 
@@ -30,12 +31,15 @@ def _patterns() -> Array:
 
 
 _PATTERNS: Final = _patterns()
+_FACTOR: Final = np.uint32(0x9E3779B1)
+_SHIFTS: Final = np.array([20, 8], np.uint32)
+_LOWEST: Final = np.uint32(len(_PATTERNS) - 1)
 
 
 def _bits(heads: Array) -> Array:
     """[identities, 2]: the bits of each in its two words. The low bits of a head decide; its high ones choose the words."""
-    mixed = heads * np.uint32(0x9E3779B1)
-    bits: Array = _PATTERNS.take(mixed[:, None] >> np.array([20, 8], np.uint32) & np.uint32(4095))
+    mixed = heads * _FACTOR
+    bits: Array = _PATTERNS.take(mixed[:, None] >> _SHIFTS & _LOWEST)
     return bits
 
 
@@ -75,9 +79,10 @@ class Sieve:
         words = np.zeros((1 << (32 - shift), 2), np.uint64)
         for run in runs:
             heads = run.heads()
-            places = heads >> np.uint32(shift)
-            starts = np.flatnonzero(np.concatenate(([True], places[1:] != places[:-1])))
-            words[places[starts]] |= np.bitwise_or.reduceat(_bits(heads), starts)
+            for piece in (heads[at : at + _PIECE] for at in range(0, len(heads), _PIECE)):
+                places = piece >> np.uint32(shift)
+                starts = np.flatnonzero(np.concatenate(([True], places[1:] != places[:-1])))
+                words[places[starts]] |= np.bitwise_or.reduceat(_bits(piece), starts)
         return Sieve(shift, (runs,), words[:, None])
 
     @property

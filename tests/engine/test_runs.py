@@ -126,6 +126,24 @@ def test_loose_entries_are_found_once_they_are_indexed(entries: list[bytes], pie
     assert loose.free == 64 - len(entries)
 
 
+@given(ENTRIES, st.integers(0, 12), st.integers(0, 12))
+def test_loose_entries_move_to_where_more_fit_and_are_found_all_the_while(
+    entries: list[bytes], indexed: int, taken: int
+) -> None:
+    loose, numbers = Loose(64), {entry[:12]: at for at, entry in enumerate(entries)}
+    loose.append(b"".join(entries[:taken]))
+    loose.take()
+    loose.append(b"".join(entries[taken:indexed]))
+    loose.index()
+    loose.append(b"".join(entries[max(taken, indexed) :]))
+    larger = loose.grown(128)
+    assert [at for at, _ in larger.find(Batch([*numbers]))] == list(range(min(len(entries), max(taken, indexed))))
+    larger.index()
+    assert [larger.get(key) for key in numbers] == [entry[12:] for entry in entries]
+    assert larger.take() == b"".join(entries[taken:])
+    assert (larger.count, larger.free) == (len(entries), 128 - len(entries))
+
+
 @pytest.mark.parametrize("line", [0, 7])
 def test_loose_entries_that_point_to_a_full_line_stand_in_the_next(line: int) -> None:
     """All of a table of 64, by one line of its eight: it and three more are full, behind the last comes the first."""
