@@ -3,9 +3,9 @@
 Stored: usage as a table of quantities, lots, caps, rules and how they stand. All money is derived from these
 (`engine/charges.py`, `engine/credit.py`), so two orders of arrival cannot end in two balances.
 
-Most events change nothing but a quantity, so an account keeps *one guard*: how much may be charged before a rule can
-change. An event in the newest segment, within its tier, and below the guard is added and done; any other takes the
-full path, which derives everything anew. Both give the same lines: `tests/engine/test_account.py` compares them.
+Most events change nothing but a quantity, so an account keeps *one guard* (`engine/guard.py`): how far it is linear. An
+event within the guard is added and done; any other takes the full path, which derives everything anew. Both give the
+same lines, postings and state: `tests/engine/test_account.py` compares them.
 
 A refused or failed call changes nothing: each method computes first and assigns at the end.
 """
@@ -18,24 +18,25 @@ from msgspec.structs import replace
 
 from engine.alerts import WALLET_WINDOW, Balance, CapPercent, Crossing, Rule, Standing, step
 from engine.catalog import PriceBook
-from engine.charges import Row, Running, Table, segments
+from engine.charges import Running, Table, segments
 from engine.corrections import Parked
-from engine.credit import Allocation, Lot, LotChange, allocate, posting_order
+from engine.credit import UNBOUNDED, Allocation, Lot, LotChange, allocate, posting_order
+from engine.guard import Guard, Payment, Tallied
 from engine.holds import Drawn, Hold
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 from engine.meters import Aggregate, Cell, TooManyValues, Unique, merged, spread
-from engine.money import NANO
 from engine.outcomes import Line, PostingRow, Settled
 from engine.periods import month_around
 from engine.prices.price import Price
+from engine.routes import Usage
 from engine.windows import Counts, is_named_gone
 
 CELLS_MAX: Final = 10_000  # distinct (segment, price, cell) of one account; each costs about 100 bytes
-UNBOUNDED: Final = 1 << 200  # beyond any amount or quantity that M1 admits
 
 _NEVER_STOOD: Final = Standing()
 
-Usage = tuple[Price, Cell, int]  # what one meter says of one event: its price, its cell, nano-units
+Place = tuple[str, str, int | None]  # of the ledger: lot, kind of posting, usage period
+Postings = dict[Place, int]  # pico
 Reading = tuple[Price, Cell, Aggregate]  # the same of a meter whose events do not add up
 Aggregates = dict[int, dict[tuple[str, Cell], Aggregate]]  # by segment start, then (price name, cell)
 
@@ -46,6 +47,14 @@ class TooManyCells(ValueError):
 
 class NotThere(ValueError):
     """The table has less than is to be taken back: it was never put there."""
+
+
+class Settlement(NamedTuple):
+    """What a checkpoint writes of an account beside its state."""
+
+    postings: list[PostingRow]
+    balance: int  # pico
+    spend: int  # pico, of the newest calendar month with usage
 
 
 class Change(NamedTuple):
@@ -99,91 +108,6 @@ class Derived:
         return amounts[index][2], {lot: pico for lot, pico in by_lot.items() if pico}, debt
 
 
-class _Use:
-    """A price in the newest segment: what the fast path needs of it."""
-
-    __slots__ = (
-        "_denominator",
-        "_is_plain",
-        "_rate",
-        "_size",
-        "_start",
-        "_version",
-        "edge",
-        "quantity",
-        "tier",
-        "unit_pico",
-    )
-
-    def __init__(self, price: Price, run: Running, version: int) -> None:
-        curve = run.curve
-        stretch = curve.next_at(run.quantity)
-        whole = run.whole
-        ends = [end for end in (stretch.end, price.end_at(run.quantity)) if end is not None]
-        self.edge = min(ends, default=UNBOUNDED)
-        if run.quantity == stretch.start and curve.numerator(run.quantity) != stretch.base:
-            self.edge = run.quantity  # the next unit owes what is due on entering its tier
-        self.quantity = run.quantity  # nano-units in the period
-        self.tier = stretch.tier
-        self._version = None if price.version == version else price.version
-        self._is_plain = price.is_even and self._version is None
-        self.unit_pico = stretch.unit_pico if whole and self._is_plain else None
-        self._start, self._size, self._rate = stretch.start, stretch.size if whole else 0, stretch.rate
-        self._denominator = curve.denominator
-
-    def line(self, name: str, cell: Cell, quantity: int) -> Line | None:
-        """What so many more nano-units, up to the edge, are charged; None: not a whole number of pico."""
-        if not self._size:
-            return None
-        behind = self._start - self.quantity
-        begun = behind // self._size - (behind - quantity) // self._size
-        amount, rest = divmod(self._rate * begun, self._denominator)
-        if rest:
-            return None
-        tiers = ((self.tier, quantity),) if quantity else ()
-        if self._is_plain:
-            return Line(name, cell, quantity, amount, tiers)
-        return Line(name, cell, quantity, amount, tiers, 0, self.quantity, self._version)
-
-
-class _Tallied:
-    """A cap that counts for itself: what the fast path needs of it."""
-
-    __slots__ = ("cap", "counts", "room")
-
-    def __init__(self, cap: Cap, counts: Counts, room: int) -> None:
-        self.cap = cap
-        self.counts = counts
-        self.room = room  # what may be counted before a rule on it can change
-
-
-class _Newest:
-    """The newest segment with usage. `uses` holds the prices that were used since it is watched."""
-
-    __slots__ = ("end", "guard", "month", "period", "row", "running", "start", "tallied", "uses")
-
-    def __init__(
-        self,
-        start: int,
-        end: int,
-        period: int,
-        month: int,
-        row: Row,
-        derived: Derived,
-        guard: int,
-        tallied: list[_Tallied],
-    ) -> None:
-        self.start = start
-        self.end = end
-        self.period = period
-        self.month = month
-        self.row = row
-        self.running = derived.running
-        self.uses: dict[str, _Use] = {}
-        self.guard = guard  # pico that may be charged here before any rule can change
-        self.tallied = tallied
-
-
 class _View(NamedTuple):
     """What rules are evaluated on."""
 
@@ -231,10 +155,10 @@ class Account:
         self.draws: dict[str, Drawn] = {}  # by hold id
         self.parked: dict[bytes, Parked] = {}  # corrections, by the mark of the revision that each waits for
         self._book = book
-        self._newest: _Newest | None = None
+        self._guard: Guard | None = None
         self._derived: Derived | None = None
         self._draw_ends: list[tuple[int, str]] = []  # a heap of (until, hold id): when draws are forgotten
-        self._posted = Allocation()
+        self._posted: Postings = {}  # what the ledger holds
 
     # ------------------------------------------------------------------------------------------------- questions
 
@@ -307,14 +231,17 @@ class Account:
             if not usages:  # no meter counts it
                 self.rated += 1
                 return (), []
-            newest = self._newest
-            if newest is None:
-                newest = self._newest = self._watch(time_us, now_us)
-            if newest is not None and newest.start <= time_us < newest.end:
-                lines = self._rate_within_guard(newest, time_us, usages, scopes, now_us)
+            guard = self._guard
+            if guard is None:
+                guard = self._guard = self._guarded(time_us, now_us)
+            if guard is not None and guard.start <= time_us < guard.end:
+                lines = guard.rate(time_us, usages, scopes, now_us)
                 if lines is not None:
-                    self.newest_event_us = max(self.newest_event_us, time_us)
+                    self.table.setdefault(guard.start, guard.row)
+                    if time_us > self.newest_event_us:
+                        self.newest_event_us = time_us
                     self.rated += 1
+                    self._derived = None
                     return lines, []
         (lines,), crossings = self.change([Change(time_us, usages, scopes, None, readings)], now_us)
         return lines, crossings
@@ -322,79 +249,14 @@ class Account:
     @property
     def unguarded(self) -> bool:
         """Whether the last call derived everything anew."""
-        return self._newest is None
-
-    def _rate_within_guard(
-        self, newest: _Newest, time_us: int, usages: list[Usage], scopes: tuple[str, ...], now_us: int
-    ) -> tuple[Line, ...] | None:
-        lines: list[Line] = []
-        total = 0
-        for price, cell, quantity in usages:
-            if (price.name, cell) not in newest.row:
-                return None
-            use = newest.uses.get(price.name)
-            if use is None:
-                run = newest.running[newest.period, price.name]
-                use = _Use(self._price_at(newest.start, price.name), run, self._version_at(newest.start))
-                newest.uses[price.name] = use
-            units, fraction = divmod(quantity, NANO)
-            if use.quantity + quantity > use.edge:
-                return None
-            if use.unit_pico is not None and not fraction:
-                amount = units * use.unit_pico
-                lines.append(Line(price.name, cell, quantity, amount, ((use.tier, quantity),) if quantity else ()))
-            else:
-                line = use.line(price.name, cell, quantity)
-                if line is None:
-                    return None
-                amount = line.amount
-                lines.append(line)
-            total += amount
-        if total >= newest.guard:
-            return None
-        if newest.tallied and not self._tally_within_room(newest, time_us, usages, scopes, total, now_us):
-            return None
-        newest.guard -= total
-        for price, cell, quantity in usages:
-            newest.uses[price.name].quantity += quantity
-            newest.row[price.name, cell] += quantity
-        for scope in scopes:
-            spend = self.scopes[scope].spend
-            spend[newest.month] = spend.get(newest.month, 0) + total
-        self._derived = None
-        return tuple(lines)
-
-    def _tally_within_room(
-        self,
-        newest: _Newest,
-        time_us: int,
-        usages: list[Usage],
-        scopes: tuple[str, ...],
-        charge: int,
-        now_us: int,
-    ) -> bool:
-        """Count the event where no rule can change and no place is new; False: nothing was counted."""
-        counting = []
-        for tallied in newest.tallied:
-            window, counts = tallied.cap.window, tallied.counts
-            amount = _counted(tallied.cap, usages, scopes, charge)
-            place = None if amount is None else window.place(self.zone, counts, time_us)
-            if amount is None or place is None:
-                continue
-            if place not in counts or amount >= tallied.room or window.is_gone(self.zone, place, now_us):
-                return False
-            counting.append((tallied, place, amount))
-        for tallied, place, amount in counting:
-            tallied.counts[place] += amount
-            tallied.room -= amount
-        return True
+        return self._guard is None
 
     def _tally(self, tallies: dict[str, Counts], change: Change, charge: int, log_time_us: int) -> dict[str, Counts]:
         """What every cap has counted with the change."""
         changed = dict(tallies)
         for name, counts in tallies.items():
             cap = self.caps[name]
-            amount = _counted(cap, change.usages, change.scopes, charge)
+            amount = cap.counted(change.usages, change.scopes, charge)
             if amount is not None and (change.before is None or cap.since < change.before):
                 changed[name] = cap.window.count(self.zone, counts, change.time_us, amount, log_time_us)
         return changed
@@ -439,7 +301,7 @@ class Account:
         self.newest_event_us = max([self.newest_event_us, *used])
         self.rated += 1
         self.standings = standings
-        self._newest = None
+        self._guard = None
         return charged, crossings
 
     def _observed(self, table: Table, aggregates: Aggregates, change: Change) -> tuple[Table, Aggregates, list[Usage]]:
@@ -536,7 +398,7 @@ class Account:
 
     def reprice(self) -> None:
         """A catalogue version was published: the newest segment may now end earlier."""
-        self._newest = None
+        self._guard = None
         self._derived = None
 
     # ------------------------------------------------------------------------------------------------------ holds
@@ -666,7 +528,7 @@ class Account:
         self.tallies = tallies
         self.lots, self.caps, self.rules, self.woken_us = lots, caps, rules, woken_us
         self.standings = standings
-        self._newest = None
+        self._guard = None
         return crossings
 
     # ------------------------------------------------------------------------------------------------- derivation
@@ -714,26 +576,26 @@ class Account:
                     crossings.append(crossing)
         return standings, crossings
 
-    def _watch(self, time_us: int, now_us: int) -> _Newest | None:
-        """What the fast path needs: the newest segment and the guard; None when the instant does not lie in it."""
-        start = max(self.table, default=time_us + 1)
-        if time_us < start:
-            return None
-        _, end = self._segment_around(max(start, self.newest_event_us), self.lots)
-        if time_us >= end:
+    def _guarded(self, time_us: int, now_us: int) -> Guard | None:
+        """How far the account is linear, if the instant lies in its newest segment, or in a newer one; else None.
+
+        Every rule that rating can change has its bound here. One that cannot say how far it is from changing must keep
+        its accounts on the full path: by None."""
+        start, end = self._segment_around(time_us, self.lots)
+        if start < max(self.table, default=start):
             return None
         derived, spends = self.derive(), self._scope_spends()
-        period, month = self.period_of(start), self.month_of(start)
-        guard = UNBOUNDED
-        tallied = {name: _Tallied(self.caps[name], counts, UNBOUNDED) for name, counts in self.tallies.items()}
+        month = self.month_of(start)
+        room = UNBOUNDED
+        tallied = {name: Tallied(self.caps[name], counts, UNBOUNDED) for name, counts in self.tallies.items()}
         for name, rule in self.rules.items():
             match rule:
                 case CapPercent() if rule.cap in tallied:
                     cap = self.caps[rule.cap]
                     for window, counted in cap.window.named(self.zone, self.tallies[cap.cap], now_us):
                         if not self.standings.get((name, window), _NEVER_STOOD).active:
-                            room = cap.reached(rule.percent) - counted
-                            tallied[rule.cap].room = min(tallied[rule.cap].room, room)
+                            distance = cap.reached(rule.percent) - counted
+                            tallied[rule.cap].room = min(tallied[rule.cap].room, distance)
                     continue
                 case CapPercent():
                     window = str(month)
@@ -743,27 +605,64 @@ class Account:
                     window = WALLET_WINDOW
                     distance = derived.allocation.balance - rule.threshold
             if not self.standings.get((name, window), _NEVER_STOOD).active:
-                guard = min(guard, distance)
-        return _Newest(start, end, period, month, self.table[start], derived, guard, list(tallied.values()))
+                room = min(room, distance)
+        return Guard(
+            start,
+            end,
+            period=self.period_of(start),
+            month=month,
+            row=self.table.get(start, {}),
+            running=derived.running,
+            price_at=self._price_at,
+            version=self._version_at(start),
+            cells=CELLS_MAX - sum(map(len, self.table.values())),
+            room=room,
+            tallied=list(tallied.values()),
+            scopes=self.scopes,
+            zone=self.zone,
+        )
 
     # ------------------------------------------------------------------------------------------------- the ledger
 
     def mark_posted(self) -> None:
         """The ledger holds everything up to now: called when an account is thawed from a checkpoint."""
-        self._posted = self.derive().allocation
+        self._posted = self.derive().allocation.postings()
 
-    def settle(self, derived: Derived, posting_period_us: int) -> list[PostingRow]:
+    def settle(self, posting_period_us: int) -> Settlement:
         """The signed postings since the last call: law C1's sums per lot, and debt."""
-        before, self._posted = self._posted, derived.allocation
-        told, known = self._posted.postings(), before.postings()
+        guard = self._guard
+        payment = None if guard is None else guard.payment
+        if guard is not None and payment is not None and guard.charged - payment.charged <= payment.room:
+            return self._settle_more(guard, payment, posting_period_us)
+        derived = self.derive()
+        allocation = derived.allocation
+        before, self._posted = self._posted, allocation.postings()
         postings = []
-        for place in sorted(told.keys() | known.keys(), key=posting_order):
-            lot, kind, usage_period = place
-            change = told.get(place, 0) - known.get(place, 0)
+        for place in sorted(self._posted.keys() | before.keys(), key=posting_order):
+            change = self._posted.get(place, 0) - before.get(place, 0)
             if change:
-                lot_kind = self.lots[lot].kind if lot else ""
-                postings.append(PostingRow(self.account, lot, lot_kind, kind, usage_period, posting_period_us, change))
-        return postings
+                postings.append(self._posting(place, change, posting_period_us))
+        spend = derived.spend[max(derived.spend)] if derived.spend else 0
+        payer = None if guard is None or guard.start not in self.table else allocation.next_payer(guard.start)
+        if guard is not None and payer is not None:
+            guard.payment = Payment(*payer, guard.charged, allocation.balance, spend)
+        return Settlement(postings, allocation.balance, spend)
+
+    def _settle_more(self, guard: Guard, payment: Payment, posting_period_us: int) -> Settlement:
+        """The same, where all that was charged since is paid by one."""
+        more = guard.charged - payment.charged
+        place = (payment.lot, "burn" if payment.lot else "debt", guard.period)
+        balance, spend = payment.balance - more, payment.spend + more
+        guard.payment = Payment(payment.lot, payment.room - more, guard.charged, balance, spend)
+        if not more:
+            return Settlement([], balance, spend)
+        self._posted[place] = self._posted.get(place, 0) + more
+        return Settlement([self._posting(place, more, posting_period_us)], balance, spend)
+
+    def _posting(self, place: Place, amount: int, posting_period_us: int) -> PostingRow:
+        lot, kind, usage_period = place
+        lot_kind = self.lots[lot].kind if lot else ""
+        return PostingRow(self.account, lot, lot_kind, kind, usage_period, posting_period_us, amount)
 
 
 def _take_off(slice_: Slice, prices: tuple[str, ...], quantity: int) -> None:
@@ -778,16 +677,6 @@ def _take_off(slice_: Slice, prices: tuple[str, ...], quantity: int) -> None:
 def spend_of(cap: Cap, derived: Derived, spends: Mapping[str, dict[int, int]]) -> dict[int, int]:
     """What counts toward a cap, by calendar month: pico."""
     return derived.spend if cap.scope == ROOT else spends[cap.scope]
-
-
-def _counted(cap: Cap, usages: list[Usage], scopes: tuple[str, ...], charge: int) -> int | None:
-    """What a cap counts of an event: pico or nano-units; None: the event is none of it."""
-    if cap.scope != ROOT and cap.scope not in scopes:
-        return None
-    if cap.in_money:
-        return charge
-    quantities = [quantity for price, _, quantity in usages if cap.takes(price.name, price.meter)]
-    return sum(quantities) if quantities else None
 
 
 def _readings(rule: Rule, view: _View) -> list[tuple[str, int, int, bool, bool]]:

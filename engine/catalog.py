@@ -31,6 +31,7 @@ from engine.prices.models import MODELS, compile_price
 from engine.prices.modifiers import Modifiers
 from engine.prices.per_event import PerEvent
 from engine.prices.price import Price
+from engine.routes import Routes
 
 TIERS_MAX: Final = 100
 FEATURES_MAX: Final = 1_000
@@ -129,6 +130,15 @@ class Plan:
             self._by_meter.setdefault(price.meter, []).append(price)
         self._meters = meters
         self._cells: dict[tuple[str, Cell], Price] = {}
+        self._routes: dict[str, Routes] = {}
+
+    def routes(self, event_type: str) -> Routes:
+        """What the events of a type become under this plan."""
+        routes = self._routes.get(event_type)
+        if routes is None:
+            meters = [meter for _, meter in sorted(self._meters.items()) if meter.event_type == event_type]
+            routes = self._routes[event_type] = Routes(meters, self.price_of)
+        return routes
 
     def price_of(self, meter: Meter, cell: Cell) -> Price:
         """The price of a meter's cell. Raises NoPrice."""

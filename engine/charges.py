@@ -31,7 +31,8 @@ class Running:
         self._carried: Fraction | None = None  # exact pico owed when this version of the price came into force
         self._since = 0  # nano-units used by then
 
-    def _exact(self) -> tuple[int, int]:
+    def exact(self) -> tuple[int, int]:
+        """What is owed before rounding: pico, as numerator and denominator."""
         numerator = self.curve.numerator(self.quantity)
         if self._since:
             numerator -= self.curve.numerator(self._since)
@@ -40,34 +41,33 @@ class Running:
         exact = self._carried + Fraction(numerator, self.curve.denominator)
         return exact.numerator, exact.denominator
 
-    @property
-    def whole(self) -> bool:
-        """Whether the exact amount is a whole number of pico, so that whole charges can simply be added."""
-        numerator, denominator = self._exact()
-        return numerator % denominator == 0
-
     def add(self, price: Price, quantity: int) -> int:
         """Use `quantity` more under the version `price`; the pico that this adds."""
         if price.terms is not self._price.terms:
             assert price.marginal
-            self._carried = Fraction(*self._exact())
+            self._carried = Fraction(*self.exact())
             self._since = self.quantity
             self._price = price
             self.curve = price.curves[0]
         self.quantity += quantity
         before = self.amount
-        self.amount = round_half_even(*self._exact())
+        self.amount = round_half_even(*self.exact())
         return self.amount - before
+
+    def under(self, price: Price) -> "Running":
+        """The same, with the version `price` in force from here on."""
+        same = Running(self._price)
+        same.quantity, same.amount, same.curve = self.quantity, self.amount, self.curve
+        same._carried, same._since = self._carried, self._since
+        same.add(price, 0)
+        return same
 
     def peek(self, price: Price, quantity: int) -> int:
         """The pico that `add` would add; nothing is used."""
         if price.terms is self._price.terms and self._carried is None and not self._since:
             numerator = self.curve.numerator(self.quantity + quantity)
             return round_half_even(numerator, self.curve.denominator) - self.amount
-        trial = Running(self._price)
-        trial.quantity, trial.amount, trial.curve = self.quantity, self.amount, self.curve
-        trial._carried, trial._since = self._carried, self._since
-        return trial.add(price, quantity)
+        return self.under(price).add(price, quantity)
 
 
 def by_price(row: Row) -> dict[str, int]:

@@ -11,6 +11,7 @@ from msgspec import Struct
 LOT_KINDS: Final = frozenset({"paid", "promo", "commit", "refund"})
 POSTING_KINDS: Final = ("grant", "burn", "refund", "void", "expire", "carry", "debt")
 NEVER: Final = 1 << 62  # sorts behind every expiry
+UNBOUNDED: Final = 1 << 200  # beyond any amount or quantity that M1 admits
 LOT_CHANGES_MAX: Final = 100  # of one lot: each is a boundary, and so a segment of its own
 
 
@@ -120,6 +121,24 @@ class Allocation:
         self.refunded: dict[tuple[str, int], int] = {}  # (lot, usage period start) -> pico of what was burnt
         self.debt: dict[int, int] = {}  # usage period start -> pico
         self.balance = 0  # what still counts, minus all debt
+        self._settled_us = 0  # the last instant at which something befell a lot between segments
+        self._lots: list[Lot] = []  # in their order
+        self._woken_us = 0
+
+    def next_payer(self, start: int) -> tuple[str, int] | None:
+        """Who pays for what more is charged in a segment that no other with usage follows, and for how much: (lot, pico);
+        lot "" is debt. All of it is burnt, or owed, in the segment's period, and lowers the balance; nothing else changes.
+        None: it is not as simple as that."""
+        if self._settled_us > start:
+            return None
+        covering = [lot for lot in self._lots if lot.covers(start)]
+        for lot in covering:
+            if lot.scope or lot.expired(self._woken_us) or not (lot.carry or lot.effective_us <= self._woken_us):
+                return None
+        for lot in covering:
+            if self.remaining[lot.lot]:
+                return lot.lot, self.remaining[lot.lot]
+        return "", UNBOUNDED
 
     def postings(self) -> dict[tuple[str, str, int | None], int]:
         """All of it as the ledger sums it up: (lot, kind, usage period or None) -> pico; lot "" for debt."""
@@ -201,7 +220,8 @@ def allocate(
     A lot pays usage whenever it covers the segment. It pays debt only if it `settles`: in the order in which lots
     become effective, and once log time has reached that instant."""
     result = Allocation()
-    ordered = sorted(lots.values(), key=lambda lot: lot.order)
+    result._lots = ordered = sorted(lots.values(), key=lambda lot: lot.order)
+    result._woken_us = woken_us
     result.granted = {lot.lot: lot.granted for lot in ordered}
     result.remaining = dict(result.granted)
     steps = _steps(ordered, woken_us)
@@ -215,6 +235,7 @@ def allocate(
     for step in steps[taken:]:
         if step.rank != _CARRIED or step.at_us <= woken_us:
             result._take(step)
+            result._settled_us = step.at_us
     for lot in ordered:
         if lot.expired(woken_us):
             result.expired[lot.lot] = result.remaining[lot.lot]

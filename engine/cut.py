@@ -51,15 +51,7 @@ class Cut:
 
     def _encode(self, account_id: str) -> None:
         account = self._pending.pop(account_id)
-        derived = account.derive()
-        self.accounts.append(
-            AccountRow(
-                account_id,
-                encode_account(account),
-                account.wake_us(),
-                derived.allocation.balance,
-                derived.spend[max(derived.spend)] if derived.spend else 0,
-                account.currency,
-            )
-        )
-        self.postings += account.settle(derived, account.period_of(self._log_time_us))
+        blob, wake_us = encode_account(account), account.wake_us()
+        postings, balance, spend = account.settle(account.period_of(self._log_time_us))
+        self.accounts.append(AccountRow(account_id, blob, wake_us, balance, spend, account.currency))
+        self.postings += postings

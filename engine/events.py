@@ -8,7 +8,8 @@ import hmac
 import re
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final
+from functools import lru_cache
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import xxhash
@@ -41,16 +42,19 @@ class BadMac(ValueError):
 # ---------------------------------------------------------------------------------------------------- usage events
 
 
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=TEXT_MAX)]
+
+
 class _CloudEvent(Struct, gc=False):
-    id: str
-    source: str
-    type: str
-    specversion: str
-    data: dict[str, Any]
+    id: _Name
+    source: _Name
+    type: _Name
+    specversion: Literal["1.0"]
+    data: Annotated[dict[str, Any], msgspec.Meta(max_length=DATA_FIELDS_MAX)]
     time: str | None = None
     subject: str | None = None
     scope: str = ""
-    hold: str | None = None
+    hold: Annotated[str, msgspec.Meta(min_length=1, max_length=TOKEN_TEXT_MAX)] | None = None
     holdfinal: bool = True
 
 
@@ -82,7 +86,7 @@ _RFC3339: Final = re.compile(
     re.ASCII,
 )
 _SCOPE_PART: Final = re.compile(r"[A-Za-z0-9._:@-]{1,64}", re.ASCII)
-_second_starts: dict[str, int] = {}  # "2026-11-22T10:00:00" -> microseconds; events of one second share the parse
+_second_starts: dict[str, int] = {}  # "2026-11-22T10:00:00." -> microseconds; events of one second share the parse
 _SECOND_STARTS_MAX: Final = 4096
 
 
@@ -100,14 +104,14 @@ def _parse_time(text: str) -> int:
 
 def parse_time(text: str) -> int:
     """Microseconds since 1970 UTC; digits beyond the sixth are cut off. Raises Malformed."""
-    fraction = text[20:-1]
-    if len(text) == 27 and text[19] == "." and text[26] == "Z" and fraction.isdecimal() and fraction.isascii():
-        start = _second_starts.get(text[:19])
+    fraction = text[20:26]
+    if text[26:] == "Z" and fraction.isdecimal() and fraction.isascii():
+        start = _second_starts.get(text[:20])
         if start is None:
-            start = _parse_time(text[:19] + "Z")
+            time_us = _parse_time(text)
             if len(_second_starts) >= _SECOND_STARTS_MAX:
                 _second_starts.clear()
-            _second_starts[text[:19]] = start
+            start = _second_starts[text[:20]] = time_us - int(fraction)
         return start + int(fraction)
     return _parse_time(text)
 
@@ -117,6 +121,7 @@ def is_text(value: object, length_max: int = TEXT_MAX) -> bool:
     return type(value) is str and 0 < len(value) <= length_max and "\x00" not in value
 
 
+@lru_cache(16_384)
 def is_scope(text: str) -> bool:
     """Whether this is the path of a scope below the root (README, "Scopes")."""
     parts = text.split("/")
@@ -129,7 +134,7 @@ def parse_usage(value: bytes) -> UsageEvent:
         event = _decoder.decode(value)
     except (msgspec.MsgspecError, ValueError, RecursionError, ArithmeticError) as error:
         raise Malformed(str(error)[:200]) from error
-    return _checked(event)
+    return _checked(event, may_hold_nul=b"\\" in value)  # JSON writes it with a backslash only
 
 
 def nested_usage(value: object) -> UsageEvent:
@@ -138,24 +143,23 @@ def nested_usage(value: object) -> UsageEvent:
         event = msgspec.convert(value, _CloudEvent)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Malformed(str(error)[:200]) from error
-    return _checked(event)
+    return _checked(event, may_hold_nul=True)
 
 
-def _checked(event: _CloudEvent) -> UsageEvent:
-    if event.specversion != "1.0":
-        raise Malformed(f"specversion {event.specversion[:20]!r} is not 1.0")
-    if not (is_text(event.id) and is_text(event.source) and is_text(event.type)):
-        raise Malformed(f"id, source and type must be strings of 1 to {TEXT_MAX} characters without NUL")
-    if len(event.data) > DATA_FIELDS_MAX:
-        raise Malformed(f"data has {len(event.data)} fields; {DATA_FIELDS_MAX} is the limit")
+def _checked(event: _CloudEvent, *, may_hold_nul: bool) -> UsageEvent:
+    if may_hold_nul:
+        for name in ("id", "source", "type", "hold"):
+            if "\x00" in (getattr(event, name) or ""):
+                raise Malformed(f"{name} has a NUL character")
     if event.scope and not is_scope(event.scope):
         raise Malformed(f"scope {event.scope[:40]!r} is not a path of 1 to 8 parts of A-Z a-z 0-9 . _ : @ -")
-    if event.hold is not None and not is_text(event.hold, TOKEN_TEXT_MAX):
-        raise Malformed(f"hold must be a token of 1 to {TOKEN_TEXT_MAX} characters")
     time_us = None if event.time is None else parse_time(event.time)
     return UsageEvent(
         event.id, event.source, event.type, event.subject, time_us, event.data, event.scope, event.hold, event.holdfinal
     )
+
+
+_canonical_encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 
 def _canonical(value: Any) -> Any:
@@ -185,13 +189,12 @@ def fingerprint(event: UsageEvent, time_us: int) -> bytes:
         if type(item) is not int and type(item) is not str:
             data = _canonical(data)
             break
-    digest = xxhash.xxh3_64(msgspec.json.encode(data, order="deterministic"))
-    digest.update(b"\x00%d\x00%b" % (time_us, event.type.encode()))
+    fields = b"%b\x00%d\x00%b" % (_canonical_encoder.encode(data), time_us, event.type.encode())
     if event.scope or event.hold is not None:
         # Only then: what was recorded before events had these fields must still be known again.
         hold = b"-" if event.hold is None else b"%d%b" % (event.hold_final, event.hold.encode())
-        digest.update(b"\x00%b\x00%b" % (event.scope.encode(), hold))
-    return digest.digest()[:4]
+        fields = b"%b\x00%b\x00%b" % (fields, event.scope.encode(), hold)
+    return xxhash.xxh3_64_digest(fields)[:4]
 
 
 # -------------------------------------------------------------------------------------------------- control records

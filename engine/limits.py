@@ -1,9 +1,12 @@
 """What binds checks and never rating (laws L1, L2): scopes and their standing, caps, rate limits, slices."""
 
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from msgspec import Struct
 
+from engine.routes import Usage
 from engine.windows import MONTH, Window
 
 ROOT: Final = ""  # the scope that is the account itself
@@ -50,6 +53,15 @@ class Cap(Struct, frozen=True):
         """Whether units of this price, which is one of this meter's, count."""
         return meter == self.meter or price == self.price
 
+    def counted(self, usages: Iterable[Usage], scopes: tuple[str, ...], charge: int) -> int | None:
+        """What it counts of an event in these scopes: pico or nano-units; None: the event is none of it."""
+        if self.scope != ROOT and self.scope not in scopes:
+            return None
+        if self.in_money:
+            return charge
+        quantities = [quantity for price, _, quantity in usages if self.takes(price.name, price.meter)]
+        return sum(quantities) if quantities else None
+
     def reached(self, percent: int) -> int:
         """The smallest amount that is at least `percent` of the cap."""
         return -(-self.amount * percent // 100)
@@ -84,6 +96,7 @@ class Slice(Struct):
         return None if self.closed_us is None else self.closed_us + self.linger_us
 
 
+@lru_cache(16_384)
 def scope_path(scope: str) -> tuple[str, ...]:
     """The scopes that a path lies in, from the root to itself."""
     if scope == ROOT:

@@ -52,20 +52,27 @@ def parse_quantity(value: object) -> int:
     raise NotADecimal(f"a {type(value).__name__} is not a plain decimal number")
 
 
-def _text(value: int, scale: int, fraction_digits: int) -> str:
-    whole, fraction = divmod(abs(value), scale)
-    sign = "-" if value < 0 else ""
-    return f"{sign}{whole}.{fraction:0{fraction_digits}d}" if fraction else f"{sign}{whole}"
-
-
 def amount_text(pico: int) -> str:
     """Decimal text in currency units: all twelve fractional digits, or none when the amount is whole."""
-    return _text(pico, PICO, 12)
+    return _text(pico, 12)
 
 
 def quantity_text(nano: int) -> str:
     """Decimal text in whole units: all nine fractional digits, or none when the quantity is whole."""
-    return _text(nano, NANO, 9)
+    if nano >= 0 and nano % NANO == 0:
+        return str(nano // NANO)
+    return _text(nano, 9)
+
+
+def _text(value: int, fraction_digits: int) -> str:
+    if value < 0:
+        return f"-{_text(-value, fraction_digits)}"
+    digits = str(value)
+    point = len(digits) - fraction_digits
+    if point <= 0:
+        digits, point = digits.zfill(fraction_digits + 1), 1
+    fraction = digits[point:]
+    return f"{digits[:point]}.{fraction}" if fraction.strip("0") else digits[:point]
 
 
 def round_half_even(numerator: int, denominator: int) -> int:

@@ -1,6 +1,8 @@
 """What goes out of the core: charges, postings, alerts, dead letters, answers. Wire names live here."""
 
 from enum import StrEnum
+from functools import lru_cache
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -113,7 +115,7 @@ class RatedEvent(Struct, frozen=True):
     tags: dict[str, str] | None = None
 
 
-class RatedLine(Struct, omit_defaults=True):
+class RatedLine(Struct, omit_defaults=True, gc=False):
     """A line of the topic `rated`, as it stands there. Money and quantities are decimal text."""
 
     partition: int
@@ -135,48 +137,64 @@ class RatedLine(Struct, omit_defaults=True):
     hold: str | None = None
     settled: str | None = None
     correction: str | None = None
-    usage_basis: str = "measured"
+    usage_basis: str = MEASURED
     tags: dict[str, str] | None = None
     repricing: str | None = None
     used: str | None = None
 
 
-_encoder = msgspec.json.Encoder()
+_encode: Final = msgspec.json.Encoder().encode
+_REMEMBERED: Final = 16_384
+
+
+@lru_cache(_REMEMBERED)
+def _named(names: tuple[str, ...], cell: Cell) -> dict[str, str]:
+    return dict(zip(names, cell, strict=True))
 
 
 def rated_lines(event: RatedEvent, partition: int, epoch: int, first: int = 0) -> list[bytes]:
     """The event's lines for the topic `rated`: a JSON object each; key = (partition, offset, line), line from `first`."""
-    basis = ESTIMATED if event.estimated else MEASURED
-    return [
-        _encoder.encode(
-            RatedLine(
-                partition,
-                event.offset,
-                number,
-                epoch,
-                event.account,
-                event.source,
-                event.id,
-                event.time_us,
-                event.log_time_us,
-                line.price,
-                event.version if line.version is None else line.version,
-                dict(zip(names, line.cell, strict=True)),
-                quantity_text(line.quantity),
-                amount_text(line.amount),
-                event.currency,
-                tuple((tier, quantity_text(quantity)) for tier, quantity in line.tiers),
-                event.hold,
-                event.settled,
-                event.correction,
-                basis,
-                event.tags,
-                amount_text(line.repricing) if line.repricing else None,
-                None if line.used is None else quantity_text(line.used),
-            )
+    offset, log_time_us, account, source, event_id, time_us = (
+        event.offset,
+        event.log_time_us,
+        event.account,
+        event.source,
+        event.id,
+        event.time_us,
+    )
+    found: list[bytes] = []
+    for line, names in zip(event.lines, event.dimensions, strict=True):
+        units, tiers = line.quantity, line.tiers
+        quantity = quantity_text(units)
+        told = RatedLine(
+            partition,
+            offset,
+            first + len(found),
+            epoch,
+            account,
+            source,
+            event_id,
+            time_us,
+            log_time_us,
+            line.price,
+            event.version if line.version is None else line.version,
+            _named(names, line.cell),
+            quantity,
+            amount_text(line.amount),
+            event.currency,
+            ((tiers[0][0], quantity),)
+            if len(tiers) == 1 and tiers[0][1] == units
+            else tuple([(tier, quantity_text(part)) for tier, part in tiers]),
+            event.hold,
+            event.settled,
+            event.correction,
+            ESTIMATED if event.estimated else MEASURED,
+            event.tags,
+            amount_text(line.repricing) if line.repricing else None,
+            None if line.used is None else quantity_text(line.used),
         )
-        for number, (line, names) in enumerate(zip(event.lines, event.dimensions, strict=True), first)
-    ]
+        found.append(_encode(told))
+    return found
 
 
 class Forward(Struct, frozen=True):

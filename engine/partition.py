@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from engine.account import Account, Change, NotThere, Reading, TooManyCells, Usage
+from engine.account import Account, Change, NotThere, Reading, TooManyCells
 from engine.admission import Decision, Desk, FieldBound, Question, SliceNeeded, Wallet
 from engine.alerts import CORRECTION_FAILED, ID_CONFLICT, Crossing, alert_body
 from engine.catalog import SKEW_US, Catalogue, NoPrice, Plan, PriceBook
@@ -86,6 +86,7 @@ from engine.outcomes import (
     rated_lines,
 )
 from engine.placement import partition_for
+from engine.routes import Usage
 from engine.runs import Run
 from engine.snapshot import decode_account, decode_partition, encode_account, encode_partition
 
@@ -455,7 +456,7 @@ class Partition:
     def _scopes_of(account: Account, event: UsageEvent, hold: Hold | None) -> tuple[str, ...]:
         """The declared ones below the root that an event lies in."""
         where = event.scope if hold is None else hold.scope
-        return tuple(scope for scope in scope_path(where)[1:] if scope in account.scopes) if where else ()
+        return tuple([scope for scope in scope_path(where)[1:] if scope in account.scopes]) if where else ()
 
     def _settle(
         self, account: Account, hold: Hold, usages: list[Usage], readings: list[Reading], *, final: bool
@@ -491,6 +492,9 @@ class Partition:
             estimated = is_estimated(data)
             if catalogue.token_shapes:
                 data = catalogue.fields_of(event.type, data)
+            routed = None if plan is None or estimated else plan.routes(event.type).usages(data)
+            if routed is not None:
+                return routed[0], [], routed[1], False
             for meter in meters:
                 if meter.conditions and not meter.counts(data):
                     continue

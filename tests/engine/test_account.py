@@ -8,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import account as module
-from engine.account import Account, TooManyCells, Usage
+from engine.account import Account, TooManyCells
 from engine.alerts import Balance, CapPercent, Crossing
 from engine.catalog import PriceBook, compile_catalogue
-from engine.credit import Lot
+from engine.credit import Lot, LotChange
 from engine.limits import Cap
 from engine.money import NANO
 from engine.outcomes import Line
 from engine.prices.curve import Curve
+from engine.routes import Usage
 from engine.snapshot import encode_account
 from engine.windows import MONTH, Window
 from tests.engine.bench import DAY, DOLLAR, HOUR, START, document, per_unit, phases, us, versions
@@ -77,7 +78,8 @@ def events(draw: st.DrawFn) -> Step:
         st.sampled_from([0, 1, NANO // 2, 9 * NANO, 10 * NANO, 11 * NANO]) | st.integers(0, 30).map(lambda n: n * NANO)
     )
     cell = draw(st.sampled_from(["a", "a", "a", "b"]))
-    return lambda held: held.account.rate(time_us, [held.usage(time_us, name, nano, cell) for name in names])
+    scopes = draw(st.sampled_from([(), ("red",)]))
+    return lambda held: held.account.rate(time_us, [held.usage(time_us, name, nano, cell) for name in names], scopes)
 
 
 @st.composite
@@ -106,11 +108,12 @@ def settings_of_limits(draw: st.DrawFn) -> Step:
     clear = draw(st.integers(1, percent))
     window = draw(st.sampled_from([MONTH, Window("hour"), Window("rolling", HOUR), Window("first_use", 5 * HOUR)]))
     meter = draw(st.sampled_from([None, None, "units"]))
+    scope = draw(st.sampled_from(["", "red"]))
 
     def step(held: Held) -> object:
         account = held.account
         if choice == 0 or "c" not in account.caps:
-            return account.set_cap(Cap("c", amount, window=window, meter=meter), account.woken_us)
+            return account.set_cap(Cap("c", amount, scope, window=window, meter=meter), account.woken_us)
         if choice == 1:
             return account.set_rule("balance", Balance(amount - 60 * DOLLAR, amount), account.woken_us)
         return account.set_rule(f"cap-{percent}", CapPercent("c", percent, clear), account.woken_us)
@@ -123,22 +126,70 @@ def wake_next(held: Held) -> object:
     return None if instant is None else held.account.wake(instant)
 
 
+def change_lots(held: Held) -> object:
+    """Void the rest of a lot, and give back something of another."""
+    told = []
+    at_us = max(held.account.woken_us, held.account.newest_event_us + 1)
+    changes = LotChange(at_us, "void", None), LotChange(at_us, "refund", DOLLAR)
+    for name, change in zip(sorted(held.account.lots), changes, strict=False):
+        if not held.account.lots[name].changes:
+            told.append(held.account.change_lot(name, change, held.account.woken_us))
+    return told
+
+
+def cut(held: Held) -> object:
+    return held.account.settle(held.account.period_of(held.account.newest_event_us))
+
+
 STEPS = st.lists(
-    st.one_of(events(), events(), events(), grants(), settings_of_limits(), st.just(wake_next)), max_size=30
+    st.one_of(
+        *(events(), events(), events(), st.just(cut), st.just(cut)),
+        *(grants(), settings_of_limits(), st.just(wake_next), st.just(change_lots)),
+    ),
+    max_size=30,
 )
 
 
-@settings(max_examples=150)
-@given(STEPS, st.sampled_from(["UTC", "Europe/Berlin"]), st.sampled_from([1, 15, 31]))
+@settings(max_examples=250)
+@given(
+    st.lists(st.integers(1, 40), max_size=3),
+    STEPS,
+    st.sampled_from(["UTC", "Europe/Berlin"]),
+    st.sampled_from([1, 15, 31]),
+)
 def test_the_fast_path_gives_the_lines_the_crossings_and_the_state_of_the_full_path(
-    steps: list[Step], zone: str, anchor_day: int
+    lots: list[int], steps: list[Step], zone: str, anchor_day: int
 ) -> None:
+    """And the same postings, however often an account is cut off."""
     fast = Held(version_count=3, zone=zone, anchor_day=anchor_day)
     full = Held(version_count=3, zone=zone, anchor_day=anchor_day)
+    for held in (fast, full):
+        held.account.set_scope("red", "active", START, -1)
+        for number, dollars in enumerate(lots):
+            held.grant(f"lot-{number}", dollars, START - DAY)
     for step in steps:
         full.account.reprice()  # forgets the newest segment: the next event is derived anew
         assert step(fast) == step(full)
         assert encode_account(fast.account) == encode_account(full.account)
+
+
+@pytest.mark.parametrize("name", ["tiered", "third"])
+def test_late_events_one_behind_the_other_are_charged_by_the_full_path(name: str) -> None:
+    """Behind them lies a segment in which another version of the price holds, and another lot."""
+    fast, full = Held(version_count=2), Held(version_count=2)
+    told = []
+    for held in (fast, full):
+        held.grant("l", 5)
+        held.use(1, name, SECOND_VERSION)
+        held.grant("m", 500, SECOND_VERSION + DAY)
+        held.use(1, name, SECOND_VERSION + 2 * DAY)
+        charges = []
+        for units in (3, 3, 3, 9, 2):
+            if held is full:
+                held.account.reprice()
+            charges.append((held.use(units, name), held.balance, held.account.settle(MARCH)))
+        told.append(charges)
+    assert told[0] == told[1]
 
 
 @settings(max_examples=60)
@@ -375,6 +426,7 @@ def test_a_price_that_fails_leaves_the_account_as_it_was(function: str, monkeypa
     def fail(*_: object) -> None:
         raise ArithmeticError("broken on purpose")
 
+    held.account.reprice()  # the guard is made anew
     with monkeypatch.context() as patch:
         patch.setattr(Curve, function, fail)
         with pytest.raises(ArithmeticError):
@@ -404,7 +456,7 @@ def test_postings_are_the_differences_since_the_last_ones() -> None:
     held.use(3)
 
     def post() -> list[tuple[str, str, str, int | None, int]]:
-        rows = held.account.settle(held.account.derive(), APRIL)
+        rows = held.account.settle(APRIL).postings
         assert {(row.account, row.posting_period_us) for row in rows} <= {("acme", APRIL)}
         return [(row.lot, row.lot_kind, row.kind, row.usage_period_us, row.amount // DOLLAR) for row in rows]
 
@@ -424,15 +476,48 @@ def test_postings_are_the_differences_since_the_last_ones() -> None:
     ]
 
 
+def test_a_cut_between_two_events_tells_when_one_lot_is_used_up() -> None:
+    held = Held()
+    held.grant("l", 10)
+    held.grant("m", 3)
+
+    def posted() -> list[tuple[str, str, int]]:
+        found = held.account.settle(MARCH)
+        assert found.balance == held.balance
+        return [(row.lot, row.kind, row.amount // DOLLAR) for row in found.postings if row.kind != "grant"]
+
+    used = []
+    for units in (5, 3, 2, 0, 2, 4, 1):
+        held.use(units)
+        used.append(posted())
+    assert used == [
+        *([("l", "burn", 5)], [("l", "burn", 3)], [("l", "burn", 2)], [], [("m", "burn", 2)]),
+        *([("m", "burn", 1), ("", "debt", 3)], [("", "debt", 1)]),
+    ]
+
+
+def test_the_spend_that_a_cut_shows_is_that_of_the_newest_month_with_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held()
+    held.use(3)
+    held.account.reprice()  # a guard is made for the event that fails
+    with monkeypatch.context() as patch:
+        patch.setattr(Account, "_changed", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            held.use(11, "tiered", APRIL)
+    assert held.account.settle(APRIL).spend == 3 * DOLLAR
+    held.use(0, "x", APRIL)
+    assert held.account.settle(APRIL).spend == 0
+
+
 def test_a_burn_that_late_usage_takes_back_is_posted_with_a_minus() -> None:
     """February's late usage takes the whole lot from March, of which nothing is burnt any more."""
     held = Held()
     february = us("2026-02-01T00:00:00+00:00")
     held.grant("l", 10, february)
     held.use(10)
-    held.account.settle(held.account.derive(), MARCH)
+    held.account.settle(MARCH)
     held.use(10, time_us=february)
-    rows = held.account.settle(held.account.derive(), MARCH)
+    rows = held.account.settle(MARCH).postings
     assert [(row.kind, row.usage_period_us, row.amount // DOLLAR) for row in rows] == [
         ("burn", february, 10),
         ("burn", MARCH, -10),

@@ -67,13 +67,12 @@ def test_a_fraction_owed_under_the_old_version_is_carried_into_the_new_one() -> 
     assert [owed["p"] for _, owed in amounts(table, (0, THIRD), (20, new))] == [0, 1]
 
 
-def test_an_amount_is_whole_only_when_no_fraction_waits_for_the_next_unit() -> None:
-    run = Running(THIRD)
-    wholes = []
-    for _ in range(4):
-        wholes.append(run.whole)
-        run.add(THIRD, NANO)
-    assert wholes == [True, False, False, True]
+def test_a_version_that_takes_over_carries_what_rounding_left_out() -> None:
+    run, two = Running(THIRD), priced([(None, 2, 3 * NANO)])
+    run.add(THIRD, NANO)
+    followed = run.under(two)
+    assert (Fraction(*followed.exact()), followed.amount, followed.add(two, NANO)) == (Fraction(1, 3), 0, 1)
+    assert (run.quantity, run.amount, run.add(THIRD, NANO)) == (NANO, 0, 1), "what it follows goes on by itself"
 
 
 @given(

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from engine.credit import Allocation, Carry, Lot, LotChange, allocate
+from engine.credit import UNBOUNDED, Allocation, Carry, Lot, LotChange, allocate
 
 Segment = tuple[int, int, Mapping[str, int]]
 
@@ -312,3 +312,47 @@ def test_more_usage_never_leaves_more_and_lowers_the_balance_by_no_more_than_it_
     after = pay([*segments, (last, 0, more)], *lots, woken=woken)
     assert 0 <= before.balance - after.balance <= sum(more.values())
     assert all(after.remaining[name] <= before.remaining[name] for name in before.remaining)
+
+
+@settings(max_examples=300)
+@given(st.lists(LOTS, max_size=4), st.lists(st.integers(0, 9), max_size=4), st.data())
+def test_the_next_payer_pays_all_that_it_can_and_nothing_else_changes(
+    lots: list[Lot], usage: list[int], data: st.DataObject
+) -> None:
+    """What a guard's payment rests on (engine/guard.py): whoever is named burns, or owes, exactly what more is charged."""
+    rests = [each for each in lots if each.expires_us is not None and data.draw(st.booleans())]
+    lots = [
+        *(each if data.draw(st.booleans()) else replace(each, scope=()) for each in lots),
+        *(
+            lot(f"{each.lot} rest", 0, effective_us=each.expires_us, expires_us=70, carry=Carry(each.lot, 50, 9))
+            for each in rests
+        ),
+    ]
+    segments: list[Segment] = [(10 * index, 0, {"x": x}) for index, x in enumerate(usage)]
+    last = 10 * len(usage)
+    woken = data.draw(st.integers(0, 75))
+    lots = commanded(lots, [*segments, (last, 1, {})])
+    before = pay([*segments, (last, 1, {})], *lots, woken=woken)
+    payer = before.next_payer(last)
+    if payer is None:
+        return
+    name, room = payer
+    more = data.draw(st.integers(0, min(room, 60)))
+    after = pay([*segments, (last, 1, {"x": more})], *lots, woken=woken)
+    place = (name, "burn" if name else "debt", 1)
+    expected = before.postings()
+    expected[place] = expected.get(place, 0) + more
+    assert {key: pico for key, pico in after.postings().items() if pico} == {k: v for k, v in expected.items() if v}
+    assert after.balance == before.balance - more
+
+
+def test_the_next_payer_is_named_in_the_plain_cases() -> None:
+    """Or the law above would hold of nothing."""
+    used: list[Segment] = [(0, 0, {"x": 5})]
+    assert pay(used, lot("a", 5), lot("b", 7)).next_payer(0) == ("b", 7)
+    assert pay(used).next_payer(0) == ("", UNBOUNDED)
+    assert pay(used, lot("a", 9), lot("later", 9, effective_us=20)).next_payer(0) is None, "it settles debt behind it"
+    assert pay(used, lot("a", 9), lot("later", 9, effective_us=20), woken=10).next_payer(0) == ("a", 4)
+    assert pay(used, lot("a", 9, scope=("x",))).next_payer(0) is None
+    assert pay(used, lot("a", 9, expires_us=10), woken=10).next_payer(0) is None
+    assert pay(used, lot("a", 9), woken=-1).next_payer(0) is None, "the balance does not count it yet"

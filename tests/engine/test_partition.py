@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 from engine.account import Account
-from engine.catalog import Plan
 from engine.events import seal
 from engine.holds import Bound, seal_token
 from engine.money import NANO
 from engine.outcomes import CommandRow
 from engine.partition import CatalogueMissing, HalfApplied, Partition
 from engine.placement import partition_for
+from engine.routes import Routes
 from engine.snapshot import UnknownSnapshot
 from tests.engine.bench import (
     DAY,
@@ -374,14 +374,14 @@ def fail(*_: object) -> None:
     raise ArithmeticError("broken on purpose")
 
 
-@pytest.mark.parametrize(("where", "name"), [(Account, "rate"), (Account, "_derive"), (Plan, "price_of")])
+@pytest.mark.parametrize(("where", "name"), [(Account, "rate"), (Account, "_derive"), (Routes, "usages")])
 def test_a_poison_event_is_dead_lettered_and_changes_nothing(
     bench: Bench, where: type, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.grant("l", "100")
     bench.use(3)
     before = msgspec.msgpack.decode(bench.partition.state_bytes())[1:]
-    value = bench.event(1, "tiered")
+    value = bench.event(11, "tiered")
     with monkeypatch.context() as patch:
         patch.setattr(where, name, fail)
         assert bench.record(b"acme", value) == "dead_lettered.engine_error"

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from engine.account import Account
 from engine.admission import Reason
 from engine.catalog import CatalogueDocument, MeterDefinition, PlanDefinition, PriceDefinition
+from engine.guard import Guard
 from engine.money import NANO, quantity_text
 from tests.engine.bench import DAY, DOLLAR, HOUR, START, Bench, document
 from tests.engine.desk_bench import DeskBench
@@ -100,7 +101,7 @@ def test_frozen_thawed_or_replayed_every_model_ends_in_the_same_bytes(seed: int,
     """The fast path, the full path and a fold from the beginning tell the same lines and leave the same state."""
     one, thawed = folded(seed, uses), folded(seed, uses, thaw=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Account, "_rate_within_guard", lambda *_: None)
+        patch.setattr(Guard, "rate", lambda *_: None)
         slow = folded(seed, uses)
     for other in (thawed.partition, slow.partition, one.replay()):
         assert one.partition.outputs.lines == other.outputs.lines

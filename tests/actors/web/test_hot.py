@@ -132,7 +132,7 @@ async def test_a_correction_goes_into_the_log_as_it_is(stage: Stage, client: Cli
 @pytest.mark.parametrize(
     ("original", "reason", "field", "detail"),
     [
-        (event(id=""), "malformed", "data", "data.original: id, source and type"),
+        (event(id=""), "malformed", "data", "data.original: Expected `str` of length >= 1 - at `$.id`"),
         (event(subject="globex"), "bad_correction", "data", "a correction stays in its account"),
         (correction(event()), "bad_correction", "data", "itself a correction"),
     ],

@@ -1,0 +1,202 @@
+"""The fast path of rating: most events change nothing but quantities.
+
+Between two boundaries an account is linear. While events lie in its newest segment, quantities below the ends of their
+tiers, and charges below what a rule waits for, a charge is a multiplication and a few additions, and everything else of
+the account follows from them when somebody asks. A guard holds these bounds. It is made by asking the full path once
+(`Account._guarded`), and is thrown away with the first call that takes the full path.
+
+What a guard does not know it does not let pass: `rate` says None, having changed nothing, and the full path decides.
+"""
+
+from collections.abc import Callable, Mapping
+from math import gcd, lcm
+from typing import NamedTuple
+
+from engine.charges import Row, Running
+from engine.credit import UNBOUNDED
+from engine.limits import Cap, Scope
+from engine.meters import Cell
+from engine.outcomes import Line
+from engine.prices.price import Price
+from engine.routes import Usage
+from engine.windows import Counts
+
+
+class _Use:
+    """A price in the segment: up to which quantity of its period each begun `size` costs the same."""
+
+    __slots__ = (
+        "_is_plain",
+        "_size",
+        "_start",
+        "_version",
+        "denominator",
+        "edge",
+        "over",
+        "owed",
+        "quantity",
+        "rate",
+        "tier",
+    )
+
+    def __init__(self, run: Running, price: Price, version: int) -> None:
+        stretch = run.curve.next_at(run.quantity)
+        ends = [end for end in (stretch.end, price.end_at(run.quantity)) if end is not None]
+        self.edge = min(ends, default=UNBOUNDED)
+        if run.quantity == stretch.start and run.curve.numerator(run.quantity) != stretch.base:
+            self.edge = run.quantity  # the next unit owes what is due on entering its tier
+        self.quantity = run.quantity  # nano-units in the period
+        self.tier = stretch.tier
+        self.owed = run.amount  # pico, rounded
+        exact, denominator = run.exact()
+        self.denominator = lcm(denominator, run.curve.denominator)
+        self.over = exact * (self.denominator // denominator) - run.amount * self.denominator  # what rounding left out
+        self.rate = stretch.rate * (self.denominator // run.curve.denominator)
+        shared = gcd(self.rate, self.denominator, self.over)
+        self.rate, self.denominator, self.over = self.rate // shared, self.denominator // shared, self.over // shared
+        self._start, self._size = stretch.start, stretch.size
+        self._version = None if price.version == version else price.version
+        self._is_plain = price.is_even and self._version is None
+
+    def charge(self, quantity: int) -> tuple[int, int]:
+        """(pico, what rounding leaves out) of so many more nano-units, up to the edge: the cumulative amount is rounded."""
+        if self._size == 1:
+            begun = quantity
+        else:
+            behind = self._start - self.quantity
+            begun = behind // self._size - (behind - quantity) // self._size
+        amount, over = divmod(self.rate * begun + self.over, self.denominator)
+        if over and (2 * over > self.denominator or (2 * over == self.denominator and (self.owed + amount) & 1)):
+            return amount + 1, over - self.denominator
+        return amount, over
+
+    def line(self, name: str, cell: Cell, quantity: int, amount: int) -> Line:
+        tiers = ((self.tier, quantity),) if quantity else ()
+        if self._is_plain:
+            return Line(name, cell, quantity, amount, tiers)
+        return Line(name, cell, quantity, amount, tiers, 0, self.quantity, self._version)
+
+
+class Tallied:
+    """A cap that counts for itself."""
+
+    __slots__ = ("cap", "counts", "room")
+
+    def __init__(self, cap: Cap, counts: Counts, room: int) -> None:
+        self.cap = cap
+        self.counts = counts
+        self.room = room  # what may be counted before a rule on it can change
+
+
+class Payment(NamedTuple):
+    """Who pays for what more is charged in the segment, beside what it was when all was derived last."""
+
+    lot: str  # "" is debt
+    room: int  # pico that may be charged before another pays
+    charged: int  # what the guard had charged by then
+    balance: int  # pico
+    spend: int  # pico, of the segment's calendar month
+
+
+class Guard:
+    """The newest segment, from `start` to before `end`. Used or not: `row` is what the table has of it, or will have."""
+
+    __slots__ = (
+        *("_cells", "_price_at", "_room", "_running", "_scopes", "_tallied", "_uses", "_version", "_zone"),
+        *("charged", "end", "month", "payment", "period", "row", "start"),
+    )
+
+    def __init__(
+        self,
+        start: int,
+        end: int,
+        *,
+        period: int,
+        month: int,
+        row: Row,
+        running: Mapping[tuple[int, str], Running],
+        price_at: Callable[[int, str], Price],
+        version: int,
+        cells: int,
+        room: int,
+        tallied: list[Tallied],
+        scopes: Mapping[str, Scope],
+        zone: str,
+    ) -> None:
+        """`running`: what each price owes by now; `version`: the catalogue's in force; `cells`: how many may be added;
+        `room`: the pico below which a charge changes no rule."""
+        self.start = start
+        self.end = end
+        self.period = period
+        self.month = month
+        self.row = row
+        self.charged = 0  # pico, since the guard was made
+        self.payment: Payment | None = None
+        self._running = running
+        self._price_at = price_at
+        self._version = version
+        self._cells = cells
+        self._room = room
+        self._tallied = tallied
+        self._scopes = scopes
+        self._zone = zone
+        self._uses: dict[str, _Use] = {}
+
+    def rate(self, time_us: int, usages: list[Usage], scopes: tuple[str, ...], now_us: int) -> tuple[Line, ...] | None:
+        """Charge one event that lies in the segment: its lines. None: the full path decides, and nothing was changed."""
+        uses, row = self._uses, self.row
+        lines: list[Line] = []
+        steps: list[tuple[_Use, tuple[str, Cell], int, int, int]] = []
+        total = fresh = 0
+        for price, cell, quantity in usages:
+            name = price.name
+            use = uses.get(name)
+            if use is None:
+                use = uses[name] = self._use(name)
+            if use.quantity + quantity > use.edge:
+                return None
+            key = (name, cell)
+            if key not in row:
+                fresh += 1
+            amount, over = use.charge(quantity)
+            lines.append(use.line(name, cell, quantity, amount))
+            steps.append((use, key, quantity, amount, over))
+            total += amount
+        if total >= self._room or fresh > self._cells:
+            return None
+        if self._tallied and not self._tally(time_us, usages, scopes, total, now_us):
+            return None
+        self._room -= total
+        self._cells -= fresh
+        self.charged += total
+        for use, key, quantity, amount, over in steps:
+            use.quantity += quantity
+            use.owed += amount
+            use.over = over
+            row[key] = row.get(key, 0) + quantity
+        for scope in scopes:
+            spend = self._scopes[scope].spend
+            spend[self.month] = spend.get(self.month, 0) + total
+        return tuple(lines)
+
+    def _use(self, name: str) -> _Use:
+        price = self._price_at(self.start, name)
+        run = self._running.get((self.period, name))
+        return _Use(Running(price) if run is None else run.under(price), price, self._version)
+
+    def _tally(self, time_us: int, usages: list[Usage], scopes: tuple[str, ...], charge: int, now_us: int) -> bool:
+        """Count the event where no rule can change and no place is new; False: nothing was counted."""
+        counting = []
+        for tallied in self._tallied:
+            window, counts = tallied.cap.window, tallied.counts
+            amount = tallied.cap.counted(usages, scopes, charge)
+            place = None if amount is None else window.place(self._zone, counts, time_us)
+            if amount is None or place is None:
+                continue
+            if place not in counts or amount >= tallied.room or window.is_gone(self._zone, place, now_us):
+                return False
+            counting.append((tallied, place, amount))
+        for tallied, place, amount in counting:
+            tallied.counts[place] += amount
+            tallied.room -= amount
+        return True
