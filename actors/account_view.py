@@ -1,7 +1,10 @@
 """What the engine knows of an account, as it crosses the door: money and quantities as decimal text."""
 
+import msgspec
+
 from actors.door_wire import (
     AccountView,
+    AgreedView,
     AsOf,
     BindingView,
     CapView,
@@ -16,6 +19,7 @@ from actors.door_wire import (
 from engine.account import Account, Derived
 from engine.admission import Binding, Wallet
 from engine.alerts import CapPercent, Rule
+from engine.contract import ELSEWHERE, Agreement
 from engine.limits import ROOT, Cap, scope_path
 from engine.meters import Cell
 from engine.money import amount_text, quantity_text
@@ -68,6 +72,7 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
         ),
         usage=_usage(account, derived),
         as_of=as_of,
+        agreed=tuple(_agreed(each) for each in account.contract.agreed),
     )
 
 
@@ -88,6 +93,14 @@ def payers_view(account: Account, time_us: int, scope: str, as_of: AsOf) -> Paye
         tuple(_cap(account, derived, cap, time_us) for _, cap in sorted(account.caps.items()) if cap.scope in counted),
         as_of,
     )
+
+
+def _agreed(agreement: Agreement) -> AgreedView:
+    terms = None
+    if agreement.terms is not None:
+        stated = msgspec.json.decode(agreement.terms).items()
+        terms = {key: value for key, value in stated if key not in ELSEWHERE and value not in (None, [])}
+    return AgreedView(agreement.from_us, agreement.plan, agreement.price, terms)
 
 
 def _lots(account: Account, derived: Derived) -> tuple[LotView, ...]:

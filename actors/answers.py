@@ -304,7 +304,8 @@ class Answers:
             return _Wait(owned, away.places)
         checkpointed = offset is not None and max(offset, *corrected, 0) < owned.checkpointed_offset
         billed = account.plan, account.zone, account.anchor_day
-        return RatedAt(offset, checkpointed, *billed, self._as_of(owned), corrected)
+        agreed = tuple((each.from_us, each.price, each.terms) for each in account.contract.agreed if each.terms)
+        return RatedAt(offset, checkpointed, *billed, self._as_of(owned), corrected, agreed)
 
     @staticmethod
     def _offset_of(owned: Owned, question: FindRated, name: str) -> int | None:

@@ -8,7 +8,7 @@ decimal text.
 """
 
 import hmac
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -236,6 +236,13 @@ class UsageView(Struct):
     amount: str | None
 
 
+class AgreedView(Struct):
+    from_us: int
+    plan: str
+    price: str
+    terms: dict[str, Any] | None  # as in the command set_price
+
+
 class AccountView(Struct, tag_field="op", tag="account"):
     account: str
     plan: str
@@ -252,6 +259,7 @@ class AccountView(Struct, tag_field="op", tag="account"):
     rate_limits: tuple[RateLimitView, ...]
     usage: tuple[UsageView, ...]
     as_of: AsOf
+    agreed: tuple[AgreedView, ...] = ()
 
 
 class AppliedView(Struct, tag_field="op", tag="applied"):
@@ -276,6 +284,7 @@ class RatedAt(Struct, tag_field="op", tag="rated_at"):
     anchor_day: int
     as_of: AsOf
     corrected: tuple[int, ...] = ()
+    agreed: tuple[tuple[int, str, str], ...] = ()  # from when on, price, terms as JSON
 
 
 class Payers(Struct, tag_field="op", tag="payers"):

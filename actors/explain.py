@@ -16,12 +16,20 @@ from actors.door_wire import FindRated, RatedAt
 from actors.ports import Record
 from actors.rebuild import Reader
 from actors.reconcile.rated import CLOCKS_APART_MS, RatedSet, sets_of
-from engine.catalog import Catalogue, CatalogueDocument, PriceDefinition, compile_catalogue, read_document
+from engine.catalog import (
+    Catalogue,
+    CatalogueDocument,
+    PriceDefinition,
+    agreed_price,
+    compile_catalogue,
+    read_document,
+)
 from engine.events import Malformed, UsageEvent, parse_usage
 from engine.meters import Meter
 from engine.money import amount_text, parse_amount, parse_quantity, quantity_text, round_half_even
 from engine.outcomes import RatedLine
 from engine.prices.curve import INCLUDED
+from engine.prices.price import Price
 
 LOOK_BACK_MS: Final = (1_000, CLOCKS_APART_MS)  # how far two brokers' clocks may lie apart: mostly, and at all
 LOOKED_THROUGH_MAX: Final = 32 << 20  # bytes of blocks; a hundred thousand lines
@@ -98,6 +106,7 @@ class Charge(Struct, frozen=True):
 
 
 _line_decoder: Final = msgspec.json.Decoder(RatedLine)
+_terms_decoder: Final = msgspec.json.Decoder(PriceDefinition)
 _Version = tuple[CatalogueDocument, Catalogue]
 
 
@@ -129,13 +138,13 @@ class Charges:
         for place in dict.fromkeys(found.corrected):
             if place != offset:
                 lines += await self._lines_at(event, partition, place, found.as_of.epoch)
-        charged = [await self._explained(line, found.plan) for line in lines if line.correction is None]
+        charged = [await self._explained(line, found) for line in lines if line.correction is None]
         corrections: list[Corrected] = []
         for line in lines:
             if line.correction is not None:
                 if not corrections or (corrections[-1].kind, corrections[-1].offset) != (line.correction, line.offset):
                     corrections.append(Corrected(line.correction, line.offset, []))
-                corrections[-1].lines.append(await self._explained(line, found.plan))
+                corrections[-1].lines.append(await self._explained(line, found))
         return Charge(event, record.value or b"", record.timestamp, charged, corrections)
 
     async def _lines_at(self, event: UsageEvent, partition: int, offset: int, epoch: int) -> list[RatedLine]:
@@ -148,12 +157,20 @@ class Charges:
             raise LinesAway(event)
         return _lines(told)
 
-    async def _explained(self, line: RatedLine, plan: str) -> LineCharge:
+    async def _explained(self, line: RatedLine, found: RatedAt) -> LineCharge:
         document, catalogue = await self._version(line.version)
         try:
-            return explained(line, document, catalogue, plan)
+            price = catalogue.plans[found.plan].prices[line.price]
+            definition = document.plans[found.plan].prices[line.price]
         except KeyError as error:
-            raise VersionLost(f"catalogue version {line.version} has no {error} for plan {plan}") from None
+            raise VersionLost(f"catalogue version {line.version} has no {error} for plan {found.plan}") from None
+        if line.agreed_us is not None:
+            terms = {(from_us, name): terms for from_us, name, terms in found.agreed}.get((line.agreed_us, line.price))
+            if terms is None:
+                raise VersionLost(f"the account has agreed on no price {line.price} from {line.agreed_us} on")
+            definition = _terms_decoder.decode(terms)
+            price = agreed_price(line.price, definition, line.agreed_us, adds_up=True).placed(price.where)
+        return explained(line, definition, price, catalogue.meters[price.meter])
 
     async def _told(self, partition: int, offset: int, append_ms: int, epoch: int) -> RatedSet | None:
         """The lines of the offset, as the highest epoch told them."""
@@ -224,10 +241,9 @@ def _last_line(block: bytes) -> RatedLine | None:
         return None
 
 
-def explained(line: RatedLine, document: CatalogueDocument, catalogue: Catalogue, plan: str) -> LineCharge:
-    """The line beside its price. Raises KeyError when the plan does not have it."""
-    price = catalogue.plans[plan].prices[line.price]
-    published = _published(document.plans[plan].prices[line.price])
+def explained(line: RatedLine, definition: PriceDefinition, price: Price, meter: Meter) -> LineCharge:
+    """The line beside its price."""
+    published = _published(definition)
     before = _used_before(line, published)
     used, taken = 0 if line.used is None else parse_quantity(line.used), parse_quantity(line.quantity)
     curve = price.curve_at(max(used, used + taken))
@@ -252,7 +268,7 @@ def explained(line: RatedLine, document: CatalogueDocument, catalogue: Catalogue
     repricing = parse_amount(line.repricing or "0")
     return LineCharge(
         line,
-        catalogue.meters[price.meter],
+        meter,
         dict(price.where),
         tiers,
         amount_text(own),

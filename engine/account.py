@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from engine.alerts import WALLET_WINDOW, Balance, CapPercent, Crossing, Rule, Standing, step
 from engine.catalog import PriceBook
 from engine.charges import Running, Table, segments
+from engine.contract import Contract
 from engine.corrections import Parked
 from engine.credit import UNBOUNDED, Allocation, Lot, LotChange, allocate, posting_order
 from engine.guard import Guard, Payment, Tallied
@@ -133,7 +134,7 @@ class Account:
         self, account: str, plan: str, currency: str, zone: str, anchor_day: int, woken_us: int, book: PriceBook
     ) -> None:
         self.account = account
-        self.plan = plan
+        self.contract = Contract(plan)
         self.currency = currency
         self.zone = zone
         self.anchor_day = anchor_day
@@ -162,9 +163,18 @@ class Account:
 
     # ------------------------------------------------------------------------------------------------- questions
 
+    @property
+    def plan(self) -> str:
+        """The name of the plan that it is sold."""
+        return self.contract.plan
+
+    def period_around(self, time_us: int) -> tuple[int, int]:
+        """[start, end) of the billing period of an instant."""
+        return month_around(self.zone, self.anchor_day, time_us)
+
     def period_of(self, time_us: int) -> int:
         """Start of the billing period of an instant."""
-        return month_around(self.zone, self.anchor_day, time_us)[0]
+        return self.period_around(time_us)[0]
 
     def month_of(self, time_us: int) -> int:
         """Start of the calendar month of an instant, in the account's zone."""
@@ -175,12 +185,12 @@ class Account:
         return self._segment_around(time_us, self.lots)
 
     def _segment_around(self, time_us: int, lots: dict[str, Lot]) -> tuple[int, int]:
-        """[start, end) of the segment of an instant: no period, month, lot or version boundary lies inside."""
-        start, end = month_around(self.zone, self.anchor_day, time_us)
+        """[start, end) of the segment of an instant: no period, month, lot, version or agreement begins inside."""
+        start, end = self.period_around(time_us)
         month_start, month_end = month_around(self.zone, 1, time_us)
-        version_start, version_end = self._book.around(time_us)
         boundaries = [month_start, month_end]
-        boundaries += [instant for instant in (version_start, version_end) if instant is not None]
+        priced = (*self._book.around(time_us), *self.contract.around(time_us))
+        boundaries += [instant for instant in priced if instant is not None]
         for lot in lots.values():
             boundaries += lot.boundaries
         for boundary in boundaries:
@@ -378,7 +388,8 @@ class Account:
         others, high = sorted((used, used + quantity))
         before, after = price.curve_at(used), price.curve_at(used + quantity)
         parts = price.curve_at(high).parts(others, high)
-        version = None if price.version == self._version_at(time_us) else price.version
+        agreed_us = price.agreed_us
+        version = None if agreed_us is not None or price.version == self._version_at(time_us) else price.version
         return Line(
             name,
             cell,
@@ -386,8 +397,9 @@ class Account:
             run.amount - owed,
             parts if quantity >= 0 else tuple((tier, -units) for tier, units in parts),
             0 if after is before else after.owed(others) - before.owed(others),
-            None if price.is_even and version is None else used,
+            None if price.is_even and version is None and agreed_us is None else used,
             version,
+            agreed_us,
         )
 
     def wake(self, instant_us: int) -> list[Crossing]:
@@ -503,6 +515,15 @@ class Account:
             self.rate_limits.pop(limit.limit, None)
         return crossings
 
+    def set_contract(self, contract: Contract, woken_us: int) -> list[Crossing]:
+        """What is sold from some instant on, behind all usage rated so far."""
+        added = set(contract.agreed) - set(self.contract.agreed)
+        assert not self.table or all(each.from_us > self.newest_event_us for each in added)
+        crossings = self._become(woken_us=woken_us)
+        self.contract = contract
+        self._derived = None
+        return crossings
+
     def set_rule(self, name: str, rule: Rule, woken_us: int) -> list[Crossing]:
         """Set or replace a rule; its ordinals go on."""
         return self._become(rules={**self.rules, name: rule}, woken_us=woken_us)
@@ -534,7 +555,7 @@ class Account:
     # ------------------------------------------------------------------------------------------------- derivation
 
     def _price_at(self, time_us: int, name: str) -> Price:
-        plan = self._book.plan_at(self.plan, time_us, self.period_of(time_us))
+        plan = self.contract.plan_at(self._book, time_us, self.period_of(time_us))
         assert plan is not None
         return plan.prices[name]
 

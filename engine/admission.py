@@ -21,6 +21,7 @@ from engine.holds import VALID_GAP_US, Bound, Hold, held_by
 from engine.limits import ROOT, Cap, RateLimit, scope_path
 from engine.money import NANO, WHOLE_DIGITS_MAX
 from engine.outlook import Asked, Ledger, Outlook, held_by_payers
+from engine.prices.price import Price
 from engine.reach import Part, Unreachable, reach_of
 
 HOLDS_MAX: Final = 10_000  # open holds of one account
@@ -326,7 +327,7 @@ class Desk:
             if till.would_overflow(more):
                 return _turned_down(account, till, catalogue, Reason.TOO_MANY_HOLDS, _MANY_HOLDS, feature)
             if not till.has_room(more):
-                return self._slice_for(account, till, catalogue, more, verdict.left)
+                return self._slice_for(account, till, more, verdict.left)
             self._last_number = hold.number
             self._keep(till, _Open(hold, asked.segment, [bound.quantity for bound in bounds], question.n))
             self._watch_use(account.account, till)
@@ -372,7 +373,7 @@ class Desk:
             assert denied is not None
             return _turned_down(account, till, catalogue, *denied, None)
         assert catalogue is not None
-        added = _added(account, catalogue, found.hold.bounds, bounds)
+        added = _added(_sold(till), catalogue, found.hold.bounds, bounds)
         more = tuple(
             Bound(quantity, bound.reached, bound.held)
             for bound, quantity in zip(found.hold.bounds, added, strict=True)
@@ -388,7 +389,7 @@ class Desk:
             if till.would_overflow(quantities):
                 return _turned_down(account, till, catalogue, Reason.TOO_MANY_HOLDS, _MANY_HOLDS, None)
             if not till.has_room(quantities):
-                return self._slice_for(account, till, catalogue, quantities, verdict.left)
+                return self._slice_for(account, till, quantities, verdict.left)
             self._drop(found)
             left = [old + new for old, new in zip(found.left, added, strict=True)]
             self._keep(till, _Open(grown, found.segment, left, found.events))
@@ -618,12 +619,9 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------------- slices
 
-    def _slice_for(
-        self, account: Account, till: _Till, catalogue: Catalogue | None, more: Mapping[str, int], left: int | None
-    ) -> SliceNeeded:
+    def _slice_for(self, account: Account, till: _Till, more: Mapping[str, int], left: int | None) -> SliceNeeded:
         """The slice that has room for this much more; larger, if what is left can bear being frozen after a crash."""
-        assert catalogue is not None
-        prices = catalogue.plans[account.plan].prices
+        prices = _sold(till)
         spare = {}
         for name in till.held | dict(more):
             rate = prices[name].steepest if name in prices else None
@@ -878,11 +876,17 @@ def _limits_on(account: Account, scope: str) -> list[RateLimit]:
     return [limit for limit in account.rate_limits.values() if limit.scope in path]
 
 
+def _sold(till: _Till) -> Mapping[str, Price]:
+    """The prices in force at this moment."""
+    plan = till.ledger.plan
+    assert plan is not None
+    return plan.prices
+
+
 def _added(
-    account: Account, catalogue: Catalogue, bounds: tuple[Bound, ...], more: tuple[FieldBound, ...]
+    prices: Mapping[str, Price], catalogue: Catalogue, bounds: tuple[Bound, ...], more: tuple[FieldBound, ...]
 ) -> list[int]:
     """What an extension adds to each bound of a hold."""
-    prices = catalogue.plans[account.plan].prices
     added = []
     for bound in bounds:
         fields = {catalogue.meters[prices[name].meter].bounded_by for name in bound.reached}

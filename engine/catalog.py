@@ -6,7 +6,7 @@ rating looks into. `PriceBook` orders the versions by the time from which each i
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, Final, Literal
 
@@ -163,9 +163,14 @@ class Plan:
                 if found is None or (found.marginal and follower.marginal):
                     found = follower
             assert found is not None
-            prices.append(found if found.where == price.where else found.placed(price.where))
+            prices.append(found.placed(price.where))
         same = all(found is price for found, price in zip(prices, self.prices.values(), strict=True))
         return self if same else Plan(self.name, self.currency, prices, self._meters, self.features)
+
+    def replacing(self, prices: Mapping[str, Price]) -> "Plan":
+        """This plan with these in place of its own prices of the same names, in the same cells."""
+        sold = [prices.get(name, price).placed(price.where) for name, price in self.prices.items()]
+        return Plan(self.name, self.currency, sold, self._meters, self.features)
 
     def _find(self, meter: Meter, cell: Cell) -> Price:
         values = dict(zip(meter.group_by, cell, strict=True))
@@ -316,6 +321,19 @@ class _Checker:
                 known = meter.derived[dimension].reachable(None) if dimension in meter.derived else (None,)
                 if None not in known and value not in known:
                     self.fault((*path, "where", dimension), f"{value} is no value of it; it has {_listed(known)}")
+            self.for_meter(path, definition, meter)
+        return self.compiled(path, name, definition, adds_up=meter is None or meter.kind is None)
+
+    def for_meter(self, path: tuple[str | int, ...], definition: PriceDefinition, meter: Meter) -> None:
+        """That the price can count what the meter says."""
+        if definition.estimate is not UNSET and meter.field is None:
+            self.fault((*path, "estimate"), f"meter {meter.name} sums no field that an event could lack")
+        if meter.kind is not None and definition.model in ("percentage", "dynamic"):
+            message = f"is of each event's amount, and meter {meter.name} takes the {meter.kind} of a period"
+            self.fault((*path, "model"), message)
+
+    def compiled(self, path: tuple[str | int, ...], name: str, definition: PriceDefinition, *, adds_up: bool) -> Price:
+        """The price by its own terms; `adds_up`: what its meter counts does."""
         rungs, modifiers = self.rungs(path, definition), self.modifiers(path, definition)
         per_event = self.per_event(path, definition, rungs[0])
         if per_event is not None:
@@ -323,8 +341,6 @@ class _Checker:
         estimate = None
         if definition.estimate is not UNSET:
             estimate = self._number((*path, "estimate"), definition.estimate, parse_quantity, 0)
-            if meter is not None and meter.field is None:
-                self.fault((*path, "estimate"), f"meter {meter.name} sums no field that an event could lack")
         price = compile_price(
             name,
             definition.meter,
@@ -336,11 +352,8 @@ class _Checker:
             per_event,
             estimate,
         )
-        if meter is not None and meter.kind is not None:
+        if not adds_up:
             price.marginal = False  # what does not add up has no part that is of one version
-            if definition.model in ("percentage", "dynamic"):
-                message = f"is of each event's amount, and meter {meter.name} takes the {meter.kind} of a period"
-                self.fault((*path, "model"), message)
         return price
 
     def per_event(self, path: tuple[str | int, ...], definition: PriceDefinition, rung: Rung) -> PerEvent | None:
@@ -428,6 +441,24 @@ def compile_catalogue(version: int, document: CatalogueDocument) -> Catalogue:
     return Catalogue(version, meters, plans, shapes)
 
 
+def agreed_price(name: str, definition: PriceDefinition, agreed_us: int, *, adds_up: bool) -> Price:
+    """The price that an account has agreed from an instant on, in all cells. Raises BadCatalogue."""
+    checker = _Checker(0)
+    price = checker.compiled(("terms",), name, definition, adds_up=adds_up)
+    if checker.faults:
+        raise BadCatalogue(checker.faults)
+    price.agreed_us = agreed_us
+    return price
+
+
+def check_agreed(definition: PriceDefinition, meter: Meter) -> None:
+    """That the price can count what the meter says. Raises BadCatalogue."""
+    checker = _Checker(0)
+    checker.for_meter(("terms",), definition, meter)
+    if checker.faults:
+        raise BadCatalogue(checker.faults)
+
+
 def check_succession(before: CatalogueDocument, after: CatalogueDocument) -> None:
     """Whether `after` may follow `before`: accounts and counters go on under it. Raises BadCatalogue."""
     faults = []
@@ -513,6 +544,14 @@ class PriceBook:
             ]
             known = self._in_force[name, first, last] = plan.following(earlier)
         return known
+
+    def places(self, *instants: int) -> tuple[int, ...]:
+        """Which version, counted from 0, is in force at each of these."""
+        return tuple(bisect_right(self._starts, instant) for instant in instants)
+
+    def starts_within(self, after_us: int, until_us: int) -> list[int]:
+        """The version starts behind one instant, up to and with another."""
+        return self._starts[bisect_right(self._starts, after_us) : bisect_right(self._starts, until_us)]
 
     def around(self, time_us: int) -> tuple[int | None, int | None]:
         """The nearest version starts at or before, and after, the instant."""

@@ -314,6 +314,17 @@ class SetOverdraft(Struct, tag_field="kind", tag="set_overdraft", forbid_unknown
     currency: str
 
 
+class SetPrice(Struct, tag_field="kind", tag="set_price", forbid_unknown_fields=True, frozen=True):
+    """`terms` is the price as a catalogue states it, but for its meter and cells."""
+
+    account: str
+    command_key: str
+    price: str
+    currency: str
+    terms: dict[str, Any] | None  # None: the plan's own again
+    from_us: Whole | None = None  # None: at once
+
+
 class SetRateLimit(Struct, tag_field="kind", tag="set_rate_limit", forbid_unknown_fields=True, frozen=True):
     account: str
     command_key: str
@@ -340,7 +351,9 @@ class SetRule(Struct, tag_field="kind", tag="set_rule", forbid_unknown_fields=Tr
     on: OnCapPercent | OnBalance
 
 
-Command = OpenAccount | Grant | VoidLot | RefundLot | SetCap | SetRule | SetScope | SetOverdraft | SetRateLimit
+Command = (
+    OpenAccount | Grant | VoidLot | RefundLot | SetCap | SetRule | SetScope | SetOverdraft | SetRateLimit | SetPrice
+)
 Control = Tick | Owner | CatalogueMarker | Slices | Command
 
 _control_decoder: Final = msgspec.json.Decoder(Control)
@@ -389,6 +402,8 @@ def parse_control(body: bytes) -> Control:
                 names += [control.standing]
             case SetOverdraft():
                 names += [control.currency]
+            case SetPrice():
+                names += [control.price, control.currency]
             case SetRateLimit():
                 names += [control.limit]
         if not all(map(is_text, names)):

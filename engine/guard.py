@@ -26,6 +26,7 @@ class _Use:
     """A price in the segment: up to which quantity of its period each begun `size` costs the same."""
 
     __slots__ = (
+        "_agreed_us",
         "_is_plain",
         "_size",
         "_start",
@@ -55,8 +56,9 @@ class _Use:
         shared = gcd(self.rate, self.denominator, self.over)
         self.rate, self.denominator, self.over = self.rate // shared, self.denominator // shared, self.over // shared
         self._start, self._size = stretch.start, stretch.size
-        self._version = None if price.version == version else price.version
-        self._is_plain = price.is_even and self._version is None
+        self._agreed_us = price.agreed_us
+        self._version = None if self._agreed_us is not None or price.version == version else price.version
+        self._is_plain = price.is_even and self._version is None and self._agreed_us is None
 
     def charge(self, quantity: int) -> tuple[int, int]:
         """(pico, what rounding leaves out) of so many more nano-units, up to the edge: the cumulative amount is rounded."""
@@ -74,7 +76,7 @@ class _Use:
         tiers = ((self.tier, quantity),) if quantity else ()
         if self._is_plain:
             return Line(name, cell, quantity, amount, tiers)
-        return Line(name, cell, quantity, amount, tiers, 0, self.quantity, self._version)
+        return Line(name, cell, quantity, amount, tiers, 0, self.quantity, self._version, self._agreed_us)
 
 
 class Tallied:

@@ -69,6 +69,10 @@ class Refusal(StrEnum):
     UNKNOWN_METER = "unknown_meter"
     BAD_CAP = "bad_cap"
     TOO_MANY_CAPS = "too_many_caps"
+    BAD_START = "bad_start"
+    BAD_PRICE = "bad_price"
+    TOO_MANY_PRICES = "too_many_prices"
+    MID_PERIOD = "mid_period"
 
 
 APPLIED = "applied"
@@ -93,6 +97,7 @@ class Line(Struct, frozen=True, gc=False):
     repricing: int = 0  # pico of the amount that earlier units' new terms make (law R9); the rest is its own
     used: int | None = None  # nano-units of the period before, where the tiers alone do not tell the amount
     version: int | None = None  # of the price, where an older one than the event's holds through the period
+    agreed_us: int | None = None  # from when on the price is agreed with the account alone; None: it is published
 
 
 class RatedEvent(Struct, frozen=True):
@@ -141,6 +146,7 @@ class RatedLine(Struct, omit_defaults=True, gc=False):
     tags: dict[str, str] | None = None
     repricing: str | None = None
     used: str | None = None
+    agreed_us: int | None = None
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -192,6 +198,7 @@ def rated_lines(event: RatedEvent, partition: int, epoch: int, first: int = 0) -
             event.tags,
             amount_text(line.repricing) if line.repricing else None,
             None if line.used is None else quantity_text(line.used),
+            line.agreed_us,
         )
         found.append(_encode(told))
     return found

@@ -14,11 +14,11 @@ from msgspec import Struct
 from engine.account import Account
 from engine.catalog import Plan, PriceBook
 from engine.charges import Row, Running, by_price, foreseen, segments
+from engine.contract import Agreement
 from engine.credit import Lot, allocate
 from engine.holds import Bound
 from engine.limits import ROOT, Cap
 from engine.money import NANO
-from engine.periods import month_around
 from engine.prices.price import Price
 from engine.reach import dominates, undominated
 
@@ -80,6 +80,7 @@ class Ledger:
         self.piles: dict[int, dict[str, Piles]] = {}  # segment start -> scope -> what is held in it and below
         self.withheld: dict[int, Piles] = {}  # segment start -> what slices of other owners keep, on every path
         self._lots: dict[str, Lot] | None = None
+        self._agreed: tuple[Agreement, ...] = ()
         self._publications = 0
         self._here = (0, 0)
         self._months: dict[int, tuple[int, int]] = {}
@@ -92,9 +93,11 @@ class Ledger:
         self._book = book
         self._now_us = now_us
         moved = False
-        if account.lots is not self._lots or book.publications != self._publications:
-            moved = self._lots != account.lots or book.publications != self._publications
-            self._lots, self._publications = account.lots, book.publications
+        agreed = account.contract.agreed
+        if account.lots is not self._lots or book.publications != self._publications or agreed is not self._agreed:
+            same = self._lots == account.lots and self._agreed == agreed
+            moved = not same or book.publications != self._publications
+            self._lots, self._agreed, self._publications = account.lots, agreed, book.publications
             if moved:
                 self._here = (0, 0)
                 self._ground = None
@@ -385,14 +388,13 @@ class Ledger:
     def _versions_from(self, segment: int, name: str) -> list[Price]:
         """The price in force in a segment, and those published for the rest of its period."""
         account = self._account
-        _, ends = month_around(account.zone, account.anchor_day, segment)
+        _, ends = account.period_around(segment)
         found = [self._price_at(segment, name)]
-        _, starts = self._book.around(segment)
-        while starts is not None and starts < ends:
+        within = {each for by in (self._book, account.contract) for each in by.starts_within(segment, ends - 1)}
+        for starts in sorted(within):
             plan = self._sold(starts)
             if plan is not None and name in plan.prices:
                 found.append(plan.prices[name])
-            _, starts = self._book.around(starts)
         return found
 
     # ------------------------------------------------------------------------------------------------------ look-ups
@@ -406,7 +408,7 @@ class Ledger:
 
     def _sold(self, instant: int) -> Plan | None:
         """The account's plan as it is in force then."""
-        return self._book.plan_at(self._account.plan, instant, self._account.period_of(instant))
+        return self._account.contract.plan_at(self._book, instant, self._account.period_of(instant))
 
     def _plan(self, segment: int) -> Plan:
         plan = self._sold(segment)

@@ -27,6 +27,8 @@ from engine.commands import (
     set_scope,
     void_lot,
 )
+from engine.contract import Contract
+from engine.contract_commands import set_price
 from engine.corrections import (
     FORMS,
     PARKED_BYTES_MAX,
@@ -54,6 +56,7 @@ from engine.events import (
     RefundLot,
     SetCap,
     SetOverdraft,
+    SetPrice,
     SetRateLimit,
     SetRule,
     SetScope,
@@ -450,7 +453,7 @@ class Partition:
         catalogue = self._book.at(time_us)
         if catalogue is None:
             raise _DeadLetter(DeadLetterReason.NO_METER, "no catalogue has been published")
-        return _Metered(time_us, catalogue, *self._meter(catalogue, account.plan, event, time_us))
+        return _Metered(time_us, catalogue, *self._meter(catalogue, account.contract, event, time_us))
 
     @staticmethod
     def _scopes_of(account: Account, event: UsageEvent, hold: Hold | None) -> tuple[str, ...]:
@@ -475,14 +478,14 @@ class Partition:
 
     @staticmethod
     def _meter(
-        catalogue: Catalogue, plan_name: str, event: UsageEvent, time_us: int
+        catalogue: Catalogue, contract: Contract, event: UsageEvent, time_us: int
     ) -> tuple[list[Usage], list[Reading], tuple[tuple[str, ...], ...], bool]:
         """What each meter says of the event, what adds up and what does not; the names of each cell's dimensions, in that
         order; and whether its usage is estimated."""
         meters = catalogue.meters_of.get(event.type)
         if not meters:
             raise _DeadLetter(DeadLetterReason.NO_METER, f"no meter takes events of type {event.type!r}")
-        plan = catalogue.plans.get(plan_name)
+        plan = contract.stated_in(catalogue, time_us)
         usages: list[Usage] = []
         names: list[tuple[str, ...]] = []
         readings: list[Reading] = []
@@ -502,7 +505,7 @@ class Partition:
                     aggregate = meter.aggregate(data, time_us, event.source, event.id)
                     cell = meter.cell(data)
                     if plan is None:
-                        raise NoPrice(f"catalogue version {catalogue.version} has no plan {plan_name}")
+                        raise NoPrice(f"catalogue version {catalogue.version} has no plan {contract.plan}")
                     readings.append((plan.price_of(meter, cell), cell, aggregate))
                     read_names.append(meter.group_by)
                     continue
@@ -515,7 +518,7 @@ class Partition:
                     quantity, estimated = estimate, True
                 cell = meter.cell(data)
                 if plan is None:
-                    raise NoPrice(f"catalogue version {catalogue.version} has no plan {plan_name}")
+                    raise NoPrice(f"catalogue version {catalogue.version} has no plan {contract.plan}")
                 price = plan.price_of(meter, cell)
                 if price.per_event is not None:
                     quantity = price.per_event.fee(quantity)
@@ -845,6 +848,8 @@ class Partition:
                     crossings = set_overdraft(account, command, self.log_time_us)
                 case SetRateLimit():
                     crossings = set_rate_limit(account, command, self.log_time_us)
+                case SetPrice():
+                    crossings = set_price(account, command, self._book, self.log_time_us)
         except Refused as refused:
             return refused.reason.value
         self._changing = True

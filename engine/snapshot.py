@@ -14,6 +14,7 @@ from msgspec import Struct
 from engine.account import Account
 from engine.alerts import Balance, CapPercent, Rule, Standing
 from engine.catalog import PriceBook
+from engine.contract import Agreement, Contract
 from engine.corrections import Parked
 from engine.credit import Carry, Lot, LotChange
 from engine.holds import Drawn
@@ -60,6 +61,7 @@ class _Account(Struct, array_like=True):
     cap_windows: list[tuple[str, str, int, str | None, str | None, int]] = []
     tallies: list[tuple[str, list[tuple[int, str]]]] = []
     aggregates: list[tuple[int, list[tuple[str, tuple[str, ...], list[str]]]]] = []
+    agreed: list[tuple[int, str, str, str | None, bool]] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -155,6 +157,7 @@ def encode_account(account: Account) -> bytes:
                 (start, [(name, cell, kept(aggregate)) for (name, cell), aggregate in sorted(row.items())])
                 for start, row in sorted(account.aggregates.items())
             ],
+            [(each.from_us, each.plan, each.price, each.terms, each.adds_up) for each in account.contract.agreed],
         )
     )
 
@@ -241,6 +244,8 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
     account.aggregates = {
         start: {(name, cell): read_kept(parts) for name, cell, parts in row} for start, row in stored.aggregates
     }
+    if stored.agreed:
+        account.contract = Contract(stored.plan, [Agreement(*each) for each in stored.agreed])
     account.parked = {mark: Parked(until_us, value) for mark, until_us, value in stored.parked}
     account.mark_posted()
     return account
@@ -274,6 +279,9 @@ def account_fields(blob: bytes) -> dict[str, str]:
         for price, cell, kept_parts in kept_row:
             name = f"aggregate of {price} {'/'.join(cell)} in the segment from {start}".replace("  ", " ")
             fields[name] = " ".join(kept_parts)
+    for from_us, plan, price, terms, adds_up in stored.agreed:
+        fields[f"agreed of {price} in plan {plan} from {from_us}: terms"] = str(terms)
+        fields[f"agreed of {price} in plan {plan} from {from_us}: adds_up"] = str(adds_up)
     for mark, until_us, value in stored.parked:
         fields[f"parked for {mark.hex()}"] = f"until {until_us}: {value.decode('utf-8', 'backslashreplace')}"
     for rule, window, ordinal, active in stored.standings:

@@ -32,7 +32,8 @@ RULES     name  what                                    `80% of CAP`, or `balanc
 EVENTS    time  what                 charge  balance  alerts
           what: `3 PRICE`, `3 PRICE in SCOPE`, `3 PRICE held since TIME`, or `grant LOT AMOUNT`, or
           `void LOT` (its rest), `void LOT AMOUNT`, `refund LOT AMOUNT`, or `cap NAME AMOUNT`,
-          `cap NAME AMOUNT in SCOPE`, or `pass` (log time moves on, nothing else), or
+          `cap NAME AMOUNT in SCOPE`, or `agree PRICE at MODEL TIERS; MODIFIER`, `agree PRICE from TIME at ...`,
+          `agree PRICE as published`, or `pass` (log time moves on, nothing else), or
           `check 3 PRICE`, `check 3 PRICE in SCOPE`: may it run? Under charge stands `allowed` or why not, or
           `cap_reached by CAP`, or `cap_reached by CAP for 90 min` (until it frees).
           Usage may have a name (`3 PRICE as NAME`); then `cancel NAME` takes it back and `amend NAME to 5 PRICE` makes
@@ -332,6 +333,11 @@ def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, ale
     elif word == "cap":
         name, amount, *scope = rest.replace(" in ", " ").split(" ")
         applied(bench.cap(plain(amount), cap=name, scope="".join(scope)))
+    elif word == "agree":
+        applied(agree(bench, rest))
+    elif what.startswith("refused ") and ": agree " in what:
+        reason, _, tried = rest.partition(": agree ")
+        assert agree(bench, tried) == f"refused.{reason}"
     elif word == "check":
         assert bench.tick(bench.now) == "tick"
         units, price, *scope = rest.replace(" in ", " ").split(" ")
@@ -375,6 +381,20 @@ def use(bench: Bench, at: int, units: str, rest: str) -> str:
     if name:
         more["id"] = name
     return bench.use(at=at, data={"units": units, "price": price}, **more)
+
+
+def agree(bench: Bench, what: str) -> str:
+    """`PRICE at MODEL TIERS; MODIFIER`, `PRICE from TIME at ...`, or `PRICE as published`."""
+    read = re.fullmatch(r"(\S+)(?: from (\S+ \S+))? (?:at (\S+) (.+)|as published)", what)
+    assert read, agree.__doc__
+    name, since, model, said = read.groups()
+    terms = None
+    if model:
+        tiers, *around = said.split("; ")
+        sold = read_price(name, model, tiers, around)
+        stated = msgspec.to_builtins(sold).items()
+        terms = {key: value for key, value in stated if key not in ("meter", "where") and value is not None}
+    return bench.agree(name, terms, from_us=instant(since) if since else None)
 
 
 def correct(bench: Bench, word: str, rest: str) -> str:

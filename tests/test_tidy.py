@@ -89,6 +89,7 @@ TESTED_ELSEWHERE = {
     "loadtest/oracle/aggregates.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/catalogue.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/commands.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/contract.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/corrections.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/credit.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/expressions.py": "tests/loadtest/test_oracle.py",

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+import orjson
 import typer
 
 from actors.cli.balance import balance_text
@@ -47,20 +48,46 @@ def list_customers(
 def show_customer(account: Account, url: Url = None, key: ApiKey = None) -> None:
     """Show an account as its owner has it now: plan, standing, balance, scopes, caps."""
 
-    async def read(api: "ApiClient") -> tuple[Any, Any, Any]:
+    async def read(api: "ApiClient") -> tuple[Any, Any, Any, Any]:
         return (
             await api.get(path_to("customers", account)),
             await api.get(path_to("customers", account, "scopes")),
             await api.get(path_to("customers", account, "caps")),
+            await api.get(path_to("customers", account, "prices")),
         )
 
-    shown, scopes, limits = over_http(url, key, read)
+    shown, scopes, limits, prices = over_http(url, key, read)
     for name in ("account", "plan", "currency", "zone", "anchor_day", "standing", "events_rated", "open_holds"):
         typer.echo(f"{name + ':':14}{shown[name]}")
     typer.echo(f"{'balance:':14}{balance_text(shown['balance'])}")
     print_rows("Scopes", scopes["items"], ("scope", "standing", "spent"), right=("spent",))
     columns = ("cap", "scope", "hard", "window", "unit", "amount", "spent")
     print_rows("Caps", limits["items"], columns, right=("amount", "spent"))
+    agreed = [each | {"terms": orjson.dumps(each["terms"]).decode()} for each in prices["items"]]
+    print_rows("Agreed prices", agreed, ("price", "from", "terms"))
+
+
+@app.command("agree")
+def agree(
+    account: Account,
+    price: Annotated[str, typer.Argument(help="A price of the account's plan.")],
+    terms: Annotated[
+        str | None, typer.Argument(help="JSON, as a price stands in a catalogue; left out: the plan's own again.")
+    ] = None,
+    since: Annotated[str | None, typer.Option("--from", help="RFC 3339; left out: at once.")] = None,
+    currency: Annotated[str, typer.Option(help="ISO 4217, the account's.")] = "USD",
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Agree with one account on other terms of a price, from an instant on."""
+    try:
+        stated = None if terms is None else orjson.loads(terms)
+    except orjson.JSONDecodeError as error:
+        raise typer.BadParameter(f"TERMS is no JSON: {error}") from None
+    body = {"terms": stated, "currency": currency} | ({} if since is None else {"from": since})
+    answer = change(url, key, "PUT", path_to("customers", account, "prices", price), body)
+    what = terms or "the plan's"
+    told(answer, f"price {price} is {what} from {since or 'now'} on")
 
 
 @app.command("scope")

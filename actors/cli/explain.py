@@ -82,7 +82,8 @@ def _rating_table(lines: Iterable[Mapping[str, Any]], title: str) -> Table:
         if len(rows) != 1:
             used = "" if line["used_before"] is None else f" ({line['used_before']} used before)"
             rows.append((f"all{used}", "", "", "", line["amount"]))
-        head = [line["price"], meter, cell, line["quantity"]]
+        price = f"{line['price']} (agreed)" if line["agreed_since"] else line["price"]
+        head = [price, meter, cell, line["quantity"]]
         for number, row in enumerate(rows):
             table.add_row(*(head if number == 0 else [""] * len(head)), *row)
         table.add_section()

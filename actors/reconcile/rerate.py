@@ -10,7 +10,7 @@ import importlib.resources
 import math
 from bisect import bisect_right
 from calendar import monthrange
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import lru_cache
@@ -18,6 +18,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 CHECK = "rerate"
 PICO = 10**12
@@ -119,6 +120,7 @@ class PriceTerms(Struct, frozen=True):
     included: int  # nano-units
     maximum: int | None  # pico
     discount: Fraction  # percent
+    agreed_us: int | None = None  # from when on it is agreed with the account alone
 
     @property
     def follows(self) -> bool:
@@ -171,6 +173,9 @@ class PriceTerms(Struct, frozen=True):
         return [(number, units) for number, units in found if units > 0]
 
 
+Agreed = Sequence[tuple[int, str, PriceTerms | None]]  # since when, of which price, what; None: as published
+
+
 class Prices:
     """What was published: documents by version, and (version, effective instant) in order; the first is for all time."""
 
@@ -184,15 +189,20 @@ class Prices:
         later = [version for version, effective_us in self.versions[1:] if effective_us <= time_us]
         return later[-1] if later else self.versions[0][0]
 
-    def in_force(self, plan: str, price: str, period_us: int, time_us: int) -> PriceTerms:
-        """What holds at an instant of a period: another than the one that it began with only if both are sums of their
-        units. Raises KeyError."""
-        begun, now = self.at(period_us), self.at(time_us)
-        found: PriceTerms | None = None
-        for version in [version for version, _ in self.versions if begun <= version <= now]:
-            terms = self.terms(version, plan, price)
-            if terms is not None and (found is None or (found.follows and terms.follows)):
-                found = terms
+    def in_force(
+        self, plan: str, price: str, period_us: int, time_us: int, agreed: "Agreed" = ()
+    ) -> tuple[int, PriceTerms]:
+        """What holds at an instant of a period, and since when in it: another than what it began with only if both are
+        sums of their units. Raises KeyError."""
+        changes = [effective_us for _, effective_us in self.versions[1:]] + [from_us for from_us, _, _ in agreed]
+        found: tuple[int, PriceTerms] | None = None
+        for since_us in [period_us, *sorted({each for each in changes if period_us < each <= time_us})]:
+            terms = self.terms(self.at(since_us), plan, price)
+            own = [said for from_us, name, said in agreed if name == price and from_us <= since_us]
+            if terms is not None and own and own[-1] is not None:
+                terms = own[-1]
+            if terms is not None and (found is None or (found[1].follows and terms.follows)):
+                found = since_us, terms
         if found is None:
             raise KeyError(price)
         return found
@@ -204,6 +214,11 @@ class Prices:
             sold = self._documents[version]["plans"].get(plan, {"prices": {}})["prices"]
             self._known[key] = _read_terms(version, sold[price]) if price in sold else None
         return self._known[key]
+
+
+def read_agreed(from_us: int, stated: Mapping[str, Any]) -> PriceTerms:
+    """A price that was agreed with an account."""
+    return replace(_read_terms(0, stated), agreed_us=from_us)
 
 
 def _read_terms(version: int, stated: Mapping[str, Any]) -> PriceTerms:
@@ -258,6 +273,7 @@ class Terms(Struct, frozen=True):
     anchor_day: int
     woken_us: int
     lots: dict[str, LotTerms]
+    agreed: Agreed = ()  # in order of the instant
 
 
 class Paid(Struct):
@@ -274,6 +290,9 @@ class Paid(Struct):
     balance: int
 
 
+Used = dict[int, tuple[PriceTerms, int]]  # of a price in a period: since when -> the terms, and nano-units under them
+
+
 class Rerated:
     """One account, from its table at the start through every rated line."""
 
@@ -281,15 +300,15 @@ class Rerated:
         self._terms = terms
         self._prices = prices
         self.table: Table = {start: dict(row) for start, row in table.items()}
-        self._used: dict[tuple[int, str], dict[int, int]] = {}  # (period, price) -> {version in force: nano-units}
+        self._used: dict[tuple[int, str], Used] = {}
         for start, row in self.table.items():
             for (price, _), quantity in row.items():
                 self._use(start, price, quantity)
         self._owed = {
-            place: self._rounded(by_version, place[1], sum(by_version.values()))
-            for place, by_version in self._used.items()
+            place: self._rounded(used, sum(units for _, units in used.values())) for place, used in self._used.items()
         }
         edges = [effective_us for _, effective_us in prices.versions[1:]]
+        edges += [from_us for from_us, _, _ in terms.agreed]
         for lot in terms.lots.values():
             edges += [lot.effective_us] if lot.expires_us is None else [lot.effective_us, lot.expires_us]
             edges += [at_us for at_us, _, _ in lot.changes]
@@ -302,14 +321,13 @@ class Rerated:
         months = [self._period(time_us), month_start(self._terms.zone, 1, time_us)]
         return max([*months, *(edge for edge in self._edges if edge <= time_us)])
 
-    def _in_force(self, time_us: int, price: str) -> PriceTerms:
-        return self._prices.in_force(self._terms.plan, price, self._period(time_us), time_us)
+    def _in_force(self, time_us: int, price: str) -> tuple[int, PriceTerms]:
+        period_us = self._period(time_us)
+        return self._prices.in_force(self._terms.plan, price, period_us, time_us, self._terms.agreed)
 
     def _use(self, time_us: int, price: str, quantity: int) -> tuple[int, str]:
         place = self._period(time_us), price
-        by_version = self._used.setdefault(place, {})
-        version = self._in_force(time_us, price).version
-        by_version[version] = by_version.get(version, 0) + quantity
+        _add(self._used.setdefault(place, {}), *self._in_force(time_us, price), quantity)
         return place
 
     def line(self, line: Mapping[str, Any]) -> Iterator[Finding]:
@@ -317,12 +335,14 @@ class Rerated:
         where = f"rated line {line['line']} of offset {line['offset']}"
         time_us, price = line["time_us"], line["price"]
         quantity = read(line["quantity"], NANO)
-        terms = self._in_force(time_us, price)
-        yield from _unlike(f"{where}: version", terms.version, line["version"])
+        _, terms = self._in_force(time_us, price)
+        version = self._prices.at(time_us) if terms.agreed_us is not None else terms.version
+        yield from _unlike(f"{where}: version", version, line["version"])
+        yield from _unlike(f"{where}: agreed", terms.agreed_us, line.get("agreed_us"))
         yield from _unlike(f"{where}: currency", self._terms.currency, line["currency"])
-        used = sum(self._used.get((self._period(time_us), price), {}).values())
+        used = sum(units for _, units in self._used.get((self._period(time_us), price), {}).values())
         place = self._use(time_us, price, quantity)
-        owed = self._rounded(self._used[place], price, sum(self._used[place].values()))
+        owed = self._rounded(self._used[place], used + quantity)
         amount, self._owed[place] = owed - self._owed.get(place, 0), owed
         yield from _unlike(f"{where}: amount", shown(amount, PICO), shown(read(line["amount"], PICO), PICO))
         low, high = sorted((used, used + quantity))  # below 0: it is taken back
@@ -461,27 +481,31 @@ class Rerated:
 
     def _amounts(self) -> Iterator[tuple[int, dict[str, int]]]:
         """(segment start, pico per price) in time order: what each segment adds to its period's rounded total."""
-        through: dict[tuple[int, str], dict[int, int]] = {}
+        through: dict[tuple[int, str], Used] = {}
         for start, row in sorted(self.table.items()):
             amounts: dict[str, int] = {}
             for price in {price for price, _ in row}:
                 quantity = sum(units for (name, _), units in row.items() if name == price)
-                place, version = (self._period(start), price), self._in_force(start, price).version
-                by_version, whole = through.setdefault(place, {}), sum(self._used[place].values())
-                before = self._rounded(by_version, price, whole)
-                by_version[version] = by_version.get(version, 0) + quantity
-                amounts[price] = self._rounded(by_version, price, whole) - before
+                place = self._period(start), price
+                used, whole = through.setdefault(place, {}), sum(units for _, units in self._used[place].values())
+                before = self._rounded(used, whole)
+                _add(used, *self._in_force(start, price), quantity)
+                amounts[price] = self._rounded(used, whole) - before
             yield start, amounts
 
-    def _rounded(self, by_version: Mapping[int, int], price: str, whole: int) -> int:
-        """What a price owes for a period: each version for what was used under it; a tie goes to the even neighbour."""
+    @staticmethod
+    def _rounded(used: "Used", whole: int) -> int:
+        """What a price owes for a period: each of its terms for what was used under them; a tie goes to the even
+        neighbour."""
         exact, through = Fraction(0), 0
-        for version, quantity in sorted(by_version.items()):
-            terms = self._prices.terms(version, self._terms.plan, price)
-            assert terms is not None
+        for _, (terms, quantity) in sorted(used.items(), key=lambda item: item[0]):
             exact += terms.owed(through + quantity, whole) - terms.owed(through, whole)
             through += quantity
         return round(exact)
+
+
+def _add(used: Used, since_us: int, terms: PriceTerms, quantity: int) -> None:
+    used[since_us] = terms, quantity + (used[since_us][1] if since_us in used else 0)
 
 
 def _may_pay(lot: LotTerms, start: int, price: str) -> bool:

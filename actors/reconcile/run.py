@@ -15,7 +15,7 @@ from actors.reconcile.offsets import Stretch, beyond_drifts, counted_in, end_dri
 from actors.reconcile.outbox import outbox_drifts, told_drifts
 from actors.reconcile.rated import RatedTopic
 from actors.reconcile.rerate import CHECK as RERATE
-from actors.reconcile.rerate import LotTerms, Prices, Rerated, Table, Terms, sample_of
+from actors.reconcile.rerate import LotTerms, Prices, Rerated, Table, Terms, read_agreed, sample_of
 from engine.account import Account
 from engine.partition import Partition
 from engine.snapshot import UnknownSnapshot, decode_partition
@@ -193,7 +193,17 @@ class Reconciler:
             )
             for lot in account.lots.values()
         }
-        terms = Terms(name, account.plan, account.currency, account.zone, account.anchor_day, account.woken_us, lots)
+        agreed = [
+            (
+                each.from_us,
+                each.price,
+                read_agreed(each.from_us, msgspec.json.decode(each.terms)) if each.terms else None,
+            )
+            for each in account.contract.agreed
+        ]
+        terms = Terms(
+            name, account.plan, account.currency, account.zone, account.anchor_day, account.woken_us, lots, agreed
+        )
         return Rerated(terms, self._prices, {} if before is None else _table(before))
 
     def _finish(self, name: str, rerated: Rerated) -> Iterator[Drift]:

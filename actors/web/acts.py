@@ -349,6 +349,23 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "units of a meter, or those of a price.",
         "Correct the field and send the request again.",
     ),
+    Refusal.BAD_START: (
+        "It is before now, or before usage that the account was charged for.",
+        "Leave it out for the earliest instant, or state a later one.",
+    ),
+    Refusal.BAD_PRICE: (
+        "No price of a catalogue could have these terms for this meter, or they count fees of events where the plan's price "
+        "counts units, or the other way round.",
+        "Compare with GET /v1/plans.",
+    ),
+    Refusal.TOO_MANY_PRICES: (
+        "An account has at most 1,000 agreed prices.",
+        "Put what is agreed into a plan of its own.",
+    ),
+    Refusal.MID_PERIOD: (
+        "A price that is no sum of its units, or follows one, can only begin where a billing period of the account does.",
+        "State the start of its next billing period.",
+    ),
     Refusal.TOO_MANY_CAPS: (
         "The account has 100 caps that count for themselves, and each looks at every event.",
         "Replace one of them.",

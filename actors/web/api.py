@@ -4,7 +4,7 @@ import sys
 
 import orjson
 
-from actors.web import customers, draft_routes, explain, hot, key_routes, money, operations, webhook_routes
+from actors.web import contracts, customers, draft_routes, explain, hot, key_routes, money, operations, webhook_routes
 from actors.web.app import App
 from actors.web.health import Health, health_routes
 from actors.web.openapi import document, openapi_handler, openapi_route, page
@@ -18,6 +18,7 @@ def all_routes(health: Health) -> tuple[Route, ...]:
         *hot.ROUTES,
         *explain.ROUTES,
         *customers.ROUTES,
+        *contracts.ROUTES,
         *money.ROUTES,
         stream_route(Streams().stream),
         *webhook_routes.ROUTES,

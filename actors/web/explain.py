@@ -12,7 +12,7 @@ from actors.records import PAGE_MAX, DeadLetterRecord, write_cursor
 from actors.web.customers import AS_OF_EXAMPLE, recovering
 from actors.web.hot import AsOfAnswer, as_of_answer, put
 from actors.web.remedies import remedy
-from actors.web.times import instant
+from actors.web.times import instant, instant_or_none
 from actors.web.wire import Call, Example, KeyScope, Problem, QueryParameter, Reply, Route, absent, unavailable
 from engine.catalog import load_catalogue
 from engine.events import KEY_BYTES_MAX, TEXT_MAX, UsageEvent
@@ -87,6 +87,7 @@ class RatingLine(Struct):
     beyond: str  # what usage rated before under a later version, and the rounding of the period's total, add
     amount: str
     version: int  # of the catalogue that has this price; older than the event's where it holds through the period
+    agreed_since: str | None = None  # the price is agreed with this account alone, from then on; null: the catalogue's
 
 
 class RatingLot(Struct):
@@ -402,6 +403,7 @@ def _line(charge: LineCharge) -> RatingLine:
         charge.beyond,
         line.amount,
         line.version,
+        instant_or_none(line.agreed_us),
     )
 
 
@@ -498,6 +500,7 @@ ROUTES: Final = (
                         "beyond": "0",
                         "amount": "0.740000000000",
                         "version": 2,
+                        "agreed_since": None,
                     }
                 ],
                 "corrections": [],

@@ -34,6 +34,7 @@ class Price:
         self.where = where
         self.marginal = marginal
         self.version = version  # of the catalogue
+        self.agreed_us: int | None = None  # from when on it is an account's own, and of no catalogue
         self.per_event = per_event  # its quantity is the sum of these fees, not of what the meter says
         self.estimate = estimate  # nano-units of an event that does not say its own
         self.terms = tuple(terms)  # two prices with the very same are of one version
@@ -51,8 +52,10 @@ class Price:
         self.cheapest_rate = Fraction(0) if steps else min(rates)
 
     def placed(self, where: Mapping[str, str]) -> "Price":
-        """The same for other cells."""
-        return Price(
+        """The same for these cells."""
+        if self.where == where:
+            return self
+        price = Price(
             self.name,
             self.meter,
             where,
@@ -62,6 +65,12 @@ class Price:
             per_event=self.per_event,
             estimate=self.estimate,
         )
+        price.agreed_us = self.agreed_us
+        return price
+
+    def counts_like(self, other: "Price") -> bool:
+        """Whether the other's quantities can go on from this one's: both count the same, units or fees of events."""
+        return self.meter == other.meter and (self.per_event is None) == (other.per_event is None)
 
     def curve_at(self, quantity: int) -> Curve:
         """What holds where a period comes to so many nano-units."""

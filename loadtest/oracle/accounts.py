@@ -8,6 +8,7 @@ from loadtest.oracle.aggregates import Reading
 from loadtest.oracle.corrections import Correction, Revision
 from loadtest.oracle.credit import Amounts, Lot
 from loadtest.oracle.limits import Cap
+from loadtest.oracle.prices import Price
 
 
 class Rated(NamedTuple):
@@ -103,6 +104,14 @@ class RatedEvent:
         return RatedEvent(self.time_us, parts, self.scopes, self.caps)
 
 
+class Agreed(NamedTuple):
+    """A price that an account pays from an instant on; None: the plan's own again."""
+
+    start: int
+    price: str
+    terms: Price | None
+
+
 @dataclass
 class Account:
     account: str
@@ -121,6 +130,7 @@ class Account:
     rate_limits: set[str] = field(default_factory=set)
     rules: dict[str, Rule] = field(default_factory=dict)
     crossings: dict[tuple[str, str], Crossing] = field(default_factory=dict)
+    agreed: list[Agreed] = field(default_factory=list)
     table: "Table | None" = None
 
 

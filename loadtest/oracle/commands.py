@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from loadtest.oracle.accounts import Account, Partition, Rule
-from loadtest.oracle.catalogue import Version
+from loadtest.oracle.contract import VersionAt, set_price
 from loadtest.oracle.credit import Carry, Change, Lot, allocate
 from loadtest.oracle.limits import Cap
 from loadtest.oracle.periods import zone_names
@@ -22,8 +22,6 @@ NO_CAP = 10**40  # pico: more than any lot has
 LOT_KINDS = ("paid", "promo", "commit", "refund")
 STANDINGS = ("active", "past_due", "suspended")
 
-InForce = Callable[[], Version | None]  # the version in force at this moment of the log
-
 
 def known_account(state: Partition, name: str) -> Account:
     if name not in state.accounts:
@@ -31,14 +29,14 @@ def known_account(state: Partition, name: str) -> Account:
     return state.accounts[name]
 
 
-def open_account(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
+def open_account(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
     name, plan = fields.text("account"), fields.text("plan")
     zone, anchor = fields.text("zone", "UTC"), fields.integer("anchor_day", 1)
 
     def apply() -> None:
         if name in state.accounts:
             raise RefusedError("account_exists")
-        version = in_force()
+        version = in_force(state.log_us)
         if version is None or plan not in version.plans:
             raise RefusedError("unknown_plan")
         if zone not in zone_names():
@@ -50,7 +48,7 @@ def open_account(state: Partition, fields: Fields, in_force: InForce) -> Callabl
     return apply
 
 
-def grant(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
+def grant(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
     name, lot_id, kind = fields.text("account"), fields.text("lot"), fields.text("lot_kind")
     amount, currency = pico_of(fields.string("amount")), fields.text("currency")
     priority, scope = fields.integer("priority", 100), fields.texts("scope")
@@ -76,7 +74,7 @@ def grant(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], N
                 raise RefusedError("bad_rollover")
             if cap is None or cap <= 0:
                 raise RefusedError("bad_rollover")
-        version = in_force()
+        version = in_force(state.log_us)
         assert version is not None
         plan = version.plans.get(account.plan)
         if any(plan is None or price not in plan.prices for price in scope):
@@ -119,7 +117,7 @@ def put(state: Partition, account: Account, lot: Lot) -> None:
             insort(state.wakes, (instant, account.account))
 
 
-def void_lot(state: Partition, fields: Fields, _in_force: InForce) -> Callable[[], None]:
+def void_lot(state: Partition, fields: Fields, _in_force: VersionAt) -> Callable[[], None]:
     name, lot_id, currency = fields.text("account"), fields.text("lot"), fields.text("currency")
     text = fields.optional_string("amount")
     amount = None if text is None else pico_of(text)
@@ -140,7 +138,7 @@ def void_lot(state: Partition, fields: Fields, _in_force: InForce) -> Callable[[
     return apply
 
 
-def refund_lot(state: Partition, fields: Fields, _in_force: InForce) -> Callable[[], None]:
+def refund_lot(state: Partition, fields: Fields, _in_force: VersionAt) -> Callable[[], None]:
     name, lot_id, currency = fields.text("account"), fields.text("lot"), fields.text("currency")
     amount = pico_of(fields.string("amount"))
 
@@ -177,7 +175,7 @@ def change(state: Partition, account: Account, lot: Lot, made: Change) -> None:
     put(state, account, replace(lot, changes=(*lot.changes, made)))
 
 
-def set_cap(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
+def set_cap(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
     name, cap = fields.text("account"), fields.text("cap")
     text, currency = fields.string("amount"), fields.optional_text("currency")
     scope, window = fields.string("scope", ""), fields.text("window", "month")
@@ -196,7 +194,7 @@ def set_cap(state: Partition, fields: Fields, in_force: InForce) -> Callable[[],
             raise RefusedError("bad_amount")
         if currency != (account.currency if in_money else None):
             raise RefusedError("currency_mismatch")
-        version = in_force()
+        version = in_force(state.log_us)
         assert version is not None
         if price is not None and (account.plan not in version.plans or price not in version.plans[account.plan].prices):
             raise RefusedError("unknown_price")
@@ -219,7 +217,7 @@ def set_cap(state: Partition, fields: Fields, in_force: InForce) -> Callable[[],
     return apply
 
 
-def set_scope(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
+def set_scope(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
     name, scope, standing = fields.text("account"), fields.string("scope"), fields.text("standing", "active")
 
     def apply() -> None:
@@ -239,7 +237,7 @@ def set_scope(state: Partition, fields: Fields, in_force: InForce) -> Callable[[
     return apply
 
 
-def set_overdraft(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
+def set_overdraft(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
     name, text, currency = fields.text("account"), fields.required_string("amount"), fields.text("currency")
 
     def apply() -> None:
@@ -253,7 +251,7 @@ def set_overdraft(state: Partition, fields: Fields, in_force: InForce) -> Callab
     return apply
 
 
-def set_rate_limit(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
+def set_rate_limit(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
     name, limit, scope = fields.text("account"), fields.text("limit"), fields.string("scope", "")
     per_minute = fields.integer("per_minute")
 
@@ -269,7 +267,7 @@ def set_rate_limit(state: Partition, fields: Fields, in_force: InForce) -> Calla
     return apply
 
 
-def set_rule(state: Partition, fields: Fields, in_force: InForce) -> Callable[[], None]:
+def set_rule(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
     name, rule, on = fields.text("account"), fields.text("rule"), fields.nested("on")
     measure = on.text("measure")
     if measure == "cap_percent":
@@ -305,7 +303,7 @@ def set_rule(state: Partition, fields: Fields, in_force: InForce) -> Callable[[]
     raise DeadLetterError("bad_control")
 
 
-COMMANDS: dict[str, Callable[[Partition, Fields, InForce], Callable[[], None]]] = {
+COMMANDS: dict[str, Callable[[Partition, Fields, VersionAt], Callable[[], None]]] = {
     "open_account": open_account,
     "grant": grant,
     "void_lot": void_lot,
@@ -315,4 +313,5 @@ COMMANDS: dict[str, Callable[[Partition, Fields, InForce], Callable[[], None]]] 
     "set_scope": set_scope,
     "set_overdraft": set_overdraft,
     "set_rate_limit": set_rate_limit,
+    "set_price": set_price,
 }

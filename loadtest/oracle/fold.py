@@ -26,12 +26,13 @@ from loadtest.oracle.accounts import (
 )
 from loadtest.oracle.aggregates import Reading, added
 from loadtest.oracle.catalogue import Version
-from loadtest.oracle.commands import COMMANDS, InForce
+from loadtest.oracle.commands import COMMANDS
+from loadtest.oracle.contract import VersionAt, price_at, stated
 from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Revision, read_correction
 from loadtest.oracle.credit import allocate
 from loadtest.oracle.limits import is_over
 from loadtest.oracle.periods import DAY_US, period_of
-from loadtest.oracle.prices import Price, half_even, in_force
+from loadtest.oracle.prices import Price, half_even
 from loadtest.oracle.records import (
     CONTROL_PREFIX,
     MAC_BYTES,
@@ -298,6 +299,7 @@ class Oracle:
                 continue
             cell, quantity = measured
             price = version.price_of(account.plan, meter, cell)
+            price = price and stated(account, version, price.name, time_us)
             if quantity is None and (price is None or price.estimate is None):
                 raise DeadLetterError("bad_quantity")
             if price is None:
@@ -359,8 +361,9 @@ class Oracle:
     def _repriced(self, state: Partition, account: Account, name: str, time_us: int, before: int, after: int) -> int:
         """What the terms that a period reaches change in the price of the units that are there before and after."""
         price, units = self._price_at(state, account, name, time_us), min(before, after)
-        now, then = (price.owed(units, period_quantity, self._grains) for period_quantity in (after, before))
-        return half_even(now, self._grains) - half_even(then, self._grains)
+        grains = self._grains_of(account)
+        now, then = (price.owed(units, period_quantity, grains) for period_quantity in (after, before))
+        return half_even(now, grains) - half_even(then, grains)
 
     def _count(
         self,
@@ -494,18 +497,18 @@ class Oracle:
 
     def _price_at(self, state: Partition, account: Account, name: str, time_us: int) -> Price:
         """The price of an instant, as far as it may begin inside the period of the instant."""
-        period = period_of(account.zone, account.anchor, time_us)
-        begun = self._version_at(state, period)
-        versions = [begun] + [
-            self._versions[number] for number, from_us in state.versions[1:] if period < from_us <= time_us
-        ]
-        plans = [version.plans[account.plan] for version in versions if version and account.plan in version.plans]
-        return in_force([plan.prices[name] for plan in plans if name in plan.prices])
+        starts = [effective for _, effective in state.versions[1:]]
+        return price_at(account, lambda instant: self._version_at(state, instant), starts, name, time_us)
+
+    def _grains_of(self, account: Account) -> int:
+        """Parts of a pico so small that all that the account can owe is a whole number of them."""
+        return lcm(self._grains, *(each.terms.grains for each in account.agreed if each.terms is not None))
 
     def _segment_of(self, state: Partition, account: Account, time_us: int) -> int:
         """The latest boundary that is not after the instant."""
         boundaries = [period_of(account.zone, account.anchor, time_us), period_of(account.zone, 1, time_us)]
         boundaries += [effective for _, effective in state.versions[1:]]
+        boundaries += [each.start for each in account.agreed]
         for lot in account.lots:
             boundaries += lot.boundaries()
         return max(instant for instant in boundaries if instant <= time_us)
@@ -555,12 +558,12 @@ class Oracle:
     ) -> dict[int, int]:
         """A through each segment less A before it, where a new version continues the count of the last one."""
         amounts = {}
-        quantity, owed, whole = 0, 0, sum(quantities.values())
+        quantity, owed, whole, grains = 0, 0, sum(quantities.values()), self._grains_of(account)
         for segment in sorted(quantities):
             price = self._price_at(state, account, name, segment)
             after = quantity + quantities[segment]
-            through = owed + price.owed(after, whole, self._grains) - price.owed(quantity, whole, self._grains)
-            amounts[segment] = half_even(through, self._grains) - half_even(owed, self._grains)
+            through = owed + price.owed(after, whole, grains) - price.owed(quantity, whole, grains)
+            amounts[segment] = half_even(through, grains) - half_even(owed, grains)
             quantity, owed = after, through
         return amounts
 
@@ -727,11 +730,11 @@ class Oracle:
         state: Partition,
         fields: Fields,
         body: bytes,
-        prepare: Callable[[Partition, Fields, InForce], Callable[[], None]],
+        prepare: Callable[[Partition, Fields, VersionAt], Callable[[], None]],
     ) -> str:
         """`prepare` reads the fields, and returns what refuses or applies the command."""
         name, command_key = fields.text("account"), fields.text("command_key")
-        apply = prepare(state, fields, lambda: self._version_at(state, state.log_us))
+        apply = prepare(state, fields, lambda time_us: self._version_at(state, time_us))
         fields.close()
         if partition_of(name.encode(), len(self._partitions)) != state.number:
             raise DeadLetterError("bad_control")

@@ -45,6 +45,10 @@ class Price:
         fee = max(fee, self.each.get("event_minimum", fee))
         return round(min(fee, self.each.get("event_maximum", fee)))
 
+    def counts_like(self, other: "Price") -> bool:
+        """Whether both count the same: units of one meter, or the fees of its events."""
+        return self.meter == other.meter and (self.each is None) == (other.each is None)
+
     @property
     def marginal(self) -> bool:
         """Whether a new version may begin inside a period."""

@@ -235,6 +235,13 @@ class Fields:
             raise DeadLetterError("bad_control")
         return Fields(value)
 
+    def object(self, name: str) -> dict[str, Any]:
+        """A nested object, as it stands."""
+        value = self._get(name)
+        if not isinstance(value, dict):
+            raise DeadLetterError("bad_control")
+        return value
+
     def boolean(self, name: str, default: bool) -> bool:
         value = self._get(name) if name in self._body else default
         self._asked.add(name)

@@ -92,6 +92,23 @@ async def test_each_tier_says_its_bounds_its_rate_and_what_it_charges(desk: Desk
     assert desk.bench.charges() == [] and [told["amount"] for told in desk.lines()] == ["240", "260"]
 
 
+async def test_an_agreed_price_is_explained_by_what_was_agreed(desk: Desk) -> None:
+    desk.bench.agree("tiered", {"model": "graduated", "tiers": [{"amount": "3", "up_to": "5"}, {"amount": "2"}]})
+    (agreed,) = desk.bench.account().contract.agreed
+    offset = desk.use("e", 7)
+    asked = FindRated("acme", "gateway-1", "e")
+    known = ((agreed.from_us, agreed.price, agreed.terms or ""),)
+    found = RatedAt(offset, True, "plan", "UTC", 1, AsOf(0, 0, offset + 1, 0, 0), (), known)
+    (line,) = (await desk.charges.of(asked, found)).lines
+    assert [(t.number, t.start, t.end, t.amount, t.charged) for t in line.tiers] == [
+        (1, "0", "5", "3", "15"),
+        (2, "5", None, "2", "4"),
+    ]
+    assert (line.own, line.beyond, line.line.agreed_us, line.where) == ("19", "0", agreed.from_us, {"model": "tiered"})
+    with pytest.raises(VersionLost):
+        await desk.line(offset, "e")
+
+
 async def test_the_event_is_as_it_was_sent(desk: Desk) -> None:
     offset = desk.use("e", 3)
     charge = await desk.of(offset, "e")

@@ -200,6 +200,10 @@ class Bench:
     def balance_rule(self, threshold: str, rule: str = "low", account: str = "acme", **on: Any) -> str:
         return self.command("set_rule", account, rule=rule, on={"measure": "balance", "threshold": threshold} | on)
 
+    def agree(self, price: str, terms: dict[str, Any] | None, account: str = "acme", **fields: Any) -> str:
+        body = {"price": price, "terms": terms, "currency": "USD"}
+        return self.command("set_price", account, **(body | fields))
+
     def publish(self, version: int, effective_us: int) -> str:
         return self.control({"kind": "catalogue", "version": version, "effective_us": effective_us})
 
@@ -435,6 +439,9 @@ def versions() -> tuple[CatalogueDocument, CatalogueDocument, CatalogueDocument]
     return document(), second, document(x=per_unit("0", model="x"))
 
 
+NEXT_MONTHS: Final = [us(f"2026-{month:02}-01T00:00:00+00:00") for month in range(4, 10)]
+
+
 class RandomLog:
     """A log with the rhythm of real traffic and every fault: `step` writes one more record to the bench."""
 
@@ -621,7 +628,15 @@ class RandomLog:
             reused = other | {name: body[name] for name in ("account", "command_key")}
             return bench.control(body if source.random() < 0.6 else reused)
         body = {"account": account, "command_key": f"random-{len(bench.log)}"}
-        kinds = ["grant"] * 6 + ["set_cap", "percent", "balance", "open_account", "void_lot", "refund_lot"] * 2
+        kinds = ["grant"] * 6 + [
+            "set_cap",
+            "percent",
+            "balance",
+            "open_account",
+            "void_lot",
+            "refund_lot",
+            "set_price",
+        ] * 2
         kind = source.choice([*kinds, "set_scope", "set_overdraft", "set_rate_limit"])
         if kind == "grant":
             span = self.stride_us * 40
@@ -661,6 +676,18 @@ class RandomLog:
         elif kind == "set_rate_limit":
             per_minute, scope = source.choice([0, 60, -1]), source.choice(["", "team:a", "unheard"])
             body |= {"kind": kind, "limit": "burst", "scope": scope, "per_minute": per_minute}
+        elif kind == "set_price":
+            span = self.stride_us * 40
+            terms = {"model": "per_unit", "amount": source.choice(["0.5", "2", "0.000000000001"]), "per": "7"}
+            terms = source.choice([terms, terms | {"included": "4"}, terms | {"model": "package"}, {"model": "flat"}])
+            at = source.choice([bench.now + source.randrange(-span // 8, span), NEXT_MONTHS[source.randrange(6)]])
+            body |= {
+                "kind": kind,
+                "price": source.choice(["x", "x", "y", "tiered", "third", "unheard"]),
+                "currency": source.choice(["USD"] * 9 + ["EUR"]),
+                "terms": source.choice([terms, terms, terms, None]),
+                "from_us": source.choice([None, at, at]),
+            }
         elif kind == "open_account":
             body |= {"kind": kind, "plan": "plan", "zone": source.choice(["UTC", "Mars/Base"])}
         else:

@@ -5,6 +5,8 @@ import json
 import random
 from typing import Any
 
+import msgspec
+
 from engine.admission import FieldBound, Question
 from engine.catalog import (
     CatalogueDocument,
@@ -97,6 +99,11 @@ class HeldLife:
             bench.grant(f"lot-{number}", str(source.randrange(1, 40)), kind, **fields)
         if source.random() < 0.5:
             bench.publish(2, bench.now + source.randrange(MINUTE * 6, 3 * HOUR))
+        if source.random() < 0.5:
+            name, sold = source.choice(sorted(random_document(source).plans["plan"].prices.items()))
+            said = msgspec.to_builtins(sold).items()
+            terms = {key: value for key, value in said if key not in ("meter", "where") and value is not None}
+            bench.agree(name, terms, from_us=bench.now + source.randrange(MINUTE * 6, 3 * HOUR))
         for _ in range(source.randrange(4)):
             data = {"model": source.choice(MODELS), "units": str(source.randrange(4)), "out": "0"}
             bench.use(data=data)

@@ -135,6 +135,10 @@ class RandomCatalogue:
             tiers.append(tier)
         return tiers
 
+    def terms(self, price: str) -> dict[str, Any]:
+        """Terms that an account might agree on for the price of this name, fit for it or not."""
+        return self._price(self._meters[price.partition("-")[0]])
+
     def meters(self) -> Sequence[str]:
         """The names of its meters."""
         return sorted(self._meters)

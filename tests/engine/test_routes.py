@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine import routes as module
 from engine.catalog import Catalogue, CatalogueDocument, PlanDefinition, PriceDefinition, compile_catalogue
+from engine.contract import Contract
 from engine.events import UsageEvent
 from engine.meters import BandDefinition, ConditionDefinition, DimensionDefinition, MeterDefinition
 from engine.partition import Partition
@@ -58,7 +59,7 @@ def test_they_say_what_the_meters_say_one_by_one(catalogue: Catalogue, events: l
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Routes, "usages", lambda *_: None)
             try:
-                told = Partition._meter(catalogue, "plan", UsageEvent("e", "s", "use", None, 0, data), 0)
+                told = Partition._meter(catalogue, Contract("plan"), UsageEvent("e", "s", "use", None, 0, data), 0)
             except Exception:
                 assert found is None
                 continue

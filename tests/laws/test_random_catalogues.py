@@ -40,7 +40,13 @@ def rated_at_random(seed: int) -> Bench:
         elif roll < 0.12 and sent:
             key, original = source.choice(sent)
             bench.record(key, bench.correction(original))
-        elif roll < 0.15:
+        elif roll < 0.18:
+            price = source.choice(catalogue.prices(first))
+            ahead = bench.now + source.randrange(1, 9 * DAY)
+            at = source.choice((None, ahead, bench.account(accounts[0]).period_around(ahead)[1]))
+            terms = source.choice((catalogue.terms(price), catalogue.terms(price), None))
+            bench.agree(price, terms, source.choice(accounts), from_us=at)
+        elif roll < 0.2:
             bench.grant(f"lot-{number}", "10", account=source.choice(accounts))
         else:
             late = source.choice((0, 0, source.randrange(20 * DAY)))

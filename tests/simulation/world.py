@@ -37,6 +37,7 @@ from engine import admission as admission_module
 from engine import dedup as dedup_module
 from engine import partition as partition_module
 from engine.catalog import Catalogue, load_catalogue
+from engine.contract import Contract
 from engine.events import UsageEvent, parse_control
 from engine.outcomes import RatedEvent, rated_lines
 from engine.partition import Partition
@@ -704,10 +705,10 @@ _METER: Final = Partition._meter
 _LINES: Final = rated_lines
 
 
-def _meter_that_breaks(catalogue: Catalogue, plan: str, event: UsageEvent, time_us: int) -> Any:
+def _meter_that_breaks(catalogue: Catalogue, contract: Contract, event: UsageEvent, time_us: int) -> Any:
     if event.id.encode().startswith(POISON):
         raise ZeroDivisionError("simulated: a record that breaks the engine")
-    return _METER(catalogue, plan, event, time_us)
+    return _METER(catalogue, contract, event, time_us)
 
 
 def _lines_that_break(event: RatedEvent, partition: int, epoch: int, first: int = 0) -> list[bytes]:

@@ -51,6 +51,8 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ),
     ("GET", "/v1/customers/acme/scopes"): (200, {"items": [{"scope": "team:red", "standing": "active", "spent": "1"}]}),
     ("GET", "/v1/customers/acme/caps"): (200, {"items": []}),
+    ("GET", "/v1/customers/acme/prices"): (200, {"items": []}),
+    ("PUT", "/v1/customers/acme/prices/output"): (200, COMMAND),
     ("POST", "/v1/customers"): (201, COMMAND),
     ("PUT", "/v1/customers/acme/scopes"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/standing"): (200, COMMAND),

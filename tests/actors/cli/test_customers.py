@@ -13,6 +13,20 @@ ASKS = [
         "acme: opened, with the plan starter (log 3/18)",
     ),
     (
+        ("customers", "agree", "acme", "output", '{"model": "flat", "amount": "9"}', "--from", "2026-12-01T00:00:00Z"),
+        (
+            "PUT",
+            "/v1/customers/acme/prices/output",
+            {"terms": {"model": "flat", "amount": "9"}, "currency": "USD", "from": "2026-12-01T00:00:00Z"},
+        ),
+        'acme: price output is {"model": "flat", "amount": "9"} from 2026-12-01T00:00:00Z on (log 3/18)',
+    ),
+    (
+        ("customers", "agree", "acme", "output"),
+        ("PUT", "/v1/customers/acme/prices/output", {"terms": None, "currency": "USD"}),
+        "acme: price output is the plan's from now on (log 3/18)",
+    ),
+    (
         ("customers", "scope", "acme", "team:red"),
         ("PUT", "/v1/customers/acme/scopes", {"scope": "team:red", "standing": "active"}),
         "acme: scope team:red is active (log 3/18)",

@@ -11,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.reconcile import rerate
-from actors.reconcile.rerate import PICO, LotTerms, Prices, Rerated, Table, Terms, month_start, read, sample_of, shown
+from actors.reconcile.rerate import (
+    PICO,
+    LotTerms,
+    Prices,
+    Rerated,
+    Table,
+    Terms,
+    month_start,
+    read,
+    read_agreed,
+    sample_of,
+    shown,
+)
 from engine.catalog import document_json
 from engine.money import NANO
 from engine.periods import month_around
@@ -48,6 +60,18 @@ def test_graduated_tiers_charge_what_is_worked_out_in_the_readme() -> None:
     rerated = account()
     assert list(rerated.line(line("tiered", "60", "2400", [[1, "10"], [2, "40"], [3, "10"]]))) == []
     assert list(rerated.line(line("tiered", "40", "2000", [[3, "40"]]))) == []
+
+
+def test_an_agreed_price_follows_the_plans_and_says_since_when() -> None:
+    half = read_agreed(START + 10, {"model": "per_unit", "amount": "0.5"})
+    terms = Terms("acme", "plan", "USD", "UTC", 1, START, {}, [(START + 10, "x", half), (START + 20, "x", None)])
+    rerated = Rerated(terms, Prices(DOCUMENTS, [(1, 0)]), {})
+    for at, amount, agreed in ((0, "2", {}), (10, "1", {"agreed_us": START + 10}), (20, "2", {})):
+        told = line("x", "2", amount, [[1, "2"]], time_us=START + at, **agreed)
+        assert list(rerated.line(told)) == []
+    assert sorted(rerated.table) == [month_start("UTC", 1, START), START + 10, START + 20]
+    wrong = line("x", "2", "1", [[1, "2"]], time_us=START + 10)
+    assert list(rerated.line(wrong)) == [("rated line 0 of offset 1: agreed", str(START + 10), "nothing")]
 
 
 def test_a_third_of_a_pico_rounds_as_in_the_readme() -> None:

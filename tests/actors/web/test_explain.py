@@ -191,6 +191,7 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
         "beyond": "0",
         "amount": "260",
         "version": 1,
+        "agreed_since": None,
     }
     (_, asked), (_, then) = shown.stage.doors.asked
     assert asked == FindRated("acme", "gateway-1", "e-2")

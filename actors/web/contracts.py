@@ -1,0 +1,131 @@
+"""What a customer is sold, over HTTP: prices that were agreed with it alone."""
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from actors.web.acts import COMMAND_DEADLINE_S, COMMAND_TEXT, CommandAnswer, commanded
+from actors.web.customers import AS_OF_EXAMPLE, Currency, described, made_example
+from actors.web.hot import AsOfAnswer, as_of_answer
+from actors.web.times import instant, read_instant
+from actors.web.wire import Call, Example, KeyScope, Reply, Route, invalid
+from engine.catalog import BadCatalogue, agreed_price
+from engine.contract import read_terms
+from engine.events import Command, SetPrice
+from engine.outcomes import Refusal
+
+Time = Annotated[str, Meta(max_length=64)]
+
+
+class PriceRequest(Struct, forbid_unknown_fields=True):
+    """Other terms of a price of the account's plan, from an instant on."""
+
+    terms: (
+        dict[str, Any] | None
+    )  # as a price stands in a catalogue, without `meter` and `where`; null: the plan's own again
+    currency: Currency
+    from_: Time | None = msgspec.field(default=None, name="from")  # absent: behind all usage rated so far
+
+
+class AgreedItem(Struct):
+    """A price that was agreed with the account."""
+
+    price: str
+    plan: str
+    from_: str = msgspec.field(name="from")
+    terms: dict[str, Any] | None  # null: from then on the plan's own
+
+
+class AgreedList(Struct):
+    items: list[AgreedItem]
+    as_of: AsOfAnswer
+
+
+def _set(call: Call, key: str) -> tuple[Command, str]:
+    asked: PriceRequest = call.body
+    price = call.params["price"]
+    if asked.terms is not None:
+        try:
+            agreed_price(price, read_terms(asked.terms, "-"), 0, adds_up=True)
+        except BadCatalogue as error:
+            fault = error.faults[0]
+            raise invalid(".".join(map(str, fault.path)), fault.message) from None
+    from_us = read_instant("from", asked.from_)
+    return SetPrice(call.params["account"], key, price, asked.currency, asked.terms, from_us), price
+
+
+async def list_agreed(call: Call) -> Reply:
+    """GET /v1/customers/{account}/prices."""
+    view = await described(call)
+    items = [AgreedItem(each.price, each.plan, instant(each.from_us), each.terms) for each in view.agreed]
+    return Reply(AgreedList(items, as_of_answer(view.as_of)))
+
+
+# -------------------------------------------------------------------------------------------------------------- routes
+
+_OWN: Final[dict[str, Any]] = {"tags": ("customers",), "account_from": "path"}
+
+ROUTES: Final = (
+    Route(
+        method="PUT",
+        path="/v1/customers/{account}/prices/{price}",
+        scope=KeyScope.ADMIN,
+        handler=commanded(
+            "price.set",
+            _set,
+            {
+                Refusal.CURRENCY_MISMATCH: "currency",
+                Refusal.UNKNOWN_PRICE: "price",
+                Refusal.BAD_START: "from",
+                Refusal.BAD_PRICE: "terms",
+                Refusal.TOO_MANY_PRICES: "price",
+                Refusal.MID_PERIOD: "from",
+            },
+        ),
+        summary="Agree on a price with one account",
+        description=(
+            "From an instant on the account pays this instead of what its plan says under that name; `terms` of null bring "
+            "the plan's own price back. Usage of before keeps its price, also when it comes late. What is no sum of its "
+            "units (a package, volume, a step, a maximum) can only begin where a billing period does." + COMMAND_TEXT
+        ),
+        example=Example(
+            params={"account": "acme", "price": "output"},
+            request={
+                "terms": {"model": "per_unit", "amount": "8", "per": "1000000"},
+                "currency": "USD",
+                "from": "2026-12-01T00:00:00Z",
+            },
+            response=made_example("output"),
+        ),
+        request=PriceRequest,
+        response=CommandAnswer,
+        deadline_s=COMMAND_DEADLINE_S,
+        also={422: "The account's state does not allow it; `type` says why, `field` what must change."},
+        **_OWN,
+    ),
+    Route(
+        method="GET",
+        path="/v1/customers/{account}/prices",
+        scope=KeyScope.READ,
+        handler=list_agreed,
+        summary="List agreed prices",
+        description="All that were agreed with the account, in order of the instant. What is not here is the plan's.",
+        example=Example(
+            params={"account": "acme"},
+            response={
+                "items": [
+                    {
+                        "price": "output",
+                        "plan": "starter",
+                        "from": "2026-12-01T00:00:00Z",
+                        "terms": {"model": "per_unit", "amount": "8", "per": "1000000"},
+                    }
+                ],
+                "as_of": AS_OF_EXAMPLE,
+            },
+        ),
+        response=AgreedList,
+        **_OWN,
+    ),
+)

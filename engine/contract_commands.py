@@ -1,0 +1,63 @@
+"""Commands that change what an account is sold: what each requires, and why it may be refused (README, "Control
+records"). The checks of a command stand in the order of the refusals' precedence."""
+
+import msgspec
+
+from engine.account import Account
+from engine.alerts import Crossing
+from engine.catalog import BadCatalogue, PriceBook, check_agreed
+from engine.commands import INSTANT_LIMIT_US, Refused
+from engine.contract import AGREED_MAX, Agreement, compiled, read_terms
+from engine.events import SetPrice
+from engine.meters import Meter
+from engine.outcomes import Refusal
+from engine.prices.price import Price
+
+
+def set_price(account: Account, command: SetPrice, book: PriceBook, log_time_us: int) -> list[Crossing]:
+    """Agree on a price with this account, from an instant on. Raises Refused."""
+    if command.currency != account.currency:
+        raise Refused(Refusal.CURRENCY_MISMATCH)
+    catalogue = book.at(log_time_us)
+    plan = catalogue.plans.get(account.plan) if catalogue else None
+    if catalogue is None or plan is None or command.price not in plan.prices:
+        raise Refused(Refusal.UNKNOWN_PRICE)
+    from_us = _start(account, command.from_us, log_time_us)
+    published = plan.prices[command.price]
+    meter = catalogue.meters[published.meter]
+    terms = _terms(command, published, meter)
+    agreement = Agreement(from_us, account.plan, command.price, terms, meter.kind is None)
+    contract = account.contract.with_agreed(agreement)
+    if len(contract.agreed) > AGREED_MAX:
+        raise Refused(Refusal.TOO_MANY_PRICES)
+    # A later one of this price may have been fit to follow what this one replaces.
+    touched = [each for each in contract.agreed if each.price == command.price and each.from_us >= from_us]
+    if not all(contract.begins(book, each, account.period_of(each.from_us)) for each in touched):
+        raise Refused(Refusal.MID_PERIOD)
+    return account.set_contract(contract, log_time_us)
+
+
+def _start(account: Account, from_us: int | None, log_time_us: int) -> int:
+    """From when on a change holds: behind all usage rated so far, or what was charged would change."""
+    earliest_us = max(log_time_us, account.newest_event_us + 1) if account.table else log_time_us
+    if from_us is None:
+        return earliest_us
+    if not earliest_us <= from_us <= INSTANT_LIMIT_US:
+        raise Refused(Refusal.BAD_START)
+    return from_us
+
+
+def _terms(command: SetPrice, published: Price, meter: Meter) -> str | None:
+    """As they are kept."""
+    if command.terms is None:
+        return None
+    try:
+        definition = read_terms(command.terms, published.meter)
+        check_agreed(definition, meter)
+        terms = msgspec.json.encode(definition, order="deterministic").decode()
+        agreed = compiled(command.price, terms, 0, meter.kind is None)
+    except BadCatalogue:
+        raise Refused(Refusal.BAD_PRICE) from None
+    if not agreed.counts_like(published):
+        raise Refused(Refusal.BAD_PRICE)
+    return terms

@@ -1,0 +1,54 @@
+"""Prices agreed with one account over HTTP: charged from the instant on, listed, and refused by field."""
+
+from typing import Any
+
+import pytest
+
+from tests.actors.web.house import House
+from tests.actors.web.test_customers import put
+
+PRICES = "/v1/customers/acme/prices"
+CHEAP = {"model": "per_unit", "amount": "0.2"}
+
+
+async def test_what_is_agreed_is_charged_from_then_on_and_listed(house: House) -> None:
+    await house.opened()
+    await house.owner.use("acme", "e1", 1)
+    house.clock.now_s += 1
+    answer = await put(house.client, f"{PRICES}/tokens", {"terms": CHEAP, "currency": "USD"})
+    assert (answer.status, answer.json()["id"]) == (200, "tokens")
+    house.clock.now_s += 1
+    await house.owner.use("acme", "e2", 1, time="2026-11-22T10:00:02Z")
+    balance = (await house.client.get("/v1/customers/acme/balance")).json()
+    assert balance["balance"]["booked"] == "-0.700000000000"
+    (item,) = (await house.client.get(PRICES)).json()["items"]
+    assert item == {"price": "tokens", "plan": "starter", "from": "2026-11-22T10:00:01Z", "terms": CHEAP | {"per": "1"}}
+    later = {"terms": None, "currency": "USD", "from": "2026-12-01T00:00:00Z"}
+    assert (await put(house.client, f"{PRICES}/tokens", later)).status == 200
+    assert [each["terms"] for each in (await house.client.get(PRICES)).json()["items"]][1:] == [None]
+
+
+@pytest.mark.parametrize(
+    ("body", "price", "status", "slug", "field"),
+    [
+        ({"currency": "EUR"}, "tokens", 422, "currency-mismatch", "currency"),
+        ({}, "unheard", 422, "unknown-price", "price"),
+        ({"from": "2026-11-22T09:00:00Z"}, "tokens", 422, "bad-start", "from"),
+        ({"terms": {"model": "per_unit", "amount": "-1"}}, "tokens", 400, "invalid-request", "terms.amount"),
+        ({"terms": CHEAP | {"meter": "tokens"}}, "tokens", 400, "invalid-request", "terms.meter"),
+        ({"terms": {"model": "package"}}, "tokens", 400, "invalid-request", "terms.amount"),
+        ({"terms": CHEAP | {"per": 1}}, "tokens", 400, "invalid-request", "terms"),
+        ({"terms": {"model": "percentage", "percent": "1", "per_event": "1"}}, "tokens", 422, "bad-price", "terms"),
+        ({"terms": {"model": "flat", "amount": "1"}}, "tokens", 422, "mid-period", "from"),
+        ({"from": "soon"}, "tokens", 400, "invalid-request", "from"),
+    ],
+)
+async def test_a_price_that_cannot_be_agreed_on_is_refused_by_field(
+    house: House, body: dict[str, Any], price: str, status: int, slug: str, field: str
+) -> None:
+    await house.opened()
+    answer = await put(house.client, f"{PRICES}/{price}", {"terms": CHEAP, "currency": "USD"} | body)
+    problem = answer.json()
+    assert (answer.status, problem["type"], problem["field"]) == (status, f"/problems/{slug}", field)
+    assert problem["next_step"]
+    assert (await house.client.get(PRICES)).json()["items"] == []
