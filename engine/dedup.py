@@ -313,7 +313,7 @@ class Dedup:
             self._drop_recent()
         if gone:
             self._expected = {key: _without(gone, found) for key, found in self._expected.items()}
-            self._sieves = [sieve for sieve in self._sieves if any(run.bucket not in gone for run in sieve.runs)]
+            self._sieves = [sieve for sieve in self._sieves if any(run.bucket in self._buckets for run in sieve.runs)]
 
     @staticmethod
     def bucket_min(log_time_us: int) -> int:

@@ -335,6 +335,21 @@ def test_the_last_generation_of_a_bucket_that_is_over_is_closed_whatever_its_siz
     assert [(closed.bucket, closed.generation) for closed in memory.closed()] == [(0, 0)]
 
 
+def test_a_sieve_over_runs_of_two_buckets_goes_with_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs_module, "LARGE", 4)
+    monkeypatch.setattr(sieve_module, "WORDS_MIN", 2)
+    kept, memory = Kept(), Dedup()
+    for offset, key in enumerate(keys(11)):
+        memory.remember(key, MARK, offset, offset // 5 * BUCKET_US)
+    kept.commit(memory)
+    kept.seal(memory)
+    full = memory.sizes()["sieves"]
+    memory.forget(BUCKET_US + WINDOW_US)
+    assert memory.sizes()["sieves"] == full > 0
+    memory.forget(2 * BUCKET_US + WINDOW_US)
+    assert memory.sizes()["sieves"] == 0
+
+
 def test_a_run_of_a_forgotten_bucket_is_not_taken_back() -> None:
     memory = filled(keys(2))
     memory.remember(b"k" * 12, MARK, 2, BUCKET_US)
