@@ -17,6 +17,7 @@ from config.stack.kafka import KafkaUnavailable
 from config.stack.postgres import PostgresUnavailable
 from config.stack.ray_local import RayNodeFailed
 from config.stack.supervisor import RunFolderInUse
+from loadtest.chaos.faults import KillRaylet
 from loadtest.chaos.phases import Counts, Phase, run_phases
 from loadtest.chaos.report import Report
 from loadtest.chaos.run import Options, run
@@ -45,6 +46,9 @@ def main(
     report_delay_s: Annotated[
         float, typer.Option(min=5, max=600, help="within which held usage is reported; longer than any outage")
     ] = 30,
+    nodes: Annotated[
+        int, typer.Option(min=0, max=8, help="of Ray beside its head, to be killed; 0: all runs on the head")
+    ] = 2,
     report: Annotated[Path, typer.Option(help="where the result goes")] = Path("build/chaos.json"),
     run_dir: Annotated[Path, typer.Option(help="where processes and logs of the run live")] = Path("build/chaos-run"),
 ) -> None:
@@ -52,6 +56,8 @@ def main(
     started_s = time.monotonic()
     if unknown := set(kind or ()) - set(KINDS):
         raise typer.BadParameter(f"--kind knows no {', '.join(sorted(unknown))}")
+    if nodes == 0 and (not kind or KillRaylet.kind in kind):
+        raise typer.BadParameter(f"--nodes 0 leaves no {KillRaylet.kind} to be killed: name other kinds, by --kind")
 
     def say(line: str) -> None:
         typer.echo(f"{time.monotonic() - started_s:7.1f} s  {line}")
@@ -59,7 +65,7 @@ def main(
     result = Report("python -m loadtest.chaos " + shlex.join(sys.argv[1:]))
     try:
         if only in (None, Phase.KILLS):
-            given = Options(events, seed, per_s, run_dir, StageOptions(report_delay_s=report_delay_s))
+            given = Options(events, seed, per_s, run_dir, StageOptions(report_delay_s=report_delay_s, nodes=nodes))
             run(given, plan(kills, seed, kind or ()), say, result)
         phases: list[Phase] = [phase for phase in Phase if only in (None, phase) and phase is not Phase.KILLS]
         counts = Counts(pauses=pauses, commits=commits, cuts=cuts, disks=disks)

@@ -41,8 +41,8 @@ from loadtest.chaos.deployer import READY
 from loadtest.chaos.voices import Voices
 from loadtest.receiver import Receiver
 
-WORKERS: Final = 2  # nodes beside the head, which gets no shard, as in ray_cluster.yaml
 WORKER_CPUS: Final = 2
+HEAD_ALONE_CPUS: Final = 4
 CONTROLLER_TITLE: Final = "ray::_ControllerActor"
 REPLICA_TITLE: Final = "ray::ServeReplica:tallygate:api"
 DEADLINE_S: Final = 300.0  # for the deployment to be whole again; what is still amiss then is a failure of the run
@@ -69,6 +69,7 @@ class StageOptions(Struct, frozen=True):
     partitions: int = 8
     shards: int = 2
     replicas: int = 2
+    nodes: int = 2  # of Ray beside the head, which then gets no shard, as in ray_cluster.yaml; without any it gets all
     hold_ttl_s: float = 5.0
     report_delay_s: float = 30.0  # longer than any outage: usage reported later is not covered by its hold
 
@@ -416,13 +417,13 @@ def open_stage(supervisor: Supervisor, options: StageOptions, say: Say) -> Stage
             ),
         }
     )
-    ray = start_ray(supervisor, num_cpus=0, serve=True)
+    ray = start_ray(supervisor, num_cpus=0 if options.nodes else HEAD_ALONE_CPUS, serve=True)
     [head] = [
         process
         for child in supervisor.children
         if (process := child.process()) is not None and process.name() == "raylet"
     ]
-    nodes = [start_ray_node(supervisor, ray, f"node-{number}", WORKER_CPUS) for number in range(1, WORKERS + 1)]
+    nodes = [start_ray_node(supervisor, ray, f"node-{number}", WORKER_CPUS) for number in range(1, options.nodes + 1)]
     # Ray has set handlers of its own, which would skip our clean-up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
