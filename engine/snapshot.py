@@ -79,9 +79,7 @@ _encoder: Final = msgspec.msgpack.Encoder()
 
 def encode_account(account: Account) -> bytes:
     """The account's stored state; nothing derived, nothing of the fast path."""
-    rules, scopes = sorted(account.rules.items()), sorted(account.scopes.items())
-    lots = [lot for _, lot in sorted(account.lots.items())]
-    caps = [cap for _, cap in sorted(account.caps.items())]
+    rules = sorted(account.rules.items())
     return _encoder.encode(
         _Account(
             VERSION,
@@ -100,9 +98,9 @@ def encode_account(account: Account) -> bytes:
             ],
             [
                 (lot.lot, lot.kind, str(lot.granted), lot.priority, lot.effective_us, lot.expires_us, lot.scope)
-                for lot in lots
+                for _, lot in sorted(account.lots.items())
             ],
-            [(cap.cap, str(cap.amount)) for cap in caps],
+            [(cap.cap, str(cap.amount)) for _, cap in sorted(account.caps.items())],
             [
                 (name, rule.cap, rule.percent, rule.clear_percent)
                 for name, rule in rules
@@ -113,16 +111,13 @@ def encode_account(account: Account) -> bytes:
                 (rule, window, standing.ordinal, standing.active)
                 for (rule, window), standing in sorted(account.standings.items())
             ],
-            [(cap.cap, cap.scope, cap.hard) for cap in caps],
+            [(cap.cap, cap.scope, cap.hard) for _, cap in sorted(account.caps.items())],
             [
                 (name, scope.standing, [(month, str(spend)) for month, spend in sorted(scope.spend.items())])
-                for name, scope in scopes
+                for name, scope in sorted(account.scopes.items())
             ],
             None if account.overdraft is None else str(account.overdraft),
-            # Most accounts have nothing of what follows, and an account is encoded with every checkpoint.
-            [(limit.limit, limit.scope, limit.per_minute) for _, limit in sorted(account.rate_limits.items())]
-            if account.rate_limits
-            else [],
+            [(limit.limit, limit.scope, limit.per_minute) for _, limit in sorted(account.rate_limits.items())],
             [
                 (
                     epoch,
@@ -131,47 +126,37 @@ def encode_account(account: Account) -> bytes:
                     each.closed_us,
                 )
                 for epoch, each in sorted(account.slices.items())
-            ]
-            if account.slices
-            else [],
+            ],
             [
                 (hold, drawn.until_us, [str(quantity) for quantity in drawn.quantities], drawn.done)
                 for hold, drawn in sorted(account.draws.items())
-            ]
-            if account.draws
-            else [],
-            [(name, scope.since) for name, scope in scopes if scope.since >= 0],
-            [(mark, parked.until_us, parked.value) for mark, parked in sorted(account.parked.items())]
-            if account.parked
-            else [],
-            [(lot.lot, lot.pays_debt) for lot in lots if lot.pays_debt is not None],
+            ],
+            [(name, scope.since) for name, scope in sorted(account.scopes.items()) if scope.since >= 0],
+            [(mark, parked.until_us, parked.value) for mark, parked in sorted(account.parked.items())],
+            [(name, lot.pays_debt) for name, lot in sorted(account.lots.items()) if lot.pays_debt is not None],
             [
-                (lot.lot, [(each.at_us, each.kind, _amount_or_none(each.amount)) for each in lot.changes])
-                for lot in lots
+                (name, [(each.at_us, each.kind, _amount_or_none(each.amount)) for each in lot.changes])
+                for name, lot in sorted(account.lots.items())
                 if lot.changes
             ],
             [
-                (lot.lot, lot.carry.source, lot.carry.percent, _amount_or_none(lot.carry.cap))
-                for lot in lots
+                (name, lot.carry.source, lot.carry.percent, _amount_or_none(lot.carry.cap))
+                for name, lot in sorted(account.lots.items())
                 if lot.carry is not None
             ],
             [
                 (cap.cap, cap.window.kind, cap.window.length_us, cap.meter, cap.price, cap.since)
-                for cap in caps
+                for _, cap in sorted(account.caps.items())
                 if cap.tallied
             ],
             [
                 (cap, [(place, str(amount)) for place, amount in sorted(counts.items())])
                 for cap, counts in sorted(account.tallies.items())
-            ]
-            if account.tallies
-            else [],
+            ],
             [
                 (start, [(name, cell, kept(aggregate)) for (name, cell), aggregate in sorted(row.items())])
                 for start, row in sorted(account.aggregates.items())
-            ]
-            if account.aggregates
-            else [],
+            ],
             [(each.from_us, each.plan, each.price, each.terms, each.adds_up) for each in account.contract.agreed],
         )
     )

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from loadtest.oracle.catalogue import Version
+from loadtest.oracle.catalogue import Version, version_of
 from loadtest.oracle.prices import half_even
 from loadtest.oracle.records import partition_of
 
@@ -182,8 +182,9 @@ class Workload:
     """Iterate it for the records of the run, in order of `at_s`; the same arguments give the same records.
 
     `events` counts the distinct usage events; duplicates, conflicts, malformed and forged records and top-ups come
-    on top. `catalogue` is the JSON document of the catalogue, which sizes wallets and caps so that about a third of
-    the customers run dry and cross their cap. Raises ValueError for an argument or a trace that cannot be used."""
+    on top; of each rare kind there are `rare` at least. `catalogue`, the JSON document or what was read of it, sizes
+    wallets and caps so that about a third of the customers run dry and cross their cap. Raises ValueError for an
+    argument or a trace that cannot be used."""
 
     def __init__(
         self,
@@ -193,9 +194,10 @@ class Workload:
         trace_path: Path | None,
         duration_s: float,
         *,
-        catalogue: Mapping[str, Any],
+        catalogue: Mapping[str, Any] | Version,
         partitions: int = 8,
         prefix: str = "cus",
+        rare: int = FEW_MIN,
     ) -> None:
         if not 1 <= events <= EVENTS_MAX:
             raise ValueError(f"events is {events}: give 1 to {EVENTS_MAX}")
@@ -204,6 +206,7 @@ class Workload:
         if not duration_s > 0 or partitions < 1:
             raise ValueError(f"duration_s is {duration_s}, partitions {partitions}: both must be above 0")
         self.seed, self.events, self.duration_s, self.partitions = seed, events, duration_s, partitions
+        self._rare = rare
         self.customers = [f"{prefix}_{number:04d}" for number in range(1, customers + 1)]
         self.plans = [PLANS[number % len(PLANS)] for number in range(customers)]
         self._keys = [customer.encode() for customer in self.customers]
@@ -244,14 +247,14 @@ class Workload:
     # ---- draws
 
     def _few(self, share: float) -> int:
-        return min(self.events, max(FEW_MIN, round(self.events * share)))
+        return min(self.events, max(self._rare, round(self.events * share)))
 
     def _drawn(self, source: np.random.Generator, table: tuple[float, ...]) -> "np.ndarray[Any, Any]":
         return np.interp(source.random(self.events) * 100, PERCENTILES, table)
 
-    def _spend(self, catalogue: Mapping[str, Any]) -> list[int]:
+    def _spend(self, catalogue: Mapping[str, Any] | Version) -> list[int]:
         """What each customer's good events would owe in one period, in pico."""
-        version = Version(1, catalogue)
+        version = version_of(1, catalogue)
         totals = np.zeros((3, len(MODELS), len(self.customers)), dtype=np.int64)
         for row, values in enumerate((self._input, self._output, np.ones(self.events, dtype=np.int64))):
             np.add.at(totals[row], (self._model, self._customer), values)

@@ -60,3 +60,8 @@ class Version:
                 if price.meter == meter.name and all(values.get(name) == want for name, want in price.where.items()):
                     return price
         return None
+
+
+def version_of(number: int, catalogue: Mapping[str, Any] | Version) -> Version:
+    """Read from its JSON document, unless that was done before."""
+    return catalogue if isinstance(catalogue, Version) else Version(number, catalogue)

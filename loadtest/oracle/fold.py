@@ -25,7 +25,7 @@ from loadtest.oracle.accounts import (
     Table,
 )
 from loadtest.oracle.aggregates import Reading, added
-from loadtest.oracle.catalogue import Version
+from loadtest.oracle.catalogue import Version, version_of
 from loadtest.oracle.commands import COMMANDS
 from loadtest.oracle.contract import VersionAt, price_at, stated
 from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Revision, read_correction
@@ -68,17 +68,18 @@ def _until(parked: Correction) -> int:
 class Oracle:
     """Feed it the log, partition by partition in offset order, then read what should have come of it.
 
-    `catalogues` holds the JSON document of each version; the log's markers say from when each is in force."""
+    `catalogues` holds the JSON document of each version, or what was read of it before; the log's markers say from when
+    each is in force."""
 
     def __init__(
         self,
-        catalogues: Mapping[int, Mapping[str, Any]],
+        catalogues: Mapping[int, Mapping[str, Any] | Version],
         control_key: bytes,
         topic: str,
         partitions: int,
         paranoid: bool = False,
     ) -> None:
-        self._versions = {number: Version(number, document) for number, document in catalogues.items()}
+        self._versions = {number: version_of(number, catalogue) for number, catalogue in catalogues.items()}
         self._grains = lcm(*(version.grains for version in self._versions.values()))
         self._control_key = control_key
         self._topic = topic

@@ -28,6 +28,22 @@ DIMENSIONS: Final[dict[str, dict[str, Any]]] = {
 REACHED: Final = {"model": SOLD, "size": ("short", "long"), "place": ("eu", "far")}
 
 
+def random_usage(source: random.Random) -> tuple[str, dict[str, object]]:
+    """The type and the data of an event, with most of what any meter here asks for."""
+    data: dict[str, object] = {
+        "model": source.choice((*SOLD, *SOLD, *SOLD, "d")),
+        "tokens": source.choice((0, 1, 10, 11, source.randrange(200), "2.5")),
+        "seconds": source.choice((1, 2, 3.25, 10)),
+        "region": source.choice(("eu-1", "eu-2", "us-1")),
+        "status": source.choice((*STATES, "completed")),
+    }
+    if source.random() < 0.3:
+        data["extra"] = source.randrange(4)
+    if source.random() < 0.06:
+        del data[source.choice(list(data))]
+    return source.choice(TYPES), data
+
+
 class RandomCatalogue:
     """Meters drawn once; `version` draws prices for them, as often as it is asked."""
 
@@ -51,20 +67,9 @@ class RandomCatalogue:
         return msgspec.convert(body, CatalogueDocument)
 
     def event(self, bench: Bench, at: int) -> bytes:
-        """A usage event, with most of what the meters ask for."""
-        source = self._source
-        data: dict[str, object] = {
-            "model": source.choice((*SOLD, *SOLD, *SOLD, "d")),
-            "tokens": source.choice((0, 1, 10, 11, source.randrange(200), "2.5")),
-            "seconds": source.choice((1, 2, 3.25, 10)),
-            "region": source.choice(("eu-1", "eu-2", "us-1")),
-            "status": source.choice((*STATES, "completed")),
-        }
-        if source.random() < 0.3:
-            data["extra"] = source.randrange(4)
-        if source.random() < 0.06:
-            del data[source.choice(list(data))]
-        return bench.event(at=at, type=source.choice(TYPES), data=data)
+        """A usage event that the meters may ask for."""
+        event_type, data = random_usage(self._source)
+        return bench.event(at=at, type=event_type, data=data)
 
     def _meter(self, event_type: str) -> dict[str, Any]:
         source = self._source

@@ -173,3 +173,18 @@ def test_corrections_that_differ_are_named(lines: list[dict[str, Any]], sentence
     result = judged(view() | {"lines": [line(), *lines]})
     assert (result.lost, result.double) == (0, 0)
     assert any(sentence in each for each in result.differences)
+
+
+def test_of_a_correction_of_what_no_meter_counts_nothing_is_told() -> None:
+    of_nothing = {**CORRECTED, (0, 11): Rated("acme", "gateway-1", "req-3", {})}
+    found = view()
+    result = compare(
+        ACCOUNTS,
+        RATED,
+        ALERTS,
+        corrected=of_nothing,
+        engine_accounts=found["accounts"],
+        rated_lines=iter(found["lines"]),
+        received_alerts=found["alerts"],
+    )
+    assert result.oracle_equal, result.differences

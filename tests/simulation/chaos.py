@@ -7,7 +7,7 @@ from msgspec import Struct
 
 # Every step that a shard's process passes: before and after each effect, and each time it lets others run.
 STORE_CALLS: Final = ("claim", "load", "commit", "settle_commit", "release", "record_deliveries", "catalogue")
-LOG_CALLS: Final = ("bounds", "read_one", "fetch", "append")
+LOG_CALLS: Final = ("bounds", "read_one", "fetch", "append", "append_slices")
 MEMBERSHIP_CALLS: Final = ("register", "renew")
 ROSTER_CALLS: Final = ("take_office", "stay_in_office", "members", "assign", "declare_dead")
 OTHER_SITES: Final = ("yield", "encode", "sleep", "post.before", "post.after")
@@ -17,7 +17,10 @@ CRASH_SITES: Final = (
     + OTHER_SITES
 )
 # Where a long pause hurts most: an effect, or the right to one, that comes after a successor has begun.
-ZOMBIE_SITES: Final = ("encode", "commit.before", "append.before", "post.before", "renew.after", "yield")
+ZOMBIE_SITES: Final = (
+    *("encode", "yield", "renew.after"),
+    *(f"{call}.before" for call in ("commit", "append", "append_slices", "post")),
+)
 ROSTER_SITES: Final = tuple(f"{call}.{side}" for call in ROSTER_CALLS for side in ("before", "after"))
 REFUSAL_SITES: Final = tuple(f"{call}.before" for call in STORE_CALLS + MEMBERSHIP_CALLS + ROSTER_CALLS)
 # The answer is lost, the effect is not. A lost answer to COMMIT has its own fault: `unknown_done`.
@@ -92,6 +95,11 @@ FEATURED: Final = _featured()
 STALE_S: Final = 1.2
 LAG_SHARE: Final = 0.3  # of the seeds: a consumer is handed out nothing for a while, and answers meanwhile
 FEATURED_TIMES: Final = 4  # a rare step may not be passed after the first time
+
+
+def tells(seed: int) -> bool:
+    """Whether its featured fault strikes who tells alerts: then there must be some to tell."""
+    return FEATURED[seed % len(FEATURED)].site.startswith(("post.", "record_deliveries."))
 
 
 def draw_strikes(random: Random, seconds: float, seed: int) -> list[Strike]:

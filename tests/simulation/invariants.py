@@ -28,7 +28,7 @@ from msgspec import Struct
 from actors.owned import Owned
 from actors.ports import AccountRow, AlertRow, Checkpoint
 from actors.shard import Shard
-from engine.alerts import ID_CONFLICT
+from engine.alerts import CORRECTION_FAILED, ID_CONFLICT
 from engine.snapshot import PartitionState, _account_decoder, decode_partition
 from tests.simulation.sim_log import SimPartition, SimRecord
 from tests.simulation.sim_store import SimPartitionRow
@@ -139,7 +139,10 @@ class AtCommit:
             told = _crossing_of(alert, cut.partition)
             account, rule, window, ordinal, phase = told.crossing
             known = self._told.setdefault(alert.alert_id, told)
-            if rule == ID_CONFLICT:  # one id however often the conflict comes again
+            if rule in (
+                ID_CONFLICT,
+                CORRECTION_FAILED,
+            ):  # their ordinals count nothing: one id, however often it comes again
                 continue
             if known != told:
                 yield f"alert {alert.alert_id} stands for {known}, and for {told}"

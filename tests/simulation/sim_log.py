@@ -155,6 +155,10 @@ class SimBroker:
             raise LogUnavailable("the simulated Kafka is away")
 
 
+def _asks_for_slices(record: Outgoing) -> bool:
+    return record.topic == "usage" and b'"kind":"slices"' in (record.value or b"")
+
+
 class SimLog:
     """The `Log` port of one simulated process.
 
@@ -259,13 +263,14 @@ class SimLog:
         return self._ends.get(partition)
 
     async def append(self, records: Sequence[Outgoing]) -> list[int]:
-        await self._gate("append.before")
+        call = "append_slices" if any(_asks_for_slices(record) for record in records) else "append"
+        await self._gate(f"{call}.before")
         self._broker.check_up()
         written = self.append_faults.pop(0) if self.append_faults else None
         offsets = [self._write(record) for record in records[:written]]
         if written is not None:
             raise LogUnavailable(f"the simulated Kafka took {written} of {len(records)} records")
-        await self._gate("append.after")
+        await self._gate(f"{call}.after")
         return offsets
 
     def _write(self, record: Outgoing) -> int:

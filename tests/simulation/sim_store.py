@@ -67,6 +67,7 @@ class SimPartitionRow(Struct):
     last: LastRecord | None = None
     blob: bytes | None = None
     owner: str | None = None
+    claimed_offset: int = 0  # where the owner's claim found it: from here on it writes all lines anew
     previous_owners: list[str] = []
     accounts: dict[str, AccountRow] = {}
     dedup: list[DedupSegment] = []
@@ -225,6 +226,7 @@ class SimStore(_Port):
                 speaking.append(PreviousOwner(name, member.host, member.lock_path, lease_left_s))
         row.previous_owners = [previous.incarnation for previous in speaking]
         row.owner = incarnation
+        row.claimed_offset = row.next_offset
         row.epoch += 1
         claim = Claim(partition, row.epoch, row.ckpt_seq, row.next_offset, row.last, row.blob, speaking)
         self._owners[partition] = incarnation

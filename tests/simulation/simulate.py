@@ -10,16 +10,16 @@ from random import Random
 from typing import Final
 
 import msgspec
-import orjson
 from msgspec import Struct
 
-from tests.simulation.chaos import Strike, draw_strikes
+from tests.simulation.catalogues import DRAWN, documents
+from tests.simulation.chaos import Strike, draw_strikes, tells
 from tests.simulation.checks import fold_all, fresh_folds, unrest, verify
 from tests.simulation.gateways import PACE_MAX, Gateways, open_too_long
 from tests.simulation.invariants import orphans
 from tests.simulation.sim_receivers import ReceiverFaults
 from tests.simulation.sim_store import SimPartitionRow
-from tests.simulation.traffic import Traffic, catalogues
+from tests.simulation.traffic import OPENINGS, Traffic, skewed
 from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualLoop, run_virtually
 from tests.simulation.world import Plan, World, mended_engine, short_limits
 
@@ -64,21 +64,22 @@ def draw_plan(random: Random) -> Plan:
     pace = random.choice([1.0, 1.0, 30.0, 3_000.0, 100_000.0, 1_000_000.0])
     troubled = random.random() < 0.5
     return Plan(
-        shards=random.randint(2, 3),
+        shards=skewed(random, 2, 3),
         controllers=random.randint(1, 2),
-        partitions=random.randint(2, 4),
+        partitions=skewed(random, 2, 4),
         hosts=random.randint(1, 2),
         pace=pace,
         skew_max_us=random.choice([0, 500_000, 3_000_000]) if pace == 1.0 else 0,
         delay_share=random.choice([0.02, 0.1, 0.3]),
         delay_max_s=random.choice([0.02, 0.1, 0.4]),
-        slice_events=random.choice([1, 3, 20]),
+        slice_events=random.choice([1, 3, 20, 20]),
         fetch_records=random.choice([2, 10, 100]),
-        fetch_wait_s=random.choice([0.05, 0.2]),
+        fetch_wait_s=random.choice([0.1, 0.2, 0.3]),
         checkpoint_s=random.choice([0.2, 0.5, 1.0]),
         dirty_max=random.choice([3, 1000]),
         attempts_max=random.choice([10_000, 10_000, 3]),
         held_max=random.choice([2, 6, 1000]),
+        catalogue=random.randint(0, DRAWN),
         calm_start=random.random() < 0.85,
         receiver=ReceiverFaults(
             answer_lost=random.choice([0.0, 0.3]) if troubled else 0.0,
@@ -103,18 +104,25 @@ def _simulate(seed: int, faults: bool) -> Outcome:
     random = Random(seed)
     plan = msgspec.structs.replace(draw_plan(random), seals=seed % SEALING_SEEDS == 2)
     seconds = random.uniform(1.5, 4.0)
+    asked = plan.pace <= PACE_MAX  # gateways ask, and bring usage of their own
+    telling = tells(seed)
     traffic = Traffic(
         Random(random.random()),
         partitions=plan.partitions,
-        events=random.randint(25, 90),
-        accounts=random.randint(2, 7),
+        events=40 if telling else skewed(random, 16 if plan.seals else 3, 40 if asked else 80),
+        accounts=5 if telling else skewed(random, 1, 7),
         seconds=seconds,
         pace=plan.pace,
+        catalogue=plan.catalogue,
+        sales=skewed(random, 3, 40) if random.random() < (0.2 if asked else 0.6) else 0,
+        rare=random.choice([0, 1, 2, 4]),
+        without=[name for name in OPENINGS if random.random() < 0.4 and not telling],
+        again=0.3 if plan.seals else 0.0,  # what comes again must be found in what is sealed
     )
     strikes = draw_strikes(random, seconds, seed)
     loop = VirtualLoop()
     world = World(plan, Random(random.random()), loop)
-    gateways = Gateways(world, Random(random.random()), seconds) if plan.pace <= PACE_MAX else None
+    gateways = Gateways(world, Random(random.random()), seconds) if asked else None
     play(loop, world, traffic, gateways, strikes if faults else [], seconds)
     for fault, times in world.receivers.met.items():
         world.fired[f"receiver_{fault}", ""] += times
@@ -154,7 +162,7 @@ async def _run(
     world: World, traffic: Traffic, gateways: Gateways | None, strikes: list[Strike], seconds: float
 ) -> None:
     loop = asyncio.get_running_loop()
-    world.database.catalogues = {version: orjson.dumps(body) for version, body in catalogues().items()}
+    world.database.catalogues = dict(documents(world.plan.catalogue))
     for controller in world.controllers:
         controller.begin()
     for shard in world.shards:

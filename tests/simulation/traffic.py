@@ -1,33 +1,41 @@
-"""What a seed's producers write: the demo's traffic with its faults, commands of every kind, a second catalogue version.
+"""What a seed's producers write: the demo's traffic with its faults, usage of all else that is sold, commands of every
+kind, a second catalogue version.
 
 Wall time may run many times faster than the time in which processes wait, so that months, periods, lots and the
 duplicate memory end within seconds. Everything follows from the seed; times are stamped as the records are written.
 """
 
-from functools import lru_cache
-from pathlib import Path
+import math
+import re
+from collections.abc import Collection
 from random import Random
 from typing import Any
 
 import orjson
 from msgspec import Struct
 
-from config.catalogue import load_file
-from engine.catalog import document_json
 from engine.corrections import AMEND, CANCEL
 from engine.events import seal
 from loadtest.oracle.records import partition_of
-from loadtest.workload import EVENT_TYPE, SECOND_US, Workload, decimal
+from loadtest.workload import FEW_MIN, PLANS, SECOND_US, Send, Workload, cloud_time, decimal
+from tests.simulation.catalogues import Sales, oracle_library
 
-CATALOGUE_FILE = Path(__file__).parents[2] / "config" / "catalogue.example.yaml"
 CONTROL_KEY = b"the simulator's own control key, 32+"
 TOPIC = "usage"
 POISON = b"poison-"  # begins the id of an event that breaks the engine
 POISON_LATE = b"late-poison-"  # of one that breaks it when it has changed the account
+_TYPE = re.compile(rb'"type":"[^"]*"')
 POISON_SHARE = 0.02
 CORRECTED_SHARE = 0.05  # of the events are cancelled or amended, before they come or after
 BROKEN_SHARE = 0.03  # of the events are sent broken first, then mended under the same id
+SKEW = 4.0  # of the sizes: drawn evenly, a seed cost twice the time, and a safeguard taken away was noticed by no more
+OPENINGS = ("welcome", "caps", "low-balance")  # what accounts of the demo open with, beside a wallet
 MARKER_AHEAD_US = 302 * SECOND_US  # a version may not be effective before every event that may still come
+
+
+def skewed(random: Random, least: int, most: int) -> int:
+    """Mostly near the least, in one of twenty draws near the most: a small run shows most of what a large one shows."""
+    return least + round((most - least) * math.pow(random.random(), SKEW))
 
 
 class Write(Struct, frozen=True):
@@ -39,23 +47,15 @@ class Write(Struct, frozen=True):
     make: Any  # Callable[[int], bytes | None]
 
 
-@lru_cache(maxsize=1)
-def catalogues() -> dict[int, dict[str, Any]]:
-    """Two versions: the example, and the same at other prices."""
-    first = orjson.loads(document_json(load_file(CATALOGUE_FILE)))
-    second = orjson.loads(orjson.dumps(first))
-    for plan in second["plans"].values():
-        for price in plan["prices"].values():
-            for part in [price, *price["tiers"]]:
-                if part["amount"] is not None:
-                    part["amount"] = decimal(int(float(part["amount"]) * 1.37 * 10**6) * 10**6 + 1)
-    return {1: first, 2: second}
-
-
 def _broken(value: bytes | None) -> bytes:
     """The event as a dead letter: of a type that no meter takes."""
     assert value is not None
-    return value.replace(EVENT_TYPE.encode(), b"llm.unheard-of", 1)
+    return unheard_of(value)
+
+
+def unheard_of(value: bytes) -> bytes:
+    """The same event, of a type that no meter takes."""
+    return _TYPE.sub(b'"type":"llm.unheard-of"', value, count=1)
 
 
 def is_poison(value: bytes) -> bool:
@@ -66,6 +66,13 @@ def is_poison(value: bytes) -> bool:
 def _poisonous(value: bytes | None, poison: bytes) -> bytes:
     assert value is not None
     return value.replace(b'"id":"', b'"id":"' + poison, 1)
+
+
+def _opening(body: dict[str, Any]) -> str:
+    """Which of `OPENINGS` a command of the demo's setup is, if any."""
+    if "cap" in body or body.get("rule", "").startswith("cap-"):
+        return "caps"
+    return str(body.get("lot") or body.get("rule") or "")
 
 
 def _once(make: Any) -> Any:
@@ -99,8 +106,24 @@ def _correction(value: bytes, revision: int, cancels: bool) -> bytes:
 class Traffic:
     """`writes` in order of time; `setup(now_us)` goes before them, all at once."""
 
-    def __init__(self, random: Random, *, partitions: int, events: int, accounts: int, seconds: float, pace: float):
-        """`pace`: seconds of wall time per second that processes wait."""
+    def __init__(
+        self,
+        random: Random,
+        *,
+        partitions: int,
+        events: int,
+        accounts: int,
+        seconds: float,
+        pace: float,
+        catalogue: int = 0,
+        sales: int = 0,
+        rare: int = FEW_MIN,
+        without: Collection[str] = (),
+        again: float = 0.0,
+    ) -> None:
+        """`pace`: seconds of wall time per second that processes wait. `sales`: usage of other kinds than requests to
+        models. `rare`: how many there are of each rare kind of record. `without`: what accounts have not, of `OPENINGS`.
+        `again`: the share of events that come again later."""
         self.partitions = partitions
         self.pace = pace
         self.seconds = seconds
@@ -109,18 +132,26 @@ class Traffic:
         self._correcting.setstate(random.getstate())
         self._corrects = self._correcting.random() < 0.5  # whether this seed corrects anything
         self._crediting = Random(repr(random.getstate()))  # and another, so that what they draw stays what it was
+        self._selling = Random(f"sales {random.getstate()}")
         self._work = Workload(
             random.randrange(2**32),
             events,
             accounts,
             None,
             seconds * pace,
-            catalogue=catalogues()[1],
+            catalogue=oracle_library(catalogue)[1],
             partitions=partitions,
+            rare=rare,
         )
+        self._without = without
+        self._again = again
+        self._repeating = Random(f"again {random.getstate()}")
+        self._shops = [f"shop-{number}" for number in range(skewed(self._selling, 1, 3))] if sales else []
+        self._sold = Sales(catalogue, self._selling)
         self._back_max_us = int(min(20 * 86_400, 0.6 * seconds * pace) * SECOND_US)
         self.writes = sorted(
-            [*self._events(), *self._commands(), *self._credit(), *self._versions()], key=lambda write: write.at_s
+            [*self._events(), *self._sales(sales), *self._commands(), *self._credit(), *self._versions()],
+            key=lambda write: write.at_s,
         )
 
     def _sealed(self, partition: int, body: dict[str, Any]) -> bytes:
@@ -135,11 +166,55 @@ class Traffic:
             (number, self._sealed(number, {"kind": "catalogue", "version": 1, "effective_us": 0}))
             for number in range(self.partitions)
         ]
-        commands = [
-            (self._home(body["account"]), self._sealed(self._home(body["account"]), body))
-            for body in self._work.setup(now_us)
-        ]
+        bodies = [body for body in self._work.setup(now_us) if _opening(body) not in self._without]
+        for shop in self._shops:
+            bodies += self._shop(shop)
+        commands = [(self._home(body["account"]), self._sealed(self._home(body["account"]), body)) for body in bodies]
         return markers + commands
+
+    def _shop(self, account: str) -> list[dict[str, Any]]:
+        """An account whose usage may be of everything that is sold, with a wallet that it may use up."""
+        draw = self._selling
+        cap = {"kind": "set_cap", "cap": "monthly", "amount": draw.choice(["5", "200"]), "currency": "USD"}
+        half = {"measure": "cap_percent", "cap": "monthly", "percent": draw.randint(10, 120)}
+        bodies: list[dict[str, Any]] = [
+            {"kind": "open_account", "plan": draw.choice(PLANS)},
+            {"kind": "grant", "lot": "prepaid", "lot_kind": "paid", "amount": draw.choice(["3", "90", "4000"])}
+            | {"currency": "USD", "priority": 20},
+        ]
+        if draw.random() < 0.5:
+            bodies += [cap, {"kind": "set_rule", "rule": "half", "on": half}]
+        return [
+            body | {"account": account, "command_key": f"open-{account}-{step}"} for step, body in enumerate(bodies)
+        ]
+
+    def _sales(self, count: int) -> list[Write]:
+        """Usage of what is sold beside requests to models: in any order, some of it again, corrected, or poisonous."""
+        draw = self._selling
+        writes = []
+        for number in range(count):
+            account = draw.choice(self._shops)
+            event_type, data = self._sold.usage()
+            back_us = draw.randrange(self._back_max_us) if draw.random() < 0.1 else 0
+            event: dict[str, Any] = {"specversion": "1.0", "id": f"sale-{number}", "source": "shops"}
+            event |= {"type": event_type, "subject": account, "data": data}
+
+            def make(now_us: int, event: dict[str, Any] = event, back_us: int = back_us) -> bytes:
+                return orjson.dumps(event | {"time": cloud_time(now_us - back_us)})
+
+            make = _once(make)
+            send = Send(draw.uniform(0, self.seconds) * self.pace, "event", account.encode(), None, None, make)
+            writes += [self._write_of(send, make)]
+            if draw.random() < 0.05:
+                writes.append(self._write_of(send, make, draw.uniform(0.0, 0.7)))
+            if self._corrects and draw.random() < 2 * CORRECTED_SHARE:
+                writes += self._corrections(send, make)
+            if draw.random() < POISON_SHARE:
+                writes.append(self._write_of(send, lambda now_us, make=make: _poisonous(make(now_us), POISON)))
+        return writes
+
+    def _write_of(self, send: Send, make: Any, later_s: float = 0.0) -> Write:
+        return Write(send.at_s / self.pace + later_s, send.key, send.partition, make)
 
     def _events(self) -> list[Write]:
         writes = []
@@ -152,6 +227,10 @@ class Traffic:
                     value = seal(CONTROL_KEY, TOPIC, send.seal_partition, value)
                 return value
 
+            if send.kind == "event" and self._repeating.random() < self._again:
+                make = _once(make)
+                later_s = self._repeating.uniform(0.3, 1.0) * max(0.0, self.seconds - send.at_s / self.pace)
+                writes.append(self._write_of(send, make, later_s))
             if send.kind == "event" and self._corrects and self._correcting.random() < CORRECTED_SHARE:
                 make = _once(make)
                 writes += self._corrections(send, make)
@@ -197,7 +276,7 @@ class Traffic:
 
     def _commands(self) -> list[Write]:
         writes = []
-        for number in range(self._random.randint(4, 18)):
+        for number in range(skewed(self._random, 2, 18)):
             at_s = self._random.uniform(0, self.seconds)
             owner = self._random.randrange(len(self._work.customers))
             body = self._command(number, owner)
@@ -219,7 +298,7 @@ class Traffic:
         draw = self._crediting
         writes = []
         granted: dict[str, list[str]] = {}
-        for number in range(draw.randint(3, 15) if draw.random() < 0.5 else 0):
+        for number in range(skewed(draw, 3, 15) if draw.random() < 0.5 else 0):
             owner = draw.randrange(len(self._work.customers))
             account = self._work.customers[owner]
             amount = decimal(max(self._work.spend_pico[owner], 10**10) * draw.randint(1, 30) // 100)

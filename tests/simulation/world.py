@@ -36,11 +36,12 @@ from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from engine import admission as admission_module
 from engine import dedup as dedup_module
 from engine import partition as partition_module
-from engine.catalog import Catalogue, load_catalogue
+from engine.catalog import Catalogue
 from engine.contract import Contract
 from engine.events import UsageEvent, parse_control
 from engine.outcomes import RatedEvent, rated_lines
 from engine.partition import Partition
+from tests.simulation.catalogues import compiled
 from tests.simulation.chaos import Strike
 from tests.simulation.invariants import AtCommit, Bounds, overflows
 from tests.simulation.sim_log import SimBroker, SimLog
@@ -56,7 +57,6 @@ VIOLATIONS_MAX: Final = 50
 SENDS_MAX: Final = 6
 _mac_once: Final = lru_cache(maxsize=10_000)(hmac.digest)
 _read_once: Final = lru_cache(maxsize=10_000)(parse_control)
-_compiled_once: Final = lru_cache(maxsize=8)(load_catalogue)
 SQL_ERRORS: Final = {"serialization": asyncpg.SerializationError, "deadlock": asyncpg.DeadlockDetectedError}
 NO_FAULTS: Final = ReceiverFaults(latency_s=0.01, timeout_s=0.5, retry_after_max_s=1.0)
 
@@ -81,6 +81,7 @@ class Plan(Struct):
     attempts_max: int  # to tell an alert, by one owner
     calm_start: bool  # faults begin when every partition has an owner
     receiver: ReceiverFaults
+    catalogue: int = 0  # of tests/simulation/catalogues.py
     seals: bool = False  # whether the memory of rated events is sealed, of which some seeds know nothing
 
 
@@ -248,7 +249,7 @@ class LateLog(SimLog):
         """Whether another owner has claimed what these lines are about, and will write them anew."""
         row = self._world.database.partition(partition)
         first = int((block.key or b"").split(b":")[2].split(b"-")[0])
-        return row.owner not in (None, self._name) and first >= row.next_offset
+        return row.owner not in (None, self._name) and first >= row.claimed_offset
 
 
 def _nonsense(lines: bytes | None) -> bytes:
@@ -750,11 +751,11 @@ def short_limits(plan: Plan) -> AbstractContextManager[None]:
     patches: list[Patch] = [
         (dedup_module, "RUN_MIN", 4),
         (dedup_module, "_CAPACITIES", (256,)),
-        (takeover_module, "load_catalogue", _compiled_once),
+        (takeover_module, "load_catalogue", compiled),
         (hmac, "digest", _mac_once),
         (partition_module, "parse_control", _read_once),
         (commit_module, "ENCODE_ACCOUNTS", 1),
-        (controller_module, "PROBE_EVERY_S", 0.1),
+        (controller_module, "PROBE_EVERY_S", 0.2),
         (shard_module, "FETCH_WAIT_S", plan.fetch_wait_s),
         (shard_module, "BLOCK_LINES_MAX", 5),
         (shard_module, "SENDS_MAX", SENDS_MAX),
