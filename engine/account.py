@@ -667,6 +667,7 @@ class Account:
         payer = None if guard is None or guard.start not in self.table else allocation.next_payer(guard.start)
         if guard is not None and payer is not None:
             guard.payment = Payment(*payer, guard.charged, allocation.balance, spend)
+            self._derived = None  # kilobytes; the guard knows what goes on from here
         return Settlement(postings, allocation.balance, spend)
 
     def _settle_more(self, guard: Guard, payment: Payment, posting_period_us: int) -> Settlement:
