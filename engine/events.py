@@ -159,6 +159,7 @@ def _checked(event: _CloudEvent, *, may_hold_nul: bool) -> UsageEvent:
     )
 
 
+_WRITTEN_ONE_WAY: Final = frozenset((int, str))
 _canonical_encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 
@@ -184,11 +185,7 @@ def _canonical(value: Any) -> Any:
 
 def fingerprint(event: UsageEvent, time_us: int) -> bytes:
     """4 bytes over the billing fields: type, time, scope, hold and the whole of data."""
-    data = event.data
-    for item in data.values():
-        if type(item) is not int and type(item) is not str:
-            data = _canonical(data)
-            break
+    data = event.data if _WRITTEN_ONE_WAY.issuperset(map(type, event.data.values())) else _canonical(event.data)
     fields = b"%b\x00%d\x00%b" % (_canonical_encoder.encode(data), time_us, event.type.encode())
     if event.scope or event.hold is not None:
         # Only then: what was recorded before events had these fields must still be known again.

@@ -26,18 +26,18 @@ class _Use:
     """A price in the segment: up to which quantity of its period each begun `size` costs the same."""
 
     __slots__ = (
-        "_agreed_us",
-        "_is_plain",
-        "_size",
         "_start",
-        "_version",
+        "agreed_us",
         "denominator",
         "edge",
+        "is_plain",
         "over",
         "owed",
         "quantity",
         "rate",
+        "size",
         "tier",
+        "version",
     )
 
     def __init__(self, run: Running, price: Price, version: int) -> None:
@@ -55,28 +55,21 @@ class _Use:
         self.rate = stretch.rate * (self.denominator // run.curve.denominator)
         shared = gcd(self.rate, self.denominator, self.over)
         self.rate, self.denominator, self.over = self.rate // shared, self.denominator // shared, self.over // shared
-        self._start, self._size = stretch.start, stretch.size
-        self._agreed_us = price.agreed_us
-        self._version = None if self._agreed_us is not None or price.version == version else price.version
-        self._is_plain = price.is_even and self._version is None and self._agreed_us is None
+        self._start, self.size = stretch.start, stretch.size
+        self.agreed_us = price.agreed_us
+        self.version = None if price.agreed_us is not None or price.version == version else price.version
+        self.is_plain = price.is_even and self.version is None and price.agreed_us is None
 
-    def charge(self, quantity: int) -> tuple[int, int]:
-        """(pico, what rounding leaves out) of so many more nano-units, up to the edge: the cumulative amount is rounded."""
-        if self._size == 1:
-            begun = quantity
-        else:
-            behind = self._start - self.quantity
-            begun = behind // self._size - (behind - quantity) // self._size
-        amount, over = divmod(self.rate * begun + self.over, self.denominator)
-        if over and (2 * over > self.denominator or (2 * over == self.denominator and (self.owed + amount) & 1)):
+    def begun(self, quantity: int) -> int:
+        """How many sizes so many more nano-units begin."""
+        behind = self._start - self.quantity
+        return behind // self.size - (behind - quantity) // self.size
+
+    def rounded(self, amount: int, over: int) -> tuple[int, int]:
+        """The charge, and what is left over or owed, so that the cumulative amount is rounded half-even (law M2)."""
+        if 2 * over > self.denominator or (2 * over == self.denominator and (self.owed + amount) & 1):
             return amount + 1, over - self.denominator
         return amount, over
-
-    def line(self, name: str, cell: Cell, quantity: int, amount: int) -> Line:
-        tiers = ((self.tier, quantity),) if quantity else ()
-        if self._is_plain:
-            return Line(name, cell, quantity, amount, tiers)
-        return Line(name, cell, quantity, amount, tiers, 0, self.quantity, self._version, self._agreed_us)
 
 
 class Tallied:
@@ -160,8 +153,16 @@ class Guard:
             key = (name, cell)
             if key not in row:
                 fresh += 1
-            amount, over = use.charge(quantity)
-            lines.append(use.line(name, cell, quantity, amount))
+            amount, over = divmod(
+                use.rate * (quantity if use.size == 1 else use.begun(quantity)) + use.over, use.denominator
+            )
+            if over:
+                amount, over = use.rounded(amount, over)
+            tiers = ((use.tier, quantity),) if quantity else ()
+            if use.is_plain:
+                lines.append(Line(name, cell, quantity, amount, tiers))
+            else:
+                lines.append(Line(name, cell, quantity, amount, tiers, 0, use.quantity, use.version, use.agreed_us))
             steps.append((use, key, quantity, amount, over))
             total += amount
         if total >= self._room or fresh > self._cells:

@@ -54,25 +54,18 @@ def parse_quantity(value: object) -> int:
 
 def amount_text(pico: int) -> str:
     """Decimal text in currency units: all twelve fractional digits, or none when the amount is whole."""
-    return _text(pico, 12)
+    if pico < 0:
+        return f"-{amount_text(-pico)}"
+    whole, fraction = divmod(pico, PICO)
+    return f"{whole}.{str(fraction).zfill(12)}" if fraction else str(whole)
 
 
 def quantity_text(nano: int) -> str:
     """Decimal text in whole units: all nine fractional digits, or none when the quantity is whole."""
-    if nano >= 0 and nano % NANO == 0:
-        return str(nano // NANO)
-    return _text(nano, 9)
-
-
-def _text(value: int, fraction_digits: int) -> str:
-    if value < 0:
-        return f"-{_text(-value, fraction_digits)}"
-    digits = str(value)
-    point = len(digits) - fraction_digits
-    if point <= 0:
-        digits, point = digits.zfill(fraction_digits + 1), 1
-    fraction = digits[point:]
-    return f"{digits[:point]}.{fraction}" if fraction.strip("0") else digits[:point]
+    if nano < 0:
+        return f"-{quantity_text(-nano)}"
+    whole, fraction = divmod(nano, NANO)
+    return f"{whole}.{str(fraction).zfill(9)}" if fraction else str(whole)
 
 
 def round_half_even(numerator: int, denominator: int) -> int:

@@ -100,7 +100,7 @@ class Line(Struct, frozen=True, gc=False):
     agreed_us: int | None = None  # from when on the price is agreed with the account alone; None: it is published
 
 
-class RatedEvent(Struct, frozen=True):
+class RatedEvent(Struct, frozen=True, gc=False):
     """One rated usage event, with what charged it."""
 
     offset: int

@@ -6,7 +6,7 @@ asks for a `Cut` when a checkpoint is due; rating goes on while the cut is encod
 
 from collections.abc import Iterable
 from heapq import heappop, heappush
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -143,10 +143,11 @@ class Outputs(Struct):
     dead_letters: list[DeadLetterRow] = msgspec.field(default_factory=list)
 
 
-class Foreseen(NamedTuple):
+class Foreseen(Struct, frozen=True, gc=False):
     """A usage event that was read ahead. A correction's identities are those of what it is about."""
 
     offset: int
+    account: str
     event: UsageEvent
     identities: tuple[bytes, ...]
 
@@ -158,12 +159,14 @@ def foresee(offset: int, key: bytes | None, value: bytes | None) -> Foreseen | N
         return None
     try:
         event = parse_usage(value)
-        account_id = event.subject if key is None else key.decode()
-        if account_id is None:
+        if key is None:
+            key = (event.subject or "").encode()
+        if not 0 < len(key) <= KEY_BYTES_MAX:
             return None
+        account_id = key.decode()
         if event.type in FORMS:
-            return Foreseen(offset, event, _identities(account_id, read_correction(account_id, event)))
-        return Foreseen(offset, event, (identity(account_id, event.source, event.id),))
+            return Foreseen(offset, account_id, event, _identities(account_id, read_correction(account_id, event)))
+        return Foreseen(offset, account_id, event, (identity(account_id, event.source, event.id),))
     except Exception:
         return None
 
@@ -180,8 +183,8 @@ def _identities(account_id: str, correction: Correction) -> tuple[bytes, ...]:
     return tuple(identity(account_id, correction.original.source, name) for name in correction.names)
 
 
-class _Metered(NamedTuple):
-    """An event as it is to be rated."""
+class _Metered(Struct, frozen=True, gc=False):
+    """An event as it is to be rated. `dimensions`: names of those of each cell, first of the usages, then of the readings."""
 
     time_us: int
     catalogue: Catalogue
@@ -242,10 +245,11 @@ class Partition:
         control = self._read_control(value) if sealed and value is not None else None
         if isinstance(control, CatalogueMarker) and self._is_missing(control.version):
             raise CatalogueMissing(control.version)
-        self._advance(append_ms * 1000, offset)
+        if append_ms * 1000 > self.log_time_us:
+            self._advance(append_ms * 1000, offset)
         self._changing = False
         outcome = self._outcome(control, offset, key, value)
-        self._count(outcome)
+        self.counts[outcome] = self.counts.get(outcome, 0) + 1
         if self._settlement is not None:
             # Last, and where nothing is caught: what fails in soft memory must not turn a rated record into a dead letter.
             (hold, used, final), self._settlement = self._settlement, None
@@ -280,8 +284,6 @@ class Partition:
 
     def _advance(self, append_us: int, offset: int) -> None:
         """Log time moves on; whoever is due is woken first, in the order (instant, account)."""
-        if append_us <= self.log_time_us:
-            return
         self.log_time_us = append_us
         while self._wakes and self._wakes[0][0] <= append_us:
             instant, account_id = self._next_wake()
@@ -328,6 +330,9 @@ class Partition:
 
     def _rate(self, offset: int, key: bytes | None, value: bytes | None) -> str:
         """Rate one usage event, or forward it; the rows of README's table, in order. Raises _DeadLetter."""
+        foreseen = self._foreseen.get(offset)
+        if foreseen is not None and foreseen.account in self._live and foreseen.event.type not in FORMS:
+            return self._rate_event(offset, foreseen.account, foreseen.event, foreseen.identities[0])
         if value is None:
             raise _DeadLetter(DeadLetterReason.MALFORMED, "the record has no value")
         if len(value) > VALUE_BYTES_MAX:
@@ -337,7 +342,6 @@ class Partition:
         account_id = None if key is None else self._account_of(key)
         if key is not None and account_id is not None and not self._is_here(account_id, key):
             return self._forward(offset, key, value)
-        foreseen = self._foreseen.get(offset)
         try:
             event = parse_usage(value) if foreseen is None else foreseen.event
         except Malformed as error:
@@ -386,7 +390,7 @@ class Partition:
         return hold
 
     def _rate_event(self, offset: int, account_id: str, event: UsageEvent, key: bytes) -> str:
-        hold = self._hold_of(account_id, event)
+        hold = None if event.hold is None else self._hold_of(account_id, event)
         mark = fingerprint(event, self._time_of(event))
         known = self.dedup.find(key)
         if known is not None:
@@ -398,10 +402,11 @@ class Partition:
                 f"event {event.id!r} from {event.source!r} was rated before with other billing fields",
             )
         account = self._touch(account_id)
-        time_us, catalogue, usages, readings, names, estimated = self._metered(account, event, hold)
+        metered = self._metered(account, event, hold)
+        usages, readings = metered.usages, metered.readings
         try:
             scopes = self._scopes_of(account, event, hold)
-            lines, crossings = account.rate(time_us, usages, scopes, self.log_time_us, readings)
+            lines, crossings = account.rate(metered.time_us, usages, scopes, self.log_time_us, readings)
         except TooManyCells as error:
             raise _DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
         except TooManyValues as error:
@@ -415,15 +420,15 @@ class Partition:
             account_id,
             event.source,
             event.id,
-            time_us,
-            catalogue.version,
+            metered.time_us,
+            metered.catalogue.version,
             account.currency,
             lines,
-            names,
+            metered.dimensions,
             None if hold is None else hold.id,
             settled,
             None,
-            estimated,
+            metered.estimated,
             tags_of(event.data),
         )
         for line in rated_lines(rated, self.number, self.line_epoch):
@@ -453,13 +458,15 @@ class Partition:
         catalogue = self._book.at(time_us)
         if catalogue is None:
             raise _DeadLetter(DeadLetterReason.NO_METER, "no catalogue has been published")
-        return _Metered(time_us, catalogue, *self._meter(catalogue, account.contract, event, time_us))
+        return self._meter(catalogue, account.contract, event, time_us)
 
     @staticmethod
     def _scopes_of(account: Account, event: UsageEvent, hold: Hold | None) -> tuple[str, ...]:
         """The declared ones below the root that an event lies in."""
         where = event.scope if hold is None else hold.scope
-        return tuple([scope for scope in scope_path(where)[1:] if scope in account.scopes]) if where else ()
+        if not where or where in account.scopes:
+            return scope_path(where)[1:]  # whatever is declared has its parents declared
+        return tuple([scope for scope in scope_path(where)[1:] if scope in account.scopes])
 
     def _settle(
         self, account: Account, hold: Hold, usages: list[Usage], readings: list[Reading], *, final: bool
@@ -477,11 +484,8 @@ class Partition:
         return settled
 
     @staticmethod
-    def _meter(
-        catalogue: Catalogue, contract: Contract, event: UsageEvent, time_us: int
-    ) -> tuple[list[Usage], list[Reading], tuple[tuple[str, ...], ...], bool]:
-        """What each meter says of the event, what adds up and what does not; the names of each cell's dimensions, in that
-        order; and whether its usage is estimated."""
+    def _meter(catalogue: Catalogue, contract: Contract, event: UsageEvent, time_us: int) -> _Metered:
+        """What each meter says of the event. Raises _DeadLetter."""
         meters = catalogue.meters_of.get(event.type)
         if not meters:
             raise _DeadLetter(DeadLetterReason.NO_METER, f"no meter takes events of type {event.type!r}")
@@ -497,7 +501,7 @@ class Partition:
                 data = catalogue.fields_of(event.type, data)
             routed = None if plan is None or estimated else plan.routes(event.type).usages(data)
             if routed is not None:
-                return routed[0], [], routed[1], False
+                return _Metered(time_us, catalogue, routed[0], [], routed[1], False)
             for meter in meters:
                 if meter.conditions and not meter.counts(data):
                     continue
@@ -532,7 +536,7 @@ class Partition:
             raise _DeadLetter(DeadLetterReason.BAD_DIMENSION, str(error)) from None
         except NoPrice as error:
             raise _DeadLetter(DeadLetterReason.NO_PRICE, str(error)) from None
-        return usages, readings, (*names, *read_names), estimated
+        return _Metered(time_us, catalogue, usages, readings, (*names, *read_names), estimated)
 
     # ------------------------------------------------------------------------------------------------- corrections
 
@@ -889,8 +893,9 @@ class Partition:
         if self._cut is not None:
             self._cut.before_change(account_id)
         self._dirty[account_id] = account
-        self._touched_us.pop(account_id, None)
-        self._touched_us[account_id] = self.log_time_us
+        if self._touched_us.get(account_id) != self.log_time_us:
+            self._touched_us.pop(account_id, None)
+            self._touched_us[account_id] = self.log_time_us
         return account
 
     def freeze_idle(self, idle_us: int, accounts_max: int) -> int:

@@ -79,7 +79,9 @@ _encoder: Final = msgspec.msgpack.Encoder()
 
 def encode_account(account: Account) -> bytes:
     """The account's stored state; nothing derived, nothing of the fast path."""
-    rules = sorted(account.rules.items())
+    rules, scopes = sorted(account.rules.items()), sorted(account.scopes.items())
+    lots = [lot for _, lot in sorted(account.lots.items())]
+    caps = [cap for _, cap in sorted(account.caps.items())]
     return _encoder.encode(
         _Account(
             VERSION,
@@ -98,9 +100,9 @@ def encode_account(account: Account) -> bytes:
             ],
             [
                 (lot.lot, lot.kind, str(lot.granted), lot.priority, lot.effective_us, lot.expires_us, lot.scope)
-                for _, lot in sorted(account.lots.items())
+                for lot in lots
             ],
-            [(cap.cap, str(cap.amount)) for _, cap in sorted(account.caps.items())],
+            [(cap.cap, str(cap.amount)) for cap in caps],
             [
                 (name, rule.cap, rule.percent, rule.clear_percent)
                 for name, rule in rules
@@ -111,13 +113,16 @@ def encode_account(account: Account) -> bytes:
                 (rule, window, standing.ordinal, standing.active)
                 for (rule, window), standing in sorted(account.standings.items())
             ],
-            [(cap.cap, cap.scope, cap.hard) for _, cap in sorted(account.caps.items())],
+            [(cap.cap, cap.scope, cap.hard) for cap in caps],
             [
                 (name, scope.standing, [(month, str(spend)) for month, spend in sorted(scope.spend.items())])
-                for name, scope in sorted(account.scopes.items())
+                for name, scope in scopes
             ],
             None if account.overdraft is None else str(account.overdraft),
-            [(limit.limit, limit.scope, limit.per_minute) for _, limit in sorted(account.rate_limits.items())],
+            # Most accounts have nothing of what follows, and an account is encoded with every checkpoint.
+            [(limit.limit, limit.scope, limit.per_minute) for _, limit in sorted(account.rate_limits.items())]
+            if account.rate_limits
+            else [],
             [
                 (
                     epoch,
@@ -126,37 +131,47 @@ def encode_account(account: Account) -> bytes:
                     each.closed_us,
                 )
                 for epoch, each in sorted(account.slices.items())
-            ],
+            ]
+            if account.slices
+            else [],
             [
                 (hold, drawn.until_us, [str(quantity) for quantity in drawn.quantities], drawn.done)
                 for hold, drawn in sorted(account.draws.items())
-            ],
-            [(name, scope.since) for name, scope in sorted(account.scopes.items()) if scope.since >= 0],
-            [(mark, parked.until_us, parked.value) for mark, parked in sorted(account.parked.items())],
-            [(name, lot.pays_debt) for name, lot in sorted(account.lots.items()) if lot.pays_debt is not None],
+            ]
+            if account.draws
+            else [],
+            [(name, scope.since) for name, scope in scopes if scope.since >= 0],
+            [(mark, parked.until_us, parked.value) for mark, parked in sorted(account.parked.items())]
+            if account.parked
+            else [],
+            [(lot.lot, lot.pays_debt) for lot in lots if lot.pays_debt is not None],
             [
-                (name, [(each.at_us, each.kind, _amount_or_none(each.amount)) for each in lot.changes])
-                for name, lot in sorted(account.lots.items())
+                (lot.lot, [(each.at_us, each.kind, _amount_or_none(each.amount)) for each in lot.changes])
+                for lot in lots
                 if lot.changes
             ],
             [
-                (name, lot.carry.source, lot.carry.percent, _amount_or_none(lot.carry.cap))
-                for name, lot in sorted(account.lots.items())
+                (lot.lot, lot.carry.source, lot.carry.percent, _amount_or_none(lot.carry.cap))
+                for lot in lots
                 if lot.carry is not None
             ],
             [
                 (cap.cap, cap.window.kind, cap.window.length_us, cap.meter, cap.price, cap.since)
-                for _, cap in sorted(account.caps.items())
+                for cap in caps
                 if cap.tallied
             ],
             [
                 (cap, [(place, str(amount)) for place, amount in sorted(counts.items())])
                 for cap, counts in sorted(account.tallies.items())
-            ],
+            ]
+            if account.tallies
+            else [],
             [
                 (start, [(name, cell, kept(aggregate)) for (name, cell), aggregate in sorted(row.items())])
                 for start, row in sorted(account.aggregates.items())
-            ],
+            ]
+            if account.aggregates
+            else [],
             [(each.from_us, each.plan, each.price, each.terms, each.adds_up) for each in account.contract.agreed],
         )
     )

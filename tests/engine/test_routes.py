@@ -63,7 +63,7 @@ def test_they_say_what_the_meters_say_one_by_one(catalogue: Catalogue, events: l
             except Exception:
                 assert found is None
                 continue
-        assert found is None or found == (told[0], told[2])
+        assert found is None or found == (told.usages, told.dimensions)
 
 
 def test_the_common_event_has_a_route() -> None:
