@@ -76,13 +76,14 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
     )
 
 
-def payers_view(account: Account, time_us: int, scope: str, as_of: AsOf) -> Payers:
-    """Who pays in the segment around an instant, and the caps that usage of a scope counts in."""
+def payers_view(account: Account, time_us: int, adjusts: int | None, scope: str, as_of: AsOf) -> Payers:
+    """Who pays in the segment around an instant, and the caps that usage of a scope counts in; or who pays what was posted
+    there for the closed period `adjusts`, which counts in none."""
     start, end = account.segment_around(time_us)
     derived = account.derive()
-    charged, by_lot, debt = derived.paid(start) or ({}, {}, 0)
+    charged, by_lot, debt = derived.paid(start, account.period_of(start) if adjusts is None else adjusts) or ({}, {}, 0)
     lots = sorted((account.lots[name] for name in by_lot), key=lambda lot: lot.order)
-    counted = scope_path(scope)
+    counted = scope_path(scope) if adjusts is None else ()
     return Payers(
         start,
         end,

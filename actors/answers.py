@@ -331,7 +331,7 @@ class Answers:
             raise _Bad("time_us", "must be an instant from 1970 to 6500, in microseconds")
         if question.scope and not is_scope(question.scope):
             raise _Bad("scope", "must be 1 to 8 parts joined by /, each of 1 to 64 of A-Z a-z 0-9 . _ : @ -")
-        return payers_view(account, question.time_us, question.scope, self._as_of(owned))
+        return payers_view(account, question.time_us, question.adjusts, question.scope, self._as_of(owned))
 
     # ------------------------------------------------------------------------------------------------------ what is asked
 

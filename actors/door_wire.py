@@ -97,11 +97,13 @@ class FindRated(Struct, tag_field="op", tag="find_rated"):
 
 
 class ShowPayers(Struct, tag_field="op", tag="show_payers"):
-    """Who pays for the usage of an account around an instant of event time, and which caps usage of that scope counts in."""
+    """Who pays for the usage of an account around an instant of event time, and which caps usage of that scope counts in.
+    With `adjusts`: who pays what was posted around that instant for the closed period that starts then."""
 
     account: str
     time_us: int
     scope: str
+    adjusts: int | None = None
 
 
 class Status(Struct, tag_field="op", tag="status"):

@@ -5,6 +5,7 @@ so `amount: 0.15` is exactly 0.15 and never passes through a float. Aliases, anc
 says what it says, and a small file cannot unfold into a large one.
 """
 
+import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
@@ -230,6 +231,8 @@ class _Reader:
                 return self._text(node, path)
             case inspect.StrType():
                 return self._text(node, path)
+            case inspect.IntType():
+                return self._whole(node, path)
         raise AssertionError(f"{'.'.join(map(str, path))}: catalogues hold no {type(kind).__name__}")
 
     def _struct(self, kind: inspect.Type, node: _Node, path: KeyPath) -> dict[str, Any]:
@@ -279,6 +282,13 @@ class _Reader:
         if node.plain and node.text.lower() in _NOT_TEXT:
             self._break(path, f"is {_what(node)}; quote it if you mean that text")
         return node.text
+
+    def _whole(self, node: _Node, path: KeyPath) -> int:
+        text = self._text(node, path)
+        if re.fullmatch(r"-?[0-9]{1,18}", text) is None:
+            self._break(path, "must be a whole number")
+            return 0
+        return int(text)
 
     def _truth(self, node: _Node, path: KeyPath) -> bool:
         return self._one_of(["true", "false"], node, path) == "true"

@@ -17,8 +17,9 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from engine.alerts import WALLET_WINDOW, Balance, CapPercent, Crossing, Rule, Standing, step
-from engine.catalog import PriceBook
+from engine.catalog import CLOSE_AFTER_US, PriceBook
 from engine.charges import Running, Table, segments
+from engine.closing import Adjusted, Amounts, Closing, apart, cells, posted, whole, with_adjustments
 from engine.contract import Contract
 from engine.corrections import Parked
 from engine.credit import UNBOUNDED, Allocation, Lot, LotChange, allocate, posting_order
@@ -68,6 +69,24 @@ class Change(NamedTuple):
     readings: Sequence[Reading] = ()  # never taken back
 
 
+class _Walked(NamedTuple):
+    """What segments of whole periods come to."""
+
+    spend: dict[int, int]  # calendar month start -> pico
+    running: dict[tuple[int, str], Running]  # (period start, price) -> what it owes
+    amounts: Amounts
+
+
+class _Books(NamedTuple):
+    """What an account has used, while changes are tried."""
+
+    table: Table
+    aggregates: Aggregates
+    late: Table
+    adjusted: Adjusted
+    derived: "Derived"
+
+
 class Derived:
     """All money of an account, derived from its table, lots and woken instant. Who pays is worked out when asked for."""
 
@@ -75,7 +94,7 @@ class Derived:
         self,
         spend: dict[int, int],
         running: dict[tuple[int, str], Running],
-        amounts: list[tuple[int, int, dict[str, int]]],
+        amounts: Amounts,
         lots: dict[str, Lot],
         woken_us: int,
     ) -> None:
@@ -90,14 +109,14 @@ class Derived:
             self._allocation = allocate(*self._allocated)
         return self._allocation
 
-    def paid(self, start: int) -> tuple[dict[str, int], dict[str, int], int] | None:
-        """Of a segment with usage: pico per price; pico per lot, and pico of debt, that its charges add to what lots have
-        burnt and not got back, and to debt, on top of all usage up to it. Debts of it that a lot settled later count as
-        that lot's; what is neither paid nor owed was refunded.
+    def paid(self, start: int, period: int) -> tuple[dict[str, int], dict[str, int], int] | None:
+        """Of a segment with usage of its own period, or with adjustments of a closed one: pico per price; pico per lot, and
+        pico of debt, that its charges add to what lots have burnt and not got back, and to debt, on top of all usage up to
+        it. Debts of it that a lot settled later count as that lot's; what is neither paid nor owed was refunded.
 
-        Over all segments these sums are what is burnt and owed. None: nothing was used there."""
+        Over all of them these sums are what is burnt and owed. None: nothing was used there."""
         amounts, lots, woken_us = self._allocated
-        index = next((number for number, (segment, _, _) in enumerate(amounts) if segment == start), None)
+        index = next((number for number, entry in enumerate(amounts) if entry[:2] == (start, period)), None)
         if index is None:
             return None
         before, after = (allocate(amounts[:end], lots, woken_us) for end in (index, index + 1))
@@ -155,7 +174,11 @@ class Account:
         self.slices: dict[int, Slice] = {}  # by epoch
         self.draws: dict[str, Drawn] = {}  # by hold id
         self.parked: dict[bytes, Parked] = {}  # corrections, by the mark of the revision that each waits for
+        self.late: Table = {}  # usage of closed periods, beside what `table` has of them
+        self.adjusted: Adjusted = {}  # what that changed
         self._book = book
+        self._closing = Closing(self.period_around, self._close_after_us)
+        self._closed: tuple[int, _Walked] = 0, _Walked({}, {}, [])  # what lies before an instant comes to: it stands
         self._guard: Guard | None = None
         self._derived: Derived | None = None
         self._draw_ends: list[tuple[int, str]] = []  # a heap of (until, hold id): when draws are forgotten
@@ -175,6 +198,26 @@ class Account:
     def period_of(self, time_us: int) -> int:
         """Start of the billing period of an instant."""
         return self.period_around(time_us)[0]
+
+    def closed_period(self, time_us: int, log_time_us: int) -> int | None:
+        """Start of the billing period of an instant, if it is closed at this log time."""
+        return None if time_us >= self._closing.open_from(log_time_us) else self.period_of(time_us)
+
+    def _close_after_us(self, end_us: int) -> int:
+        """How long a period stays open that ends then: as the version says that is in force at its end."""
+        catalogue = self._book.at(end_us)
+        plan = None if catalogue is None else catalogue.plans.get(self.plan)
+        return CLOSE_AFTER_US if plan is None else plan.close_after_us
+
+    @property
+    def fades(self) -> bool:
+        """Whether what it keeps goes by itself as time passes: what caps have counted, and what closed periods need."""
+        return bool(self.tallies or self.aggregates or self.late)
+
+    @property
+    def has_usage(self) -> bool:
+        """Whether any event was rated that a meter counts: then `newest_event_us` says something."""
+        return bool(self.table or self.adjusted)
 
     def month_of(self, time_us: int) -> int:
         """Start of the calendar month of an instant, in the account's zone."""
@@ -203,7 +246,7 @@ class Account:
     def derive(self) -> Derived:
         """All money; not to be changed. Derived once between two changes."""
         if self._derived is None:
-            self._derived = self._derive(self.table, self.lots, self.woken_us)
+            self._derived = self._derive(self.table, self.adjusted, self.lots, self.woken_us)
         return self._derived
 
     def wake_us(self) -> int | None:
@@ -211,6 +254,8 @@ class Account:
         pending = [instant for lot in self.lots.values() for instant in lot.boundaries if instant > self.woken_us]
         pending += [ends_us for each in self.slices.values() if (ends_us := each.ends_us) is not None]
         pending += [parked.until_us for parked in self.parked.values()]
+        if self.aggregates or self.late:
+            pending.append(self._closing.gone_us(min(*self.aggregates, *self.late, UNBOUNDED)))
         for name, rule in self.rules.items() if self.tallies else ():
             cap = self.caps[rule.cap] if isinstance(rule, CapPercent) else None
             if (
@@ -244,7 +289,7 @@ class Account:
             guard = self._guard
             if guard is None:
                 guard = self._guard = self._guarded(time_us, now_us)
-            if guard is not None and guard.start <= time_us < guard.end:
+            if guard is not None and guard.start <= time_us < guard.end and now_us < guard.closes_us:
                 lines = guard.rate(time_us, usages, scopes, now_us)
                 if lines is not None:
                     self.table.setdefault(guard.start, guard.row)
@@ -275,26 +320,28 @@ class Account:
         """Make these changes at this log time, all or none: the lines of each, and the rules that all of them changed.
 
         Raises TooManyCells, TooManyValues, and NotThere."""
-        table, aggregates, derived = self.table, self.aggregates, self.derive()
+        books = _Books(self.table, self.aggregates, self.late, self.adjusted, self.derive())
         spends, tallies = self._scope_spends(), self.tallies
         charged: list[tuple[Line, ...]] = []
+        used = [self.newest_event_us]
         for change in changes:
             if not change.usages and not change.readings:  # no meter counts it
                 charged.append(())
                 continue
-            if change.readings:
-                table, aggregates, moves = self._observed(table, aggregates, change)
-            else:
-                moves = []
-            table, derived, lines = self._changed(table, derived, change, moves)
+            closed = self.closed_period(change.time_us, now_us)
+            books, lines, moves = self._changed(books, change, closed, now_us)
+            charged.append(lines)
+            if closed is not None:
+                used.append(now_us)  # as if it were usage of the moment: no lot that is granted later pays for it
+                continue
+            used.append(change.time_us)
             month, total = self.month_of(change.time_us), sum(line.amount - line.repricing for line in lines)
             for scope in change.scopes:
                 spends[scope] = {**spends[scope], month: spends[scope].get(month, 0) + total}
             counted = change._replace(usages=[*change.usages, *moves]) if moves else change
             tallies = self._tally(tallies, counted, total, now_us)
-            charged.append(lines)
         standings, crossings = self._stand(
-            _View(derived, self.caps, self.rules, spends, tallies, self.zone, now_us),
+            _View(books.derived, self.caps, self.rules, spends, tallies, self.zone, now_us),
             forget=any(tallies[name].keys() != counts.keys() for name, counts in self.tallies.items()),
         )
 
@@ -304,11 +351,8 @@ class Account:
         if crossings and tallies:
             self.woken_us = max(self.woken_us, now_us)  # what sinks from here on wakes; no lot begins or ends before
         self.tallies = tallies
-        self._derived = derived
-        self.table = table
-        self.aggregates = aggregates
-        used = [change.time_us for change in changes if change.usages or change.readings]
-        self.newest_event_us = max([self.newest_event_us, *used])
+        self.table, self.aggregates, self.late, self.adjusted, self._derived = books
+        self.newest_event_us = max(used)
         self.rated += 1
         self.standings = standings
         self._guard = None
@@ -340,26 +384,51 @@ class Account:
         return table, aggregates, moves
 
     def _changed(
-        self, table: Table, before: Derived, change: Change, moves: list[Usage]
-    ) -> tuple[Table, Derived, tuple[Line, ...]]:
-        """`moves`: what the table holds of the change already."""
-        time_us, usages = change.time_us, change.usages
-        start, _ = self._segment_around(time_us, self.lots)
-        period = self.period_of(time_us)
+        self, books: _Books, change: Change, closed: int | None, now_us: int
+    ) -> tuple[_Books, tuple[Line, ...], list[Usage]]:
+        """The books with the change, its lines, and by how much it moves what does not add up. Usage of the period
+        `closed` makes a difference to the whole of it, which is posted now."""
+        table, aggregates, late, adjusted, derived = books
+        if closed is None:
+            rows, before = table, derived.running
+        else:
+            rows = whole(table, late, lambda start: self.period_of(start) == closed)
+            before = self._walk(rows).running
+        moves: list[Usage] = []
+        if change.readings:
+            rows, aggregates, moves = self._observed(rows, aggregates, change)
+        rows = self._counted(rows, change)
+        if closed is None:
+            table = rows
+        else:
+            others = {start: row for start, row in late.items() if start not in rows}
+            late = others | apart(rows, table)
+        if cells(table, late) > CELLS_MAX:
+            raise TooManyCells(f"account {self.account} would hold more than {CELLS_MAX} cells")
+        if closed is None:
+            derived = self._derive(table, adjusted, self.lots, self.woken_us)
+        after = derived.running if closed is None else self._walk(rows).running
+        period = self.period_of(change.time_us)
+        lines = tuple(
+            self._line(change.time_us, price.name, cell, quantity, before.get((period, price.name)), after)
+            for price, cell, quantity in (*change.usages, *moves)
+        )
+        if closed is not None:
+            place = self._segment_around(now_us, self.lots)[0], closed
+            for line in lines:
+                adjusted = posted(adjusted, place, {line.price: line.amount})
+            derived = self._derive(table, adjusted, self.lots, self.woken_us)
+        return _Books(table, aggregates, late, adjusted, derived), lines, moves
+
+    def _counted(self, table: Table, change: Change) -> Table:
+        """The table with what adds up. Raises NotThere."""
+        start, _ = self._segment_around(change.time_us, self.lots)
         row = dict(table.get(start, {}))
-        for price, cell, quantity in usages:
+        for price, cell, quantity in change.usages:
             row[price.name, cell] = row.get((price.name, cell), 0) + quantity
             if row[price.name, cell] < 0:
                 raise NotThere(f"account {self.account} has less of price {price.name} there than is to be taken back")
-        if sum(map(len, table.values())) + len(row) - len(table.get(start, {})) > CELLS_MAX:
-            raise TooManyCells(f"account {self.account} would hold more than {CELLS_MAX} cells")
-        table = {**table, start: row}
-        derived = self._derive(table, self.lots, self.woken_us)
-        lines = [
-            self._line(time_us, price.name, cell, quantity, before.running.get((period, price.name)), derived.running)
-            for price, cell, quantity in (*usages, *moves)
-        ]
-        return table, derived, tuple(lines)
+        return {**table, start: row}
 
     def park(self, mark: bytes, parked: Parked) -> None:
         """Keep a correction until the revision with this mark is rated."""
@@ -403,15 +472,20 @@ class Account:
         )
 
     def wake(self, instant_us: int) -> list[Crossing]:
-        """Log time has reached a lot's boundary, or a closed slice's end: what it changed."""
+        """Log time has reached a lot's boundary, a closed slice's end, or the instant from which no event of a period can
+        come any more: what it changed."""
         for epoch in [epoch for epoch, each in self.slices.items() if (each.ends_us or instant_us + 1) <= instant_us]:
             del self.slices[epoch]
+        for kept in (self.aggregates, self.late):
+            for start in [start for start in kept if self._closing.gone_us(start) <= instant_us]:
+                del kept[start]
         return self._become(woken_us=instant_us)
 
     def reprice(self) -> None:
         """A catalogue version was published: the newest segment may now end earlier."""
         self._guard = None
         self._derived = None
+        self._closing.look_again()
 
     # ------------------------------------------------------------------------------------------------------ holds
 
@@ -471,12 +545,12 @@ class Account:
         """Add lots whose boundaries lie behind all usage rated so far (README, "Credit")."""
         for lot in lots:
             assert lot.lot not in self.lots
-            assert lot.effective_us > self.newest_event_us or not self.table
+            assert lot.effective_us > self.newest_event_us or not self.has_usage
         return self._become(lots=self.lots | {lot.lot: lot for lot in lots}, woken_us=woken_us)
 
     def change_lot(self, lot: str, change: LotChange, woken_us: int) -> list[Crossing]:
         """Void or refund of a lot, at an instant behind all usage rated so far (README, "Credit")."""
-        assert change.at_us > self.newest_event_us or not self.table
+        assert change.at_us > self.newest_event_us or not self.has_usage
         changed = replace(self.lots[lot], changes=(*self.lots[lot].changes, change))
         return self._become(lots={**self.lots, lot: changed}, woken_us=woken_us)
 
@@ -518,7 +592,7 @@ class Account:
     def set_contract(self, contract: Contract, woken_us: int) -> list[Crossing]:
         """What is sold from some instant on, behind all usage rated so far."""
         added = set(contract.agreed) - set(self.contract.agreed)
-        assert not self.table or all(each.from_us > self.newest_event_us for each in added)
+        assert not self.has_usage or all(each.from_us > self.newest_event_us for each in added)
         crossings = self._become(woken_us=woken_us)
         self.contract = contract
         self._derived = None
@@ -541,7 +615,7 @@ class Account:
         caps = self.caps if caps is None else caps
         rules = self.rules if rules is None else rules
         tallies = self.tallies if tallies is None else tallies
-        derived = self._derive(self.table, lots, woken_us)
+        derived = self._derive(self.table, self.adjusted, lots, woken_us)
         view = _View(derived, caps, rules, self._scope_spends(), tallies, self.zone, woken_us)
         standings, crossings = self._stand(view)
 
@@ -564,7 +638,20 @@ class Account:
         assert catalogue is not None
         return catalogue.version
 
-    def _derive(self, table: Table, lots: dict[str, Lot], woken_us: int) -> Derived:
+    def _derive(self, table: Table, adjusted: Adjusted, lots: dict[str, Lot], woken_us: int) -> Derived:
+        since = self._closing.since_us
+        if self._closed[0] != since:
+            self._closed = since, self._walk({start: row for start, row in table.items() if start < since})
+        closed = self._closed[1]
+        walked = self._walk({start: row for start, row in table.items() if start >= since})
+        spend = dict(closed.spend)
+        for month, pico in walked.spend.items():
+            spend[month] = spend.get(month, 0) + pico
+        amounts = with_adjustments([*closed.amounts, *walked.amounts], adjusted)
+        return Derived(spend, {**closed.running, **walked.running}, amounts, lots, woken_us)
+
+    def _walk(self, table: Table) -> _Walked:
+        """What whole periods come to."""
         spend: dict[int, int] = {}
         amounts = []
         running: dict[tuple[int, str], Running] = {}
@@ -572,7 +659,7 @@ class Account:
             month = self.month_of(start)
             spend[month] = spend.get(month, 0) + sum(by_price.values())
             amounts.append((start, period, by_price))
-        return Derived(spend, running, amounts, lots, woken_us)
+        return _Walked(spend, running, amounts)
 
     def _scope_spends(self) -> dict[str, dict[int, int]]:
         return {scope: each.spend for scope, each in self.scopes.items()}
@@ -603,7 +690,7 @@ class Account:
         Every rule that rating can change has its bound here. One that cannot say how far it is from changing must keep
         its accounts on the full path: by None."""
         start, end = self._segment_around(time_us, self.lots)
-        if start < max(self.table, default=start):
+        if start < max(self.table, default=start) or self.closed_period(start, now_us) is not None:
             return None
         derived, spends = self.derive(), self._scope_spends()
         month = self.month_of(start)
@@ -636,11 +723,12 @@ class Account:
             running=derived.running,
             price_at=self._price_at,
             version=self._version_at(start),
-            cells=CELLS_MAX - sum(map(len, self.table.values())),
+            cells=CELLS_MAX - cells(self.table, self.late),
             room=room,
             tallied=list(tallied.values()),
             scopes=self.scopes,
             zone=self.zone,
+            closes_us=self._closing.until_us,
         )
 
     # ------------------------------------------------------------------------------------------------- the ledger
@@ -665,6 +753,8 @@ class Account:
                 postings.append(self._posting(place, change, posting_period_us))
         spend = derived.spend[max(derived.spend)] if derived.spend else 0
         payer = None if guard is None or guard.start not in self.table else allocation.next_payer(guard.start)
+        if guard is not None and any(segment >= guard.start for segment, _ in self.adjusted):
+            payer = None  # what was posted here is paid behind the segment's usage
         if guard is not None and payer is not None:
             guard.payment = Payment(*payer, guard.charged, allocation.balance, spend)
             self._derived = None  # kilobytes; the guard knows what goes on from here

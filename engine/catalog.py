@@ -39,7 +39,11 @@ FEATURE_TEXT_MAX: Final = 256
 CELL_LOOKUPS_MAX: Final = 65_536
 _EACH: Final = ("per_event", "event_minimum", "event_maximum")  # what a percentage price says of each event
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
+CLOSE_AFTER_S: Final = 86_400  # no less: a hold is reported within a day, and what admitted it must pay for it
+CLOSE_AFTER_US: Final = CLOSE_AFTER_S * 1_000_000
+CLOSE_AFTER_S_MAX: Final = 30 * 86_400  # later, no usage of the period would be young enough to be rated
 SKEW_US: Final = 5 * 60 * 1_000_000  # how far an event's own time may run ahead of log time
+TOO_OLD_US: Final = 35 * 86_400 * 1_000_000 - SKEW_US  # and how far behind it
 
 
 class TierDefinition(Struct, forbid_unknown_fields=True, frozen=True):
@@ -74,11 +78,13 @@ class PriceDefinition(Struct, forbid_unknown_fields=True, frozen=True):
 
 class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """`features`: what the plan has besides prices, as true, false or a text. Without any, its stored form says nothing
-    of them, as it did before there were features."""
+    of them, as it did before there were features. `close_after_s`: how long a billing period stays open for late usage
+    once it has ended."""
 
     currency: str
     prices: dict[str, PriceDefinition]
     features: dict[str, bool | str] = field(default_factory=dict)
+    close_after_s: int = CLOSE_AFTER_S
 
 
 class CatalogueDocument(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -120,8 +126,10 @@ class Plan:
         prices: list[Price],
         meters: dict[str, Meter],
         features: dict[str, bool | str] | None = None,
+        close_after_us: int = CLOSE_AFTER_US,
     ) -> None:
         self.name = name
+        self.close_after_us = close_after_us
         self.features = features or {}
         self.currency = currency
         self.prices = {price.name: price for price in prices}
@@ -165,7 +173,9 @@ class Plan:
             assert found is not None
             prices.append(found.placed(price.where))
         same = all(found is price for found, price in zip(prices, self.prices.values(), strict=True))
-        return self if same else Plan(self.name, self.currency, prices, self._meters, self.features)
+        return (
+            self if same else Plan(self.name, self.currency, prices, self._meters, self.features, self.close_after_us)
+        )
 
     def replacing(self, prices: Mapping[str, Price]) -> "Plan":
         """This plan with these in place of its own prices of the same names, in the same cells."""
@@ -399,7 +409,10 @@ class _Checker:
                     "add one (amount 0 to give it away)",
                 )
         self.features((*path, "features"), definition.features)
-        return Plan(name, definition.currency, prices, meters, definition.features)
+        if not CLOSE_AFTER_S <= definition.close_after_s <= CLOSE_AFTER_S_MAX:
+            self.fault((*path, "close_after_s"), f"must be {CLOSE_AFTER_S} to {CLOSE_AFTER_S_MAX} seconds")
+        close_after_us = definition.close_after_s * 1_000_000
+        return Plan(name, definition.currency, prices, meters, definition.features, close_after_us)
 
     def features(self, path: tuple[str | int, ...], features: dict[str, bool | str]) -> None:
         if len(features) > FEATURES_MAX:

@@ -113,10 +113,10 @@ def grant(account: Account, command: Grant, book: PriceBook, log_time_us: int) -
     if command.scope and (plan is None or not set(command.scope) <= plan.prices.keys()):
         raise Refused(Refusal.UNKNOWN_PRICE)
     effective_us = log_time_us if command.effective_us is None else command.effective_us
-    if account.table:
+    if account.has_usage:
         effective_us = max(effective_us, account.newest_event_us + 1)
     if command.expires_us is not None:
-        earliest = max(log_time_us, effective_us, account.newest_event_us if account.table else 0)
+        earliest = max(log_time_us, effective_us, account.newest_event_us if account.has_usage else 0)
         if command.expires_us <= earliest:
             raise Refused(Refusal.EXPIRES_TOO_SOON)
     lot = Lot(
@@ -186,7 +186,7 @@ def _changeable(account: Account, command: VoidLot | RefundLot, log_time_us: int
     """The lot, and the instant of its change: behind all usage rated so far, as for a grant."""
     if command.currency != account.currency:
         raise Refused(Refusal.CURRENCY_MISMATCH)
-    at_us = max(log_time_us, account.newest_event_us + 1) if account.table else log_time_us
+    at_us = max(log_time_us, account.newest_event_us + 1) if account.has_usage else log_time_us
     lot = account.lots.get(command.lot)
     if lot is None or (lot.carry is not None and at_us < lot.effective_us):
         raise Refused(Refusal.UNKNOWN_LOT)

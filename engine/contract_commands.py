@@ -39,7 +39,7 @@ def set_price(account: Account, command: SetPrice, book: PriceBook, log_time_us:
 
 def _start(account: Account, from_us: int | None, log_time_us: int) -> int:
     """From when on a change holds: behind all usage rated so far, or what was charged would change."""
-    earliest_us = max(log_time_us, account.newest_event_us + 1) if account.table else log_time_us
+    earliest_us = max(log_time_us, account.newest_event_us + 1) if account.has_usage else log_time_us
     if from_us is None:
         return earliest_us
     if not earliest_us <= from_us <= INSTANT_LIMIT_US:

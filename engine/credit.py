@@ -82,6 +82,10 @@ class Lot(Struct, frozen=True):
         ends_us = self.ends_us
         return self.effective_us <= segment_start and (ends_us is None or segment_start < ends_us)
 
+    def is_void(self, instant_us: int) -> bool:
+        """Whether all that remained of it was voided by then."""
+        return any(change.amount is None and change.at_us <= instant_us for change in self.changes)
+
     def expired(self, woken_us: int) -> bool:
         return self.expires_us is not None and self.expires_us <= woken_us
 
@@ -165,14 +169,35 @@ class Allocation:
         return paid
 
     def _owe(self, period: int, pico: int) -> None:
+        """Below 0: less is owed. What would be owed by us stays as a debt below 0."""
         self.debt[period] = self.debt.get(period, 0) + pico
+        if not self.debt[period]:
+            del self.debt[period]
 
     def _settle_debts(self, lot: Lot) -> None:
-        for period in sorted(self.debt):
+        for period in [period for period in sorted(self.debt) if self.debt[period] > 0]:
             self.debt[period] -= self._burn(lot, period, self.debt[period])
             if self.debt[period]:
                 break
             del self.debt[period]
+
+    def _give_back(self, start: int, period: int, price: str, pico: int, ordered: list[Lot]) -> None:
+        """What was paid too much for a period that is closed: what it still owes goes first, then what lots burnt for it
+        comes back, in the reverse of the order in which they pay, those that may pay the price before others."""
+        owed = min(pico, max(0, self.debt.get(period, 0)))
+        self._owe(period, -owed)
+        pico -= owed
+        back = [lot for lot in reversed(ordered) if not lot.is_void(start)]
+        for lot in sorted(back, key=lambda lot: bool(lot.scope) and price not in lot.scope):
+            place = (lot.lot, period)
+            part = min(pico, self.burnt.get(place, 0) - self.refunded.get(place, 0))
+            if part:
+                self.refunded[place] = self.refunded.get(place, 0) + part
+                self.remaining[lot.lot] += part
+                pico -= part
+                if lot.settles and lot.covers(start):
+                    self._settle_debts(lot)
+        self._owe(period, -pico)
 
     def _reverse(self, lot: Lot, wanted: int) -> list[tuple[int, int]]:
         """Take back what the lot has burnt, that of the newest usage period first: (usage period, pico)."""
@@ -231,7 +256,13 @@ def allocate(
             result._take(steps[taken])
             taken += 1
         covering = [lot for lot in ordered if lot.covers(start)]
-        _pay_segment(result, period, by_price, covering)
+        if by_price and min(by_price.values()) < 0:  # an adjustment of a closed period
+            _pay_segment(result, period, {name: pico for name, pico in by_price.items() if pico > 0}, covering)
+            for name, pico in sorted(by_price.items()):
+                if pico < 0:
+                    result._give_back(start, period, name, -pico, ordered)
+        else:
+            _pay_segment(result, period, by_price, covering)
     for step in steps[taken:]:
         if step.rank != _CARRIED or step.at_us <= woken_us:
             result._take(step)

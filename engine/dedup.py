@@ -36,11 +36,12 @@ from typing import Final, NamedTuple
 import numpy as np
 import xxhash
 
+from engine.catalog import SKEW_US, TOO_OLD_US
 from engine.outcomes import DedupSegment
 from engine.runs import ENTRY_BYTES, KEY_BYTES, Batch, Loose, Run
 from engine.sieve import Sieve, Sought, suspects
 
-WINDOW_US: Final = 35 * 86_400 * 1_000_000
+WINDOW_US: Final = TOO_OLD_US + SKEW_US
 BUCKET_US: Final = 7 * 86_400 * 1_000_000
 RECENT_MAX: Final = 1_024  # is indexed in a quarter of a millisecond; more leave the cache, and cost more each
 RUN_MIN: Final = 1 << 20  # identities in a generation; fewer, and a search would look at more runs

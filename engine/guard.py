@@ -98,7 +98,7 @@ class Guard:
 
     __slots__ = (
         *("_cells", "_price_at", "_room", "_running", "_scopes", "_tallied", "_uses", "_version", "_zone"),
-        *("charged", "end", "month", "payment", "period", "row", "start"),
+        *("charged", "closes_us", "end", "month", "payment", "period", "row", "start"),
     )
 
     def __init__(
@@ -117,11 +117,13 @@ class Guard:
         tallied: list[Tallied],
         scopes: Mapping[str, Scope],
         zone: str,
+        closes_us: int,
     ) -> None:
         """`running`: what each price owes by now; `version`: the catalogue's in force; `cells`: how many may be added;
-        `room`: the pico below which a charge changes no rule."""
+        `room`: the pico below which a charge changes no rule; `closes_us`: the log time by which the period may be closed."""
         self.start = start
         self.end = end
+        self.closes_us = closes_us
         self.period = period
         self.month = month
         self.row = row

@@ -118,6 +118,7 @@ class RatedEvent(Struct, frozen=True, gc=False):
     correction: str | None = None  # "cancel" or "amend"
     estimated: bool = False
     tags: dict[str, str] | None = None
+    adjusts: int | None = None  # start of the billing period it adjusts, if that was closed
 
 
 class RatedLine(Struct, omit_defaults=True, gc=False):
@@ -147,6 +148,7 @@ class RatedLine(Struct, omit_defaults=True, gc=False):
     repricing: str | None = None
     used: str | None = None
     agreed_us: int | None = None
+    adjusts: int | None = None  # start of a closed billing period: counts in no cap, nor in that period
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -199,6 +201,7 @@ def rated_lines(event: RatedEvent, partition: int, epoch: int, first: int = 0) -
             amount_text(line.repricing) if line.repricing else None,
             None if line.used is None else quantity_text(line.used),
             line.agreed_us,
+            event.adjusts,
         )
         found.append(_encode(told))
     return found

@@ -14,6 +14,7 @@ from msgspec import Struct
 from engine.account import Account
 from engine.catalog import Plan, PriceBook
 from engine.charges import Row, Running, by_price, foreseen, segments
+from engine.closing import Adjusted, with_adjustments
 from engine.contract import Agreement
 from engine.credit import Lot, allocate
 from engine.holds import Bound
@@ -69,6 +70,7 @@ class _Ground(Struct, frozen=True):
     spend: dict[int, int]
     scoped: bool  # some lot that counts here may pay only some prices
     rated: int  # events, when this was derived
+    adjusted: Adjusted  # what was posted for closed periods
     firm: bool  # this segment had usage already: usage before it would make new rows
     fluid: bool  # what is used in this segment moves the terms of what lies before it
 
@@ -172,6 +174,8 @@ class Ledger:
     def _firm_ground(self, asked: Asked | None) -> _Ground | None:
         """What lies before this segment, if nothing is held but in this one, and nothing lies behind it."""
         start = self._here[0]
+        if any(posted >= start for posted, _ in self._account.adjusted):
+            return None  # they are paid behind what is used here
         if any(segment != start for segment in self.piles) or (asked and asked.segment != start):
             return None
         account = self._account
@@ -180,7 +184,7 @@ class Ledger:
         if ground is not None:
             if account.rated == ground.rated:
                 return ground
-            same = ground.firm and len(table) == len(ground.rows) + 1
+            same = ground.firm and ground.adjusted is account.adjusted and len(table) == len(ground.rows) + 1
             if same and all(table.get(segment) is row for segment, row in ground.rows):
                 return ground
         if any(segment > start for segment in table):
@@ -198,6 +202,7 @@ class Ledger:
             amounts.append((segment, period, owed))
             _, month = self._calendar(segment)
             spend[month] = spend.get(month, 0) + sum(owed.values())
+        amounts = with_adjustments(amounts, account.adjusted)
         allocation = allocate(amounts, account.lots, self._now_us)
         debt = sum(allocation.debt.values())
         here, month = self._calendar(start)
@@ -215,6 +220,7 @@ class Ledger:
             spend,
             any(lot.scope for lot in account.lots.values() if lot.covers(start)),
             account.rated,
+            account.adjusted,
             start in account.table,
             any(len(self._price_at(start, name).terms) > 1 for name in within if name in self._plan(start).prices),
         )
@@ -255,13 +261,14 @@ class Ledger:
         for segment in places:
             kept[segment], roundings[segment] = self._held_in(segment, self._piles_in(segment, held, withheld, asked))
         amounts = foreseen(account.table, kept, account.period_of, self._price_at)
+        paid_for = with_adjustments(amounts, account.adjusted)
         spend: dict[int, int] = {}
         extra: dict[int, int] = {}
         for segment, _, owed in amounts:
             _, month = self._calendar(segment)
             spend[month] = spend.get(month, 0) + sum(owed.values())
             extra[month] = extra.get(month, 0) + sum(roundings.get(segment, {}).values())
-        return self._paid(amounts, roundings, sum(spend.values()), spend, extra)
+        return self._paid(paid_for, roundings, sum(spend.values()), spend, extra)
 
     def _paid(
         self,

@@ -14,7 +14,7 @@ from msgspec import Struct
 from engine.account import Account, Change, NotThere, Reading, TooManyCells
 from engine.admission import Decision, Desk, FieldBound, Question, SliceNeeded, Wallet
 from engine.alerts import CORRECTION_FAILED, ID_CONFLICT, Crossing, alert_body
-from engine.catalog import SKEW_US, Catalogue, NoPrice, Plan, PriceBook
+from engine.catalog import SKEW_US, TOO_OLD_US, Catalogue, NoPrice, Plan, PriceBook
 from engine.commands import (
     Refused,
     grant,
@@ -39,7 +39,7 @@ from engine.corrections import (
     revision_name,
 )
 from engine.cut import Cut, Journal
-from engine.dedup import BUCKET_US, OFFSETS, WINDOW_US, Dedup, RowsAway, identity
+from engine.dedup import BUCKET_US, OFFSETS, Dedup, RowsAway, identity
 from engine.events import (
     CONTROL_BODY_START,
     CONTROL_MAGIC,
@@ -93,7 +93,6 @@ from engine.routes import Usage
 from engine.runs import Run
 from engine.snapshot import decode_account, decode_partition, encode_account, encode_partition
 
-TOO_OLD_US: Final = WINDOW_US - SKEW_US
 COMMAND_KEY_US: Final = 30 * 86_400 * 1_000_000
 DETAIL_MAX: Final = 300
 
@@ -391,7 +390,7 @@ class Partition:
 
     def _rate_event(self, offset: int, account_id: str, event: UsageEvent, key: bytes) -> str:
         hold = None if event.hold is None else self._hold_of(account_id, event)
-        mark = fingerprint(event, self._time_of(event))
+        mark = fingerprint(event, self._time_of(event, hold))
         known = self.dedup.find(key)
         if known is not None:
             if known[0] == mark:
@@ -430,19 +429,21 @@ class Partition:
             None,
             metered.estimated,
             tags_of(event.data),
+            account.closed_period(metered.time_us, self.log_time_us) if account.unguarded else None,
         )
         for line in rated_lines(rated, self.number, self.line_epoch):
             self.outputs.lines.append((offset, line))
         if crossings:
             self._tell(account, crossings, offset)
-        if crossings or (account.tallies and account.unguarded):
-            self._watch(account)  # what a cap has counted may sink by itself, and a rule tell of it
+        if crossings or (account.unguarded and account.fades):
+            self._watch(account)
         if account.parked:
             self._take_up(account, key, mark, offset, len(lines))
         return "rated"
 
-    def _time_of(self, event: UsageEvent) -> int:
-        """The event's own time. Raises _DeadLetter when it has none, or is too far from log time."""
+    def _time_of(self, event: UsageEvent, hold: Hold | None) -> int:
+        """The event's own time. Raises _DeadLetter when it has none, or is too far from log time, or when that is so of
+        the admission it is rated at."""
         time_us = event.time_us
         if time_us is None:
             raise _DeadLetter(DeadLetterReason.MISSING_TIME, f"event {event.id!r} states no time")
@@ -450,6 +451,8 @@ class Partition:
             raise _DeadLetter(DeadLetterReason.TOO_FAR_AHEAD, f"event {event.id!r}: time over 5 min ahead of the log")
         if time_us < self.log_time_us - TOO_OLD_US:
             raise _DeadLetter(DeadLetterReason.TOO_OLD, f"event {event.id!r}: time is beyond the 35-day window")
+        if hold is not None and hold.admitted_us < self.log_time_us - TOO_OLD_US:
+            raise _DeadLetter(DeadLetterReason.TOO_OLD, f"event {event.id!r}: its hold is beyond the 35-day window")
         return time_us
 
     def _metered(self, account: Account, event: UsageEvent, hold: Hold | None) -> _Metered:
@@ -550,8 +553,8 @@ class Partition:
             raise _DeadLetter(DeadLetterReason.BAD_CORRECTION, str(error)) from None
         original, amended = correction.original, correction.amended
         hold = self._hold_of(account_id, original)
-        mark = fingerprint(original, self._time_of(original))
-        becomes = mark if amended is None else fingerprint(amended, self._time_of(amended))
+        mark = fingerprint(original, self._time_of(original, hold))
+        becomes = mark if amended is None else fingerprint(amended, self._time_of(amended, hold))
         corrected, following, cancelled = _identities(account_id, correction)
         known, amend, cancel = (self.dedup.find(key) for key in (corrected, following, cancelled))
         account = self._touch(account_id)
@@ -595,7 +598,8 @@ class Partition:
             detail = f"more than {PARKED_BYTES_MAX} bytes of corrections would wait; send the events first"
             raise _DeadLetter(DeadLetterReason.TOO_MANY_PARKED, detail)
         self._changing = True
-        account.park(key, Parked(self._time_of(original) + TOO_OLD_US + 1, value))
+        assert original.time_us is not None, "_time_of comes first"
+        account.park(key, Parked(original.time_us + TOO_OLD_US + 1, value))
         self._watch(account)
         return "parked"
 
@@ -672,6 +676,7 @@ class Partition:
                 correction.kind,
                 metered.estimated,
                 tags,
+                account.closed_period(metered.time_us, self.log_time_us),
             )
             for line in rated_lines(told, self.number, self.line_epoch, first + count):
                 self.outputs.lines.append((offset, line))

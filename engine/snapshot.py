@@ -14,6 +14,7 @@ from msgspec import Struct
 from engine.account import Account
 from engine.alerts import Balance, CapPercent, Rule, Standing
 from engine.catalog import PriceBook
+from engine.charges import Table
 from engine.contract import Agreement, Contract
 from engine.corrections import Parked
 from engine.credit import Carry, Lot, LotChange
@@ -62,6 +63,8 @@ class _Account(Struct, array_like=True):
     tallies: list[tuple[str, list[tuple[int, str]]]] = []
     aggregates: list[tuple[int, list[tuple[str, tuple[str, ...], list[str]]]]] = []
     agreed: list[tuple[int, str, str, str | None, bool]] = []
+    late: list[tuple[int, list[tuple[str, tuple[str, ...], str]]]] = []
+    adjusted: list[tuple[int, int, list[tuple[str, str]]]] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -94,10 +97,7 @@ def encode_account(account: Account) -> bytes:
             account.newest_event_us,
             account.rated,
             account.sequence,
-            [
-                (start, [(name, cell, str(quantity)) for (name, cell), quantity in sorted(row.items())])
-                for start, row in sorted(account.table.items())
-            ],
+            _rows(account.table),
             [
                 (lot.lot, lot.kind, str(lot.granted), lot.priority, lot.effective_us, lot.expires_us, lot.scope)
                 for lot in lots
@@ -173,12 +173,30 @@ def encode_account(account: Account) -> bytes:
             if account.aggregates
             else [],
             [(each.from_us, each.plan, each.price, each.terms, each.adds_up) for each in account.contract.agreed],
+            _rows(account.late) if account.late else [],
+            [
+                (start, period, [(price, str(pico)) for price, pico in sorted(charges.items())])
+                for (start, period), charges in sorted(account.adjusted.items())
+            ]
+            if account.adjusted
+            else [],
         )
     )
 
 
 def _amount_or_none(amount: int | None) -> str | None:
     return None if amount is None else str(amount)
+
+
+def _rows(table: Table) -> list[tuple[int, list[tuple[str, tuple[str, ...], str]]]]:
+    return [
+        (start, [(name, cell, str(quantity)) for (name, cell), quantity in sorted(row.items())])
+        for start, row in sorted(table.items())
+    ]
+
+
+def _table(rows: list[tuple[int, list[tuple[str, tuple[str, ...], str]]]]) -> Table:
+    return {start: {(name, cell): int(quantity) for name, cell, quantity in row} for start, row in rows}
 
 
 def decode_account(blob: bytes, book: PriceBook) -> Account:
@@ -195,8 +213,10 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
     account.newest_event_us = stored.newest_event_us
     account.rated = stored.rated
     account.sequence = stored.sequence
-    account.table = {
-        start: {(name, cell): int(quantity) for name, cell, quantity in row} for start, row in stored.table
+    account.table = _table(stored.table)
+    account.late = _table(stored.late)
+    account.adjusted = {
+        (start, period): {price: int(pico) for price, pico in charges} for start, period, charges in stored.adjusted
     }
     debt_payers = dict(stored.debt_payers)
     carries = {
@@ -286,6 +306,13 @@ def account_fields(blob: bytes) -> dict[str, str]:
     for start, row in stored.table:
         for price, cell, quantity in row:
             fields[f"quantity of {price} {'/'.join(cell)} in the segment from {start}".replace("  ", " ")] = quantity
+    for start, row in stored.late:
+        for price, cell, quantity in row:
+            name = f"late quantity of {price} {'/'.join(cell)} in the segment from {start}"
+            fields[name.replace("  ", " ")] = quantity
+    for start, period, charges in stored.adjusted:
+        for price, pico in charges:
+            fields[f"adjustment of {price} of the period from {period}, posted in the segment from {start}"] = pico
     for group, parts in _NAMED.items():
         for row in getattr(stored, group):
             for part, value in zip(parts, row[1:], strict=True):

@@ -31,7 +31,8 @@ def explain_event(
         typer.echo(f"{name + ':':10}{text}")
     console().print(_rating_table(rating["lines"], "Lines"))
     for correction in rating["corrections"]:
-        title = f"{correction['kind']} at offset {correction['offset']}: {correction['amount']}"
+        late = f", an adjustment of the closed period from {correction['adjusts']}" if correction["adjusts"] else ""
+        title = f"{correction['kind']} at offset {correction['offset']}: {correction['amount']}{late}"
         console().print(_rating_table(correction["lines"], title))
     if rating["corrections"]:
         typer.echo(f"{'due:':10}{rating['due']} {rating['currency']}")
@@ -44,6 +45,8 @@ def _rating_facts(rating: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "log", f"partition {rating['partition']}, offset {rating['offset']}, appended {rating['appended']}; {state}"
     why = "the event's own time" if hold is None else f"hold {hold['id']} was admitted then; {hold['settled']}"
     yield "rated at", f"{rating['rated_at']} ({why})"
+    if rating["adjusts"] is not None:
+        yield "adjusts", f"the closed period from {rating['adjusts']}: its difference, posted when the event came"
     yield "prices", f"plan {rating['plan']}, catalogue version {rating['version']}"
     if rating["usage_basis"] != "measured":
         yield "usage", f"{rating['usage_basis']}, not measured"

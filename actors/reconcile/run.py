@@ -97,7 +97,9 @@ class Reconciler:
         self._checkpoint = fold.stored_partition()
         self._accounts = dict(_readable(self._checkpoint))
         self.report = Report(fold.number, fold.start, fold.end, accounts=len(self._rows), note=fold.note)
-        self.report.sampled = sample_of(self._accounts, share, seed)
+        # Adjustments of closed periods are not among what `rerate` works out.
+        on_time = [name for name, account in self._accounts.items() if not account.late]
+        self.report.sampled = sample_of(on_time, share, seed)
         versions = decode_partition(stored.head.blob).catalogues if stored.head.blob else []
         documents = {version: msgspec.json.decode(body) for version, body in stored.catalogues.items()}
         self._prices = Prices(documents, versions)

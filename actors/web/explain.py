@@ -137,6 +137,7 @@ class RatingCorrection(Struct):
 
     kind: Literal["amend", "cancel"]
     offset: int
+    adjusts: str | None  # as the event's own
     amount: str
     lines: list[RatingLine]
 
@@ -157,6 +158,7 @@ class RatingView(Struct):
     usage_basis: Literal["measured", "estimated"]  # as the event says; an estimate is priced like any other
     tags: dict[str, str]  # the event's own
     rated_by: Literal["time", "hold"]  # the event's own time, or its hold's admission
+    adjusts: str | None  # start of its billing period, if that was closed when it came: what it adds was posted then
     plan: str
     version: int  # of the catalogue
     period: RatingPeriod
@@ -225,7 +227,9 @@ async def _payers(call: Call, account: str, charge: Charge) -> Payers | None:
     scope = charge.event.scope
     if charge.event.hold is not None:
         scope = read_token(call.services.settings.control_key_bytes(), charge.event.hold).scope
-    answer = await put(call.services, account, ShowPayers(account, charge.lines[0].line.time_us, scope))
+    line = charge.lines[0].line
+    at_us = line.time_us if line.adjusts is None else line.log_time_us
+    answer = await put(call.services, account, ShowPayers(account, at_us, scope, line.adjusts))
     return answer if isinstance(answer, Payers) else None
 
 
@@ -342,13 +346,20 @@ def _view(
         "estimated" if line.usage_basis == "estimated" else "measured",
         line.tags or {},
         "time" if hold is None else "hold",
+        _adjusts(charge.lines),
         found.plan,
         max(each.line.version for each in charge.lines),
         RatingPeriod(found.zone, found.anchor_day, instant(start_us), instant(end_us)),
         None if hold is None else _hold(hold, line.settled),
         [_line(each) for each in charge.lines],
         [
-            RatingCorrection(each.kind, each.offset, _sum(each.lines), list(map(_line, each.lines)))  # type: ignore[arg-type]
+            RatingCorrection(
+                each.kind,  # type: ignore[arg-type]
+                each.offset,
+                _adjusts(each.lines),
+                _sum(each.lines),
+                [_line(line) for line in each.lines],
+            )
             for each in charge.corrections
         ],
         _sum([*charge.lines, *changed]),
@@ -372,6 +383,10 @@ def _paid_by(payers: Payers) -> RatingPayers:
 def _set_aside(account: str, letter: DeadLetterRecord) -> SetAside:
     place = letter.partition, letter.offset
     return SetAside(*place, letter.reason, letter.detail, remedy(letter.reason, account, *place))
+
+
+def _adjusts(lines: Iterable[LineCharge]) -> str | None:
+    return next((instant(each.line.adjusts) for each in lines if each.line.adjusts is not None), None)
 
 
 def _sum(lines: Iterable[LineCharge]) -> str:
@@ -425,8 +440,10 @@ ROUTES: Final = (
             "what the tiers come to, as the price's included quantity, maximum and discount leave it; `repricing` is what the "
             "event changed in the price of usage rated before it by reaching another tier of a volume price; `beyond` is what "
             "late usage under an older version changed, and the rounding of the period's total, which is rounded once. "
-            "`corrections` says what amends and a cancel changed since, and `due` what the event comes to with them. Events "
-            "are remembered for 35 days."
+            "`corrections` says what amends and a cancel changed since, and `due` what the event comes to with them. Where "
+            "`adjusts` is no null, the event (or correction) came when its billing period was closed: its amount is the "
+            "difference that it makes to all of that period, was posted when it came, counts in no cap, and `paid_by` says who "
+            "pays all that was posted for that period in that segment. Events are remembered for 35 days."
         ),
         tags=("usage",),
         example=Example(
@@ -454,6 +471,7 @@ ROUTES: Final = (
                 "usage_basis": "measured",
                 "tags": {},
                 "rated_by": "time",
+                "adjusts": None,
                 "plan": "starter",
                 "version": 2,
                 "period": {

@@ -19,7 +19,7 @@ SNAPSHOT_VERSIONS: Final = (3,)
 # Places in the array of an account.
 _PLAN, _CURRENCY, _ZONE, _ANCHOR, _NEWEST, _RATED = 2, 3, 4, 5, 7, 8
 _TABLE, _LOTS, _CAPS, _CAP_RULES, _BALANCE_RULES, _CROSSINGS, _CAP_SCOPES, _SCOPES = 10, 11, 12, 13, 14, 15, 16, 17
-_RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES, _CARRIES, _CAP_WINDOWS, _TALLIES = 19, 24, 25, 26, 27, 28
+_RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES, _CARRIES, _CAP_WINDOWS, _TALLIES, _ADJUSTED = 19, 24, 25, 26, 27, 28, 32
 # And of a partition.
 _LOG_TIME, _EPOCH, _CATALOGUES, _COUNTS = 1, 2, 3, 4
 
@@ -44,7 +44,7 @@ def _bytes(form: dict[str, Any]) -> bytes:
 
 def account_of_snapshot(blob: bytes) -> bytes:
     """The form of a stored account. Raises Unreadable."""
-    stored = _array(blob, _TALLIES)
+    stored = _array(blob, _ADJUSTED)
     return _bytes(
         {
             "plan": stored[_PLAN],
@@ -74,6 +74,7 @@ def account_of_snapshot(blob: bytes) -> bytes:
             "debt_payers": sorted(stored[_DEBT_PAYERS]),
             "carries": sorted(stored[_CARRIES]),
             "lot_changes": sorted([lot, changes] for lot, changes in stored[_LOT_CHANGES]),
+            "adjusted": stored[_ADJUSTED],
         }
     )
 
@@ -143,6 +144,10 @@ def account_of_oracle(oracle: Oracle, partition: int, account: Account) -> bytes
                 ]
                 for lot in account.lots
                 if lot.changes
+            ),
+            "adjusted": sorted(
+                [posted, start, [[price, str(pico)] for price, pico in sorted(charges.items())]]
+                for (posted, start), charges in oracle.adjusted(partition, account).items()
             ),
         }
     )

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypedDict
 
 from loadtest.oracle.aggregates import Reading
 from loadtest.oracle.corrections import Correction, Revision
-from loadtest.oracle.credit import Amounts, Lot
+from loadtest.oracle.credit import Adjusted, Amounts, Lot
 from loadtest.oracle.limits import Cap
 from loadtest.oracle.prices import Price
 
@@ -57,6 +57,8 @@ class OracleAccount:
     balance: int
     spend: dict[int, int]  # calendar month start
     scopes: dict[str, dict[int, int]]  # declared scope below the root -> calendar month start -> spend
+    # (segment of posting, closed period's start) -> price -> pico
+    adjusted: dict[tuple[int, int], dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class RatedEvent:
     scopes: list[str]
     caps: list[tuple[str, int]]
     readings: list[tuple[str, tuple[str, ...], str, Reading]] = field(default_factory=list)  # price, cell, aggregation
+    posted: tuple[int, int, int] | None = None  # its period was closed: segment of posting, period's start and end
 
     @property
     def cells(self) -> set[tuple[str, tuple[str, ...]]]:
@@ -99,9 +102,9 @@ class RatedEvent:
     def prices(self) -> set[str]:
         return {price for price, _ in self.cells}
 
-    def taken_back(self) -> "RatedEvent":
+    def taken_back(self, posted: tuple[int, int, int] | None) -> "RatedEvent":
         parts = [(price, cell, -units) for price, cell, units in self.parts]
-        return RatedEvent(self.time_us, parts, self.scopes, self.caps)
+        return RatedEvent(self.time_us, parts, self.scopes, self.caps if posted is None else [], posted=posted)
 
 
 class Agreed(NamedTuple):
@@ -141,9 +144,12 @@ class Table:
     quantities: dict[tuple[int, str], dict[int, int]] = field(default_factory=dict)  # (period, price) -> segment
     amounts: Amounts = field(default_factory=dict)
     cells: set[tuple[int, str, tuple[str, ...]]] = field(default_factory=set)  # (segment, price, cell)
+    whole: dict[tuple[int, str], dict[int, int]] = field(default_factory=dict)  # quantities with what came too late
+    adjusted: Adjusted = field(default_factory=dict)
+    late_cells: set[tuple[int, tuple[int, str, tuple[str, ...]]]] = field(default_factory=set)  # period's end, cell
 
     def total(self, period: int, price: str) -> int:
-        """A of the whole period, in pico."""
+        """A of the whole period, in pico, as far as it was on time."""
         return sum(self.amounts[segment][price] for segment in self.quantities.get((period, price), {}))
 
 

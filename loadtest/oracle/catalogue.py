@@ -7,6 +7,7 @@ from typing import Any
 
 from loadtest.oracle.meters import Meter, read_meter
 from loadtest.oracle.prices import Price, read_price
+from loadtest.oracle.records import SECOND_US
 from loadtest.oracle.tokens import with_tokens
 
 
@@ -14,6 +15,7 @@ from loadtest.oracle.tokens import with_tokens
 class Plan:
     currency: str
     prices: dict[str, Price]
+    close_after_us: int
 
 
 class Version:
@@ -30,6 +32,7 @@ class Version:
             name: Plan(
                 body["currency"],
                 {price: read_price(price, text, adds_up[text["meter"]]) for price, text in body["prices"].items()},
+                body.get("close_after_s", 86_400) * SECOND_US,
             )
             for name, body in document["plans"].items()
         }

@@ -128,7 +128,7 @@ def void_lot(state: Partition, fields: Fields, _in_force: VersionAt) -> Callable
             raise RefusedError("bad_amount")
         lot, at = changeable(state, account, lot_id, currency)
         assert account.table is not None
-        paid = allocate(account.table.amounts, account.lots, account.woken)
+        paid = allocate(account.table.amounts, account.table.adjusted, account.lots, account.woken)
         if amount is None and lot.over(at):
             raise RefusedError("lot_over")
         if amount is not None and amount > paid.left[lot_id] + paid.burnt(lot_id) - paid.back(lot_id):
@@ -148,7 +148,7 @@ def refund_lot(state: Partition, fields: Fields, _in_force: VersionAt) -> Callab
             raise RefusedError("bad_amount")
         lot, at = changeable(state, account, lot_id, currency)
         assert account.table is not None
-        paid = allocate(account.table.amounts, account.lots, account.woken)
+        paid = allocate(account.table.amounts, account.table.adjusted, account.lots, account.woken)
         if lot.over(at):
             raise RefusedError("lot_over")
         if amount > paid.burnt(lot_id) - paid.back(lot_id):

@@ -37,10 +37,12 @@ class Lot:
         """Whether what is left of it is in the balance. What is carried is there as soon as it is left."""
         return self.valid(instant) or (self.carry is not None and instant < self.effective)
 
+    def voided(self, instant: int) -> bool:
+        return any(change.amount is None and change.at <= instant for change in self.changes)
+
     def over(self, instant: int) -> bool:
         """Whether it pays for nothing from then on."""
-        voided = any(change.amount is None and change.at <= instant for change in self.changes)
-        return voided or (self.expires is not None and self.expires <= instant)
+        return self.voided(instant) or (self.expires is not None and self.expires <= instant)
 
     def settles(self) -> bool:
         return self.kind == "paid" if self.pays_debt is None else self.pays_debt
@@ -57,6 +59,9 @@ class Lot:
 
 
 Amounts = dict[int, dict[str, int]]  # segment start -> price -> pico
+Adjusted = dict[
+    tuple[int, int, int], dict[str, int]
+]  # (segment of posting, closed period's start and end) -> price -> pico
 
 
 @dataclass
@@ -87,7 +92,8 @@ class Paid:
 
     def settle(self, lot: str) -> None:
         for segment in sorted(self.debts):
-            self.debts[segment] = self.pay(lot, segment, self.debts[segment])
+            if self.debts[segment] > 0:
+                self.debts[segment] = self.pay(lot, segment, self.debts[segment])
 
     def take_back(self, lot: str, wanted: int) -> dict[int, int]:
         """Of what the lot has burnt, the newest first: segment -> pico."""
@@ -106,6 +112,28 @@ class Paid:
         self.carried[carry.source] = part
         self.granted[lot.lot] = self.left[lot.lot] = part
 
+    def give_back(self, lots: list[Lot], instant: int, start: int, end: int, price: str, due: int) -> None:
+        """Of what was paid or is owed for the usage of [start, end): debts first, then what lots burnt, last payer first,
+        who may pay the price before others."""
+        for segment in sorted(self.debts):
+            if start <= segment < end:
+                less = min(due, max(0, self.debts[segment]))
+                self.debts[segment] -= less
+                due -= less
+        payers = [lot for lot in reversed(lots) if not lot.voided(instant)]
+        for lot in [*(lot for lot in payers if lot.may_pay(price)), *(lot for lot in payers if not lot.may_pay(price))]:
+            backs, back = self.backs.setdefault(lot.lot, {}), 0
+            for segment in sorted(self.burns[lot.lot]):
+                if start <= segment < end:
+                    part = min(due, self.burns[lot.lot][segment] - backs.get(segment, 0))
+                    backs[segment] = backs.get(segment, 0) + part
+                    back += part
+                    due -= part
+            self.left[lot.lot] += back
+            if back and lot.settles() and lot.valid(instant):
+                self.settle(lot.lot)
+        self.debts[start] = self.debts.get(start, 0) - due
+
     def change(self, lot: Lot, change: Change) -> None:
         name, left = lot.lot, self.left[lot.lot]
         if change.kind == "refund":
@@ -122,7 +150,7 @@ class Paid:
         self.voids[name] = self.voids.get(name, 0) + gone
 
 
-def allocate(amounts: Amounts, lots: list[Lot], woken: int) -> Paid:
+def allocate(amounts: Amounts, adjusted: Adjusted, lots: list[Lot], woken: int) -> Paid:
     """`lots` come in the order in which they pay."""
     granted = {lot.lot: lot.granted for lot in lots}
     paid = Paid(granted, dict(granted), {lot.lot: {} for lot in lots})
@@ -132,7 +160,7 @@ def allocate(amounts: Amounts, lots: list[Lot], woken: int) -> Paid:
     changes = [(lot, change) for lot in lots for change in lot.changes if change.kind == "void" or change.at <= woken]
     instants = {*amounts, *(lot.effective for lot in settling), *(change.at for _, change in changes)}
     instants |= {lot.effective for lot, _ in carried}
-    for instant in sorted(instants):
+    for instant in sorted({*instants, *(posted for posted, _, _ in adjusted)}):
         for lot, carry in carried:
             if lot.effective == instant:
                 paid.carry(lot, carry)
@@ -142,16 +170,27 @@ def allocate(amounts: Amounts, lots: list[Lot], woken: int) -> Paid:
         for lot, change in changes:
             if change.at == instant:
                 paid.change(lot, change)
-        classes: dict[tuple[str, ...], int] = {}
         valid = [lot for lot in lots if lot.valid(instant) and not lot.over(instant)]
-        for price, amount in amounts.get(instant, {}).items():
-            payers = tuple(lot.lot for lot in valid if lot.may_pay(price))
-            classes[payers] = classes.get(payers, 0) + amount
-        for payers in sorted(classes, key=lambda payers: (len(payers), sorted(payers))):
-            due = classes[payers]
-            for lot in valid:
-                if lot.lot in payers:
-                    due = paid.pay(lot.lot, instant, due)
-            if due:
-                paid.debts[instant] = paid.debts.get(instant, 0) + due
+        charge(paid, valid, instant, amounts.get(instant, {}))
+        for (posted, start, end), prices in sorted(adjusted.items()):
+            if posted == instant:
+                charge(paid, valid, start, {price: pico for price, pico in prices.items() if pico > 0})
+                for price, pico in sorted(prices.items()):
+                    if pico < 0:
+                        paid.give_back(lots, instant, start, end, price, -pico)
     return paid
+
+
+def charge(paid: Paid, valid: list[Lot], segment: int, prices: dict[str, int]) -> None:
+    """The valid lots pay, each class of prices from those that may; the rest is debt of the segment."""
+    classes: dict[tuple[str, ...], int] = {}
+    for price, amount in prices.items():
+        payers = tuple(lot.lot for lot in valid if lot.may_pay(price))
+        classes[payers] = classes.get(payers, 0) + amount
+    for payers in sorted(classes, key=lambda payers: (len(payers), sorted(payers))):
+        due = classes[payers]
+        for lot in valid:
+            if lot.lot in payers:
+                due = paid.pay(lot.lot, segment, due)
+        if due:
+            paid.debts[segment] = paid.debts.get(segment, 0) + due

@@ -60,6 +60,16 @@ SLICES_MAX = 1_000
 LINGER_US_MAX = DAY_US
 
 
+def _end_of(account: Account, start: int) -> int:
+    """The end of the period that starts then: periods have 28 to 31 days."""
+    return period_of(account.zone, account.anchor, start + 32 * DAY_US)
+
+
+def _on_time(events: list[RatedEvent]) -> list[RatedEvent]:
+    """Those whose period was open when they came."""
+    return [event for event in events if event.posted is None]
+
+
 def _until(parked: Correction) -> int:
     """The log time from which the original would be refused as too old."""
     return int(parked.original["time_us"]) + WINDOW_US - SKEW_US + 1
@@ -112,19 +122,24 @@ class Oracle:
         return self._partitions[partition]
 
     def segments(self, partition: int, account: Account) -> dict[int, Counter[tuple[str, tuple[str, ...]]]]:
-        """Segment start -> (price, cell) -> quantity, from the account's raw events."""
+        """Segment start -> (price, cell) -> quantity, from the account's raw events that were on time."""
         state = self._partitions[partition]
         table: dict[int, Counter[tuple[str, tuple[str, ...]]]] = {}
         for event in account.events:
-            if not event.parts:
+            if not event.parts or event.posted:
                 continue
             row = table.setdefault(self._segment_of(state, account, event.time_us), Counter())
             for price, cell, quantity in event.parts:
                 row[price, cell] += quantity
-        for (_, price, cell), by_segment in self._observed(state, account).items():
+        for (_, price, cell), by_segment in self._observed(state, account, _on_time(account.events)).items():
             for start, quantity in by_segment.items():
                 table.setdefault(start, Counter())[price, cell] = quantity
         return table
+
+    def adjusted(self, partition: int, account: Account) -> dict[tuple[int, int], dict[str, int]]:
+        """(segment of posting, closed period's start) -> price -> pico, from the account's raw events."""
+        adjusted = self._derive(self._partitions[partition], account).adjusted
+        return {(posted, start): dict(charges) for (posted, start, _), charges in adjusted.items()}
 
     def balance(self, name: str) -> int | None:
         """One account's balance as of the last record fed; None while it is not open."""
@@ -139,11 +154,11 @@ class Oracle:
         counters: Counter[tuple[int, str, tuple[str, ...]]] = Counter()
         for event in account.events:
             period = period_of(account.zone, account.anchor, event.time_us)
-            for price, cell, quantity in event.parts:
+            for price, cell, quantity in event.parts if event.posted is None else []:
                 counters[(period, price, cell)] += quantity
-        for key, by_segment in self._observed(partition, account).items():
+        for key, by_segment in self._observed(partition, account, _on_time(account.events)).items():
             counters[key] = sum(by_segment.values())
-        paid = allocate(table.amounts, account.lots, account.woken)
+        paid = allocate(table.amounts, table.adjusted, account.lots, account.woken)
         lots = {}
         for lot in account.lots:
             left, over = paid.left[lot.lot], lot.expires is not None and account.woken >= lot.expires
@@ -160,6 +175,7 @@ class Oracle:
             balance=self._balance(account, table),
             spend=self._spend(account, table),
             scopes={scope: dict(spend) for scope, spend in account.scopes.items()},
+            adjusted=self.adjusted(partition.number, account),
         )
 
     # ---- the fold
@@ -219,7 +235,7 @@ class Oracle:
         if event["type"] in PARTS:
             return self._correct(state, account, read_correction(name, event, len(value)))
         held = self._admission(name, event["hold"])
-        self._check_time(state, event)
+        self._check_time(state, event, held)
         revision = (event["source"], event["id"], 0)
         known = self._known(state, name, revision)
         if known is not None:
@@ -234,13 +250,15 @@ class Oracle:
         self._take_up(state, account, revision)
         return "rated"
 
-    def _check_time(self, state: Partition, event: dict[str, Any]) -> None:
+    def _check_time(self, state: Partition, event: dict[str, Any], held: tuple[int, str] | None) -> None:
         time_us = event["time_us"]
         if time_us is None:
             raise DeadLetterError("missing_time")
         if time_us > state.log_us + SKEW_US:
             raise DeadLetterError("too_far_ahead")
         if time_us < state.log_us - (WINDOW_US - SKEW_US):
+            raise DeadLetterError("too_old")
+        if held is not None and held[0] < state.log_us - (WINDOW_US - SKEW_US):
             raise DeadLetterError("too_old")
 
     def _measured(
@@ -259,7 +277,21 @@ class Oracle:
             for name, cap in account.caps.items()
             if not cap.is_plain and (not cap.scope or cap.scope in scopes)
         ]
-        return RatedEvent(time_us, parts, scopes, caps, readings)
+        posted = self._posted(state, account, time_us)
+        return RatedEvent(time_us, parts, scopes, caps if posted is None else [], readings, posted)
+
+    def _posted(self, state: Partition, account: Account, time_us: int) -> tuple[int, int, int] | None:
+        """Where usage of an instant is posted, if its period is closed, or one behind it."""
+        start = period_of(account.zone, account.anchor, time_us)
+        first_end = end = _end_of(account, start)
+        while end <= state.log_us:
+            version = self._version_at(state, end)
+            assert version is not None
+            plan = version.plans.get(account.plan)
+            if end + (DAY_US if plan is None else plan.close_after_us) <= state.log_us:
+                return self._segment_of(state, account, state.log_us), start, first_end
+            end = _end_of(account, end)
+        return None
 
     def _admission(self, name: str, token: str | None) -> tuple[int, str] | None:
         """When and in which scope the hold that an event names was admitted: how it is rated."""
@@ -316,7 +348,7 @@ class Oracle:
     def _enter(self, state: Partition, account: Account, events: list[RatedEvent]) -> dict[str, tuple[int, int]]:
         """Add events, all or none; per price the quantity and the charge of all of them. Rules look at the end only."""
         table = self._table(state, account)
-        cells = set(table.cells)
+        cells = table.cells | {cell for end, cell in table.late_cells if state.log_us < end + WINDOW_US - SKEW_US}
         for event in events:
             self._check_values(account, event)
             segment = self._segment_of(state, account, event.time_us)
@@ -328,24 +360,24 @@ class Oracle:
             account.events.append(event)
             if not event.cells:  # no meter counts it: it is known by its id, and that is all
                 continue
-            period = period_of(account.zone, account.anchor, event.time_us)
             own = 0
             moved: dict[str, int] = {}
             prices = event.prices
-            before = {price: table.total(period, price) for price in prices}
-            used = {price: sum(table.quantities.get((period, price), {}).values()) for price in prices}
-            account.newest_us = event.time_us if account.newest_us is None else max(account.newest_us, event.time_us)
-            self._add(state, account, table, self._segment_of(state, account, event.time_us), event)
+            before = {price: self._total(state, account, table, event, price) for price in prices}
+            used = {price: sum(self._counted(account, table, event, price).values()) for price in prices}
+            seen = event.time_us if event.posted is None else state.log_us
+            account.newest_us = seen if account.newest_us is None else max(account.newest_us, seen)
+            self._add(state, account, table, event, account.events)
             for price in prices:
-                quantity = moved[price] = sum(table.quantities[period, price].values()) - used[price]
-                amount = table.total(period, price) - before[price]
+                quantity = moved[price] = sum(self._counted(account, table, event, price).values()) - used[price]
+                amount = self._total(state, account, table, event, price) - before[price]
                 own += amount - self._repriced(
                     state, account, price, event.time_us, used[price], used[price] + quantity
                 )
                 had = lines.get(price, (0, 0))
                 lines[price] = (had[0] + quantity, had[1] + amount)
             month = period_of(account.zone, 1, event.time_us)
-            for scope in event.scopes:
+            for scope in event.scopes if event.posted is None else []:
                 spend = account.scopes[scope]
                 spend[month] = spend.get(month, 0) + own
             begun = [self._count(state, account, cap, event.time_us, moved, own) for cap in event.caps]
@@ -410,9 +442,9 @@ class Oracle:
     def _correct(self, state: Partition, account: Account, correction: Correction) -> str:
         original, amended = correction.original, correction.amended
         held = self._admission(account.account, original["hold"])
-        self._check_time(state, original)
+        self._check_time(state, original, held)
         if amended is not None:
-            self._check_time(state, amended)
+            self._check_time(state, amended, held)
             self._measured(state, account, amended, held)
         source, event_id, revision = correction.corrects
         known, following, cancelled = (
@@ -465,7 +497,7 @@ class Oracle:
         rated = state.identities[name, *correction.corrects][2]
         if rated.readings:
             raise DeadLetterError("not_cancellable")
-        events = [rated.taken_back()]
+        events = [rated.taken_back(self._posted(state, account, rated.time_us))]
         billing = correction.original["billing"]
         if amended is not None:
             events.append(self._measured(state, account, amended, self._admission(name, amended["hold"])))
@@ -514,23 +546,59 @@ class Oracle:
             boundaries += lot.boundaries()
         return max(instant for instant in boundaries if instant <= time_us)
 
-    def _add(self, state: Partition, account: Account, table: Table, segment: int, event: RatedEvent) -> None:
-        """Count one event into the table, and derive again the amounts of the prices it touches."""
-        period = period_of(account.zone, account.anchor, event.time_us)
-        for price, cell, quantity in event.parts:
-            table.cells.add((segment, price, cell))
-            quantities = table.quantities.setdefault((period, price), {})
-            quantities[segment] = quantities.get(segment, 0) + quantity
-            for start, amount in self._segment_amounts(state, account, price, quantities).items():
-                table.amounts.setdefault(start, {})[price] = amount
-        if event.readings:
-            self._put_observed(state, account, table, {(period, price) for price, *_ in event.readings})
+    def _counted(self, account: Account, table: Table, event: RatedEvent, price: str) -> dict[int, int]:
+        """The quantities of the event's period by segment; of a closed one with all that came late."""
+        place = period_of(account.zone, account.anchor, event.time_us), price
+        on_time = table.quantities.get(place, {})
+        return on_time if event.posted is None else table.whole.get(place, on_time)
 
-    def _observed(self, state: Partition, account: Account) -> dict[tuple[int, str, tuple[str, ...]], dict[int, int]]:
-        """Of what does not add up: (period, price, cell) -> segment -> what it adds."""
+    def _total(self, state: Partition, account: Account, table: Table, event: RatedEvent, price: str) -> int:
+        """What a price comes to in the event's period; of a closed one with all that came late."""
+        if event.posted is None:
+            return table.total(period_of(account.zone, account.anchor, event.time_us), price)
+        return sum(self._segment_amounts(state, account, price, self._counted(account, table, event, price)).values())
+
+    def _add(
+        self, state: Partition, account: Account, table: Table, event: RatedEvent, events: list[RatedEvent]
+    ) -> None:
+        """Count one event into the table, the last of these, and derive again the amounts of the prices it touches."""
+        period = period_of(account.zone, account.anchor, event.time_us)
+        segment = self._segment_of(state, account, event.time_us)
+        changed = {price: dict(self._counted(account, table, event, price)) for price in event.prices}
+        for price, _, quantity in event.parts:
+            changed[price][segment] = changed[price].get(segment, 0) + quantity
+        if event.readings:
+            which = {(period, price) for price, *_ in event.readings}
+            seen = events if event.posted else _on_time(events)
+            changed |= {price: by_segment for (_, price), by_segment in self._read(state, account, seen, which).items()}
+        touched = {(segment, price, cell) for price, cell in event.cells}
+        if event.posted is None:
+            table.cells |= touched
+            for price, quantities in changed.items():
+                self._put(state, account, table, period, price, quantities)
+            return
+        table.late_cells |= {(event.posted[2], cell) for cell in touched}
+        charges = table.adjusted.setdefault(event.posted, {})
+        for price, quantities in changed.items():
+            before = self._total(state, account, table, event, price)
+            table.whole[period, price] = quantities
+            after = self._total(state, account, table, event, price)
+            charges[price] = charges.get(price, 0) + after - before
+
+    def _put(
+        self, state: Partition, account: Account, table: Table, period: int, price: str, quantities: dict[int, int]
+    ) -> None:
+        table.quantities[period, price] = quantities
+        for start, amount in self._segment_amounts(state, account, price, quantities).items():
+            table.amounts.setdefault(start, {})[price] = amount
+
+    def _observed(
+        self, state: Partition, account: Account, events: list[RatedEvent]
+    ) -> dict[tuple[int, str, tuple[str, ...]], dict[int, int]]:
+        """Of what does not add up in these events: (period, price, cell) -> segment -> what it adds."""
         kinds: dict[tuple[int, str, tuple[str, ...]], str] = {}
         readings: dict[tuple[int, str, tuple[str, ...]], dict[int, list[Reading]]] = {}
-        for event in account.events:
+        for event in events:
             for price, cell, kind, reading in event.readings:
                 key = (period_of(account.zone, account.anchor, event.time_us), price, cell)
                 kinds[key] = kind
@@ -538,21 +606,21 @@ class Oracle:
                 readings.setdefault(key, {}).setdefault(segment, []).append(reading)
         return {key: added(kinds[key], by_segment) for key, by_segment in readings.items()}
 
-    def _put_observed(
-        self, state: Partition, account: Account, table: Table, which: set[tuple[int, str]] | None = None
-    ) -> None:
-        """Into the table, of these (period, price) or of all."""
+    def _read(
+        self,
+        state: Partition,
+        account: Account,
+        events: list[RatedEvent],
+        which: set[tuple[int, str]] | None = None,
+    ) -> dict[tuple[int, str], dict[int, int]]:
+        """Of what does not add up, these (period, price) or all, over all cells: segment -> what it adds."""
         totals: dict[tuple[int, str], dict[int, int]] = {}
-        for (period, price, cell), by_segment in self._observed(state, account).items():
+        for (period, price, _), by_segment in self._observed(state, account, events).items():
             if which is None or (period, price) in which:
                 quantities = totals.setdefault((period, price), {})
                 for segment, quantity in by_segment.items():
-                    table.cells.add((segment, price, cell))
                     quantities[segment] = quantities.get(segment, 0) + quantity
-        for (period, price), quantities in totals.items():
-            table.quantities[period, price] = quantities
-            for start, amount in self._segment_amounts(state, account, price, quantities).items():
-                table.amounts.setdefault(start, {})[price] = amount
+        return totals
 
     def _segment_amounts(
         self, state: Partition, account: Account, name: str, quantities: dict[int, int]
@@ -569,19 +637,22 @@ class Oracle:
         return amounts
 
     def _derive(self, state: Partition, account: Account) -> Table:
-        """The table from the raw events alone."""
+        """The table from the raw events alone: what was on time, then what came when its period was closed."""
         table = Table()
-        for event in account.events:
+        quantities: dict[tuple[int, str], dict[int, int]] = {}
+        for event in _on_time(account.events):
             period = period_of(account.zone, account.anchor, event.time_us)
             segment = self._segment_of(state, account, event.time_us)
-            for price, cell, quantity in event.parts:
-                table.cells.add((segment, price, cell))
-                quantities = table.quantities.setdefault((period, price), {})
-                quantities[segment] = quantities.get(segment, 0) + quantity
-        for (_, price), quantities in table.quantities.items():
-            for start, amount in self._segment_amounts(state, account, price, quantities).items():
-                table.amounts.setdefault(start, {})[price] = amount
-        self._put_observed(state, account, table)
+            table.cells |= {(segment, price, cell) for price, cell in event.cells}
+            for price, _, quantity in event.parts:
+                by_segment = quantities.setdefault((period, price), {})
+                by_segment[segment] = by_segment.get(segment, 0) + quantity
+        quantities |= self._read(state, account, _on_time(account.events))
+        for (period, price), by_segment in quantities.items():
+            self._put(state, account, table, period, price, by_segment)
+        for number, event in enumerate(account.events, start=1):
+            if event.posted and event.cells:
+                self._add(state, account, table, event, account.events[:number])
         return table
 
     def _table(self, state: Partition, account: Account) -> Table:
@@ -600,7 +671,7 @@ class Oracle:
         return spend
 
     def _balance(self, account: Account, table: Table) -> int:
-        paid = allocate(table.amounts, account.lots, account.woken)
+        paid = allocate(table.amounts, table.adjusted, account.lots, account.woken)
         held = sum(paid.left[lot.lot] for lot in account.lots if lot.counts(account.woken))
         return held - sum(paid.debts.values())
 

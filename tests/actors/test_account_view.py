@@ -2,7 +2,7 @@
 
 import orjson
 
-from actors.account_view import account_view, binding_view, wallet_view
+from actors.account_view import account_view, binding_view, payers_view, wallet_view
 from actors.door_wire import AsOf, BindingView, CapView, RateLimitView, RuleView, ScopeView, UsageView, WalletView
 from engine.admission import Binding, Wallet
 from engine.events import (
@@ -20,6 +20,7 @@ from engine.events import (
 from engine.periods import month_around
 from loadtest.workload import cloud_time
 from tests.actors.shard_rig import Process, Rig
+from tests.engine.bench import DAY, Bench, us
 
 PICO = 10**12
 AS_OF = AsOf(0, 1, 2, 3, None)
@@ -125,3 +126,21 @@ async def test_a_price_with_several_cells_states_its_amount_once(rig: Rig) -> No
         (("a",), "1", "3"),
         (("b",), "2", None),
     ]
+
+
+def test_who_pays_an_adjustment_is_told_apart_from_the_usage_of_the_segment_it_is_posted_in() -> None:
+    """$5 of March that came in April, beside $3 of April; no cap counts it."""
+    march, april = (us(f"2026-0{month}-01T00:00:00+00:00") for month in (3, 4))
+    bench = Bench()
+    bench.open()
+    bench.grant("paid", "4")
+    bench.cap("100")
+    bench.now = april + DAY
+    bench.use(3)
+    bench.use(5, at=april - 1)
+    late = payers_view(bench.account(), bench.now, march, "", AS_OF)
+    assert (late.start_us, late.charged, late.lots, late.debt, late.refunded, late.caps) == (
+        *(april, {"x": "5"}, (("paid", "paid", "1"),), "4", "0", ()),
+    )
+    usage = payers_view(bench.account(), bench.now, None, "", AS_OF)
+    assert (usage.charged, usage.debt, [cap.cap for cap in usage.caps]) == ({"x": "3"}, "0", ["monthly"])

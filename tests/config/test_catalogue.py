@@ -183,3 +183,22 @@ def test_a_feature_that_is_neither_is_told_with_its_line() -> None:
         "prices.yaml:12: plans.basic.features.b: must be text or a number, not a list",
         "prices.yaml:13: plans.basic.features.c: is the truth value true; quote it if you mean that text",
     ]
+
+
+def closing(after_s: str) -> str:
+    return SMALL.replace("AMOUNT", "1").replace(
+        "    currency: USD\n", f"    currency: USD\n    close_after_s: {after_s}\n"
+    )
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("86400", 86_400), ("172800", 172_800)])
+def test_how_long_a_period_stays_open_is_a_whole_number(text: str, seconds: int) -> None:
+    assert load_text(closing(text).encode(), "prices.yaml").plans["basic"].close_after_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("1.5", "must be a whole number"), ("2592001", "must be 86400 to 2592000 ")]
+)
+def test_another_time_to_stay_open_is_told_with_its_line(text: str, said: str) -> None:
+    (fault,) = faults_of(closing(text))
+    assert "plans.basic.close_after_s" in fault and said in fault

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+from msgspec.structs import replace
+
 from engine.account import Account
 from engine.alerts import Crossing
 from engine.catalog import (
@@ -98,6 +100,12 @@ def document(**changed: PriceDefinition | None) -> CatalogueDocument:
     sold = {name: price for name, price in (prices | changed).items() if price is not None}
     calls = {name: per_unit("0", meter=name) for name in ("calls", "tokens")}
     return CatalogueDocument(METERS, {"plan": PlanDefinition("USD", sold), "calls": PlanDefinition("EUR", calls)})
+
+
+def kept_open(catalogue: CatalogueDocument, days: int) -> CatalogueDocument:
+    """The same, with periods that stay open so long once they have ended."""
+    plans = {name: replace(plan, close_after_s=days * 86_400) for name, plan in catalogue.plans.items()}
+    return replace(catalogue, plans=plans)
 
 
 # ------------------------------------------------------------------------------------------------------------ events

@@ -19,24 +19,25 @@ from engine.prices.curve import Curve
 from engine.routes import Usage
 from engine.snapshot import encode_account
 from engine.windows import MONTH, Window
-from tests.engine.bench import DAY, DOLLAR, HOUR, START, document, per_unit, phases, us, versions
+from tests.engine.bench import DAY, DOLLAR, HOUR, START, document, kept_open, per_unit, phases, us, versions
 
 MARCH, APRIL, MAY = (us(f"2026-0{month}-01T00:00:00+00:00") for month in (3, 4, 5))
 SECOND_VERSION, THIRD_VERSION = START + 3 * DAY, START + 40 * DAY
 
 
-def book(*, version_count: int = 1) -> PriceBook:
+def book(*, version_count: int = 1, open_days: int = 1) -> PriceBook:
     found = PriceBook()
     for version, body in enumerate(versions()[:version_count], start=1):
-        found.publish((START, SECOND_VERSION, THIRD_VERSION)[version - 1], compile_catalogue(version, body))
+        compiled = compile_catalogue(version, kept_open(body, open_days))
+        found.publish((START, SECOND_VERSION, THIRD_VERSION)[version - 1], compiled)
     return found
 
 
 class Held:
     """An account and the prices that it is rated with."""
 
-    def __init__(self, *, version_count: int = 1, zone: str = "UTC", anchor_day: int = 1) -> None:
-        self.book = book(version_count=version_count)
+    def __init__(self, *, version_count: int = 1, zone: str = "UTC", anchor_day: int = 1, open_days: int = 1) -> None:
+        self.book = book(version_count=version_count, open_days=open_days)
         self.account = Account("acme", "plan", "USD", zone, anchor_day, START, self.book)
 
     def usage(self, time_us: int, name: str, nano: int, cell: str = "") -> Usage:
@@ -511,7 +512,7 @@ def test_the_spend_that_a_cut_shows_is_that_of_the_newest_month_with_usage(monke
 
 def test_a_burn_that_late_usage_takes_back_is_posted_with_a_minus() -> None:
     """February's late usage takes the whole lot from March, of which nothing is burnt any more."""
-    held = Held()
+    held = Held(open_days=30)
     february = us("2026-02-01T00:00:00+00:00")
     held.grant("l", 10, february)
     held.use(10)

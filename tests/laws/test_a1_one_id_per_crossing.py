@@ -92,7 +92,7 @@ def test_every_month_is_a_window_of_its_own_also_when_its_usage_is_late() -> Non
     """Late usage of March crosses in March's window after April's has been told."""
     bench = opened()
     bench.cap_rule(100)
-    bench.now = START + 25 * DAY
+    bench.now = START + 22 * DAY
     bench.use(10)
     bench.use(10, at=START)
     assert bench.told() == [("cap-100", APRIL, 1, "crossed"), ("cap-100", MARCH, 1, "crossed")]

@@ -204,8 +204,8 @@ def test_what_segments_are_said_to_be_paid_by_adds_up_to_what_lots_have_burnt(se
         derived = account.derive()
         burnt: dict[str, int] = {}
         owed = refunded = 0
-        for start in account.table:
-            told = derived.paid(start)
+        for place in [*((start, account.period_of(start)) for start in account.table), *account.adjusted]:
+            told = derived.paid(*place)
             assert told is not None
             charged, by_lot, debt = told
             refunded += sum(charged.values()) - sum(by_lot.values()) - debt
@@ -218,7 +218,7 @@ def test_what_segments_are_said_to_be_paid_by_adds_up_to_what_lots_have_burnt(se
         assert refunded >= 0
         given_back = [change for lot in account.lots.values() for change in lot.changes if change.kind == "refund"]
         assert given_back or not refunded
-        assert derived.paid(START - 365 * DAY) is None
+        assert derived.paid(START - 365 * DAY, account.period_of(START - 365 * DAY)) is None
 
 
 def test_a_debt_that_a_later_lot_settled_is_told_as_that_lot_s() -> None:
@@ -231,7 +231,7 @@ def test_a_debt_that_a_later_lot_settled_is_told_as_that_lot_s() -> None:
     account = bench.partition.account("acme")
     assert account is not None
     (start,) = account.table
-    assert account.derive().paid(start) == (
+    assert account.derive().paid(start, account.period_of(start)) == (
         {"x": 30 * DOLLAR},
         {"first": 10 * DOLLAR, "payment": 15 * DOLLAR},
         5 * DOLLAR,

@@ -62,6 +62,7 @@ def standing_of_the_engine(bench: Bench, name: str) -> dict[str, Any]:
         "counters": counters,
         "amounts": {key: run.amount for key, run in derived.running.items()},
         "lots": lots,
+        "adjusted": account.adjusted,
         "debt": sum(paid.debt.values()),
         "balance": paid.balance,
         "spend": derived.spend,

@@ -73,7 +73,8 @@ def test_no_order_of_arrival_changes_what_is_owed_or_who_pays(uses: list[Use], s
 def test_the_charges_of_the_events_sum_to_what_is_owed(uses: list[Use]) -> None:
     """Incremental equals batch: the sum of A(after) − A(before) is A of the whole, to the last pico."""
     bench = folded(uses, late_grant=False)
-    assert sum(bench.charges()) == sum(bench.account().derive().spend.values())
+    adjusted = sum(sum(posted.values()) for posted in bench.account().adjusted.values())
+    assert sum(bench.charges()) == sum(bench.account().derive().spend.values()) + adjusted
     paid = bench.allocation()
     assert sum(bench.charges()) == sum(paid.burnt.values()) + sum(paid.debt.values())
 

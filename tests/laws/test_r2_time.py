@@ -157,10 +157,10 @@ def test_a_period_is_anchored_and_a_month_is_not() -> None:
     """Tiers count from the anchor day; spend against a cap counts from the first."""
     bench = Bench()
     bench.open(anchor_day=31)
-    for day in ("2026-02-27", "2026-02-28", "2026-03-30"):
-        bench.now = us(f"{day}T12:00:00+00:00") if day > "2026-03-10" else START
-        bench.use(10, "tiered", us(f"{day}T12:00:00+00:00"))
-    # 27 February ends the period from 31 January; 28 February starts the one that 30 March is still in.
+    for day in ("2026-03-30", "2026-03-31", "2026-04-29"):
+        bench.now = us(f"{day}T12:00:00+00:00")
+        bench.use(10, "tiered")
+    # 30 March ends the period from 28 February; 31 March starts the one that 29 April is still in.
     assert bench.charges() == [300 * DOLLAR, 300 * DOLLAR, 400 * DOLLAR]
     assert list(bench.account().derive().spend.values()) == [600 * DOLLAR, 400 * DOLLAR]
 

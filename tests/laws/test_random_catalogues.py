@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.engine.bench import DAY, HOUR, MINUTE, Bench
+from tests.engine.bench import DAY, HOUR, MINUTE, Bench, kept_open
 from tests.engine.random_catalogues import RandomCatalogue
 from tests.laws.test_oracle_agrees import assert_the_same, oracle_of
 
@@ -16,7 +16,7 @@ def rated_at_random(seed: int) -> Bench:
     """Two customers with credit, caps and rules; usage in any order, repeated, cancelled, amended, across two versions."""
     source = random.Random(f"catalogue {seed}")
     catalogue = RandomCatalogue(source)
-    first, second = catalogue.version(), catalogue.version()
+    first, second = (kept_open(catalogue.version(), source.choice((1, 1, 4))) for _ in range(2))
     bench = Bench(first, second)
     accounts = ("acme", "zeta")
     for account in accounts:
@@ -49,7 +49,7 @@ def rated_at_random(seed: int) -> Bench:
         elif roll < 0.2:
             bench.grant(f"lot-{number}", "10", account=source.choice(accounts))
         else:
-            late = source.choice((0, 0, source.randrange(20 * DAY)))
+            late = source.choice((0, 0, source.randrange(34 * DAY)))  # of periods that have closed, too
             key = source.choice(accounts).encode()
             sent.append((key, catalogue.event(bench, bench.now - late)))
             bench.record(*sent[-1])

@@ -51,8 +51,9 @@ def sum_meter(name: str) -> dict[str, Any]:
     return {"event_type": "llm.request", "aggregation": "sum", "field": name, "group_by": ["model"]}
 
 
-def document(**growth: dict[str, Any]) -> dict[str, Any]:
+def document(close_after_days: int = 1, **growth: dict[str, Any]) -> dict[str, Any]:
     """Two plans; atlas costs $0.15 in and $30/$40/$50 out; x and y cost $1 a unit in and nothing out."""
+    closes = {"close_after_s": close_after_days * 86_400}
     prices = {
         "atlas_in": per_unit("input_tokens", "atlas", "0.15"),
         "atlas_out": graduated("output_tokens", "atlas", ("10", "30"), ("50", "40"), (None, "50")),
@@ -66,8 +67,8 @@ def document(**growth: dict[str, Any]) -> dict[str, Any]:
     return {
         "meters": {"input_tokens": sum_meter("input_tokens"), "output_tokens": sum_meter("output_tokens")},
         "plans": {
-            "starter": {"currency": "USD", "prices": prices},
-            "growth": {"currency": "USD", "prices": prices | growth},
+            "starter": {"currency": "USD", "prices": prices} | closes,
+            "growth": {"currency": "USD", "prices": prices | growth} | closes,
         },
     }
 
@@ -392,7 +393,7 @@ def test_r2_period_starts(zone: str, anchor: int, at: str, start: str) -> None:
 
 
 def test_a_price_starts_again_with_the_period_and_spend_with_the_month() -> None:
-    fold = Fold()
+    fold = Fold(document(close_after_days=30))
     fold.open(anchor_day=5, zone="America/New_York")
     fold.now = instant("2024-03-20")
     for at in ("2024-03-05T04:59:59", "2024-03-05T05:00:00", "2024-03-01T04:59:59"):
@@ -555,7 +556,9 @@ def test_balance_counts_lots_up_to_their_expiry(fold: Fold) -> None:
 # ------------------------------------------------------------------------------------------------------------- rules
 
 
-def test_cap_rules_cross_at_the_threshold_and_keep_their_month(fold: Fold) -> None:
+def test_cap_rules_cross_at_the_threshold_and_keep_their_month() -> None:
+    fold = Fold(document(close_after_days=30))
+    fold.open()
     month, before = str(instant("2024-03-01")), str(instant("2024-02-01"))
     fold.command("set_cap", cap="monthly", amount="10", currency="USD")
     fold.rule("r80", "cap_percent", cap="monthly", percent=80)

@@ -62,7 +62,7 @@ def test_a_charge_says_what_it_re_priced_and_which_hold_it_settles(
 def test_a_charge_shows_its_corrections_and_what_is_due(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     beside_up(api.url)
     line = RATING["lines"][0] | {"quantity": "-80000", "amount": "-0.740000000000", "tiers": [], "own": "0"}
-    cancel = {"kind": "cancel", "offset": 18300, "amount": "-0.740000000000", "lines": [line]}
+    cancel = {"kind": "cancel", "offset": 18300, "adjusts": None, "amount": "-0.740000000000", "lines": [line]}
     changed = RATING | {"corrections": [cancel], "due": "0"}
     monkeypatch.setitem(ANSWERS, ("GET", "/v1/events/e/rating"), (200, changed))
     told = call("explain", "e", "--account", "acme", "--source", "s").stdout
@@ -75,3 +75,14 @@ def test_what_was_not_rated_is_said_on_one_line(api: FakeApi) -> None:
     result = call("explain", "gone", "--account", "acme", "--source", "s")
     assert (result.exit_code, result.stdout) == (WRONG_INPUT, "")
     assert result.stderr == "No such event was rated. Check the id.\n"
+
+
+def test_an_adjustment_of_a_closed_period_says_so(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside_up(api.url)
+    closed = {"adjusts": "2026-10-01T00:00:00Z"}
+    cancel = {"kind": "cancel", "offset": 18300, "amount": "-0.740000000000", "lines": RATING["lines"]} | closed
+    changed = RATING | {"corrections": [cancel]} | closed
+    monkeypatch.setitem(ANSWERS, ("GET", "/v1/events/e/rating"), (200, changed))
+    told = call("explain", "e", "--account", "acme", "--source", "s").stdout
+    assert "adjusts:  the closed period from 2026-10-01T00:00:00Z" in told
+    assert "-0.740000000000, an adjustment of the closed period from 2026-10-01T00:00:00Z" in told

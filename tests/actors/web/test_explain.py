@@ -20,7 +20,7 @@ from engine.meters import ConditionDefinition, MeterDefinition
 from tests.actors.proof_rig import RATED, ProofRig
 from tests.actors.web.asgi_client import Client
 from tests.actors.web.fakes import AS_OF, START_US, Stage, token
-from tests.engine.bench import TOPIC, Bench, per_unit, us
+from tests.engine.bench import DAY, TOPIC, Bench, per_unit, us
 
 TARGET = "/v1/events/e-2/rating?account=acme&source=gateway-1"
 SENT = UsageEvent("e-2", "gateway-1", "use", "acme", START_US, {"model": "x", "units": 1})
@@ -149,6 +149,7 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
         "usage_basis": "measured",
         "tags": {},
         "rated_by": "time",
+        "adjusts": None,
         "plan": "plan",
         "version": 1,
         "period": {
@@ -241,6 +242,18 @@ async def test_a_hold_is_told_without_its_token(shown: Shown) -> None:
     assert shown.stage.doors.asked[-1][1] == ShowPayers("acme", line.line.time_us, "team:red"), (
         "the hold's scope counts"
     )
+
+
+async def test_what_came_for_a_closed_period_is_shown_as_its_adjustment(shown: Shown) -> None:
+    """Who pays is asked of where it was posted, not of where it was used."""
+    charge = await shown.charges.of(FindRated("acme", "gateway-1", "e-2"), shown.stage.doors.answers[FindRated])
+    (line,) = charge.lines
+    posted_us = line.line.time_us + 60 * DAY
+    told_late = msgspec.structs.replace(line.line, adjusts=us("2026-02-01T00:00:00+00:00"), log_time_us=posted_us)
+    shown.charges = Says(msgspec.structs.replace(charge, lines=[msgspec.structs.replace(line, line=told_late)]))
+    told = (await shown.client(KeyScope.READ).get(TARGET)).json()
+    assert (told["adjusts"], told["amount"]) == ("2026-02-01T00:00:00Z", "260")
+    assert shown.stage.doors.asked[-1][1] == ShowPayers("acme", posted_us, "", told_late.adjusts)
 
 
 async def test_who_pays_is_null_while_the_owner_cannot_say(shown: Shown) -> None:
