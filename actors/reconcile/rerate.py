@@ -27,6 +27,7 @@ ABSENT = "nothing"
 
 Cell = tuple[str, ...]
 Table = dict[int, dict[tuple[str, Cell], int]]  # segment start -> {(price, cell): nano-units}
+Adjusted = dict[tuple[int, int], dict[str, int]]  # (segment of posting, closed period) -> {price: pico}
 Finding = tuple[str, str, str]  # what, expected, found
 
 
@@ -296,7 +297,8 @@ Used = dict[int, tuple[PriceTerms, int]]  # of a price in a period: since when -
 class Rerated:
     """One account, from its table at the start through every rated line."""
 
-    def __init__(self, terms: Terms, prices: Prices, table: Table) -> None:
+    def __init__(self, terms: Terms, prices: Prices, table: Table, late: Table, adjusted: Adjusted) -> None:
+        """`late` is what came of closed periods, beside `table`; `adjusted` what was posted for that."""
         self._terms = terms
         self._prices = prices
         self.table: Table = {start: dict(row) for start, row in table.items()}
@@ -304,9 +306,11 @@ class Rerated:
         for start, row in self.table.items():
             for (price, _), quantity in row.items():
                 self._use(start, price, quantity)
-        self._owed = {
-            place: self._rounded(used, sum(units for _, units in used.values())) for place, used in self._used.items()
-        }
+        self.adjusted: Adjusted = {place: dict(charges) for place, charges in adjusted.items()}
+        self._late: dict[tuple[int, str], Used] = {}
+        for start, row in late.items():
+            for (price, _), quantity in row.items():
+                self._use(start, price, quantity, self._late)
         edges = [effective_us for _, effective_us in prices.versions[1:]]
         edges += [from_us for from_us, _, _ in terms.agreed]
         for lot in terms.lots.values():
@@ -325,9 +329,11 @@ class Rerated:
         period_us = self._period(time_us)
         return self._prices.in_force(self._terms.plan, price, period_us, time_us, self._terms.agreed)
 
-    def _use(self, time_us: int, price: str, quantity: int) -> tuple[int, str]:
+    def _use(
+        self, time_us: int, price: str, quantity: int, into: dict[tuple[int, str], Used] | None = None
+    ) -> tuple[int, str]:
         place = self._period(time_us), price
-        _add(self._used.setdefault(place, {}), *self._in_force(time_us, price), quantity)
+        _add((self._used if into is None else into).setdefault(place, {}), *self._in_force(time_us, price), quantity)
         return place
 
     def line(self, line: Mapping[str, Any]) -> Iterator[Finding]:
@@ -340,10 +346,11 @@ class Rerated:
         yield from _unlike(f"{where}: version", version, line["version"])
         yield from _unlike(f"{where}: agreed", terms.agreed_us, line.get("agreed_us"))
         yield from _unlike(f"{where}: currency", self._terms.currency, line["currency"])
-        used = sum(units for _, units in self._used.get((self._period(time_us), price), {}).values())
-        place = self._use(time_us, price, quantity)
-        owed = self._rounded(self._used[place], used + quantity)
-        amount, self._owed[place] = owed - self._owed.get(place, 0), owed
+        period, late = self._period(time_us), "adjusts" in line
+        used, before = self._whole(period, price, late)
+        self._use(time_us, price, quantity, self._late if late else None)
+        _, after = self._whole(period, price, late)
+        amount = after - before
         yield from _unlike(f"{where}: amount", shown(amount, PICO), shown(read(line["amount"], PICO), PICO))
         low, high = sorted((used, used + quantity))  # below 0: it is taken back
         repriced = round(terms.owed(low, used + quantity)) - round(terms.owed(low, used))
@@ -353,14 +360,32 @@ class Rerated:
         tiers = [[number, shown(sign * units, NANO)] for number, units in terms.parts(low, high)]
         stated = [[number, shown(read(text, NANO), NANO)] for number, text in line["tiers"]]
         yield from _unlike(f"{where}: tiers", tiers, stated)
+        if late:
+            yield from _unlike(f"{where}: adjusts", period, line["adjusts"])
+            charges = self.adjusted.setdefault((self._segment(line["log_time_us"]), period), {})
+            charges[price] = charges.get(price, 0) + amount
+            return
         row = self.table.setdefault(self._segment(time_us), {})
         cell = tuple(line["cell"].values())
         row[price, cell] = row.get((price, cell), 0) + quantity
 
+    def _whole(self, period: int, price: str, late: bool) -> tuple[int, int]:
+        """(nano-units, pico) of a period; of a closed one with what came late."""
+        used = dict(self._used.get((period, price), {}))
+        for since_us, (terms, units) in self._late.get((period, price), {}).items() if late else ():
+            _add(used, since_us, terms, units)
+        quantity = sum(units for _, units in used.values())
+        return quantity, self._rounded(used, quantity)
+
     def finish(
-        self, table: Table, posted: Mapping[tuple[str, str, int | None], int], balance: int
+        self, table: Table, adjusted: Adjusted, posted: Mapping[tuple[str, str, int | None], int], balance: int
     ) -> Iterator[Finding]:
-        """Against the account's own table, its postings (lot, kind, usage period) and its balance."""
+        """Against the account's own table and adjustments, its postings (lot, kind, usage period) and its balance."""
+        for place in sorted(self.adjusted.keys() | adjusted.keys()):
+            ours, stored = self.adjusted.get(place, {}), adjusted.get(place, {})
+            for price in sorted(ours.keys() | stored.keys()):
+                told = [None if price not in side else shown(side[price], PICO) for side in (ours, stored)]
+                yield from _unlike(f"adjustment of {price} of {place[1]} in the segment from {place[0]}", *told)
         for start in sorted(self.table.keys() | table.keys()):
             mine, theirs = self.table.get(start, {}), table.get(start, {})
             for price, cell in sorted(mine.keys() | theirs.keys()):
@@ -400,7 +425,9 @@ class Rerated:
             return wanted - part
 
         def settle(lot: LotTerms) -> None:
-            paid.debt = {period: left for period, owed in sorted(paid.debt.items()) if (left := pay(lot, period, owed))}
+            for period, owed in sorted(paid.debt.items()):
+                if owed > 0:
+                    paid.debt[period] = pay(lot, period, owed)
 
         def give_back(lot: LotTerms, wanted: int, *, owed: bool) -> int:
             given = 0
@@ -434,7 +461,7 @@ class Rerated:
 
         woken_us = self._terms.woken_us
         happenings: list[tuple[int, int, tuple[int, bool, int, int, str], int]] = []  # (instant, kind, lot, change)
-        seen_us = max([woken_us, *self.table])
+        seen_us = max([woken_us, *self.table, *(start for start, _ in self.adjusted)])
         for lot in lots:
             if lot.carry and lot.effective_us <= seen_us:
                 happenings.append((lot.effective_us, 0, lot.rank, 0))
@@ -456,8 +483,7 @@ class Rerated:
                 else:
                     change(lot, *lot.changes[number][1:])
 
-        for start, amounts in self._amounts():
-            happen(start)
+        def charge(start: int, period: int, amounts: Mapping[str, int]) -> None:
             classes: dict[tuple[str, ...], int] = {}
             for price, pico in amounts.items():
                 payers = tuple(sorted(lot.lot for lot in lots if _may_pay(lot, start, price)))
@@ -467,15 +493,49 @@ class Rerated:
                 owed = classes[payers]
                 for lot in lots:
                     if lot.lot in payers:
-                        owed = pay(lot, self._period(start), owed)
+                        owed = pay(lot, period, owed)
                 rest += owed
             if rest:
-                paid.debt[self._period(start)] = paid.debt.get(self._period(start), 0) + rest
+                paid.debt[period] = paid.debt.get(period, 0) + rest
+
+        def return_to_payers(start: int, period: int, price: str, pico: int) -> None:
+            """What was charged too much for a closed period: off its debt first, then to who paid last."""
+            less = min(pico, max(0, paid.debt.get(period, 0)))
+            paid.debt[period] = paid.debt.get(period, 0) - less
+            pico -= less
+            whole = [lot for lot in reversed(lots) if not any(at <= start and x is None for at, _, x in lot.changes)]
+            fit = [lot for lot in whole if not lot.scope or price in lot.scope]
+            for lot in [*fit, *(lot for lot in whole if lot not in fit)]:
+                place = lot.lot, period
+                part = min(pico, paid.burnt.get(place, 0) - paid.refunded.get(place, 0))
+                if part:
+                    paid.refunded[place] = paid.refunded.get(place, 0) + part
+                    paid.remaining[lot.lot] += part
+                    pico -= part
+                    if (
+                        lot.pays_debt
+                        and lot.effective_us <= start
+                        and (lot.expires_us is None or start < lot.expires_us)
+                    ):
+                        settle(lot)
+            paid.debt[period] = paid.debt.get(period, 0) - pico
+
+        own = dict(self._amounts())
+        for start in sorted(own.keys() | {posting for posting, _ in self.adjusted}):
+            happen(start)
+            charge(start, self._period(start), own.get(start, {}))
+            for (posting, period), amounts in sorted(self.adjusted.items()):
+                if posting == start:
+                    charge(start, period, {price: pico for price, pico in amounts.items() if pico > 0})
+                    for price, pico in sorted(amounts.items()):
+                        if pico < 0:
+                            return_to_payers(start, period, price, -pico)
         happen(None)
         for lot in lots:
             if lot.expires_us is not None and lot.expires_us <= woken_us:
                 paid.expired[lot.lot], paid.remaining[lot.lot] = paid.remaining[lot.lot], 0
         usable = sum(paid.remaining[lot.lot] for lot in lots if lot.carry or lot.effective_us <= woken_us)
+        paid.debt = {period: owed for period, owed in paid.debt.items() if owed}
         paid.balance = usable - sum(paid.debt.values())
         return paid
 

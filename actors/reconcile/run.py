@@ -97,9 +97,7 @@ class Reconciler:
         self._checkpoint = fold.stored_partition()
         self._accounts = dict(_readable(self._checkpoint))
         self.report = Report(fold.number, fold.start, fold.end, accounts=len(self._rows), note=fold.note)
-        # Adjustments of closed periods are not among what `rerate` works out.
-        on_time = [name for name, account in self._accounts.items() if not account.late]
-        self.report.sampled = sample_of(on_time, share, seed)
+        self.report.sampled = sample_of(self._accounts, share, seed)
         versions = decode_partition(stored.head.blob).catalogues if stored.head.blob else []
         documents = {version: msgspec.json.decode(body) for version, body in stored.catalogues.items()}
         self._prices = Prices(documents, versions)
@@ -206,15 +204,18 @@ class Reconciler:
         terms = Terms(
             name, account.plan, account.currency, account.zone, account.anchor_day, account.woken_us, lots, agreed
         )
-        return Rerated(terms, self._prices, {} if before is None else _table(before))
+        if before is None:
+            return Rerated(terms, self._prices, {}, {}, {})
+        return Rerated(terms, self._prices, _table(before), before.late, before.adjusted)
 
     def _finish(self, name: str, rerated: Rerated) -> Iterator[Drift]:
+        account = self._accounts[name]
         posted = {
             (line.lot, line.kind, line.usage_period_us): line.amount
             for line in self._facts.postings
             if line.account == name
         }
-        for finding in rerated.finish(_table(self._accounts[name]), posted, self._rows[name].balance):
+        for finding in rerated.finish(_table(account), account.adjusted, posted, self._rows[name].balance):
             yield Drift(RERATE, self._number, name, *finding)
 
 

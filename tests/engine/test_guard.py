@@ -45,6 +45,7 @@ def guard(price: Price, run: Running | None = None, **said: Any) -> Guard:
         "tallied": [],
         "scopes": {},
         "zone": "UTC",
+        "closes_us": START + 2 * HOUR,
     }
     return Guard(START, START + HOUR, **(body | said))
 

@@ -187,7 +187,7 @@ def test_a_closed_period_is_not_derived_again(monkeypatch: pytest.MonkeyPatch) -
         return walk(table)
 
     monkeypatch.setattr(account, "_walk", noted)
-    bench.use("0.5", "y")
+    bench.use(60, "tiered")  # through the ends of tiers: no guard lets it pass
     assert walked == [{APRIL}]
 
 

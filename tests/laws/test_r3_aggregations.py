@@ -19,7 +19,7 @@ from engine.catalog import (
 from engine.meters import MeterDefinition
 from engine.money import NANO, quantity_text
 from engine.snapshot import account_fields, decode_account, encode_account
-from tests.engine.bench import DAY, DOLLAR, HOUR, START, Bench, Store, graduated, per_unit
+from tests.engine.bench import DAY, DOLLAR, HOUR, START, Bench, Store, graduated, kept_open, per_unit
 from tests.laws.test_oracle_agrees import assert_the_same, oracle_of
 from tests.laws.test_r1_marginal import standing
 
@@ -51,7 +51,7 @@ EVENTS = st.lists(
 
 def folded(events: list[tuple[str, str, int]], order: list[int], *kinds: str) -> Bench:
     """Over two periods, with lots that begin and end inside them, so that there are many segments."""
-    bench = Bench(document(*kinds))
+    bench = Bench(kept_open(document(*kinds), 30))
     bench.now = START - 9 * DAY
     bench.open(anchor_day=7)
     bench.scope("team")
@@ -221,8 +221,8 @@ def test_a_new_price_begins_with_the_next_period(kind: str) -> None:
     bench.now = START
     bench.open(anchor_day=12)
     assert bench.publish(2, START + HOUR) == "catalogue"
-    bench.now = START + 3 * DAY
-    for hours in (1, 2, 40):  # the period ends after 36
+    bench.now = START + 2 * DAY
+    for hours in (1, 2, 40):  # the period ends after 36, and closes after 60
         data = {"value": "4", "region": "eu"}
         assert bench.use(at=START + hours * HOUR, type="gauge", data=data) == "rated"
     come_to = 1 if kind == "unique_count" else 4

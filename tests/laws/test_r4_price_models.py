@@ -15,7 +15,7 @@ from engine.admission import Reason
 from engine.catalog import CatalogueDocument, MeterDefinition, PlanDefinition, PriceDefinition
 from engine.guard import Guard
 from engine.money import NANO, quantity_text
-from tests.engine.bench import DAY, DOLLAR, HOUR, START, Bench, document
+from tests.engine.bench import DAY, DOLLAR, HOUR, START, Bench, document, kept_open
 from tests.engine.desk_bench import DeskBench
 from tests.engine.price_lists import random_price
 from tests.laws.test_oracle_agrees import assert_the_same, oracle_of
@@ -42,7 +42,7 @@ def catalogue(source: random.Random) -> CatalogueDocument:
 def folded(seed: int, uses: list[Use], *, thaw: bool = False) -> Bench:
     """The uses, in that order, under two versions, with lots that begin and end among them."""
     source = random.Random(seed)
-    bench = Bench(catalogue(source), catalogue(source))
+    bench = Bench(*(kept_open(catalogue(source), 30) for _ in range(2)))
     bench.now = START - 21 * DAY
     bench.open(anchor_day=6)
     bench.scope("red")
