@@ -18,6 +18,7 @@ from actors.cli import (
     migrate,
     rebuild,
     reconcile,
+    rules,
     settings,
     shards,
     tail,
@@ -38,6 +39,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(customers.app, name="customers")
 app.add_typer(grants.app, name="grants")
 app.add_typer(caps.app, name="caps")
+app.add_typer(rules.app, name="rules")
 app.add_typer(shards.app, name="shards")
 app.add_typer(topics.app, name="topics")
 app.add_typer(bases.app, name="base")

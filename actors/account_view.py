@@ -1,6 +1,7 @@
 """What the engine knows of an account, as it crosses the door: money and quantities as decimal text."""
 
 import msgspec
+from msgspec import to_builtins
 
 from actors.door_wire import (
     AccountView,
@@ -8,6 +9,8 @@ from actors.door_wire import (
     AsOf,
     BindingView,
     CapView,
+    Checked,
+    HoldView,
     LotView,
     Payers,
     RateLimitView,
@@ -16,13 +19,15 @@ from actors.door_wire import (
     UsageView,
     WalletView,
 )
-from engine.account import Account, Derived
-from engine.admission import Binding, Wallet
-from engine.alerts import CapPercent, Rule
+from engine.account import Account
+from engine.admission import Decision, Wallet
 from engine.contract import ELSEWHERE, Agreement
+from engine.derived import Derived
 from engine.limits import ROOT, Cap, scope_path
 from engine.meters import Cell
 from engine.money import amount_text, quantity_text
+from engine.reasons import TRANSIENT, Binding
+from engine.rules import stated
 
 
 def wallet_view(wallet: Wallet) -> WalletView:
@@ -36,15 +41,38 @@ def wallet_view(wallet: Wallet) -> WalletView:
     )
 
 
+def checked_view(decision: Decision, hold: HoldView | None, as_of: AsOf) -> Checked:
+    """The answer to a check, or to an extension."""
+    reason = decision.reason
+    return Checked(
+        decision.allowed,
+        as_of,
+        None if reason is None else reason.value,
+        reason in TRANSIENT,
+        _ms(decision.retry_after_us),
+        None if decision.binding is None else binding_view(decision.binding),
+        None if decision.wallet is None else wallet_view(decision.wallet),
+        amount_text(decision.price),
+        decision.version,
+        decision.feature,
+        hold,
+        None if decision.entitlement is None else binding_view(decision.entitlement),
+    )
+
+
+def _ms(microseconds: int | None) -> int | None:
+    """Rounded up: whoever comes back when told to is not too early."""
+    return None if microseconds is None else -(-microseconds // 1000)
+
+
 def binding_view(binding: Binding) -> BindingView:
-    """A limit; what remains of it is units for a cap that has a unit, a count for rates and holds, else money."""
+    """A limit; what remains of it is units for what has a unit, a count for other rates and for holds, else money."""
     left = None
     if binding.remaining is not None:
-        counted = binding.kind in ("rate", "holds")
+        counted = binding.kind in ("rate", "holds") and not binding.unit
         text = quantity_text if binding.unit else amount_text
         left = str(binding.remaining) if counted else text(binding.remaining)
-    frees_in_ms = None if binding.frees_in_us is None else -(-binding.frees_in_us // 1000)
-    return BindingView(binding.kind, binding.scope, binding.name, left, frees_in_ms, binding.unit)
+    return BindingView(binding.kind, binding.scope, binding.name, left, _ms(binding.frees_in_us), binding.unit)
 
 
 def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us: int, as_of: AsOf) -> AccountView:
@@ -61,14 +89,18 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
         open_holds=open_holds,
         wallet=wallet_view(wallet),
         lots=_lots(account, derived),
-        caps=tuple(_cap(account, derived, cap, log_time_us) for _, cap in sorted(account.caps.items())),
+        caps=tuple(_cap(account, derived, cap, log_time_us) for _, cap in _caps(account)),
         scopes=tuple(
-            ScopeView(name, scope.standing, amount_text(_spent(account, derived, name, month)))
+            ScopeView(name, scope.standing, amount_text(_spent(account, derived, name, month)), scope.allowed)
             for name, scope in sorted(account.scopes.items())
         ),
-        rules=tuple(RuleView(name, _on(rule), _active(account, name)) for name, rule in sorted(account.rules.items())),
+        rules=tuple(
+            RuleView(name, to_builtins(stated(name, rule, account.caps)), _active(account, name), rule.level)
+            for name, rule in sorted(account.rules.items())
+        ),
         rate_limits=tuple(
-            RateLimitView(name, limit.scope, limit.per_minute) for name, limit in sorted(account.rate_limits.items())
+            RateLimitView(name, limit.scope, limit.per_minute, limit.meter)
+            for name, limit in sorted(account.rate_limits.items())
         ),
         usage=_usage(account, derived),
         as_of=as_of,
@@ -91,7 +123,7 @@ def payers_view(account: Account, time_us: int, adjusts: int | None, scope: str,
         tuple((lot.lot, lot.kind, amount_text(by_lot[lot.lot])) for lot in lots),
         amount_text(debt),
         amount_text(sum(charged.values()) - sum(by_lot.values()) - debt),
-        tuple(_cap(account, derived, cap, time_us) for _, cap in sorted(account.caps.items()) if cap.scope in counted),
+        tuple(_cap(account, derived, cap, time_us) for _, cap in _caps(account) if cap.scope in counted),
         as_of,
     )
 
@@ -127,9 +159,15 @@ def _lots(account: Account, derived: Derived) -> tuple[LotView, ...]:
     )
 
 
+def _caps(account: Account) -> list[tuple[str, Cap]]:
+    return sorted((name, cap) for name, cap in account.caps.items() if not cap.is_own)
+
+
 def _cap(account: Account, derived: Derived, cap: Cap, log_time_us: int) -> CapView:
     counts = account.tallies.get(cap.cap, {})
-    if cap.tallied:
+    if cap.per_request:
+        spent = 0
+    elif cap.tallied:
         spent = cap.window.counted(account.zone, counts, log_time_us)
     else:
         spent = _spent(account, derived, cap.scope, account.month_of(log_time_us))
@@ -143,24 +181,12 @@ def _cap(account: Account, derived: Derived, cap: Cap, log_time_us: int) -> CapV
         cap.window.kind,
         cap.window.length_us // 1_000_000 or None,
         cap.unit,
-        cap.window.ends_us(account.zone, counts, log_time_us),
+        None if cap.per_request else cap.window.ends_us(account.zone, counts, log_time_us),
     )
 
 
 def _spent(account: Account, derived: Derived, scope: str, month: int) -> int:
     return (derived.spend if scope == ROOT else account.scopes[scope].spend).get(month, 0)
-
-
-def _on(rule: Rule) -> dict[str, str | int | None]:
-    """As the command `set_rule` states it."""
-    if isinstance(rule, CapPercent):
-        return {
-            "measure": "cap_percent",
-            "cap": rule.cap,
-            "percent": rule.percent,
-            "clear_percent": rule.clear_percent,
-        }
-    return {"measure": "balance", "threshold": amount_text(rule.threshold), "clear": amount_text(rule.clear)}
 
 
 def _active(account: Account, rule: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from actors.account_view import account_view, binding_view, payers_view, wallet_view
+from actors.account_view import account_view, checked_view, payers_view, wallet_view
 from actors.door_wire import (
     AlertsView,
     Answer,
@@ -51,7 +51,7 @@ from actors.ports import Clock, Log, Place, StoreRefused, StoreUnavailable
 from actors.sealing import RowsLost
 from actors.slices import SliceWriter
 from config.settings import ShardSettings
-from engine.admission import TRANSIENT, Decision, FieldBound, SliceNeeded
+from engine.admission import Decision, FieldBound, SliceNeeded
 from engine.admission import Question as Asked
 from engine.corrections import cancelled_name, revision_name
 from engine.dedup import OFFSETS, RowsAway, identity
@@ -246,20 +246,8 @@ class Answers:
     def _checked(self, owned: Owned, decision: Decision | SliceNeeded) -> "Checked | _Wait":
         if isinstance(decision, SliceNeeded):
             return _Wait(owned, decision)
-        reason = decision.reason
-        return Checked(
-            decision.allowed,
-            self._as_of(owned),
-            None if reason is None else reason.value,
-            reason in TRANSIENT,
-            _ms(decision.retry_after_us),
-            None if decision.binding is None else binding_view(decision.binding),
-            None if decision.wallet is None else wallet_view(decision.wallet),
-            amount_text(decision.price),
-            decision.version,
-            decision.feature,
-            None if decision.hold is None else self._hold_view(owned, decision.hold),
-        )
+        hold = None if decision.hold is None else self._hold_view(owned, decision.hold)
+        return checked_view(decision, hold, self._as_of(owned))
 
     def _hold_view(self, owned: Owned, hold: Hold) -> HoldView:
         now_us = max(owned.fold.log_time_us, self._clock.wall_us())
@@ -398,11 +386,6 @@ def _alerts_after(owned: Owned, question: RecentAlerts) -> tuple[bytes, ...]:
         if alert.account == question.account
         and _alert_decoder.decode(alert.body).data.sequence > question.after_sequence
     )
-
-
-def _ms(microseconds: int | None) -> int | None:
-    """Rounded up: whoever comes back when told to is not too early."""
-    return None if microseconds is None else -(-microseconds // 1000)
 
 
 def _need_text(field: str, value: str | None) -> None:

@@ -146,7 +146,7 @@ class BindingView(Struct):
     name: str
     remaining: str | None
     frees_in_ms: int | None
-    unit: str = ""  # the meter or price whose units a cap counts
+    unit: str = ""  # the meter or price whose units a cap or a rate counts
 
 
 class HoldView(Struct):
@@ -170,6 +170,7 @@ class Checked(Struct, tag_field="op", tag="checked"):
     version: int | None = None
     feature: bool | str | None = None
     hold: HoldView | None = None
+    entitlement: BindingView | None = None  # what a metered feature has left, and when it frees
 
 
 class Released(Struct, tag_field="op", tag="released"):
@@ -214,18 +215,21 @@ class ScopeView(Struct):
     scope: str
     standing: str
     spent: str  # in the month of log time; the root's is the account's
+    allowed: dict[str, tuple[str, ...]] = {}  # field of an event -> the only values that checks admit
 
 
 class RuleView(Struct):
     rule: str
     on: dict[str, str | int | None]  # as in the command set_rule
     active_in: tuple[str, ...]  # windows
+    level: str = "warning"
 
 
 class RateLimitView(Struct):
     limit: str
     scope: str
     per_minute: int
+    meter: str | None = None
 
 
 class UsageView(Struct):

@@ -10,22 +10,24 @@ same lines, postings and state: `tests/engine/test_account.py` compares them.
 A refused or failed call changes nothing: each method computes first and assigns at the end.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from engine.alerts import WALLET_WINDOW, Balance, CapPercent, Crossing, Rule, Standing, step
+from engine.alerts import Crossing, Rule, Standing, step
 from engine.catalog import CLOSE_AFTER_US, PriceBook
 from engine.charges import Running, Table, segments
 from engine.closing import Adjusted, Amounts, Closing, apart, cells, posted, whole, with_adjustments
 from engine.contract import Contract
 from engine.corrections import Parked
-from engine.credit import UNBOUNDED, Allocation, Lot, LotChange, allocate, posting_order
+from engine.credit import UNBOUNDED, Lot, LotChange, posting_order
+from engine.derived import Derived
 from engine.guard import Guard, Payment, Tallied
 from engine.holds import Drawn, Hold
-from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
+from engine.limits import ROOT, Cap, RateLimit, Scope, Slice, own_count
+from engine.measures import Moment, View, counts_of, readings, rooms, unit_of, wakes_us
 from engine.meters import Aggregate, Cell, TooManyValues, Unique, merged, spread
 from engine.outcomes import Line, PostingRow, Settled
 from engine.periods import month_around
@@ -84,66 +86,7 @@ class _Books(NamedTuple):
     aggregates: Aggregates
     late: Table
     adjusted: Adjusted
-    derived: "Derived"
-
-
-class Derived:
-    """All money of an account, derived from its table, lots and woken instant. Who pays is worked out when asked for."""
-
-    def __init__(
-        self,
-        spend: dict[int, int],
-        running: dict[tuple[int, str], Running],
-        amounts: Amounts,
-        lots: dict[str, Lot],
-        woken_us: int,
-    ) -> None:
-        self.spend = spend  # calendar month start -> pico
-        self.running = running  # (period start, price) -> what it owes
-        self._allocated = amounts, lots, woken_us
-        self._allocation: Allocation | None = None
-
-    @property
-    def allocation(self) -> Allocation:
-        if self._allocation is None:
-            self._allocation = allocate(*self._allocated)
-        return self._allocation
-
-    def paid(self, start: int, period: int) -> tuple[dict[str, int], dict[str, int], int] | None:
-        """Of a segment with usage of its own period, or with adjustments of a closed one: pico per price; pico per lot, and
-        pico of debt, that its charges add to what lots have burnt and not got back, and to debt, on top of all usage up to
-        it. Debts of it that a lot settled later count as that lot's; what is neither paid nor owed was refunded.
-
-        Over all of them these sums are what is burnt and owed. None: nothing was used there."""
-        amounts, lots, woken_us = self._allocated
-        index = next((number for number, entry in enumerate(amounts) if entry[:2] == (start, period)), None)
-        if index is None:
-            return None
-        before, after = (allocate(amounts[:end], lots, woken_us) for end in (index, index + 1))
-        by_lot: dict[str, int] = {}
-        for sign, allocation in ((-1, before), (1, after)):
-            for lot in lots:
-                by_lot[lot] = by_lot.get(lot, 0) + sign * allocation.unreturned(lot)
-        debt = sum(after.debt.values()) - sum(before.debt.values())
-        return amounts[index][2], {lot: pico for lot, pico in by_lot.items() if pico}, debt
-
-
-class _View(NamedTuple):
-    """What rules are evaluated on."""
-
     derived: Derived
-    caps: dict[str, Cap]
-    rules: dict[str, Rule]
-    spends: Mapping[str, dict[int, int]]
-    tallies: dict[str, Counts]
-    zone: str
-    now_us: int
-
-    def windows(self, cap: Cap) -> list[tuple[str, int]]:
-        """(name, amount) of each window of a cap that rules look at, in order of the name."""
-        if cap.tallied:
-            return cap.window.named(self.zone, self.tallies[cap.cap], self.now_us)
-        return sorted((str(month), spend) for month, spend in spend_of(cap, self.derived, self.spends).items())
 
 
 class Account:
@@ -256,15 +199,9 @@ class Account:
         pending += [parked.until_us for parked in self.parked.values()]
         if self.aggregates or self.late:
             pending.append(self._closing.gone_us(min(*self.aggregates, *self.late, UNBOUNDED)))
-        for name, rule in self.rules.items() if self.tallies else ():
-            cap = self.caps[rule.cap] if isinstance(rule, CapPercent) else None
-            if (
-                cap is not None
-                and cap.window.falls
-                and self.standings.get((name, cap.window.kind), _NEVER_STOOD).active
-            ):
-                ends_us = cap.window.ends_us(self.zone, self.tallies[cap.cap], self.woken_us)
-                pending += [ends_us] if ends_us is not None else []
+        now = Moment(self.caps, self.tallies, self.lots, self.zone, self.woken_us)
+        for name, rule in self.rules.items():
+            pending += wakes_us(name, rule, now, self.standings)
         return min(pending, default=None)
 
     # ----------------------------------------------------------------------------------------------------- events
@@ -311,8 +248,10 @@ class Account:
         changed = dict(tallies)
         for name, counts in tallies.items():
             cap = self.caps[name]
+            if change.before is not None and (cap.since >= change.before or cap.window.by_log_time):
+                continue
             amount = cap.counted(change.usages, change.scopes, charge)
-            if amount is not None and (change.before is None or cap.since < change.before):
+            if amount is not None:
                 changed[name] = cap.window.count(self.zone, counts, change.time_us, amount, log_time_us)
         return changed
 
@@ -341,7 +280,8 @@ class Account:
             counted = change._replace(usages=[*change.usages, *moves]) if moves else change
             tallies = self._tally(tallies, counted, total, now_us)
         standings, crossings = self._stand(
-            _View(books.derived, self.caps, self.rules, spends, tallies, self.zone, now_us),
+            self.rules,
+            View(Moment(self.caps, tallies, self.lots, self.zone, now_us), books.derived, spends),
             forget=any(tallies[name].keys() != counts.keys() for name, counts in self.tallies.items()),
         )
 
@@ -557,13 +497,14 @@ class Account:
     def set_cap(self, cap: Cap, woken_us: int) -> list[Crossing]:
         """Set or replace a cap. Of one that counts the same as before, the count goes on."""
         before = self.caps.get(cap.cap)
+        cap, counted = self._counting_on(cap)
         tallies = {name: counts for name, counts in self.tallies.items() if name != cap.cap}
-        if cap.tallied:
-            tallies[cap.cap] = {}
-            if before is not None and before.counts_alike(cap):
-                tallies[cap.cap] = self.tallies[cap.cap]
-                cap = replace(cap, since=before.since)
-        return self._become(caps={**self.caps, cap.cap: cap}, tallies=tallies, woken_us=woken_us)
+        if counted is not None:
+            tallies[cap.cap] = counted
+        anew = before is not None and not before.counts_alike(cap)
+        released = [name for name, rule in self.rules.items() if anew and counts_of(name, rule) == cap.cap]
+        caps = {**self.caps, cap.cap: cap}
+        return self._become(caps=caps, tallies=tallies, woken_us=woken_us, released=released)
 
     def set_scope(self, scope: str, standing: str, woken_us: int, offset: int) -> list[Crossing]:
         """Declare a scope, or change its standing, by the record at this offset."""
@@ -572,6 +513,13 @@ class Account:
             self.scopes[scope].standing = standing
         else:
             self.scopes[scope] = Scope(standing, since=offset)
+        return crossings
+
+    def set_allowed(self, scope: str, field: str, values: tuple[str, ...] | None, woken_us: int) -> list[Crossing]:
+        """Admit only these values of a field of events in a scope and below; None: any."""
+        crossings = self._become(woken_us=woken_us)
+        allowed = {name: each for name, each in self.scopes[scope].allowed.items() if name != field}
+        self.scopes[scope].allowed = allowed if values is None else {**allowed, field: values}
         return crossings
 
     def set_overdraft(self, amount: int | None, woken_us: int) -> list[Crossing]:
@@ -598,9 +546,35 @@ class Account:
         self._derived = None
         return crossings
 
-    def set_rule(self, name: str, rule: Rule, woken_us: int) -> list[Crossing]:
-        """Set or replace a rule; its ordinals go on."""
-        return self._become(rules={**self.rules, name: rule}, woken_us=woken_us)
+    def set_rule(self, name: str, rule: Rule | None, woken_us: int, count: Cap | None = None) -> list[Crossing]:
+        """Set or replace a rule, with what it counts itself; None: it is gone. Its ordinals go on."""
+        before, mine = self.rules.get(name), own_count(name)
+        rules = {each: kept for each, kept in self.rules.items() if each != name}
+        caps = {each: kept for each, kept in self.caps.items() if each != mine}
+        tallies = {each: kept for each, kept in self.tallies.items() if each != mine}
+        same = before is not None and rule is not None and before.measure == rule.measure
+        if count is not None:
+            same = same and mine in self.caps and self.caps[mine].counts_alike(count)
+            caps[mine], counted = self._counting_on(count)
+            if counted is not None:
+                tallies[mine] = counted
+        if rule is not None:
+            rules[name] = rule
+        released = () if same or before is None else (name,)
+        return self._become(caps=caps, rules=rules, tallies=tallies, woken_us=woken_us, released=released)
+
+    def _counting_on(self, cap: Cap) -> tuple[Cap, Counts | None]:
+        """The cap, and what it has counted if it counts for itself: on from one of its name that counts the same."""
+        before = self.caps.get(cap.cap)
+        if before is not None and before.counts_alike(cap):
+            return replace(cap, since=before.since), self.tallies.get(cap.cap)
+        return cap, {} if cap.tallied else None
+
+    def remove_cap(self, cap: str, woken_us: int) -> list[Crossing]:
+        """Forget a cap that no rule looks at."""
+        caps = {name: each for name, each in self.caps.items() if name != cap}
+        tallies = {name: counts for name, counts in self.tallies.items() if name != cap}
+        return self._become(caps=caps, tallies=tallies, woken_us=woken_us)
 
     def _become(
         self,
@@ -610,14 +584,16 @@ class Account:
         caps: dict[str, Cap] | None = None,
         rules: dict[str, Rule] | None = None,
         tallies: dict[str, Counts] | None = None,
+        released: Collection[str] = (),
     ) -> list[Crossing]:
+        """`released`: rules that looked at something else until now."""
         lots = self.lots if lots is None else lots
         caps = self.caps if caps is None else caps
         rules = self.rules if rules is None else rules
         tallies = self.tallies if tallies is None else tallies
         derived = self._derive(self.table, self.adjusted, lots, woken_us)
-        view = _View(derived, caps, rules, self._scope_spends(), tallies, self.zone, woken_us)
-        standings, crossings = self._stand(view)
+        view = View(Moment(caps, tallies, lots, self.zone, woken_us), derived, self._scope_spends())
+        standings, crossings = self._stand(rules, view, released=released)
 
         self._derived = derived
         self.tallies = tallies
@@ -629,9 +605,13 @@ class Account:
     # ------------------------------------------------------------------------------------------------- derivation
 
     def _price_at(self, time_us: int, name: str) -> Price:
+        price = self._sold_at(time_us, name)
+        assert price is not None
+        return price
+
+    def _sold_at(self, time_us: int, name: str) -> Price | None:
         plan = self.contract.plan_at(self._book, time_us, self.period_of(time_us))
-        assert plan is not None
-        return plan.prices[name]
+        return plan.prices.get(name) if plan is not None else None
 
     def _version_at(self, time_us: int) -> int:
         catalogue = self._book.at(time_us)
@@ -664,24 +644,44 @@ class Account:
     def _scope_spends(self) -> dict[str, dict[int, int]]:
         return {scope: each.spend for scope, each in self.scopes.items()}
 
-    def _stand(self, view: _View, *, forget: bool = False) -> tuple[dict[tuple[str, str], Standing], list[Crossing]]:
-        """How every rule stands now, and what changed, in the order of rule, then window. `forget` windows that are gone:
-        they never come again, and neither do their ordinals."""
+    def _stand(
+        self, rules: Mapping[str, Rule], view: View, *, forget: bool = False, released: Collection[str] = ()
+    ) -> tuple[dict[tuple[str, str], Standing], list[Crossing]]:
+        """How every rule stands now, and what changed: the `released` first, then in the order of rule, then window.
+        `forget` windows that are gone: they never come again, and neither do their ordinals."""
         standings = {
             key: standing
             for key, standing in self.standings.items()
-            if not (forget and is_named_gone(self.zone, key[1], view.now_us))
+            if not (forget and is_named_gone(self.zone, key[1], view.at.now_us))
         }
         crossings = []
-        for name in sorted(view.rules):
-            rule = view.rules[name]
-            for window, value, threshold, reached, cleared in _readings(rule, view):
-                standing, phase = step(standings.get((name, window), _NEVER_STOOD), reached=reached, cleared=cleared)
+        for (name, window), standing in sorted(standings.items()):
+            if name in released and standing.active:
+                standings[name, window] = Standing(standing.ordinal, False)
+                level = self.rules[name].level
+                crossing = Crossing(self.account, name, window, standing.ordinal, "recovered", None, None, "", level)
+                crossings.append(crossing)
+        for name in sorted(rules):
+            rule = rules[name]
+            for reading in readings(name, rule, view):
+                key = (name, reading.window)
+                standing, phase = step(
+                    standings.get(key, _NEVER_STOOD), reached=reading.reached, cleared=reading.cleared
+                )
                 if phase is not None:
-                    standings[name, window] = standing
-                    unit = view.caps[rule.cap].unit if isinstance(rule, CapPercent) else ""
-                    crossing = Crossing(self.account, name, window, standing.ordinal, phase, value, threshold, unit)
-                    crossings.append(crossing)
+                    standings[key] = standing
+                    crossings.append(
+                        Crossing(
+                            self.account,
+                            *key,
+                            standing.ordinal,
+                            phase,
+                            reading.value,
+                            reading.threshold,
+                            unit_of(name, rule, view.at.caps),
+                            rule.level,
+                        )
+                    )
         return standings, crossings
 
     def _guarded(self, time_us: int, now_us: int) -> Guard | None:
@@ -692,40 +692,27 @@ class Account:
         start, end = self._segment_around(time_us, self.lots)
         if start < max(self.table, default=start) or self.closed_period(start, now_us) is not None:
             return None
-        derived, spends = self.derive(), self._scope_spends()
-        month = self.month_of(start)
-        room = UNBOUNDED
-        tallied = {name: Tallied(self.caps[name], counts, UNBOUNDED) for name, counts in self.tallies.items()}
-        for name, rule in self.rules.items():
-            match rule:
-                case CapPercent() if rule.cap in tallied:
-                    cap = self.caps[rule.cap]
-                    for window, counted in cap.window.named(self.zone, self.tallies[cap.cap], now_us):
-                        if not self.standings.get((name, window), _NEVER_STOOD).active:
-                            distance = cap.reached(rule.percent) - counted
-                            tallied[rule.cap].room = min(tallied[rule.cap].room, distance)
-                    continue
-                case CapPercent():
-                    window = str(month)
-                    cap = self.caps[rule.cap]
-                    distance = cap.reached(rule.percent) - spend_of(cap, derived, spends).get(month, 0)
-                case Balance():
-                    window = WALLET_WINDOW
-                    distance = derived.allocation.balance - rule.threshold
-            if not self.standings.get((name, window), _NEVER_STOOD).active:
-                room = min(room, distance)
+        derived = self.derive()
+        period, month = self.period_of(start), self.month_of(start)
+        now = Moment(self.caps, self.tallies, self.lots, self.zone, now_us)
+        view = View(now, derived, self._scope_spends())
+        room = rooms(self.rules, view, self.standings, period, month, lambda name: self._sold_at(start, name))
         return Guard(
             start,
             end,
-            period=self.period_of(start),
+            period=period,
             month=month,
             row=self.table.get(start, {}),
             running=derived.running,
             price_at=self._price_at,
             version=self._version_at(start),
             cells=CELLS_MAX - cells(self.table, self.late),
-            room=room,
-            tallied=list(tallied.values()),
+            room=room.charges,
+            tallied=[
+                Tallied(self.caps[name], counts, room.counts.get(name, UNBOUNDED))
+                for name, counts in self.tallies.items()
+            ],
+            told_at=room.quantities,
             scopes=self.scopes,
             zone=self.zone,
             closes_us=self._closing.until_us,
@@ -784,20 +771,3 @@ def _take_off(slice_: Slice, prices: tuple[str, ...], quantity: int) -> None:
             slice_.quantities[price] = left
         else:
             slice_.quantities.pop(price, None)
-
-
-def spend_of(cap: Cap, derived: Derived, spends: Mapping[str, dict[int, int]]) -> dict[int, int]:
-    """What counts toward a cap, by calendar month: pico."""
-    return derived.spend if cap.scope == ROOT else spends[cap.scope]
-
-
-def _readings(rule: Rule, view: _View) -> list[tuple[str, int, int, bool, bool]]:
-    """(window, value, threshold, reached, cleared) of a rule in each of its windows, in order of the window's name."""
-    match rule:
-        case CapPercent():
-            cap = view.caps[rule.cap]
-            high, low = cap.reached(rule.percent), cap.reached(rule.clear_percent)
-            return [(window, value, high, value >= high, value < low) for window, value in view.windows(cap)]
-        case Balance():
-            balance = view.derived.allocation.balance
-            return [(WALLET_WINDOW, balance, rule.threshold, balance <= rule.threshold, balance > rule.clear)]

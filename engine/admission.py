@@ -4,63 +4,38 @@ Soft: nothing here is read when rating, and nothing here survives the owner. Wha
 slices; what a hold needs to settle is in its token.
 """
 
-from collections import deque
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from heapq import heappop, heappush
 from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.account import Account
 from engine.catalog import Catalogue, Plan, PriceBook
 from engine.credit import Lot
+from engine.entitlements import ceiling_denies, ceilings_on, granted, list_denies, standing_denies
 from engine.events import TOKEN_TEXT_MAX
 from engine.holds import VALID_GAP_US, Bound, Hold, held_by
 from engine.limits import ROOT, Cap, RateLimit, scope_path
 from engine.money import NANO, WHOLE_DIGITS_MAX
 from engine.outlook import Asked, Ledger, Outlook, held_by_payers
 from engine.prices.price import Price
+from engine.rates import Pace, counted_by
 from engine.reach import Part, Unreachable, reach_of
+from engine.reasons import Binding, Reason
 
 HOLDS_MAX: Final = 10_000  # open holds of one account
 HOLD_JSON_MAX: Final = TOKEN_TEXT_MAX * 3 // 4 - 64  # bytes of a hold that a token still has room for
 SHAPES_MAX: Final = 10_000  # questions whose reach is remembered
 LEDGERS_IDLE_MAX: Final = 10_000  # accounts without holds that are remembered because they were asked about
 SECOND_US: Final = 1_000_000
-MINUTE_S: Final = 60
 GIVE_BACK_US: Final = 30 * SECOND_US  # after which an unused slice goes back
 RETRY_US: Final = SECOND_US  # when what is in the way may be gone at any moment
 QUANTITY_MAX: Final = 10**WHOLE_DIGITS_MAX * NANO - 1  # what a slice's decimal text can say
 SLICE_SPARE: Final = 3  # how many times the need a slice is larger, if the account can afford it
 SLICE_SHARE: Final = 8  # part of what is left that the spare of a slice may freeze after a crash
-
-
-class Reason(StrEnum):
-    """Why a check is refused, in the order in which the reasons are tested. The wire names are stable."""
-
-    RECOVERING = "recovering"  # answered by the shard
-    UNKNOWN_ACCOUNT = "unknown_account"
-    UNKNOWN_SCOPE = "unknown_scope"
-    SUSPENDED = "suspended"
-    PAST_DUE = "past_due"
-    FEATURE_NOT_ENTITLED = "feature_not_entitled"
-    NO_METER = "no_meter"
-    MODEL_NOT_ENTITLED = "model_not_entitled"
-    UNBOUNDED = "unbounded"
-    RATE_LIMITED = "rate_limited"
-    TOO_MANY_HOLDS = "too_many_holds"
-    CAP_REACHED = "cap_reached"
-    CREDIT_DEPLETED = "credit_depleted"
-    WITHHELD = "withheld"
-    HOLD_NOT_OPEN = "hold_not_open"  # of extensions
-    BOUNDARY_PASSED = "boundary_passed"  # of extensions
-
-
-TRANSIENT: Final = frozenset(
-    {Reason.RECOVERING, Reason.RATE_LIMITED, Reason.TOO_MANY_HOLDS, Reason.CAP_REACHED, Reason.WITHHELD}
-)
 
 
 class FieldBound(Struct, frozen=True):
@@ -82,18 +57,6 @@ class Question(Struct, frozen=True):
     n: int = 1
     feature: str | None = None
     hold_us: int | None = None  # time to live of the hold wanted; None: reserve nothing
-
-
-class Binding(Struct, frozen=True):
-    """The limit that refused, or that has the least left. `remaining` is pico for wallet and cap, nano-units for a cap
-    that has a unit, a count for a rate."""
-
-    kind: str  # "wallet", "cap", "rate", "holds", "standing", "scope", "feature", "meter", "bound", "slice", "hold"
-    scope: str
-    name: str
-    remaining: int | None
-    frees_in_us: int | None
-    unit: str = ""  # the meter or price whose units a cap counts
 
 
 class Wallet(Struct, frozen=True):
@@ -118,8 +81,9 @@ class Decision(Struct, frozen=True):
     price: int  # pico that the request would add
     version: int | None  # catalogue version it was priced by
     retry_after_us: int | None
-    feature: bool | str | None  # the plan's value of the feature asked for
+    feature: bool | str | None  # the plan's value of the feature asked for; of a metered one, whether anything is left
     hold: Hold | None
+    entitlement: Binding | None = None  # what a metered feature has left behind this request, and when it frees
 
     @property
     def allowed(self) -> bool:
@@ -142,45 +106,6 @@ class _Open(Struct):
     events: int  # that may come of it, as asked
 
 
-class _Window:
-    """Admissions of the last minute, counted by second: a second counts until all of it is a minute ago."""
-
-    __slots__ = ("_seconds", "_total")
-
-    def __init__(self) -> None:
-        self._seconds: deque[list[int]] = deque()  # [second, admissions], oldest first
-        self._total = 0
-
-    def full_for(self, per_minute: int, now_us: int) -> int:
-        """Microseconds until another admission fits; 0: it does."""
-        self._forget(now_us)
-        excess = self._total - per_minute + 1
-        for second, admissions in self._seconds:
-            if excess <= 0:
-                break
-            excess -= admissions
-            if excess <= 0:
-                return (second + MINUTE_S + 1) * SECOND_US - now_us
-        return 0
-
-    def count(self, now_us: int) -> None:
-        """One more admission."""
-        second = now_us // SECOND_US
-        if self._seconds and self._seconds[-1][0] >= second:
-            self._seconds[-1][1] += 1
-        else:
-            self._seconds.append([second, 1])
-        self._total += 1
-
-    def _forget(self, now_us: int) -> None:
-        while self._seconds and (self._seconds[0][0] + MINUTE_S + 1) * SECOND_US <= now_us:
-            self._total -= self._seconds.popleft()[1]
-
-    def idle(self, now_us: int) -> bool:
-        self._forget(now_us)
-        return not self._total
-
-
 class _Till:
     """What the owner remembers of one account."""
 
@@ -189,17 +114,17 @@ class _Till:
         "held",
         "ledger",
         "numbers",
+        "pace",
         "read_slice",
         "spare",
         "wanted",
-        "windows",
     )
 
     def __init__(self) -> None:
         self.ledger = Ledger()
         self.numbers: set[int] = set()  # of its open holds
         self.held: dict[str, int] = {}  # price -> nano-units in open holds
-        self.windows: dict[str, _Window] = {}  # by rate limit
+        self.pace = Pace()
         self.read_slice: Mapping[str, int] = {}  # as last read from the log
         self.asked_slices: list[dict[str, int]] = []  # on their way into the log, oldest first; no two are equal
         self.wanted: dict[str, int] = {}  # price -> nano-units that callers wait for
@@ -296,30 +221,40 @@ class Desk:
             return _refused(Reason.UNKNOWN_ACCOUNT)
         till = self._face(account, book, now_us)
         catalogue = book.at(now_us)
-        denied = _standing(account, question.scope)
+        denied = standing_denies(account, question.scope)
         feature: bool | str | None = None
+        meter: Cap | None = None
         if denied is None and question.feature is not None:
             plan = catalogue.plans.get(account.plan) if catalogue else None
-            feature = plan.features.get(question.feature) if plan else None
-            if feature is None or feature is False:
+            value = granted(plan, account, question.scope, question.feature)
+            if value is None:
                 denied = Reason.FEATURE_NOT_ENTITLED, Binding("feature", "", question.feature, None, None)
+            meter, feature = (value, None) if isinstance(value, Cap) else (None, value)
         bounds: tuple[Bound, ...] | Unreachable = ()
         if denied is None and question.type is not None:
             bounds = self._bounds(account, till, catalogue, question)
-            if isinstance(bounds, Unreachable):
+            if catalogue is not None and not (isinstance(bounds, Unreachable) and bounds.reason == "no_meter"):
+                denied = list_denies(account, question.scope, catalogue, question.type, question.data, question.reach)
+            if denied is None and isinstance(bounds, Unreachable):
                 kind = "bound" if bounds.reason == "unbounded" else "meter"
                 denied = Reason(bounds.reason), Binding(kind, "", bounds.name, None, None)
+        rates: list[tuple[RateLimit, int]] = []
         if denied is None:
-            denied = self._too_fast(account, till, question.scope, now_us)
+            assert not isinstance(bounds, Unreachable)
+            rates = _rates(account, till, question.scope, bounds)
+            denied = _too_fast(till, rates, now_us)
         if denied is None and question.hold_us is not None and len(till.numbers) >= HOLDS_MAX:
             denied = Reason.TOO_MANY_HOLDS, _MANY_HOLDS
         if denied is not None:
             return _turned_down(account, till, catalogue, *denied, feature)
         assert not isinstance(bounds, Unreachable)
         asked = Asked(till.ledger.segment, bounds, question.n)
-        verdict = self._weigh(account, till, question.scope, asked, now_us, kept=question.hold_us is not None)
+        kept = question.hold_us is not None
+        verdict = self._weigh(account, till, question.scope, asked, now_us, kept=kept)
+        if meter is not None and meter.hard:
+            verdict = _metered(account, till, meter, verdict, now_us)
         hold = None
-        if verdict.reason is None and question.hold_us is not None:
+        if verdict.reason is None and kept:
             hold = self._hold(account, question, bounds, _version(catalogue), now_us)
             if len(msgspec.json.encode(hold)) > HOLD_JSON_MAX:
                 return _turned_down(account, till, catalogue, *_TOO_WIDE, feature)
@@ -332,8 +267,7 @@ class Desk:
             self._keep(till, _Open(hold, asked.segment, [bound.quantity for bound in bounds], question.n))
             self._watch_use(account.account, till)
         if verdict.reason is None:
-            for limit in _limits_on(account, question.scope):
-                till.windows.setdefault(limit.limit, _Window()).count(now_us)
+            till.pace.count(rates, now_us)
         return Decision(
             verdict.reason,
             verdict.binding,
@@ -341,8 +275,9 @@ class Desk:
             verdict.price,
             _version(catalogue),
             verdict.retry_after_us,
-            feature,
+            feature if meter is None else verdict.reason is None,
             hold,
+            None if meter is None else _entitlement(account, till, meter, now_us),
         )
 
     def extend(
@@ -366,7 +301,7 @@ class Desk:
         if found is None or found.hold.account != hold.account or now_us >= found.hold.expires_us:
             denied = Reason.HOLD_NOT_OPEN, Binding("hold", hold.scope, hold.id, None, None)
         else:
-            denied = _standing(account, found.hold.scope)
+            denied = standing_denies(account, found.hold.scope)
             if denied is None and found.segment != till.ledger.segment:
                 denied = Reason.BOUNDARY_PASSED, Binding("hold", hold.scope, hold.id, None, None)
         if denied is not None or found is None:
@@ -380,9 +315,12 @@ class Desk:
             if quantity
         )
         asked = Asked(found.segment, more, 1)
-        verdict = self._weigh(account, till, found.hold.scope, asked, now_us, kept=True)
+        grown = self._grown(found.hold, added, now_us + hold_us)
+        rates = _rates(account, till, hold.scope, more, is_request=False)
+        if (denied := _too_fast(till, rates, now_us)) is not None:
+            return _turned_down(account, till, catalogue, *denied, None)
+        verdict = self._weigh(account, till, found.hold.scope, asked, now_us, kept=True, whole=(found, grown.bounds))
         if verdict.reason is None:
-            grown = self._grown(found.hold, added, now_us + hold_us)
             if len(msgspec.json.encode(grown)) > HOLD_JSON_MAX:
                 return _turned_down(account, till, catalogue, *_TOO_WIDE, None)
             quantities = held_by(more)
@@ -394,6 +332,7 @@ class Desk:
             left = [old + new for old, new in zip(found.left, added, strict=True)]
             self._keep(till, _Open(grown, found.segment, left, found.events))
             self._watch_use(account.account, till)
+            till.pace.count(rates, now_us)
             found = self._open[grown.number]
         return Decision(
             verdict.reason,
@@ -532,7 +471,7 @@ class Desk:
             name, till = next(iter(self._tills.items()))
             del self._tills[name]
             busy = till.numbers or till.read_slice or till.asked_slices
-            if busy or not all(window.idle(now_us) for window in till.windows.values()):
+            if busy or not till.pace.idle(now_us):
                 self._tills[name] = till
 
     def _put_anew(self, till: _Till, account: Account) -> None:
@@ -606,7 +545,7 @@ class Desk:
     def _grown(self, hold: Hold, added: list[int], until_us: int) -> Hold:
         valid_until_us = max(hold.valid_until_us, until_us)
         expires_us = valid_until_us + VALID_GAP_US
-        return msgspec.structs.replace(
+        return replace(
             hold,
             valid_until_us=valid_until_us,
             expires_us=expires_us,
@@ -631,7 +570,7 @@ class Desk:
                 spare[name] = (left // rate) // (SLICE_SHARE * len(more))
             if name in spare:
                 for cap in account.caps.values():
-                    if cap.hard and name in prices and cap.takes(name, prices[name].meter):
+                    if cap.hard and cap.tallied and name in prices and cap.takes(name, prices[name].meter):
                         free = cap.amount - cap.window.counted(account.zone, account.tallies[cap.cap], self._now_us)
                         spare[name] = min(spare[name], max(0, free) // SLICE_SHARE)
         till.spare = spare
@@ -701,30 +640,38 @@ class Desk:
             self._shapes[shape] = found
         return found
 
-    @staticmethod
-    def _too_fast(account: Account, till: _Till, scope: str, now_us: int) -> tuple[Reason, Binding] | None:
-        if not account.rate_limits:
-            return None
-        worst: Binding | None = None
-        for limit in _limits_on(account, scope):
-            window = till.windows.get(limit.limit)
-            wait_us = window.full_for(limit.per_minute, now_us) if window else 0
-            if wait_us and (worst is None or wait_us > (worst.frees_in_us or 0)):
-                worst = Binding("rate", limit.scope, limit.limit, 0, wait_us)
-        return None if worst is None else (Reason.RATE_LIMITED, worst)
-
-    def _weigh(self, account: Account, till: _Till, scope: str, asked: Asked, now_us: int, *, kept: bool) -> _Verdict:
-        """Whether wallet and caps bear what is asked for on top of all that is held."""
+    def _weigh(
+        self,
+        account: Account,
+        till: _Till,
+        scope: str,
+        asked: Asked,
+        now_us: int,
+        *,
+        kept: bool,
+        whole: tuple[_Open, tuple[Bound, ...]] | None = None,
+    ) -> _Verdict:
+        """Whether wallet and caps bear what is asked for on top of all that is held. `whole`: the hold that it extends,
+        and the bounds that it grows to, on which ceilings are tested."""
         ledger = till.ledger
         path = scope_path(scope)
         caps = sorted(
-            (cap for cap in account.caps.values() if cap.hard and cap.scope in path),
+            (cap for cap in account.caps.values() if cap.hard and not cap.per_request and cap.scope in path),
             key=lambda cap: (cap.scope, cap.cap),
         )
         booked = ledger.look(held=False, withheld=False).balance
         before = ledger.look()
         after = ledger.look(asked=asked)
         price = after.total - before.total
+        if ceilings := ceilings_on(account, scope):
+            bounds, full, requests = asked.bounds, price, asked.events
+            if whole is not None:
+                found, bounds = whole
+                full, requests = self._price_of(till, found, bounds), found.events
+            denied = ceiling_denies(ceilings, bounds, _sold(till), full, requests)
+            if denied is not None:
+                wallet = Wallet(account.currency, booked, booked - before.balance, account.overdraft)
+                return _Verdict(*denied, wallet, price, None, None)
         refusal = _refusal(account, ledger, caps, after, asked, now_us, withheld=True)
         if refusal is None:
             held = booked - (after if kept else before).balance
@@ -753,9 +700,70 @@ class Desk:
         binding = Binding("cap", cap.scope, cap.cap, max(0, free), frees_us, cap.unit)
         return _Verdict(reason, binding, wallet, price, frees_us, None)
 
+    def _price_of(self, till: _Till, found: _Open, bounds: tuple[Bound, ...]) -> int:
+        """What a hold of these bounds would add, in place of the one that is open."""
+        self._pile_up(till, found, -1)
+        without = till.ledger.look().total
+        price = till.ledger.look(asked=Asked(found.segment, bounds, found.events)).total - without
+        self._pile_up(till, found, 1)
+        return price
+
 
 _TOO_WIDE: Final = Reason.UNBOUNDED, Binding("bound", "", "reach", None, None)
 _MANY_HOLDS: Final = Binding("holds", "", "", 0, RETRY_US)
+
+
+def _sold(till: _Till) -> Mapping[str, Price]:
+    """The prices in force at this moment."""
+    plan = till.ledger.plan
+    return {} if plan is None else plan.prices
+
+
+def _rates(
+    account: Account, till: _Till, scope: str, bounds: Iterable[Bound], *, is_request: bool = True
+) -> list[tuple[RateLimit, int]]:
+    """The rate limits on the path, and what a request counts in each."""
+    if not account.rate_limits:
+        return []
+    path, prices = scope_path(scope), _sold(till)
+    return [
+        (limit, counted_by(limit, bounds, prices, is_request=is_request))
+        for limit in account.rate_limits.values()
+        if limit.scope in path
+    ]
+
+
+def _too_fast(till: _Till, rates: Iterable[tuple[RateLimit, int]], now_us: int) -> tuple[Reason, Binding] | None:
+    found = till.pace.refusal(rates, now_us)
+    if found is None:
+        return None
+    limit = found.limit
+    return Reason.RATE_LIMITED, Binding("rate", limit.scope, limit.limit, found.left, found.wait_us, limit.meter or "")
+
+
+def _left(account: Account, till: _Till, cap: Cap, now_us: int, *, withheld: bool = True) -> int:
+    """What a cap leaves on top of all that is held."""
+    ledger = till.ledger
+    seen = ledger.look(withheld=withheld)
+    return _left_of(account, ledger, cap, seen, ledger.month, now_us, withheld=withheld, asked=None)[0]
+
+
+def _entitlement(account: Account, till: _Till, cap: Cap, now_us: int) -> Binding:
+    """How a metered feature stands."""
+    left = max(0, _left(account, till, cap, now_us))
+    return Binding("cap", cap.scope, cap.cap, left, _frees_in_us(account, cap, now_us, 1 - left), cap.unit)
+
+
+def _metered(account: Account, till: _Till, meter: Cap, verdict: _Verdict, now_us: int) -> _Verdict:
+    """The verdict, where a metered feature must have something left, even for a request that takes nothing of it."""
+    if verdict.reason in (Reason.OVER_CEILING, Reason.CAP_REACHED) or _left(account, till, meter, now_us) > 0:
+        return verdict
+    binding = _entitlement(account, till, meter, now_us)
+    if _left(account, till, meter, now_us, withheld=False) <= 0:
+        return replace(verdict, reason=Reason.CAP_REACHED, binding=binding, retry_after_us=binding.frees_in_us)
+    if verdict.reason is None:
+        return replace(verdict, reason=Reason.WITHHELD, binding=binding, retry_after_us=RETRY_US)
+    return verdict
 
 
 def _refusal(
@@ -852,35 +860,6 @@ def _turned_down(
 
 def _version(catalogue: Catalogue | None) -> int | None:
     return catalogue.version if catalogue else None
-
-
-def _standing(account: Account, scope: str) -> tuple[Reason, Binding] | None:
-    """What the standing of the account, or of a scope on the path, denies."""
-    if scope == ROOT and account.scopes[ROOT].standing == "active":
-        return None
-    path = scope_path(scope)
-    for name in path:
-        if name not in account.scopes:
-            return Reason.UNKNOWN_SCOPE, Binding("scope", name, "", None, None)
-    for reason in (Reason.SUSPENDED, Reason.PAST_DUE):
-        for name in path:
-            if account.scopes[name].standing == reason:
-                return reason, Binding("standing", name, reason.value, None, None)
-    return None
-
-
-def _limits_on(account: Account, scope: str) -> list[RateLimit]:
-    if not account.rate_limits:
-        return []
-    path = scope_path(scope)
-    return [limit for limit in account.rate_limits.values() if limit.scope in path]
-
-
-def _sold(till: _Till) -> Mapping[str, Price]:
-    """The prices in force at this moment."""
-    plan = till.ledger.plan
-    assert plan is not None
-    return plan.prices
 
 
 def _added(

@@ -1,4 +1,6 @@
-"""Rules and their crossings: one id per crossing, told again with the same id however often it is replayed (law A1)."""
+"""Rules and their crossings: one id per crossing, told again with the same id however often it is replayed (law A1).
+
+What a rule's measure comes to is worked out in `engine/measures.py`."""
 
 import hashlib
 from typing import Final, Literal
@@ -13,25 +15,71 @@ PERCENT_MAX: Final = 1000
 ID_CONFLICT: Final = "id_conflict"
 CORRECTION_FAILED: Final = "correction_failed"
 
+LEVELS: Final = ("info", "warning", "critical")
+
 Phase = Literal["crossed", "recovered"]
+Level = Literal["info", "warning", "critical"]
 
 
-class CapPercent(Struct, frozen=True):
-    """Active once a cap's spend in a month is at least `percent` of it; clears below `clear_percent`."""
+# ------------------------------------------------------------------------------- what a rule looks at: README, "Rules"
+
+
+class CapShare(Struct, frozen=True, array_like=True, tag="cap_percent"):
+    """What a cap has counted, as percent of it, in each of its windows."""
 
     cap: str
-    percent: int
-    clear_percent: int
 
 
-class Balance(Struct, frozen=True):
-    """Active once the balance is at or below `threshold`; clears above `clear`. Both in pico."""
+class Counted(Struct, frozen=True, array_like=True, tag="counted"):
+    """What the rule has counted itself, in each of its windows; it has a count for that (engine/limits.py, `own_count`)."""
 
+
+class Spike(Struct, frozen=True, array_like=True, tag="spike"):
+    """What the rule has counted itself in the bucket of this moment, as percent of an average bucket before it."""
+
+
+class Wallet(Struct, frozen=True, array_like=True, tag="balance"):
+    """The balance."""
+
+
+class IncludedShare(Struct, frozen=True, array_like=True, tag="included_percent"):
+    """What is used of a price in each billing period, as percent of the quantity that it includes."""
+
+    price: str
+
+
+class LotShare(Struct, frozen=True, array_like=True, tag="lot_percent"):
+    """What usage and voids have left of a lot, as percent of what it was granted."""
+
+    lot: str
+
+
+class Expiring(Struct, frozen=True, array_like=True, tag="expiring"):
+    """What is left of each lot that expires in `within_us` or less."""
+
+    within_us: int
+
+
+Measure = CapShare | Counted | Spike | Wallet | IncludedShare | LotShare | Expiring
+
+
+class Rule(Struct, frozen=True):
+    """Active once its measure is at or above `threshold`, until it is below `clear`; where it `falls`, once it is at or
+    below, until it is above. Both are pico or nano-units; of a measure in percent, whole percents."""
+
+    measure: Measure
     threshold: int
     clear: int
+    falls: bool = False
+    level: Level = "warning"
 
-
-Rule = CapPercent | Balance
+    def limits(self, whole: int | None) -> tuple[int, int]:
+        """(threshold, clear) in the measure's unit, where `whole` is 100 percent; None: it is not in percent."""
+        if whole is None:
+            return self.threshold, self.clear
+        if self.falls:
+            return whole * self.threshold // 100, whole * self.clear // 100
+        return -(-whole * self.threshold // 100), -(-whole * self.clear // 100)
 
 
 class Standing(Struct, frozen=True):
@@ -43,7 +91,7 @@ class Standing(Struct, frozen=True):
 
 class Crossing(Struct, frozen=True):
     """A rule became active, or cleared. `value` and `threshold` are pico, or nano-units of the meter or price that `unit`
-    names (None for what is told of one event)."""
+    names (None for what is told of one event, and of a rule that looks at something else from now on)."""
 
     account: str
     rule: str
@@ -53,6 +101,7 @@ class Crossing(Struct, frozen=True):
     value: int | None
     threshold: int | None
     unit: str = ""
+    level: Level = "warning"
 
     @property
     def alert_id(self) -> str:
@@ -65,6 +114,7 @@ class _AlertData(Struct):
     rule: str
     window: str
     ordinal: int
+    level: str
     sequence: int
     value: str | None
     threshold: str | None
@@ -95,6 +145,7 @@ def alert_body(
                 rule=crossing.rule,
                 window=crossing.window.replace("\x00", "\n"),
                 ordinal=crossing.ordinal,
+                level=crossing.level,
                 sequence=sequence,
                 value=None if crossing.value is None else text(crossing.value),
                 threshold=None if crossing.threshold is None else text(crossing.threshold),

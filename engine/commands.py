@@ -8,35 +8,38 @@ from typing import Final
 from msgspec.structs import replace
 
 from engine.account import Account
-from engine.alerts import PERCENT_MAX, Balance, CapPercent, Crossing, Rule
+from engine.alerts import Crossing
 from engine.catalog import PriceBook
 from engine.credit import LOT_CHANGES_MAX, LOT_KINDS, Carry, Lot, LotChange
 from engine.events import (
     Grant,
-    OnBalance,
-    OnCapPercent,
     OpenAccount,
     RefundLot,
+    RemoveCap,
     Rollover,
+    SetAllowed,
     SetCap,
     SetOverdraft,
     SetRateLimit,
-    SetRule,
     SetScope,
     VoidLot,
     is_scope,
 )
 from engine.limits import (
+    LISTED_MAX,
+    LISTS_MAX,
     PER_MINUTE_MAX,
     RATE_LIMITS_MAX,
     ROOT,
     SCOPES_MAX,
     STANDINGS,
     TALLIES_MAX,
+    UNITS_PER_MINUTE_MAX,
     Cap,
     RateLimit,
     scope_path,
 )
+from engine.measures import counts_of
 from engine.money import NotADecimal, parse_amount, parse_quantity
 from engine.outcomes import Refusal
 from engine.periods import UnknownZone, zone_of
@@ -58,7 +61,8 @@ class Refused(Exception):
         self.reason = reason
 
 
-def _amount(text: str, *, above_zero: bool) -> int:
+def amount_of(text: str, *, above_zero: bool) -> int:
+    """Pico. Raises Refused."""
     try:
         amount = parse_amount(text)
     except NotADecimal:
@@ -68,7 +72,8 @@ def _amount(text: str, *, above_zero: bool) -> int:
     return amount
 
 
-def _quantity(text: str) -> int:
+def quantity_of(text: str) -> int:
+    """Nano-units, above 0. Raises Refused."""
     try:
         quantity = parse_quantity(text)
     except NotADecimal:
@@ -95,7 +100,7 @@ def open_account(command: OpenAccount, book: PriceBook, log_time_us: int) -> Acc
 
 def grant(account: Account, command: Grant, book: PriceBook, log_time_us: int) -> list[Crossing]:
     """Add the lot. Raises Refused."""
-    amount = _amount(command.amount, above_zero=True)
+    amount = amount_of(command.amount, above_zero=True)
     if command.lot_kind not in LOT_KINDS or any(
         abs(instant) > INSTANT_LIMIT_US for instant in (command.effective_us or 0, command.expires_us or 0)
     ):
@@ -140,7 +145,7 @@ def _check_rollover(command: Grant) -> None:
         raise Refused(Refusal.BAD_ROLLOVER)
     if rollover.cap is not None:
         try:
-            _amount(rollover.cap, above_zero=True)
+            amount_of(rollover.cap, above_zero=True)
         except Refused:
             raise Refused(Refusal.BAD_ROLLOVER) from None
 
@@ -159,7 +164,7 @@ def _carried(lot: Lot, rollover: Rollover | None) -> list[Lot]:
 
 def void_lot(account: Account, command: VoidLot, log_time_us: int) -> list[Crossing]:
     """Take a lot's rest away, or an amount of it. Raises Refused."""
-    amount = None if command.amount is None else _amount(command.amount, above_zero=True)
+    amount = None if command.amount is None else amount_of(command.amount, above_zero=True)
     lot, at_us = _changeable(account, command, log_time_us)
     paid = account.derive().allocation
     if amount is None and lot.ends_us is not None and lot.ends_us <= at_us:
@@ -173,7 +178,7 @@ def void_lot(account: Account, command: VoidLot, log_time_us: int) -> list[Cross
 
 def refund_lot(account: Account, command: RefundLot, log_time_us: int) -> list[Crossing]:
     """Give a lot back what it has burnt, or a part of that. Raises Refused."""
-    amount = _amount(command.amount, above_zero=True)
+    amount = amount_of(command.amount, above_zero=True)
     lot, at_us = _changeable(account, command, log_time_us)
     if lot.ends_us is not None and lot.ends_us <= at_us:
         raise Refused(Refusal.LOT_OVER)
@@ -203,27 +208,50 @@ def set_cap(account: Account, command: SetCap, book: PriceBook, log_time_us: int
     """Set or replace the cap, by the record at this offset. Raises Refused."""
     window = Window(command.window, (command.length_s or 0) * SECOND_US)
     in_money = command.meter is None and command.price is None
-    amount = _amount(command.amount, above_zero=True) if in_money else _quantity(command.amount)
+    amount = amount_of(command.amount, above_zero=True) if in_money else quantity_of(command.amount)
     cap = Cap(command.cap, amount, command.scope, command.hard, window, command.meter, command.price)
     if command.currency != (account.currency if in_money else None):
         raise Refused(Refusal.CURRENCY_MISMATCH)
+    cap = countable(account, cap, book, log_time_us, offset, Refusal.BAD_CAP)
+    if window.by_log_time or (cap.per_request and not cap.hard):
+        raise Refused(Refusal.BAD_CAP)
+    if cap.per_request and _is_looked_at(account, cap.cap):
+        raise Refused(Refusal.CAP_IN_USE)
+    return account.set_cap(cap, log_time_us)
+
+
+def countable(account: Account, cap: Cap, book: PriceBook, log_time_us: int, offset: int, otherwise: Refusal) -> Cap:
+    """The cap as it begins to count by the record at this offset. Raises Refused: what no cap can count, `otherwise`."""
     catalogue = book.at(log_time_us)
     plan = catalogue.plans.get(account.plan) if catalogue else None
-    if command.price is not None and (plan is None or command.price not in plan.prices):
+    if cap.price is not None and (plan is None or cap.price not in plan.prices):
         raise Refused(Refusal.UNKNOWN_PRICE)
-    if command.scope not in account.scopes:
+    if cap.scope not in account.scopes:
         raise Refused(Refusal.UNKNOWN_SCOPE)
-    if command.meter is not None and (catalogue is None or command.meter not in catalogue.meters):
+    if cap.meter is not None and (catalogue is None or cap.meter not in catalogue.meters):
         raise Refused(Refusal.UNKNOWN_METER)
-    if not window.valid or (command.meter is not None and command.price is not None):
-        raise Refused(Refusal.BAD_CAP)
-    if catalogue is not None and not in_money:
-        meter = command.meter or (plan.prices[command.price].meter if plan and command.price else "")
+    if not cap.window.valid or (cap.meter is not None and cap.price is not None):
+        raise Refused(otherwise)
+    if catalogue is not None and not cap.in_money:
+        meter = cap.meter or (plan.prices[cap.price].meter if plan and cap.price else "")
         if meter in catalogue.meters and catalogue.meters[meter].kind is not None:
-            raise Refused(Refusal.BAD_CAP)  # a window adds units up
+            raise Refused(otherwise)  # a window adds units up
     if cap.tallied and cap.cap not in account.tallies and len(account.tallies) >= TALLIES_MAX:
         raise Refused(Refusal.TOO_MANY_CAPS)
-    return account.set_cap(replace(cap, since=offset) if cap.tallied else cap, log_time_us)
+    return cap if cap.is_plain else replace(cap, since=offset)
+
+
+def remove_cap(account: Account, command: RemoveCap, log_time_us: int) -> list[Crossing]:
+    """Forget the cap. Raises Refused."""
+    if command.cap not in account.caps:
+        raise Refused(Refusal.UNKNOWN_CAP)
+    if _is_looked_at(account, command.cap):
+        raise Refused(Refusal.CAP_IN_USE)
+    return account.remove_cap(command.cap, log_time_us)
+
+
+def _is_looked_at(account: Account, cap: str) -> bool:
+    return any(counts_of(name, rule) == cap for name, rule in account.rules.items())
 
 
 def set_scope(account: Account, command: SetScope, log_time_us: int, offset: int) -> list[Crossing]:
@@ -241,7 +269,7 @@ def set_scope(account: Account, command: SetScope, log_time_us: int, offset: int
 
 def set_overdraft(account: Account, command: SetOverdraft, log_time_us: int) -> list[Crossing]:
     """Set how far checks may take the balance below zero. Raises Refused."""
-    amount = None if command.amount is None else _amount(command.amount, above_zero=False)
+    amount = None if command.amount is None else amount_of(command.amount, above_zero=False)
     if amount is not None and amount < 0:
         raise Refused(Refusal.BAD_AMOUNT)
     if command.currency != account.currency:
@@ -249,33 +277,29 @@ def set_overdraft(account: Account, command: SetOverdraft, log_time_us: int) -> 
     return account.set_overdraft(amount, log_time_us)
 
 
-def set_rate_limit(account: Account, command: SetRateLimit, log_time_us: int) -> list[Crossing]:
+def set_allowed(account: Account, command: SetAllowed, log_time_us: int) -> list[Crossing]:
+    """Set, replace or remove an allow-list of a scope. Raises Refused."""
+    if command.scope not in account.scopes:
+        raise Refused(Refusal.UNKNOWN_SCOPE)
+    values = command.values
+    if values is not None:
+        lists = account.scopes[command.scope].allowed.keys() | {command.field}
+        if len(lists) > LISTS_MAX or len(set(values)) != len(values) or len(values) > LISTED_MAX:
+            raise Refused(Refusal.BAD_LIST)
+        values = tuple(sorted(values))
+    return account.set_allowed(command.scope, command.field, values, log_time_us)
+
+
+def set_rate_limit(account: Account, command: SetRateLimit, book: PriceBook, log_time_us: int) -> list[Crossing]:
     """Set, replace or remove the limit. Raises Refused."""
     if command.scope not in account.scopes:
         raise Refused(Refusal.UNKNOWN_SCOPE)
     full = command.limit not in account.rate_limits and len(account.rate_limits) >= RATE_LIMITS_MAX
-    if full or not 0 <= command.per_minute <= PER_MINUTE_MAX:
+    most = PER_MINUTE_MAX if command.meter is None else UNITS_PER_MINUTE_MAX
+    if full or not 0 <= command.per_minute <= most:
         raise Refused(Refusal.BAD_LIMIT)
-    return account.set_rate_limit(RateLimit(command.limit, command.scope, command.per_minute), log_time_us)
-
-
-def set_rule(account: Account, command: SetRule, log_time_us: int) -> list[Crossing]:
-    """Set or replace the rule. Raises Refused."""
-    return account.set_rule(command.rule, _rule(account, command.on), log_time_us)
-
-
-def _rule(account: Account, on: OnCapPercent | OnBalance) -> Rule:
-    match on:
-        case OnCapPercent():
-            if on.cap not in account.caps:
-                raise Refused(Refusal.UNKNOWN_CAP)
-            clear = on.percent if on.clear_percent is None else on.clear_percent
-            if not (1 <= on.percent <= PERCENT_MAX and 1 <= clear <= on.percent):
-                raise Refused(Refusal.BAD_RULE)
-            return CapPercent(on.cap, on.percent, clear)
-        case OnBalance():
-            threshold = _amount(on.threshold, above_zero=False)
-            clear = threshold if on.clear is None else _amount(on.clear, above_zero=False)
-            if clear < threshold:
-                raise Refused(Refusal.BAD_RULE)
-            return Balance(threshold, clear)
+    catalogue = book.at(log_time_us)
+    if command.meter is not None and (catalogue is None or command.meter not in catalogue.meters):
+        raise Refused(Refusal.UNKNOWN_METER)
+    limit = RateLimit(command.limit, command.scope, command.per_minute, command.meter)
+    return account.set_rate_limit(limit, log_time_us)

@@ -328,9 +328,28 @@ class SetRateLimit(Struct, tag_field="kind", tag="set_rate_limit", forbid_unknow
     limit: str
     per_minute: Whole  # 0: the limit is gone
     scope: str = ""
+    meter: str | None = None  # None: admissions count
+
+
+class SetAllowed(Struct, tag_field="kind", tag="set_allowed", forbid_unknown_fields=True, frozen=True):
+    """The only values of a field of events that checks admit in a scope; null: any."""
+
+    account: str
+    command_key: str
+    field: str
+    values: tuple[str, ...] | None
+    scope: str = ""
+
+
+class RemoveCap(Struct, tag_field="kind", tag="remove_cap", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    cap: str
 
 
 class OnCapPercent(Struct, tag_field="measure", tag="cap_percent", forbid_unknown_fields=True, frozen=True):
+    """What a cap has counted, in percent of it."""
+
     cap: str
     percent: Whole
     clear_percent: Whole | None = None
@@ -339,17 +358,100 @@ class OnCapPercent(Struct, tag_field="measure", tag="cap_percent", forbid_unknow
 class OnBalance(Struct, tag_field="measure", tag="balance", forbid_unknown_fields=True, frozen=True):
     threshold: str
     clear: str | None = None
+    direction: str = "down"
+
+
+class OnSpend(Struct, tag_field="measure", tag="spend", forbid_unknown_fields=True, frozen=True):
+    """What is charged in a window."""
+
+    threshold: str
+    clear: str | None = None
+    scope: str = ""
+    window: str = "month"
+    length_s: Whole | None = None
+    direction: str = "up"
+
+
+class OnQuantity(Struct, tag_field="measure", tag="quantity", forbid_unknown_fields=True, frozen=True):
+    """Units of a meter or of a price, in a window."""
+
+    threshold: str
+    meter: str | None = None
+    price: str | None = None
+    clear: str | None = None
+    scope: str = ""
+    window: str = "month"
+    length_s: Whole | None = None
+    direction: str = "up"
+
+
+class OnIncludedPercent(Struct, tag_field="measure", tag="included_percent", forbid_unknown_fields=True, frozen=True):
+    """What is used of a price in a billing period, in percent of what it includes."""
+
+    price: str
+    percent: Whole
+    clear_percent: Whole | None = None
+
+
+class OnLotPercent(Struct, tag_field="measure", tag="lot_percent", forbid_unknown_fields=True, frozen=True):
+    """What is left of a lot, in percent of what it was granted, or less."""
+
+    lot: str
+    percent: Whole
+    clear_percent: Whole | None = None
+
+
+class OnExpiring(Struct, tag_field="measure", tag="expiring", forbid_unknown_fields=True, frozen=True):
+    """At least `threshold` is left of a lot that expires within so many seconds."""
+
+    threshold: str
+    within_s: Whole
+    clear: str | None = None
+
+
+class OnSpike(Struct, tag_field="measure", tag="spike", forbid_unknown_fields=True, frozen=True):
+    """What is counted in a stretch of log time, in percent of the average stretch before it, and at least `minimum`."""
+
+    percent: Whole
+    minimum: str
+    bucket_s: Whole
+    clear_percent: Whole | None = None
+    meter: str | None = None
+    price: str | None = None
+    scope: str = ""
+
+
+On = OnCapPercent | OnBalance | OnSpend | OnQuantity | OnIncludedPercent | OnLotPercent | OnExpiring | OnSpike
 
 
 class SetRule(Struct, tag_field="kind", tag="set_rule", forbid_unknown_fields=True, frozen=True):
     account: str
     command_key: str
     rule: str
-    on: OnCapPercent | OnBalance
+    on: On
+    level: str = "warning"
+
+
+class RemoveRule(Struct, tag_field="kind", tag="remove_rule", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    rule: str
 
 
 Command = (
-    OpenAccount | Grant | VoidLot | RefundLot | SetCap | SetRule | SetScope | SetOverdraft | SetRateLimit | SetPrice
+    OpenAccount
+    | Grant
+    | VoidLot
+    | RefundLot
+    | SetCap
+    | RemoveCap
+    | SetRule
+    | RemoveRule
+    | SetScope
+    | SetOverdraft
+    | SetRateLimit
+    | SetAllowed
+    | SetPrice
 )
 Control = Tick | Owner | CatalogueMarker | Slices | Command
 
@@ -393,7 +495,11 @@ def parse_control(body: bytes) -> Control:
             case SetCap():
                 names += [control.cap, control.window]
                 names += [name for name in (control.currency, control.meter, control.price) if name is not None]
+            case RemoveCap():
+                names += [control.cap]
             case SetRule():
+                names += [control.rule, control.level, *_names_in(control.on)]
+            case RemoveRule():
                 names += [control.rule]
             case SetScope():
                 names += [control.standing]
@@ -402,12 +508,20 @@ def parse_control(body: bytes) -> Control:
             case SetPrice():
                 names += [control.price, control.currency]
             case SetRateLimit():
-                names += [control.limit]
+                names += [control.limit, *([] if control.meter is None else [control.meter])]
+            case SetAllowed():
+                names += [control.field, *(control.values or ())]
         if not all(map(is_text, names)):
             raise Malformed(f"every name must be a string of 1 to {TEXT_MAX} characters without NUL")
     if isinstance(control, Slices):
         _check_slices(control)
     return control
+
+
+def _names_in(on: On) -> list[str]:
+    """What a rule's measure names, and its words. A threshold is read later, and a scope, which may be empty."""
+    words = ("window", "direction", "meter", "price", "lot")
+    return [word for word in (getattr(on, name, None) for name in words) if word is not None]
 
 
 def _check_slices(slices: Slices) -> None:

@@ -97,7 +97,7 @@ class Guard:
     """The newest segment, from `start` to before `end`. Used or not: `row` is what the table has of it, or will have."""
 
     __slots__ = (
-        *("_cells", "_price_at", "_room", "_running", "_scopes", "_tallied", "_uses", "_version", "_zone"),
+        *("_cells", "_price_at", "_room", "_running", "_scopes", "_tallied", "_told_at", "_uses", "_version", "_zone"),
         *("charged", "closes_us", "end", "month", "payment", "period", "row", "start"),
     )
 
@@ -115,12 +115,14 @@ class Guard:
         cells: int,
         room: int,
         tallied: list[Tallied],
+        told_at: Mapping[str, int],
         scopes: Mapping[str, Scope],
         zone: str,
         closes_us: int,
     ) -> None:
         """`running`: what each price owes by now; `version`: the catalogue's in force; `cells`: how many may be added;
-        `room`: the pico below which a charge changes no rule; `closes_us`: the log time by which the period may be closed."""
+        `room`: the pico below which a charge changes no rule; `told_at`: per price, the nano-units of the period at which a
+        rule wants to know; `closes_us`: the log time by which the period may be closed."""
         self.start = start
         self.end = end
         self.closes_us = closes_us
@@ -135,6 +137,7 @@ class Guard:
         self._cells = cells
         self._room = room
         self._tallied = tallied
+        self._told_at = told_at
         self._scopes = scopes
         self._zone = zone
         self._uses: dict[str, _Use] = {}
@@ -187,7 +190,10 @@ class Guard:
     def _use(self, name: str) -> _Use:
         price = self._price_at(self.start, name)
         run = self._running.get((self.period, name))
-        return _Use(Running(price) if run is None else run.under(price), price, self._version)
+        use = _Use(Running(price) if run is None else run.under(price), price, self._version)
+        if name in self._told_at:
+            use.edge = min(use.edge, self._told_at[name] - 1)
+        return use
 
     def _tally(self, time_us: int, usages: list[Usage], scopes: tuple[str, ...], charge: int, now_us: int) -> bool:
         """Count the event where no rule can change and no place is new; False: nothing was counted."""
@@ -195,7 +201,8 @@ class Guard:
         for tallied in self._tallied:
             window, counts = tallied.cap.window, tallied.counts
             amount = tallied.cap.counted(usages, scopes, charge)
-            place = None if amount is None else window.place(self._zone, counts, time_us)
+            instant = now_us if window.by_log_time else time_us
+            place = None if amount is None else window.place(self._zone, counts, instant)
             if amount is None or place is None:
                 continue
             if place not in counts or amount >= tallied.room or window.is_gone(self._zone, place, now_us):

@@ -6,15 +6,24 @@ from typing import Final
 
 from msgspec import Struct
 
+from engine.money import NANO
 from engine.routes import Usage
-from engine.windows import MONTH, Window
+from engine.windows import MONTH, REQUEST, Window
 
 ROOT: Final = ""  # the scope that is the account itself
 SCOPES_MAX: Final = 1_000  # declared scopes of one account
 RATE_LIMITS_MAX: Final = 1_000  # of one account
 TALLIES_MAX: Final = 100  # caps of one account that count for themselves: each looks at every event
 PER_MINUTE_MAX: Final = 1_000_000
+UNITS_PER_MINUTE_MAX: Final = 10**15
+LISTS_MAX: Final = 16  # allow-lists of one scope
+LISTED_MAX: Final = 1_000  # values in one of them
 STANDINGS: Final = ("active", "past_due", "suspended")
+
+
+def own_count(rule: str) -> str:
+    """The name of what a rule counts for itself: a soft cap that nobody can name, as names hold no NUL."""
+    return "\x00" + rule
 
 
 class Cap(Struct, frozen=True):
@@ -30,14 +39,29 @@ class Cap(Struct, frozen=True):
     since: int = -1  # offset of the record from which on it counts for itself
 
     @property
+    def is_own(self) -> bool:
+        """Whether it is a rule's own count, and nobody else's concern."""
+        return self.cap.startswith("\x00")
+
+    @property
     def in_money(self) -> bool:
         """Whether it counts spend."""
         return self.meter is None and self.price is None
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is on a month's spend, which is known anyway."""
+        return self.in_money and self.window == MONTH
+
+    @property
+    def per_request(self) -> bool:
+        """Whether it binds each request by itself: nothing counts in it."""
+        return self.window.kind == REQUEST
+
+    @property
     def tallied(self) -> bool:
-        """Whether it counts for itself, from the record on that set it. A month's spend is known anyway."""
-        return not self.in_money or self.window != MONTH
+        """Whether it counts for itself, from the record on that set it."""
+        return not self.is_plain and not self.per_request
 
     @property
     def unit(self) -> str:
@@ -62,10 +86,6 @@ class Cap(Struct, frozen=True):
         quantities = [quantity for price, _, quantity in usages if self.takes(price.name, price.meter)]
         return sum(quantities) if quantities else None
 
-    def reached(self, percent: int) -> int:
-        """The smallest amount that is at least `percent` of the cap."""
-        return -(-self.amount * percent // 100)
-
 
 class Scope(Struct):
     """A declared scope. The root's spend is derived, not kept here (README, "Scopes")."""
@@ -73,14 +93,21 @@ class Scope(Struct):
     standing: str = STANDINGS[0]
     spend: dict[int, int] = {}  # calendar month start -> pico
     since: int = -1  # offset of the record that declared it
+    allowed: dict[str, tuple[str, ...]] = {}  # field of an event -> the only values of it that checks admit here
 
 
 class RateLimit(Struct, frozen=True):
-    """At most `per_minute` admissions in any minute, in a scope and all below it."""
+    """At most `per_minute` admissions, or admitted whole units of a meter, in any minute, in a scope and all below it."""
 
     limit: str
     scope: str
     per_minute: int
+    meter: str | None = None
+
+    @property
+    def most(self) -> int:
+        """Admissions, or nano-units."""
+        return self.per_minute if self.meter is None else self.per_minute * NANO
 
 
 class Slice(Struct):

@@ -20,10 +20,11 @@ from engine.commands import (
     grant,
     open_account,
     refund_lot,
+    remove_cap,
+    set_allowed,
     set_cap,
     set_overdraft,
     set_rate_limit,
-    set_rule,
     set_scope,
     void_lot,
 )
@@ -54,6 +55,9 @@ from engine.events import (
     OpenAccount,
     Owner,
     RefundLot,
+    RemoveCap,
+    RemoveRule,
+    SetAllowed,
     SetCap,
     SetOverdraft,
     SetPrice,
@@ -90,6 +94,7 @@ from engine.outcomes import (
 )
 from engine.placement import partition_for
 from engine.routes import Usage
+from engine.rules import remove_rule, set_rule
 from engine.runs import Run
 from engine.snapshot import decode_account, decode_partition, encode_account, encode_partition
 
@@ -849,14 +854,20 @@ class Partition:
                     crossings = refund_lot(account, command, self.log_time_us)
                 case SetCap():
                     crossings = set_cap(account, command, self._book, self.log_time_us, offset)
+                case RemoveCap():
+                    crossings = remove_cap(account, command, self.log_time_us)
                 case SetRule():
-                    crossings = set_rule(account, command, self.log_time_us)
+                    crossings = set_rule(account, command, self._book, self.log_time_us, offset)
+                case RemoveRule():
+                    crossings = remove_rule(account, command, self.log_time_us)
                 case SetScope():
                     crossings = set_scope(account, command, self.log_time_us, offset)
                 case SetOverdraft():
                     crossings = set_overdraft(account, command, self.log_time_us)
                 case SetRateLimit():
-                    crossings = set_rate_limit(account, command, self.log_time_us)
+                    crossings = set_rate_limit(account, command, self._book, self.log_time_us)
+                case SetAllowed():
+                    crossings = set_allowed(account, command, self.log_time_us)
                 case SetPrice():
                     crossings = set_price(account, command, self._book, self.log_time_us)
         except Refused as refused:

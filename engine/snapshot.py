@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.account import Account
-from engine.alerts import Balance, CapPercent, Rule, Standing
+from engine.alerts import CapShare, Level, Measure, Rule, Standing, Wallet
 from engine.catalog import PriceBook
 from engine.charges import Table
 from engine.contract import Agreement, Contract
@@ -45,8 +45,8 @@ class _Account(Struct, array_like=True):
     table: list[tuple[int, list[tuple[str, tuple[str, ...], str]]]]
     lots: list[tuple[str, str, str, int, int, int | None, tuple[str, ...]]]
     caps: list[tuple[str, str]]
-    cap_rules: list[tuple[str, str, int, int]]
-    balance_rules: list[tuple[str, str, str]]
+    cap_rules: list[tuple[str, str, int, int]]  # of versions 1 and 2; now in `rules`
+    balance_rules: list[tuple[str, str, str]]  # likewise
     standings: list[tuple[str, str, int, bool]]
     cap_scopes: list[tuple[str, str, bool]] = []
     scopes: list[tuple[str, str, list[tuple[int, str]]]] = []
@@ -65,6 +65,9 @@ class _Account(Struct, array_like=True):
     agreed: list[tuple[int, str, str, str | None, bool]] = []
     late: list[tuple[int, list[tuple[str, tuple[str, ...], str]]]] = []
     adjusted: list[tuple[int, int, list[tuple[str, str]]]] = []
+    rules: list[tuple[str, Measure, str, str, bool, Level]] = []
+    rate_meters: list[tuple[str, str]] = []
+    allowed: list[tuple[str, list[tuple[str, tuple[str, ...]]]]] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -103,12 +106,8 @@ def encode_account(account: Account) -> bytes:
                 for lot in lots
             ],
             [(cap.cap, str(cap.amount)) for cap in caps],
-            [
-                (name, rule.cap, rule.percent, rule.clear_percent)
-                for name, rule in rules
-                if isinstance(rule, CapPercent)
-            ],
-            [(name, str(rule.threshold), str(rule.clear)) for name, rule in rules if isinstance(rule, Balance)],
+            [],
+            [],
             [
                 (rule, window, standing.ordinal, standing.active)
                 for (rule, window), standing in sorted(account.standings.items())
@@ -158,7 +157,7 @@ def encode_account(account: Account) -> bytes:
             [
                 (cap.cap, cap.window.kind, cap.window.length_us, cap.meter, cap.price, cap.since)
                 for cap in caps
-                if cap.tallied
+                if not cap.is_plain
             ],
             [
                 (cap, [(place, str(amount)) for place, amount in sorted(counts.items())])
@@ -180,6 +179,14 @@ def encode_account(account: Account) -> bytes:
             ]
             if account.adjusted
             else [],
+            [
+                (name, rule.measure, str(rule.threshold), str(rule.clear), rule.falls, rule.level)
+                for name, rule in rules
+            ],
+            [(name, limit.meter) for name, limit in sorted(account.rate_limits.items()) if limit.meter is not None]
+            if account.rate_limits
+            else [],
+            [(name, sorted(scope.allowed.items())) for name, scope in scopes if scope.allowed],
         )
     )
 
@@ -251,23 +258,30 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
         window, meter, price, counts_since = counting.get(name, (MONTH, None, None, -1))
         account.caps[name] = Cap(name, int(amount), scope, hard, window, meter, price, counts_since)
     account.tallies = {name: {place: int(counted) for place, counted in counts} for name, counts in stored.tallies}
-    cap_rules: dict[str, Rule] = {
-        name: CapPercent(cap, percent, clear) for name, cap, percent, clear in stored.cap_rules
+    account.rules = {name: Rule(CapShare(cap), percent, clear) for name, cap, percent, clear in stored.cap_rules}
+    account.rules |= {
+        name: Rule(Wallet(), int(threshold), int(clear), True) for name, threshold, clear in stored.balance_rules
     }
-    balance_rules: dict[str, Rule] = {
-        name: Balance(int(threshold), int(clear)) for name, threshold, clear in stored.balance_rules
+    account.rules |= {
+        name: Rule(measure, int(threshold), int(clear), falls, level)
+        for name, measure, threshold, clear, falls, level in stored.rules
     }
-    account.rules = cap_rules | balance_rules
     account.standings = {
         (rule, window): Standing(ordinal, active) for rule, window, ordinal, active in stored.standings
     }
-    since = dict(stored.scopes_since)
+    since, allowed = dict(stored.scopes_since), dict(stored.allowed)
     account.scopes |= {
-        name: Scope(standing, {month: int(spend) for month, spend in spends}, since.get(name, -1))
+        name: Scope(
+            standing, {month: int(spend) for month, spend in spends}, since.get(name, -1), dict(allowed.get(name, ()))
+        )
         for name, standing, spends in stored.scopes
     }
     account.overdraft = None if stored.overdraft is None else int(stored.overdraft)
-    account.rate_limits = {name: RateLimit(name, scope, per_minute) for name, scope, per_minute in stored.rate_limits}
+    rate_meters = dict(stored.rate_meters)
+    account.rate_limits = {
+        name: RateLimit(name, scope, per_minute, rate_meters.get(name))
+        for name, scope, per_minute in stored.rate_limits
+    }
     account.slices = {
         epoch: Slice({price: int(left) for price, left in quantities}, linger_us, closed_us)
         for epoch, quantities, linger_us, closed_us in stored.slices
@@ -316,7 +330,10 @@ def account_fields(blob: bytes) -> dict[str, str]:
     for group, parts in _NAMED.items():
         for row in getattr(stored, group):
             for part, value in zip(parts, row[1:], strict=True):
-                fields[f"{group} {row[0]}: {part}"] = str(value)
+                fields[f"{group} {row[0]}: {part}"] = _words(value) if isinstance(value, Struct) else str(value)
+    for scope, lists in stored.allowed:
+        for field, values in lists:
+            fields[f"allowed in {scope}: {field}"] = " ".join(values)
     for start, kept_row in stored.aggregates:
         for price, cell, kept_parts in kept_row:
             name = f"aggregate of {price} {'/'.join(cell)} in the segment from {start}".replace("  ", " ")
@@ -331,6 +348,10 @@ def account_fields(blob: bytes) -> dict[str, str]:
     return fields
 
 
+def _words(measure: Struct) -> str:
+    return " ".join(map(str, msgspec.to_builtins(measure)))
+
+
 _PLAIN: Final = (
     *("version", "account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated"),
     *("sequence", "overdraft"),
@@ -340,8 +361,7 @@ _NAMED: Final = {
     "lots": ("kind", "granted", "priority", "effective_us", "expires_us", "scope"),
     "caps": ("amount",),
     "cap_scopes": ("scope", "hard"),
-    "cap_rules": ("cap", "percent", "clear_percent"),
-    "balance_rules": ("threshold", "clear"),
+    "rules": ("measure", "threshold", "clear", "falls", "level"),
     "scopes": ("standing", "spend"),
     "rate_limits": ("scope", "per_minute"),
     "slices": ("quantities", "linger_us", "closed_us"),
@@ -351,6 +371,7 @@ _NAMED: Final = {
     "carries": ("source", "percent", "cap"),
     "cap_windows": ("kind", "length_us", "meter", "price", "since"),
     "tallies": ("counted",),
+    "rate_meters": ("meter",),
 }
 
 

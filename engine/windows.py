@@ -1,4 +1,5 @@
-"""The windows that a cap counts in: calendar ones, one that the first usage opens, rolling (README, "Windows").
+"""The windows that a cap counts in: calendar ones, one that the first usage opens, rolling (README, "Windows"). And the
+buckets of log time that a spike is looked for in, which only rules count in.
 
 What a cap has counted is one small table, place -> amount: a place is the start of a calendar window, of the window that
 usage opened, or of one of the buckets that a rolling window is made of. It never grows beyond what can still matter.
@@ -13,10 +14,14 @@ from engine.periods import day_around, hour_around, month_around, week_around
 
 FIRST_USE: Final = "first_use"
 ROLLING: Final = "rolling"
+BUCKET: Final = "bucket"  # of log time, of a length
+REQUEST: Final = "request"  # no stretch of time at all
+AVERAGED: Final = 24  # buckets before one that are its average
 BUCKETS: Final = 60  # of a rolling window
 GRACE_US: Final = 24 * 3_600_000_000  # how long after its end a calendar window still counts late usage
 LENGTH_STEP_US: Final = 60_000_000  # so that a bucket is a whole number of seconds
 LENGTH_MAX_US: Final = 30 * 86_400_000_000
+BUCKET_MAX_US: Final = 86_400_000_000
 
 Counts = dict[int, int]  # place -> amount
 
@@ -29,7 +34,8 @@ _CALENDAR: Final[Mapping[str, Callable[[str, int], tuple[int, int]]]] = {
 
 
 class Window(Struct, frozen=True):
-    """`kind` is one of the calendar's, FIRST_USE or ROLLING; the last two have a length."""
+    """`kind` is one of the calendar's, FIRST_USE, ROLLING or BUCKET, which have a length, or REQUEST, in which nothing is
+    counted."""
 
     kind: str = "month"
     length_us: int = 0
@@ -37,15 +43,21 @@ class Window(Struct, frozen=True):
     @property
     def valid(self) -> bool:
         """Whether there is such a window."""
-        if self.kind in _CALENDAR:
+        if self.kind in _CALENDAR or self.kind == REQUEST:
             return self.length_us == 0
-        fits = LENGTH_STEP_US <= self.length_us <= LENGTH_MAX_US and self.length_us % LENGTH_STEP_US == 0
-        return self.kind in (FIRST_USE, ROLLING) and fits
+        longest = BUCKET_MAX_US if self.kind == BUCKET else LENGTH_MAX_US
+        fits = LENGTH_STEP_US <= self.length_us <= longest and self.length_us % LENGTH_STEP_US == 0
+        return self.kind in (FIRST_USE, ROLLING, BUCKET) and fits
 
     @property
     def falls(self) -> bool:
         """Whether what it has counted sinks by itself as time passes."""
-        return self.kind in (FIRST_USE, ROLLING)
+        return self.kind in (FIRST_USE, ROLLING, BUCKET)
+
+    @property
+    def by_log_time(self) -> bool:
+        """Whether an event counts when it arrives, whatever its own time."""
+        return self.kind == BUCKET
 
     @property
     def _bucket_us(self) -> int:
@@ -57,6 +69,8 @@ class Window(Struct, frozen=True):
         """Where usage of this instant counts; None: nowhere."""
         if self.kind == ROLLING:
             return time_us - time_us % self._bucket_us
+        if self.kind == BUCKET:
+            return time_us - time_us % self.length_us
         if self.kind != FIRST_USE:
             return _CALENDAR[self.kind](zone, time_us)[0]
         for opened in counts:
@@ -68,6 +82,7 @@ class Window(Struct, frozen=True):
 
     def count(self, zone: str, counts: Counts, time_us: int, amount: int, log_time_us: int) -> Counts:
         """The table with this amount of this instant. What can matter no more is left out when a place is new."""
+        time_us = log_time_us if self.by_log_time else time_us
         place = self.place(zone, counts, time_us)
         if place is None or (amount < 0 and (time_us < place or place not in counts)):
             return counts  # what is taken back was not counted there
@@ -86,6 +101,8 @@ class Window(Struct, frozen=True):
             return place + self._bucket_us <= now_us - self.length_us
         if self.kind == FIRST_USE:
             return False
+        if self.kind == BUCKET:
+            return place + (AVERAGED + 2) * self.length_us <= now_us
         return _CALENDAR[self.kind](zone, place)[1] + GRACE_US <= now_us
 
     # ------------------------------------------------------------------------------------------------------- reading
@@ -96,6 +113,8 @@ class Window(Struct, frozen=True):
             return sum(amount for place, amount in counts.items() if not self.is_gone(zone, place, now_us))
         if self.kind == FIRST_USE:
             return sum(amount for place, amount in counts.items() if now_us < place + self.length_us)
+        if self.kind == BUCKET:
+            return counts.get(now_us - now_us % self.length_us, 0)
         return counts.get(_CALENDAR[self.kind](zone, now_us)[0], 0)
 
     def named(self, zone: str, counts: Counts, now_us: int) -> list[tuple[str, int]]:
@@ -105,8 +124,14 @@ class Window(Struct, frozen=True):
         places = sorted(place for place in counts if not self.is_gone(zone, place, now_us))
         return [(f"{self.kind}:{place}", counts[place]) for place in places]
 
+    def before(self, counts: Counts, bucket: int) -> int:
+        """What the AVERAGED buckets before the one that starts there have counted, all together."""
+        return sum(counts.get(bucket - step * self.length_us, 0) for step in range(1, AVERAGED + 1))
+
     def ends_us(self, zone: str, counts: Counts, now_us: int) -> int | None:
         """When the window of this moment ends, or begins to sink; None: nothing is counted in it."""
+        if self.kind == BUCKET:
+            return now_us - now_us % self.length_us + self.length_us
         if self.kind not in (FIRST_USE, ROLLING):
             return _CALENDAR[self.kind](zone, now_us)[1]
         ends = [instant for place in counts if (instant := self._sinks_us(place)) > now_us]

@@ -83,6 +83,7 @@ SECTIONS: Final = (
     "SCOPES",
     "CAPS",
     "RULES",
+    "LIMITS",
     "EVENTS",
     "FINALLY",
 )
@@ -180,7 +181,8 @@ class Scenario:
         self.each("GRANTS", lambda *columns: applied(grant(bench, *columns)))
         self.each("SCOPES", lambda scope: applied(bench.scope(scope)))
         self.each("CAPS", lambda *columns: applied(cap(bench, *columns)))
-        self.each("RULES", lambda name, what: applied(rule(bench, name, what)))
+        self.each("RULES", lambda *columns: applied(rule(bench, *columns)))
+        self.each("LIMITS", lambda name, what: applied(limit(bench, name, what)))
         self.each("EVENTS", lambda *columns: event(bench, *columns))
         if not self.sections["FINALLY"]:
             raise ScenarioError(f"{self.name}: has no section FINALLY; say what is left of each lot, and the debt")
@@ -292,14 +294,40 @@ def cap(bench: Bench, name: str, amount: str, scope: str = "-", window: str = "m
     return bench.cap(number, cap=name, scope=scope.replace("-", ""), window=window, **fields)
 
 
-def rule(bench: Bench, name: str, what: str) -> str:
-    percent = re.fullmatch(r"(\d+)% of (\S+)", what)
-    if percent:
-        return bench.cap_rule(int(percent[1]), rule=name, cap=percent[2])
-    balance = re.fullmatch(r"balance (\S+)(?: clear (\S+))?", what)
-    assert balance, "a rule is `80% of CAP` or `balance 20` or `balance 20 clear 30`"
-    on = {"clear": plain(balance[2])} if balance[2] else {}
-    return bench.balance_rule(plain(balance[1]), rule=name, **on)
+MEASURES: Final = {
+    r"(?P<percent>\d+)% of included (?P<price>\S+)": "included_percent",
+    r"(?P<percent>\d+)% of (?P<cap>\S+)": "cap_percent",
+    r"(?P<percent>\d+)% left of (?P<lot>\S+)": "lot_percent",
+    r"(?P<percent>\d+)% and \$(?P<minimum>\S+) in (?P<minutes>\d+) min": "spike",
+    r"balance (?P<threshold>\S+)(?: clear (?P<clear>\S+))?": "balance",
+    r"\$(?P<threshold>\S+) of a lot within (?P<days>\d+) days": "expiring",
+    r"\$(?P<threshold>\S+) in a (?P<window>\S+)(?: of (?P<scope>\S+))?": "spend",
+    r"(?P<threshold>\S+) (?P<price>\S+) in a (?P<window>\S+)(?: of (?P<scope>\S+))?": "quantity",
+}
+
+
+def rule(bench: Bench, name: str, what: str, level: str = "warning") -> str:
+    for pattern, measure in MEASURES.items():
+        read = re.fullmatch(pattern, what)
+        if read:
+            on: dict[str, Any] = {key: plain(text) for key, text in read.groupdict().items() if text is not None}
+            for key, unit, seconds in (("minutes", "bucket_s", 60), ("days", "within_s", 86_400)):
+                if key in on:
+                    on[unit] = int(on.pop(key)) * seconds
+            if "percent" in on:
+                on["percent"] = int(on["percent"])
+            return bench.rule(name, measure, level=level, **on)
+    raise AssertionError(f"a rule is one of {', '.join(MEASURES)}")
+
+
+def limit(bench: Bench, name: str, what: str) -> str:
+    rate = re.fullmatch(r"(\d+) (\S+) a minute(?: of (\S+))?", what)
+    if rate:
+        meter = {} if rate[2] == "requests" else {"meter": rate[2]}
+        return bench.command("set_rate_limit", limit=name, per_minute=int(rate[1]), scope=rate[3] or "", **meter)
+    only = re.fullmatch(r"only (.+?)(?: in (\S+))?", what)
+    assert only, "a limit is `20 requests a minute`, `20 units a minute of SCOPE` or `only x or y in SCOPE`"
+    return bench.command("set_allowed", field=name, values=only[1].split(" or "), scope=only[2] or "")
 
 
 def checked(bench: DeskBench, units: str, price: str, scope: str) -> str:
@@ -308,7 +336,7 @@ def checked(bench: DeskBench, units: str, price: str, scope: str) -> str:
     if decision.reason is None:
         return "allowed"
     binding = decision.binding
-    if binding is None or binding.kind != "cap":
+    if binding is None or binding.kind not in ("cap", "rate", "list"):
         return decision.reason.value
     frees = "" if binding.frees_in_us is None else f" for {binding.frees_in_us // MINUTE} min"
     return f"{decision.reason.value} by {binding.name}{frees}"

@@ -41,3 +41,14 @@ def set_cap(
     lengths = {"first_use": f"in {minutes} minutes from the first use on", "rolling": f"in any {minutes} minutes"}
     span = lengths.get(window, f"a {window}")
     told(answer, f"cap {cap} of {scope or 'the account'} is {amount} {unit or currency} {span}")
+
+
+@app.command("remove")
+def remove_cap(
+    account: Account,
+    cap: Annotated[str, typer.Argument(help="The cap's name.")],
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Remove a cap that no rule looks at. What it counted is forgotten."""
+    told(change(url, key, "DELETE", path_to("customers", account, "caps", cap)), f"cap {cap} is gone")

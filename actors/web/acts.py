@@ -331,8 +331,12 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "Choose a later instant.",
     ),
     Refusal.UNKNOWN_CAP: ("The account has no such cap.", "Set the cap first."),
+    Refusal.CAP_IN_USE: ("A rule looks at the cap.", "Remove the rule first, or set it on another cap."),
     Refusal.BAD_RULE: (
-        "Percents run from 1 to 1000, the clearing one not above; a clearing balance is not below the threshold.",
+        "A percentage is from 1 to 1000 (of a lot from 0 to 100); what clears the rule lies on the other side of its "
+        "threshold; a level is info, warning or critical, a direction up or down (of what is counted, down in a rolling "
+        "window only); a window and its length are those of caps; a bucket lasts whole minutes up to a day, and a lot is told "
+        "of up to 3,660 days before it expires.",
         "Correct the field and send the request again.",
     ),
     Refusal.BAD_SCOPE: ("It is no path of a scope.", "Use 1 to 8 parts of A-Z a-z 0-9 . _ : @ - joined by /."),
@@ -343,10 +347,14 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "The rate is out of range, or the account has too many limits.",
         "Correct the field, or remove one.",
     ),
+    Refusal.BAD_LIST: (
+        "A scope has at most 16 allow-lists, of at most 1,000 different values each.",
+        "Shorten the list, or remove one.",
+    ),
     Refusal.UNKNOWN_METER: ("The catalogue in force has no such meter.", "Name one of its meters."),
     Refusal.BAD_CAP: (
         "Only rolling and first_use windows have a length, of whole minutes up to 30 days; a cap counts money, or the "
-        "units of a meter, or those of a price.",
+        "units of a meter, or those of a price; one on each request is hard.",
         "Correct the field and send the request again.",
     ),
     Refusal.BAD_START: (
@@ -367,9 +375,10 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "State the start of its next billing period.",
     ),
     Refusal.TOO_MANY_CAPS: (
-        "The account has 100 caps that count for themselves, and each looks at every event.",
-        "Replace one of them.",
+        "The account has 100 caps and rules that count for themselves, and each looks at every event.",
+        "Replace or remove one of them.",
     ),
+    Refusal.TOO_MANY_RULES: ("The account has 1,000 rules.", "Remove one of them."),
 }
 
 
@@ -377,6 +386,8 @@ def refusal_problem(refusal: Refusal, fields: Mapping[Refusal, str]) -> Problem:
     """How a refused command is told. Its slug is the refusal's own name; `fields` says what in the request it is about."""
     if refusal is Refusal.UNKNOWN_ACCOUNT:
         return absent("account")
+    if refusal is Refusal.UNKNOWN_RULE:
+        return absent("rule")
     if refusal is Refusal.UNKNOWN_LOT:
         return absent("lot")
     if refusal is Refusal.KEY_REUSED:

@@ -4,7 +4,19 @@ import sys
 
 import orjson
 
-from actors.web import contracts, customers, draft_routes, explain, hot, key_routes, money, operations, webhook_routes
+from actors.web import (
+    contracts,
+    customers,
+    draft_routes,
+    explain,
+    hot,
+    key_routes,
+    limit_routes,
+    money,
+    operations,
+    rule_routes,
+    webhook_routes,
+)
 from actors.web.app import App
 from actors.web.health import Health, health_routes
 from actors.web.openapi import document, openapi_handler, openapi_route, page
@@ -19,6 +31,8 @@ def all_routes(health: Health) -> tuple[Route, ...]:
         *explain.ROUTES,
         *customers.ROUTES,
         *contracts.ROUTES,
+        *limit_routes.ROUTES,
+        *rule_routes.ROUTES,
         *money.ROUTES,
         stream_route(Streams().stream),
         *webhook_routes.ROUTES,

@@ -18,23 +18,18 @@ from actors.web.wire import Call, Example, KeyScope, Problem, Reply, Route, abse
 from engine.events import (
     KEY_BYTES_MAX,
     Command,
-    OnBalance,
-    OnCapPercent,
     OpenAccount,
+    RemoveCap,
     SetCap,
-    SetRateLimit,
-    SetRule,
     SetScope,
 )
-from engine.limits import PER_MINUTE_MAX
 from engine.outcomes import Refusal
 
 Amount = Annotated[str, Meta(min_length=1, max_length=32)]  # decimal text; the engine judges it
 Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
 ScopePath = Annotated[str, Meta(max_length=520)]
 Standing = Literal["active", "past_due", "suspended"]
-WindowKind = Literal["month", "week", "day", "hour", "first_use", "rolling"]
-Percent = Annotated[int, Meta(ge=1, le=1_000)]
+WindowKind = Literal["month", "week", "day", "hour", "first_use", "rolling", "request"]
 
 
 async def described(call: Call) -> AccountView:
@@ -168,6 +163,7 @@ class ScopeItem(Struct):
     scope: str  # "": the account itself
     standing: str
     spent: str  # in the calendar month of the account
+    allowed: dict[str, list[str]]  # field of an event -> the only values that checks admit here
 
 
 class ScopeList(Struct):
@@ -188,7 +184,12 @@ def _stand(call: Call, key: str) -> tuple[Command, str]:
 async def list_scopes(call: Call) -> Reply:
     """GET /v1/customers/{account}/scopes."""
     view = await described(call)
-    items = [ScopeItem(scope.scope, scope.standing, scope.spent) for scope in view.scopes]
+    items = [
+        ScopeItem(
+            scope.scope, scope.standing, scope.spent, {name: list(values) for name, values in scope.allowed.items()}
+        )
+        for scope in view.scopes
+    ]
     return Reply(ScopeList(items, as_of_answer(view.as_of)))
 
 
@@ -202,7 +203,7 @@ class CapRequest(Struct, forbid_unknown_fields=True):
     currency: Currency | None = None  # of money; absent for units
     scope: ScopePath = ""  # "": the whole account
     hard: bool = True  # denies checks; else it only feeds rules
-    window: WindowKind = "month"  # of the account's zone; first_use opens with the first usage
+    window: WindowKind = "month"  # of the account's zone; first_use opens with the first usage; request: each by itself
     length_s: Annotated[int, Meta(ge=60, le=2_592_000)] | None = None  # of rolling and first_use: whole minutes
     meter: Name | None = None  # count its units instead of money
     price: Name | None = None  # likewise
@@ -225,56 +226,6 @@ class CapList(Struct):
     as_of: AsOfAnswer
 
 
-class OnCapPercentRequest(Struct, tag_field="measure", tag="cap_percent", forbid_unknown_fields=True):
-    """Tells when so many percent of a cap are spent."""
-
-    cap: Name
-    percent: Percent
-    clear_percent: Percent | None = None  # below it the alert recovers; absent: `percent`
-
-
-class OnBalanceRequest(Struct, tag_field="measure", tag="balance", forbid_unknown_fields=True):
-    """Tells when the balance is at the threshold or below."""
-
-    threshold: Amount
-    clear: Amount | None = None  # above it the alert recovers; absent: `threshold`
-
-
-class RuleRequest(Struct, forbid_unknown_fields=True):
-    """When to tell someone."""
-
-    on: OnCapPercentRequest | OnBalanceRequest
-
-
-class RuleItem(Struct):
-    rule: str
-    on: dict[str, str | int | None]
-    active_in: list[str]  # months of a cap, as microseconds since 1970 UTC; "-" of a balance
-
-
-class RuleList(Struct):
-    items: list[RuleItem]
-    as_of: AsOfAnswer
-
-
-class RateLimitRequest(Struct, forbid_unknown_fields=True):
-    """The most checks that may be admitted in a minute."""
-
-    per_minute: Annotated[int, Meta(ge=0, le=PER_MINUTE_MAX)]  # 0: the limit is gone
-    scope: ScopePath = ""
-
-
-class RateLimitItem(Struct):
-    limit: str
-    scope: str
-    per_minute: int
-
-
-class RateLimitList(Struct):
-    items: list[RateLimitItem]
-    as_of: AsOfAnswer
-
-
 def _cap(call: Call, key: str) -> tuple[Command, str]:
     asked: CapRequest = call.body
     cap = call.params["cap"]
@@ -294,21 +245,8 @@ def _cap(call: Call, key: str) -> tuple[Command, str]:
     return command, cap
 
 
-def _rule(call: Call, key: str) -> tuple[Command, str]:
-    asked: RuleRequest = call.body
-    on: OnCapPercent | OnBalance
-    match asked.on:
-        case OnCapPercentRequest(cap=cap, percent=percent, clear_percent=clear_percent):
-            on = OnCapPercent(cap, percent, clear_percent)
-        case OnBalanceRequest(threshold=threshold, clear=clear):
-            on = OnBalance(threshold, clear)
-    return SetRule(call.params["account"], key, call.params["rule"], on), call.params["rule"]
-
-
-def _rate_limit(call: Call, key: str) -> tuple[Command, str]:
-    asked: RateLimitRequest = call.body
-    limit = call.params["limit"]
-    return SetRateLimit(call.params["account"], key, limit, asked.per_minute, asked.scope), limit
+def _no_cap(call: Call, key: str) -> tuple[Command, str]:
+    return RemoveCap(call.params["account"], key, call.params["cap"]), call.params["cap"]
 
 
 async def list_caps(call: Call) -> Reply:
@@ -320,20 +258,6 @@ async def list_caps(call: Call) -> Reply:
 def _cap_item(cap: CapView) -> CapItem:
     resets_at = instant_or_none(cap.resets_us)
     return CapItem(cap.cap, cap.scope, cap.hard, cap.amount, cap.spent, cap.window, cap.length_s, cap.unit, resets_at)
-
-
-async def list_rules(call: Call) -> Reply:
-    """GET /v1/customers/{account}/rules."""
-    view = await described(call)
-    items = [RuleItem(rule.rule, rule.on, list(rule.active_in)) for rule in view.rules]
-    return Reply(RuleList(items, as_of_answer(view.as_of)))
-
-
-async def list_rate_limits(call: Call) -> Reply:
-    """GET /v1/customers/{account}/rate-limits."""
-    view = await described(call)
-    items = [RateLimitItem(limit.limit, limit.scope, limit.per_minute) for limit in view.rate_limits]
-    return Reply(RateLimitList(items, as_of_answer(view.as_of)))
 
 
 # -------------------------------------------------------------------------------------------------------------- routes
@@ -353,15 +277,15 @@ BALANCE_EXAMPLE: Final = {
     "currency": "USD",
 }
 _OWN: Final[dict[str, Any]] = {"tags": ("customers",), "account_from": "path"}
-_CHANGE: Final[dict[str, Any]] = {
+CHANGE: Final[dict[str, Any]] = {
     **_OWN,
     "scope": KeyScope.ADMIN,
     "response": CommandAnswer,
     "deadline_s": COMMAND_DEADLINE_S,
     "also": {422: "The account's state does not allow it; `type` says why, `field` what must change."},
 }
-_READ: Final[dict[str, Any]] = {**_OWN, "method": "GET", "scope": KeyScope.READ}
-_ACCOUNT: Final = {"account": "acme"}
+READ: Final[dict[str, Any]] = {**_OWN, "method": "GET", "scope": KeyScope.READ}
+ACCOUNT: Final = {"account": "acme"}
 
 
 def made_example(name: str) -> dict[str, Any]:
@@ -391,10 +315,10 @@ ROUTES: Final = (
         ),
         request=CustomerRequest,
         **{
-            **_CHANGE,
+            **CHANGE,
             "status": 201,
             "account_from": "body",
-            "also": {**_CHANGE["also"], 409: "There is such an account already."},
+            "also": {**CHANGE["also"], 409: "There is such an account already."},
         },
     ),
     Route(
@@ -420,7 +344,7 @@ ROUTES: Final = (
         summary="Show one account",
         description="From the account's owner, as of now.",
         example=Example(
-            params=_ACCOUNT,
+            params=ACCOUNT,
             response={
                 "account": "acme",
                 "plan": "starter",
@@ -435,7 +359,7 @@ ROUTES: Final = (
             },
         ),
         response=CustomerView,
-        **_READ,
+        **READ,
     ),
     Route(
         method="PUT",
@@ -457,12 +381,12 @@ ROUTES: Final = (
             + COMMAND_TEXT
         ),
         example=Example(
-            params=_ACCOUNT,
+            params=ACCOUNT,
             request={"scope": "team:red", "standing": "active"},
             response=made_example("team:red"),
         ),
         request=ScopeRequest,
-        **_CHANGE,
+        **CHANGE,
     ),
     Route(
         path="/v1/customers/{account}/scopes",
@@ -470,17 +394,17 @@ ROUTES: Final = (
         summary="List declared scopes",
         description='With what each has spent this calendar month. The scope `""` is the account itself.',
         example=Example(
-            params=_ACCOUNT,
+            params=ACCOUNT,
             response={
                 "items": [
-                    {"scope": "", "standing": "active", "spent": "37.5"},
-                    {"scope": "team:red", "standing": "active", "spent": "12"},
+                    {"scope": "", "standing": "active", "spent": "37.5", "allowed": {}},
+                    {"scope": "team:red", "standing": "active", "spent": "12", "allowed": {"model": ["atlas-1"]}},
                 ],
                 "as_of": AS_OF_EXAMPLE,
             },
         ),
         response=ScopeList,
-        **_READ,
+        **READ,
     ),
     Route(
         method="PUT",
@@ -498,9 +422,9 @@ ROUTES: Final = (
         summary="Suspend an account or a scope, or let it go on",
         description="`past_due` and `suspended` deny every check below; what was used is rated all the same."
         + COMMAND_TEXT,
-        example=Example(params=_ACCOUNT, request={"standing": "suspended"}, response=made_example("")),
+        example=Example(params=ACCOUNT, request={"standing": "suspended"}, response=made_example("")),
         request=StandingRequest,
-        **_CHANGE,
+        **CHANGE,
     ),
     Route(
         method="PUT",
@@ -529,7 +453,16 @@ ROUTES: Final = (
             response=made_example("monthly"),
         ),
         request=CapRequest,
-        **_CHANGE,
+        **CHANGE,
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/customers/{account}/caps/{cap}",
+        handler=commanded("cap.remove", _no_cap, {Refusal.UNKNOWN_CAP: "cap", Refusal.CAP_IN_USE: "cap"}),
+        summary="Remove a cap",
+        description="It binds no check from then on, and what it counted is forgotten." + COMMAND_TEXT,
+        example=Example(params={"account": "acme", "cap": "monthly"}, response=made_example("monthly")),
+        **CHANGE,
     ),
     Route(
         path="/v1/customers/{account}/caps",
@@ -537,7 +470,7 @@ ROUTES: Final = (
         summary="List caps",
         description="With what is spent of each in its window as of now.",
         example=Example(
-            params=_ACCOUNT,
+            params=ACCOUNT,
             response={
                 "items": [
                     {
@@ -556,72 +489,6 @@ ROUTES: Final = (
             },
         ),
         response=CapList,
-        **_READ,
-    ),
-    Route(
-        method="PUT",
-        path="/v1/customers/{account}/rules/{rule}",
-        handler=commanded(
-            "rule.set",
-            _rule,
-            {Refusal.UNKNOWN_CAP: "on.cap", Refusal.BAD_RULE: "on", Refusal.BAD_AMOUNT: "on.threshold"},
-        ),
-        summary="Set or replace an alert rule",
-        description="Evaluated at once, and after every event. Alerts go to the webhook endpoints of the account."
-        + COMMAND_TEXT,
-        example=Example(
-            params={"account": "acme", "rule": "low"},
-            request={"on": {"measure": "balance", "threshold": "5", "clear": "10"}},
-            response=made_example("low"),
-        ),
-        request=RuleRequest,
-        **_CHANGE,
-    ),
-    Route(
-        path="/v1/customers/{account}/rules",
-        handler=list_rules,
-        summary="List alert rules",
-        description="With the windows in which each is active.",
-        example=Example(
-            params=_ACCOUNT,
-            response={
-                "items": [
-                    {
-                        "rule": "low",
-                        "on": {"measure": "balance", "threshold": "5", "clear": "10"},
-                        "active_in": ["-"],
-                    }
-                ],
-                "as_of": AS_OF_EXAMPLE,
-            },
-        ),
-        response=RuleList,
-        **_READ,
-    ),
-    Route(
-        method="PUT",
-        path="/v1/customers/{account}/rate-limits/{limit}",
-        handler=commanded(
-            "rate_limit.set", _rate_limit, {Refusal.UNKNOWN_SCOPE: "scope", Refusal.BAD_LIMIT: "per_minute"}
-        ),
-        summary="Set, replace or remove a rate limit",
-        description="Counts admitted checks of the account or a scope. 0 removes the limit." + COMMAND_TEXT,
-        example=Example(
-            params={"account": "acme", "limit": "burst"}, request={"per_minute": 600}, response=made_example("burst")
-        ),
-        request=RateLimitRequest,
-        **_CHANGE,
-    ),
-    Route(
-        path="/v1/customers/{account}/rate-limits",
-        handler=list_rate_limits,
-        summary="List rate limits",
-        description="All of the account and its scopes.",
-        example=Example(
-            params=_ACCOUNT,
-            response={"items": [{"limit": "burst", "scope": "", "per_minute": 600}], "as_of": AS_OF_EXAMPLE},
-        ),
-        response=RateLimitList,
-        **_READ,
+        **READ,
     ),
 )

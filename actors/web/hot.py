@@ -18,6 +18,7 @@ from actors.door_wire import (
     Answer,
     AsOf,
     BadQuestion,
+    BindingView,
     Check,
     Checked,
     Extend,
@@ -303,6 +304,7 @@ class CheckAnswer(Struct):
     feature: bool | str | None = None
     hold: HoldAnswer | None = None
     as_of: AsOfAnswer | None = None
+    entitlement: BindingAnswer | None = None  # what a metered feature has left behind this request, and when it frees
 
 
 async def check(call: Call) -> Reply:
@@ -372,11 +374,7 @@ def _checked(checked: Checked) -> CheckAnswer:
         checked.reason,
         checked.transient,
         _seconds(checked.retry_after_ms),
-        None
-        if binding is None
-        else BindingAnswer(
-            binding.kind, binding.scope, binding.name, binding.remaining, _seconds(binding.frees_in_ms), binding.unit
-        ),
+        None if binding is None else _binding(binding),
         None if checked.price is None else PriceAnswer(checked.price, currency, checked.version),
         None
         if wallet is None
@@ -384,7 +382,13 @@ def _checked(checked: Checked) -> CheckAnswer:
         checked.feature,
         None if hold is None else HoldAnswer(hold.id, hold.token, hold.valid_for_ms / 1000, hold.expires_in_ms / 1000),
         as_of_answer(checked.as_of),
+        None if checked.entitlement is None else _binding(checked.entitlement),
     )
+
+
+def _binding(binding: BindingView) -> BindingAnswer:
+    frees_in_s = _seconds(binding.frees_in_ms)
+    return BindingAnswer(binding.kind, binding.scope, binding.name, binding.remaining, frees_in_s, binding.unit)
 
 
 def _seconds(milliseconds: int | None) -> float | None:
@@ -539,6 +543,7 @@ _ALLOWED: Final = {
     "feature": None,
     "hold": _HOLD,
     "as_of": _AS_OF,
+    "entitlement": None,
 }
 _TOO_SOON: Final = {503: "The log or the account's owner is away for now; `Retry-After` says when to try again."}
 

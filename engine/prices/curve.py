@@ -56,6 +56,12 @@ class Curve:
         self.denominator = denominator
         self._ends = tuple(stretch.end for stretch in self.stretches if stretch.end is not None)
 
+    @property
+    def included(self) -> int:
+        """Nano-units that owe nothing because they are included."""
+        first = self.stretches[0]
+        return first.end if first.tier == INCLUDED and first.end is not None else 0
+
     def numerator(self, quantity: int) -> int:
         """denominator × A(quantity), exact; nano-units, not negative."""
         if quantity <= 0:

@@ -1,9 +1,9 @@
 """One form for an account and a partition, made once from the oracle's fold and once from a checkpoint's bytes.
 
 A snapshot is msgpack: an array whose places are named below, as `engine/snapshot.py` writes them. What the oracle has no
-notion of (standings of scopes, hard or soft, the overdraft, slices and draws of holds) is left out of both, and so is the
-instant of the last waking, since slices wake an account too: what waking does to lots stands in the ledger. A quantity of
-zero and a missing row are the same. Two equal states give equal bytes.
+notion of (standings of scopes, hard or soft, levels of rules, the overdraft, slices and draws of holds) is left out of both,
+and so is the instant of the last waking, since slices wake an account too: what waking does to lots stands in the ledger. A
+quantity of zero and a missing row are the same. Two equal states give equal bytes.
 """
 
 from collections import Counter
@@ -12,14 +12,23 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from loadtest.oracle.accounts import Account, Partition
+from loadtest.oracle.accounts import Account, Partition, Rule
 from loadtest.oracle.fold import Oracle
 
 SNAPSHOT_VERSIONS: Final = (3,)
 # Places in the array of an account.
 _PLAN, _CURRENCY, _ZONE, _ANCHOR, _NEWEST, _RATED = 2, 3, 4, 5, 7, 8
-_TABLE, _LOTS, _CAPS, _CAP_RULES, _BALANCE_RULES, _CROSSINGS, _CAP_SCOPES, _SCOPES = 10, 11, 12, 13, 14, 15, 16, 17
-_RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES, _CARRIES, _CAP_WINDOWS, _TALLIES, _ADJUSTED = 19, 24, 25, 26, 27, 28, 32
+_TABLE, _LOTS, _CAPS, _CROSSINGS, _CAP_SCOPES, _SCOPES = 10, 11, 12, 15, 16, 17
+_RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES, _CARRIES, _CAP_WINDOWS, _TALLIES, _ADJUSTED, _RULES = (
+    19,
+    24,
+    25,
+    26,
+    27,
+    28,
+    32,
+    33,
+)
 # And of a partition.
 _LOG_TIME, _EPOCH, _CATALOGUES, _COUNTS = 1, 2, 3, 4
 
@@ -44,7 +53,7 @@ def _bytes(form: dict[str, Any]) -> bytes:
 
 def account_of_snapshot(blob: bytes) -> bytes:
     """The form of a stored account. Raises Unreadable."""
-    stored = _array(blob, _ADJUSTED)
+    stored = _array(blob, _RULES)
     return _bytes(
         {
             "plan": stored[_PLAN],
@@ -64,8 +73,7 @@ def account_of_snapshot(blob: bytes) -> bytes:
             "cap_scopes": sorted([cap, scope] for cap, scope, _ in stored[_CAP_SCOPES]),
             "cap_windows": stored[_CAP_WINDOWS],
             "tallies": stored[_TALLIES],
-            "cap_rules": sorted(stored[_CAP_RULES]),
-            "balance_rules": sorted(stored[_BALANCE_RULES]),
+            "rules": sorted(rule[:5] for rule in stored[_RULES]),
             "crossings": sorted(crossing for crossing in stored[_CROSSINGS] if crossing[2]),
             "scopes": sorted(
                 [scope, month, spend] for scope, _, spends in stored[_SCOPES] for month, spend in spends if scope
@@ -79,9 +87,15 @@ def account_of_snapshot(blob: bytes) -> bytes:
     )
 
 
+def _measure(rule: Rule) -> list[str | int]:
+    if rule.measure in ("spend", "quantity"):
+        return ["counted"]
+    return [rule.measure, *([rule.of] if rule.of else []), *([rule.length] if rule.length else [])]
+
+
 def account_of_oracle(oracle: Oracle, partition: int, account: Account) -> bytes:
     """The form of an account as the oracle has folded it."""
-    rules = sorted(account.rules.items())
+    caps = account.caps | {f"\0{rule}": count for rule, count in account.counts.items()}
     return _bytes(
         {
             "plan": account.plan,
@@ -100,25 +114,21 @@ def account_of_oracle(oracle: Oracle, partition: int, account: Account) -> bytes
                 [lot.lot, lot.kind, str(lot.granted), lot.priority, lot.effective, lot.expires, sorted(lot.scope)]
                 for lot in account.lots
             ),
-            "caps": sorted([name, str(cap.amount)] for name, cap in account.caps.items()),
-            "cap_scopes": sorted([name, cap.scope] for name, cap in account.caps.items()),
+            "caps": sorted([name, str(cap.amount)] for name, cap in caps.items()),
+            "cap_scopes": sorted([name, cap.scope] for name, cap in caps.items()),
             "cap_windows": sorted(
                 [name, cap.window, cap.length, cap.meter, cap.price, cap.since]
-                for name, cap in account.caps.items()
+                for name, cap in caps.items()
                 if not cap.is_plain
             ),
             "tallies": sorted(
                 [name, [[place, str(amount)] for place, amount in sorted(cap.counted.items())]]
-                for name, cap in account.caps.items()
-                if not cap.is_plain
+                for name, cap in caps.items()
+                if cap.counts
             ),
-            "cap_rules": [
-                [name, rule.cap, rule.percent, rule.clear_percent]
-                for name, rule in rules
-                if rule.measure == "cap_percent"
-            ],
-            "balance_rules": [
-                [name, str(rule.threshold), str(rule.clear)] for name, rule in rules if rule.measure == "balance"
+            "rules": [
+                [name, _measure(rule), str(rule.threshold), str(rule.clear), rule.down]
+                for name, rule in sorted(account.rules.items())
             ],
             "crossings": sorted(
                 [rule, window, crossing.ordinal, crossing.active]

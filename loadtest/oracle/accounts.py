@@ -63,12 +63,15 @@ class OracleAccount:
 
 @dataclass(frozen=True)
 class Rule:
-    measure: str  # cap_percent, balance
-    cap: str
-    percent: int
-    clear_percent: int
+    """`of` is a cap, a price or a lot; `length` how long before its expiry a lot is told of. `threshold` and `clear` are
+    percents, pico or nano-units."""
+
+    measure: str
     threshold: int
     clear: int
+    down: bool = False
+    of: str = ""
+    length: int = 0
 
 
 @dataclass
@@ -131,10 +134,19 @@ class Account:
     caps: dict[str, Cap] = field(default_factory=dict)
     scopes: dict[str, dict[int, int]] = field(default_factory=dict)  # below the root: spend by month
     rate_limits: set[str] = field(default_factory=set)
+    allowed: dict[str, set[str]] = field(default_factory=dict)  # by scope: fields that have a list
     rules: dict[str, Rule] = field(default_factory=dict)
+    counts: dict[str, Cap] = field(default_factory=dict)  # by rule, of those that count for themselves
     crossings: dict[tuple[str, str], Crossing] = field(default_factory=dict)
     agreed: list[Agreed] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)  # rules that look at something else from the command at hand on
     table: "Table | None" = None
+
+    @property
+    def counting(self) -> dict[str, Cap]:
+        """All that count for themselves; what a rule does, under its name behind a NUL, which no cap's name has."""
+        counts = self.caps | {f"\0{rule}": count for rule, count in self.counts.items()}
+        return {name: count for name, count in counts.items() if count.counts}
 
 
 @dataclass

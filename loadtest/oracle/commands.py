@@ -4,19 +4,21 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import replace
 
-from loadtest.oracle.accounts import Account, Partition, Rule
+from loadtest.oracle.accounts import Account, Partition
 from loadtest.oracle.contract import VersionAt, set_price
 from loadtest.oracle.credit import Carry, Change, Lot, allocate
 from loadtest.oracle.limits import Cap
 from loadtest.oracle.periods import zone_names
-from loadtest.oracle.records import SCOPE, SECOND_US, DeadLetterError, Fields, RefusedError, fixed_point, pico_of
+from loadtest.oracle.records import SCOPE, SECOND_US, Fields, RefusedError, fixed_point, pico_of
 
 LOT_INSTANT_MAX_US = 2**60
-PERCENT_MAX = 1000
 SCOPES_MAX = 1_000
 RATE_LIMITS_MAX = 1_000
 COUNTING_CAPS_MAX = 100
 PER_MINUTE_MAX = 1_000_000
+UNITS_PER_MINUTE_MAX = 10**15
+LISTS_MAX = 16
+LISTED_MAX = 1_000
 LOT_CHANGES_MAX = 100
 NO_CAP = 10**40  # pico: more than any lot has
 LOT_KINDS = ("paid", "promo", "commit", "refund")
@@ -184,7 +186,7 @@ def set_cap(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[
         fields.optional_text("meter"),
         fields.optional_text("price"),
     )
-    fields.boolean("hard", True)
+    hard = fields.boolean("hard", True)
 
     def apply() -> None:
         account = known_account(state, name)
@@ -204,15 +206,42 @@ def set_cap(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[
             raise RefusedError("unknown_meter")
         new = Cap(amount, scope, window, (length or 0) * SECOND_US, meter, price, state.offset)
         counted = meter if price is None else version.plans[account.plan].prices[price].meter
+        is_request = window == "request"
         if not new.is_sound or any(each.name == counted and not each.adds_up for each in version.meters):
             raise RefusedError("bad_cap")
         old = account.caps.get(cap)
-        counting = sum(not each.is_plain for each in account.caps.values())
-        if not new.is_plain and counting >= COUNTING_CAPS_MAX and (old is None or old.is_plain):
-            raise RefusedError("too_many_caps")
-        if old is not None and old.kind == new.kind:
-            new.counted, new.since = old.counted, old.since
+        begin_to_count(account, new, old)
+        if window == "bucket" or (is_request and not hard):
+            raise RefusedError("bad_cap")
+        if is_request and any(rule.measure == "cap_percent" and rule.of == cap for rule in account.rules.values()):
+            raise RefusedError("cap_in_use")
+        if old is not None and old.kind != new.kind:
+            for rule_name, rule in account.rules.items():
+                if rule.measure == "cap_percent" and rule.of == cap:
+                    account.released.append(rule_name)
         account.caps[cap] = new
+
+    return apply
+
+
+def begin_to_count(account: Account, new: Cap, old: Cap | None) -> None:
+    """On from where the old one of its name was, if that counts the same."""
+    if new.counts and len(account.counting) >= COUNTING_CAPS_MAX and (old is None or not old.counts):
+        raise RefusedError("too_many_caps")
+    if old is not None and old.kind == new.kind:
+        new.counted, new.since = old.counted, old.since
+
+
+def remove_cap(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
+    name, cap = fields.text("account"), fields.text("cap")
+
+    def apply() -> None:
+        account = known_account(state, name)
+        if cap not in account.caps:
+            raise RefusedError("unknown_cap")
+        if any(rule.measure == "cap_percent" and rule.of == cap for rule in account.rules.values()):
+            raise RefusedError("cap_in_use")
+        del account.caps[cap]
 
     return apply
 
@@ -253,54 +282,41 @@ def set_overdraft(state: Partition, fields: Fields, in_force: VersionAt) -> Call
 
 def set_rate_limit(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
     name, limit, scope = fields.text("account"), fields.text("limit"), fields.string("scope", "")
-    per_minute = fields.integer("per_minute")
+    per_minute, meter = fields.integer("per_minute"), fields.optional_text("meter")
 
     def apply() -> None:
         account = known_account(state, name)
         if scope and scope not in account.scopes:
             raise RefusedError("unknown_scope")
         full = limit not in account.rate_limits and len(account.rate_limits) >= RATE_LIMITS_MAX
-        if full or not 0 <= per_minute <= PER_MINUTE_MAX:
+        if full or not 0 <= per_minute <= (PER_MINUTE_MAX if meter is None else UNITS_PER_MINUTE_MAX):
             raise RefusedError("bad_limit")
+        version = in_force(state.log_us)
+        assert version is not None
+        if meter is not None and meter not in {each.name for each in version.meters}:
+            raise RefusedError("unknown_meter")
         account.rate_limits = account.rate_limits | {limit} if per_minute else account.rate_limits - {limit}
 
     return apply
 
 
-def set_rule(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
-    name, rule, on = fields.text("account"), fields.text("rule"), fields.nested("on")
-    measure = on.text("measure")
-    if measure == "cap_percent":
-        cap, percent = on.text("cap"), on.integer("percent")
-        clear_percent = on.optional_integer("clear_percent")
-        on.close()
+def set_allowed(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
+    name, scope, field = fields.text("account"), fields.string("scope", ""), fields.text("field")
+    values = fields.required_names("values")
 
-        def apply_cap_percent() -> None:
-            account = known_account(state, name)
-            if cap not in account.caps:
-                raise RefusedError("unknown_cap")
-            low = percent if clear_percent is None else clear_percent
-            if not 1 <= low <= percent <= PERCENT_MAX:
-                raise RefusedError("bad_rule")
-            account.rules[rule] = Rule(measure, cap, percent, low, 0, 0)
+    def apply() -> None:
+        account = known_account(state, name)
+        if scope and scope not in account.scopes:
+            raise RefusedError("unknown_scope")
+        lists = account.allowed.get(scope, set())
+        if values is None:
+            account.allowed[scope] = lists - {field}
+            return
+        if len(lists | {field}) > LISTS_MAX or len(values) > LISTED_MAX or len(set(values)) < len(values):
+            raise RefusedError("bad_list")
+        account.allowed[scope] = lists | {field}
 
-        return apply_cap_percent
-    if measure == "balance":
-        threshold = pico_of(on.string("threshold"))
-        text = on.optional_string("clear")
-        clear = threshold if text is None else pico_of(text)
-        on.close()
-
-        def apply_balance() -> None:
-            account = known_account(state, name)
-            if threshold is None or clear is None:
-                raise RefusedError("bad_amount")
-            if clear < threshold:
-                raise RefusedError("bad_rule")
-            account.rules[rule] = Rule(measure, "", 0, 0, threshold, clear)
-
-        return apply_balance
-    raise DeadLetterError("bad_control")
+    return apply
 
 
 COMMANDS: dict[str, Callable[[Partition, Fields, VersionAt], Callable[[], None]]] = {
@@ -309,9 +325,10 @@ COMMANDS: dict[str, Callable[[Partition, Fields, VersionAt], Callable[[], None]]
     "void_lot": void_lot,
     "refund_lot": refund_lot,
     "set_cap": set_cap,
-    "set_rule": set_rule,
+    "remove_cap": remove_cap,
     "set_scope": set_scope,
     "set_overdraft": set_overdraft,
     "set_rate_limit": set_rate_limit,
     "set_price": set_price,
+    "set_allowed": set_allowed,
 }

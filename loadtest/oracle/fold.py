@@ -10,6 +10,8 @@ import hmac
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
 from math import lcm
 from typing import Any
 
@@ -26,7 +28,7 @@ from loadtest.oracle.accounts import (
 )
 from loadtest.oracle.aggregates import Reading, added
 from loadtest.oracle.catalogue import Version, version_of
-from loadtest.oracle.commands import COMMANDS
+from loadtest.oracle.commands import COMMANDS as ON_ACCOUNTS
 from loadtest.oracle.contract import VersionAt, price_at, stated
 from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Revision, read_correction
 from loadtest.oracle.credit import allocate
@@ -49,7 +51,9 @@ from loadtest.oracle.records import (
     read_json,
     read_key,
 )
+from loadtest.oracle.rules import looks_again, remove_rule, seen, set_rule
 
+COMMANDS = ON_ACCOUNTS | {"set_rule": set_rule, "remove_rule": remove_rule}
 SKEW_US = 300 * SECOND_US
 WINDOW_US = 35 * DAY_US
 BUCKET_US = 7 * DAY_US
@@ -272,11 +276,7 @@ class Oracle:
             for price, cell, kind, value, limit in said
         ]
         scopes = [name for name in account.scopes if (scope + "/").startswith(name + "/")]
-        caps = [
-            (name, cap.since)
-            for name, cap in account.caps.items()
-            if not cap.is_plain and (not cap.scope or cap.scope in scopes)
-        ]
+        caps = [(name, cap.since) for name, cap in account.counting.items() if not cap.scope or cap.scope in scopes]
         posted = self._posted(state, account, time_us)
         return RatedEvent(time_us, parts, scopes, caps if posted is None else [], readings, posted)
 
@@ -409,9 +409,9 @@ class Oracle:
     ) -> bool:
         """Whether the cap began a new place for it."""
         name, since = counting
-        cap = account.caps[name]
-        if cap.since != since:
-            return False  # it has begun anew meanwhile
+        cap = account.counting.get(name)
+        if cap is None or cap.since != since:
+            return False  # it is gone, or has begun anew meanwhile
         amounts = [charge]
         if cap.meter is not None or cap.price is not None:
             version = self._version_at(state, time_us)
@@ -504,6 +504,10 @@ class Oracle:
             if events[-1].readings:
                 raise DeadLetterError("not_cancellable")
             billing = amended["billing"]
+        by_time = {
+            name for name, cap in account.counting.items() if cap.window != "bucket"
+        }  # others count what arrives
+        events = [replace(event, caps=[cap for cap in event.caps if cap[0] in by_time]) for event in events]
         lines = self._enter(state, account, events)
         place = (state.number, state.offset)
         before = self.corrected[place].prices if place in self.corrected else {}
@@ -678,32 +682,32 @@ class Oracle:
     # ---- rules
 
     def _evaluate(self, state: Partition, account: Account, now: int) -> None:
+        for rule, window in sorted(account.crossings):
+            crossing = account.crossings[rule, window]
+            if rule in account.released and crossing.active:
+                crossing.active = False
+                self._tell(state, account.account, rule, window, crossing.ordinal, "recovered")
+        account.released.clear()
         if not account.rules and not self._paranoid:
             return
         table = self._table(state, account)
-        spend: dict[int, int] | None = None
-        balance: int | None = None
+        spend = cache(lambda: self._spend(account, table))
+        paid = cache(lambda: allocate(table.amounts, table.adjusted, account.lots, account.woken))
+
+        def used(price: str) -> dict[int, tuple[int, int]]:
+            found = {}
+            for (period, name), quantities in table.quantities.items():
+                if name == price:
+                    included = self._price_at(state, account, name, max(quantities)).included
+                    found[period] = sum(quantities.values()), included
+            return found
+
         for name in sorted(account.rules):
-            rule = account.rules[name]
-            if rule.measure == "balance":
-                balance = self._balance(account, table) if balance is None else balance
-                self._step(state, account, name, "-", balance <= rule.threshold, balance > rule.clear)
-                continue
-            cap = account.caps[rule.cap]
-            if not cap.is_plain:
-                windows = cap.windows(account.zone, now)
-            else:
-                if not cap.scope and spend is None:
-                    spend = self._spend(account, table)
-                months = account.scopes[cap.scope] if cap.scope else spend or {}
-                windows = {str(month): months[month] for month in sorted(months, key=str)}
-            for window, amount in windows.items():
-                active = amount * 100 >= rule.percent * cap.amount
-                clears = amount * 100 < rule.clear_percent * cap.amount
-                self._step(state, account, name, window, active, clears)
-                sinks = cap.sinks_next(now) if account.crossings[name, window].active else None
-                if sinks is not None and (sinks, account.account) not in state.wakes:
-                    insort(state.wakes, (sinks, account.account))
+            for each in list(seen(account, name, now, spend=spend, paid=paid, used=used)):
+                self._step(state, account, name, each.window, each.is_active, each.is_clear)
+            for instant in looks_again(account, name, now):
+                if (instant, account.account) not in state.wakes:
+                    insort(state.wakes, (instant, account.account))
 
     def _step(self, state: Partition, account: Account, rule: str, window: str, active: bool, clears: bool) -> None:
         crossing = account.crossings.setdefault((rule, window), Crossing())

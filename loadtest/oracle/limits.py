@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from fractions import Fraction
 
 from loadtest.oracle.periods import DAY_US, day_start_us, local_time, period_of
 from loadtest.oracle.records import SECOND_US
@@ -9,6 +10,7 @@ from loadtest.oracle.records import SECOND_US
 MINUTE_US = 60 * SECOND_US
 HOUR_US = 60 * MINUTE_US
 CALENDAR = ("month", "week", "day", "hour")
+BUCKETS = 24  # that a spike is compared with
 LENGTH_MAX_US = 30 * DAY_US
 
 
@@ -37,17 +39,24 @@ class Cap:
         return self.window == "month" and self.meter is None and self.price is None
 
     @property
+    def counts(self) -> bool:
+        """For itself; one on each single request never does."""
+        return not self.is_plain and self.window != "request"
+
+    @property
     def is_sound(self) -> bool:
         if self.meter is not None and self.price is not None:
             return False
-        if self.window in CALENDAR:
+        if self.window in CALENDAR or self.window == "request":
             return self.length == 0
         whole = self.length % MINUTE_US == 0 and MINUTE_US <= self.length <= LENGTH_MAX_US
+        if self.window == "bucket":
+            return whole and self.length <= DAY_US
         return self.window in ("rolling", "first_use") and whole
 
     def count(self, zone: str, instant: int, amount: int, log_us: int) -> bool:
         """Usage of this instant, read at this log time. Whether a new place was begun: then what is over is forgotten."""
-        place = self._place(zone, instant)
+        place = self._place(zone, log_us if self.window == "bucket" else instant)
         if place is None or self._is_over(zone, place, log_us):
             return False
         if amount < 0 and (place not in self.counted or instant < place):
@@ -65,6 +74,8 @@ class Cap:
         if self.window == "rolling":
             sixtieth = self.length // 60
             return instant // sixtieth * sixtieth
+        if self.window == "bucket":
+            return instant // self.length * self.length
         if self.window == "first_use":
             for opened in self.counted:
                 if instant < opened + self.length:
@@ -76,6 +87,8 @@ class Cap:
         """Nothing is counted there any more."""
         if self.window == "rolling":
             return self._sinks(place) <= log_us
+        if self.window == "bucket":
+            return place + (BUCKETS + 2) * self.length <= log_us
         return self.window in CALENDAR and window_end(self.window, zone, place) + DAY_US <= log_us
 
     def _sinks(self, place: int) -> int:
@@ -92,10 +105,20 @@ class Cap:
             }
         return {self.window: sum(amount for place, amount in self.counted.items() if now < self._sinks(place))}
 
+    def in_bucket(self, start: int) -> int:
+        return self.counted.get(start, 0)
+
+    def average(self, start: int) -> Fraction:
+        """Of the buckets before the one that starts there."""
+        before = (self.in_bucket(start - number * self.length) for number in range(1, BUCKETS + 1))
+        return Fraction(sum(before), BUCKETS)
+
     def sinks_next(self, now: int) -> int | None:
         """When a rule must look again although nothing happens."""
         if self.window in CALENDAR:
             return None
+        if self.window == "bucket":
+            return (now // self.length + 1) * self.length
         return min((self._sinks(place) for place in self.counted if self._sinks(place) > now), default=None)
 
 

@@ -297,6 +297,15 @@ class Fields:
             raise DeadLetterError("bad_control")
         return value
 
+    def required_names(self, name: str) -> list[str] | None:
+        """A list of names or null, but said."""
+        if name not in self._body:
+            raise DeadLetterError("bad_control")
+        value = self._get(name)
+        if value is not None and not (isinstance(value, list) and all(is_name(item) for item in value)):
+            raise DeadLetterError("bad_control")
+        return None if value is None else list(value)
+
     def integer(self, name: str, default: int | None = None) -> int:
         if default is not None and name not in self._body:
             self._asked.add(name)

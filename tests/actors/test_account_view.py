@@ -4,7 +4,7 @@ import orjson
 
 from actors.account_view import account_view, binding_view, payers_view, wallet_view
 from actors.door_wire import AsOf, BindingView, CapView, RateLimitView, RuleView, ScopeView, UsageView, WalletView
-from engine.admission import Binding, Wallet
+from engine.admission import Wallet
 from engine.events import (
     CatalogueMarker,
     Control,
@@ -18,6 +18,7 @@ from engine.events import (
     SetScope,
 )
 from engine.periods import month_around
+from engine.reasons import Binding
 from loadtest.workload import cloud_time
 from tests.actors.shard_rig import Process, Rig
 from tests.engine.bench import DAY, Bench, us

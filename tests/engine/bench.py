@@ -212,6 +212,9 @@ class Bench:
         body = {"price": price, "terms": terms, "currency": "USD"}
         return self.command("set_price", account, **(body | fields))
 
+    def rule(self, name: str, measure: str, account: str = "acme", level: str = "warning", **on: Any) -> str:
+        return self.command("set_rule", account, rule=name, on={"measure": measure} | on, level=level)
+
     def publish(self, version: int, effective_us: int) -> str:
         return self.control({"kind": "catalogue", "version": version, "effective_us": effective_us})
 
@@ -636,16 +639,9 @@ class RandomLog:
             reused = other | {name: body[name] for name in ("account", "command_key")}
             return bench.control(body if source.random() < 0.6 else reused)
         body = {"account": account, "command_key": f"random-{len(bench.log)}"}
-        kinds = ["grant"] * 6 + [
-            "set_cap",
-            "percent",
-            "balance",
-            "open_account",
-            "void_lot",
-            "refund_lot",
-            "set_price",
-        ] * 2
-        kind = source.choice([*kinds, "set_scope", "set_overdraft", "set_rate_limit"])
+        kinds = ["grant"] * 6 + ["set_cap", "percent", "balance", "open_account", "void_lot", "refund_lot"] * 2
+        kinds += ["set_price"] * 2 + ["measure"] * 4 + ["remove_rule", "remove_cap"]
+        kind = source.choice([*kinds, "set_scope", "set_overdraft", "set_rate_limit", "set_allowed"])
         if kind == "grant":
             span = self.stride_us * 40
             body |= {
@@ -656,7 +652,7 @@ class RandomLog:
                 "currency": source.choice(["USD"] * 14 + ["EUR"]),
                 "priority": source.randrange(3),
                 "effective_us": source.choice([None, None, bench.now + source.randrange(-span, span)]),
-                "expires_us": source.choice([None, *[bench.now + source.randrange(-span // 20, 3 * span)] * 2]),
+                "expires_us": source.choice([None, *[bench.now + source.randrange(-span // 6, 3 * span)] * 2]),
                 "scope": source.choice([[], [], ["x"], ["x", "third"], ["tiered"]] * 2 + [["unheard"]]),
                 "pays_debt": source.choice([None, None, True, False]),
                 "rollover": source.choice([None, None, {"percent": source.choice([50, 100, 33, 0]), "days": 30}]),
@@ -676,6 +672,10 @@ class RandomLog:
             if source.random() < 0.5:
                 body |= {"cap": source.choice(["hourly", "rolling", "opened", "x"])}
                 body |= source.choice(RANDOM_WINDOWS)
+        elif kind == "remove_rule":
+            body |= {"kind": kind, "rule": source.choice(["low", "cap-50", "far", "more"])}
+        elif kind == "remove_cap":
+            body |= {"kind": kind, "cap": source.choice(["monthly", "team", "rolling", "x"])}
         elif kind == "set_scope":
             scope = source.choice(["", "team:a", "team:b", "team:a/ann/deeper", "none/such", "a b"])
             body |= {"kind": kind, "scope": scope, "standing": source.choice(["active", "suspended", "gone"])}
@@ -684,6 +684,10 @@ class RandomLog:
         elif kind == "set_rate_limit":
             per_minute, scope = source.choice([0, 60, -1]), source.choice(["", "team:a", "unheard"])
             body |= {"kind": kind, "limit": "burst", "scope": scope, "per_minute": per_minute}
+            body |= {"meter": source.choice([None, None, "units", "unheard"])}
+        elif kind == "set_allowed":
+            values = source.choice([None, ["x"], ["x", "y"], ["x", "x"]])
+            body |= {"kind": kind, "field": "model", "values": values, "scope": source.choice(["", "unheard"])}
         elif kind == "set_price":
             span = self.stride_us * 40
             terms = {"model": "per_unit", "amount": source.choice(["0.5", "2", "0.000000000001"]), "per": "7"}
@@ -702,9 +706,54 @@ class RandomLog:
             on: dict[str, object] = {"measure": "balance", "threshold": source.choice(["20", "-100", "x"])}
             if kind == "percent":
                 on = {"measure": "cap_percent", "cap": source.choice(["monthly", "none"]), "percent": 50}
-            body |= {"kind": "set_rule", "rule": source.choice(["low", "cap-50", "cap-80"]), "on": on}
+            elif kind == "measure":
+                on = self._measure(account)
+            body |= {"kind": "set_rule", "rule": source.choice(["low", "cap-50", "cap-80", "far", "more"]), "on": on}
+            body |= {"level": source.choice(["info", "warning", "critical", "critical", "loud"])}
         self.commands.append(body)
         return bench.control(body)
+
+    def _measure(self, account: str) -> dict[str, Any]:
+        """What a rule looks at, now and then what none can."""
+        source = self.source
+        lots = [*self.bench.account(account).lots, "unheard"]
+        scope = source.choice(["", "", "team:a", "unheard"])
+        window: dict[str, Any] = source.choice(
+            [
+                {},
+                {"window": "hour"},
+                {"window": "rolling", "length_s": 3600},
+                {"window": "rolling", "length_s": 6 * 3600, "direction": "down"},
+                {"window": "first_use", "length_s": 18_000},
+                {"window": "day", "direction": "down"},
+            ]
+        )
+        unit: dict[str, Any] = source.choice([{"meter": "units"}, {"price": "x"}, {"price": "unheard"}, {}])
+        percent = source.choice([20, 50, 100, 150])
+        return source.choice(
+            [
+                {"measure": "balance", "threshold": "300", "clear": "100", "direction": "up"},
+                {"measure": "spend", "threshold": source.choice(["5", "40"]), "scope": scope} | window,
+                {"measure": "quantity", "threshold": source.choice(["5", "40", "0"]), "scope": scope} | unit | window,
+                {"measure": "included_percent", "price": source.choice(["x", "gift", "unheard"]), "percent": percent},
+                {"measure": "lot_percent", "lot": source.choice(lots), "percent": percent, "clear_percent": 60},
+                {
+                    "measure": "expiring",
+                    "threshold": source.choice(["5", "100"]),
+                    "clear": "2",
+                    "within_s": source.choice([3600, 30 * 86_400, 0]),
+                },
+                {
+                    "measure": "spike",
+                    "percent": percent,
+                    "clear_percent": 20,
+                    "minimum": "3",
+                    "bucket_s": source.choice([60, 3600, 7200, 61]),
+                    "scope": scope,
+                }
+                | unit,
+            ]
+        )
 
 
 def random_bench(seed: int, steps: int) -> tuple[Bench, RandomLog]:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from engine.admission import Decision, FieldBound, Question, Reason, SliceNeeded
+from engine.admission import Decision, FieldBound, Question, SliceNeeded
 from engine.catalog import CatalogueDocument
 from engine.holds import Hold
 from engine.money import NANO
 from engine.partition import Partition
+from engine.reasons import Reason
 from tests.engine.bench import MINUTE, SECOND, Bench
 
 LINGER: int = 10 * MINUTE

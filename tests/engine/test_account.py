@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from engine import account as module
 from engine.account import Account, TooManyCells
-from engine.alerts import Balance, CapPercent, Crossing
+from engine.alerts import CapShare, Counted, Crossing, Expiring, LotShare, Rule, Spike, Wallet
 from engine.catalog import PriceBook, compile_catalogue
 from engine.credit import Lot, LotChange
-from engine.limits import Cap
+from engine.limits import Cap, own_count
 from engine.money import NANO
 from engine.outcomes import Line
 from engine.prices.curve import Curve
 from engine.routes import Usage
 from engine.snapshot import encode_account
-from engine.windows import MONTH, Window
+from engine.windows import BUCKET, MONTH, Window
 from tests.engine.bench import DAY, DOLLAR, HOUR, START, document, kept_open, per_unit, phases, us, versions
 
 MARCH, APRIL, MAY = (us(f"2026-0{month}-01T00:00:00+00:00") for month in (3, 4, 5))
@@ -103,21 +103,39 @@ def grants(draw: st.DrawFn) -> Step:
 
 @st.composite
 def settings_of_limits(draw: st.DrawFn) -> Step:
-    choice = draw(st.integers(0, 3))
+    choice = draw(st.integers(0, 8))
     amount = draw(st.integers(1, 120)) * DOLLAR
     percent = draw(st.sampled_from([1, 33, 80, 100, 250]))
     clear = draw(st.integers(1, percent))
     window = draw(st.sampled_from([MONTH, Window("hour"), Window("rolling", HOUR), Window("first_use", 5 * HOUR)]))
     meter = draw(st.sampled_from([None, None, "units"]))
     scope = draw(st.sampled_from(["", "red"]))
+    within_us = draw(st.sampled_from([HOUR, 3 * DAY, 30 * DAY]))
 
     def step(held: Held) -> object:
         account = held.account
+        lots = sorted(account.lots)
         if choice == 0 or "c" not in account.caps:
             return account.set_cap(Cap("c", amount, scope, window=window, meter=meter), account.woken_us)
+        name, count, rule = f"cap-{percent}", None, Rule(CapShare("c"), percent, clear)
         if choice == 1:
-            return account.set_rule("balance", Balance(amount - 60 * DOLLAR, amount), account.woken_us)
-        return account.set_rule(f"cap-{percent}", CapPercent("c", percent, clear), account.woken_us)
+            name, rule = "balance", Rule(Wallet(), amount - 60 * DOLLAR, amount, falls=True)
+        elif choice == 2:
+            name, rule = "rich", Rule(Wallet(), amount, amount - 30 * DOLLAR)
+        elif choice == 3:
+            name, rule = "counted", Rule(Counted(), amount, amount // 2)
+            count = Cap(own_count(name), amount, scope, hard=False, window=window, meter=meter)
+        elif choice == 4:
+            name, rule = "quiet", Rule(Counted(), amount // 2, amount, falls=True)
+            count = Cap(own_count(name), amount, scope, hard=False, window=Window("rolling", HOUR), meter=meter)
+        elif choice == 5:
+            name, rule = "spike", Rule(Spike(), percent, clear)
+            count = Cap(own_count(name), amount // 8, scope, hard=False, window=Window(BUCKET, HOUR), meter=meter)
+        elif choice == 6 and lots:
+            name, rule = "lot", Rule(LotShare(lots[percent % len(lots)]), percent % 100, 100, falls=True)
+        elif choice == 7:
+            name, rule = "expiring", Rule(Expiring(within_us), amount // 2, amount // 4)
+        return account.set_rule(name, rule, account.woken_us, count)
 
     return step
 
@@ -200,8 +218,8 @@ def test_no_crossing_waits_for_a_later_event(units: list[int], lot_dollars: int,
     held = Held()
     held.grant("l", lot_dollars)
     held.account.set_cap(Cap("c", 50 * DOLLAR), START)
-    held.account.set_rule("cap", CapPercent("c", percent, percent), START)
-    held.account.set_rule("low", Balance(lot_dollars * DOLLAR // 3, lot_dollars * DOLLAR), START)
+    held.account.set_rule("cap", Rule(CapShare("c"), percent, percent), START)
+    held.account.set_rule("low", Rule(Wallet(), lot_dollars * DOLLAR // 3, lot_dollars * DOLLAR, falls=True), START)
     spent = 0
     for count in units:
         before, spent = spent, spent + count * DOLLAR
@@ -219,7 +237,7 @@ def test_most_events_take_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None
     """Without it, each event would walk the whole table."""
     held = Held()
     held.account.set_cap(Cap("c", 100 * DOLLAR), START)
-    held.account.set_rule("cap", CapPercent("c", 100, 100), START)
+    held.account.set_rule("cap", Rule(CapShare("c"), 100, 100), START)
     derived = 0
     full = Account._derive
 
@@ -361,7 +379,7 @@ def test_an_account_wants_waking_at_each_boundary_of_its_lots() -> None:
 def test_a_balance_rule_tells_depletion_and_recovery() -> None:
     held = Held()
     held.grant("l", 10)
-    held.account.set_rule("low", Balance(2 * DOLLAR, 5 * DOLLAR), START)
+    held.account.set_rule("low", Rule(Wallet(), 2 * DOLLAR, 5 * DOLLAR, falls=True), START)
     told = [phases(held.use(units)[1]) for units in (7, 1, 1)]
     assert told == [[], [("low", "-", 1, "crossed")], []]
     assert phases(held.grant("m", 4)) == []  # 1 + 4 is not above 5; the lot is not effective yet
@@ -374,7 +392,7 @@ def test_a_balance_rule_tells_depletion_and_recovery() -> None:
 def test_an_expiring_lot_lowers_the_balance() -> None:
     held = Held()
     held.grant("l", 10, expires_us=START + HOUR)
-    held.account.set_rule("low", Balance(0, 0), START)
+    held.account.set_rule("low", Rule(Wallet(), 0, 0, falls=True), START)
     (crossing,) = held.account.wake(START + HOUR)
     assert (crossing.rule, crossing.value, crossing.threshold) == ("low", 0, 0)
 
@@ -382,7 +400,7 @@ def test_an_expiring_lot_lowers_the_balance() -> None:
 def test_each_month_is_a_window_of_its_own() -> None:
     held = Held()
     held.account.set_cap(Cap("c", 10 * DOLLAR), START)
-    held.account.set_rule("full", CapPercent("c", 100, 100), START)
+    held.account.set_rule("full", Rule(CapShare("c"), 100, 100), START)
     told = [phases(held.use(units, time_us=at)[1]) for units, at in ((10, APRIL), (9, START), (1, START), (9, MAY))]
     assert told == [[("full", str(APRIL), 1, "crossed")], [], [("full", str(MARCH), 1, "crossed")], []]
 
@@ -392,7 +410,7 @@ def test_a_rule_set_late_tells_every_month_in_order() -> None:
     held.account.set_cap(Cap("c", 10 * DOLLAR), START)
     held.use(10, time_us=APRIL)
     held.use(10)
-    told = held.account.set_rule("b", CapPercent("c", 100, 100), START)
+    told = held.account.set_rule("b", Rule(CapShare("c"), 100, 100), START)
     assert [(crossing.rule, crossing.window) for crossing in told] == [("b", str(MARCH)), ("b", str(APRIL))]
 
 
@@ -400,14 +418,14 @@ def test_rules_tell_in_the_order_of_their_names() -> None:
     held = Held()
     held.account.set_cap(Cap("c", 10 * DOLLAR), START)
     for name in ("b", "a", "c"):
-        held.account.set_rule(name, CapPercent("c", 100, 100), START)
+        held.account.set_rule(name, Rule(CapShare("c"), 100, 100), START)
     assert [crossing.rule for crossing in held.use(10)[1]] == ["a", "b", "c"]
 
 
 def test_a_raised_cap_recovers_what_it_no_longer_reaches() -> None:
     held = Held()
     held.account.set_cap(Cap("c", 10 * DOLLAR), START)
-    held.account.set_rule("full", CapPercent("c", 100, 100), START)
+    held.account.set_rule("full", Rule(CapShare("c"), 100, 100), START)
     held.use(10)
     assert phases(held.account.set_cap(Cap("c", 20 * DOLLAR), START)) == [("full", str(MARCH), 1, "recovered")]
     assert phases(held.use(10)[1]) == [("full", str(MARCH), 2, "crossed")]

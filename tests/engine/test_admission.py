@@ -7,13 +7,13 @@ from engine.admission import (
     Decision,
     FieldBound,
     Question,
-    Reason,
     SliceNeeded,
 )
 from engine.catalog import CatalogueDocument, MeterDefinition, PlanDefinition
 from engine.events import TOKEN_TEXT_MAX
 from engine.holds import seal_token
 from engine.money import NANO
+from engine.reasons import Reason
 from tests.engine.bench import DOLLAR, HOUR, KEY, MINUTE, SECOND, document, per_unit
 from tests.engine.desk_bench import DeskBench
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.alerts import Crossing, Phase, Standing, alert_body, step
+from engine.alerts import CapShare, Crossing, Phase, Rule, Standing, Wallet, alert_body, step
 
 CROSSING = Crossing("acme", "cap-80", "1772323200000000", 3, "crossed", 8 * 10**12, 75 * 10**11)
 
@@ -75,6 +75,7 @@ def test_the_body_says_everything_that_led_to_it() -> None:
             "rule": "cap-80",
             "window": "1772323200000000",
             "ordinal": 3,
+            "level": "warning",
             "sequence": 9,
             "value": "8",
             "threshold": "7.500000000000",
@@ -91,3 +92,21 @@ def test_an_id_conflict_has_neither_value_nor_threshold() -> None:
     conflict = Crossing("acme", "id_conflict", "gateway\0id", 1, "crossed", None, None)
     data = json.loads(alert_body(conflict, sequence=1, currency=None, partition=0, offset=0, log_time_us=0))["data"]
     assert (data["value"], data["threshold"], data["currency"]) == (None, None, None)
+
+
+@given(st.integers(1, 10**30), st.integers(1, 1000))
+def test_a_percentage_is_reached_at_the_smallest_amount_of_at_least_that(whole: int, percent: int) -> None:
+    smallest, _ = Rule(CapShare("c"), percent, percent).limits(whole)
+    assert smallest * 100 >= percent * whole
+    assert (smallest - 1) * 100 < percent * whole
+
+
+@given(st.integers(1, 10**30), st.integers(0, 100))
+def test_downwards_it_is_reached_at_the_largest_amount_of_at_most_that(whole: int, percent: int) -> None:
+    largest, _ = Rule(CapShare("c"), percent, percent, falls=True).limits(whole)
+    assert largest * 100 <= percent * whole
+    assert (largest + 1) * 100 > percent * whole
+
+
+def test_what_is_not_in_percent_is_what_it_says() -> None:
+    assert Rule(Wallet(), 7, 9, falls=True).limits(None) == (7, 9)

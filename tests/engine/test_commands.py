@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.alerts import Balance, CapPercent
+from engine.alerts import CapShare, Rule, Wallet
 from engine.catalog import MeterDefinition
 from engine.credit import LOT_CHANGES_MAX, Lot, LotChange
 from engine.limits import PER_MINUTE_MAX, RATE_LIMITS_MAX, SCOPES_MAX, TALLIES_MAX, Cap, RateLimit
@@ -416,10 +416,10 @@ def test_a_cap_and_a_rule_are_kept_as_they_were_set(bench: Bench) -> None:
     bench.command("set_rule", rule="d", on=LOW | {"threshold": "-1", "clear": "3"})
     account = bench.account()
     assert account.caps["c"].amount == 5 * DOLLAR // 2
-    assert account.rules["p"] == CapPercent("c", 80, 80)
-    assert account.rules["q"] == CapPercent("c", 80, 50)
-    assert account.rules["b"] == Balance(DOLLAR, DOLLAR)
-    assert account.rules["d"] == Balance(-DOLLAR, 3 * DOLLAR)
+    assert account.rules["p"] == Rule(CapShare("c"), 80, 80)
+    assert account.rules["q"] == Rule(CapShare("c"), 80, 50)
+    assert account.rules["b"] == Rule(Wallet(), DOLLAR, DOLLAR, falls=True)
+    assert account.rules["d"] == Rule(Wallet(), -DOLLAR, 3 * DOLLAR, falls=True)
 
 
 def test_a_rule_is_evaluated_when_it_is_set(bench: Bench) -> None:

@@ -43,6 +43,7 @@ def guard(price: Price, run: Running | None = None, **said: Any) -> Guard:
         "cells": 10,
         "room": UNBOUNDED,
         "tallied": [],
+        "told_at": {},
         "scopes": {},
         "zone": "UTC",
         "closes_us": START + 2 * HOUR,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from engine.account import Account
-from engine.alerts import Balance, CapPercent, Standing
+from engine.alerts import LEVELS, CapShare, Counted, Expiring, IncludedShare, LotShare, Rule, Spike, Standing, Wallet
 from engine.catalog import PriceBook, compile_catalogue
 from engine.contract import Agreement, Contract
 from engine.credit import Carry, Lot, LotChange
@@ -69,22 +69,30 @@ def accounts(draw: st.DrawFn) -> Account:
         if lot.carry is not None:  # whose rest it is must be a lot of the account
             source = draw(st.sampled_from(sorted(account.lots)))
             account.lots[name] = replace(lot, carry=replace(lot.carry, source=source))
-    windows = st.builds(Window, st.sampled_from(["month", "day", "rolling"]), st.integers(0, 1 << 40))
+    windows = st.builds(Window, st.sampled_from(["month", "day", "rolling", "request"]), st.integers(0, 1 << 40))
     unit = st.none() | TEXT
     caps = st.builds(Cap, TEXT, BIG, TEXT, st.booleans(), windows, unit, unit, st.integers(0, 1 << 62)).map(
-        lambda cap: cap if cap.tallied else msgspec.structs.replace(cap, since=-1)
+        lambda cap: msgspec.structs.replace(cap, since=-1) if cap.is_plain else cap
     )
     account.caps = {cap.cap: cap for cap in draw(st.lists(caps, max_size=3))}
     counts = st.dictionaries(EVENT_TIME, BIG, max_size=3)
     account.tallies = {name: draw(counts) for name, cap in account.caps.items() if cap.tallied}
-    rules = st.builds(CapPercent, TEXT, st.integers(1, 1000), st.integers(1, 1000)) | st.builds(Balance, BIG, BIG)
+    measures = st.one_of(
+        *(st.builds(named, TEXT) for named in (CapShare, IncludedShare, LotShare)),
+        *(st.builds(plain) for plain in (Counted, Spike, Wallet)),
+        st.builds(Expiring, st.integers(1, 1 << 60)),
+    )
+    rules = st.builds(Rule, measures, BIG, BIG, st.booleans(), st.sampled_from(LEVELS))
     account.rules = draw(st.dictionaries(TEXT, rules, max_size=4))
     standings = st.builds(Standing, st.integers(0, 1 << 62), st.booleans())
     account.standings = draw(st.dictionaries(st.tuples(TEXT, TEXT), standings, max_size=3))
     scopes = st.builds(Scope, st.sampled_from(["active", "suspended"]), st.dictionaries(EVENT_TIME, BIG, max_size=2))
     account.scopes |= draw(st.dictionaries(st.just(ROOT) | TEXT, scopes, max_size=3))
     account.overdraft = draw(st.none() | BIG)
-    limits = st.builds(RateLimit, TEXT, TEXT, st.integers(1, 1_000_000))
+    for each in account.scopes.values():
+        lists = st.dictionaries(TEXT, st.lists(TEXT, max_size=2).map(tuple), max_size=2)
+        each.allowed = draw(st.just({}) | lists)
+    limits = st.builds(RateLimit, TEXT, TEXT, st.integers(1, 1_000_000), st.none() | TEXT)
     account.rate_limits = {each.limit: each for each in draw(st.lists(limits, max_size=3))}
     quantities = st.dictionaries(names, st.integers(1, 10**40), min_size=1)
     slices = st.builds(Slice, quantities, st.integers(1, 1 << 40), st.none() | EVENT_TIME)
@@ -123,7 +131,7 @@ def test_amounts_and_quantities_beyond_64_bits_survive() -> None:
     account.table = {START: {("x", ("x",)): 10**30 + 1}}
     account.lots = {"l": Lot("l", "paid", 10**30 + 3, 1, START, None, ())}
     account.caps = {"c": Cap("c", 10**30 + 5)}
-    account.rules = {"r": Balance(-(10**30) - 7, 10**30 + 9)}
+    account.rules = {"r": Rule(Wallet(), -(10**30) - 7, 10**30 + 9, falls=True)}
     found = decode_account(encode_account(account), BOOK)
     assert found.table == account.table
     assert (found.lots, found.caps, found.rules) == (account.lots, account.caps, account.rules)

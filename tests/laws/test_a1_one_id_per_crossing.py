@@ -151,3 +151,52 @@ def test_a_conflict_told_again_has_the_id_of_the_first(times: int) -> None:
         + hashlib.sha256(b"\0".join([b"acme", b"id_conflict", b"gateway-1", b"e", b"1", b"crossed"])).hexdigest()[:32]
     }
     assert bench.charges() == [DOLLAR]
+
+
+def test_a_level_is_told_and_is_no_part_of_the_id() -> None:
+    """Whether it is a warning or critical is how it is told, not which crossing it is."""
+    bodies = []
+    for level in ("warning", "critical"):
+        bench = opened()
+        bench.rule("r", "cap_percent", level=level, cap="monthly", percent=80)
+        bench.use(8)
+        bodies.append(json.loads(bench.partition.outputs.alerts[0].body))
+    assert [body["data"]["level"] for body in bodies] == ["warning", "critical"]
+    assert bodies[0]["id"] == bodies[1]["id"]
+
+
+def test_ordinals_outlive_the_rule_and_what_it_had_active_is_told_as_over() -> None:
+    """A name that comes again never tells a second crossing under the id of the first."""
+    bench = opened()
+    bench.use(9)
+    for _ in range(2):
+        bench.cap_rule(80, rule="r")
+        bench.command("remove_rule", rule="r")
+    assert [row[2:] for row in bench.told()] == [(1, "crossed"), (1, "recovered"), (2, "crossed"), (2, "recovered")]
+    data = json.loads(bench.partition.outputs.alerts[1].body)["data"]
+    assert (data["value"], data["threshold"]) == (None, None)
+
+
+def test_a_rule_that_looks_elsewhere_leaves_nothing_active_behind() -> None:
+    """Another measure, or a cap that counts anew: the old window would never clear."""
+    bench = opened()
+    bench.cap_rule(80, rule="r")
+    bench.use(9)
+    bench.balance_rule("-100", rule="r")
+    assert bench.told() == [("r", MARCH, 1, "crossed"), ("r", MARCH, 1, "recovered")]
+    bench.cap_rule(80, rule="s")
+    bench.cap("20", window="day")
+    assert bench.told()[2:] == [("s", MARCH, 1, "crossed"), ("s", MARCH, 1, "recovered")]
+
+
+def test_removing_a_rule_is_replayed() -> None:
+    """State and alerts are those of the log, also where nothing is left to see."""
+    bench = opened()
+    bench.rule("r", "spike", percent=200, minimum="1", bucket_s=60)
+    bench.use(9)
+    bench.command("remove_rule", rule="r")
+    bench.tick(START + DAY)
+    replayed = bench.replay()
+    assert replayed.state_bytes() == bench.partition.state_bytes()
+    assert replayed.outputs.alerts == bench.partition.outputs.alerts
+    assert [row[3] for row in bench.told()] == ["crossed", "recovered"]

@@ -5,8 +5,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.admission import Binding, Decision, Reason
+from engine.admission import Decision
 from engine.money import NANO
+from engine.reasons import Binding, Reason
 from tests.engine.bench import DAY, DOLLAR, HOUR, MINUTE, SECOND, document, graduated, us
 from tests.engine.desk_bench import LINGER, DeskBench
 
@@ -291,6 +292,116 @@ def test_no_minute_ever_has_more_admissions_than_the_limit(steps: list[int], per
             assert bench.check(type=None, data={}, hold_us=None).reason is None
             admitted.append(bench.now)
         assert sum(instant > bench.now - 60 * SECOND for instant in admitted) <= per_minute
+
+
+def test_a_rate_limit_of_a_meter_counts_the_quantity_that_is_admitted() -> None:
+    """Tokens a minute beside requests a minute: the stricter one tells."""
+    bench = limited(5)
+    assert bench.command("set_rate_limit", limit="units", per_minute=10, meter="units") == "applied"
+    bench.check("6")
+    decision = bench.check("5")
+    assert (decision.reason, binding(decision)) == (Reason.RATE_LIMITED, ("rate", "", "units", 4 * NANO))
+    assert decision.binding is not None and decision.binding.unit == "units"
+    assert decision.retry_after_us == 61 * SECOND
+    assert bench.refused("4") is None
+    assert bench.refused("0.000000001") is Reason.RATE_LIMITED
+    bench.now += 61 * SECOND
+    assert bench.refused("10") is None
+
+
+def test_a_request_above_a_minutes_quantity_will_never_fit_and_says_no_time() -> None:
+    """What frees is told only if it does."""
+    bench = limited(5)
+    bench.command("set_rate_limit", limit="units", per_minute=10, meter="units")
+    decision = bench.check("11")
+    assert (decision.reason, decision.retry_after_us) == (Reason.RATE_LIMITED, None)
+
+
+def test_an_extension_counts_its_quantity_but_is_no_admission() -> None:
+    """An extension is a new admission of the added quantity into the same request."""
+    bench = limited(1)
+    bench.command("set_rate_limit", limit="units", per_minute=10, meter="units")
+    hold = bench.hold_for("6")
+    assert bench.more(hold, bench.bounds("5")).reason is Reason.RATE_LIMITED
+    assert bench.more(hold, bench.bounds("4")).reason is None
+    assert bench.more(hold, bench.bounds("1")).reason is Reason.RATE_LIMITED
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 20 * SECOND), st.integers(0, 12)), min_size=1, max_size=40), st.integers(1, 10)
+)
+def test_no_minute_ever_has_more_units_than_the_limit(steps: list[tuple[int, int]], per_minute: int) -> None:
+    """Admitted quantity in any 60 seconds never passes the limit; who waits as told is let in."""
+    bench = limited(1_000_000)
+    bench.command("set_rate_limit", limit="units", per_minute=per_minute, meter="units")
+    admitted: list[tuple[int, int]] = []
+    for step, units in steps:
+        bench.now += step
+        decision = bench.check(str(units), hold_us=None)
+        if decision.reason is not None and decision.retry_after_us is not None:
+            bench.now += decision.retry_after_us
+            decision = bench.check(str(units), hold_us=None)
+            assert decision.reason is None
+        assert (decision.reason is None) == (units <= per_minute)
+        if decision.reason is None:
+            admitted.append((bench.now, units))
+        assert sum(each for instant, each in admitted if instant > bench.now - 60 * SECOND) <= per_minute
+
+
+# ------------------------------------------------------------------------------------------------------------ ceilings
+
+
+def test_a_ceiling_binds_each_request_by_itself() -> None:
+    """In money and in units, on the account and on a scope; nothing counts in it."""
+    bench = opened("red")
+    bench.cap("5", "each", window="request")
+    bench.cap("3", "each-red", currency=None, meter="units", window="request", scope="red")
+    for _ in range(3):
+        assert bench.refused("5") is None
+    decision = bench.check("5.000000001")
+    assert (decision.reason, binding(decision)) == (Reason.OVER_CEILING, ("cap", "", "each", 5 * DOLLAR))
+    assert decision.retry_after_us is None
+    decision = bench.check("4", scope="red")
+    assert (decision.reason, binding(decision)) == (Reason.OVER_CEILING, ("cap", "red", "each-red", 3 * NANO))
+    assert bench.refused("3", scope="red") is None
+    assert bench.use(50) == "rated"
+    bench.command("remove_cap", cap="each")
+    assert bench.refused("6") is None
+
+
+def test_a_request_does_not_grow_through_its_ceiling_by_extensions() -> None:
+    """The whole hold is held against it, in units and in money."""
+    bench = opened()
+    bench.cap("5", "each", window="request")
+    hold = bench.hold_for("4")
+    assert bench.more(hold, bench.bounds("1.000000001")).reason is Reason.OVER_CEILING
+    assert bench.more(hold, bench.bounds("1")).reason is None
+    bench.cap("6", "each", currency=None, price="x", window="request")
+    grown = bench.more(hold, bench.bounds("1"))
+    assert grown.reason is None and grown.hold is not None
+    assert bench.more(grown.hold, bench.bounds("0.000000001")).reason is Reason.OVER_CEILING
+
+
+def test_a_ceiling_of_many_requests_asked_at_once_is_theirs_on_average() -> None:
+    """`n` requests are bounded together."""
+    bench = opened()
+    bench.cap("5", "each", window="request")
+    assert bench.refused("2", n=3) is None
+    assert bench.refused("5", n=3) is None
+    assert bench.refused("5.1", n=3) is Reason.OVER_CEILING
+
+
+def test_a_ceiling_is_hard_and_no_rule_looks_at_it() -> None:
+    """What nothing counts in has nothing to tell of."""
+    bench = opened()
+    assert bench.cap("5", "each", window="request", hard=False) == "refused.bad_cap"
+    assert bench.cap("5", "each", window="request", length_s=60) == "refused.bad_cap"
+    bench.cap("5", "each", window="request")
+    assert bench.cap_rule(80, cap="each") == "refused.bad_rule"
+    bench.cap("5", "monthly")
+    bench.cap_rule(80)
+    assert bench.cap("5", "monthly", window="request") == "refused.cap_in_use"
+    assert bench.rule("r", "spend", threshold="5", window="request") == "refused.bad_rule"
 
 
 def test_caps_bind_checks_and_never_rating() -> None:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from engine.admission import Reason, Wallet
+from engine.admission import Wallet
+from engine.reasons import Reason
 from tests.engine.bench import DOLLAR, HOUR, SECOND
 from tests.engine.desk_bench import DeskBench
 from tests.engine.held_life import HeldLife

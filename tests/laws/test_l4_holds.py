@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from engine.admission import Reason
 from engine.money import NANO
 from engine.outlook import Ledger
+from engine.reasons import Reason
 from tests.engine.bench import DOLLAR, HOUR, MINUTE, SECOND, document, graduated, per_unit
 from tests.engine.desk_bench import DeskBench
 from tests.engine.held_life import HeldLife

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from itertools import combinations
+from typing import Any
 
 import pytest
 
-from engine.admission import HOLDS_MAX, TRANSIENT, FieldBound, Question, Reason
+from engine.admission import HOLDS_MAX, FieldBound, Question
 from engine.catalog import CatalogueDocument, PlanDefinition
-from tests.engine.bench import MINUTE, document
+from engine.money import NANO
+from engine.reasons import TRANSIENT, Binding, Reason
+from tests.engine.bench import HOUR, MINUTE, document
 from tests.engine.desk_bench import DeskBench
 
 
@@ -62,6 +65,126 @@ def test_the_standing_of_the_account_or_of_a_scope_denies_what_lies_below(standi
     assert bench.refused("1", scope="red/ann") is None
 
 
+@pytest.mark.parametrize("standing", ["suspended", "past_due"])
+def test_a_standing_denies_from_the_next_check_on_and_is_taken_back_as_fast(standing: str) -> None:
+    """An outside event flips the check: once its command is read, with nothing else in between, and back again."""
+    bench = featured()
+    assert bench.refused("1") is None
+    bench.scope("", standing=standing)
+    assert bench.refused("1") == standing
+    assert bench.use(1) == "rated"  # limits bind checks, never rating
+    bench.scope("", standing="active")
+    assert bench.refused("1") is None
+
+
+def test_a_metered_feature_is_answered_with_what_is_left_and_when_it_frees() -> None:
+    """One check answers boolean, static and metered: allowed, reason, remaining, reset time."""
+    bench = featured(batch=True)
+    bench.cap("100", "units", currency=None, meter="units", window="first_use", length_s=18_000)
+    fresh = bench.ask(Question("acme", feature="units"))
+    assert (fresh.allowed, fresh.feature) == (True, True)
+    assert fresh.entitlement == Binding("cap", "", "units", 100 * NANO, None, "units")
+    bench.use(5)
+    bench.hold_for("2")
+    some = bench.ask(Question("acme", feature="units"))
+    assert some.entitlement == Binding("cap", "", "units", 93 * NANO, 5 * HOUR, "units")
+    bench.use(93)
+    spent = bench.ask(Question("acme", feature="units"))
+    assert (spent.reason, spent.feature, spent.retry_after_us) == (Reason.CAP_REACHED, False, 5 * HOUR)
+    assert spent.entitlement == Binding("cap", "", "units", 0, 5 * HOUR, "units")
+    assert bench.ask(Question("acme", feature="batch")).entitlement is None
+
+
+def test_a_request_that_names_its_metered_feature_is_told_what_it_leaves() -> None:
+    """With a hold, what is left is told behind it."""
+    bench = featured()
+    bench.cap("4", "units", currency=None, meter="units", window="day")
+    decision = bench.check("3", feature="units")
+    assert decision.allowed and decision.entitlement is not None
+    assert decision.entitlement.remaining == NANO
+    assert bench.check("2", feature="units").reason is Reason.CAP_REACHED
+    assert bench.check("1", feature="units").allowed
+
+
+def test_a_soft_metered_feature_goes_on_as_overage() -> None:
+    """Hard or soft, by the owner's choice: soft usage is allowed and charged."""
+    bench = featured()
+    bench.cap("4", "units", currency=None, meter="units", window="day", hard=False)
+    bench.use(5)
+    decision = bench.ask(Question("acme", feature="units"))
+    assert decision.allowed and decision.entitlement is not None
+    assert decision.entitlement.remaining == 0
+
+
+def test_a_metered_feature_of_a_scope_is_none_elsewhere() -> None:
+    """What meters a team is nobody else's entitlement."""
+    bench = featured()
+    bench.scope("red")
+    bench.cap("4", "units", currency=None, meter="units", window="day", scope="red")
+    assert bench.ask(Question("acme", "red", feature="units")).allowed
+    assert bench.ask(Question("acme", feature="units")).reason is Reason.FEATURE_NOT_ENTITLED
+
+
+def test_an_allow_list_of_a_scope_admits_only_what_stands_on_it() -> None:
+    """Over all that a request may reach, in the scope and below, and nowhere else."""
+    bench = featured()
+    bench.scope("red")
+    bench.scope("red/ann")
+    assert bench.command("set_allowed", scope="red", field="model", values=["x", "third"]) == "applied"
+    for model, scope, reach, told in [
+        ("x", "red", {}, None),
+        ("y", "red", {}, Reason.MODEL_NOT_ENTITLED),
+        ("y", "red/ann", {}, Reason.MODEL_NOT_ENTITLED),
+        ("y", "", {}, None),
+        ("x", "red", {"model": ("third",)}, None),
+        ("x", "red", {"model": ("y",)}, Reason.MODEL_NOT_ENTITLED),
+    ]:
+        decision = bench.check("1", model, scope=scope, reach=reach)
+        assert decision.reason is told, (model, scope, reach)
+        if told:
+            assert decision.binding == Binding("list", "red", "model", None, None)
+    assert bench.check("1", data={}, scope="red").reason is Reason.MODEL_NOT_ENTITLED  # nobody says which
+    bench.command("set_allowed", scope="red/ann", field="model", values=["third"])
+    assert bench.refused("1", "x", scope="red/ann") is Reason.MODEL_NOT_ENTITLED  # both lists must have it
+    assert bench.refused("1", "third", scope="red/ann") is None
+    bench.take_over()
+    assert bench.refused("1", "y", scope="red") is Reason.MODEL_NOT_ENTITLED
+    bench.command("set_allowed", scope="red", field="model", values=None)
+    assert bench.refused("1", "y", scope="red", hold_us=None) is not Reason.MODEL_NOT_ENTITLED
+
+
+def test_an_empty_list_admits_nothing_and_usage_is_rated_all_the_same() -> None:
+    """A list binds checks; what happened is charged."""
+    bench = featured()
+    bench.command("set_allowed", field="model", values=[])
+    assert bench.refused("1", "x") is Reason.MODEL_NOT_ENTITLED
+    assert bench.use(1) == "rated"
+
+
+@pytest.mark.parametrize(
+    ("reason", "fields"),
+    [
+        ("unknown_scope", {"scope": "none", "values": ["x"]}),
+        ("bad_list", {"values": ["x", "x"]}),
+        ("bad_list", {"values": [str(number) for number in range(1001)]}),
+    ],
+)
+def test_what_is_no_list_is_refused(reason: str, fields: dict[str, Any]) -> None:
+    """A failed command changes nothing."""
+    bench = featured()
+    assert bench.command("set_allowed", field="model", **fields) == f"refused.{reason}"
+    assert not bench.account().scopes[""].allowed
+
+
+def test_a_scope_has_a_few_lists_only() -> None:
+    """Each is looked at by every check."""
+    bench = featured()
+    for number in range(16):
+        assert bench.command("set_allowed", field=f"f{number}", values=["x"]) == "applied"
+    assert bench.command("set_allowed", field="more", values=["x"]) == "refused.bad_list"
+    assert bench.command("set_allowed", field="f3", values=["y"]) == "applied"
+
+
 def test_suspension_is_told_before_past_due_wherever_it_stands() -> None:
     """Reasons have a fixed precedence."""
     bench = featured()
@@ -84,6 +207,7 @@ def test_the_wire_names_are_stable() -> None:
         "unbounded",
         "rate_limited",
         "too_many_holds",
+        "over_ceiling",
         "cap_reached",
         "credit_depleted",
         "withheld",
@@ -140,6 +264,7 @@ FAULTS: list[tuple[Reason, Callable[[Asking], object]]] = [
     (Reason.UNBOUNDED, lambda asking: asking.bounds.clear()),
     (Reason.RATE_LIMITED, _rate),
     (Reason.TOO_MANY_HOLDS, _holds),
+    (Reason.OVER_CEILING, lambda asking: asking.bench.cap("0.5", "each", scope="red", window="request")),
     (Reason.CAP_REACHED, lambda asking: asking.bench.cap("0.5", "team", scope="red")),
     (Reason.CREDIT_DEPLETED, lambda asking: asking.bench.use(10)),
 ]

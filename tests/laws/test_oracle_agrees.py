@@ -126,7 +126,7 @@ def test_engine_and_oracle_make_the_same_of_a_random_log(seed: int, rhythm: str)
 def test_the_random_logs_reach_every_outcome_that_can_be_reached() -> None:
     """A comparison of logs in which nothing happens would prove nothing."""
     reached: set[str] = set()
-    for seed in range(13):
+    for seed in range(16):
         bench = Bench(*versions(), partitions=2, number=seed % 2)
         log = RandomLog(bench, random.Random(seed), stride_us=HOUR)
         for _ in range(STEPS):
@@ -158,5 +158,5 @@ def test_the_random_logs_reach_every_outcome_that_can_be_reached() -> None:
         "key_reused", "account_exists", "bad_amount", "bad_lot", "currency_mismatch", "unknown_price",
         "expires_too_soon", "unknown_cap", "bad_scope", "unknown_scope", "bad_standing", "bad_limit",
         "unknown_lot", "lot_over", "exceeds_lot", "bad_rollover",
-        "unknown_meter", "bad_cap",
+        "unknown_meter", "bad_cap", "bad_rule", "cap_in_use", "unknown_rule",
     }  # fmt: skip

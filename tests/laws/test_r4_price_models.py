@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from engine.account import Account
-from engine.admission import Reason
 from engine.catalog import CatalogueDocument, MeterDefinition, PlanDefinition, PriceDefinition
 from engine.guard import Guard
 from engine.money import NANO, quantity_text
+from engine.reasons import Reason
 from tests.engine.bench import DAY, DOLLAR, HOUR, START, Bench, document, kept_open
 from tests.engine.desk_bench import DeskBench
 from tests.engine.price_lists import random_price

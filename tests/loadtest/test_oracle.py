@@ -630,6 +630,40 @@ def test_two_lots_of_one_account_wake_it_at_each_instant(fold: Fold) -> None:
     ]
 
 
+def test_an_hour_far_above_the_hours_before_it_is_told_and_the_next_calm_one_as_well(fold: Fold) -> None:
+    hour = START - START % HOUR
+    fold.rule("up", "spike", percent=300, minimum="2", bucket_s=3600)
+    for number in range(24):
+        fold.tick(hour + (number + 1) * HOUR)
+        fold.use(1, 0, "x", at=START)  # late: it counts when it comes
+    fold.tick(hour + 25 * HOUR)
+    fold.use("2.999999999", 0, "x")
+    assert fold.told() == []
+    fold.use("0.000000001", 0, "x")
+    assert fold.told() == [("up", "bucket", 1, "crossed")]
+    fold.tick(hour + 26 * HOUR)
+    assert fold.told() == [("up", "bucket", 1, "crossed")]
+    fold.tick(hour + 27 * HOUR)
+    assert fold.told()[1:] == [("up", "bucket", 1, "recovered")]
+
+
+def test_a_lot_that_will_expire_is_told_of_while_there_is_enough_on_it(fold: Fold) -> None:
+    fold.grant("a", "10", expires_us=START + 10 * HOUR)
+    fold.rule("soon", "expiring", threshold="5", clear="2", within_s=7200)
+    fold.rule("half", "lot_percent", lot="a", percent=50)
+    fold.tick(START + 8 * HOUR)
+    assert fold.told() == [("soon", "lot:a", 1, "crossed")]
+    fold.use(9, 0, "x")
+    assert fold.told()[1:] == [("half", "-", 1, "crossed"), ("soon", "lot:a", 1, "recovered")]
+
+
+def test_what_a_removed_rule_had_active_is_told_as_over_and_its_ordinals_go_on(fold: Fold) -> None:
+    for threshold in ("1", "2"):
+        fold.rule("low", "balance", threshold=threshold)
+        assert fold.command("remove_rule", rule="low") == "applied"
+    assert [row[2:] for row in fold.told()] == [(1, "crossed"), (1, "recovered"), (2, "crossed"), (2, "recovered")]
+
+
 def test_rules_are_told_in_the_order_of_their_ids(fold: Fold) -> None:
     fold.command("set_cap", cap="c", amount="1", currency="USD")
     fold.grant("a", "5")

@@ -13,11 +13,11 @@ import orjson
 from msgspec import Struct
 
 from actors.door_wire import Answer, AsOf, Check, Checked, Extend, FieldLimit, Question, Release, Released
-from engine.admission import Reason
 from engine.events import seal
 from engine.holds import Hold, read_token
 from engine.money import parse_amount
 from engine.partition import Partition
+from engine.reasons import Reason
 from loadtest.oracle.records import partition_of
 from loadtest.workload import cloud_time
 from tests.simulation.invariants import Breach

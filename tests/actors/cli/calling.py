@@ -53,6 +53,22 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("GET", "/v1/customers/acme/caps"): (200, {"items": []}),
     ("GET", "/v1/customers/acme/prices"): (200, {"items": []}),
     ("PUT", "/v1/customers/acme/prices/output"): (200, COMMAND),
+    ("PUT", "/v1/customers/acme/rules/low"): (200, COMMAND),
+    ("DELETE", "/v1/customers/acme/rules/low"): (200, COMMAND),
+    ("GET", "/v1/customers/acme/rules"): (
+        200,
+        {
+            "items": [
+                {
+                    "rule": "low",
+                    "on": {"measure": "balance", "threshold": "5", "clear": None},
+                    "level": "critical",
+                    "active_in": ["-"],
+                }
+            ]
+        },
+    ),
+    ("DELETE", "/v1/customers/acme/caps/a%2Fb"): (200, COMMAND),
     ("POST", "/v1/customers"): (201, COMMAND),
     ("PUT", "/v1/customers/acme/scopes"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/standing"): (200, COMMAND),

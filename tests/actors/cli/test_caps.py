@@ -17,6 +17,11 @@ ASKS = [
         "acme: cap a/b of team:red is 5 USD a month (log 3/18)",
     ),
     (
+        ("caps", "remove", "acme", "a/b"),
+        ("DELETE", "/v1/customers/acme/caps/a%2Fb", {}),
+        "acme: cap a/b is gone (log 3/18)",
+    ),
+    (
         ("caps", "set", "acme", "tokens", "1000000", "--meter", "tokens", "--window", "first_use", "--minutes", "300"),
         (
             "PUT",

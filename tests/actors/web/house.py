@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from pydantic import SecretStr
 
-from actors.account_view import account_view, wallet_view
+from actors.account_view import account_view, checked_view, wallet_view
 from actors.audit import Audit
 from actors.catalogues import PostgresCatalogues
 from actors.commands import CommandDesk
@@ -19,6 +20,7 @@ from actors.door_wire import (
     AsOf,
     Balance,
     BalanceView,
+    Check,
     Describe,
     NotFound,
     Question,
@@ -37,6 +39,8 @@ from actors.web.app import App
 from actors.web.health import Health
 from actors.web.wire import Services
 from config.settings import KafkaSettings, Settings
+from engine.admission import Decision, FieldBound
+from engine.admission import Question as Asked
 from engine.catalog import (
     CatalogueDocument,
     MeterDefinition,
@@ -46,6 +50,7 @@ from engine.catalog import (
     document_json,
 )
 from engine.events import CatalogueMarker, seal
+from engine.money import parse_quantity
 from engine.outcomes import Refusal
 from engine.partition import Partition
 from tests.actors.web.asgi_client import Client
@@ -100,6 +105,12 @@ class Owner:
             case Balance():
                 wallet = self.fold.wallet(account, self.clock.wall_us())
                 return NotFound(as_of) if wallet is None else BalanceView(wallet_view(wallet), as_of)
+            case Check():
+                bounds = tuple(FieldBound(bound.fields, parse_quantity(bound.up_to)) for bound in question.bounds)
+                asked = Asked(account, question.scope, question.type, question.data, question.reach, bounds)
+                decision = self.fold.check(replace(asked, feature=question.feature), self.clock.wall_us())
+                assert isinstance(decision, Decision), "nothing is held here, so no slice is needed"
+                return checked_view(decision, None, as_of)
             case Describe():
                 wallet, opened = self.fold.wallet(account, self.clock.wall_us()), self.fold.account(account)
                 if wallet is None or opened is None:
