@@ -368,7 +368,7 @@ async def test_everything_known_of_an_account_is_told(rig: Rig, process: Process
         ("team:red", "past_due", "0"),
     ]
     (rule,) = view.rules
-    assert (rule.rule, rule.on) == ("low", {"measure": "balance", "threshold": "0", "clear": "0"})
+    assert (rule.rule, rule.on) == ("low", {"measure": "balance", "threshold": "0", "clear": "0", "direction": "down"})
     (usage,) = view.usage
     assert (usage.price, usage.cell, usage.quantity, usage.amount) == ("call", (), "1", "1")
 

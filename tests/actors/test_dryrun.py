@@ -117,7 +117,11 @@ async def test_a_draft_charges_what_its_publication_would_have_charged(
         before, after = told(found)
         assert before == charged(actual, *within)
         assert after == charged(published_instead(bench, DRAFT, from_us), *within)
-        assert found.turns == []
+        # At other prices a lot has burnt more, or less, than a command takes back.
+        assert {each for turn in found.turns for each in (turn.before, turn.after)} <= {
+            "applied",
+            "refused.exceeds_lot",
+        }
     assert before != after
 
 

@@ -110,12 +110,13 @@ def test_each_finish_state_bills_the_buckets_that_its_meters_name(events: list[d
             if event["status"] in states:
                 expected[f"{bucket.removesuffix('put')}-{band}"] += round(float(event[f"{bucket}_tokens"]) * 10**9)
     found: Counter[str] = Counter()
-    for row in bench.account().table.values():
+    account = bench.account()
+    for row in (*account.table.values(), *account.late.values()):
         for (price, _), quantity in row.items():
             if price not in ("calls", "waits"):
                 found[price] += quantity
     assert found == expected
-    assert bench.account().rated == len(events)
+    assert account.rated == len(events)
 
 
 def test_an_event_that_no_meter_counts_is_rated_once_and_leaves_no_trace_in_money() -> None:

@@ -127,9 +127,11 @@ async def _count_from_the_answer(self: Heartbeat) -> None:
         self._lease.extend(self._clock.boot_s() + self._settings.lease_s, self._lease.partitions)
 
 
-def _advance_with_every_record(self: Partition, append_us: int, offset: int) -> None:
-    self.log_time_us = min(self.log_time_us, append_us)
-    _advance(self, append_us, offset)
+def _apply_at_the_records_time(
+    self: Partition, offset: int, append_ms: int, key: bytes | None, value: bytes | None
+) -> str:
+    self.log_time_us = min(self.log_time_us, 1_000 * append_ms - 1)
+    return _apply(self, offset, append_ms, key, value)
 
 
 def _append_at_the_producers_time(
@@ -216,7 +218,7 @@ _search = Dedup._search
 _commit, _claim, _load, _renew = SimStore.commit, SimStore.claim, SimStore.load, Heartbeat.renew
 _reclaim = Desk.reclaim
 _append, _fetch = SimBroker.append, SimLog.fetch
-_advance, _dead_letter, _slice = Partition._advance, Partition._dead_letter, Partition._slice
+_apply, _dead_letter, _slice = Partition.apply, Partition._dead_letter, Partition._slice
 
 Patch = Callable[[], Any]
 
@@ -298,7 +300,7 @@ ABLATIONS: Final = (
     Ablation("what is mended does not go on by itself", (_method(Shard, "_halt", _halt_for_good),)),
     Ablation("a damaged log is not noticed", (_method(takeover_module, "_check_log", _trust_the_log),)),
     Ablation("records handed out again are folded again", (_method(shard_module, "bisect_left", lambda *_, **__: 0),)),
-    Ablation("log time is not the running maximum", (_method(Partition, "_advance", _advance_with_every_record),)),
+    Ablation("log time is not the running maximum", (_method(Partition, "apply", _apply_at_the_records_time),)),
     Ablation(
         "a topic with the producers' timestamps is taken",
         (
