@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from engine.money import NANO, round_half_even
+from engine.money import round_half_even
 
 # Numbers of tiers that no tier of a price has:
 INCLUDED: Final = 0  # of units that an included quantity takes
@@ -41,7 +41,6 @@ class Stretch(Struct, frozen=True, gc=False):
     rate: int  # for each begun `size`
     size: int  # nano-units
     tier: int  # its number, from 1; or INCLUDED, or BEYOND
-    unit_pico: int | None  # pico per whole unit where that is a whole number: no division on the fast path
 
     def owed(self, quantity: int) -> int:
         """For a quantity inside."""
@@ -160,7 +159,7 @@ class Curve:
         """The first `included` nano-units owe nothing; the count begins behind them."""
         if not included:
             return self
-        first = Stretch(0, included, 0, 0, 1, INCLUDED, 0)
+        first = Stretch(0, included, 0, 0, 1, INCLUDED)
         moved = (
             Stretch(
                 each.start + included,
@@ -169,7 +168,6 @@ class Curve:
                 each.rate,
                 each.size,
                 each.tier,
-                each.unit_pico,
             )
             for each in self.stretches
         )
@@ -198,7 +196,7 @@ class Curve:
             if each.start >= end:
                 break
             if each.end is None or each.end > end:
-                each = Stretch(each.start, end, each.base, each.rate, each.size, each.tier, each.unit_pico)
+                each = Stretch(each.start, end, each.base, each.rate, each.size, each.tier)
             kept.append(each)
         return Curve([*kept, _flat(end, level)], self.denominator)
 
@@ -212,14 +210,13 @@ class Curve:
         denominator //= shared
         return Curve(
             (
-                _stretch(
+                Stretch(
                     each.start,
                     each.end,
                     each.base * factor.numerator // shared,
                     each.rate * factor.numerator // shared,
                     each.size,
                     each.tier,
-                    denominator,
                 )
                 for each in self.stretches
             ),
@@ -228,12 +225,7 @@ class Curve:
 
 
 def _flat(start: int, level: int) -> Stretch:
-    return Stretch(start, None, level, 0, 1, BEYOND, 0)
-
-
-def _stretch(start: int, end: int | None, base: int, rate: int, size: int, tier: int, denominator: int) -> Stretch:
-    unit, rest = divmod(rate * NANO, denominator)
-    return Stretch(start, end, base, rate, size, tier, unit if size == 1 and not rest else None)
+    return Stretch(start, None, level, 0, 1, BEYOND)
 
 
 def curve_of(rungs: Iterable[Rung]) -> Curve:
@@ -246,7 +238,7 @@ def curve_of(rungs: Iterable[Rung]) -> Curve:
     for rung, rate in zip(rungs, rates, strict=True):
         size = rung.per if rung.begun else 1
         base = owed + rung.fee * denominator
-        stretch = _stretch(start, rung.up_to, base, int(rate * denominator), size, rung.number, denominator)
+        stretch = Stretch(start, rung.up_to, base, int(rate * denominator), size, rung.number)
         stretches.append(stretch)
         if rung.up_to is not None:
             start, owed = rung.up_to, stretch.owed(rung.up_to)

@@ -78,13 +78,6 @@ def test_the_parts_of_a_charge_add_up_to_its_quantity_and_amount(tiers: list[Run
     assert amount + entered == exact(curve, before + more) - exact(curve, before)
 
 
-@given(rungs())
-def test_a_whole_rate_needs_no_division(tiers: list[Rung]) -> None:
-    for stretch, rung in zip(curve_of(tiers).stretches, tiers, strict=True):
-        unit = Fraction(rung.amount, rung.per) * NANO
-        assert stretch.unit_pico == (unit if unit.denominator == 1 else None)
-
-
 def test_a_quantity_at_an_edge_belongs_to_the_tier_below() -> None:
     curve = curve_of([Rung(10 * NANO, 3 * PICO, NANO, number=1), Rung(None, 1 * PICO, NANO, 7, number=2)])
     assert curve.parts(0, 10 * NANO) == ((1, 10 * NANO),)
