@@ -5,11 +5,11 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from actors.web.acts import COMMAND_DEADLINE_S, COMMAND_TEXT, CommandAnswer, commanded
-from actors.web.customers import AS_OF_EXAMPLE, Currency, described, made_example
+from actors.web.acts import COMMAND_TEXT, commanded
+from actors.web.customers import ACCOUNT, AS_OF_EXAMPLE, CHANGE, READ, Currency, described, made_example
 from actors.web.hot import AsOfAnswer, as_of_answer
 from actors.web.times import instant, read_instant
-from actors.web.wire import Call, Example, KeyScope, Reply, Route, invalid
+from actors.web.wire import Call, Example, Reply, Route, invalid
 from engine.catalog import BadCatalogue, agreed_price
 from engine.contract import read_terms
 from engine.events import Command, SetPrice
@@ -64,13 +64,10 @@ async def list_agreed(call: Call) -> Reply:
 
 # -------------------------------------------------------------------------------------------------------------- routes
 
-_OWN: Final[dict[str, Any]] = {"tags": ("customers",), "account_from": "path"}
-
 ROUTES: Final = (
     Route(
         method="PUT",
         path="/v1/customers/{account}/prices/{price}",
-        scope=KeyScope.ADMIN,
         handler=commanded(
             "price.set",
             _set,
@@ -99,20 +96,15 @@ ROUTES: Final = (
             response=made_example("output"),
         ),
         request=PriceRequest,
-        response=CommandAnswer,
-        deadline_s=COMMAND_DEADLINE_S,
-        also={422: "The account's state does not allow it; `type` says why, `field` what must change."},
-        **_OWN,
+        **CHANGE,
     ),
     Route(
-        method="GET",
         path="/v1/customers/{account}/prices",
-        scope=KeyScope.READ,
         handler=list_agreed,
         summary="List agreed prices",
         description="All that were agreed with the account, in order of the instant. What is not here is the plan's.",
         example=Example(
-            params={"account": "acme"},
+            params=ACCOUNT,
             response={
                 "items": [
                     {
@@ -126,6 +118,6 @@ ROUTES: Final = (
             },
         ),
         response=AgreedList,
-        **_OWN,
+        **READ,
     ),
 )
