@@ -129,13 +129,18 @@ def test_a_further_node_joins_and_runs_actors(driver: Driver) -> None:
 
 def test_ray_listens_on_loopback_only(driver: Driver) -> None:
     assert driver.second["address"].startswith("127.0.0.1:")
-    found = {
-        connection.laddr.ip.removeprefix("::ffff:")
-        for pid in driver.pids
-        for connection in psutil.Process(pid).net_connections("tcp")
-        if connection.status == "LISTEN"
-    }
+    found: set[str] = set()
+    listening = 0
+    for pid in driver.pids:
+        try:
+            connections = psutil.Process(pid).net_connections("tcp")
+        except psutil.NoSuchProcess:  # Ray ends idle workers when it likes
+            continue
+        addresses = {c.laddr.ip.removeprefix("::ffff:") for c in connections if c.status == "LISTEN"}
+        listening += bool(addresses)
+        found |= addresses
     assert found == {"127.0.0.1"}
+    assert listening >= 5  # gcs, raylet, agents, workers
 
 
 def test_another_process_joins_with_the_environment_and_not_without_the_token(driver: Driver) -> None:
