@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from actors.cli import (
+    adjustments,
     balance,
     bases,
     caps,
@@ -40,6 +41,7 @@ app.add_typer(customers.app, name="customers")
 app.add_typer(grants.app, name="grants")
 app.add_typer(caps.app, name="caps")
 app.add_typer(rules.app, name="rules")
+app.add_typer(adjustments.app, name="adjustments")
 app.add_typer(shards.app, name="shards")
 app.add_typer(topics.app, name="topics")
 app.add_typer(bases.app, name="base")

@@ -5,6 +5,7 @@ from msgspec import to_builtins
 
 from actors.door_wire import (
     AccountView,
+    AdjustmentView,
     AgreedView,
     AsOf,
     BindingView,
@@ -104,6 +105,7 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
         ),
         usage=_usage(account, derived),
         as_of=as_of,
+        adjustments=_adjustments(account),
         agreed=tuple(_agreed(each) for each in account.contract.agreed),
     )
 
@@ -134,6 +136,24 @@ def _agreed(agreement: Agreement) -> AgreedView:
         stated = msgspec.json.decode(agreement.terms).items()
         terms = {key: value for key, value in stated if key not in ELSEWHERE and value not in (None, [])}
     return AgreedView(agreement.from_us, agreement.plan, agreement.price, terms)
+
+
+def _adjustments(account: Account) -> tuple[AdjustmentView, ...]:
+    """In order of their posting."""
+    late = {
+        (*place, price): pico for place, charges in account.adjusted.items() for price, pico in charges.items() if pico
+    }
+    views = []
+    for name, line in account.lines.items():
+        late[line.segment_us, line.period_us, line.price] = (
+            late.get((line.segment_us, line.period_us, line.price), 0) - line.amount
+        )
+        told = (amount_text(line.amount), line.reason, line.by)
+        views.append(AdjustmentView(name, line.period_us, line.posted_us, line.price, *told))
+    for (segment_us, period_us, price), pico in late.items():
+        if pico:
+            views.append(AdjustmentView(None, period_us, segment_us, price, amount_text(pico)))
+    return tuple(sorted(views, key=lambda view: (view.posted_us, view.period_us, view.price, view.line or "")))
 
 
 def _lots(account: Account, derived: Derived) -> tuple[LotView, ...]:

@@ -249,6 +249,18 @@ class AgreedView(Struct):
     terms: dict[str, Any] | None  # as in the command set_price
 
 
+class AdjustmentView(Struct):
+    """What was posted for a billing period: a manual line, or the sum of what late usage of a closed one changed."""
+
+    line: str | None  # None: late usage, and corrections of it
+    period_us: int
+    posted_us: int  # of a manual line its log time, else the start of the segment that it was posted in
+    price: str  # "": no price's
+    amount: str
+    reason: str = ""
+    by: str = ""
+
+
 class AccountView(Struct, tag_field="op", tag="account"):
     account: str
     plan: str
@@ -266,6 +278,7 @@ class AccountView(Struct, tag_field="op", tag="account"):
     usage: tuple[UsageView, ...]
     as_of: AsOf
     agreed: tuple[AgreedView, ...] = ()
+    adjustments: tuple[AdjustmentView, ...] = ()
 
 
 class AppliedView(Struct, tag_field="op", tag="applied"):

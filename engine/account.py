@@ -27,6 +27,7 @@ from engine.derived import Derived
 from engine.guard import Guard, Payment, Tallied
 from engine.holds import Drawn, Hold
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice, own_count
+from engine.manual_lines import ManualLine
 from engine.measures import Moment, View, counts_of, readings, rooms, unit_of, wakes_us
 from engine.meters import Aggregate, Cell, TooManyValues, Unique, merged, spread
 from engine.outcomes import Line, PostingRow, Settled
@@ -118,7 +119,8 @@ class Account:
         self.draws: dict[str, Drawn] = {}  # by hold id
         self.parked: dict[bytes, Parked] = {}  # corrections, by the mark of the revision that each waits for
         self.late: Table = {}  # usage of closed periods, beside what `table` has of them
-        self.adjusted: Adjusted = {}  # what that changed
+        self.adjusted: Adjusted = {}  # what that changed, and manual lines
+        self.lines: dict[str, ManualLine] = {}  # by id
         self._book = book
         self._closing = Closing(self.period_around, self._close_after_us)
         self._closed: tuple[int, _Walked] = 0, _Walked({}, {}, [])  # what lies before an instant comes to: it stands
@@ -494,6 +496,15 @@ class Account:
         changed = replace(self.lots[lot], changes=(*self.lots[lot].changes, change))
         return self._become(lots={**self.lots, lot: changed}, woken_us=woken_us)
 
+    def add_line(self, name: str, line: ManualLine) -> list[Crossing]:
+        """Post a manual line; for lots it is usage of the instant."""
+        assert name not in self.lines
+        adjusted = posted(self.adjusted, (line.segment_us, line.period_us), {line.price: line.amount})
+        crossings = self._become(adjusted=adjusted, woken_us=line.posted_us)
+        self.lines[name] = line
+        self.newest_event_us = max(self.newest_event_us, line.posted_us)
+        return crossings
+
     def set_cap(self, cap: Cap, woken_us: int) -> list[Crossing]:
         """Set or replace a cap. Of one that counts the same as before, the count goes on."""
         before = self.caps.get(cap.cap)
@@ -584,19 +595,21 @@ class Account:
         caps: dict[str, Cap] | None = None,
         rules: dict[str, Rule] | None = None,
         tallies: dict[str, Counts] | None = None,
+        adjusted: Adjusted | None = None,
         released: Collection[str] = (),
     ) -> list[Crossing]:
         """`released`: rules that looked at something else until now."""
+        adjusted = self.adjusted if adjusted is None else adjusted
         lots = self.lots if lots is None else lots
         caps = self.caps if caps is None else caps
         rules = self.rules if rules is None else rules
         tallies = self.tallies if tallies is None else tallies
-        derived = self._derive(self.table, self.adjusted, lots, woken_us)
+        derived = self._derive(self.table, adjusted, lots, woken_us)
         view = View(Moment(caps, tallies, lots, self.zone, woken_us), derived, self._scope_spends())
         standings, crossings = self._stand(rules, view, released=released)
 
         self._derived = derived
-        self.tallies = tallies
+        self.tallies, self.adjusted = tallies, adjusted
         self.lots, self.caps, self.rules, self.woken_us = lots, caps, rules, woken_us
         self.standings = standings
         self._guard = None

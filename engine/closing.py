@@ -85,8 +85,13 @@ def posted(adjusted: Adjusted, place: tuple[int, int], charges: Mapping[str, int
 
 
 def with_adjustments(amounts: Amounts, adjusted: Adjusted) -> Amounts:
-    """What the wallet pays, in order: of each segment its own amounts, then what was posted in it for closed periods."""
+    """What the wallet pays, in order: of each segment its own period, then what was posted in it for others, the newest
+    first. What was posted for a segment's own period is paid together with its usage."""
     if not adjusted:
         return amounts
-    extra = [(start, period, dict(by_price)) for (start, period), by_price in sorted(adjusted.items())]
-    return sorted([*amounts, *extra], key=lambda entry: entry[0])
+    found = {(start, period): by_price for start, period, by_price in amounts}
+    for place, charges in adjusted.items():
+        own = found.get(place, {})
+        found[place] = own | {name: own.get(name, 0) + pico for name, pico in charges.items()}
+    ordered = sorted(found, key=lambda place: (place[0], -place[1]))
+    return [(start, period, dict(found[start, period])) for start, period in ordered]

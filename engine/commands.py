@@ -12,6 +12,7 @@ from engine.alerts import Crossing
 from engine.catalog import PriceBook
 from engine.credit import LOT_CHANGES_MAX, LOT_KINDS, Carry, Lot, LotChange
 from engine.events import (
+    Adjust,
     Grant,
     OpenAccount,
     RefundLot,
@@ -39,6 +40,7 @@ from engine.limits import (
     RateLimit,
     scope_path,
 )
+from engine.manual_lines import BACK_US, LINES_MAX, NO_PRICE, ManualLine, says_why
 from engine.measures import counts_of
 from engine.money import NotADecimal, parse_amount, parse_quantity
 from engine.outcomes import Refusal
@@ -202,6 +204,32 @@ def _change(account: Account, lot: Lot, change: LotChange, log_time_us: int) -> 
     if len(lot.changes) >= LOT_CHANGES_MAX:
         raise Refused(Refusal.TOO_MANY_CHANGES)
     return account.change_lot(lot.lot, change, log_time_us)
+
+
+def adjust(account: Account, command: Adjust, book: PriceBook, log_time_us: int) -> list[Crossing]:
+    """Post the line. Raises Refused."""
+    amount = amount_of(command.amount, above_zero=False)
+    if not amount:
+        raise Refused(Refusal.BAD_AMOUNT)
+    if command.currency != account.currency:
+        raise Refused(Refusal.CURRENCY_MISMATCH)
+    catalogue = book.at(log_time_us)
+    plan = catalogue.plans.get(account.plan) if catalogue else None
+    if command.price is not None and (plan is None or command.price not in plan.prices):
+        raise Refused(Refusal.UNKNOWN_PRICE)
+    if command.line in account.lines:
+        raise Refused(Refusal.LINE_EXISTS)
+    if len(account.lines) >= LINES_MAX:
+        raise Refused(Refusal.TOO_MANY_LINES)
+    if not says_why(command.reason, command.by):
+        raise Refused(Refusal.NO_REASON)
+    used_us = log_time_us if command.used_us is None else command.used_us
+    if not log_time_us - BACK_US <= used_us <= log_time_us:
+        raise Refused(Refusal.BAD_PERIOD)
+    segment_us, _ = account.segment_around(log_time_us)
+    place = segment_us, account.period_of(used_us)
+    line = ManualLine(log_time_us, *place, command.price or NO_PRICE, amount, command.reason, command.by)
+    return account.add_line(command.line, line)
 
 
 def set_cap(account: Account, command: SetCap, book: PriceBook, log_time_us: int, offset: int) -> list[Crossing]:

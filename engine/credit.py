@@ -256,7 +256,7 @@ def allocate(
             result._take(steps[taken])
             taken += 1
         covering = [lot for lot in ordered if lot.covers(start)]
-        if by_price and min(by_price.values()) < 0:  # an adjustment of a closed period
+        if by_price and min(by_price.values()) < 0:  # what late usage or a manual line gives back
             _pay_segment(result, period, {name: pico for name, pico in by_price.items() if pico > 0}, covering)
             for name, pico in sorted(by_price.items()):
                 if pico < 0:

@@ -28,7 +28,7 @@ class Derived:
         return self._allocation
 
     def paid(self, start: int, period: int) -> tuple[dict[str, int], dict[str, int], int] | None:
-        """Of a segment with usage of its own period, or with adjustments of a closed one: pico per price; pico per lot, and
+        """Of a segment with usage, or with what was posted in it for a period: pico per price; pico per lot, and
         pico of debt, that its charges add to what lots have burnt and not got back, and to debt, on top of all usage up to
         it. Debts of it that a lot settled later count as that lot's; what is neither paid nor owed was refunded.
 

@@ -281,6 +281,20 @@ class RefundLot(Struct, tag_field="kind", tag="refund_lot", forbid_unknown_field
     currency: str
 
 
+class Adjust(Struct, tag_field="kind", tag="adjust", forbid_unknown_fields=True, frozen=True):
+    """A manual line. `used_us`: an instant of the billing period that it is for; absent: that of log time."""
+
+    account: str
+    command_key: str
+    line: str
+    amount: str
+    currency: str
+    reason: str
+    by: str
+    price: str | None = None
+    used_us: Whole | None = None
+
+
 class SetCap(Struct, tag_field="kind", tag="set_cap", forbid_unknown_fields=True, frozen=True):
     """`amount` is money of the currency, or units of the meter or price that is named instead."""
 
@@ -443,6 +457,7 @@ Command = (
     | Grant
     | VoidLot
     | RefundLot
+    | Adjust
     | SetCap
     | RemoveCap
     | SetRule
@@ -492,6 +507,8 @@ def parse_control(body: bytes) -> Control:
                 names += [control.lot, control.lot_kind, control.currency, *control.scope]
             case VoidLot() | RefundLot():
                 names += [control.lot, control.currency]
+            case Adjust():
+                names += [control.line, control.currency, *([] if control.price is None else [control.price])]
             case SetCap():
                 names += [control.cap, control.window]
                 names += [name for name in (control.currency, control.meter, control.price) if name is not None]

@@ -77,6 +77,10 @@ class Refusal(StrEnum):
     BAD_PRICE = "bad_price"
     TOO_MANY_PRICES = "too_many_prices"
     MID_PERIOD = "mid_period"
+    LINE_EXISTS = "line_exists"
+    TOO_MANY_LINES = "too_many_lines"
+    NO_REASON = "no_reason"
+    BAD_PERIOD = "bad_period"
 
 
 APPLIED = "applied"

@@ -17,6 +17,7 @@ from engine.alerts import CORRECTION_FAILED, ID_CONFLICT, Crossing, alert_body
 from engine.catalog import SKEW_US, TOO_OLD_US, Catalogue, NoPrice, Plan, PriceBook
 from engine.commands import (
     Refused,
+    adjust,
     grant,
     open_account,
     refund_lot,
@@ -46,6 +47,7 @@ from engine.events import (
     CONTROL_MAGIC,
     KEY_BYTES_MAX,
     VALUE_BYTES_MAX,
+    Adjust,
     BadMac,
     CatalogueMarker,
     Command,
@@ -852,6 +854,8 @@ class Partition:
                     crossings = void_lot(account, command, self.log_time_us)
                 case RefundLot():
                     crossings = refund_lot(account, command, self.log_time_us)
+                case Adjust():
+                    crossings = adjust(account, command, self._book, self.log_time_us)
                 case SetCap():
                     crossings = set_cap(account, command, self._book, self.log_time_us, offset)
                 case RemoveCap():

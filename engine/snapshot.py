@@ -20,6 +20,7 @@ from engine.corrections import Parked
 from engine.credit import Carry, Lot, LotChange
 from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
+from engine.manual_lines import ManualLine
 from engine.meters import kept, read_kept
 from engine.windows import MONTH, Window
 
@@ -68,6 +69,7 @@ class _Account(Struct, array_like=True):
     rules: list[tuple[str, Measure, str, str, bool, Level]] = []
     rate_meters: list[tuple[str, str]] = []
     allowed: list[tuple[str, list[tuple[str, tuple[str, ...]]]]] = []
+    lines: list[tuple[str, int, int, int, str, str, str, str]] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -187,6 +189,13 @@ def encode_account(account: Account) -> bytes:
             if account.rate_limits
             else [],
             [(name, sorted(scope.allowed.items())) for name, scope in scopes if scope.allowed],
+            [
+                (
+                    *(name, line.posted_us, line.segment_us, line.period_us),
+                    *(line.price, str(line.amount), line.reason, line.by),
+                )
+                for name, line in sorted(account.lines.items())
+            ],
         )
     )
 
@@ -224,6 +233,10 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
     account.late = _table(stored.late)
     account.adjusted = {
         (start, period): {price: int(pico) for price, pico in charges} for start, period, charges in stored.adjusted
+    }
+    account.lines = {
+        name: ManualLine(posted_us, segment_us, period_us, price, int(amount), reason, by)
+        for name, posted_us, segment_us, period_us, price, amount, reason, by in stored.lines
     }
     debt_payers = dict(stored.debt_payers)
     carries = {
@@ -372,6 +385,7 @@ _NAMED: Final = {
     "cap_windows": ("kind", "length_us", "meter", "price", "since"),
     "tallies": ("counted",),
     "rate_meters": ("meter",),
+    "lines": ("posted_us", "segment_us", "period_us", "price", "amount", "reason", "by"),
 }
 
 

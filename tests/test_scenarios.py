@@ -31,6 +31,7 @@ CAPS      name  amount  scope  window                   the scope is left out or
 RULES     name  what                                    `80% of CAP`, or `balance 20`, or `balance 20 clear 30`
 EVENTS    time  what                 charge  balance  alerts
           what: `3 PRICE`, `3 PRICE in SCOPE`, `3 PRICE held since TIME`, or `grant LOT AMOUNT`, or
+          `adjust $5 because REASON`, `adjust -$5 for TIME because REASON` (of the period of that time), or
           `void LOT` (its rest), `void LOT AMOUNT`, `refund LOT AMOUNT`, or `cap NAME AMOUNT`,
           `cap NAME AMOUNT in SCOPE`, or `agree PRICE at MODEL TIERS; MODIFIER`, `agree PRICE from TIME at ...`,
           `agree PRICE as published`, or `pass` (log time moves on, nothing else), or
@@ -352,6 +353,11 @@ def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, ale
     elif word == "grant":
         lot, amount = rest.split(" ")
         applied(bench.grant(lot, plain(amount)))
+    elif word == "adjust":
+        said = re.fullmatch(r"(\S+)(?: for (\S+ \S+))? because (.+)", rest)
+        assert said, "an adjustment is `adjust $5 because REASON` or `adjust $5 for TIME because REASON`"
+        used_us = instant(said[2]) if said[2] else None
+        applied(bench.adjust(f"line {len(bench.log)}", plain(said[1]), said[3], used_us=used_us))
     elif word == "void":
         lot, _, amount = rest.partition(" ")
         applied(bench.void(lot, plain(amount) or None))

@@ -369,6 +369,11 @@ class Rerated:
         cell = tuple(line["cell"].values())
         row[price, cell] = row.get((price, cell), 0) + quantity
 
+    def manual(self, at_us: int, used_us: int, price: str, amount: str) -> None:
+        """A manual line that was posted at this log time, for the period of another instant."""
+        charges = self.adjusted.setdefault((self._segment(at_us), self._period(used_us)), {})
+        charges[price] = charges.get(price, 0) + read(amount, PICO)
+
     def _whole(self, period: int, price: str, late: bool) -> tuple[int, int]:
         """(nano-units, pico) of a period; of a closed one with what came late."""
         used = dict(self._used.get((period, price), {}))
@@ -520,16 +525,16 @@ class Rerated:
                         settle(lot)
             paid.debt[period] = paid.debt.get(period, 0) - pico
 
-        own = dict(self._amounts())
-        for start in sorted(own.keys() | {posting for posting, _ in self.adjusted}):
+        due = {(start, self._period(start)): amounts for start, amounts in self._amounts()}
+        for place, charges in self.adjusted.items():
+            own = due.get(place, {})
+            due[place] = own | {price: own.get(price, 0) + pico for price, pico in charges.items()}
+        for start, period in sorted(due, key=lambda place: (place[0], -place[1])):
             happen(start)
-            charge(start, self._period(start), own.get(start, {}))
-            for (posting, period), amounts in sorted(self.adjusted.items()):
-                if posting == start:
-                    charge(start, period, {price: pico for price, pico in amounts.items() if pico > 0})
-                    for price, pico in sorted(amounts.items()):
-                        if pico < 0:
-                            return_to_payers(start, period, price, -pico)
+            charge(start, period, {price: pico for price, pico in due[start, period].items() if pico > 0})
+            for price, pico in sorted(due[start, period].items()):
+                if pico < 0:
+                    return_to_payers(start, period, price, -pico)
         happen(None)
         for lot in lots:
             if lot.expires_us is not None and lot.expires_us <= woken_us:

@@ -17,6 +17,7 @@ from actors.reconcile.rated import RatedTopic
 from actors.reconcile.rerate import CHECK as RERATE
 from actors.reconcile.rerate import LotTerms, Prices, Rerated, Table, Terms, read_agreed, sample_of
 from engine.account import Account
+from engine.outcomes import APPLIED
 from engine.partition import Partition
 from engine.snapshot import UnknownSnapshot, decode_partition
 
@@ -90,6 +91,10 @@ class Reconciler:
         self._number = fold.number
         self._letters = {row.offset: row for row in facts.letters}
         self._commands = {row.offset: row for row in facts.commands}
+        self._lines: dict[str, list[CommandRow]] = {}  # manual ones, by account
+        for row in facts.commands:
+            if row.kind == "adjust" and row.answer == APPLIED:
+                self._lines.setdefault(row.account, []).append(row)
         self._alerts = {row.alert_id: row for row in facts.alerts}
         self._made: dict[str, AlertRow] = {}  # what the fold told, by id; the first telling stands
         self._rows = {row.account: row for row in stored.accounts}
@@ -210,6 +215,11 @@ class Reconciler:
 
     def _finish(self, name: str, rerated: Rerated) -> Iterator[Drift]:
         account = self._accounts[name]
+        for row in self._lines.get(name, ()):
+            said = msgspec.json.decode(row.body)
+            used_us = said.get("used_us")
+            used_us = row.log_time_us if used_us is None else used_us
+            rerated.manual(row.log_time_us, used_us, said.get("price") or "", said["amount"])
         posted = {
             (line.lot, line.kind, line.usage_period_us): line.amount
             for line in self._facts.postings

@@ -326,6 +326,16 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "Void its rest, and grant another.",
     ),
     Refusal.UNKNOWN_PRICE: ("The account's plan has no price of this name.", "Compare with GET /v1/plans."),
+    Refusal.LINE_EXISTS: ("The account has a line of this id.", "Choose another id, or none."),
+    Refusal.TOO_MANY_LINES: ("An account has at most 1,000 manual lines.", "Grant a lot, or void one, instead."),
+    Refusal.NO_REASON: (
+        "A manual line says why, in 1 to 500 characters.",
+        "Give the reason and send the request again.",
+    ),
+    Refusal.BAD_PERIOD: (
+        "It is an instant of the last ten years that is not to come yet.",
+        "Correct the field and send the request again.",
+    ),
     Refusal.EXPIRES_TOO_SOON: (
         "A lot expires after now, after the newest usage that was rated, and after it became effective.",
         "Choose a later instant.",
@@ -393,7 +403,7 @@ def refusal_problem(refusal: Refusal, fields: Mapping[Refusal, str]) -> Problem:
     if refusal is Refusal.KEY_REUSED:
         return key_reused()
     detail, next_step = _REFUSALS[refusal]
-    exists = refusal in (Refusal.ACCOUNT_EXISTS, Refusal.LOT_EXISTS, Refusal.LOT_OVER)
+    exists = refusal in (Refusal.ACCOUNT_EXISTS, Refusal.LOT_EXISTS, Refusal.LOT_OVER, Refusal.LINE_EXISTS)
     slug = refusal.value.replace("_", "-")
     return Problem(
         409 if exists else 422,

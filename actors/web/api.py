@@ -5,6 +5,7 @@ import sys
 import orjson
 
 from actors.web import (
+    adjustments,
     contracts,
     customers,
     draft_routes,
@@ -34,6 +35,7 @@ def all_routes(health: Health) -> tuple[Route, ...]:
         *limit_routes.ROUTES,
         *rule_routes.ROUTES,
         *money.ROUTES,
+        *adjustments.ROUTES,
         stream_route(Streams().stream),
         *webhook_routes.ROUTES,
         *operations.ROUTES,

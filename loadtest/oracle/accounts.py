@@ -118,6 +118,16 @@ class Agreed(NamedTuple):
     terms: Price | None
 
 
+@dataclass(frozen=True)
+class ManualLine:
+    """What somebody charged (or, below 0, gave back), at an instant of log time, for the period of another."""
+
+    at_us: int
+    used_us: int
+    price: str
+    amount: int
+
+
 @dataclass
 class Account:
     account: str
@@ -130,6 +140,7 @@ class Account:
     rated: int = 0  # events and corrections
     parked: dict[Revision, Correction] = field(default_factory=dict)  # by what they wait for
     newest_us: int | None = None
+    lines: dict[str, ManualLine] = field(default_factory=dict)
     lots: list[Lot] = field(default_factory=list)  # in the order in which they pay
     caps: dict[str, Cap] = field(default_factory=dict)
     scopes: dict[str, dict[int, int]] = field(default_factory=dict)  # below the root: spend by month

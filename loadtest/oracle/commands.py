@@ -4,7 +4,7 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import replace
 
-from loadtest.oracle.accounts import Account, Partition
+from loadtest.oracle.accounts import Account, ManualLine, Partition
 from loadtest.oracle.contract import VersionAt, set_price
 from loadtest.oracle.credit import Carry, Change, Lot, allocate
 from loadtest.oracle.limits import Cap
@@ -20,6 +20,7 @@ UNITS_PER_MINUTE_MAX = 10**15
 LISTS_MAX = 16
 LISTED_MAX = 1_000
 LOT_CHANGES_MAX = 100
+LINES_MAX = 1_000
 NO_CAP = 10**40  # pico: more than any lot has
 LOT_KINDS = ("paid", "promo", "commit", "refund")
 STANDINGS = ("active", "past_due", "suspended")
@@ -177,6 +178,38 @@ def change(state: Partition, account: Account, lot: Lot, made: Change) -> None:
     put(state, account, replace(lot, changes=(*lot.changes, made)))
 
 
+def adjust(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
+    name, line, currency = fields.text("account"), fields.text("line"), fields.text("currency")
+    amount, price = pico_of(fields.string("amount")), fields.optional_text("price")
+    why, used = (fields.string("reason"), fields.string("by")), fields.optional_integer("used_us")
+
+    def apply() -> None:
+        account = known_account(state, name)
+        if not amount:
+            raise RefusedError("bad_amount")
+        if currency != account.currency:
+            raise RefusedError("currency_mismatch")
+        version = in_force(state.log_us)
+        assert version is not None
+        plan = version.plans.get(account.plan)
+        if price is not None and (plan is None or price not in plan.prices):
+            raise RefusedError("unknown_price")
+        if line in account.lines:
+            raise RefusedError("line_exists")
+        if len(account.lines) >= LINES_MAX:
+            raise RefusedError("too_many_lines")
+        if any(not text.strip() or len(text) > 500 or "\0" in text for text in why):
+            raise RefusedError("no_reason")
+        for_us = state.log_us if used is None else used
+        if for_us > state.log_us or for_us < state.log_us - 3_660 * 86_400 * SECOND_US:
+            raise RefusedError("bad_period")
+        account.lines[line] = ManualLine(state.log_us, for_us, price or "", amount)
+        account.newest_us = state.log_us if account.newest_us is None else max(account.newest_us, state.log_us)
+        account.table = None
+
+    return apply
+
+
 def set_cap(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
     name, cap = fields.text("account"), fields.text("cap")
     text, currency = fields.string("amount"), fields.optional_text("currency")
@@ -324,6 +357,7 @@ COMMANDS: dict[str, Callable[[Partition, Fields, VersionAt], Callable[[], None]]
     "grant": grant,
     "void_lot": void_lot,
     "refund_lot": refund_lot,
+    "adjust": adjust,
     "set_cap": set_cap,
     "remove_cap": remove_cap,
     "set_scope": set_scope,

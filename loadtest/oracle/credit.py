@@ -171,14 +171,35 @@ def allocate(amounts: Amounts, adjusted: Adjusted, lots: list[Lot], woken: int) 
             if change.at == instant:
                 paid.change(lot, change)
         valid = [lot for lot in lots if lot.valid(instant) and not lot.over(instant)]
-        charge(paid, valid, instant, amounts.get(instant, {}))
-        for (posted, start, end), prices in sorted(adjusted.items()):
-            if posted == instant:
-                charge(paid, valid, start, {price: pico for price, pico in prices.items() if pico > 0})
-                for price, pico in sorted(prices.items()):
-                    if pico < 0:
-                        paid.give_back(lots, instant, start, end, price, -pico)
+        # What was posted here for the segment's own period is one sum with its usage; then others, the newest first.
+        own = amounts.get(instant, {})
+        for (posted, start, end), prices in sorted(adjusted.items(), key=lambda item: -item[0][1]):
+            if posted == instant and instant < end:
+                own = own | {price: own.get(price, 0) + pico for price, pico in prices.items()}
+                bill(paid, lots, valid, instant, (start, end), instant, own)
+                own = {}
+        if own:
+            charge(paid, valid, instant, own)
+        for (posted, start, end), prices in sorted(adjusted.items(), key=lambda item: -item[0][1]):
+            if posted == instant and instant >= end:
+                bill(paid, lots, valid, instant, (start, end), start, prices)
     return paid
+
+
+def bill(
+    paid: Paid,
+    lots: list[Lot],
+    valid: list[Lot],
+    instant: int,
+    period: tuple[int, int],
+    segment: int,
+    prices: dict[str, int],
+) -> None:
+    """Amounts of both signs: those above 0 are paid as usage of the segment, then those below go back."""
+    charge(paid, valid, segment, {price: pico for price, pico in prices.items() if pico > 0})
+    for price, pico in sorted(prices.items()):
+        if pico < 0:
+            paid.give_back(lots, instant, *period, price, -pico)
 
 
 def charge(paid: Paid, valid: list[Lot], segment: int, prices: dict[str, int]) -> None:

@@ -657,6 +657,11 @@ class Oracle:
         for number, event in enumerate(account.events, start=1):
             if event.posted and event.cells:
                 self._add(state, account, table, event, account.events[:number])
+        for line in account.lines.values():
+            start = period_of(account.zone, account.anchor, line.used_us)
+            place = self._segment_of(state, account, line.at_us), start, _end_of(account, start)
+            charges = table.adjusted.setdefault(place, {})
+            charges[line.price] = charges.get(line.price, 0) + line.amount
         return table
 
     def _table(self, state: Partition, account: Account) -> Table:

@@ -198,6 +198,10 @@ class Bench:
     def refund(self, lot: str, dollars: str, account: str = "acme", **fields: Any) -> str:
         return self.command("refund_lot", account, **({"lot": lot, "amount": dollars, "currency": "USD"} | fields))
 
+    def adjust(self, line: str, dollars: str, reason: str = "because", account: str = "acme", **fields: Any) -> str:
+        body = {"line": line, "amount": dollars, "currency": "USD", "reason": reason, "by": "ann"}
+        return self.command("adjust", account, **(body | fields))
+
     def cap(self, dollars: str, cap: str = "monthly", account: str = "acme", **fields: Any) -> str:
         return self.command("set_cap", account, **({"cap": cap, "amount": dollars, "currency": "USD"} | fields))
 
@@ -639,7 +643,15 @@ class RandomLog:
             reused = other | {name: body[name] for name in ("account", "command_key")}
             return bench.control(body if source.random() < 0.6 else reused)
         body = {"account": account, "command_key": f"random-{len(bench.log)}"}
-        kinds = ["grant"] * 6 + ["set_cap", "percent", "balance", "open_account", "void_lot", "refund_lot"] * 2
+        kinds = ["grant"] * 6 + [
+            "set_cap",
+            "percent",
+            "balance",
+            "open_account",
+            "void_lot",
+            "refund_lot",
+            "adjust",
+        ] * 2
         kinds += ["set_price"] * 2 + ["measure"] * 4 + ["remove_rule", "remove_cap"]
         kind = source.choice([*kinds, "set_scope", "set_overdraft", "set_rate_limit", "set_allowed"])
         if kind == "grant":
@@ -665,6 +677,17 @@ class RandomLog:
                 del body["amount"]
             if source.random() < 0.05:
                 body["currency"] = "EUR"
+        elif kind == "adjust":
+            body |= {
+                "kind": kind,
+                "line": f"line-{source.randrange(20)}",
+                "amount": source.choice(["3", "-2.5", "40", "-60", "0.000000000001", "0"]),
+                "currency": source.choice(["USD"] * 9 + ["EUR"]),
+                "reason": source.choice(["goodwill"] * 9 + [" "]),
+                "by": "ann",
+                "price": source.choice([None, None, "x", "tiered", "unheard"]),
+                "used_us": source.choice([None, None, bench.now - source.randrange(60 * DAY), bench.now + DAY]),
+            }
         elif kind == "set_cap":
             body |= {"kind": kind, "cap": "monthly", "amount": source.choice(["10", "300", "900"]), "currency": "USD"}
             if source.random() < 0.4:

@@ -67,6 +67,8 @@ def test_adjustments_are_paid_behind_the_usage_of_their_segment() -> None:
     amounts = [(MARCH, MARCH, {"x": 1}), (APRIL, APRIL, {"x": 2}), (MAY, MAY, {"x": 3})]
     adjusted = {(APRIL, MARCH): {"x": 7}, (APRIL, FEBRUARY): {"x": 6}}
     paid = with_adjustments(amounts, adjusted)
-    assert [by_price["x"] for _, _, by_price in paid] == [1, 2, 6, 7, 3]
-    assert [period for _, period, _ in paid] == [MARCH, APRIL, FEBRUARY, MARCH, MAY]
+    assert [by_price["x"] for _, _, by_price in paid] == [1, 2, 7, 6, 3]
+    assert [period for _, period, _ in paid] == [MARCH, APRIL, MARCH, FEBRUARY, MAY]
+    own = with_adjustments(amounts, {(APRIL, APRIL): {"x": 5, "": -1}})
+    assert own[1] == (APRIL, APRIL, {"x": 7, "": -1})
     assert with_adjustments(amounts, {}) == amounts

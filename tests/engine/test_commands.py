@@ -24,6 +24,10 @@ GRANT: dict[str, Any] = {
 }
 ROLLING = GRANT | {"expires_us": START + DAY, "rollover": {"percent": 1, "days": 1}}
 VOID: dict[str, Any] = {"kind": "void_lot", "account": "acme", "lot": "old", "currency": "USD"}
+ADJUST: dict[str, Any] = {"kind": "adjust", "account": "acme", "line": "l", "amount": "-3", "currency": "USD"} | {
+    "reason": "goodwill",
+    "by": "ann",
+}
 REFUND: dict[str, Any] = VOID | {"kind": "refund_lot", "amount": "3"}
 CAP: dict[str, Any] = {"kind": "set_cap", "account": "acme", "cap": "new", "amount": "1", "currency": "USD"}
 RULE: dict[str, Any] = {"kind": "set_rule", "account": "acme", "rule": "new"}
@@ -79,6 +83,18 @@ PRECEDENCE: list[tuple[str, list[tuple[Refusal, dict[str, Any]]]]] = [
             (Refusal.CURRENCY_MISMATCH, {"currency": "EUR"}),
             (Refusal.UNKNOWN_LOT, {"lot": "none"}),
             (Refusal.EXCEEDS_LOT, {"amount": "3.000000000001"}),
+        ],
+    ),
+    (
+        "adjust",
+        [
+            (Refusal.KEY_REUSED, {"command_key": "used"}),
+            (Refusal.UNKNOWN_ACCOUNT, {"account": "nobody"}),
+            (Refusal.BAD_AMOUNT, {"amount": "0"}),
+            (Refusal.CURRENCY_MISMATCH, {"currency": "EUR"}),
+            (Refusal.UNKNOWN_PRICE, {"price": "unheard"}),
+            (Refusal.NO_REASON, {"reason": " "}),
+            (Refusal.BAD_PERIOD, {"used_us": START + HOUR}),
         ],
     ),
     (
@@ -155,6 +171,7 @@ GOOD = {"open_account": OPEN, "grant": GRANT, "set_cap": CAP, "cap_percent": RUL
     "balance": RULE | {"on": LOW},
     "void_lot": VOID,
     "refund_lot": REFUND,
+    "adjust": ADJUST,
     "cap on units": CAP | {"currency": None, "meter": "units"},
     "set_scope": SCOPE,
     "set_overdraft": OVERDRAFT,

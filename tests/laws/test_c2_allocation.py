@@ -204,7 +204,7 @@ def test_what_segments_are_said_to_be_paid_by_adds_up_to_what_lots_have_burnt(se
         derived = account.derive()
         burnt: dict[str, int] = {}
         owed = refunded = 0
-        for place in [*((start, account.period_of(start)) for start in account.table), *account.adjusted]:
+        for place in {(start, account.period_of(start)) for start in account.table} | account.adjusted.keys():
             told = derived.paid(*place)
             assert told is not None
             charged, by_lot, debt = told

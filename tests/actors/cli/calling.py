@@ -76,6 +76,16 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("POST", "/v1/customers/acme/grants/card%2F1/void"): (200, COMMAND),
     ("POST", "/v1/customers/acme/grants/card/void"): (200, COMMAND),
     ("POST", "/v1/customers/acme/grants/card/refund"): (200, COMMAND),
+    ("POST", "/v1/customers/acme/adjustments"): (201, COMMAND),
+    ("GET", "/v1/customers/acme/adjustments"): (
+        200,
+        {
+            "items": [
+                {"line": "case-881", "period": "2026-11-01T00:00:00Z", "posted": "2026-11-22T10:00:00Z"}
+                | {"price": "", "amount": "-12.5", "reason": "goodwill", "by": "key:7f3a"},
+            ]
+        },
+    ),
     ("PUT", "/v1/customers/acme/caps/tokens"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/caps/a%2Fb"): (200, COMMAND),
     ("GET", "/v1/customers/acme/grants"): (
