@@ -8,6 +8,7 @@ from actors.web import (
     adjustments,
     contracts,
     customers,
+    dialect_routes,
     draft_routes,
     explain,
     hot,
@@ -29,6 +30,7 @@ def all_routes(health: Health) -> tuple[Route, ...]:
     """Every route, in the order of the documents."""
     routes = (
         *hot.ROUTES,
+        *dialect_routes.ROUTES,
         *explain.ROUTES,
         *customers.ROUTES,
         *contracts.ROUTES,

@@ -5,7 +5,7 @@ by the owner of the account; this file only translates.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import Annotated, Any, Final, Literal
@@ -90,7 +90,9 @@ class NoneAccepted(ProblemBody, kw_only=True):
     refused: list[RefusedEvent]
 
 
-class _Refused(Exception):
+class Unacceptable(Exception):
+    """An event that is not taken; the others are."""
+
     def __init__(self, reason: str, field: str, detail: str, event_id: str | None = None) -> None:
         super().__init__(reason)
         self.reason: Any = reason
@@ -101,13 +103,17 @@ class _Refused(Exception):
 
 async def ingest(call: Call) -> Reply:
     """POST /v1/events."""
-    events = _split(call)
+    return await take(call, split(call), record_of)
+
+
+async def take(call: Call, events: list[bytes], record: Callable[[bytes, Key | None], Outgoing]) -> Reply:
+    """Put each event into the log, as `record` makes it. That raises Unacceptable for one that cannot be taken."""
     records: list[Outgoing] = []
     refused: list[RefusedEvent] = []
     for index, raw in enumerate(events):
         try:
-            records.append(_record(raw, call.key))
-        except _Refused as error:
+            records.append(record(raw, call.key))
+        except Unacceptable as error:
             refused.append(RefusedEvent(index, error.event_id, error.reason, error.field, error.detail))
         if index % _YIELD_EVERY == _YIELD_EVERY - 1:
             await asyncio.sleep(0)
@@ -127,8 +133,9 @@ async def _append(services: Services, records: list[Outgoing]) -> None:
         ) from None
 
 
-def _split(call: Call) -> list[bytes]:
-    """The bytes of each event. Raises Problem when the whole cannot be read."""
+def split(call: Call, unwrapped: Callable[[bytes], Iterable[bytes]] = lambda raw: (raw,)) -> list[bytes]:
+    """The bytes of each event; `unwrapped`: those that lie in what was sent as one. Raises Problem when the whole cannot
+    be read."""
     body: bytes = call.body
     media = (call.header("content-type") or "").partition(";")[0].strip().lower()
     if media == LINES:
@@ -140,46 +147,48 @@ def _split(call: Call) -> list[bytes]:
             raise invalid("body", f"The batch is no JSON array: {str(error)[:200]}") from None
     else:
         events = [body]
+    events = [event for each in events for event in unwrapped(each)]
     if not 0 < len(events) <= EVENTS_MAX:
         raise invalid("body", f"It has {len(events)} events; 1 to {EVENTS_MAX} are taken.", "Split the batch.")
     return events
 
 
-def _record(raw: bytes, key: Key | None) -> Outgoing:
+def record_of(raw: bytes, key: Key | None) -> Outgoing:
+    """The record of a CloudEvent, which goes into the log as it is. Raises Unacceptable."""
     if len(raw) > VALUE_BYTES_MAX:
-        raise _Refused("too_large", "", f"The event has {len(raw)} bytes; {VALUE_BYTES_MAX} is the limit.")
+        raise Unacceptable("too_large", "", f"The event has {len(raw)} bytes; {VALUE_BYTES_MAX} is the limit.")
     try:
         check_json(raw)
         event = parse_usage(raw)
     except JsonRefused as error:
-        raise _Refused("malformed", "", str(error)) from None
+        raise Unacceptable("malformed", "", str(error)) from None
     except Malformed as error:
-        raise _Refused("malformed", *_place(str(error))) from None
+        raise Unacceptable("malformed", *_place(str(error))) from None
     subject = event.subject
     account = b"" if subject is None else subject.encode()
     if not 0 < len(account) <= KEY_BYTES_MAX:
-        raise _Refused(
+        raise Unacceptable(
             "missing_subject", "subject", f"It names the paying account in 1 to {KEY_BYTES_MAX} bytes.", event.id
         )
     if event.type in FORMS:
         _check_correction(event, subject or "", key)
     elif event.time_us is None:
-        raise _Refused("missing_time", "time", "It says when the usage was, as RFC 3339 with an offset.", event.id)
+        raise Unacceptable("missing_time", "time", "It says when the usage was, as RFC 3339 with an offset.", event.id)
     if key is not None and key.account is not None and subject != key.account:
-        raise _Refused("not_found", "subject", "There is no such account, or this key may not see it.", event.id)
+        raise Unacceptable("not_found", "subject", "There is no such account, or this key may not see it.", event.id)
     return Outgoing("usage", raw, account)
 
 
 def _check_correction(event: UsageEvent, account: str, key: Key | None) -> None:
     """What needs no look at what was rated. Whoever pays may not take back what there is to pay."""
     if key is not None and key.account is not None:
-        raise _Refused("not_allowed", "type", "A key of one account may not correct its usage.", event.id)
+        raise Unacceptable("not_allowed", "type", "A key of one account may not correct its usage.", event.id)
     try:
         read_correction(account, event)
     except Malformed as error:
-        raise _Refused("malformed", "data", str(error), event.id) from None
+        raise Unacceptable("malformed", "data", str(error), event.id) from None
     except BadCorrection as error:
-        raise _Refused("bad_correction", "data", str(error), event.id) from None
+        raise Unacceptable("bad_correction", "data", str(error), event.id) from None
 
 
 def _place(message: str) -> tuple[str, str]:
@@ -546,6 +555,7 @@ _ALLOWED: Final = {
     "entitlement": None,
 }
 _TOO_SOON: Final = {503: "The log or the account's owner is away for now; `Retry-After` says when to try again."}
+NONE_TAKEN: Final = {400: "No event was taken; `refused` says why.", **_TOO_SOON}
 
 
 def _routes() -> Iterator[Route]:
@@ -583,7 +593,7 @@ def _routes() -> Iterator[Route]:
         confines=True,
         raw_body=(EITHER, ONE, BATCH, LINES),
         body_bytes_max=INGEST_BYTES_MAX,
-        also={400: "No event was taken; `refused` says why.", **_TOO_SOON},
+        also=NONE_TAKEN,
     )
     yield Route(
         method="POST",
