@@ -11,6 +11,7 @@ from actors.cli import (
     bases,
     caps,
     catalogue,
+    clock,
     customers,
     dead_letters,
     explain,
@@ -43,6 +44,7 @@ app.add_typer(caps.app, name="caps")
 app.add_typer(rules.app, name="rules")
 app.add_typer(adjustments.app, name="adjustments")
 app.add_typer(shards.app, name="shards")
+app.add_typer(clock.app, name="clock")
 app.add_typer(topics.app, name="topics")
 app.add_typer(bases.app, name="base")
 app.command("migrate")(migrate.migrate_tables)

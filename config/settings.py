@@ -420,6 +420,9 @@ class Settings(_Group):
         "seals the control records: whoever has it can grant credit; at least 32 bytes, in hex or base64; without it "
         "the demo makes one per run",
     )
+    sandbox: bool = _setting(
+        False, "lets an admin key move the clock of the log forward, to try a year of billing in a minute"
+    )
     ray_address: str | None = _setting(
         None, "the Ray cluster to join; without it the demo and the tests start a local one", "address"
     )
@@ -480,6 +483,8 @@ def _key_bytes(key: SecretStr) -> bytes:
 
 
 def _breaches(settings: Settings) -> Iterator[str]:
+    if settings.sandbox:
+        yield "sandbox: must be off, or whoever has an admin key can make usage too old to be rated"
     if settings.control_key is None:
         yield f"control_key: is missing; set {CONTROL_KEY_BYTES_MIN} random bytes or more"
     dsn = settings.postgres.dsn

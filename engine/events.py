@@ -206,6 +206,12 @@ class Tick(Struct, tag_field="kind", tag="tick", forbid_unknown_fields=True, fro
     epoch: Whole
 
 
+class Advance(Struct, tag_field="kind", tag="advance", forbid_unknown_fields=True, frozen=True):
+    """Log time is this from here on, if it is not later already. Only a sandbox appends it (`sandbox` of the settings)."""
+
+    until_us: Whole
+
+
 class Owner(Struct, tag_field="kind", tag="owner", forbid_unknown_fields=True, frozen=True):
     """A new owner of the partition has begun."""
 
@@ -468,7 +474,7 @@ Command = (
     | SetAllowed
     | SetPrice
 )
-Control = Tick | Owner | CatalogueMarker | Slices | Command
+Control = Tick | Advance | Owner | CatalogueMarker | Slices | Command
 
 _control_decoder: Final = msgspec.json.Decoder(Control)
 

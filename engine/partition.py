@@ -48,6 +48,7 @@ from engine.events import (
     KEY_BYTES_MAX,
     VALUE_BYTES_MAX,
     Adjust,
+    Advance,
     BadMac,
     CatalogueMarker,
     Command,
@@ -101,6 +102,7 @@ from engine.runs import Run
 from engine.snapshot import decode_account, decode_partition, encode_account, encode_partition
 
 COMMAND_KEY_US: Final = 30 * 86_400 * 1_000_000
+ADVANCE_MAX_US: Final = 366 * 86_400 * 1_000_000
 DETAIL_MAX: Final = 300
 
 
@@ -302,6 +304,15 @@ class Partition:
         if append_us >= self._forget_at_us:
             self.dedup.forget(append_us)
             self._forget_at_us = (append_us // BUCKET_US + 1) * BUCKET_US
+
+    def _advance_to(self, until_us: int, offset: int) -> str:
+        """Log time as a sandbox wants it. Raises _DeadLetter."""
+        if until_us > self.log_time_us + ADVANCE_MAX_US:
+            raise _DeadLetter(DeadLetterReason.BAD_CONTROL, f"until {until_us} is more than 366 days ahead of log time")
+        if until_us > self.log_time_us:
+            self._changing = True
+            self._advance(until_us, offset)
+        return "advance"
 
     def _wake_of(self, account_id: str) -> int | None:
         frozen = self._frozen.get(account_id)
@@ -756,6 +767,8 @@ class Partition:
                 raise control
             case Tick():
                 return "tick" if control.epoch >= self.epoch else "void"
+            case Advance():
+                return self._advance_to(control.until_us, offset)
             case Slices():
                 return self._slice(control)
             case Owner():

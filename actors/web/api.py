@@ -17,6 +17,7 @@ from actors.web import (
     money,
     operations,
     rule_routes,
+    sandbox_routes,
     webhook_routes,
 )
 from actors.web.app import App
@@ -42,6 +43,7 @@ def all_routes(health: Health) -> tuple[Route, ...]:
         *webhook_routes.ROUTES,
         *operations.ROUTES,
         *draft_routes.ROUTES,
+        *sandbox_routes.ROUTES,
         *key_routes.ROUTES,
         *health_routes(health),
     )

@@ -62,6 +62,7 @@ VALUE_BYTES_MAX = 65_536
 CELLS_MAX = 10_000
 SLICES_MAX = 1_000
 LINGER_US_MAX = DAY_US
+ADVANCE_US_MAX = 366 * DAY_US
 
 
 def _end_of(account: Account, start: int) -> int:
@@ -763,6 +764,14 @@ class Oracle:
                 return "tick" if epoch >= state.epoch else "void"
             state.epoch = max(state.epoch, epoch)
             return "owner"
+        if kind == "advance":
+            until = fields.integer("until_us")
+            fields.close()
+            if until > state.log_us + ADVANCE_US_MAX:
+                raise DeadLetterError("bad_control")
+            state.log_us = max(state.log_us, until)
+            self._wake(state)
+            return "advance"
         if kind == "catalogue":
             return self._catalogue(state, fields)
         if kind == "slices":

@@ -175,6 +175,7 @@ def test_production_names_every_unsafe_setting(monkeypatch: pytest.MonkeyPatch) 
         ("TALLYGATE_KAFKA__MIN_INSYNC_REPLICAS", "1", "must be 2 or more"),
         ("TALLYGATE_WEBHOOKS__URL", "http://hooks.example.com", "must be https"),
         ("TALLYGATE_API__HOST", "0.0.0.0", "set api.tls_in_front"),
+        ("TALLYGATE_SANDBOX", "true", "sandbox: must be off"),
     ],
 )
 def test_production_refuses_one_unsafe_setting(

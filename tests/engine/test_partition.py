@@ -179,6 +179,30 @@ def test_log_time_never_goes_back(bench: Bench) -> None:
     assert bench.partition.log_time_us == START + HOUR
 
 
+def test_a_sandbox_moves_log_time_and_wakes_who_is_due(bench: Bench) -> None:
+    bench.grant("l", "5", expires_us=START + HOUR)
+    bench.grant("m", "5", expires_us=START + 2 * DAY)
+    bench.balance_rule("0")
+    assert bench.control({"kind": "advance", "until_us": START + DAY}) == "advance"
+    assert bench.partition.log_time_us == START + DAY
+    assert bench.account().woken_us == START + HOUR
+    assert bench.use(1, at=START + DAY) == "rated"
+    assert bench.control({"kind": "advance", "until_us": START + 3 * DAY}) == "advance"
+    assert [told(row)[0] for row in bench.partition.outputs.alerts] == ["low"]
+    assert bench.partition.outputs.alerts[0].offset == bench.log[-1].offset
+
+
+def test_the_clock_of_a_sandbox_goes_forward_and_a_year_at_once(bench: Bench) -> None:
+    bench.tick(START + HOUR)
+    assert bench.control({"kind": "advance", "until_us": START}) == "advance"
+    assert bench.partition.log_time_us == START + HOUR
+    beyond = {"kind": "advance", "until_us": START + HOUR + 366 * DAY + 1}
+    assert bench.control(beyond) == "dead_lettered.bad_control"
+    assert "366 days" in bench.letter().detail
+    assert bench.partition.log_time_us == START + HOUR
+    assert bench.control({**beyond, "until_us": START + HOUR + 366 * DAY}) == "advance"
+
+
 def test_accounts_are_woken_before_the_record_that_moved_log_time() -> None:
     bench = Bench()
     bench.open()

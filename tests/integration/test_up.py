@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from config.stack.postgres import kept_data_dir
 from config.stack.supervisor import Supervisor, reap
 
 TALLYGATE = Path(sys.executable).with_name("tallygate")
-START_TIMEOUT_S = 150.0
+START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 60.0
 UP = "Ctrl-C stops everything in order"
 
@@ -31,7 +32,11 @@ class Up:
         self._log = folder / "up.log"
         # The deployment is its own: nothing of the session's Ray, and none of its servers.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TALLYGATE_"))}
-        self.environment = environment | {"TALLYGATE_API__PORT": str(port), "COLUMNS": "200"}
+        self.environment = environment | {
+            "TALLYGATE_API__PORT": str(port),
+            "TALLYGATE_SANDBOX": "true",
+            "COLUMNS": "200",
+        }
         for name in ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"):
             self.environment.pop(name, None)
         with self._log.open("w") as log:
@@ -82,7 +87,7 @@ def recorded(run_dir: Path) -> list[int]:
     return [line["child"]["pid"] for line in lines if "child" in line and psutil.pid_exists(line["child"]["pid"])]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the lines to paste are for curl")
 def test_up_is_tried_crashes_and_is_found_again(tmp_path: Path) -> None:
     """The balance of the first run is the balance of the second, and nothing is left running."""
@@ -101,6 +106,8 @@ def test_up_is_tried_crashes_and_is_found_again(tmp_path: Path) -> None:
         first.wait_until_booked("24.99896")
         assert first.run("keys", "create", "ci", "--scope", "read").startswith("tg_live_")
         assert "acme" in first.run("customers", "list")
+        until = (datetime.now(UTC) + timedelta(days=90)).isoformat(timespec="seconds").replace("+00:00", "Z")
+        assert f"it is {until}" in first.run("clock", "advance", until)
         left = recorded(run_dir)
         first.process.kill()
         first.process.wait()
@@ -113,12 +120,15 @@ def test_up_is_tried_crashes_and_is_found_again(tmp_path: Path) -> None:
             assert not [pid for pid in left if psutil.pid_exists(pid)], "and the next start stops them"
             assert second.lines_to_paste()[1:] == [check, balance], "the same key, at the same place"
             assert second.booked().startswith("24.99896"), "the balance is found again"
+            assert pasted(balance)["as_of"]["log_time"] == until, "and so is the day that the sandbox had reached"
             second.process.send_signal(signal.SIGINT)
             assert second.process.wait(STOP_TIMEOUT_S) == 0, second.said()
         finally:
             second.process.kill()
+            second.process.wait()
     finally:
         first.process.kill()
+        first.process.wait()  # while it lives, what it has started is its own to stop
         stopped = reap(run_dir)
         shutil.rmtree(kept_data_dir(Supervisor(run_dir)).parent)
     assert stopped == [], "Ctrl-C stops everything"

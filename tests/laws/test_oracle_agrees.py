@@ -10,7 +10,20 @@ import pytest
 from engine.catalog import document_json
 from loadtest.oracle.accounts import Rated
 from loadtest.oracle.fold import Oracle
-from tests.engine.bench import DAY, HOUR, KEY, MINUTE, SECOND, TOPIC, Bench, RandomLog, pico_of, told, versions
+from tests.engine.bench import (
+    DAY,
+    HOUR,
+    KEY,
+    MINUTE,
+    SECOND,
+    START,
+    TOPIC,
+    Bench,
+    RandomLog,
+    pico_of,
+    told,
+    versions,
+)
 
 RHYTHMS = {
     "within an hour": 10 * SECOND,
@@ -121,6 +134,40 @@ def test_engine_and_oracle_make_the_same_of_a_random_log(seed: int, rhythm: str)
     assert bench.partition.counts["rated"] > STEPS // 3
     note = f"seed {seed}, {rhythm}"
     assert_the_same(bench, oracle_of(bench, paranoid=seed == 0), note)
+
+
+def test_a_year_of_billing_passes_in_a_sandbox() -> None:
+    """Twelve months in one hour: lots begin, roll over and expire, periods close, late usage is an adjustment."""
+    bench = Bench(*versions())
+    bench.open(anchor_day=31)
+    bench.rule("spent", "spend", threshold="20", window="month")
+    bench.balance_rule("0")
+    source = random.Random(1)
+    instant = START
+    for month in range(12):
+        until = instant + 30 * DAY
+        rollover = {"percent": 50, "days": 20, "cap": "3"}
+        assert bench.grant(f"lot{month}", "12", expires_us=until - DAY, rollover=rollover) == "applied"
+        for _ in range(20):
+            late = source.random() < 0.2
+            at = instant - 12 * DAY if late and month else instant + source.randrange(4 * MINUTE)
+            assert bench.use(source.randrange(1, 4), source.choice(["x", "tiered", "third"]), at=at) == "rated"
+        bench.now += 5 * MINUTE
+        assert bench.control({"kind": "advance", "until_us": until}) == "advance"
+        instant = until
+    assert bench.partition.counts["advance"] == 12
+    assert bench.account().adjusted, "usage of a closed period came late"
+    assert_the_same(bench, oracle_of(bench, paranoid=True), "a year in a sandbox")
+    assert bench.replay().account("acme") is not None
+
+
+def test_the_oracle_refuses_what_the_engine_refuses_of_a_sandbox() -> None:
+    """More than a year at once, and what is no instant."""
+    bench = Bench(*versions())
+    bench.open()
+    assert bench.control({"kind": "advance", "until_us": bench.now + 367 * DAY}) == "dead_lettered.bad_control"
+    assert bench.control({"kind": "advance", "until": 1}) == "dead_lettered.bad_control"
+    assert_the_same(bench, oracle_of(bench), "refused")
 
 
 def test_the_random_logs_reach_every_outcome_that_can_be_reached() -> None:

@@ -100,6 +100,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("GET", "/v1/events/req%2F1/rating"): (200, RATING),
     ("GET", "/v1/events/gone/rating"): (404, {"detail": "No such event was rated.", "next_step": "Check the id."}),
     ("POST", "/v1/keys"): (201, {"key": "tg_live_made"}),
+    ("POST", "/v1/sandbox/clock"): (202, {"until": "2027-01-01T00:00:00Z", "partitions": 8}),
     ("DELETE", "/v1/keys/abc"): (204, None),
 }
 

@@ -35,3 +35,12 @@ async def house(database: str) -> AsyncIterator[House]:
         made = House(bench)
         await made.open()
         yield made
+
+
+@pytest.fixture
+async def sandbox(database: str) -> AsyncIterator[House]:
+    """The same, with a clock that an administrator may move."""
+    async with real_bench(database) as bench:
+        made = House(bench, sandbox=True)
+        await made.open()
+        yield made

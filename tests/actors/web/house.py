@@ -149,12 +149,13 @@ class Owner:
 class House:
     """Everything one replica needs, on the real database of a test."""
 
-    def __init__(self, bench: RealBench) -> None:
+    def __init__(self, bench: RealBench, *, sandbox: bool = False) -> None:
         self.bench = bench
         self.clock = FakeClock()
         self.owner = Owner(self.clock)
         self.keys = FakeKeys(self.clock)
-        settings = Settings(control_key=SecretStr(CONTROL_KEY), kafka=KafkaSettings(partitions=1))
+        kafka = KafkaSettings(partitions=1)
+        settings = Settings(control_key=SecretStr(CONTROL_KEY), sandbox=sandbox, kafka=kafka)
         self.records = Records(bench.dsn, bench.schema, 1)
         self.audit = Audit(bench.dsn, bench.schema)
         self.idempotency = Idempotency(bench.dsn, bench.schema, KEY)
