@@ -122,6 +122,7 @@ class Account:
         self.adjusted: Adjusted = {}  # what that changed, and manual lines
         self.lines: dict[str, ManualLine] = {}  # by id
         self._book = book
+        self._period = 0, 0  # the billing period that was looked at last
         self._closing = Closing(self.period_around, self._close_after_us)
         self._closed: tuple[int, _Walked] = 0, _Walked({}, {}, [])  # what lies before an instant comes to: it stands
         self._guard: Guard | None = None
@@ -138,11 +139,15 @@ class Account:
 
     def period_around(self, time_us: int) -> tuple[int, int]:
         """[start, end) of the billing period of an instant."""
-        return month_around(self.zone, self.anchor_day, time_us)
+        start, end = self._period
+        if not start <= time_us < end:
+            self._period = start, end = month_around(self.zone, self.anchor_day, time_us)
+        return start, end
 
     def period_of(self, time_us: int) -> int:
         """Start of the billing period of an instant."""
-        return self.period_around(time_us)[0]
+        start, end = self._period
+        return start if start <= time_us < end else self.period_around(time_us)[0]
 
     def closed_period(self, time_us: int, log_time_us: int) -> int | None:
         """Start of the billing period of an instant, if it is closed at this log time."""
@@ -166,7 +171,7 @@ class Account:
 
     def month_of(self, time_us: int) -> int:
         """Start of the calendar month of an instant, in the account's zone."""
-        return month_around(self.zone, 1, time_us)[0]
+        return self.period_of(time_us) if self.anchor_day == 1 else month_around(self.zone, 1, time_us)[0]
 
     def segment_around(self, time_us: int) -> tuple[int, int]:
         """[start, end) of the segment of an instant, with the lots as they are."""
@@ -196,7 +201,8 @@ class Account:
 
     def wake_us(self) -> int | None:
         """When log time reaches this instant, `wake` wants calling."""
-        pending = [instant for lot in self.lots.values() for instant in lot.boundaries if instant > self.woken_us]
+        woken_us = self.woken_us
+        pending = [instant for lot in self.lots.values() for instant in lot.boundaries if instant > woken_us]
         pending += [ends_us for each in self.slices.values() if (ends_us := each.ends_us) is not None]
         pending += [parked.until_us for parked in self.parked.values()]
         if self.aggregates or self.late:
@@ -662,13 +668,12 @@ class Account:
     ) -> tuple[dict[tuple[str, str], Standing], list[Crossing]]:
         """How every rule stands now, and what changed: the `released` first, then in the order of rule, then window.
         `forget` windows that are gone: they never come again, and neither do their ordinals."""
-        standings = {
-            key: standing
-            for key, standing in self.standings.items()
-            if not (forget and is_named_gone(self.zone, key[1], view.at.now_us))
-        }
+        standings = dict(self.standings)
+        if forget:
+            gone = [key for key in standings if is_named_gone(self.zone, key[1], view.at.now_us)]
+            standings = {key: standing for key, standing in standings.items() if key not in gone}
         crossings = []
-        for (name, window), standing in sorted(standings.items()):
+        for (name, window), standing in sorted(standings.items()) if released else ():
             if name in released and standing.active:
                 standings[name, window] = Standing(standing.ordinal, False)
                 level = self.rules[name].level

@@ -74,8 +74,8 @@ class Lot(Struct, frozen=True):
     @property
     def boundaries(self) -> list[int]:
         """Where a segment of usage ends: what is paid by this lot before such an instant is not as behind it."""
-        instants = [self.effective_us, *(change.at_us for change in self.changes)]
-        return instants if self.expires_us is None else [*instants, self.expires_us]
+        instants = [self.effective_us] if self.expires_us is None else [self.effective_us, self.expires_us]
+        return [*instants, *(change.at_us for change in self.changes)] if self.changes else instants
 
     def covers(self, segment_start: int) -> bool:
         """Segments never straddle a lot's boundary, so the start decides."""

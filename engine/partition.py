@@ -227,6 +227,7 @@ class Partition:
         self._sliced: set[str] = set()  # accounts with slices: the ones that a new owner touches
         self._wakes: list[tuple[int, str]] = []
         self._watched: dict[str, int] = {}  # the instant put into `_wakes` last, so that it is not put there again
+        self._due: tuple[int | None] | None = None  # what `next_wake_us` found, until the next record
         self.dedup = Dedup()  # part of the state
         self._foreseen: dict[int, Foreseen] = {}  # by offset
         self._forget_at_us = 0
@@ -253,6 +254,7 @@ class Partition:
         control = self._read_control(value) if sealed and value is not None else None
         if isinstance(control, CatalogueMarker) and self._is_missing(control.version):
             raise CatalogueMissing(control.version)
+        self._due = None
         if append_ms * 1000 > self.log_time_us:
             self._advance(append_ms * 1000, offset)
         self._changing = False
@@ -339,9 +341,11 @@ class Partition:
 
     def next_wake_us(self) -> int | None:
         """When log time should move on even if nothing arrives: the owner then appends a tick."""
-        while self._wakes and self._wake_of(self._wakes[0][1]) != self._wakes[0][0]:
-            self._next_wake()
-        return self._wakes[0][0] if self._wakes else None
+        if self._due is None:
+            while self._wakes and self._wake_of(self._wakes[0][1]) != self._wakes[0][0]:
+                self._next_wake()
+            self._due = (self._wakes[0][0] if self._wakes else None,)
+        return self._due[0]
 
     # ------------------------------------------------------------------------------------------------ usage events
 
