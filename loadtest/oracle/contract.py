@@ -29,8 +29,8 @@ def stated(account: Account, version: Version | None, name: str, time_us: int) -
 def price_at(account: Account, version_at: VersionAt, starts: Iterable[int], name: str, time_us: int) -> Price:
     """The price of an instant, as far as it may begin inside the period of the instant; `starts` are those of versions."""
     period = period_of(account.zone, account.anchor, time_us)
-    changes = {*starts, *(each.start for each in account.agreed)}
-    instants = [period, *sorted(each for each in changes if period < each <= time_us)]
+    changes = [*starts, *(each.start for each in account.agreed)]
+    instants = [period, *sorted({each for each in changes if period < each <= time_us})]
     found = [stated(account, version_at(instant), name, instant) for instant in instants]
     return in_force([price for price in found if price is not None])
 

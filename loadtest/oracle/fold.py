@@ -75,6 +75,11 @@ def _on_time(events: list[RatedEvent]) -> list[RatedEvent]:
     return [event for event in events if event.posted is None]
 
 
+def _adjusted(table: Table) -> dict[tuple[int, int], dict[str, int]]:
+    """(segment of posting, closed period's start) -> price -> pico."""
+    return {(posted, start): dict(charges) for (posted, start, _), charges in table.adjusted.items()}
+
+
 def _until(parked: Correction) -> int:
     """The log time from which the original would be refused as too old."""
     return int(parked.original["time_us"]) + WINDOW_US - SKEW_US + 1
@@ -143,8 +148,7 @@ class Oracle:
 
     def adjusted(self, partition: int, account: Account) -> dict[tuple[int, int], dict[str, int]]:
         """(segment of posting, closed period's start) -> price -> pico, from the account's raw events."""
-        adjusted = self._derive(self._partitions[partition], account).adjusted
-        return {(posted, start): dict(charges) for (posted, start, _), charges in adjusted.items()}
+        return _adjusted(self._derive(self._partitions[partition], account))
 
     def balance(self, name: str) -> int | None:
         """One account's balance as of the last record fed; None while it is not open."""
@@ -180,7 +184,7 @@ class Oracle:
             balance=self._balance(account, table),
             spend=self._spend(account, table),
             scopes={scope: dict(spend) for scope, spend in account.scopes.items()},
-            adjusted=self.adjusted(partition.number, account),
+            adjusted=_adjusted(table),
         )
 
     # ---- the fold
@@ -359,7 +363,7 @@ class Oracle:
         lines: dict[str, tuple[int, int]] = {}
         for event in events:
             account.events.append(event)
-            if not event.cells:  # no meter counts it: it is known by its id, and that is all
+            if not event.parts and not event.readings:  # no meter counts it: it is known by its id, and that is all
                 continue
             own = 0
             moved: dict[str, int] = {}
@@ -395,6 +399,8 @@ class Oracle:
     def _repriced(self, state: Partition, account: Account, name: str, time_us: int, before: int, after: int) -> int:
         """What the terms that a period reaches change in the price of the units that are there before and after."""
         price, units = self._price_at(state, account, name, time_us), min(before, after)
+        if price.model != "volume":
+            return 0
         grains = self._grains_of(account)
         now, then = (price.owed(units, period_quantity, grains) for period_quantity in (after, before))
         return half_even(now, grains) - half_even(then, grains)
@@ -569,14 +575,15 @@ class Oracle:
         """Count one event into the table, the last of these, and derive again the amounts of the prices it touches."""
         period = period_of(account.zone, account.anchor, event.time_us)
         segment = self._segment_of(state, account, event.time_us)
-        changed = {price: dict(self._counted(account, table, event, price)) for price in event.prices}
+        cells = event.cells
+        changed = {price: dict(self._counted(account, table, event, price)) for price, _ in cells}
         for price, _, quantity in event.parts:
             changed[price][segment] = changed[price].get(segment, 0) + quantity
         if event.readings:
             which = {(period, price) for price, *_ in event.readings}
             seen = events if event.posted else _on_time(events)
             changed |= {price: by_segment for (_, price), by_segment in self._read(state, account, seen, which).items()}
-        touched = {(segment, price, cell) for price, cell in event.cells}
+        touched = {(segment, price, cell) for price, cell in cells}
         if event.posted is None:
             table.cells |= touched
             for price, quantities in changed.items():
@@ -688,7 +695,7 @@ class Oracle:
     # ---- rules
 
     def _evaluate(self, state: Partition, account: Account, now: int) -> None:
-        for rule, window in sorted(account.crossings):
+        for rule, window in sorted(account.crossings) if account.released else []:
             crossing = account.crossings[rule, window]
             if rule in account.released and crossing.active:
                 crossing.active = False

@@ -1,7 +1,6 @@
 """Rules: what each looks at, when it is told, and the commands that set and remove one."""
 
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from typing import NamedTuple
 
 from loadtest.oracle.accounts import Account, Partition, Rule
@@ -43,8 +42,9 @@ def seen(
         yield Seen("bucket", is_high, not is_high and not _is_spike(count, last, rule.clear))
         return
     for window, value, whole in _values(account, name, now, spend, paid, used):
-        unit = Fraction(1) if whole is None else Fraction(whole, 100)
-        high, low = rule.threshold * unit, rule.clear * unit
+        high, low = rule.threshold, rule.clear
+        if whole is not None:  # percents of it
+            high, low, value = high * whole, low * whole, value * 100
         if rule.down:
             yield Seen(window, value <= high, value > low)
         else:

@@ -97,7 +97,7 @@ class Gateways:
 
     async def _call(self, random: Random) -> None:
         while True:
-            await asyncio.sleep(random.uniform(0.0, 0.3))
+            await self._world.loop.sleep(random.uniform(0.0, 0.3))
             account = random.choice(self.accounts)
             tokens = random.randint(1, 4) * 4_000
             bounds = FieldLimit(("input_tokens",), str(tokens)), FieldLimit(("output_tokens",), str(tokens))
@@ -136,7 +136,7 @@ class Gateways:
             left_s -= 0.02  # as late as may be
         else:
             left_s *= random.random()
-        await asyncio.sleep(max(0.0, left_s))
+        await self._world.loop.sleep(max(0.0, left_s))
         share = tokens if random.random() < 0.7 else random.randrange(tokens + 1)
         for part in range(parts):
             used = share // parts + (share % parts if part == 0 else 0)

@@ -209,7 +209,7 @@ async def _produce(world: World, traffic: Traffic, start_s: float) -> None:
     loop = asyncio.get_running_loop()
     for write in traffic.writes:
         if start_s + write.at_s > loop.time():
-            await asyncio.sleep(start_s + write.at_s - loop.time())
+            await world.loop.sleep(start_s + write.at_s - loop.time())
         while world.broker.down or not world.broker.sound:
             await asyncio.sleep(0.05)
         value = write.make(world.clock.wall_us())

@@ -38,7 +38,7 @@ from engine import dedup as dedup_module
 from engine import partition as partition_module
 from engine.catalog import Catalogue
 from engine.contract import Contract
-from engine.events import UsageEvent, parse_control
+from engine.events import UsageEvent, parse_control, parse_usage
 from engine.outcomes import RatedEvent, rated_lines
 from engine.partition import Partition
 from tests.simulation.catalogues import compiled
@@ -57,6 +57,7 @@ VIOLATIONS_MAX: Final = 50
 SENDS_MAX: Final = 6
 _mac_once: Final = lru_cache(maxsize=10_000)(hmac.digest)
 _read_once: Final = lru_cache(maxsize=10_000)(parse_control)
+_read_usage_once: Final = lru_cache(maxsize=10_000)(parse_usage)
 SQL_ERRORS: Final = {"serialization": asyncpg.SerializationError, "deadlock": asyncpg.DeadlockDetectedError}
 NO_FAULTS: Final = ReceiverFaults(latency_s=0.01, timeout_s=0.5, retry_after_max_s=1.0)
 
@@ -754,6 +755,7 @@ def short_limits(plan: Plan) -> AbstractContextManager[None]:
         (takeover_module, "load_catalogue", compiled),
         (hmac, "digest", _mac_once),
         (partition_module, "parse_control", _read_once),
+        (partition_module, "parse_usage", _read_usage_once),
         (commit_module, "ENCODE_ACCOUNTS", 1),
         (controller_module, "PROBE_EVERY_S", 0.2),
         (shard_module, "FETCH_WAIT_S", plan.fetch_wait_s),
