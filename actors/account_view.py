@@ -82,7 +82,7 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
     month = account.month_of(log_time_us)
     return AccountView(
         account=account.account,
-        plan=account.plan,
+        plan=account.contract.plan_name_at(log_time_us),
         currency=account.currency,
         zone=account.zone,
         anchor_day=account.anchor_day,
@@ -107,6 +107,8 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
         as_of=as_of,
         adjustments=_adjustments(account),
         agreed=tuple(_agreed(each) for each in account.contract.agreed),
+        first_plan=account.contract.plan,
+        phases=tuple((each.from_us, each.plan) for each in account.contract.phases),
     )
 
 

@@ -291,9 +291,11 @@ class Answers:
         except RowsAway as away:
             return _Wait(owned, away.places)
         checkpointed = offset is not None and max(offset, *corrected, 0) < owned.checkpointed_offset
-        billed = account.plan, account.zone, account.anchor_day
-        agreed = tuple((each.from_us, each.price, each.terms) for each in account.contract.agreed if each.terms)
-        return RatedAt(offset, checkpointed, *billed, self._as_of(owned), corrected, agreed)
+        contract = account.contract
+        billed = contract.plan, account.zone, account.anchor_day
+        agreed = tuple((each.from_us, each.price, each.terms) for each in contract.agreed if each.terms)
+        phases = tuple((each.from_us, each.plan) for each in contract.phases)
+        return RatedAt(offset, checkpointed, *billed, self._as_of(owned), corrected, agreed, phases)
 
     @staticmethod
     def _offset_of(owned: Owned, question: FindRated, name: str) -> int | None:

@@ -279,6 +279,8 @@ class AccountView(Struct, tag_field="op", tag="account"):
     as_of: AsOf
     agreed: tuple[AgreedView, ...] = ()
     adjustments: tuple[AdjustmentView, ...] = ()
+    phases: tuple[tuple[int, str], ...] = ()  # from when on, which plan
+    first_plan: str = ""  # the one before them
 
 
 class AppliedView(Struct, tag_field="op", tag="applied"):
@@ -304,6 +306,7 @@ class RatedAt(Struct, tag_field="op", tag="rated_at"):
     as_of: AsOf
     corrected: tuple[int, ...] = ()
     agreed: tuple[tuple[int, str, str], ...] = ()  # from when on, price, terms as JSON
+    phases: tuple[tuple[int, str], ...] = ()  # from when on, which plan; `plan` is the one before them
 
 
 class Payers(Struct, tag_field="op", tag="payers"):

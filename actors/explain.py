@@ -24,6 +24,7 @@ from engine.catalog import (
     compile_catalogue,
     read_document,
 )
+from engine.contract import Contract, Phase
 from engine.events import Malformed, UsageEvent, parse_usage
 from engine.meters import Meter
 from engine.money import amount_text, parse_amount, parse_quantity, quantity_text, round_half_even
@@ -159,17 +160,21 @@ class Charges:
 
     async def _explained(self, line: RatedLine, found: RatedAt) -> LineCharge:
         document, catalogue = await self._version(line.version)
+        plan = contract_of(found).plan_name_at(line.time_us)
         try:
-            price = catalogue.plans[found.plan].prices[line.price]
-            definition = document.plans[found.plan].prices[line.price]
+            price = catalogue.plans[plan].prices[line.price]
+            definition = document.plans[plan].prices[line.price]
         except KeyError as error:
-            raise VersionLost(f"catalogue version {line.version} has no {error} for plan {found.plan}") from None
+            raise VersionLost(f"catalogue version {line.version} has no {error} for plan {plan}") from None
         if line.agreed_us is not None:
             terms = {(from_us, name): terms for from_us, name, terms in found.agreed}.get((line.agreed_us, line.price))
             if terms is None:
                 raise VersionLost(f"the account has agreed on no price {line.price} from {line.agreed_us} on")
             definition = _terms_decoder.decode(terms)
-            price = agreed_price(line.price, definition, line.agreed_us, adds_up=True).placed(price.where)
+        if line.included is not None:
+            definition = msgspec.structs.replace(definition, included=line.included)
+        if line.agreed_us is not None or line.included is not None:
+            price = agreed_price(line.price, definition, line.agreed_us or 0, adds_up=True).placed(price.where)
         return explained(line, definition, price, catalogue.meters[price.meter])
 
     async def _told(self, partition: int, offset: int, append_ms: int, epoch: int) -> RatedSet | None:
@@ -215,6 +220,11 @@ class Charges:
                 self._versions.clear()
             self._versions[number] = known
         return known
+
+
+def contract_of(found: RatedAt) -> Contract:
+    """Which plan the account has when, and for which periods."""
+    return Contract(found.zone, found.anchor_day, found.plan, [Phase(*each) for each in found.phases])
 
 
 def _lines(told: RatedSet) -> list[RatedLine]:

@@ -231,6 +231,8 @@ class _Reader:
                 return self._text(node, path)
             case inspect.StrType():
                 return self._text(node, path)
+            case inspect.BoolType():
+                return self._truth(node, path)
             case inspect.IntType():
                 return self._whole(node, path)
         raise AssertionError(f"{'.'.join(map(str, path))}: catalogues hold no {type(kind).__name__}")

@@ -97,7 +97,7 @@ class Account:
         self, account: str, plan: str, currency: str, zone: str, anchor_day: int, woken_us: int, book: PriceBook
     ) -> None:
         self.account = account
-        self.contract = Contract(plan)
+        self.contract = Contract(zone, anchor_day, plan)
         self.currency = currency
         self.zone = zone
         self.anchor_day = anchor_day
@@ -122,7 +122,6 @@ class Account:
         self.adjusted: Adjusted = {}  # what that changed, and manual lines
         self.lines: dict[str, ManualLine] = {}  # by id
         self._book = book
-        self._period = 0, 0  # the billing period that was looked at last
         self._closing = Closing(self.period_around, self._close_after_us)
         self._closed: tuple[int, _Walked] = 0, _Walked({}, {}, [])  # what lies before an instant comes to: it stands
         self._guard: Guard | None = None
@@ -134,29 +133,25 @@ class Account:
 
     @property
     def plan(self) -> str:
-        """The name of the plan that it is sold."""
-        return self.contract.plan
+        """The plan that it is sold, as of the last waking."""
+        return self.contract.plan_name_at(self.woken_us)
 
     def period_around(self, time_us: int) -> tuple[int, int]:
         """[start, end) of the billing period of an instant."""
-        start, end = self._period
-        if not start <= time_us < end:
-            self._period = start, end = month_around(self.zone, self.anchor_day, time_us)
-        return start, end
+        return self.contract.period_around(time_us)
 
     def period_of(self, time_us: int) -> int:
         """Start of the billing period of an instant."""
-        start, end = self._period
-        return start if start <= time_us < end else self.period_around(time_us)[0]
+        return self.contract.period_around(time_us)[0]
 
     def closed_period(self, time_us: int, log_time_us: int) -> int | None:
         """Start of the billing period of an instant, if it is closed at this log time."""
         return None if time_us >= self._closing.open_from(log_time_us) else self.period_of(time_us)
 
     def _close_after_us(self, end_us: int) -> int:
-        """How long a period stays open that ends then: as the version says that is in force at its end."""
+        """How long a period stays open that ends then: as its plan says, in the version in force at its end."""
         catalogue = self._book.at(end_us)
-        plan = None if catalogue is None else catalogue.plans.get(self.plan)
+        plan = None if catalogue is None else catalogue.plans.get(self.contract.plan_name_at(end_us - 1))
         return CLOSE_AFTER_US if plan is None else plan.close_after_us
 
     @property
@@ -171,7 +166,8 @@ class Account:
 
     def month_of(self, time_us: int) -> int:
         """Start of the calendar month of an instant, in the account's zone."""
-        return self.period_of(time_us) if self.anchor_day == 1 else month_around(self.zone, 1, time_us)[0]
+        same = self.anchor_day == 1 and not self.contract.phases
+        return self.period_of(time_us) if same else month_around(self.zone, 1, time_us)[0]
 
     def segment_around(self, time_us: int) -> tuple[int, int]:
         """[start, end) of the segment of an instant, with the lots as they are."""
@@ -205,6 +201,7 @@ class Account:
         pending = [instant for lot in self.lots.values() for instant in lot.boundaries if instant > woken_us]
         pending += [ends_us for each in self.slices.values() if (ends_us := each.ends_us) is not None]
         pending += [parked.until_us for parked in self.parked.values()]
+        pending += [phase.from_us for phase in self.contract.phases if phase.from_us > self.woken_us]
         if self.aggregates or self.late:
             pending.append(self._closing.gone_us(min(*self.aggregates, *self.late, UNBOUNDED)))
         now = Moment(self.caps, self.tallies, self.lots, self.zone, self.woken_us)
@@ -414,9 +411,10 @@ class Account:
             run.amount - owed,
             parts if quantity >= 0 else tuple((tier, -units) for tier, units in parts),
             0 if after is before else after.owed(others) - before.owed(others),
-            None if price.is_even and version is None and agreed_us is None else used,
+            None if price.is_even and version is None and price.is_published else used,
             version,
             agreed_us,
+            price.included if price.is_short else None,
         )
 
     def wake(self, instant_us: int) -> list[Crossing]:
@@ -554,14 +552,23 @@ class Account:
             self.rate_limits.pop(limit.limit, None)
         return crossings
 
+    def would_reprice(self, contract: Contract) -> bool:
+        """Whether what was rated by now would come to another amount, or fall into other tiers, under this contract."""
+        started = {start: row for start, row in self.table.items() if start >= self._closing.since_us}
+
+        def shown(sold: Contract) -> dict[tuple[int, str], object]:
+            running = self._walk(started, sold).running.items()
+            return {place: (run.amount, run.curve.parts(0, run.quantity)) for place, run in running}
+
+        return shown(self.contract) != shown(contract)
+
     def set_contract(self, contract: Contract, woken_us: int) -> list[Crossing]:
-        """What is sold from some instant on, behind all usage rated so far."""
-        added = set(contract.agreed) - set(self.contract.agreed)
+        """What is sold from some instant on, behind all usage rated so far, of which it re-prices nothing."""
+        added = set(contract.agreed) - set(self.contract.agreed) | set(contract.phases) - set(self.contract.phases)
         assert not self.has_usage or all(each.from_us > self.newest_event_us for each in added)
-        crossings = self._become(woken_us=woken_us)
         self.contract = contract
-        self._derived = None
-        return crossings
+        self._closing.look_again()
+        return self._become(woken_us=woken_us)
 
     def set_rule(self, name: str, rule: Rule | None, woken_us: int, count: Cap | None = None) -> list[Crossing]:
         """Set or replace a rule, with what it counts itself; None: it is gone. Its ordinals go on."""
@@ -629,7 +636,7 @@ class Account:
         return price
 
     def _sold_at(self, time_us: int, name: str) -> Price | None:
-        plan = self.contract.plan_at(self._book, time_us, self.period_of(time_us))
+        plan = self.contract.plan_at(self._book, time_us)
         return plan.prices.get(name) if plan is not None else None
 
     def _version_at(self, time_us: int) -> int:
@@ -640,7 +647,10 @@ class Account:
     def _derive(self, table: Table, adjusted: Adjusted, lots: dict[str, Lot], woken_us: int) -> Derived:
         since = self._closing.since_us
         if self._closed[0] != since:
-            self._closed = since, self._walk({start: row for start, row in table.items() if start < since})
+            self._closed = (
+                since,
+                self._walk({start: row for start, row in table.items() if start < since}),
+            )
         closed = self._closed[1]
         walked = self._walk({start: row for start, row in table.items() if start >= since})
         spend = dict(closed.spend)
@@ -649,12 +659,13 @@ class Account:
         amounts = with_adjustments([*closed.amounts, *walked.amounts], adjusted)
         return Derived(spend, {**closed.running, **walked.running}, amounts, lots, woken_us)
 
-    def _walk(self, table: Table) -> _Walked:
-        """What whole periods come to."""
+    def _walk(self, table: Table, contract: Contract | None = None) -> _Walked:
+        """What whole periods come to. `contract`: another than the account's."""
+        sold = self.contract if contract is None else contract
         spend: dict[int, int] = {}
         amounts = []
         running: dict[tuple[int, str], Running] = {}
-        for start, period, by_price, running in segments(table, self.period_of, self._price_at):  # noqa: B007
+        for start, period, by_price, running in segments(table, sold.period_of, sold.prices_at(self._book)):  # noqa: B007
             month = self.month_of(start)
             spend[month] = spend.get(month, 0) + sum(by_price.values())
             amounts.append((start, period, by_price))

@@ -225,7 +225,7 @@ class Desk:
         feature: bool | str | None = None
         meter: Cap | None = None
         if denied is None and question.feature is not None:
-            plan = catalogue.plans.get(account.plan) if catalogue else None
+            plan = catalogue.plans.get(account.contract.plan_name_at(now_us)) if catalogue else None
             value = granted(plan, account, question.scope, question.feature)
             if value is None:
                 denied = Reason.FEATURE_NOT_ENTITLED, Binding("feature", "", question.feature, None, None)
@@ -593,7 +593,8 @@ class Desk:
     ) -> tuple[Bound, ...] | Unreachable:
         assert question.type is not None
         plan = till.ledger.plan
-        parts = self._reach(account.plan, plan, catalogue, question)
+        name = account.contract.plan_name_at(till.ledger.segment)
+        parts = self._reach(name, plan, catalogue, question)
         if isinstance(parts, Unreachable):
             return parts
         bounds = []

@@ -42,6 +42,7 @@ _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 CLOSE_AFTER_S: Final = 86_400  # no less: a hold is reported within a day, and what admitted it must pay for it
 CLOSE_AFTER_US: Final = CLOSE_AFTER_S * 1_000_000
 CLOSE_AFTER_S_MAX: Final = 30 * 86_400  # later, no usage of the period would be young enough to be rated
+CLOSE_AFTER_MAX_US: Final = CLOSE_AFTER_S_MAX * 1_000_000
 SKEW_US: Final = 5 * 60 * 1_000_000  # how far an event's own time may run ahead of log time
 TOO_OLD_US: Final = 35 * 86_400 * 1_000_000 - SKEW_US  # and how far behind it
 
@@ -57,7 +58,8 @@ class TierDefinition(Struct, forbid_unknown_fields=True, frozen=True):
 
 class PriceDefinition(Struct, forbid_unknown_fields=True, frozen=True):
     """What is not said of `included` and those behind it, the stored form does not say either. `discount` is a
-    percentage; the last but two belong to the model `percentage`, the last two to `dynamic`."""
+    percentage; from `percent` on they belong to the model `percentage`, from `factor` on to `dynamic`. `prorate`: whether a
+    short period includes less (it does, unless this is false)."""
 
     meter: str
     model: Literal["per_unit", "graduated", "package", "volume", "step", "flat", "percentage", "dynamic"]
@@ -74,6 +76,7 @@ class PriceDefinition(Struct, forbid_unknown_fields=True, frozen=True):
     event_maximum: str | UnsetType = UNSET
     factor: str | UnsetType = UNSET
     estimate: str | UnsetType = UNSET
+    prorate: bool | UnsetType = UNSET
 
 
 class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -173,14 +176,23 @@ class Plan:
             assert found is not None
             prices.append(found.placed(price.where))
         same = all(found is price for found, price in zip(prices, self.prices.values(), strict=True))
-        return (
-            self if same else Plan(self.name, self.currency, prices, self._meters, self.features, self.close_after_us)
-        )
+        return self if same else self._like(prices)
 
     def replacing(self, prices: Mapping[str, Price]) -> "Plan":
         """This plan with these in place of its own prices of the same names, in the same cells."""
         sold = [prices.get(name, price).placed(price.where) for name, price in self.prices.items()]
-        return Plan(self.name, self.currency, sold, self._meters, self.features)
+        return self._like(sold)
+
+    def for_part(self, part: Fraction, made: list[tuple[Price, Price]]) -> "Plan":
+        """This plan in a period that is a part of a month. `made`: prices that were put into that period before, each
+        beside what it became: of the same terms come the same."""
+        if part == 1 or not any(price.included for price in self.prices.values()):
+            return self
+        prices = [price.for_part(part, made) for price in self.prices.values()]
+        return self._like(prices)
+
+    def _like(self, prices: list[Price]) -> "Plan":
+        return Plan(self.name, self.currency, prices, self._meters, self.features, self.close_after_us)
 
     def _find(self, meter: Meter, cell: Cell) -> Price:
         values = dict(zip(meter.group_by, cell, strict=True))
@@ -361,7 +373,10 @@ class _Checker:
             self._version,
             per_event,
             estimate,
+            prorate=definition.prorate is not False,
         )
+        if definition.prorate is not UNSET and definition.included is UNSET:
+            self.fault((*path, "prorate"), "is about an included quantity, and this price has none: remove it")
         if not adds_up:
             price.marginal = False  # what does not add up has no part that is of one version
         return price

@@ -7,7 +7,7 @@ that an event makes to what the whole owes is posted as an adjustment.
 
 from collections.abc import Callable, Mapping
 
-from engine.catalog import TOO_OLD_US
+from engine.catalog import CLOSE_AFTER_MAX_US, TOO_OLD_US
 from engine.charges import Row, Table
 
 Amounts = list[tuple[int, int, dict[str, int]]]  # (segment start, period start, pico per price), in time order
@@ -28,14 +28,16 @@ class Closing:
         self.until_us = 0  # log time at which that is to be looked at again
 
     def open_from(self, log_time_us: int) -> int:
-        """Start of the oldest period that is open: what lies before it is closed."""
+        """Start of the oldest period that is open: what lies before it is closed. None closes before those before it, which
+        may have longer."""
         if log_time_us >= self.until_us:
             start, end = self._period_around(log_time_us)
-            until_us = end + self._close_after_us(end)
-            while (closes_us := start + self._close_after_us(start)) > log_time_us:
+            self.since_us, self.until_us = start, end + self._close_after_us(end)
+            while start + CLOSE_AFTER_MAX_US > log_time_us:
+                closes_us = start + self._close_after_us(start)
                 start, _ = self._period_around(start - 1)
-                until_us = min(until_us, closes_us)
-            self.since_us, self.until_us = start, until_us
+                if closes_us > log_time_us:
+                    self.since_us, self.until_us = start, closes_us
         return self.since_us
 
     def look_again(self) -> None:

@@ -116,7 +116,7 @@ def grant(account: Account, command: Grant, book: PriceBook, log_time_us: int) -
     if command.rollover:
         _check_rollover(command)
     catalogue = book.at(log_time_us)
-    plan = catalogue.plans.get(account.plan) if catalogue else None
+    plan = catalogue.plans.get(account.contract.plan_name_at(log_time_us)) if catalogue else None
     if command.scope and (plan is None or not set(command.scope) <= plan.prices.keys()):
         raise Refused(Refusal.UNKNOWN_PRICE)
     effective_us = log_time_us if command.effective_us is None else command.effective_us
@@ -214,7 +214,7 @@ def adjust(account: Account, command: Adjust, book: PriceBook, log_time_us: int)
     if command.currency != account.currency:
         raise Refused(Refusal.CURRENCY_MISMATCH)
     catalogue = book.at(log_time_us)
-    plan = catalogue.plans.get(account.plan) if catalogue else None
+    plan = catalogue.plans.get(account.contract.plan_name_at(log_time_us)) if catalogue else None
     if command.price is not None and (plan is None or command.price not in plan.prices):
         raise Refused(Refusal.UNKNOWN_PRICE)
     if command.line in account.lines:
@@ -251,7 +251,7 @@ def set_cap(account: Account, command: SetCap, book: PriceBook, log_time_us: int
 def countable(account: Account, cap: Cap, book: PriceBook, log_time_us: int, offset: int, otherwise: Refusal) -> Cap:
     """The cap as it begins to count by the record at this offset. Raises Refused: what no cap can count, `otherwise`."""
     catalogue = book.at(log_time_us)
-    plan = catalogue.plans.get(account.plan) if catalogue else None
+    plan = catalogue.plans.get(account.contract.plan_name_at(log_time_us)) if catalogue else None
     if cap.price is not None and (plan is None or cap.price not in plan.prices):
         raise Refused(Refusal.UNKNOWN_PRICE)
     if cap.scope not in account.scopes:

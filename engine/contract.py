@@ -1,10 +1,12 @@
-"""What one account is sold: its plan, and the prices that were agreed for it alone (README, "Agreed prices").
+"""What one account is sold, and for which periods: its plans, and the prices that were agreed for it alone (README,
+"Agreed prices", "Phases").
 
 The only place that knows which price is in force for an account at an instant: rating, checks, caps and views ask here.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Final
 
@@ -12,8 +14,10 @@ import msgspec
 from msgspec import Struct
 
 from engine.catalog import BadCatalogue, Catalogue, CatalogueFault, Plan, PriceBook, PriceDefinition, agreed_price
+from engine.periods import month_around
 from engine.prices.price import Price
 
+PHASES_MAX: Final = 100  # of one account
 AGREED_MAX: Final = 1_000  # agreements of one account: each is a boundary that derivation looks at
 ELSEWHERE: Final = ("meter", "where")  # what an agreement does not say: it stays the plan's
 
@@ -48,28 +52,84 @@ def read_terms(stated: dict[str, Any], meter: str) -> PriceDefinition:
         raise BadCatalogue([CatalogueFault(("terms",), str(error))]) from None
 
 
-class Contract:
-    """Immutable. `agreed` is in order of instant, then price."""
+class Phase(Struct, frozen=True):
+    """From an instant on, an account is sold another plan."""
 
-    def __init__(self, plan: str, agreed: Iterable[Agreement] = ()) -> None:
-        self.plan = plan
+    from_us: int
+    plan: str
+
+
+class Contract:
+    """Immutable. `phases` follow the plan that the account was opened with, in order of the instant; `agreed` is in order
+    of instant, price and plan."""
+
+    def __init__(
+        self,
+        zone: str,
+        anchor_day: int,
+        plan: str,
+        phases: Iterable[Phase] = (),
+        agreed: Iterable[Agreement] = (),
+    ) -> None:
+        self.zone = zone
+        self.anchor_day = anchor_day
+        self.plan = plan  # the first
+        self.phases = _told_apart(plan, phases)
         self.agreed = tuple(sorted(agreed, key=lambda each: (each.from_us, each.price, each.plan)))
+        self._plans = [plan, *(each.plan for each in self.phases)]
+        self._cuts = [each.from_us for each in self.phases]
         self._prices = [
             None if each.terms is None else compiled(each.price, each.terms, each.from_us, each.adds_up)
             for each in self.agreed
         ]
-        self._starts = sorted({each.from_us for each in self.agreed})
+        self._period = 0, 0  # the one that was looked at last
+        self._starts = sorted({*self._cuts, *(each.from_us for each in self.agreed)})
         self._stated: dict[tuple[int, int], Plan] = {}  # by version, and how many starts are past
         self._in_force: dict[tuple[int, ...], Plan | None] = {}
+        self._short: dict[int, list[tuple[Price, Price]]] = {}  # by period: whole prices, and what became of each
 
     def with_agreed(self, agreement: Agreement) -> "Contract":
         """The contract with this in place of what was agreed of the same price for the same instant."""
         place = agreement.from_us, agreement.plan, agreement.price
         kept = [each for each in self.agreed if (each.from_us, each.plan, each.price) != place]
-        return Contract(self.plan, [*kept, agreement])
+        return Contract(self.zone, self.anchor_day, self.plan, self.phases, [*kept, agreement])
+
+    def with_phase(self, phase: Phase) -> "Contract":
+        """The contract with this plan from its instant on, until the next phase."""
+        kept = [each for each in self.phases if each.from_us != phase.from_us]
+        return Contract(self.zone, self.anchor_day, self.plan, [*kept, phase], self.agreed)
+
+    def is_like(self, other: "Contract | None") -> bool:
+        """Whether the other says the same."""
+        return other is not None and (self.plan, self.phases, self.agreed) == (other.plan, other.phases, other.agreed)
+
+    # ------------------------------------------------------------------------------------------------------- periods
+
+    def period_around(self, time_us: int) -> tuple[int, int]:
+        """[start, end) of the billing period of an instant: a month from the anchor day on, cut where a phase begins."""
+        start, end = self._period
+        if not start <= time_us < end:
+            start, end = month_around(self.zone, self.anchor_day, time_us)
+            if self._cuts:
+                place = bisect_right(self._cuts, time_us)
+                if place:
+                    start = max(start, self._cuts[place - 1])
+                if place < len(self._cuts):
+                    end = min(end, self._cuts[place])
+            self._period = start, end
+        return start, end
+
+    def period_of(self, time_us: int) -> int:
+        """Start of the billing period of an instant."""
+        return self.period_around(time_us)[0]
+
+    def _part(self, time_us: int) -> Fraction:
+        """How much of the whole month its billing period is."""
+        (start, end), (first, last) = self.period_around(time_us), month_around(self.zone, self.anchor_day, time_us)
+        return Fraction(end - start, last - first)
 
     def around(self, time_us: int) -> tuple[int | None, int | None]:
-        """The nearest instants at or before, and after, at which something agreed begins."""
+        """The nearest instants at or before, and after, at which a phase or something agreed begins."""
         index = bisect_right(self._starts, time_us)
         return (
             self._starts[index - 1] if index else None,
@@ -77,25 +137,30 @@ class Contract:
         )
 
     def starts_within(self, after_us: int, until_us: int) -> list[int]:
-        """The instants behind one, up to and with another, at which something agreed begins."""
+        """The instants behind one, up to and with another, at which a phase or something agreed begins."""
         return self._starts[bisect_right(self._starts, after_us) : bisect_right(self._starts, until_us)]
 
-    def stated_at(self, book: PriceBook, time_us: int) -> Plan | None:
-        """The plan as it is published and agreed for an instant, whatever was so when its period began."""
-        catalogue = book.at(time_us)
-        return None if catalogue is None else self.stated_in(catalogue, time_us)
+    # ---------------------------------------------------------------------------------------------------- what is sold
+
+    def plan_name_at(self, time_us: int) -> str:
+        """The plan that the account is sold at an instant."""
+        return self._plans[bisect_right(self._cuts, time_us)] if self._cuts else self.plan
 
     def stated_in(self, catalogue: Catalogue, time_us: int) -> Plan | None:
-        """The same by this version, which is in force at the instant."""
-        plan = catalogue.plans.get(self.plan)
-        if plan is None or not self._starts or time_us < self._starts[0]:
+        """The plan as this version, in force at an instant, and agreements state it, whatever was so when its period
+        began. None: it is not sold."""
+        if not self._starts or time_us < self._starts[0]:
+            return catalogue.plans.get(self.plan)
+        name = self.plan_name_at(time_us)
+        plan = catalogue.plans.get(name)
+        if plan is None or not self.agreed:
             return plan
         key = catalogue.version, bisect_right(self._starts, time_us)
         known = self._stated.get(key)
         if known is None:
             latest: dict[str, Price | None] = {}
             for each, price in zip(self.agreed, self._prices, strict=True):
-                if each.from_us <= time_us and each.plan == self.plan:
+                if each.from_us <= time_us and each.plan == name:
                     latest[each.price] = price
             agreed = {
                 name: price
@@ -105,25 +170,49 @@ class Contract:
             known = self._stated[key] = plan.replacing(agreed) if agreed else plan
         return known
 
-    def plan_at(self, book: PriceBook, time_us: int, period_us: int) -> Plan | None:
-        """The plan as it is in force at an instant of a period that starts at `period_us`: a price that is no sum of its
-        units neither begins nor ends inside a period. None: it is not sold."""
+    def plan_at(self, book: PriceBook, time_us: int) -> Plan | None:
+        """The plan as it is in force at an instant: a price that is no sum of its units neither begins nor ends inside a
+        period, and in a short period included quantities are short as well. None: it is not sold."""
+        period_us, _ = self.period_around(time_us)
         if not self._starts:
             return book.plan_at(self.plan, time_us, period_us)
-        key = (*book.places(period_us, time_us), *(bisect_right(self._starts, each) for each in (period_us, time_us)))
+        key = (period_us, *book.places(period_us, time_us), bisect_right(self._starts, time_us))
         if key not in self._in_force:
             within = {*book.starts_within(period_us, time_us), *self.starts_within(period_us, time_us)}
-            stated = [self.stated_at(book, instant) for instant in (period_us, *sorted(within))]
-            *earlier, last = stated
+            catalogues = [(book.at(instant), instant) for instant in (period_us, *sorted(within))]
+            *earlier, last = [self.stated_in(found, instant) if found else None for found, instant in catalogues]
             sold = [plan.prices for plan in earlier if plan is not None]
-            self._in_force[key] = None if last is None else last.following(sold)
+            plan = None if last is None else last.following(sold)
+            self._in_force[key] = plan and plan.for_part(self._part(time_us), self._short.setdefault(period_us, []))
         return self._in_force[key]
 
-    def begins(self, book: PriceBook, agreement: Agreement, period_us: int) -> bool:
-        """Whether what was agreed takes effect at its instant, which lies in this period, and not only with the next."""
-        plan = self.stated_at(book, agreement.from_us)
-        if agreement.from_us == period_us or plan is None or agreement.price not in plan.prices:
+    def prices_at(self, book: PriceBook) -> Callable[[int, str], Price]:
+        """The look-up that derivation asks for: (instant, name) -> the price in force."""
+
+        def price_at(time_us: int, name: str) -> Price:
+            plan = self.plan_at(book, time_us)
+            assert plan is not None
+            return plan.prices[name]
+
+        return price_at
+
+    def begins(self, book: PriceBook, agreement: Agreement) -> bool:
+        """Whether what was agreed takes effect at its instant, and not only with the next period."""
+        from_us = agreement.from_us
+        if from_us == self.period_of(from_us) or agreement.plan != self.plan_name_at(from_us):
             return True
-        before = self.plan_at(book, agreement.from_us - 1, period_us)
+        before, catalogue = self.plan_at(book, from_us - 1), book.at(from_us)
+        stated = self.stated_in(catalogue, from_us) if catalogue else None
         held = None if before is None else before.prices.get(agreement.price)
-        return held is None or (held.marginal and plan.prices[agreement.price].marginal)
+        if stated is None or held is None or agreement.price not in stated.prices:
+            return True
+        return held.marginal and stated.prices[agreement.price].marginal
+
+
+def _told_apart(plan: str, phases: Iterable[Phase]) -> tuple[Phase, ...]:
+    """In order, without those that change nothing."""
+    found: list[Phase] = []
+    for phase in sorted(phases, key=lambda each: each.from_us):
+        if phase.plan != (found[-1].plan if found else plan):
+            found.append(phase)
+    return tuple(found)

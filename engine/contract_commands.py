@@ -7,8 +7,8 @@ from engine.account import Account
 from engine.alerts import Crossing
 from engine.catalog import BadCatalogue, PriceBook, check_agreed
 from engine.commands import INSTANT_LIMIT_US, Refused
-from engine.contract import AGREED_MAX, Agreement, compiled, read_terms
-from engine.events import SetPrice
+from engine.contract import AGREED_MAX, PHASES_MAX, Agreement, Phase, compiled, read_terms
+from engine.events import SetPlan, SetPrice
 from engine.meters import Meter
 from engine.outcomes import Refusal
 from engine.prices.price import Price
@@ -19,27 +19,50 @@ def set_price(account: Account, command: SetPrice, book: PriceBook, log_time_us:
     if command.currency != account.currency:
         raise Refused(Refusal.CURRENCY_MISMATCH)
     catalogue = book.at(log_time_us)
-    plan = catalogue.plans.get(account.plan) if catalogue else None
+    name = account.contract.plan_name_at(
+        _earliest(account, log_time_us) if command.from_us is None else command.from_us
+    )
+    plan = catalogue.plans.get(name) if catalogue else None
     if catalogue is None or plan is None or command.price not in plan.prices:
         raise Refused(Refusal.UNKNOWN_PRICE)
     from_us = _start(account, command.from_us, log_time_us)
     published = plan.prices[command.price]
     meter = catalogue.meters[published.meter]
     terms = _terms(command, published, meter)
-    agreement = Agreement(from_us, account.plan, command.price, terms, meter.kind is None)
+    agreement = Agreement(from_us, name, command.price, terms, meter.kind is None)
     contract = account.contract.with_agreed(agreement)
     if len(contract.agreed) > AGREED_MAX:
         raise Refused(Refusal.TOO_MANY_PRICES)
     # A later one of this price may have been fit to follow what this one replaces.
     touched = [each for each in contract.agreed if each.price == command.price and each.from_us >= from_us]
-    if not all(contract.begins(book, each, account.period_of(each.from_us)) for each in touched):
+    if not all(contract.begins(book, each) for each in touched):
         raise Refused(Refusal.MID_PERIOD)
     return account.set_contract(contract, log_time_us)
 
 
+def set_plan(account: Account, command: SetPlan, book: PriceBook, log_time_us: int) -> list[Crossing]:
+    """Sell the account another plan from an instant on. Raises Refused."""
+    catalogue = book.at(log_time_us)
+    plan = catalogue.plans.get(command.plan) if catalogue else None
+    if plan is None:
+        raise Refused(Refusal.UNKNOWN_PLAN)
+    if plan.currency != account.currency:
+        raise Refused(Refusal.CURRENCY_MISMATCH)
+    contract = account.contract.with_phase(Phase(_start(account, command.from_us, log_time_us), plan.name))
+    if len(contract.phases) > PHASES_MAX:
+        raise Refused(Refusal.TOO_MANY_PHASES)
+    if account.would_reprice(contract):
+        raise Refused(Refusal.WOULD_REPRICE)
+    return account.set_contract(contract, log_time_us)
+
+
+def _earliest(account: Account, log_time_us: int) -> int:
+    return max(log_time_us, account.newest_event_us + 1) if account.has_usage else log_time_us
+
+
 def _start(account: Account, from_us: int | None, log_time_us: int) -> int:
     """From when on a change holds: behind all usage rated so far, or what was charged would change."""
-    earliest_us = max(log_time_us, account.newest_event_us + 1) if account.has_usage else log_time_us
+    earliest_us = _earliest(account, log_time_us)
     if from_us is None:
         return earliest_us
     if not earliest_us <= from_us <= INSTANT_LIMIT_US:

@@ -331,6 +331,13 @@ class SetOverdraft(Struct, tag_field="kind", tag="set_overdraft", forbid_unknown
     currency: str
 
 
+class SetPlan(Struct, tag_field="kind", tag="set_plan", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    plan: str
+    from_us: Whole | None = None  # None: at once
+
+
 class SetPrice(Struct, tag_field="kind", tag="set_price", forbid_unknown_fields=True, frozen=True):
     """`terms` is the price as a catalogue states it, but for its meter and cells."""
 
@@ -472,6 +479,7 @@ Command = (
     | SetOverdraft
     | SetRateLimit
     | SetAllowed
+    | SetPlan
     | SetPrice
 )
 Control = Tick | Advance | Owner | CatalogueMarker | Slices | Command
@@ -528,6 +536,8 @@ def parse_control(body: bytes) -> Control:
                 names += [control.standing]
             case SetOverdraft():
                 names += [control.currency]
+            case SetPlan():
+                names += [control.plan]
             case SetPrice():
                 names += [control.price, control.currency]
             case SetRateLimit():

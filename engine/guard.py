@@ -30,6 +30,7 @@ class _Use:
         "agreed_us",
         "denominator",
         "edge",
+        "included",
         "is_plain",
         "over",
         "owed",
@@ -58,7 +59,8 @@ class _Use:
         self._start, self.size = stretch.start, stretch.size
         self.agreed_us = price.agreed_us
         self.version = None if price.agreed_us is not None or price.version == version else price.version
-        self.is_plain = price.is_even and self.version is None and price.agreed_us is None
+        self.included = price.included if price.is_short else None
+        self.is_plain = price.is_even and self.version is None and price.is_published
 
     def begun(self, quantity: int) -> int:
         """How many sizes so many more nano-units begin."""
@@ -167,7 +169,9 @@ class Guard:
             if use.is_plain:
                 lines.append(Line(name, cell, quantity, amount, tiers))
             else:
-                lines.append(Line(name, cell, quantity, amount, tiers, 0, use.quantity, use.version, use.agreed_us))
+                lines.append(
+                    Line(name, cell, quantity, amount, tiers, 0, use.quantity, use.version, use.agreed_us, use.included)
+                )
             steps.append((use, key, quantity, amount, over))
             total += amount
         if total >= self._room or fresh > self._cells:

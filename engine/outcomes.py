@@ -81,6 +81,8 @@ class Refusal(StrEnum):
     TOO_MANY_LINES = "too_many_lines"
     NO_REASON = "no_reason"
     BAD_PERIOD = "bad_period"
+    TOO_MANY_PHASES = "too_many_phases"
+    WOULD_REPRICE = "would_reprice"
 
 
 APPLIED = "applied"
@@ -106,6 +108,7 @@ class Line(Struct, frozen=True, gc=False):
     used: int | None = None  # nano-units of the period before, where the tiers alone do not tell the amount
     version: int | None = None  # of the price, where an older one than the event's holds through the period
     agreed_us: int | None = None  # from when on the price is agreed with the account alone; None: it is published
+    included: int | None = None  # nano-units that the price includes, where a short period makes it less
 
 
 class RatedEvent(Struct, frozen=True, gc=False):
@@ -157,6 +160,7 @@ class RatedLine(Struct, omit_defaults=True, gc=False):
     used: str | None = None
     agreed_us: int | None = None
     adjusts: int | None = None  # start of a closed billing period: counts in no cap, nor in that period
+    included: str | None = None
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -210,6 +214,7 @@ def rated_lines(event: RatedEvent, partition: int, epoch: int, first: int = 0) -
             None if line.used is None else quantity_text(line.used),
             line.agreed_us,
             event.adjusts,
+            None if line.included is None else quantity_text(line.included),
         )
         found.append(_encode(told))
     return found

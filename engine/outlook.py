@@ -15,7 +15,7 @@ from engine.account import Account
 from engine.catalog import Plan, PriceBook
 from engine.charges import Row, Running, by_price, foreseen, segments
 from engine.closing import Adjusted, with_adjustments
-from engine.contract import Agreement
+from engine.contract import Contract
 from engine.credit import Lot, allocate
 from engine.holds import Bound
 from engine.limits import ROOT, Cap
@@ -82,7 +82,7 @@ class Ledger:
         self.piles: dict[int, dict[str, Piles]] = {}  # segment start -> scope -> what is held in it and below
         self.withheld: dict[int, Piles] = {}  # segment start -> what slices of other owners keep, on every path
         self._lots: dict[str, Lot] | None = None
-        self._agreed: tuple[Agreement, ...] = ()
+        self._contract: Contract | None = None
         self._publications = 0
         self._here = (0, 0)
         self._months: dict[int, tuple[int, int]] = {}
@@ -95,11 +95,11 @@ class Ledger:
         self._book = book
         self._now_us = now_us
         moved = False
-        agreed = account.contract.agreed
-        if account.lots is not self._lots or book.publications != self._publications or agreed is not self._agreed:
-            same = self._lots == account.lots and self._agreed == agreed
+        contract = account.contract
+        if account.lots is not self._lots or book.publications != self._publications or contract is not self._contract:
+            same = self._lots == account.lots and contract.is_like(self._contract)
             moved = not same or book.publications != self._publications
-            self._lots, self._agreed, self._publications = account.lots, agreed, book.publications
+            self._lots, self._contract, self._publications = account.lots, contract, book.publications
             if moved:
                 self._here = (0, 0)
                 self._ground = None
@@ -415,7 +415,7 @@ class Ledger:
 
     def _sold(self, instant: int) -> Plan | None:
         """The account's plan as it is in force then."""
-        return self._account.contract.plan_at(self._book, instant, self._account.period_of(instant))
+        return self._account.contract.plan_at(self._book, instant)
 
     def _plan(self, segment: int) -> Plan:
         plan = self._sold(segment)

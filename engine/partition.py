@@ -30,7 +30,7 @@ from engine.commands import (
     void_lot,
 )
 from engine.contract import Contract
-from engine.contract_commands import set_price
+from engine.contract_commands import set_plan, set_price
 from engine.corrections import (
     FORMS,
     PARKED_BYTES_MAX,
@@ -63,6 +63,7 @@ from engine.events import (
     SetAllowed,
     SetCap,
     SetOverdraft,
+    SetPlan,
     SetPrice,
     SetRateLimit,
     SetRule,
@@ -534,7 +535,7 @@ class Partition:
                     aggregate = meter.aggregate(data, time_us, event.source, event.id)
                     cell = meter.cell(data)
                     if plan is None:
-                        raise NoPrice(f"catalogue version {catalogue.version} has no plan {contract.plan}")
+                        raise _not_sold(catalogue, contract, time_us)
                     readings.append((plan.price_of(meter, cell), cell, aggregate))
                     read_names.append(meter.group_by)
                     continue
@@ -547,7 +548,7 @@ class Partition:
                     quantity, estimated = estimate, True
                 cell = meter.cell(data)
                 if plan is None:
-                    raise NoPrice(f"catalogue version {catalogue.version} has no plan {contract.plan}")
+                    raise _not_sold(catalogue, contract, time_us)
                 price = plan.price_of(meter, cell)
                 if price.per_event is not None:
                     quantity = price.per_event.fee(quantity)
@@ -889,6 +890,8 @@ class Partition:
                     crossings = set_rate_limit(account, command, self._book, self.log_time_us)
                 case SetAllowed():
                     crossings = set_allowed(account, command, self.log_time_us)
+                case SetPlan():
+                    crossings = set_plan(account, command, self._book, self.log_time_us)
                 case SetPrice():
                     crossings = set_price(account, command, self._book, self.log_time_us)
         except Refused as refused:
@@ -1042,6 +1045,10 @@ class Partition:
             (*memory, item.digest, item.answer, item.log_time_us) for memory, item in self._answered.items()
         )
         return msgspec.msgpack.encode([self.header(), sorted(accounts.items()), self.dedup.entries(), answered])
+
+
+def _not_sold(catalogue: Catalogue, contract: Contract, time_us: int) -> NoPrice:
+    return NoPrice(f"catalogue version {catalogue.version} has no plan {contract.plan_name_at(time_us)}")
 
 
 def _estimate(plan: Plan | None, meter: Meter, data: dict[str, Any]) -> int | None:

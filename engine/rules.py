@@ -111,7 +111,9 @@ class _Reader:
                 return self._percents(CapShare(on.cap), on.percent, on.clear_percent), None
             case OnIncludedPercent():
                 catalogue = self._book.at(self._log_time_us)
-                plan = catalogue.plans.get(self._account.plan) if catalogue else None
+                plan = (
+                    catalogue.plans.get(self._account.contract.plan_name_at(self._log_time_us)) if catalogue else None
+                )
                 if plan is None or on.price not in plan.prices:
                     raise Refused(Refusal.UNKNOWN_PRICE)
                 return self._percents(IncludedShare(on.price), on.percent, on.clear_percent), None

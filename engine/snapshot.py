@@ -15,7 +15,7 @@ from engine.account import Account
 from engine.alerts import CapShare, Level, Measure, Rule, Standing, Wallet
 from engine.catalog import PriceBook
 from engine.charges import Table
-from engine.contract import Agreement, Contract
+from engine.contract import Agreement, Contract, Phase
 from engine.corrections import Parked
 from engine.credit import Carry, Lot, LotChange
 from engine.holds import Drawn
@@ -70,6 +70,8 @@ class _Account(Struct, array_like=True):
     rate_meters: list[tuple[str, str]] = []
     allowed: list[tuple[str, list[tuple[str, tuple[str, ...]]]]] = []
     lines: list[tuple[str, int, int, int, str, str, str, str]] = []
+    phases: list[tuple[int, str]] = []
+    first_plan: str | None = None  # where it is not the plan of now
 
 
 class _Subscription(Struct, array_like=True):
@@ -196,6 +198,8 @@ def encode_account(account: Account) -> bytes:
                 )
                 for name, line in sorted(account.lines.items())
             ],
+            [(each.from_us, each.plan) for each in account.contract.phases],
+            account.contract.plan if account.contract.phases else None,
         )
     )
 
@@ -306,8 +310,14 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
     account.aggregates = {
         start: {(name, cell): read_kept(parts) for name, cell, parts in row} for start, row in stored.aggregates
     }
-    if stored.agreed:
-        account.contract = Contract(stored.plan, [Agreement(*each) for each in stored.agreed])
+    if stored.agreed or stored.phases:
+        account.contract = Contract(
+            stored.zone,
+            stored.anchor_day,
+            stored.first_plan or stored.plan,
+            [Phase(*each) for each in stored.phases],
+            [Agreement(*each) for each in stored.agreed],
+        )
     account.parked = {mark: Parked(until_us, value) for mark, until_us, value in stored.parked}
     account.mark_posted()
     return account
@@ -351,6 +361,8 @@ def account_fields(blob: bytes) -> dict[str, str]:
         for price, cell, kept_parts in kept_row:
             name = f"aggregate of {price} {'/'.join(cell)} in the segment from {start}".replace("  ", " ")
             fields[name] = " ".join(kept_parts)
+    for from_us, plan in stored.phases:
+        fields[f"plan from {from_us}"] = plan
     for from_us, plan, price, terms, adds_up in stored.agreed:
         fields[f"agreed of {price} in plan {plan} from {from_us}: terms"] = str(terms)
         fields[f"agreed of {price} in plan {plan} from {from_us}: adds_up"] = str(adds_up)
@@ -367,7 +379,7 @@ def _words(measure: Struct) -> str:
 
 _PLAIN: Final = (
     *("version", "account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated"),
-    *("sequence", "overdraft"),
+    *("sequence", "overdraft", "first_plan"),
 )
 _NAMED: Final = {
     "scopes_since": ("offset",),

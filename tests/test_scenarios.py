@@ -19,6 +19,7 @@ PRICES    name  model  tiers                            `10: 30, 50: 40, rest: 5
                                                         `of METER` behind it, or `of METER where x = a, y = b`; a tier
                                                         may be `10: 30 flat 5`; models are those of a catalogue;
                                                         behind the tiers `included 100`, `at most 50`, `less 20%`,
+                                                        `whole in short periods`, `in PLAN` (else `plan`);
                                                         and of a percentage `each 0.30`, `each at least 0.50`, `each at most 9`
 GRANTS    lot  kind  amount  priority  from  until  for  rollover
                                                         `for`: prices, or `all`; kind: `promo`, or `promo, pays debt`;
@@ -34,7 +35,7 @@ EVENTS    time  what                 charge  balance  alerts
           `adjust $5 because REASON`, `adjust -$5 for TIME because REASON` (of the period of that time), or
           `void LOT` (its rest), `void LOT AMOUNT`, `refund LOT AMOUNT`, or `cap NAME AMOUNT`,
           `cap NAME AMOUNT in SCOPE`, or `agree PRICE at MODEL TIERS; MODIFIER`, `agree PRICE from TIME at ...`,
-          `agree PRICE as published`, or `pass` (log time moves on, nothing else), or
+          `agree PRICE as published`, `plan PLAN`, `plan PLAN from TIME`, or `pass` (log time moves on, nothing else), or
           `check 3 PRICE`, `check 3 PRICE in SCOPE`: may it run? Under charge stands `allowed` or why not, or
           `cap_reached by CAP`, or `cap_reached by CAP for 90 min` (until it frees).
           Usage may have a name (`3 PRICE as NAME`); then `cancel NAME` takes it back and `amend NAME to 5 PRICE` makes
@@ -137,17 +138,18 @@ class Scenario:
 
     def documents(self) -> tuple[list[CatalogueDocument], list[int]]:
         """The catalogue versions, and from when each is in force."""
-        prices: dict[int, dict[str, PriceDefinition]] = {0: {}}
+        prices: dict[int, dict[tuple[str, str], PriceDefinition]] = {0: {}}
 
         def price(name: str, model: str, tiers: str, *more: str) -> None:
             start = next((instant(each.removeprefix("from ")) for each in more if each[:5] == "from "), 0)
-            around = [each for each in more if each.split(" ")[0] in ("included", "at", "less", "each")]
+            around = [each for each in more if each.split(" ")[0] in ("included", "at", "less", "each", "whole")]
             sold = read_price(name, model, tiers, around)
             for each in more:
                 if each.startswith("of "):
                     meter, _, where = each.removeprefix("of ").partition(" where ")
                     sold = replace(sold, meter=meter, where=dict(pairs(where, " = ")))
-            prices.setdefault(start, {})[name] = sold
+            plan = next((each.removeprefix("in ") for each in more if each[:3] == "in "), "plan")
+            prices.setdefault(start, {})[plan, name] = sold
 
         self.each("PRICES", price)
         meters: dict[str, MeterDefinition] = {}
@@ -163,10 +165,14 @@ class Scenario:
         )
         meters = meters or {"units": MeterDefinition("use", "sum", "units", ("price",))}
         documents = []
-        sold: dict[str, PriceDefinition] = {}
+        sold: dict[tuple[str, str], PriceDefinition] = {}
         for start in sorted(prices):
             sold = sold | prices[start]
-            documents.append(CatalogueDocument(meters, {"plan": PlanDefinition("USD", sold)}, dimensions, shapes))
+            plans: dict[str, dict[str, PriceDefinition]] = {}
+            for (plan, name), definition in sold.items():
+                plans.setdefault(plan, {})[name] = definition
+            of = {plan: PlanDefinition("USD", each) for plan, each in plans.items()}
+            documents.append(CatalogueDocument(meters, of, dimensions, shapes))
         return documents, sorted(prices)
 
     # ---- running
@@ -202,8 +208,11 @@ def read_price(name: str, model: str, tiers: str, around: list[str]) -> PriceDef
         amount, _, per = rate.partition(" per ")
         fee = {"flat": plain(flat)} if flat else {}
         rows.append(TierDefinition(plain(amount), per or "1", None if up_to == "rest" else up_to, **fee))
-    said: dict[str, str] = {}
+    said: dict[str, str | bool] = {}
     for what in around:
+        if what == "whole in short periods":
+            said["prorate"] = False
+            continue
         word, _, amount = what.rpartition(" ")
         key = {
             "included": "included",
@@ -367,6 +376,11 @@ def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, ale
     elif word == "cap":
         name, amount, *scope = rest.replace(" in ", " ").split(" ")
         applied(bench.cap(plain(amount), cap=name, scope="".join(scope)))
+    elif word == "plan":
+        applied(sell(bench, rest))
+    elif what.startswith("refused ") and ": plan " in what:
+        reason, _, tried = rest.partition(": plan ")
+        assert sell(bench, tried) == f"refused.{reason}"
     elif word == "agree":
         applied(agree(bench, rest))
     elif what.startswith("refused ") and ": agree " in what:
@@ -415,6 +429,12 @@ def use(bench: Bench, at: int, units: str, rest: str) -> str:
     if name:
         more["id"] = name
     return bench.use(at=at, data={"units": units, "price": price}, **more)
+
+
+def sell(bench: Bench, what: str) -> str:
+    """`PLAN`, or `PLAN from TIME`."""
+    plan, _, since = what.partition(" from ")
+    return bench.sell(plan, instant(since) if since else None)
 
 
 def agree(bench: Bench, what: str) -> str:

@@ -67,6 +67,20 @@ def show_customer(account: Account, url: Url = None, key: ApiKey = None) -> None
     print_rows("Agreed prices", agreed, ("price", "from", "terms"))
 
 
+@app.command("plan")
+def set_plan(
+    account: Account,
+    plan: Annotated[str, typer.Argument(help="A plan of the catalogue, of the account's currency.")],
+    since: Annotated[str | None, typer.Option("--from", help="RFC 3339; left out: at once.")] = None,
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Sell an account another plan, from an instant on."""
+    body = {"plan": plan} | ({} if since is None else {"from": since})
+    answer = change(url, key, "PUT", path_to("customers", account, "plan"), body)
+    told(answer, f"plan {plan} from {since or 'now'} on")
+
+
 @app.command("agree")
 def agree(
     account: Account,

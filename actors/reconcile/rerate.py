@@ -122,6 +122,7 @@ class PriceTerms(Struct, frozen=True):
     maximum: int | None  # pico
     discount: Fraction  # percent
     agreed_us: int | None = None  # from when on it is agreed with the account alone
+    prorate: bool = True  # a short period includes less
 
     @property
     def follows(self) -> bool:
@@ -238,7 +239,7 @@ def _read_terms(version: int, stated: Mapping[str, Any]) -> PriceTerms:
         start = end if end is not None else start
     maximum = read(stated["maximum"], PICO) if "maximum" in stated else None
     included, discount = read(stated.get("included", "0"), NANO), Fraction(stated.get("discount", "0"))
-    return PriceTerms(version, stated["model"], tiers, included, maximum, discount)
+    return PriceTerms(version, stated["model"], tiers, included, maximum, discount, prorate=stated.get("prorate", True))
 
 
 # ------------------------------------------------------------------------------------------------------------- account
@@ -274,7 +275,21 @@ class Terms(Struct, frozen=True):
     anchor_day: int
     woken_us: int
     lots: dict[str, LotTerms]
-    agreed: Agreed = ()  # in order of the instant
+    agreed: Sequence[tuple[int, str, str, PriceTerms | None]] = ()  # since when, of which plan and price; in order
+    phases: Sequence[tuple[int, str]] = ()  # from when on which plan; `plan` is the one before them
+
+    def plan_at(self, time_us: int) -> str:
+        return [self.plan, *(plan for from_us, plan in self.phases if from_us <= time_us)][-1]
+
+    def period(self, time_us: int) -> tuple[int, Fraction]:
+        """The start of the billing period of an instant, and how much it is of the month that phases cut it from."""
+        first = month_start(self.zone, self.anchor_day, time_us)
+        last = month_start(self.zone, self.anchor_day, first + 45 * 86_400_000_000)
+        if last <= time_us:
+            last = month_start(self.zone, self.anchor_day, first + 75 * 86_400_000_000)
+        start = max([first, *(from_us for from_us, _ in self.phases if from_us <= time_us)])
+        end = min([last, *(from_us for from_us, _ in self.phases if from_us > time_us)])
+        return start, Fraction(end - start, last - first)
 
 
 class Paid(Struct):
@@ -312,22 +327,27 @@ class Rerated:
             for (price, _), quantity in row.items():
                 self._use(start, price, quantity, self._late)
         edges = [effective_us for _, effective_us in prices.versions[1:]]
-        edges += [from_us for from_us, _, _ in terms.agreed]
+        edges += [from_us for from_us, *_ in terms.agreed]
         for lot in terms.lots.values():
             edges += [lot.effective_us] if lot.expires_us is None else [lot.effective_us, lot.expires_us]
             edges += [at_us for at_us, _, _ in lot.changes]
         self._edges = edges
 
     def _period(self, time_us: int) -> int:
-        return month_start(self._terms.zone, self._terms.anchor_day, time_us)
+        return self._terms.period(time_us)[0]
 
     def _segment(self, time_us: int) -> int:
         months = [self._period(time_us), month_start(self._terms.zone, 1, time_us)]
         return max([*months, *(edge for edge in self._edges if edge <= time_us)])
 
     def _in_force(self, time_us: int, price: str) -> tuple[int, PriceTerms]:
-        period_us = self._period(time_us)
-        return self._prices.in_force(self._terms.plan, price, period_us, time_us, self._terms.agreed)
+        period_us, part = self._terms.period(time_us)
+        plan = self._terms.plan_at(time_us)
+        agreed = [(since, name, said) for since, sold, name, said in self._terms.agreed if sold == plan]
+        since_us, terms = self._prices.in_force(plan, price, period_us, time_us, agreed)
+        if part != 1 and terms.prorate and terms.included:
+            terms = replace(terms, included=round(terms.included * part))
+        return since_us, terms
 
     def _use(
         self, time_us: int, price: str, quantity: int, into: dict[tuple[int, str], Used] | None = None

@@ -201,13 +201,23 @@ class Reconciler:
         agreed = [
             (
                 each.from_us,
+                each.plan,
                 each.price,
                 read_agreed(each.from_us, msgspec.json.decode(each.terms)) if each.terms else None,
             )
             for each in account.contract.agreed
         ]
+        phases = [(each.from_us, each.plan) for each in account.contract.phases]
         terms = Terms(
-            name, account.plan, account.currency, account.zone, account.anchor_day, account.woken_us, lots, agreed
+            name,
+            account.contract.plan,
+            account.currency,
+            account.zone,
+            account.anchor_day,
+            account.woken_us,
+            lots,
+            agreed,
+            phases,
         )
         if before is None:
             return Rerated(terms, self._prices, {}, {}, {})

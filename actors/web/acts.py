@@ -384,6 +384,12 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "A price that is no sum of its units, or follows one, can only begin where a billing period of the account does.",
         "State the start of its next billing period.",
     ),
+    Refusal.TOO_MANY_PHASES: ("An account has at most 100 phases.", "Open another account."),
+    Refusal.WOULD_REPRICE: (
+        "It would shorten a billing period in which more was used than a shorter one includes, and so change what was "
+        "charged.",
+        "State the start of the account's next billing period, or publish the price with `prorate: false`.",
+    ),
     Refusal.TOO_MANY_CAPS: (
         "The account has 100 caps and rules that count for themselves, and each looks at every event.",
         "Replace or remove one of them.",

@@ -1,4 +1,4 @@
-"""What a customer is sold, over HTTP: prices that were agreed with it alone."""
+"""What a customer is sold, over HTTP: its plans, and prices that were agreed with it alone."""
 
 from typing import Annotated, Any, Final
 
@@ -7,12 +7,12 @@ from msgspec import Meta, Struct
 
 from actors.web.acts import COMMAND_TEXT, commanded
 from actors.web.customers import ACCOUNT, AS_OF_EXAMPLE, CHANGE, READ, Currency, described, made_example
-from actors.web.hot import AsOfAnswer, as_of_answer
+from actors.web.hot import AsOfAnswer, Name, as_of_answer
 from actors.web.times import instant, read_instant
 from actors.web.wire import Call, Example, Reply, Route, invalid
 from engine.catalog import BadCatalogue, agreed_price
 from engine.contract import read_terms
-from engine.events import Command, SetPrice
+from engine.events import Command, SetPlan, SetPrice
 from engine.outcomes import Refusal
 
 Time = Annotated[str, Meta(max_length=64)]
@@ -62,9 +62,83 @@ async def list_agreed(call: Call) -> Reply:
     return Reply(AgreedList(items, as_of_answer(view.as_of)))
 
 
+class PlanRequest(Struct, forbid_unknown_fields=True):
+    """Another plan, from an instant on."""
+
+    plan: Name
+    from_: Time | None = msgspec.field(default=None, name="from")  # absent: behind all usage rated so far
+
+
+class PhaseItem(Struct):
+    """A plan that the account has, from `from` until the next phase; null: from when it was opened."""
+
+    plan: str
+    from_: str | None = msgspec.field(name="from")
+
+
+class PhaseList(Struct):
+    items: list[PhaseItem]
+    as_of: AsOfAnswer
+
+
+def _sell(call: Call, key: str) -> tuple[Command, str]:
+    asked: PlanRequest = call.body
+    return SetPlan(call.params["account"], key, asked.plan, read_instant("from", asked.from_)), asked.plan
+
+
+async def list_phases(call: Call) -> Reply:
+    """GET /v1/customers/{account}/phases."""
+    view = await described(call)
+    items = [PhaseItem(view.first_plan, None), *(PhaseItem(plan, instant(from_us)) for from_us, plan in view.phases)]
+    return Reply(PhaseList(items, as_of_answer(view.as_of)))
+
+
 # -------------------------------------------------------------------------------------------------------------- routes
 
 ROUTES: Final = (
+    Route(
+        method="PUT",
+        path="/v1/customers/{account}/plan",
+        handler=commanded(
+            "plan.set",
+            _sell,
+            {
+                Refusal.UNKNOWN_PLAN: "plan",
+                Refusal.CURRENCY_MISMATCH: "plan",
+                Refusal.BAD_START: "from",
+                Refusal.TOO_MANY_PHASES: "plan",
+                Refusal.WOULD_REPRICE: "from",
+            },
+        ),
+        summary="Sell an account another plan",
+        description=(
+            "From an instant on the account has this plan: its next phase. Inside a billing period that ends the period, and "
+            "begins another: what prices include is shared by the seconds of both (not with `prorate: false`); tiers begin "
+            "anew, caps keep their calendar. A trial is a first plan, and the phase behind it." + COMMAND_TEXT
+        ),
+        example=Example(
+            params=ACCOUNT,
+            request={"plan": "growth", "from": "2026-12-01T00:00:00Z"},
+            response=made_example("growth"),
+        ),
+        request=PlanRequest,
+        **CHANGE,
+    ),
+    Route(
+        path="/v1/customers/{account}/phases",
+        handler=list_phases,
+        summary="List an account's plans",
+        description="One behind the other: those that were, the one of now, and those to come.",
+        example=Example(
+            params=ACCOUNT,
+            response={
+                "items": [{"plan": "starter", "from": None}, {"plan": "growth", "from": "2026-12-01T00:00:00Z"}],
+                "as_of": AS_OF_EXAMPLE,
+            },
+        ),
+        response=PhaseList,
+        **READ,
+    ),
     Route(
         method="PUT",
         path="/v1/customers/{account}/prices/{price}",

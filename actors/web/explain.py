@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from actors.door_wire import CapView, FindRated, NotFound, Payers, RatedAt, Recovering, ShowPayers
-from actors.explain import Charge, EventGone, LineCharge, LinesAway, VersionLost
+from actors.explain import Charge, EventGone, LineCharge, LinesAway, VersionLost, contract_of
 from actors.records import PAGE_MAX, DeadLetterRecord, write_cursor
 from actors.web.customers import AS_OF_EXAMPLE, recovering
 from actors.web.hot import AsOfAnswer, as_of_answer, put
@@ -19,7 +19,6 @@ from engine.events import KEY_BYTES_MAX, TEXT_MAX, UsageEvent
 from engine.holds import Hold, read_token
 from engine.meters import BadDimension, BadUsage
 from engine.money import amount_text, parse_amount
-from engine.periods import month_around
 
 DEADLINE_S: Final = 10.0
 AGAIN_S: Final = 1
@@ -88,6 +87,7 @@ class RatingLine(Struct):
     amount: str
     version: int  # of the catalogue that has this price; older than the event's where it holds through the period
     agreed_since: str | None = None  # the price is agreed with this account alone, from then on; null: the catalogue's
+    included: str | None = None  # what the price includes, where a short period makes it less
 
 
 class RatingLot(Struct):
@@ -330,7 +330,8 @@ def _view(
     hold = None
     if charge.event.hold is not None:
         hold = read_token(call.services.settings.control_key_bytes(), charge.event.hold)
-    start_us, end_us = month_around(found.zone, found.anchor_day, line.time_us)
+    contract = contract_of(found)
+    start_us, end_us = contract.period_around(line.time_us)
     changed = [each for correction in charge.corrections for each in correction.lines]
     return RatingView(
         account,
@@ -347,7 +348,7 @@ def _view(
         line.tags or {},
         "time" if hold is None else "hold",
         _adjusts(charge.lines),
-        found.plan,
+        contract.plan_name_at(line.time_us),
         max(each.line.version for each in charge.lines),
         RatingPeriod(found.zone, found.anchor_day, instant(start_us), instant(end_us)),
         None if hold is None else _hold(hold, line.settled),
@@ -419,6 +420,7 @@ def _line(charge: LineCharge) -> RatingLine:
         line.amount,
         line.version,
         instant_or_none(line.agreed_us),
+        line.included,
     )
 
 
@@ -519,6 +521,7 @@ ROUTES: Final = (
                         "amount": "0.740000000000",
                         "version": 2,
                         "agreed_since": None,
+                        "included": None,
                     }
                 ],
                 "corrections": [],

@@ -29,10 +29,16 @@ def compile_price(
     version: int = 0,
     per_event: PerEvent | None = None,
     estimate: int | None = None,
+    *,
+    prorate: bool = True,
 ) -> Price:
     """A price from its tiers in rising order, the last one open; one that has none comes as one open tier."""
     row = MODELS[model]
     numbered = tuple(replace(rung, number=number) for number, rung in enumerate(rungs, start=1))
     terms = modifiers.applied(row.terms(numbered))
     marginal = row.marginal and modifiers.marginal
-    return Price(name, meter, where, terms, marginal=marginal, version=version, per_event=per_event, estimate=estimate)
+    price = Price(name, meter, where, terms, marginal=marginal, version=version, per_event=per_event, estimate=estimate)
+    if prorate and modifiers.included:
+        price.included = modifiers.included
+        price.terms_for = lambda included: replace(modifiers, included=included).applied(row.terms(numbered))
+    return price

@@ -5,9 +5,10 @@ range of that quantity. All others have one curve. Rounding is left to the one p
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
+from engine.money import round_half_even
 from engine.prices.curve import Curve
 from engine.prices.per_event import PerEvent
 
@@ -35,6 +36,9 @@ class Price:
         self.marginal = marginal
         self.version = version  # of the catalogue
         self.agreed_us: int | None = None  # from when on it is an account's own, and of no catalogue
+        self.included = 0  # nano-units, of those that a short period has less of
+        self.terms_for: Callable[[int], Sequence[Terms]] | None = None  # with another included quantity
+        self.is_short = False  # it is one of a short period: its included quantity is not the published one
         self.per_event = per_event  # its quantity is the sum of these fees, not of what the meter says
         self.estimate = estimate  # nano-units of an event that does not say its own
         self.terms = tuple(terms)  # two prices with the very same are of one version
@@ -51,21 +55,43 @@ class Price:
         steps = len(self.curves) > 1 or any(each.size > 1 for each in self.curves[0].stretches)
         self.cheapest_rate = Fraction(0) if steps else min(rates)
 
+    @property
+    def is_published(self) -> bool:
+        """Whether it stands in the catalogue as it is: neither agreed with one account, nor that of a short period."""
+        return self.agreed_us is None and not self.is_short
+
     def placed(self, where: Mapping[str, str]) -> "Price":
         """The same for these cells."""
-        if self.where == where:
+        return self if self.where == where else self._like(where, self.terms)
+
+    def for_part(self, part: Fraction, made: list[tuple["Price", "Price"]]) -> "Price":
+        """The same in a period that is a part of a whole one: it includes less, fixed to nine digits, half-even. `made`:
+        as of `Plan.for_part`."""
+        if self.terms_for is None:
             return self
+        for whole, short in made:
+            if whole.terms is self.terms:
+                return short.placed(self.where)
+        exact = self.included * part
+        included = round_half_even(exact.numerator, exact.denominator)
+        price = self._like(self.where, self.terms_for(included))
+        price.included, price.is_short = included, True
+        made.append((self, price))
+        return price
+
+    def _like(self, where: Mapping[str, str], terms: Sequence[Terms]) -> "Price":
         price = Price(
             self.name,
             self.meter,
             where,
-            self.terms,
+            terms,
             marginal=self.marginal,
             version=self.version,
             per_event=self.per_event,
             estimate=self.estimate,
         )
         price.agreed_us = self.agreed_us
+        price.included, price.terms_for, price.is_short = self.included, self.terms_for, self.is_short
         return price
 
     def counts_like(self, other: "Price") -> bool:

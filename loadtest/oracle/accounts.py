@@ -8,6 +8,7 @@ from loadtest.oracle.aggregates import Reading
 from loadtest.oracle.corrections import Correction, Revision
 from loadtest.oracle.credit import Adjusted, Amounts, Lot
 from loadtest.oracle.limits import Cap
+from loadtest.oracle.periods import period_end, period_of
 from loadtest.oracle.prices import Price
 
 
@@ -114,6 +115,7 @@ class Agreed(NamedTuple):
     """A price that an account pays from an instant on; None: the plan's own again."""
 
     start: int
+    plan: str
     price: str
     terms: Price | None
 
@@ -131,7 +133,7 @@ class ManualLine:
 @dataclass
 class Account:
     account: str
-    plan: str
+    first_plan: str
     currency: str
     zone: str
     anchor: int
@@ -149,6 +151,7 @@ class Account:
     rules: dict[str, Rule] = field(default_factory=dict)
     counts: dict[str, Cap] = field(default_factory=dict)  # by rule, of those that count for themselves
     crossings: dict[tuple[str, str], Crossing] = field(default_factory=dict)
+    phases: list[tuple[int, str]] = field(default_factory=list)  # from when on which plan, ascending
     agreed: list[Agreed] = field(default_factory=list)
     released: list[str] = field(default_factory=list)  # rules that look at something else from the command at hand on
     table: "Table | None" = None
@@ -158,6 +161,24 @@ class Account:
         """All that count for themselves; what a rule does, under its name behind a NUL, which no cap's name has."""
         counts = self.caps | {f"\0{rule}": count for rule, count in self.counts.items()}
         return {name: count for name, count in counts.items() if count.counts}
+
+    @property
+    def plan(self) -> str:
+        """The plan of the newest moment at which the account was woken."""
+        return self.plan_at(self.woken)
+
+    def plan_at(self, time_us: int) -> str:
+        return [self.first_plan, *(plan for start, plan in self.phases if start <= time_us)][-1]
+
+    def period(self, time_us: int) -> tuple[int, int, int]:
+        """The billing period of an instant: its start, how long it is, and how long it would be if no phase cut it."""
+        start, end = period_of(self.zone, self.anchor, time_us), period_end(self.zone, self.anchor, time_us)
+        starts = [start, *(each for each, _ in self.phases if start < each <= time_us)]
+        ends = [end, *(each for each, _ in self.phases if time_us < each < end)]
+        return max(starts), min(ends) - max(starts), end - start
+
+    def period_of(self, time_us: int) -> int:
+        return self.period(time_us)[0]
 
 
 @dataclass

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from loadtest.oracle.accounts import Account, ManualLine, Partition
-from loadtest.oracle.contract import VersionAt, set_price
+from loadtest.oracle.contract import View, set_plan, set_price
 from loadtest.oracle.credit import Carry, Change, Lot, allocate
 from loadtest.oracle.limits import Cap
 from loadtest.oracle.periods import zone_names
@@ -32,14 +32,14 @@ def known_account(state: Partition, name: str) -> Account:
     return state.accounts[name]
 
 
-def open_account(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
+def open_account(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
     name, plan = fields.text("account"), fields.text("plan")
     zone, anchor = fields.text("zone", "UTC"), fields.integer("anchor_day", 1)
 
     def apply() -> None:
         if name in state.accounts:
             raise RefusedError("account_exists")
-        version = in_force(state.log_us)
+        version = view.version_at(state.log_us)
         if version is None or plan not in version.plans:
             raise RefusedError("unknown_plan")
         if zone not in zone_names():
@@ -51,7 +51,7 @@ def open_account(state: Partition, fields: Fields, in_force: VersionAt) -> Calla
     return apply
 
 
-def grant(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
+def grant(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
     name, lot_id, kind = fields.text("account"), fields.text("lot"), fields.text("lot_kind")
     amount, currency = pico_of(fields.string("amount")), fields.text("currency")
     priority, scope = fields.integer("priority", 100), fields.texts("scope")
@@ -77,9 +77,9 @@ def grant(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[],
                 raise RefusedError("bad_rollover")
             if cap is None or cap <= 0:
                 raise RefusedError("bad_rollover")
-        version = in_force(state.log_us)
+        version = view.version_at(state.log_us)
         assert version is not None
-        plan = version.plans.get(account.plan)
+        plan = version.plans.get(account.plan_at(state.log_us))
         if any(plan is None or price not in plan.prices for price in scope):
             raise RefusedError("unknown_price")
         effective = state.log_us if requested is None else requested
@@ -120,7 +120,7 @@ def put(state: Partition, account: Account, lot: Lot) -> None:
             insort(state.wakes, (instant, account.account))
 
 
-def void_lot(state: Partition, fields: Fields, _in_force: VersionAt) -> Callable[[], None]:
+def void_lot(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
     name, lot_id, currency = fields.text("account"), fields.text("lot"), fields.text("currency")
     text = fields.optional_string("amount")
     amount = None if text is None else pico_of(text)
@@ -141,7 +141,7 @@ def void_lot(state: Partition, fields: Fields, _in_force: VersionAt) -> Callable
     return apply
 
 
-def refund_lot(state: Partition, fields: Fields, _in_force: VersionAt) -> Callable[[], None]:
+def refund_lot(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
     name, lot_id, currency = fields.text("account"), fields.text("lot"), fields.text("currency")
     amount = pico_of(fields.string("amount"))
 
@@ -178,7 +178,7 @@ def change(state: Partition, account: Account, lot: Lot, made: Change) -> None:
     put(state, account, replace(lot, changes=(*lot.changes, made)))
 
 
-def adjust(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
+def adjust(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
     name, line, currency = fields.text("account"), fields.text("line"), fields.text("currency")
     amount, price = pico_of(fields.string("amount")), fields.optional_text("price")
     why, used = (fields.string("reason"), fields.string("by")), fields.optional_integer("used_us")
@@ -189,9 +189,9 @@ def adjust(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[]
             raise RefusedError("bad_amount")
         if currency != account.currency:
             raise RefusedError("currency_mismatch")
-        version = in_force(state.log_us)
+        version = view.version_at(state.log_us)
         assert version is not None
-        plan = version.plans.get(account.plan)
+        plan = version.plans.get(account.plan_at(state.log_us))
         if price is not None and (plan is None or price not in plan.prices):
             raise RefusedError("unknown_price")
         if line in account.lines:
@@ -210,7 +210,7 @@ def adjust(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[]
     return apply
 
 
-def set_cap(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
+def set_cap(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
     name, cap = fields.text("account"), fields.text("cap")
     text, currency = fields.string("amount"), fields.optional_text("currency")
     scope, window = fields.string("scope", ""), fields.text("window", "month")
@@ -229,16 +229,17 @@ def set_cap(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[
             raise RefusedError("bad_amount")
         if currency != (account.currency if in_money else None):
             raise RefusedError("currency_mismatch")
-        version = in_force(state.log_us)
+        version = view.version_at(state.log_us)
         assert version is not None
-        if price is not None and (account.plan not in version.plans or price not in version.plans[account.plan].prices):
+        sold = version.plans.get(account.plan_at(state.log_us))
+        if price is not None and (sold is None or price not in sold.prices):
             raise RefusedError("unknown_price")
         if scope and scope not in account.scopes:
             raise RefusedError("unknown_scope")
         if meter is not None and meter not in {each.name for each in version.meters}:
             raise RefusedError("unknown_meter")
         new = Cap(amount, scope, window, (length or 0) * SECOND_US, meter, price, state.offset)
-        counted = meter if price is None else version.plans[account.plan].prices[price].meter
+        counted = sold.prices[price].meter if sold is not None and price is not None else meter
         is_request = window == "request"
         if not new.is_sound or any(each.name == counted and not each.adds_up for each in version.meters):
             raise RefusedError("bad_cap")
@@ -265,7 +266,7 @@ def begin_to_count(account: Account, new: Cap, old: Cap | None) -> None:
         new.counted, new.since = old.counted, old.since
 
 
-def remove_cap(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
+def remove_cap(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
     name, cap = fields.text("account"), fields.text("cap")
 
     def apply() -> None:
@@ -279,7 +280,7 @@ def remove_cap(state: Partition, fields: Fields, in_force: VersionAt) -> Callabl
     return apply
 
 
-def set_scope(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
+def set_scope(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
     name, scope, standing = fields.text("account"), fields.string("scope"), fields.text("standing", "active")
 
     def apply() -> None:
@@ -299,7 +300,7 @@ def set_scope(state: Partition, fields: Fields, in_force: VersionAt) -> Callable
     return apply
 
 
-def set_overdraft(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
+def set_overdraft(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
     name, text, currency = fields.text("account"), fields.required_string("amount"), fields.text("currency")
 
     def apply() -> None:
@@ -313,7 +314,7 @@ def set_overdraft(state: Partition, fields: Fields, in_force: VersionAt) -> Call
     return apply
 
 
-def set_rate_limit(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
+def set_rate_limit(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
     name, limit, scope = fields.text("account"), fields.text("limit"), fields.string("scope", "")
     per_minute, meter = fields.integer("per_minute"), fields.optional_text("meter")
 
@@ -324,7 +325,7 @@ def set_rate_limit(state: Partition, fields: Fields, in_force: VersionAt) -> Cal
         full = limit not in account.rate_limits and len(account.rate_limits) >= RATE_LIMITS_MAX
         if full or not 0 <= per_minute <= (PER_MINUTE_MAX if meter is None else UNITS_PER_MINUTE_MAX):
             raise RefusedError("bad_limit")
-        version = in_force(state.log_us)
+        version = view.version_at(state.log_us)
         assert version is not None
         if meter is not None and meter not in {each.name for each in version.meters}:
             raise RefusedError("unknown_meter")
@@ -333,7 +334,7 @@ def set_rate_limit(state: Partition, fields: Fields, in_force: VersionAt) -> Cal
     return apply
 
 
-def set_allowed(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
+def set_allowed(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
     name, scope, field = fields.text("account"), fields.string("scope", ""), fields.text("field")
     values = fields.required_names("values")
 
@@ -352,7 +353,7 @@ def set_allowed(state: Partition, fields: Fields, in_force: VersionAt) -> Callab
     return apply
 
 
-COMMANDS: dict[str, Callable[[Partition, Fields, VersionAt], Callable[[], None]]] = {
+COMMANDS: dict[str, Callable[[Partition, Fields, View], Callable[[], None]]] = {
     "open_account": open_account,
     "grant": grant,
     "void_lot": void_lot,
@@ -363,6 +364,7 @@ COMMANDS: dict[str, Callable[[Partition, Fields, VersionAt], Callable[[], None]]
     "set_scope": set_scope,
     "set_overdraft": set_overdraft,
     "set_rate_limit": set_rate_limit,
+    "set_plan": set_plan,
     "set_price": set_price,
     "set_allowed": set_allowed,
 }

@@ -1,25 +1,35 @@
 """What an account is sold: which price is in force for it at an instant, published or agreed with it alone."""
 
+from bisect import insort
 from collections.abc import Callable, Iterable
-from typing import Any
+from fractions import Fraction
+from typing import Any, NamedTuple
 
 from loadtest.oracle.accounts import Account, Agreed, Partition
 from loadtest.oracle.catalogue import Version
-from loadtest.oracle.periods import period_of
 from loadtest.oracle.prices import Price, in_force, read_price
 from loadtest.oracle.records import Fields, RefusedError, is_text
 
 AGREED_MAX = 1_000
+PHASES_MAX = 100
 INSTANT_MAX_US = 2**60
 VersionAt = Callable[[int], Version | None]
 
 
+class View(NamedTuple):
+    """What commands ask of the fold."""
+
+    version_at: VersionAt
+    owed: Callable[[Account], object]  # per period and price, derived from the raw events
+
+
 def stated(account: Account, version: Version | None, name: str, time_us: int) -> Price | None:
     """The price as it is published and agreed for an instant."""
-    if version is None or account.plan not in version.plans:
+    plan = account.plan_at(time_us)
+    if version is None or plan not in version.plans:
         return None
-    published = version.plans[account.plan].prices.get(name)
-    agreed = [each for each in account.agreed if each.price == name and each.start <= time_us]
+    published = version.plans[plan].prices.get(name)
+    agreed = [each for each in account.agreed if (each.plan, each.price) == (plan, name) and each.start <= time_us]
     if published is None or not agreed:
         return published
     terms = max(agreed, key=lambda each: each.start).terms
@@ -28,14 +38,15 @@ def stated(account: Account, version: Version | None, name: str, time_us: int) -
 
 def price_at(account: Account, version_at: VersionAt, starts: Iterable[int], name: str, time_us: int) -> Price:
     """The price of an instant, as far as it may begin inside the period of the instant; `starts` are those of versions."""
-    period = period_of(account.zone, account.anchor, time_us)
+    period, length, whole = account.period(time_us)
     changes = [*starts, *(each.start for each in account.agreed)]
     instants = [period, *sorted({each for each in changes if period < each <= time_us})]
     found = [stated(account, version_at(instant), name, instant) for instant in instants]
-    return in_force([price for price in found if price is not None])
+    price = in_force([price for price in found if price is not None])
+    return price if length == whole else price.for_part(Fraction(length, whole))
 
 
-def set_price(state: Partition, fields: Fields, version_at: VersionAt) -> Callable[[], None]:
+def set_price(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
     name, price, currency = fields.text("account"), fields.text("price"), fields.text("currency")
     requested = fields.optional_integer("from_us")
     said = None if fields.absent("terms") else fields.object("terms")
@@ -46,22 +57,19 @@ def set_price(state: Partition, fields: Fields, version_at: VersionAt) -> Callab
         account = state.accounts[name]
         if currency != account.currency:
             raise RefusedError("currency_mismatch")
-        version = version_at(state.log_us)
-        published = stated(account, version, price, -(2**62))
-        if version is None or published is None:
+        version, plan = view.version_at(state.log_us), account.plan_at(earliest(state, account, requested))
+        if version is None or plan not in version.plans or price not in version.plans[plan].prices:
             raise RefusedError("unknown_price")
-        earliest = state.log_us if account.newest_us is None else max(state.log_us, account.newest_us + 1)
-        start = earliest if requested is None else requested
-        if not earliest <= start <= INSTANT_MAX_US:
-            raise RefusedError("bad_start")
+        published = version.plans[plan].prices[price]
+        start = read_start(state, account, requested)
         terms = None if said is None else read_terms(price, published, said)
-        others = [each for each in account.agreed if (each.start, each.price) != (start, price)]
+        others = [each for each in account.agreed if each[:3] != (start, plan, price)]
         if len(others) >= AGREED_MAX:
             raise RefusedError("too_many_prices")
-        before, account.agreed = account.agreed, [*others, Agreed(start, price, terms)]
+        before, account.agreed = account.agreed, [*others, Agreed(start, plan, price, terms)]
         starts = [effective for _, effective in state.versions[1:]]
         for each in account.agreed:
-            if each.price == price and each.start >= start and not begins(account, version_at, starts, each):
+            if each.price == price and each.start >= start and not begins(account, view.version_at, starts, each):
                 account.agreed = before
                 raise RefusedError("mid_period")
         account.table = None
@@ -69,9 +77,54 @@ def set_price(state: Partition, fields: Fields, version_at: VersionAt) -> Callab
     return apply
 
 
+def earliest(state: Partition, account: Account, requested: int | None) -> int:
+    """From when on something is wanted; if nothing is said, behind all usage."""
+    if requested is not None:
+        return requested
+    return state.log_us if account.newest_us is None else max(state.log_us, account.newest_us + 1)
+
+
+def read_start(state: Partition, account: Account, requested: int | None) -> int:
+    start = earliest(state, account, requested)
+    if not earliest(state, account, None) <= start <= INSTANT_MAX_US:
+        raise RefusedError("bad_start")
+    return start
+
+
+def set_plan(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
+    name, plan, requested = fields.text("account"), fields.text("plan"), fields.optional_integer("from_us")
+
+    def apply() -> None:
+        if name not in state.accounts:
+            raise RefusedError("unknown_account")
+        account, version = state.accounts[name], view.version_at(state.log_us)
+        if version is None or plan not in version.plans:
+            raise RefusedError("unknown_plan")
+        if version.plans[plan].currency != account.currency:
+            raise RefusedError("currency_mismatch")
+        start = read_start(state, account, requested)
+        before = account.phases
+        phases: list[tuple[int, str]] = []
+        for each in sorted([*(each for each in before if each[0] != start), (start, plan)]):
+            if each[1] != (phases[-1][1] if phases else account.first_plan):
+                phases.append(each)
+        if len(phases) > PHASES_MAX:
+            raise RefusedError("too_many_phases")
+        owed, account.phases = view.owed(account), phases
+        if view.owed(account) != owed:
+            account.phases = before
+            raise RefusedError("would_reprice")
+        account.table = None
+        for each in phases:
+            if each[0] > state.log_us and (each[0], name) not in state.wakes:
+                insort(state.wakes, (each[0], name))
+
+    return apply
+
+
 def begins(account: Account, version_at: VersionAt, starts: Iterable[int], agreed: Agreed) -> bool:
     """Whether it takes effect at its instant, and not only with the next period."""
-    if period_of(account.zone, account.anchor, agreed.start) == agreed.start:
+    if account.period_of(agreed.start) == agreed.start or account.plan_at(agreed.start) != agreed.plan:
         return True
     new = stated(account, version_at(agreed.start), agreed.price, agreed.start)
     try:

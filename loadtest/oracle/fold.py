@@ -29,7 +29,7 @@ from loadtest.oracle.accounts import (
 from loadtest.oracle.aggregates import Reading, added
 from loadtest.oracle.catalogue import Version, version_of
 from loadtest.oracle.commands import COMMANDS as ON_ACCOUNTS
-from loadtest.oracle.contract import VersionAt, price_at, stated
+from loadtest.oracle.contract import View, price_at, stated
 from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Revision, read_correction
 from loadtest.oracle.credit import allocate
 from loadtest.oracle.limits import is_over
@@ -56,6 +56,7 @@ from loadtest.oracle.rules import looks_again, remove_rule, seen, set_rule
 COMMANDS = ON_ACCOUNTS | {"set_rule": set_rule, "remove_rule": remove_rule}
 SKEW_US = 300 * SECOND_US
 WINDOW_US = 35 * DAY_US
+CLOSE_AFTER_MAX_US = 30 * DAY_US
 BUCKET_US = 7 * DAY_US
 COMMAND_MEMORY_US = 30 * DAY_US
 VALUE_BYTES_MAX = 65_536
@@ -63,11 +64,6 @@ CELLS_MAX = 10_000
 SLICES_MAX = 1_000
 LINGER_US_MAX = DAY_US
 ADVANCE_US_MAX = 366 * DAY_US
-
-
-def _end_of(account: Account, start: int) -> int:
-    """The end of the period that starts then: periods have 28 to 31 days."""
-    return period_of(account.zone, account.anchor, start + 32 * DAY_US)
 
 
 def _on_time(events: list[RatedEvent]) -> list[RatedEvent]:
@@ -162,7 +158,7 @@ class Oracle:
         table = self._derive(partition, account)
         counters: Counter[tuple[int, str, tuple[str, ...]]] = Counter()
         for event in account.events:
-            period = period_of(account.zone, account.anchor, event.time_us)
+            period = account.period_of(event.time_us)
             for price, cell, quantity in event.parts if event.posted is None else []:
                 counters[(period, price, cell)] += quantity
         for key, by_segment in self._observed(partition, account, _on_time(account.events)).items():
@@ -286,17 +282,17 @@ class Oracle:
         return RatedEvent(time_us, parts, scopes, caps if posted is None else [], readings, posted)
 
     def _posted(self, state: Partition, account: Account, time_us: int) -> tuple[int, int, int] | None:
-        """Where usage of an instant is posted, if its period is closed, or one behind it."""
-        start = period_of(account.zone, account.anchor, time_us)
-        first_end = end = _end_of(account, start)
-        while end <= state.log_us:
+        """Where usage of an instant is posted, if its period is closed, and so are all before it."""
+        start, length, _ = account.period(time_us)
+        end = start + length
+        while end > state.log_us - CLOSE_AFTER_MAX_US:  # each before that is closed
             version = self._version_at(state, end)
             assert version is not None
-            plan = version.plans.get(account.plan)
-            if end + (DAY_US if plan is None else plan.close_after_us) <= state.log_us:
-                return self._segment_of(state, account, state.log_us), start, first_end
-            end = _end_of(account, end)
-        return None
+            plan = version.plans.get(account.plan_at(end - 1))
+            if end + (DAY_US if plan is None else plan.close_after_us) > state.log_us:
+                return None
+            end = account.period_of(end - 1)
+        return self._segment_of(state, account, state.log_us), start, start + length
 
     def _admission(self, name: str, token: str | None) -> tuple[int, str] | None:
         """When and in which scope the hold that an event names was admitted: how it is rated."""
@@ -336,7 +332,7 @@ class Oracle:
             if measured is None:
                 continue
             cell, quantity = measured
-            price = version.price_of(account.plan, meter, cell)
+            price = version.price_of(account.plan_at(time_us), meter, cell)
             price = price and stated(account, version, price.name, time_us)
             if quantity is None and (price is None or price.estimate is None):
                 raise DeadLetterError("bad_quantity")
@@ -423,7 +419,7 @@ class Oracle:
         if cap.meter is not None or cap.price is not None:
             version = self._version_at(state, time_us)
             assert version is not None
-            prices = version.plans[account.plan].prices
+            prices = version.plans[account.plan_at(time_us)].prices
             amounts = [
                 quantity for price, quantity in moved.items() if price == cap.price or prices[price].meter == cap.meter
             ]
@@ -434,12 +430,12 @@ class Oracle:
         for price, cell, kind, reading in event.readings:
             if kind != "unique_count":
                 continue
-            period = period_of(account.zone, account.anchor, event.time_us)
+            period = account.period_of(event.time_us)
             known = [
                 each[3]
                 for other in account.events
                 for each in other.readings
-                if each[:2] == (price, cell) and period_of(account.zone, account.anchor, other.time_us) == period
+                if each[:2] == (price, cell) and account.period_of(other.time_us) == period
             ]
             if len({each.value for each in [*known, reading]}) > max(each.limit for each in [*known, reading]):
                 raise DeadLetterError("too_many_values")
@@ -544,13 +540,26 @@ class Oracle:
         starts = [effective for _, effective in state.versions[1:]]
         return price_at(account, lambda instant: self._version_at(state, instant), starts, name, time_us)
 
+    def _owed_in(self, state: Partition) -> Callable[[Account], object]:
+        """What the prices of an account of the partition owe in each period, and how much of that is included."""
+
+        def owed(account: Account) -> object:
+            table = self._derive(state, account)
+            found = {}
+            for (period, name), quantities in table.quantities.items():
+                price = self._price_at(state, account, name, max(quantities))
+                found[period, name] = table.total(period, name), min(sum(quantities.values()), price.included)
+            return found
+
+        return owed
+
     def _grains_of(self, account: Account) -> int:
         """Parts of a pico so small that all that the account can owe is a whole number of them."""
         return lcm(self._grains, *(each.terms.grains for each in account.agreed if each.terms is not None))
 
     def _segment_of(self, state: Partition, account: Account, time_us: int) -> int:
         """The latest boundary that is not after the instant."""
-        boundaries = [period_of(account.zone, account.anchor, time_us), period_of(account.zone, 1, time_us)]
+        boundaries = [account.period_of(time_us), period_of(account.zone, 1, time_us)]
         boundaries += [effective for _, effective in state.versions[1:]]
         boundaries += [each.start for each in account.agreed]
         for lot in account.lots:
@@ -559,21 +568,21 @@ class Oracle:
 
     def _counted(self, account: Account, table: Table, event: RatedEvent, price: str) -> dict[int, int]:
         """The quantities of the event's period by segment; of a closed one with all that came late."""
-        place = period_of(account.zone, account.anchor, event.time_us), price
+        place = account.period_of(event.time_us), price
         on_time = table.quantities.get(place, {})
         return on_time if event.posted is None else table.whole.get(place, on_time)
 
     def _total(self, state: Partition, account: Account, table: Table, event: RatedEvent, price: str) -> int:
         """What a price comes to in the event's period; of a closed one with all that came late."""
         if event.posted is None:
-            return table.total(period_of(account.zone, account.anchor, event.time_us), price)
+            return table.total(account.period_of(event.time_us), price)
         return sum(self._segment_amounts(state, account, price, self._counted(account, table, event, price)).values())
 
     def _add(
         self, state: Partition, account: Account, table: Table, event: RatedEvent, events: list[RatedEvent]
     ) -> None:
         """Count one event into the table, the last of these, and derive again the amounts of the prices it touches."""
-        period = period_of(account.zone, account.anchor, event.time_us)
+        period = account.period_of(event.time_us)
         segment = self._segment_of(state, account, event.time_us)
         cells = event.cells
         changed = {price: dict(self._counted(account, table, event, price)) for price, _ in cells}
@@ -612,7 +621,7 @@ class Oracle:
         readings: dict[tuple[int, str, tuple[str, ...]], dict[int, list[Reading]]] = {}
         for event in events:
             for price, cell, kind, reading in event.readings:
-                key = (period_of(account.zone, account.anchor, event.time_us), price, cell)
+                key = (account.period_of(event.time_us), price, cell)
                 kinds[key] = kind
                 segment = self._segment_of(state, account, event.time_us)
                 readings.setdefault(key, {}).setdefault(segment, []).append(reading)
@@ -653,7 +662,7 @@ class Oracle:
         table = Table()
         quantities: dict[tuple[int, str], dict[int, int]] = {}
         for event in _on_time(account.events):
-            period = period_of(account.zone, account.anchor, event.time_us)
+            period = account.period_of(event.time_us)
             segment = self._segment_of(state, account, event.time_us)
             table.cells |= {(segment, price, cell) for price, cell in event.cells}
             for price, _, quantity in event.parts:
@@ -666,8 +675,8 @@ class Oracle:
             if event.posted and event.cells:
                 self._add(state, account, table, event, account.events[:number])
         for line in account.lines.values():
-            start = period_of(account.zone, account.anchor, line.used_us)
-            place = self._segment_of(state, account, line.at_us), start, _end_of(account, start)
+            start, length, _ = account.period(line.used_us)
+            place = self._segment_of(state, account, line.at_us), start, start + length
             charges = table.adjusted.setdefault(place, {})
             charges[line.price] = charges.get(line.price, 0) + line.amount
         return table
@@ -827,11 +836,11 @@ class Oracle:
         state: Partition,
         fields: Fields,
         body: bytes,
-        prepare: Callable[[Partition, Fields, VersionAt], Callable[[], None]],
+        prepare: Callable[[Partition, Fields, View], Callable[[], None]],
     ) -> str:
         """`prepare` reads the fields, and returns what refuses or applies the command."""
         name, command_key = fields.text("account"), fields.text("command_key")
-        apply = prepare(state, fields, lambda time_us: self._version_at(state, time_us))
+        apply = prepare(state, fields, View(lambda time_us: self._version_at(state, time_us), self._owed_in(state)))
         fields.close()
         if partition_of(name.encode(), len(self._partitions)) != state.number:
             raise DeadLetterError("bad_control")

@@ -61,10 +61,16 @@ def day_start_us(zone: str, day: date) -> int:
 
 @lru_cache(maxsize=100_000)
 def period_starts(zone: str, anchor: int, year: int) -> list[int]:
-    """The starts of the year, and of two months before and one after it: its first and last days may be meant of
-    another, by the zone or by `YEAR_US`."""
-    months = range(year * 12 - 2, year * 12 + 13)
+    """The starts of the year, and of two months before and two after it: its first and last days may be meant of
+    another, by the zone or by `YEAR_US`, and each period has an end."""
+    months = range(year * 12 - 2, year * 12 + 14)
     return [period_start_us(zone, anchor, month // 12, month % 12 + 1) for month in months]
+
+
+def period_end(zone: str, anchor: int, time_us: int) -> int:
+    """The start of the period behind that of an instant."""
+    starts = period_starts(zone, anchor, 1970 + time_us // YEAR_US)
+    return starts[bisect_right(starts, time_us)]
 
 
 def period_of(zone: str, anchor: int, time_us: int) -> int:

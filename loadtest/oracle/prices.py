@@ -1,7 +1,7 @@
 """What a quantity owes under a price, by its model and what stands around it. All exact, in grains of a pico."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import lcm
 from typing import Any
@@ -33,6 +33,7 @@ class Price:
     estimate: int | None  # nano, of an event that lacks the field
     each: Mapping[str, Fraction] | None  # of a percentage of each event, in its own: percent and EACH, in nano
     adds_up: bool  # what its meter counts
+    prorate: bool  # whether a short period includes less
 
     def counted(self, quantity: int | None) -> int:
         """What is counted of an event's quantity: itself, the estimate, or its fee, fixed to nine digits."""
@@ -48,6 +49,10 @@ class Price:
     def counts_like(self, other: "Price") -> bool:
         """Whether both count the same: units of one meter, or the fees of its events."""
         return self.meter == other.meter and (self.each is None) == (other.each is None)
+
+    def for_part(self, part: Fraction) -> "Price":
+        """In a period that is a part of a whole one."""
+        return replace(self, included=round(self.included * part)) if self.prorate else self
 
     @property
     def marginal(self) -> bool:
@@ -143,4 +148,5 @@ def read_price(name: str, body: Mapping[str, Any], adds_up: bool) -> Price:
         number(body["estimate"], 9) if "estimate" in body else None,
         each,
         adds_up,
+        body.get("prorate", True),
     )

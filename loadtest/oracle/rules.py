@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from loadtest.oracle.accounts import Account, Partition, Rule
 from loadtest.oracle.commands import begin_to_count, known_account
-from loadtest.oracle.contract import VersionAt
+from loadtest.oracle.contract import View
 from loadtest.oracle.credit import Paid
 from loadtest.oracle.limits import Cap
 from loadtest.oracle.records import SECOND_US, DeadLetterError, Fields, RefusedError, fixed_point, pico_of
@@ -113,7 +113,7 @@ def looks_again(account: Account, name: str, now: int) -> Iterator[int]:
 # ------------------------------------------------------------------------------------------------------------ commands
 
 
-def set_rule(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
+def set_rule(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
     name, rule, on = fields.text("account"), fields.text("rule"), fields.nested("on")
     level = fields.text("level", "warning")
     measure = on.text("measure")
@@ -124,11 +124,11 @@ def set_rule(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[
 
     def apply() -> None:
         account = known_account(state, name)
-        new, count = read(state, account, in_force)
+        new, count = read(state, account, view)
         if level not in ("info", "warning", "critical"):
             raise RefusedError("bad_rule")
         if count is not None:
-            check_countable(state, account, count, in_force)
+            check_countable(state, account, count, view)
             begin_to_count(account, count, account.counts.get(rule))
         if rule not in account.rules and len(account.rules) >= RULES_MAX:
             raise RefusedError("too_many_rules")
@@ -153,7 +153,7 @@ def forget(account: Account, rule: str, becomes: tuple[Rule, Cap | None] | None)
     account.released.append(rule)
 
 
-def remove_rule(state: Partition, fields: Fields, in_force: VersionAt) -> Callable[[], None]:
+def remove_rule(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
     name, rule = fields.text("account"), fields.text("rule")
 
     def apply() -> None:
@@ -165,10 +165,10 @@ def remove_rule(state: Partition, fields: Fields, in_force: VersionAt) -> Callab
     return apply
 
 
-def check_countable(state: Partition, account: Account, count: Cap, in_force: VersionAt) -> None:
-    version = in_force(state.log_us)
+def check_countable(state: Partition, account: Account, count: Cap, view: View) -> None:
+    version = view.version_at(state.log_us)
     assert version is not None
-    plan = version.plans.get(account.plan)
+    plan = version.plans.get(account.plan_at(state.log_us))
     if count.price is not None and (plan is None or count.price not in plan.prices):
         raise RefusedError("unknown_price")
     if count.scope and count.scope not in account.scopes:
@@ -180,7 +180,7 @@ def check_countable(state: Partition, account: Account, count: Cap, in_force: Ve
         raise RefusedError("bad_rule")
 
 
-Read = Callable[[Partition, Account, VersionAt], tuple[Rule, Cap | None]]
+Read = Callable[[Partition, Account, View], tuple[Rule, Cap | None]]
 
 
 def amounts(texts: list[str | None], read: Callable[[str], int | None], *, above_zero: bool) -> list[int]:
@@ -210,7 +210,7 @@ def percents(percent: int, clear: int | None, least: int = 1, most: int = PERCEN
 def on_cap_percent(on: Fields) -> Read:
     cap, percent, clear = on.text("cap"), on.integer("percent"), on.optional_integer("clear_percent")
 
-    def read(state: Partition, account: Account, in_force: VersionAt) -> tuple[Rule, Cap | None]:
+    def read(state: Partition, account: Account, view: View) -> tuple[Rule, Cap | None]:
         if cap not in account.caps:
             raise RefusedError("unknown_cap")
         if account.caps[cap].window == "request":
@@ -223,10 +223,11 @@ def on_cap_percent(on: Fields) -> Read:
 def on_included_percent(on: Fields) -> Read:
     price, percent, clear = on.text("price"), on.integer("percent"), on.optional_integer("clear_percent")
 
-    def read(state: Partition, account: Account, in_force: VersionAt) -> tuple[Rule, Cap | None]:
-        version = in_force(state.log_us)
+    def read(state: Partition, account: Account, view: View) -> tuple[Rule, Cap | None]:
+        version = view.version_at(state.log_us)
         assert version is not None
-        if account.plan not in version.plans or price not in version.plans[account.plan].prices:
+        plan = version.plans.get(account.plan_at(state.log_us))
+        if plan is None or price not in plan.prices:
             raise RefusedError("unknown_price")
         return rule_of("included_percent", *percents(percent, clear), of=price), None
 
@@ -236,7 +237,7 @@ def on_included_percent(on: Fields) -> Read:
 def on_lot_percent(on: Fields) -> Read:
     lot, percent, clear = on.text("lot"), on.integer("percent"), on.optional_integer("clear_percent")
 
-    def read(state: Partition, account: Account, in_force: VersionAt) -> tuple[Rule, Cap | None]:
+    def read(state: Partition, account: Account, view: View) -> tuple[Rule, Cap | None]:
         begun = [each.lot for each in account.lots if each.carry is None or each.effective <= state.log_us]
         if lot not in begun:
             raise RefusedError("unknown_lot")
@@ -252,7 +253,7 @@ def on_balance(on: Fields) -> Read:
     texts = [on.string("threshold"), on.optional_string("clear")]
     direction = on.text("direction", "down")
 
-    def read(state: Partition, account: Account, in_force: VersionAt) -> tuple[Rule, Cap | None]:
+    def read(state: Partition, account: Account, view: View) -> tuple[Rule, Cap | None]:
         threshold, clear = amounts(texts, pico_of, above_zero=False)
         return rule_of("balance", threshold, clear, direction), None
 
@@ -262,7 +263,7 @@ def on_balance(on: Fields) -> Read:
 def on_expiring(on: Fields) -> Read:
     texts, within = [on.string("threshold"), on.optional_string("clear")], on.integer("within_s")
 
-    def read(state: Partition, account: Account, in_force: VersionAt) -> tuple[Rule, Cap | None]:
+    def read(state: Partition, account: Account, view: View) -> tuple[Rule, Cap | None]:
         high, low = amounts(texts, pico_of, above_zero=True)
         if not 1 <= within <= WITHIN_MAX_S:
             raise RefusedError("bad_rule")
@@ -280,7 +281,7 @@ def on_counted(measure: str) -> Callable[[Fields], Read]:
         if measure == "quantity":
             meter, price = on.optional_text("meter"), on.optional_text("price")
 
-        def read(state: Partition, account: Account, in_force: VersionAt) -> tuple[Rule, Cap | None]:
+        def read(state: Partition, account: Account, view: View) -> tuple[Rule, Cap | None]:
             unit = pico_of if measure == "spend" else lambda text: fixed_point(text, 9)
             high, low = amounts(texts, unit, above_zero=True)
             if measure == "quantity" and meter is None and price is None:
@@ -300,7 +301,7 @@ def on_spike(on: Fields) -> Read:
     text, bucket = on.string("minimum"), on.integer("bucket_s")
     meter, price, scope = on.optional_text("meter"), on.optional_text("price"), on.string("scope", "")
 
-    def read(state: Partition, account: Account, in_force: VersionAt) -> tuple[Rule, Cap | None]:
+    def read(state: Partition, account: Account, view: View) -> tuple[Rule, Cap | None]:
         minimum = pico_of(text) if meter is None and price is None else fixed_point(text, 9)
         if minimum is None or minimum <= 0:
             raise RefusedError("bad_amount")

@@ -13,7 +13,7 @@ from actors.explain import Charge, Charges, EventGone, LineCharge, LinesAway, Ve
 from actors.ports import Record
 from engine.catalog import CatalogueDocument
 from tests.actors.proof_rig import RATED, BenchReader, ProofRig
-from tests.engine.bench import MINUTE, SECOND, TOPIC, Bench, document, graduated
+from tests.engine.bench import MINUTE, SECOND, TOPIC, Bench, document, graduated, us
 from tests.simulation.sim_log import SimRecord
 
 
@@ -107,6 +107,23 @@ async def test_an_agreed_price_is_explained_by_what_was_agreed(desk: Desk) -> No
     assert (line.own, line.beyond, line.line.agreed_us, line.where) == ("19", "0", agreed.from_us, {"model": "tiered"})
     with pytest.raises(VersionLost):
         await desk.line(offset, "e")
+
+
+async def test_a_short_period_is_explained_by_what_it_includes(desk: Desk) -> None:
+    """A day of 31 is left of the month in which plan `pro` includes 20 units."""
+    last = us("2026-03-31T00:00:00+00:00")
+    assert desk.bench.sell("pro", last) == "applied"
+    desk.bench.now = last
+    offset = desk.use("e", 2, "x")
+    asked, as_of = FindRated("acme", "gateway-1", "e"), AsOf(0, 0, offset + 1, 0, 0)
+    found = RatedAt(offset, True, "plan", "UTC", 1, as_of, phases=((last, "pro"),))
+    (line,) = (await desk.charges.of(asked, found)).lines
+    assert line.line.included == "0.645161290"
+    assert [(t.number, t.start, t.end, t.quantity) for t in line.tiers] == [
+        (0, "0", "0.645161290", "0.645161290"),
+        (1, "0.645161290", None, "1.354838710"),
+    ]
+    assert (line.own, line.beyond) == (line.line.amount, "0")
 
 
 async def test_the_event_is_as_it_was_sent(desk: Desk) -> None:

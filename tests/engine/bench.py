@@ -88,7 +88,8 @@ def priced(
 def document(**changed: PriceDefinition | None) -> CatalogueDocument:
     """Plan `plan`: x and y cost $1 a unit, `tiered` $30 up to 10, $40 up to 50, $50 beyond; `third` rounds.
 
-    A price given as None is not sold. Plan `calls` sells nothing but calls."""
+    A price given as None is not sold. Plan `pro` is the same, but that 20 units of x are included in each period and the
+    others cost $2; plan `calls`, in euros, sells nothing but calls."""
     prices: dict[str, PriceDefinition | None] = {
         "x": per_unit("1", model="x"),
         "y": per_unit("1", model="y"),
@@ -99,7 +100,15 @@ def document(**changed: PriceDefinition | None) -> CatalogueDocument:
     }
     sold = {name: price for name, price in (prices | changed).items() if price is not None}
     calls = {name: per_unit("0", meter=name) for name in ("calls", "tokens")}
-    return CatalogueDocument(METERS, {"plan": PlanDefinition("USD", sold), "calls": PlanDefinition("EUR", calls)})
+    pro = sold | (
+        {"x": PriceDefinition("units", "per_unit", {"model": "x"}, "2", included="20")} if "x" in sold else {}
+    )
+    plans = {
+        "plan": PlanDefinition("USD", sold),
+        "calls": PlanDefinition("EUR", calls),
+        "pro": PlanDefinition("USD", pro),
+    }
+    return CatalogueDocument(METERS, plans)
 
 
 def kept_open(catalogue: CatalogueDocument, days: int) -> CatalogueDocument:
@@ -211,6 +220,10 @@ class Bench:
 
     def balance_rule(self, threshold: str, rule: str = "low", account: str = "acme", **on: Any) -> str:
         return self.command("set_rule", account, rule=rule, on={"measure": "balance", "threshold": threshold} | on)
+
+    def sell(self, plan: str, from_us: int | None = None, account: str = "acme") -> str:
+        """Another plan from an instant on."""
+        return self.command("set_plan", account, plan=plan, from_us=from_us)
 
     def agree(self, price: str, terms: dict[str, Any] | None, account: str = "acme", **fields: Any) -> str:
         body = {"price": price, "terms": terms, "currency": "USD"}
@@ -652,8 +665,8 @@ class RandomLog:
             "refund_lot",
             "adjust",
         ] * 2
-        kinds += ["set_price"] * 2 + ["measure"] * 4 + ["remove_rule", "remove_cap"]
-        kind = source.choice([*kinds, "set_scope", "set_overdraft", "set_rate_limit", "set_allowed"])
+        kinds += ["set_price", "set_plan"] * 2 + ["measure"] * 4 + ["remove_rule", "remove_cap"]
+        kind = source.choice([*kinds, *["set_scope", "set_overdraft", "set_rate_limit", "set_allowed"] * 2])
         if kind == "grant":
             span = self.stride_us * 40
             body |= {
@@ -711,6 +724,10 @@ class RandomLog:
         elif kind == "set_allowed":
             values = source.choice([None, ["x"], ["x", "y"], ["x", "x"]])
             body |= {"kind": kind, "field": "model", "values": values, "scope": source.choice(["", "unheard"])}
+        elif kind == "set_plan":
+            at = bench.now + source.randrange(-self.stride_us, self.stride_us * 40)
+            plan = source.choice(["plan", "pro", "pro", "calls", "unheard"])
+            body |= {"kind": kind, "plan": plan, "from_us": source.choice([None, at, at])}
         elif kind == "set_price":
             span = self.stride_us * 40
             terms = {"model": "per_unit", "amount": source.choice(["0.5", "2", "0.000000000001"]), "per": "7"}

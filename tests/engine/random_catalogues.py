@@ -15,6 +15,7 @@ from engine.prices.models import MODELS
 from tests.engine.bench import Bench
 
 PLAN: Final = "plan"
+OTHER: Final = "other"  # a plan of the same prices at other terms
 TYPES: Final = ("use", "job")
 SOLD: Final = ("a", "b", "c")  # models with a price, where a price looks at the model
 STATES: Final = ("completed", "aborted", "error")
@@ -56,15 +57,25 @@ class RandomCatalogue:
 
     def version(self) -> CatalogueDocument:
         """A catalogue that may follow any other that was drawn here: the same prices by name, at other terms."""
+        plans = {
+            name: {
+                "currency": "USD",
+                "prices": self._prices(),
+                "close_after_s": self._source.choice((1, 1, 4, 30)) * 86_400,
+            }
+            for name in (PLAN, OTHER)
+        }
+        body = {"meters": self._meters, "plans": plans, "dimensions": self._dimensions}
+        return msgspec.convert(body, CatalogueDocument)
+
+    def _prices(self) -> dict[str, Any]:
         prices = {}
         for meter, dimension in self._splits.items():
             for value in REACHED[dimension] if dimension else ("",):
                 name = f"{meter}-{value}" if value else meter
                 where = {dimension: value} if dimension else {}
                 prices[name] = {"meter": meter, "where": where} | self._price(self._meters[meter])
-        plan = {"currency": "USD", "prices": prices}
-        body = {"meters": self._meters, "plans": {PLAN: plan}, "dimensions": self._dimensions}
-        return msgspec.convert(body, CatalogueDocument)
+        return prices
 
     def event(self, bench: Bench, at: int) -> bytes:
         """A usage event that the meters may ask for."""
@@ -116,6 +127,8 @@ class RandomCatalogue:
             price["estimate"] = "7"
         if "per_event" not in price and source.random() < 0.25:
             price["included"] = source.choice(("5", "0.5", "100"))
+            if source.random() < 0.3:
+                price["prorate"] = source.choice((True, False))
         if source.random() < 0.2:
             price["maximum"] = source.choice(("2", "500"))
         if source.random() < 0.25:

@@ -9,7 +9,7 @@ from engine.closing import Closing, apart, cells, posted, whole, with_adjustment
 from engine.periods import month_around
 from tests.engine.bench import DAY, us
 
-FEBRUARY, MARCH, APRIL, MAY = (us(f"2026-0{month}-01T00:00:00+00:00") for month in (2, 3, 4, 5))
+JANUARY, FEBRUARY, MARCH, APRIL, MAY = (us(f"2026-0{month}-01T00:00:00+00:00") for month in range(1, 6))
 ROWS = st.dictionaries(
     st.tuples(st.sampled_from(["x", "y"]), st.sampled_from([("a",), ("b",)])), st.integers(0, 3), min_size=1, max_size=3
 )
@@ -36,11 +36,11 @@ def test_it_is_looked_at_anew_when_the_next_one_closes() -> None:
     assert found.until_us == 0
 
 
-def test_a_period_that_closes_closes_those_before_it() -> None:
-    """February would stay open until the last of March, but March closes a day after its end."""
-    found = closing({MARCH: 40 * DAY})
-    assert found.open_from(APRIL - 1) == FEBRUARY
-    assert found.open_from(APRIL + DAY) == APRIL
+def test_a_period_does_not_close_before_those_before_it() -> None:
+    """January stays open until 3 March: February, over on the 1st, waits for it beyond its own day."""
+    found = closing({FEBRUARY: 30 * DAY})
+    assert [found.open_from(at) for at in (MARCH + DAY, FEBRUARY + 30 * DAY - 1)] == [JANUARY, JANUARY]
+    assert (found.open_from(FEBRUARY + 30 * DAY), found.until_us) == (MARCH, APRIL + DAY)
 
 
 def test_what_late_usage_needs_is_gone_when_no_event_can_come() -> None:

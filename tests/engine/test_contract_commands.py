@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from engine.contract import AGREED_MAX, Agreement, Contract
+from engine.contract import AGREED_MAX, PHASES_MAX, Agreement, Contract, Phase
 from engine.outcomes import Refusal
-from tests.engine.bench import DOLLAR, HOUR, MINUTE, Bench, document, us
+from tests.engine.bench import DOLLAR, HOUR, MINUTE, Bench, document, per_unit, us
 
 CHEAP = {"model": "per_unit", "amount": "0.5"}
 APRIL = us("2026-04-01T00:00:00+00:00")
@@ -99,7 +99,7 @@ def test_an_agreement_that_would_keep_a_later_one_from_beginning_is_refused(benc
 def test_an_account_has_at_most_a_thousand_agreed_prices(bench: Bench) -> None:
     account = bench.account()
     many = [Agreement(APRIL + number, "plan", "x") for number in range(AGREED_MAX)]
-    account.set_contract(Contract("plan", many), bench.now)
+    account.set_contract(Contract("UTC", 1, "plan", (), many), bench.now)
     assert bench.agree("x", CHEAP, from_us=APRIL + AGREED_MAX) == "refused.too_many_prices"
     assert bench.agree("x", CHEAP, from_us=APRIL + AGREED_MAX - 1) == "applied"
 
@@ -111,3 +111,68 @@ def test_a_version_that_drops_the_price_leaves_what_was_agreed_without_effect() 
     bench.publish(2, bench.now + HOUR)
     bench.now += 2 * HOUR
     assert bench.use(2) == "dead_lettered.no_price"
+
+
+# --------------------------------------------------------------------------------------------------------------- phases
+
+PLAN_WRONG: list[tuple[Refusal, dict[str, Any]]] = [
+    (Refusal.KEY_REUSED, {"command_key": "used"}),
+    (Refusal.UNKNOWN_ACCOUNT, {"account": "nobody"}),
+    (Refusal.UNKNOWN_PLAN, {"plan": "unheard"}),
+    (Refusal.CURRENCY_MISMATCH, {"plan": "calls"}),
+    (Refusal.BAD_START, {"from_us": us("2026-03-10T11:00:00+00:00")}),
+    (Refusal.WOULD_REPRICE, {"plan": "plan"}),
+]
+
+
+@pytest.mark.parametrize("top", range(len(PLAN_WRONG)), ids=[reason.value for reason, _ in PLAN_WRONG])
+def test_a_plan_that_cannot_be_sold_is_refused_and_nothing_changes(top: int) -> None:
+    bench = Bench()
+    bench.open(plan="pro")
+    bench.grant("old", "5", command_key="used")
+    bench.grant("old", "5", account="nobody", command_key="used")
+    bench.use(18)  # of 20 included, and less than two thirds of the month are past
+    body: dict[str, Any] = {}
+    for _, wrong in reversed(PLAN_WRONG[top:]):
+        body |= wrong
+    contract, woken = bench.account().contract, bench.account().woken_us
+    bench.now += HOUR
+    assert bench.command("set_plan", body.pop("account", "acme"), **body) == f"refused.{PLAN_WRONG[top][0].value}"
+    assert (bench.account().contract, bench.account().woken_us) == (contract, woken)
+
+
+def test_what_is_free_may_not_fall_into_another_tier_either() -> None:
+    """A line that was told would else say something else than the account."""
+    bench = Bench(document(x=per_unit("0", model="x")))
+    bench.open()
+    free = {"model": "per_unit", "amount": "0", "included": "20"}
+    bench.agree("x", free)
+    bench.use(18)
+    assert bench.sell("pro") == "refused.would_reprice"
+    assert bench.sell("pro", APRIL) == "applied"
+
+
+def test_an_account_has_at_most_a_hundred_phases(bench: Bench) -> None:
+    many = [Phase(APRIL + number * HOUR, ("pro", "plan")[number % 2]) for number in range(PHASES_MAX)]
+    bench.account().set_contract(Contract("UTC", 1, "plan", many), bench.now)
+    assert bench.sell("pro", APRIL + PHASES_MAX * HOUR) == "refused.too_many_phases"
+    assert bench.sell("plan", APRIL + PHASES_MAX * HOUR) == "applied"  # it is the plan of then: no phase
+
+
+def test_a_phase_wakes_its_account_and_is_the_plan_from_then_on(bench: Bench) -> None:
+    assert bench.sell("pro", APRIL) == "applied"
+    assert bench.account().plan == "plan"
+    assert bench.partition.next_wake_us() == APRIL
+    bench.tick(APRIL)
+    assert (bench.account().plan, bench.account().woken_us) == ("pro", APRIL)
+    assert bench.partition.next_wake_us() is None
+
+
+def test_prices_and_lots_are_looked_up_in_the_plan_of_the_moment(bench: Bench) -> None:
+    bench = Bench(document(), document())
+    bench.open(plan="pro")
+    bench.agree("x", CHEAP, from_us=APRIL)
+    assert [each.plan for each in bench.account().contract.agreed] == ["pro"]
+    assert bench.sell("plan", APRIL + HOUR) == "applied"
+    assert bench.agree("x", CHEAP, from_us=APRIL + 2 * HOUR) == "applied"
+    assert [each.plan for each in bench.account().contract.agreed] == ["pro", "plan"]

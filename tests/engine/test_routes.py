@@ -59,7 +59,9 @@ def test_they_say_what_the_meters_say_one_by_one(catalogue: Catalogue, events: l
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Routes, "usages", lambda *_: None)
             try:
-                told = Partition._meter(catalogue, Contract("plan"), UsageEvent("e", "s", "use", None, 0, data), 0)
+                told = Partition._meter(
+                    catalogue, Contract("UTC", 1, "plan"), UsageEvent("e", "s", "use", None, 0, data), 0
+                )
             except Exception:
                 assert found is None
                 continue

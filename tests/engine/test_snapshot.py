@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from engine.account import Account
 from engine.alerts import LEVELS, CapShare, Counted, Expiring, IncludedShare, LotShare, Rule, Spike, Standing, Wallet
 from engine.catalog import PriceBook, compile_catalogue
-from engine.contract import Agreement, Contract
+from engine.contract import Agreement, Contract, Phase
 from engine.credit import Carry, Lot, LotChange
 from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
@@ -99,7 +99,8 @@ def accounts(draw: st.DrawFn) -> Account:
     account.slices = draw(st.dictionaries(st.integers(0, 1 << 62), slices, max_size=2))
     draws = st.builds(Drawn, EVENT_TIME, st.lists(st.integers(0, 10**40), max_size=2), st.booleans())
     agreed = st.builds(Agreement, INSTANT, TEXT, TEXT, st.none() | st.just('{"meter":"m","model":"flat","amount":"1"}'))
-    account.contract = Contract("plan", draw(st.lists(agreed, max_size=3)))
+    phases = draw(st.lists(st.builds(Phase, INSTANT, st.sampled_from(["plan", "pro"])), max_size=3))
+    account.contract = Contract(account.zone, account.anchor_day, "plan", phases, draw(st.lists(agreed, max_size=3)))
     account.draws = draw(st.dictionaries(TEXT, draws, max_size=2))
     return account
 
@@ -111,7 +112,7 @@ def test_an_account_comes_back_as_it_was(account: Account) -> None:
     assert encode_account(found) == blob
     stored = ["account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated", "sequence"]
     kept = ["tallies", "scopes", "overdraft", "rate_limits", "slices", "draws"]
-    assert found.contract.agreed == account.contract.agreed
+    assert found.contract.is_like(account.contract)
     for name in [*stored, "table", "lots", "caps", "rules", "standings", *kept]:
         assert getattr(found, name) == getattr(account, name), name
     assert encode_account(account) == blob

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from engine.catalog import BadCatalogue, compile_catalogue
 from engine.charges import Table
+from engine.contract import Contract
 from engine.snapshot import decode_account, encode_account
 from tests.engine.bench import DAY, DOLLAR, HOUR, MINUTE, Bench, Store, document, kept_open, us
 from tests.laws.test_oracle_agrees import assert_the_same, oracle_of
@@ -182,9 +183,9 @@ def test_a_closed_period_is_not_derived_again(monkeypatch: pytest.MonkeyPatch) -
     walked: list[set[int]] = []
     walk = account._walk
 
-    def noted(table: Table) -> object:
+    def noted(table: Table, contract: Contract | None = None) -> object:
         walked.append(set(table))
-        return walk(table)
+        return walk(table, contract)
 
     monkeypatch.setattr(account, "_walk", noted)
     bench.use(60, "tiered")  # through the ends of tiers: no guard lets it pass

@@ -168,3 +168,4 @@ def test_the_recorded_log_holds_something_to_notice() -> None:
     assert any(account and account.parked for account in accounts)
     assert any(account and account.contract.agreed for account in accounts)
     assert any(account and account.lines for account in accounts)
+    assert any(account and account.contract.phases for account in accounts)

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.admission import FieldBound, Question, SliceNeeded
 from engine.catalog import CatalogueDocument
 from engine.holds import Bound
 from engine.money import NANO
-from tests.engine.bench import DAY, HOUR, MINUTE, START, Bench, Store, document, per_unit, us
+from tests.engine.bench import DAY, HOUR, MINUTE, START, Bench, Store, document, kept_open, per_unit, us
+from tests.engine.desk_bench import DeskBench
 from tests.engine.random_catalogues import PLAN, RandomCatalogue
 
 APRIL = us("2026-04-01T00:00:00+00:00")
@@ -37,10 +39,10 @@ def test_agreed_prices_make_the_same_money_as_a_version_of_the_same_terms(block:
     """Of any model and meter, under any modifiers, in any order of arrival: where a period begins, and, of what is a sum of
     its units, anywhere. What may not begin inside a period is refused, and waits as a version does."""
     applied = 0
-    for seed in range(block * 8, block * 8 + 8):
+    for seed in range(block * 12, block * 12 + 12):
         source = random.Random(f"agreed {seed}")
         catalogue = RandomCatalogue(source)
-        first, second = catalogue.version(), catalogue.version()
+        first, second = kept_open(catalogue.version(), 1), kept_open(catalogue.version(), 1)
         at = source.choice((APRIL, APRIL + source.randrange(20 * DAY)))
         published, agreed = Bench(first, second), Bench(first)
         for bench in (published, agreed):
@@ -137,3 +139,131 @@ def test_held_usage_is_rated_by_what_was_agreed_when_it_was_admitted() -> None:
     bench.now += 2 * HOUR
     bench.spend_held(hold, 2)
     assert bench.charges() == [2 * PICO]
+
+
+# --------------------------------------------------------------------------------------------------------------- phases
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 29), st.integers(0, 9)), min_size=1, max_size=12),
+    st.lists(st.tuples(st.integers(1, 28), st.sampled_from(["plan", "pro"])), max_size=4, unique_by=lambda row: row[0]),
+    st.booleans(),
+    st.randoms(),
+)
+def test_phases_make_short_periods_that_include_their_part_whatever_the_order_of_arrival(
+    usage: list[tuple[int, int]], phases: list[tuple[int, str]], prorate: bool, order: random.Random
+) -> None:
+    """Each stretch of one plan is a period with counters of its own, and includes its part of 20 units, to the ninth
+    digit; an owner that takes over in between makes the same bytes."""
+    bench = Bench(prorated(prorate))
+    bench.now = APRIL - DAY
+    bench.open()
+    for day, plan in sorted(phases):
+        assert bench.sell(plan, APRIL + day * DAY) == "applied"
+    bench.now = APRIL + 30 * DAY - MINUTE
+    events = [bench.event(units, at=APRIL + day * DAY + HOUR) for day, units in usage]
+    order.shuffle(events)
+    for event in events:
+        assert bench.record(b"acme", event) == "rated"
+    in_force = {0: "plan"} | dict(phases)
+    starts = [0]
+    for day in sorted(in_force):
+        if in_force[day] != in_force[starts[-1]]:
+            starts.append(day)
+    owed = Fraction(0)
+    for start, end in zip(starts, [*starts[1:], 30], strict=True):
+        units = sum(units for day, units in usage if start <= day < end)
+        if in_force[start] == "plan":
+            owed += units
+            continue
+        included = round(Fraction(20 * (end - start), 30) * NANO) if prorate else 20 * NANO
+        owed += 2 * max(Fraction(0), units - Fraction(included, NANO))
+    assert sum(bench.charges()) == round(owed * PICO)
+    store, half = Store(), len(bench.log) // 2
+    partition = bench.fresh()
+    for record in bench.log[:half]:
+        partition.apply(*record)
+    store.checkpoint(partition)
+    partition.freeze_idle(0, 9)
+    for record in bench.log[half:]:
+        partition.apply(*record)
+    assert partition.state_bytes() == bench.partition.state_bytes()
+    taken_over = store.load_into(bench.fresh())
+    for record in bench.log[half:]:
+        taken_over.apply(*record)
+    assert taken_over.state_bytes() == bench.partition.state_bytes()
+
+
+def prorated(prorate: bool) -> CatalogueDocument:
+    """Where prices of a plan are not shared by a short period's seconds, each says so."""
+    body = document()
+    if prorate:
+        return body
+    pro = body.plans["pro"]
+    whole = msgspec.structs.replace(pro.prices["x"], prorate=False)
+    plans = body.plans | {"pro": msgspec.structs.replace(pro, prices=pro.prices | {"x": whole})}
+    return msgspec.structs.replace(body, plans=plans)
+
+
+def test_a_period_that_a_phase_ends_closes_as_its_own_plan_says() -> None:
+    """`pro` says four days, and includes 10 of its 20 units in the first half of April; `plan`, behind it, says one, and the
+    second half does not close before the first. Late usage of the first half is an adjustment of that half."""
+    body = document()
+    slow = msgspec.structs.replace(body.plans["pro"], close_after_s=4 * 86_400)
+    bench = Bench(msgspec.structs.replace(body, plans=body.plans | {"pro": slow}))
+    change = APRIL + 15 * DAY
+    bench.now = APRIL - DAY
+    bench.open(plan="pro")
+    assert [bench.sell("plan", change), bench.sell("pro", change + DAY)] == ["applied", "applied"]
+    bench.now = change + 4 * DAY - 1
+    bench.use(8, at=change - 1)
+    bench.use(1, at=change)
+    bench.now += 1
+    bench.use(3, at=change - 1, id="late")
+    bench.use(2, at=change, id="late too")
+    charges = [
+        (line["amount"], line.get("adjusts")) for line in map(json.loads, dict(bench.partition.outputs.lines).values())
+    ]
+    assert charges == [("0", None), ("1", None), ("2", APRIL), ("2", change)]
+    assert bench.replay().state_bytes() == bench.partition.state_bytes()
+
+
+def test_tiers_are_not_shortened_and_caps_keep_their_calendar() -> None:
+    """Half a month of `tiered` still has 10 units at $30; the month's spend is that of both halves."""
+    bench = Bench()
+    bench.now = APRIL
+    bench.open()
+    bench.cap("1000")
+    bench.cap_rule(100)
+    bench.sell("pro", APRIL + 15 * DAY)
+    bench.use(11, "tiered")
+    bench.now = APRIL + 15 * DAY
+    bench.use(11, "tiered")
+    assert bench.charges() == [340 * PICO, 340 * PICO]
+    assert bench.account().derive().spend == {APRIL: 680 * PICO}
+    bench.use(8, "tiered")
+    assert [rule for rule, *_ in bench.told()] == ["cap-100"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_check_knows_the_plan_of_its_moment(seed: int) -> None:
+    """What is admitted just before a phase costs the old plan's price, just behind it the new one's."""
+    bench = DeskBench()
+    bench.open()
+    bench.grant("lot", "10")
+    change = bench.now + HOUR + seed
+    assert bench.sell("pro", change) == "applied"
+    question = Question("acme", "", "use", {"model": "y"}, {}, (FieldBound(("units",), 7 * NANO),), 1)
+    prices = []
+    for at in (change - 1, change):
+        bench.now = at
+        decision = bench.partition.check(question, at)
+        assert not isinstance(decision, SliceNeeded)
+        prices.append(decision.price)
+    assert prices == [7 * PICO, 7 * PICO]
+    short = Question("acme", "", "use", {"model": "x"}, {}, (FieldBound(("units",), 20 * NANO),), 1)
+    decision = bench.partition.check(short, change)
+    assert not isinstance(decision, SliceNeeded)
+    exact = 20 - round(Fraction(20 * (APRIL - change), APRIL - us("2026-03-01T00:00:00+00:00")) * NANO) / Fraction(NANO)
+    assert decision.price == 2 * exact * PICO

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from tests.engine.bench import DAY, HOUR, MINUTE, Bench, kept_open
-from tests.engine.random_catalogues import RandomCatalogue
+from tests.engine.bench import DAY, HOUR, MINUTE, Bench
+from tests.engine.random_catalogues import OTHER, PLAN, RandomCatalogue
 from tests.laws.test_oracle_agrees import assert_the_same, oracle_of
 
 FEW, MANY = 60, 1_000  # catalogues
@@ -16,7 +16,7 @@ def rated_at_random(seed: int) -> Bench:
     """Two customers with credit, caps and rules; usage in any order, repeated, cancelled, amended, across two versions."""
     source = random.Random(f"catalogue {seed}")
     catalogue = RandomCatalogue(source)
-    first, second = (kept_open(catalogue.version(), source.choice((1, 1, 4))) for _ in range(2))
+    first, second = catalogue.version(), catalogue.version()
     bench = Bench(first, second)
     accounts = ("acme", "zeta")
     for account in accounts:
@@ -47,6 +47,9 @@ def rated_at_random(seed: int) -> Bench:
             terms = source.choice((catalogue.terms(price), catalogue.terms(price), None))
             bench.agree(price, terms, source.choice(accounts), from_us=at)
         elif roll < 0.2:
+            at = source.choice((None, bench.now + source.randrange(20 * DAY)))
+            bench.sell(source.choice((PLAN, OTHER)), at, source.choice(accounts))
+        elif roll < 0.22:
             bench.grant(f"lot-{number}", "10", account=source.choice(accounts))
         else:
             late = source.choice((0, 0, source.randrange(34 * DAY)))  # of periods that have closed, too

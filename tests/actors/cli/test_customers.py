@@ -22,6 +22,11 @@ ASKS = [
         'acme: price output is {"model": "flat", "amount": "9"} from 2026-12-01T00:00:00Z on (log 3/18)',
     ),
     (
+        ("customers", "plan", "acme", "growth", "--from", "2026-12-01T00:00:00Z"),
+        ("PUT", "/v1/customers/acme/plan", {"plan": "growth", "from": "2026-12-01T00:00:00Z"}),
+        "acme: plan growth from 2026-12-01T00:00:00Z on (log 3/18)",
+    ),
+    (
         ("customers", "agree", "acme", "output"),
         ("PUT", "/v1/customers/acme/prices/output", {"terms": None, "currency": "USD"}),
         "acme: price output is the plan's from now on (log 3/18)",

@@ -2,6 +2,7 @@
 
 import ast
 import random
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def test_graduated_tiers_charge_what_is_worked_out_in_the_readme() -> None:
 
 def test_an_agreed_price_follows_the_plans_and_says_since_when() -> None:
     half = read_agreed(START + 10, {"model": "per_unit", "amount": "0.5"})
-    terms = Terms("acme", "plan", "USD", "UTC", 1, START, {}, [(START + 10, "x", half), (START + 20, "x", None)])
+    terms = Terms(
+        "acme", "plan", "USD", "UTC", 1, START, {}, [(START + 10, "plan", "x", half), (START + 20, "plan", "x", None)]
+    )
     rerated = Rerated(terms, Prices(DOCUMENTS, [(1, 0)]), {}, {}, {})
     for at, amount, agreed in ((0, "2", {}), (10, "1", {"agreed_us": START + 10}), (20, "2", {})):
         told = line("x", "2", amount, [[1, "2"]], time_us=START + at, **agreed)
@@ -72,6 +75,20 @@ def test_an_agreed_price_follows_the_plans_and_says_since_when() -> None:
     assert sorted(rerated.table) == [month_start("UTC", 1, START), START + 10, START + 20]
     wrong = line("x", "2", "1", [[1, "2"]], time_us=START + 10)
     assert list(rerated.line(wrong)) == [("rated line 0 of offset 1: agreed", str(START + 10), "nothing")]
+
+
+def test_a_phase_begins_a_period_and_a_short_one_includes_less() -> None:
+    """The 20 units that `pro` includes in a month; a day of 31 is left of it."""
+    last = us("2026-03-31T00:00:00+00:00")
+    terms = Terms("acme", "plan", "USD", "UTC", 1, START, {}, (), [(last, "pro")])
+    assert (terms.plan_at(last - 1), terms.plan_at(last)) == ("plan", "pro")
+    assert terms.period(last) == (last, Fraction(1, 31))
+    assert terms.period(last + DAY) == (last + DAY, Fraction(1))
+    rerated = Rerated(terms, Prices(DOCUMENTS, [(1, 0)]), {}, {}, {})
+    assert list(rerated.line(line("x", "2", "2", [[1, "2"]], time_us=last - 1))) == []
+    included, beyond = "0.645161290", "0.354838710"
+    told = line("x", "1", "0.709677420", [[0, included], [1, beyond]], time_us=last)
+    assert list(rerated.line(told)) == []
 
 
 def test_a_third_of_a_pico_rounds_as_in_the_readme() -> None:

@@ -63,10 +63,15 @@ TOPIC = "usage"
 
 
 def document(amount: str = "0.5", **features: bool | str) -> CatalogueDocument:
-    """Plan `starter`: a token of any model costs that many dollars."""
+    """Plan `starter`: a token of any model costs that many dollars; `growth`: a quarter."""
     return CatalogueDocument(
         {"tokens": MeterDefinition("llm.request", "sum", "tokens", ("model",))},
-        {"starter": PlanDefinition("USD", {"tokens": PriceDefinition("tokens", "per_unit", amount=amount)}, features)},
+        {
+            "starter": PlanDefinition(
+                "USD", {"tokens": PriceDefinition("tokens", "per_unit", amount=amount)}, features
+            ),
+            "growth": PlanDefinition("USD", {"tokens": PriceDefinition("tokens", "per_unit", amount="0.25")}),
+        },
     )
 
 

@@ -52,3 +52,42 @@ async def test_a_price_that_cannot_be_agreed_on_is_refused_by_field(
     assert (answer.status, problem["type"], problem["field"]) == (status, f"/problems/{slug}", field)
     assert problem["next_step"]
     assert (await house.client.get(PRICES)).json()["items"] == []
+
+
+# --------------------------------------------------------------------------------------------------------------- phases
+
+ACME = "/v1/customers/acme"
+
+
+async def test_another_plan_begins_when_it_was_said_to_and_is_listed(house: House) -> None:
+    await house.opened()
+    asked = {"plan": "growth", "from": "2026-12-01T00:00:00Z"}
+    answer = await put(house.client, f"{ACME}/plan", asked)
+    assert (answer.status, answer.json()["id"]) == (200, "growth")
+    items = (await house.client.get(f"{ACME}/phases")).json()["items"]
+    assert items == [{"plan": "starter", "from": None}, {"plan": "growth", "from": "2026-12-01T00:00:00Z"}]
+    assert (await house.client.get(ACME)).json()["plan"] == "starter"
+    house.clock.now_s += 9 * 86_400
+    await house.owner.use("acme", "e1", 1, time="2026-12-01T00:00:00Z")
+    assert (await house.client.get(ACME)).json()["plan"] == "growth"
+    balance = (await house.client.get(f"{ACME}/balance")).json()
+    assert balance["balance"]["booked"] == "-0.250000000000"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "slug", "field"),
+    [
+        ({"plan": "unheard"}, 422, "unknown-plan", "plan"),
+        ({"from": "2026-11-22T09:00:00Z"}, 422, "bad-start", "from"),
+        ({"from": "soon"}, 400, "invalid-request", "from"),
+        ({"plan": ""}, 400, "invalid-request", "plan"),
+    ],
+)
+async def test_a_plan_that_cannot_be_sold_is_refused_by_field(
+    house: House, body: dict[str, Any], status: int, slug: str, field: str
+) -> None:
+    await house.opened()
+    answer = await put(house.client, f"{ACME}/plan", {"plan": "growth"} | body)
+    problem = answer.json()
+    assert (answer.status, problem["type"], problem["field"]) == (status, f"/problems/{slug}", field)
+    assert [each["plan"] for each in (await house.client.get(f"{ACME}/phases")).json()["items"]] == ["starter"]

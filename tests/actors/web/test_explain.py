@@ -193,6 +193,7 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
         "amount": "260",
         "version": 1,
         "agreed_since": None,
+        "included": None,
     }
     (_, asked), (_, then) = shown.stage.doors.asked
     assert asked == FindRated("acme", "gateway-1", "e-2")
