@@ -191,8 +191,12 @@ class Comparison:
         if before != after:
             self._turn(record, before, after)
         for partition, is_draft in ((was, False), (becomes, True)):
-            for _, line in partition.outputs.lines:
-                self._charge(partition, _line_decoder.decode(line), is_draft=is_draft)
+            is_told = False  # whether a line of the record's own event was seen: others are other prices of it
+            for _, text in partition.outputs.lines:
+                line = _line_decoder.decode(text)
+                is_own = line.correction is None and line.accrued_us is None  # not taken back, nor of no event
+                self._charge(partition, line, is_draft=is_draft, is_event=is_own and not is_told)
+                is_told = is_told or is_own
             partition.outputs.lines.clear()
         self._folded += 1
         if self._folded % SETTLE_EVERY == 0:
@@ -202,7 +206,7 @@ class Comparison:
         from_us = self._shadow.from_us
         return (from_us is None or time_us >= from_us) and (self._to_us is None or time_us < self._to_us)
 
-    def _charge(self, partition: Partition, line: RatedLine, *, is_draft: bool) -> None:
+    def _charge(self, partition: Partition, line: RatedLine, *, is_draft: bool, is_event: bool) -> None:
         if not self._counts(line.time_us):
             return
         customer = self._customers.get(line.account)
@@ -212,7 +216,6 @@ class Comparison:
             customer = Customer(line.account, account.plan, line.currency, Takings())
             self._customers[line.account] = customer
         takings, amount = customer.takings, parse_amount(line.amount)
-        is_event = line.line == 0 and line.correction is None  # not another price of it, nor what was taken back
         if is_draft:
             takings.after += amount
             takings.events_after += is_event

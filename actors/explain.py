@@ -139,6 +139,8 @@ class Charges:
         for place in dict.fromkeys(found.corrected):
             if place != offset:
                 lines += await self._lines_at(event, partition, place, found.as_of.epoch)
+        if not lines:
+            raise LinesAway(event)
         charged = [await self._explained(line, found) for line in lines if line.correction is None]
         corrections: list[Corrected] = []
         for line in lines:
@@ -228,7 +230,9 @@ def contract_of(found: RatedAt) -> Contract:
 
 
 def _lines(told: RatedSet) -> list[RatedLine]:
-    return [_line_decoder.decode(line) for _, line in sorted(told.lines.items())]
+    """Those of the record: beside them may stand what open sessions, of anybody, accrued when it moved log time."""
+    lines = [_line_decoder.decode(line) for _, line in sorted(told.lines.items())]
+    return [line for line in lines if line.accrued_us is None]
 
 
 def _event(record: Record) -> UsageEvent | None:

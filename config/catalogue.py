@@ -227,6 +227,8 @@ class _Reader:
             case inspect.UnionType() if any(isinstance(one, inspect.BoolType) for one in kind.types):
                 text = any(isinstance(one, inspect.StrType) for one in kind.types)
                 return self._truth_or_text(node, path) if text else self._truth(node, path)
+            case inspect.UnionType() if any(isinstance(one, inspect.IntType) for one in kind.types):
+                return self._whole(node, path)
             case inspect.UnionType():  # text or absent
                 return self._text(node, path)
             case inspect.StrType():

@@ -34,6 +34,7 @@ from engine.outcomes import Line, PostingRow, Settled
 from engine.periods import month_around
 from engine.prices.price import Price
 from engine.routes import Usage
+from engine.sessions import Sessions
 from engine.windows import Counts, is_named_gone
 
 CELLS_MAX: Final = 10_000  # distinct (segment, price, cell) of one account; each costs about 100 bytes
@@ -121,6 +122,7 @@ class Account:
         self.late: Table = {}  # usage of closed periods, beside what `table` has of them
         self.adjusted: Adjusted = {}  # what that changed, and manual lines
         self.lines: dict[str, ManualLine] = {}  # by id
+        self.sessions = Sessions(account)
         self._book = book
         self._closing = Closing(self.period_around, self._close_after_us)
         self._closed: tuple[int, _Walked] = 0, _Walked({}, {}, [])  # what lies before an instant comes to: it stands
@@ -204,6 +206,8 @@ class Account:
         pending += [phase.from_us for phase in self.contract.phases if phase.from_us > self.woken_us]
         if self.aggregates or self.late:
             pending.append(self._closing.gone_us(min(*self.aggregates, *self.late, UNBOUNDED)))
+        if (accrues_us := self.sessions.wake_us()) is not None:
+            pending.append(accrues_us)
         now = Moment(self.caps, self.tallies, self.lots, self.zone, self.woken_us)
         for name, rule in self.rules.items():
             pending += wakes_us(name, rule, now, self.standings)

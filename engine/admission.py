@@ -597,6 +597,10 @@ class Desk:
         parts = self._reach(name, plan, catalogue, question)
         if isinstance(parts, Unreachable):
             return parts
+        if question.hold_us is not None and catalogue is not None:
+            for meter in catalogue.meters_of[question.type]:
+                if meter.session is not None:  # a session goes on past the instant that a hold is admitted and rated at
+                    return Unreachable("unbounded", meter.name)
         bounds = []
         scoped: list[Lot] | None = None
         for part in parts:

@@ -353,6 +353,9 @@ class _Checker:
         if meter.kind is not None and definition.model in ("percentage", "dynamic"):
             message = f"is of each event's amount, and meter {meter.name} takes the {meter.kind} of a period"
             self.fault((*path, "model"), message)
+        if meter.session is not None and definition.model in ("percentage", "dynamic"):
+            message = f"is of each event's amount, and meter {meter.name} counts the seconds of sessions"
+            self.fault((*path, "model"), message)
 
     def compiled(self, path: tuple[str | int, ...], name: str, definition: PriceDefinition, *, adds_up: bool) -> Price:
         """The price by its own terms; `adds_up`: what its meter counts does."""
@@ -513,6 +516,9 @@ def check_succession(before: CatalogueDocument, after: CatalogueDocument) -> Non
                 f"was {meter.aggregation} before, and what was counted cannot become {heir_kind}: make a new meter"
             )
             faults.append(CatalogueFault(("meters", name, "aggregation"), message))
+        elif heir_kind == "duration" and name in after.meters and after.meters[name].group_by != meter.group_by:
+            message = "sessions that are open go on in the cells where they began: keep it, or make a new meter"
+            faults.append(CatalogueFault(("meters", name, "group_by"), message))
     if faults:
         raise BadCatalogue(faults)
 

@@ -31,6 +31,9 @@ class DeadLetterReason(StrEnum):
     NO_PRICE = "no_price"
     TOO_MANY_CELLS = "too_many_cells"
     TOO_MANY_VALUES = "too_many_values"
+    BAD_SESSION = "bad_session"
+    SESSION_CONFLICT = "session_conflict"
+    TOO_MANY_SESSIONS = "too_many_sessions"
     BAD_CORRECTION = "bad_correction"
     CORRECTION_MISMATCH = "correction_mismatch"
     SUPERSEDED = "superseded"
@@ -130,6 +133,8 @@ class RatedEvent(Struct, frozen=True, gc=False):
     estimated: bool = False
     tags: dict[str, str] | None = None
     adjusts: int | None = None  # start of the billing period it adjusts, if that was closed
+    session: str | None = None  # the one that a stretch of time is of
+    accrued_us: int | None = None  # of no event: what open sessions came to by this log time
 
 
 class RatedLine(Struct, omit_defaults=True, gc=False):
@@ -161,6 +166,8 @@ class RatedLine(Struct, omit_defaults=True, gc=False):
     agreed_us: int | None = None
     adjusts: int | None = None  # start of a closed billing period: counts in no cap, nor in that period
     included: str | None = None
+    session: str | None = None
+    accrued_us: int | None = None
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -215,6 +222,8 @@ def rated_lines(event: RatedEvent, partition: int, epoch: int, first: int = 0) -
             line.agreed_us,
             event.adjusts,
             None if line.included is None else quantity_text(line.included),
+            event.session,
+            event.accrued_us,
         )
         found.append(_encode(told))
     return found

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.account import Account, Change, NotThere, Reading, TooManyCells
+from engine.accrual import Stretch, accrue, rate_heard
 from engine.admission import Decision, Desk, FieldBound, Question, SliceNeeded, Wallet
 from engine.alerts import CORRECTION_FAILED, ID_CONFLICT, Crossing, alert_body
 from engine.catalog import SKEW_US, TOO_OLD_US, Catalogue, NoPrice, Plan, PriceBook
@@ -80,7 +81,17 @@ from engine.events import (
 )
 from engine.holds import BadToken, Hold, read_token
 from engine.limits import scope_path
-from engine.meters import BadDimension, BadQuantity, BadUsage, Meter, TooManyValues, is_estimated, tags_of
+from engine.meters import (
+    BadDimension,
+    BadQuantity,
+    BadSession,
+    BadUsage,
+    Heard,
+    Meter,
+    TooManyValues,
+    is_estimated,
+    tags_of,
+)
 from engine.meters.fields import value_at
 from engine.outcomes import (
     APPLIED,
@@ -100,8 +111,10 @@ from engine.placement import partition_for
 from engine.routes import Usage
 from engine.rules import remove_rule, set_rule
 from engine.runs import Run
+from engine.sessions import SessionConflict, TooManySessions
 from engine.snapshot import decode_account, decode_partition, encode_account, encode_partition
 
+ACCRUAL: Final = "tallygate.accrual"  # the source of lines that no event makes; they bear `accrued_us` besides
 COMMAND_KEY_US: Final = 30 * 86_400 * 1_000_000
 ADVANCE_MAX_US: Final = 366 * 86_400 * 1_000_000
 DETAIL_MAX: Final = 300
@@ -193,7 +206,8 @@ def _identities(account_id: str, correction: Correction) -> tuple[bytes, ...]:
 
 
 class _Metered(Struct, frozen=True, gc=False):
-    """An event as it is to be rated. `dimensions`: names of those of each cell, first of the usages, then of the readings."""
+    """An event as it is to be rated. `dimensions`: names of those of each cell, first of the usages, then of the readings.
+    `heard`: what it says of sessions, which are charged by themselves."""
 
     time_us: int
     catalogue: Catalogue
@@ -201,6 +215,7 @@ class _Metered(Struct, frozen=True, gc=False):
     readings: list[Reading]
     dimensions: tuple[tuple[str, ...], ...]
     estimated: bool
+    heard: tuple[Heard, ...] = ()
 
 
 class Partition:
@@ -238,6 +253,7 @@ class Partition:
         self.desk = Desk(number)  # soft: never read by the fold
         self._changing = False  # whether the record at hand has changed an account
         self._settlement: tuple[Hold, dict[str, int], bool] | None = None  # what the desk is to hear of this record
+        self._numbered = (-1, 0)  # an offset, and how many rated lines it has so far
 
     # ------------------------------------------------------------------------------------------------- the fold
 
@@ -301,6 +317,8 @@ class Partition:
             if self._wake_of(account_id) == instant:
                 account = self._touch(account_id)
                 self._tell(account, account.wake(instant), offset)
+                if (account.sessions.wake_us() or instant + 1) <= instant:
+                    self._accrue(account, instant, offset)
                 for parked in account.unpark(instant):
                     self._tell_failed(account, self._read_parked(account, parked), offset)
                 self._watch(account)
@@ -425,14 +443,32 @@ class Partition:
             )
         account = self._touch(account_id)
         metered = self._metered(account, event, hold)
+        if hold is not None and metered.heard:
+            detail = (
+                f"event {event.id!r} tells of a session of meter {metered.heard[0].meter}: such a one draws on no hold"
+            )
+            raise _DeadLetter(DeadLetterReason.BAD_HOLD, detail)
         usages, readings = metered.usages, metered.readings
+        stretches: list[Stretch] = []
         try:
             scopes = self._scopes_of(account, event, hold)
-            lines, crossings = account.rate(metered.time_us, usages, scopes, self.log_time_us, readings)
+            if metered.heard:
+                own = Change(metered.time_us, usages, scopes, None, readings)
+                lines, stretches, crossings = rate_heard(
+                    account, self._book, metered.heard, own, event.scope, offset, self.log_time_us
+                )
+            else:
+                lines, crossings = account.rate(metered.time_us, usages, scopes, self.log_time_us, readings)
         except TooManyCells as error:
             raise _DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
         except TooManyValues as error:
             raise _DeadLetter(DeadLetterReason.TOO_MANY_VALUES, str(error)) from None
+        except SessionConflict as error:
+            raise _DeadLetter(DeadLetterReason.SESSION_CONFLICT, f"event {event.id!r}: {error}") from None
+        except TooManySessions as error:
+            raise _DeadLetter(DeadLetterReason.TOO_MANY_SESSIONS, str(error)) from None
+        except NoPrice as error:  # of a time that a session covers, but not its event's own
+            raise _DeadLetter(DeadLetterReason.NO_PRICE, f"event {event.id!r}: {error}") from None
         self._changing = True
         self.dedup.remember(key, mark, offset, self.log_time_us)
         settled = None if hold is None else self._settle(account, hold, usages, readings, final=event.hold_final)
@@ -454,15 +490,59 @@ class Partition:
             tags_of(event.data),
             account.closed_period(metered.time_us, self.log_time_us) if account.unguarded else None,
         )
-        for line in rated_lines(rated, self.number, self.line_epoch):
-            self.outputs.lines.append((offset, line))
+        self._tell_lines(rated)
+        for stretch in stretches:
+            self._tell_lines(self._stretched(account, stretch, offset, event.source, event.id, tags_of(event.data)))
         if crossings:
             self._tell(account, crossings, offset)
-        if crossings or (account.unguarded and account.fades):
+        if crossings or metered.heard or (account.unguarded and account.fades):
             self._watch(account)
         if account.parked:
-            self._take_up(account, key, mark, offset, len(lines))
+            self._take_up(account, key, mark, offset)
         return "rated"
+
+    def _accrue(self, account: Account, instant: int, offset: int) -> None:
+        """Charge what open sessions come to by this log time, at the record that has moved it there."""
+        stretches, crossings = accrue(account, self._book, instant)
+        for stretch in stretches:
+            told = self._stretched(account, stretch, offset, ACCRUAL, str(instant), None, instant)
+            self._tell_lines(told)
+        self._tell(account, crossings, offset)
+
+    def _stretched(
+        self,
+        account: Account,
+        stretch: Stretch,
+        offset: int,
+        source: str,
+        name: str,
+        tags: dict[str, str] | None,
+        accrued_us: int | None = None,
+    ) -> RatedEvent:
+        log_time_us = self.log_time_us if accrued_us is None else accrued_us
+        return RatedEvent(
+            offset,
+            log_time_us,
+            account.account,
+            source,
+            name,
+            stretch.time_us,
+            stretch.version,
+            account.currency,
+            stretch.lines,
+            (stretch.dimensions,),
+            tags=tags,
+            adjusts=account.closed_period(stretch.time_us, log_time_us),
+            session=stretch.session,
+            accrued_us=accrued_us,
+        )
+
+    def _tell_lines(self, rated: RatedEvent) -> None:
+        """They are numbered on from those that their offset has already."""
+        offset, first = self._numbered if self._numbered[0] == rated.offset else (rated.offset, 0)
+        for line in rated_lines(rated, self.number, self.line_epoch, first):
+            self.outputs.lines.append((offset, line))
+        self._numbered = offset, first + len(rated.lines)
 
     def _time_of(self, event: UsageEvent, hold: Hold | None) -> int:
         """The event's own time. Raises _DeadLetter when it has none, or is too far from log time, or when that is so of
@@ -520,6 +600,7 @@ class Partition:
         names: list[tuple[str, ...]] = []
         readings: list[Reading] = []
         read_names: list[tuple[str, ...]] = []
+        heard: list[Heard] = []
         data = event.data
         try:
             estimated = is_estimated(data)
@@ -530,6 +611,12 @@ class Partition:
                 return _Metered(time_us, catalogue, routed[0], [], routed[1], False)
             for meter in meters:
                 if meter.conditions and not meter.counts(data):
+                    continue
+                if meter.session is not None:
+                    heard.append(meter.hear(data))
+                    if plan is None:
+                        raise NoPrice(f"catalogue version {catalogue.version} has no plan {contract.plan}")
+                    plan.price_of(meter, heard[-1].cell)
                     continue
                 if meter.kind is not None:
                     aggregate = meter.aggregate(data, time_us, event.source, event.id)
@@ -556,13 +643,15 @@ class Partition:
                 names.append(meter.group_by)
         except BadUsage as error:
             raise _DeadLetter(DeadLetterReason.BAD_USAGE, f"event {event.id!r}: {error}") from None
+        except BadSession as error:
+            raise _DeadLetter(DeadLetterReason.BAD_SESSION, str(error)) from None
         except BadQuantity as error:
             raise _DeadLetter(DeadLetterReason.BAD_QUANTITY, str(error)) from None
         except BadDimension as error:
             raise _DeadLetter(DeadLetterReason.BAD_DIMENSION, str(error)) from None
         except NoPrice as error:
             raise _DeadLetter(DeadLetterReason.NO_PRICE, str(error)) from None
-        return _Metered(time_us, catalogue, usages, readings, (*names, *read_names), estimated)
+        return _Metered(time_us, catalogue, usages, readings, (*names, *read_names), estimated, tuple(heard))
 
     # ------------------------------------------------------------------------------------------------- corrections
 
@@ -596,10 +685,10 @@ class Partition:
                 DeadLetterReason.SUPERSEDED,
                 f"revision {correction.revision} of event {original.id!r} was {'amended' if amend else 'cancelled'} before",
             )
-        lines = self._apply_correction(account, correction, known[1], offset, 0)
+        self._apply_correction(account, correction, known[1], offset)
         if amended is None:
             return "cancelled"
-        self._take_up(account, following, becomes, offset, lines)
+        self._take_up(account, following, becomes, offset)
         return "amended"
 
     @staticmethod
@@ -630,9 +719,9 @@ class Partition:
     def _read_parked(account: Account, parked: Parked) -> Correction:
         return read_correction(account.account, parse_usage(parked.value))
 
-    def _take_up(self, account: Account, key: bytes, mark: bytes, offset: int, lines: int) -> None:
-        """A revision was rated, at this offset, which has so many lines: apply the correction that waits for it, then the
-        one that waits for what that makes, and so on. They need no look into the memory: nothing was known of them."""
+    def _take_up(self, account: Account, key: bytes, mark: bytes, offset: int) -> None:
+        """A revision was rated, at this offset: apply the correction that waits for it, then the one that waits for what
+        that makes, and so on. They need no look into the memory: nothing was known of them."""
         while (parked := account.parked.pop(key, None)) is not None:
             self._watch(account)
             correction = self._read_parked(account, parked)
@@ -641,7 +730,7 @@ class Partition:
             try:
                 if found != mark:
                     raise self._mismatch(correction)
-                lines += self._apply_correction(account, correction, offset, offset, lines)
+                self._apply_correction(account, correction, offset, offset)
             except _DeadLetter:
                 self._tell_failed(account, correction, offset)
                 return
@@ -650,9 +739,9 @@ class Partition:
             key = identity(account.account, original.source, revision_name(original.id, correction.revision + 1))
             mark = becomes
 
-    def _apply_correction(self, account: Account, correction: Correction, rated: int, offset: int, first: int) -> int:
-        """Take the original back, which was rated at the offset `rated` (modulo 2^32), and add what it is amended to;
-        how many lines that makes, from `first` on. Raises _DeadLetter, having changed nothing."""
+    def _apply_correction(self, account: Account, correction: Correction, rated: int, offset: int) -> None:
+        """Take the original back, which was rated at the offset `rated` (modulo 2^32), and add what it is amended to.
+        Raises _DeadLetter, having changed nothing."""
         original, amended = correction.original, correction.amended
         rated = offset - (offset - rated) % OFFSETS
         hold = self._hold_of(account.account, original)
@@ -660,6 +749,10 @@ class Partition:
         for event, sign, until in ((original, -1, rated), (amended, 1, offset)):
             if event is not None:
                 metered = self._metered(account, event, hold)
+                if metered.heard:
+                    sessions = ", ".join(f"session {each.session!r} of {each.meter}" for each in metered.heard)
+                    detail = f"event {original.id!r} tells of {sessions}; a later stop corrects how far a session goes"
+                    raise _DeadLetter(DeadLetterReason.NOT_CANCELLABLE, detail)
                 if metered.readings:
                     names = ", ".join(price.name for price, _, _ in metered.readings)
                     detail = (
@@ -681,7 +774,6 @@ class Partition:
         _, following, cancelled = _identities(account.account, correction)
         made = (cancelled, mark) if amended is None else (following, becomes)
         self.dedup.remember(*made, offset, self.log_time_us)
-        count = 0
         for (metered, tags, _), lines in zip(steps, charged, strict=True):
             told = RatedEvent(
                 offset,
@@ -701,12 +793,9 @@ class Partition:
                 tags,
                 account.closed_period(metered.time_us, self.log_time_us),
             )
-            for line in rated_lines(told, self.number, self.line_epoch, first + count):
-                self.outputs.lines.append((offset, line))
-            count += len(lines)
+            self._tell_lines(told)
         self._tell(account, crossings, offset)
         self._watch(account)
-        return count
 
     def _tell_failed(self, account: Account, correction: Correction, offset: int) -> None:
         window = f"{correction.original.source}\x00{correction.original.id}"

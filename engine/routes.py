@@ -84,7 +84,7 @@ class Routes:
                     continue
                 cell = meter.cell(data)
                 price = self._price_of(meter, cell)
-                if meter.kind is not None or price.per_event is not None:
+                if meter.kind is not None or meter.session is not None or price.per_event is not None:
                     return None
                 stops.append(_Stop(meter.field, meter, price, cell))
         except ValueError:

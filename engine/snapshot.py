@@ -22,6 +22,7 @@ from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 from engine.manual_lines import ManualLine
 from engine.meters import kept, read_kept
+from engine.sessions import Session, Sessions
 from engine.windows import MONTH, Window
 
 VERSION: Final = 3
@@ -72,6 +73,10 @@ class _Account(Struct, array_like=True):
     lines: list[tuple[str, int, int, int, str, str, str, str]] = []
     phases: list[tuple[int, str]] = []
     first_plan: str | None = None  # where it is not the plan of now
+    sessions: list[
+        tuple[str, str, tuple[str, ...], str, str, int, int | None, int, int | None, bool, tuple[int, int]]
+    ] = []
+    sessions_us: int = 0
 
 
 class _Subscription(Struct, array_like=True):
@@ -200,6 +205,24 @@ def encode_account(account: Account) -> bytes:
             ],
             [(each.from_us, each.plan) for each in account.contract.phases],
             account.contract.plan if account.contract.phases else None,
+            [
+                (
+                    *key,
+                    each.cell,
+                    str(each.weight),
+                    each.scope,
+                    each.since,
+                    each.begin_us,
+                    each.seen_us,
+                    each.stop_us,
+                    each.is_open,
+                    each.charged,
+                )
+                for key, each in sorted(account.sessions.by_key.items())
+            ]
+            if account.sessions.by_key
+            else [],
+            account.sessions.as_of_us if account.sessions.by_key else 0,
         )
     )
 
@@ -318,6 +341,14 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
             [Phase(*each) for each in stored.phases],
             [Agreement(*each) for each in stored.agreed],
         )
+    if stored.sessions:
+        by_key = {
+            (meter, name): Session(
+                cell, int(weight), scope, since, begin_us, seen_us, stop_us, is_open=is_open, charged=charged
+            )
+            for meter, name, cell, weight, scope, since, begin_us, seen_us, stop_us, is_open, charged in stored.sessions
+        }
+        account.sessions = Sessions(stored.account, by_key, stored.sessions_us)
     account.parked = {mark: Parked(until_us, value) for mark, until_us, value in stored.parked}
     account.mark_posted()
     return account
@@ -366,6 +397,9 @@ def account_fields(blob: bytes) -> dict[str, str]:
     for from_us, plan, price, terms, adds_up in stored.agreed:
         fields[f"agreed of {price} in plan {plan} from {from_us}: terms"] = str(terms)
         fields[f"agreed of {price} in plan {plan} from {from_us}: adds_up"] = str(adds_up)
+    for kept_session in stored.sessions:
+        for part, said in zip(_OF_SESSION, kept_session[2:], strict=True):
+            fields[f"session {kept_session[1]} of meter {kept_session[0]}: {part}"] = str(said)
     for mark, until_us, value in stored.parked:
         fields[f"parked for {mark.hex()}"] = f"until {until_us}: {value.decode('utf-8', 'backslashreplace')}"
     for rule, window, ordinal, active in stored.standings:
@@ -381,6 +415,7 @@ _PLAIN: Final = (
     *("version", "account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated"),
     *("sequence", "overdraft", "first_plan"),
 )
+_OF_SESSION: Final = ("cell", "weight", "scope", "since", "begin_us", "seen_us", "stop_us", "is_open", "charged")
 _NAMED: Final = {
     "scopes_since": ("offset",),
     "lots": ("kind", "granted", "priority", "effective_us", "expires_us", "scope"),

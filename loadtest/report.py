@@ -8,6 +8,7 @@ expected and what was found.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from loadtest.oracle.accounts import Alert, OracleAccount, Rated
 from loadtest.oracle.records import fixed_point
 
 DIFFERENCES_MAX = 50
+NONE_ACCRUED: Mapping[tuple[int, int, str], Rated] = MappingProxyType({})
 PARTS = ("counters", "amounts", "lots", "debt", "balance", "spend", "scopes")
 LOT_PARTS = ("granted", "burnt", "expired", "remaining", "refunded", "voided", "carried")
 
@@ -55,15 +57,16 @@ def compare(
     engine_accounts: Mapping[str, Mapping[str, Any]],
     rated_lines: Iterable[Mapping[str, Any]],
     received_alerts: Collection[str],
+    accrued: Mapping[tuple[int, int, str], Rated] = NONE_ACCRUED,
 ) -> Comparison:
-    """The oracle's accounts, rated and corrected events, and alerts against the engine's.
+    """The oracle's accounts, rated and corrected events, what open sessions accrued, and alerts against the engine's.
 
     `engine_accounts` maps account -> the keys `counters`, `amounts`, `lots`, `debt`, `balance`, `spend` and `scopes` as
     in `OracleAccount` (a lot is its four amounts in that order); `rated_lines` are the parsed lines of the topic
     `rated`, in any order, of all epochs; `received_alerts` are the alert ids at the receiver."""
     differences = Differences()
     compare_accounts(accounts, engine_accounts, differences)
-    lost, double = compare_rated(rated, corrected, rated_lines, differences)
+    lost, double = compare_rated(rated, corrected, rated_lines, differences, accrued)
     received = set(received_alerts)
     missing = [alert_id for alert_id in alerts if alert_id not in received]
     extra = sorted(received - set(alerts))
@@ -180,13 +183,21 @@ def compare_rated(
     corrected: Mapping[tuple[int, int], Rated],
     lines: Iterable[Mapping[str, Any]],
     differences: Differences,
+    accrued: Mapping[tuple[int, int, str], Rated] = NONE_ACCRUED,
 ) -> tuple[int, int]:
     """(lost, double). Where an offset has lines, its account, identity, quantities and amounts are compared; of
-    corrections what all of an offset come to, per price."""
+    corrections, of stretches of sessions and of what accrued, what all of an offset come to, per price."""
     settled, corrections = {}, {}
-    for place, rows in settled_lines(lines).items():
-        if found := [row for row in rows if not row.get("correction")]:
+    accruals: dict[tuple[int, int, str], list[Mapping[str, Any]]] = {}
+    for place, every in settled_lines(lines).items():
+        rows = [row for row in every if not row.get("accrued_us")]
+        for row in every:
+            if row.get("accrued_us"):
+                accruals.setdefault((*place, str(row["account"])), []).append({**row, "id": ""})
+        if found := [row for row in rows if not row.get("correction") and not row.get("session")]:
             settled[place] = found
+        if found := [row for row in rows if row.get("session")]:
+            settled[place] = [*settled.get(place, ()), *_net(found)]
         if found := [row for row in rows if row.get("correction")]:
             corrections[place] = _net(found)
     for place in sorted({*corrected, *corrections}):
@@ -195,6 +206,12 @@ def compare_rated(
             _compare_event(spot, corrected[place], corrections[place], differences)
         elif place in corrections or corrected[place].prices:  # of what no meter counts, nothing is told
             differences.add(f"{spot}: expected {place in corrected}, found {place in corrections}")
+    for moment in sorted({*accrued, *accruals}):
+        spot = f"partition {moment[0]}, offset {moment[1]}, account {moment[2]}, accrued"
+        if moment in accrued and moment in accruals:
+            _compare_event(spot, accrued[moment], _net(accruals[moment]), differences)
+        else:
+            differences.add(f"{spot}: expected {moment in accrued}, found {moment in accruals}")
     lost = double = 0
     places: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
     for place, rows in settled.items():

@@ -35,6 +35,7 @@ class Expected(Struct):
     accounts: dict[str, OracleAccount]
     rated: dict[tuple[int, int], Rated]
     corrected: dict[tuple[int, int], Rated]
+    accrued: dict[tuple[int, int, str], Rated]
     alerts: dict[str, Alert]
     outcomes: Counter[str]
     backing: Backing
@@ -66,7 +67,8 @@ def expect(
     """The oracle's fold of one partition, and what it says of the answers in the journal."""
     oracle = Oracle(documents, control_key, topic, partitions)
     backing = back(journal, partition, records, oracle, control_key)
-    return Expected(oracle.accounts, oracle.rated, oracle.corrected, oracle.alerts, oracle.outcomes[partition], backing)
+    outcomes = oracle.outcomes[partition]
+    return Expected(oracle.accounts, oracle.rated, oracle.corrected, oracle.accrued, oracle.alerts, outcomes, backing)
 
 
 async def verify(
@@ -102,6 +104,7 @@ async def verify(
     accounts: dict[str, OracleAccount] = {}
     rated: dict[tuple[int, int], Rated] = {}
     corrected: dict[tuple[int, int], Rated] = {}
+    accrued: dict[tuple[int, int, str], Rated] = {}
     alerts: dict[str, Alert] = {}
     outcomes: Counter[str] = Counter()
     unbacked: list[str] = []
@@ -128,6 +131,7 @@ async def verify(
             accounts |= expected.accounts
             rated |= expected.rated
             corrected |= expected.corrected
+            accrued |= expected.accrued
             alerts |= expected.alerts
             outcomes += expected.outcomes
             unbacked += expected.backing.sentences
@@ -152,6 +156,7 @@ async def verify(
         engine_accounts=engine_accounts,
         rated_lines=rated_lines(blocks),
         received_alerts=received_alerts,
+        accrued=accrued,
     )
     return Verdict(
         counts,

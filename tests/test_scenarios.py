@@ -9,7 +9,9 @@ METERS    name  what  by                                `count of TYPE`, `sum of
                                                         TYPE` (or max, min, latest, average, unique_count in
                                                         place of sum); behind it conditions:
                                                         `where FIELD is A or B`, `where FIELD exists`, `and` more of
-                                                        them; `by`: dimensions. Left out: PRICES are priced by name
+                                                        them; `by`: dimensions. Left out: PRICES are priced by name.
+                                                        Of sessions: `seconds of TYPE`, or `seconds of FIELD of TYPE`,
+                                                        and `, silent for 300 s` (how long an open one may be)
 SHAPES    TYPE  shape                                   of the usage objects of an event type: vllm, anthropic ...
 DIMENSIONS  name  of  what                              `up to 10: a, up to 20: b, rest: c`, or `x: a, y: a, rest: b`;
                                                         `none: d` is where the field is missing
@@ -240,6 +242,11 @@ def pairs(text: str, sign: str) -> list[tuple[str, str]]:
 
 
 def read_meter(what: str, by: str = "") -> MeterDefinition:
+    timed = re.fullmatch(r"seconds(?: of (\S+))? of ([^\s,]+)(?:, silent for (\d+) s)?", what)
+    if timed:
+        group_by = tuple(by.removeprefix("by ").split(", ")) if by else ()
+        timeout_s = int(timed[3]) if timed[3] else None
+        return MeterDefinition(timed[2], "duration", timed[1], group_by, session="session", timeout_s=timeout_s)
     read = re.fullmatch(
         r"(count|(?:sum|max|min|latest|average|unique_count) of (\S+|\(.+\))) of (\S+)(?: where (.+))?", what
     )

@@ -17,7 +17,7 @@ from actors.web.wire import Call, Example, KeyScope, Problem, QueryParameter, Re
 from engine.catalog import load_catalogue
 from engine.events import KEY_BYTES_MAX, TEXT_MAX, UsageEvent
 from engine.holds import Hold, read_token
-from engine.meters import BadDimension, BadUsage
+from engine.meters import BadDimension, BadUsage, Meter
 from engine.money import amount_text, parse_amount
 
 DEADLINE_S: Final = 10.0
@@ -210,10 +210,13 @@ async def show_rating(call: Call) -> Reply:
     except EventGone:
         raise _gone(*place, "the event") from None
     except LinesAway as away:
-        if (version := await _uncounted(call, away.event)) is not None:
+        version, counting = await _counting(call, away.event)
+        if version is not None and not counting:
             raise _not_counted(*place, version) from None
         if not found.checkpointed:
             raise unavailable("The event is rated; its lines are on their way to the topic `rated`.", AGAIN_S) from None
+        if counting and all(meter.session for meter in counting):
+            raise _adds_no_time(*place) from None
         raise _gone(*place, "the event's lines") from None
     except VersionLost as error:
         raise unavailable(f"The prices cannot be shown: {error}.", AGAIN_S) from None
@@ -233,21 +236,31 @@ async def _payers(call: Call, account: str, charge: Charge) -> Payers | None:
     return answer if isinstance(answer, Payers) else None
 
 
-async def _uncounted(call: Call, event: UsageEvent) -> int | None:
-    """The catalogue version by which no meter counts the event; None where one does, or the version is not known."""
+async def _counting(call: Call, event: UsageEvent) -> tuple[int | None, list[Meter]]:
+    """The catalogue version of the event, and the meters that count it; None where that is not known."""
     time_us = event.time_us
     if event.hold is not None:
         time_us = read_token(call.services.settings.control_key_bytes(), event.hold).admitted_us
     row = None if time_us is None else await call.services.records.catalogue_at(time_us)
     if row is None or row.body is None:
-        return None
+        return None, []
     catalogue = load_catalogue(row.version, row.body)
     try:
         data = catalogue.fields_of(event.type, event.data)
-        counted = any(meter.counts(data) for meter in catalogue.meters_of.get(event.type, ()))
+        return row.version, [meter for meter in catalogue.meters_of.get(event.type, ()) if meter.counts(data)]
     except (BadDimension, BadUsage):
-        return None
-    return None if counted else row.version
+        return None, []
+
+
+def _adds_no_time(partition: int, offset: int) -> Problem:
+    return Problem(
+        404,
+        "adds-no-time",
+        "Rated, and adds no time",
+        f"The event was taken, at partition {partition}, offset {offset}: it tells of a session, and adds no time to what was "
+        "charged of it by then.",
+        next_step="An open session is charged as time passes: those lines of the topic `rated` bear `accrued_us`.",
+    )
 
 
 def _not_counted(partition: int, offset: int, version: int) -> Problem:

@@ -47,9 +47,18 @@ _REMEDIES: Final[Mapping[str, str]] = {
         "A period of the account has as many different values as the meter's `limit` allows: publish a catalogue with a higher "
         "one. " + _FROM_THEN_ON
     ),
+    Why.BAD_SESSION: _CORRECTED,
+    Why.SESSION_CONFLICT: (
+        "Every event of a session states the same dimensions, weight and scope: correct it, or give what it tells of a session "
+        "id of its own. Then " + _AGAIN
+    ),
+    Why.TOO_MANY_SESSIONS: (
+        "The account has 10,000 sessions of the last 35 days, the most that are kept: report longer sessions, or what is "
+        "already over as a sum of seconds. When older ones are forgotten, " + _AGAIN
+    ),
     Why.NOT_CANCELLABLE: (
-        "It counts in a max, min, latest, average or unique count, out of which nothing is taken: what it is worth is settled "
-        "outside, or by POST /v1/customers/{account}/grants."
+        "It counts in a max, min, latest, average or unique count, out of which nothing is taken, or it tells of a session, "
+        "which a later stop corrects: what it is worth is settled outside, or by POST /v1/customers/{account}/grants."
     ),
     Why.ENGINE_ERROR: (
         "It broke the engine, which is the engine's fault: report it with partition and offset. Once that is mended, "

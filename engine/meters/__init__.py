@@ -14,6 +14,7 @@ from engine.meters.definitions import (
 from engine.meters.dimensions import DIMENSION_TEXT_MAX, BadDimension, Dimension
 from engine.meters.fields import tags_of
 from engine.meters.meter import BadQuantity, Cell, Meter
+from engine.meters.sessions import BadSession, Heard
 from engine.meters.tokens import ESTIMATED, MEASURED, BadUsage, TokenUsage, is_estimated
 
 __all__ = [
@@ -24,12 +25,14 @@ __all__ = [
     "Aggregate",
     "BadDimension",
     "BadQuantity",
+    "BadSession",
     "BadUsage",
     "BandDefinition",
     "Cell",
     "ConditionDefinition",
     "Dimension",
     "DimensionDefinition",
+    "Heard",
     "Meter",
     "MeterDefinition",
     "TokenShapeDefinition",

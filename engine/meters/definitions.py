@@ -13,6 +13,7 @@ from engine.meters.dimensions import DIMENSION_TEXT_MAX, Band, Dimension
 from engine.meters.expressions import BadExpression, Expression, compile_expression
 from engine.meters.fields import keys_of
 from engine.meters.meter import Meter
+from engine.meters.sessions import STATE_FIELD, TIMEOUT_S, TIMEOUT_S_MAX, SessionFields
 from engine.meters.tokens import BUCKETS, SIDES, TOKENS, ShapeName, TokenUsage
 from engine.money import NANO, NotADecimal, parse_quantity
 
@@ -55,15 +56,20 @@ class ConditionDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_
 
 class MeterDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """`when`: conditions by field or declared dimension; an event that does not fulfil all of them is not counted.
-    `limit`: of a unique count, how many different values a cell may have in a period."""
+    `limit`: of a unique count, how many different values a cell may have in a period. Of a duration: `session` and
+    `state` are the fields that say which session an event is of and what has become of it, `timeout_s` is how long one
+    goes on of which nothing is heard; a field or an expression is what each of its seconds counts as."""
 
     event_type: str
-    aggregation: Literal["count", "sum", "max", "min", "latest", "average", "unique_count"]
+    aggregation: Literal["count", "sum", "max", "min", "latest", "average", "unique_count", "duration"]
     field: str | None = None
     group_by: tuple[str, ...] = ()
     when: dict[str, ConditionDefinition] = {}
     expression: str | None = None
     limit: str | None = None
+    session: str | None = None
+    state: str | None = None
+    timeout_s: int | None = None
 
 
 class TokenShapeDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -196,7 +202,7 @@ def compile_meter(name: str, definition: MeterDefinition, dimensions: Mapping[st
     kind = definition.aggregation
     if kind == "unique_count" and definition.expression is not None and not definition.field:
         tell((*path, "expression"), "a unique count is of the values of a `field`")
-    elif kind != "count" and not definition.field and definition.expression is None:
+    elif kind not in ("count", "duration") and not definition.field and definition.expression is None:
         of = "" if kind == "unique_count" else ", or an `expression` of fields"
         tell((*path, "aggregation"), f"{kind} needs `field`, the field of `data` that it is of{of}")
     if kind != "count" and definition.field is not None and definition.expression is not None:
@@ -221,9 +227,27 @@ def compile_meter(name: str, definition: MeterDefinition, dimensions: Mapping[st
             for on, condition in sorted(definition.when.items())
         ),
         _expression((*path, "expression"), definition.expression, tell),
-        None if kind == "count" or kind == "sum" else kind,  # narrows the type
+        None if kind == "count" or kind == "sum" or kind == "duration" else kind,  # narrows the type
         _limit((*path, "limit"), definition, tell),
+        _session(path, definition, tell),
     )
+
+
+def _session(path: tuple[str | int, ...], definition: MeterDefinition, tell: Tell) -> SessionFields | None:
+    if definition.aggregation != "duration":
+        for key in ("session", "state", "timeout_s"):
+            if getattr(definition, key) is not None:
+                tell((*path, key), "belongs to the aggregation duration: remove it")
+        return None
+    for key in ("session", "state"):
+        if getattr(definition, key) is not None:
+            _name((*path, key), getattr(definition, key), tell)
+    if definition.session is None:
+        tell((*path, "session"), "is missing: name the field of `data` that says which session an event is of")
+    timeout_s = TIMEOUT_S if definition.timeout_s is None else definition.timeout_s
+    if not 1 <= timeout_s <= TIMEOUT_S_MAX:
+        tell((*path, "timeout_s"), f"must be 1 to {TIMEOUT_S_MAX} seconds")
+    return SessionFields(definition.session or "", definition.state or STATE_FIELD, timeout_s * 1_000_000)
 
 
 def _limit(path: tuple[str | int, ...], definition: MeterDefinition, tell: Tell) -> int:

@@ -11,6 +11,7 @@ from engine.meters.conditions import Condition
 from engine.meters.dimensions import DIMENSION_TEXT_MAX, BadDimension, Dimension
 from engine.meters.expressions import Expression, NoValue
 from engine.meters.fields import key_of, value_at
+from engine.meters.sessions import Heard, SessionFields
 from engine.money import NANO, WHOLE_DIGITS_MAX, NotADecimal, parse_quantity, quantity_text, round_half_even
 
 Cell = tuple[str, ...]  # the values of a meter's dimensions, in the order of its group_by
@@ -32,6 +33,9 @@ class Meter(Struct, frozen=True):
     expression: Expression | None = None
     kind: Kind | None = None  # of its aggregate; None: what it measures is added up
     limit: int = UNIQUE_MAX
+    session: SessionFields | None = (
+        None  # of a meter of time: it adds up seconds, each of which counts what is measured
+    )
 
     @property
     def bounded_by(self) -> str | None:
@@ -39,12 +43,16 @@ class Meter(Struct, frozen=True):
         count, of events or of different values, which needs no bound."""
         if self.kind == "unique_count":
             return None
+        if self.session is not None:
+            return self.name
         return self.field if self.expression is None else self.name
 
     @property
     def measured(self) -> str:
-        """What is counted, for people: "events", or what is summed, or "max of" what."""
+        """What is counted, for people: "events", or what is summed, or "max of" what, or "seconds", of what."""
         of = self.field or (self.expression.text if self.expression else "events")
+        if self.session is not None:
+            return "seconds" if of == "events" else f"seconds of {of}"
         return of if self.kind is None else f"{self.kind.replace('_', ' ')} of {of}"
 
     def counts(self, data: dict[str, Any]) -> bool:
@@ -66,6 +74,13 @@ class Meter(Struct, frozen=True):
         if quantity < 0:
             raise BadQuantity(f"data.{self.field} (meter {self.name}): {value!s:.40} is negative")
         return quantity
+
+    def hear(self, data: dict[str, Any]) -> Heard:
+        """What one event says of a session. Raises BadSession, BadQuantity and BadDimension."""
+        assert self.session is not None
+        session, state = self.session.read(self.name, data)
+        weight = self.quantity(data)
+        return Heard(self.name, session, state, self.cell(data), weight)
 
     def aggregate(self, data: dict[str, Any], time_us: int, source: str, event_id: str) -> Aggregate:
         """What one event is, of what does not add up. Raises BadQuantity."""
@@ -128,7 +143,8 @@ class Meter(Struct, frozen=True):
     def reads(self) -> frozenset[str]:
         """Every field that it looks at."""
         summed = self.expression.fields if self.expression else frozenset([self.field] if self.field else [])
-        return self.looks_at | summed
+        told = frozenset([self.session.id, self.session.state] if self.session else [])
+        return self.looks_at | summed | told
 
     def may_count(self, known: Mapping[str, tuple[str, ...]]) -> bool:
         """Whether an event can count of which some fields are known: each will hold one of the texts."""

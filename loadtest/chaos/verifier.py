@@ -42,7 +42,7 @@ IDENTITY: Final = np.dtype("<u8")
 SAMPLE: Final = 20
 LINE_FIELDS: Final = (
     *("partition", "offset", "line", "epoch", "account", "source", "id", "price", "quantity", "amount"),
-    "correction",
+    *("correction", "session", "accrued_us"),
 )
 
 
@@ -223,7 +223,8 @@ class _Judge:
                 line = orjson.loads(text)
                 if line["offset"] < head.next_offset:
                     lines.append({name: line.get(name) for name in LINE_FIELDS})
-        lost, double = compare_rated(self._oracle.rated, self._oracle.corrected, lines, self._differences)
+        expected = self._oracle.rated, self._oracle.corrected
+        lost, double = compare_rated(*expected, lines, self._differences, self._oracle.accrued)
         self.found.lost += lost
         self.found.double += double
 

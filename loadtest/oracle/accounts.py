@@ -10,6 +10,7 @@ from loadtest.oracle.credit import Adjusted, Amounts, Lot
 from loadtest.oracle.limits import Cap
 from loadtest.oracle.periods import period_end, period_of
 from loadtest.oracle.prices import Price
+from loadtest.oracle.sessions import Heard, Session
 
 
 class Rated(NamedTuple):
@@ -96,6 +97,7 @@ class RatedEvent:
     caps: list[tuple[str, int]]
     readings: list[tuple[str, tuple[str, ...], str, Reading]] = field(default_factory=list)  # price, cell, aggregation
     posted: tuple[int, int, int] | None = None  # its period was closed: segment of posting, period's start and end
+    heard: list[Heard] = field(default_factory=list)  # of sessions, whose time is entered by itself
 
     @property
     def cells(self) -> set[tuple[str, tuple[str, ...]]]:
@@ -155,6 +157,7 @@ class Account:
     agreed: list[Agreed] = field(default_factory=list)
     released: list[str] = field(default_factory=list)  # rules that look at something else from the command at hand on
     table: "Table | None" = None
+    sessions: dict[tuple[str, str], Session] = field(default_factory=dict)  # by meter and id
 
     @property
     def counting(self) -> dict[str, Cap]:

@@ -52,6 +52,7 @@ from loadtest.oracle.records import (
     read_key,
 )
 from loadtest.oracle.rules import looks_again, remove_rule, seen, set_rule
+from loadtest.oracle.sessions import MINUTE_US, SESSIONS_MAX, Heard, Session, in_segments, last_minute
 
 COMMANDS = ON_ACCOUNTS | {"set_rule": set_rule, "remove_rule": remove_rule}
 SKEW_US = 300 * SECOND_US
@@ -104,6 +105,9 @@ class Oracle:
         self._partitions = {number: Partition(number) for number in range(partitions)}
         self.rated: dict[tuple[int, int], Rated] = {}
         self.corrected: dict[tuple[int, int], Rated] = {}  # what corrections changed, all of an offset together
+        self.accrued: dict[
+            tuple[int, int, str], Rated
+        ] = {}  # what open sessions came to, by partition, offset, account
         self.alerts: dict[str, Alert] = {}
 
     # ---- results
@@ -191,8 +195,7 @@ class Oracle:
         if offset <= state.offset:
             raise ValueError(f"partition {partition}: offset {offset} does not follow {state.offset}; feed in order")
         state.offset = offset
-        state.log_us = max(state.log_us, append_ms * 1000)
-        self._wake(state)
+        self._wake(state, max(state.log_us, append_ms * 1000))
         try:
             if value is None:
                 raise DeadLetterError("malformed")
@@ -205,16 +208,21 @@ class Oracle:
         state.outcomes[outcome] += 1
         return outcome
 
-    def _wake(self, state: Partition) -> None:
-        while state.wakes and state.wakes[0][0] <= state.log_us:
+    def _wake(self, state: Partition, reached: int) -> None:
+        """Log time moves on, past everything that is due by then."""
+        while state.wakes and state.wakes[0][0] <= reached:
             instant, name = state.wakes.pop(0)
+            state.log_us = max(state.log_us, instant)
             account = state.accounts[name]
             account.woken = instant
             self._evaluate(state, account, instant)
+            if instant == last_minute(name, instant):
+                self._accrue(state, account)
             for corrects, parked in list(account.parked.items()):
                 if _until(parked) <= instant:
                     del account.parked[corrects]
                     self._tell_failed(state, account, parked)
+        state.log_us = reached
 
     # ---- usage
 
@@ -249,7 +257,11 @@ class Oracle:
             self._tell(state, name, "id_conflict", f"{event['source']}\0{event['id']}", 1, "crossed")
             raise DeadLetterError("id_conflict")
         rated = self._measured(state, account, event, held)
-        lines = self._enter(state, account, [rated])
+        if held and rated.heard:
+            raise DeadLetterError("bad_hold")
+        sessions = self._hear(state, account, rated, event["scope"])
+        lines = self._enter(state, account, [rated, *self._stretches(state, account, sessions, True)])
+        self._went(state, account, sessions)
         self.rated[(state.number, state.offset)] = Rated(name, event["source"], event["id"], lines)
         self._remember(state, name, revision, event["billing"], rated)
         self._take_up(state, account, revision)
@@ -271,7 +283,7 @@ class Oracle:
     ) -> RatedEvent:
         """The event as it is to be rated."""
         time_us, scope = held or (event["time_us"], event["scope"])
-        parts, said = self._measure(state, account, event["type"], time_us, event["data"])
+        parts, said, heard = self._measure(state, account, event["type"], time_us, event["data"])
         readings = [
             (price, cell, kind, Reading(time_us, event["source"], event["id"], value, limit))
             for price, cell, kind, value, limit in said
@@ -279,7 +291,7 @@ class Oracle:
         scopes = [name for name in account.scopes if (scope + "/").startswith(name + "/")]
         caps = [(name, cap.since) for name, cap in account.counting.items() if not cap.scope or cap.scope in scopes]
         posted = self._posted(state, account, time_us)
-        return RatedEvent(time_us, parts, scopes, caps if posted is None else [], readings, posted)
+        return RatedEvent(time_us, parts, scopes, caps if posted is None else [], readings, posted, heard)
 
     def _posted(self, state: Partition, account: Account, time_us: int) -> tuple[int, int, int] | None:
         """Where usage of an instant is posted, if its period is closed, and so are all before it."""
@@ -316,8 +328,10 @@ class Oracle:
 
     def _measure(
         self, state: Partition, account: Account, event_type: str, time_us: int, data: dict[str, object]
-    ) -> tuple[list[tuple[str, tuple[str, ...], int]], list[tuple[str, tuple[str, ...], str, int | str, int]]]:
-        """What adds up, and what does not."""
+    ) -> tuple[
+        list[tuple[str, tuple[str, ...], int]], list[tuple[str, tuple[str, ...], str, int | str, int]], list[Heard]
+    ]:
+        """What adds up, what does not, and what is said of sessions."""
         version = self._version_at(state, time_us)
         meters = [meter for meter in version.meters if meter.event_type == event_type] if version else []
         if version is None or not meters:
@@ -327,6 +341,7 @@ class Oracle:
         seen = version.fields_of(event_type, data)
         parts = []
         said = []
+        heard = []
         for meter in meters:
             measured = meter.measure(seen)
             if measured is None:
@@ -338,13 +353,142 @@ class Oracle:
                 raise DeadLetterError("bad_quantity")
             if price is None:
                 raise DeadLetterError("no_price")
-            if meter.adds_up:
+            if meter.aggregation == "duration":
+                assert isinstance(quantity, int)
+                heard.append(Heard(meter.name, *meter.session_of(seen), cell, quantity))
+            elif meter.adds_up:
                 assert not isinstance(quantity, str)
                 parts.append((price.name, cell, price.counted(quantity)))
             else:
                 assert quantity is not None
                 said.append((price.name, cell, meter.aggregation, quantity, meter.limit))
-        return parts, said
+        return parts, said, heard
+
+    # ---- sessions
+
+    def _hear(
+        self, state: Partition, account: Account, rated: RatedEvent, scope: str
+    ) -> dict[tuple[str, str], Session]:
+        """The sessions that an event tells of, with what it tells."""
+        found = {}
+        for heard in rated.heard:
+            key, said = (heard.meter, heard.session), (heard.cell, heard.weight, scope)
+            session = account.sessions.get(key)
+            if session is None or self._is_gone(state, session):
+                if sum(not self._is_gone(state, each) for each in account.sessions.values()) >= SESSIONS_MAX:
+                    raise DeadLetterError("too_many_sessions")
+                session = Session(*said, tuple(rated.scopes))
+            if (session.cell, session.weight, session.scope) != said:
+                raise DeadLetterError("session_conflict")
+            found[key] = replace(session, events=[*session.events, (rated.time_us, heard.state)])
+            self._pieces(state, account, key, found[key])  # all of its time has a price
+        return found
+
+    def _is_gone(self, state: Partition, session: Session) -> bool:
+        return session.seen < state.log_us - (WINDOW_US - SKEW_US)
+
+    def _goes(self, state: Partition, account: Account, meter: str, session: Session) -> tuple[tuple[int, int], bool]:
+        """How far it goes as of now, and whether it goes on."""
+        version = self._version_at(state, session.seen)
+        assert version is not None
+        timeout_us = next(each.timeout_us for each in version.meters if each.name == meter)
+        return session.goes(last_minute(account.account, state.log_us), timeout_us)
+
+    def _pieces(
+        self, state: Partition, account: Account, key: tuple[str, str], session: Session
+    ) -> list[tuple[int, int, str, int]]:
+        """(segment, last microsecond, price, nano-units) of what is to be entered, or, below 0, taken back."""
+        extent, _ = self._goes(state, account, key[0], session)
+        low = min(each[0] for each in (extent, session.charged) if each[1]) if extent[1] or session.charged[1] else 0
+        boundaries = self._boundaries(state, account, low, max(extent[1], session.charged[1]))
+        now = in_segments(extent, session.weight, boundaries)
+        before = in_segments(session.charged, session.weight, boundaries)
+        found = []
+        for segment in sorted(now.keys() | session.entered.keys()):
+            last, units = now.get(segment, (0, 0))
+            more = units - session.entered.get(segment, 0)
+            if more:
+                last = last if more > 0 else before[segment][0]
+                found.append((segment, last, self._price_of_time(state, account, key[0], session.cell, last), more))
+        return found
+
+    def _boundaries(self, state: Partition, account: Account, low: int, high: int) -> set[int]:
+        """Every boundary of segments from the one that holds `low` on, to `high`."""
+        boundaries = {effective for _, effective in state.versions[1:]} | {each.start for each in account.agreed}
+        boundaries |= {instant for lot in account.lots for instant in lot.boundaries()}
+        boundaries = {each for each in boundaries if low < each < high}
+        time_us = low
+        while time_us < high:
+            start, length, _ = account.period(time_us)
+            boundaries |= {start, period_of(account.zone, 1, time_us), period_of(account.zone, 1, start + length)}
+            time_us = start + length
+        return boundaries | {self._segment_of(state, account, low)}
+
+    def _price_of_time(
+        self, state: Partition, account: Account, meter_name: str, cell: tuple[str, ...], time_us: int
+    ) -> str:
+        version = self._version_at(state, time_us)
+        for meter in version.meters if version else []:
+            if meter.name == meter_name and len(meter.group_by) == len(cell):
+                assert version is not None
+                price = version.price_of(account.plan_at(time_us), meter, cell)
+                if price is not None:
+                    return price.name
+        raise DeadLetterError("no_price")
+
+    def _stretches(
+        self, state: Partition, account: Account, sessions: Mapping[tuple[str, str], Session], apart: bool
+    ) -> list[RatedEvent]:
+        """What these sessions change, as events: by segment, what is taken back first; each session's apart or not."""
+        made: dict[tuple[int, bool, tuple[str, ...], str, tuple[str, ...], str], tuple[int, int]] = {}
+        for key, session in sessions.items():
+            try:
+                pieces = self._pieces(state, account, key, session)
+            except DeadLetterError:
+                continue  # it has no price now, and is tried again
+            for segment, last, price, units in pieces:
+                kind = (segment, units > 0, session.scopes, price, session.cell, key[1] if apart else "")
+                had = made.get(kind, (0, 0))
+                made[kind] = max(had[0], last), had[1] + units
+        events = []
+        for (_, is_added, scopes, price, cell, _), (last, units) in sorted(made.items()):
+            caps = [(name, cap.since) for name, cap in account.counting.items() if not cap.scope or cap.scope in scopes]
+            posted = self._posted(state, account, last)
+            counting = caps if is_added and posted is None else []
+            events.append(RatedEvent(last, [(price, cell, units)], list(scopes), counting, posted=posted))
+        return events
+
+    def _went(self, state: Partition, account: Account, sessions: Mapping[tuple[str, str], Session]) -> None:
+        """All of their time is entered. Those that go on come to more with the next minute."""
+        for key, session in sessions.items():
+            try:
+                for segment, _, _, units in self._pieces(state, account, key, session):
+                    session.entered = session.entered | {segment: session.entered.get(segment, 0) + units}
+            except DeadLetterError:
+                continue
+            session.charged = self._goes(state, account, key[0], session)[0]
+        account.sessions |= sessions
+        if any(self._goes(state, account, meter, each)[1] for (meter, _), each in account.sessions.items()):
+            due = last_minute(account.account, state.log_us) + MINUTE_US, account.account
+            if due not in state.wakes:
+                insort(state.wakes, due)
+
+    def _accrue(self, state: Partition, account: Account) -> None:
+        open_ones = {key: each for key, each in account.sessions.items() if not self._is_gone(state, each)}
+        events = self._stretches(state, account, open_ones, False)
+        if events:
+            try:
+                lines = self._enter(state, account, events)
+            except DeadLetterError:  # too many cells: tried again
+                self._went(state, account, {})
+                return
+            place = state.number, state.offset, account.account
+            before = self.accrued[place].prices if place in self.accrued else {}
+            for price, (quantity, amount) in before.items():
+                had = lines.get(price, (0, 0))
+                lines[price] = (had[0] + quantity, had[1] + amount)
+            self.accrued[place] = Rated(account.account, "tallygate.accrual", "", lines)
+        self._went(state, account, open_ones)
 
     def _enter(self, state: Partition, account: Account, events: list[RatedEvent]) -> dict[str, tuple[int, int]]:
         """Add events, all or none; per price the quantity and the charge of all of them. Rules look at the end only."""
@@ -498,13 +642,13 @@ class Oracle:
     def _apply_correction(self, state: Partition, account: Account, correction: Correction) -> None:
         name, amended = account.account, correction.amended
         rated = state.identities[name, *correction.corrects][2]
-        if rated.readings:
+        if rated.readings or rated.heard:
             raise DeadLetterError("not_cancellable")
         events = [rated.taken_back(self._posted(state, account, rated.time_us))]
         billing = correction.original["billing"]
         if amended is not None:
             events.append(self._measured(state, account, amended, self._admission(name, amended["hold"])))
-            if events[-1].readings:
+            if events[-1].readings or events[-1].heard:
                 raise DeadLetterError("not_cancellable")
             billing = amended["billing"]
         by_time = {
@@ -785,8 +929,7 @@ class Oracle:
             fields.close()
             if until > state.log_us + ADVANCE_US_MAX:
                 raise DeadLetterError("bad_control")
-            state.log_us = max(state.log_us, until)
-            self._wake(state)
+            self._wake(state, max(state.log_us, until))
             return "advance"
         if kind == "catalogue":
             return self._catalogue(state, fields)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loadtest.oracle.expressions import NoValueError, field_of, names_in, nano_of
-from loadtest.oracle.records import DeadLetterError, Number, fixed_point
+from loadtest.oracle.records import SECOND_US, DeadLetterError, Number, fixed_point, is_name
 
 DIMENSION_CHARACTERS_MAX = 128
 
@@ -101,10 +101,20 @@ class Meter:
     declared: Mapping[str, Mapping[str, Any]]  # the catalogue's dimensions
     aggregation: str
     limit: int  # of different values
+    session: str  # of a duration: the fields that say which session, and what has become of it
+    state: str
+    timeout_us: int
 
     @property
     def adds_up(self) -> bool:
-        return self.aggregation in ("count", "sum")
+        return self.aggregation in ("count", "sum", "duration")
+
+    def session_of(self, data: Mapping[str, Any]) -> tuple[str, str]:
+        """Which session, and what has become of it."""
+        session, state = field_of(data, self.session), field_of(data, self.state)
+        if not is_name(session) or state not in ("start", "heartbeat", "stop"):
+            raise DeadLetterError("bad_session")
+        return str(session), str(state)
 
     def value_of(self, data: Mapping[str, Any]) -> int | str:
         """What one event says to a meter that does not add up."""
@@ -134,6 +144,8 @@ class Meter:
         """Cell and nano-units, or what it says (None: the field is missing); None where the event does not count here."""
         if not all(fulfils(data, name, condition, self.declared) for name, condition in sorted(self.when.items())):
             return None
+        if self.aggregation == "duration":
+            self.session_of(data)
         if not self.adds_up:
             value = self.value_of(data)
             return tuple(dimension_of(data, name, self.declared) for name in self.group_by), value
@@ -176,4 +188,7 @@ def read_meter(name: str, body: Mapping[str, Any], declared: Mapping[str, Mappin
         declared,
         body["aggregation"],
         int(body.get("limit", 1000)),
+        body.get("session", ""),
+        body.get("state", "state"),
+        int(body.get("timeout_s", 300)) * SECOND_US,
     )

@@ -31,6 +31,7 @@ from tests.engine.bench import (
     per_unit,
     versions,
 )
+from tests.laws.test_r3_durations import document as sessions
 
 DRAFT = document(
     third=per_unit("0.000000000002", "9", model="third"),
@@ -178,6 +179,21 @@ async def test_versions_published_behind_the_draft_s_instant_are_what_it_replace
     (later,) = (await compared(rig, Draft(DRAFT, START + DAY))).customers
     assert (later.takings.before, later.takings.after, later.takings.difference) == (0, 125 * 10**11, 125 * 10**11)
     assert (await compared(rig, Draft(DRAFT, START + 3 * DAY))).customers == []
+
+
+async def test_what_accrues_is_charged_and_is_no_event() -> None:
+    """A session's start, its stop and a plain event: three records, of which two charge, and minutes between them."""
+    rig = _rig(sessions())
+    data = {"session": "s", "state": "start", "gpus": "1", "kind": "a100"}
+    rig.bench.use(type="gpu", data=data)
+    rig.bench.now += 3 * MINUTE
+    rig.bench.use("1")
+    rig.bench.use(type="gpu", data=data | {"state": "stop"})
+    rig.checkpoint()
+    found = await compared(rig, Draft(sessions("7.20")))
+    (customer,) = found.customers
+    assert (customer.takings.events_before, customer.takings.events_after) == (2, 2)
+    assert (customer.takings.before, customer.takings.after) == (1_180_000_000_000, 1_360_000_000_000)
 
 
 async def test_what_a_draft_does_not_sell_is_told_with_the_reason() -> None:

@@ -14,6 +14,7 @@ from actors.ports import Record
 from engine.catalog import CatalogueDocument
 from tests.actors.proof_rig import RATED, BenchReader, ProofRig
 from tests.engine.bench import MINUTE, SECOND, TOPIC, Bench, document, graduated, us
+from tests.laws.test_r3_durations import document as sessions
 from tests.simulation.sim_log import SimRecord
 
 
@@ -148,6 +149,29 @@ async def test_an_event_that_feeds_several_meters_has_a_line_for_each(desk: Desk
     assert (calls.tiers[0].amount, calls.tiers[0].per, calls.tiers[0].end) == ("0.25", "1", None)
     assert [(tier.quantity, tier.charged) for tier in tokens.tiers] == [("1000", "2"), ("500", "0.500000000000")]
     assert tokens.line.amount == tokens.own == "2.500000000000"
+
+
+async def test_what_accrued_at_the_record_of_an_event_is_no_part_of_its_charge() -> None:
+    """A session's stop is explained by its own stretches, of each price; what moved log time has charged is of nobody."""
+    desk = Desk(sessions(), sessions("7.20"))
+    data = {"session": "s", "state": "start", "gpus": "1", "kind": "a100"}
+    bench = desk.bench
+    assert bench.publish(2, bench.now + 10 * MINUTE) == "catalogue"
+    begin = bench.now
+    started = desk.use("start", 0, type="gpu", data=data, at=begin)
+    with pytest.raises(LinesAway):
+        await desk.of(started, "start")
+    bench.now = begin + 4 * MINUTE
+    beaten = desk.use("beat", 0, type="gpu", data=data | {"state": "heartbeat"})
+    bench.now = begin + 20 * MINUTE
+    stopped = desk.use("stop", 0, type="gpu", data=data | {"state": "stop"}, at=begin + 12 * MINUTE)
+    first, second = (await desk.of(stopped, "stop")).lines
+    assert [line.get("accrued_us") for line in desk.lines() if line["offset"] == stopped][-3:] != [None] * 3
+    assert first.line.session == second.line.session == "s"
+    assert (second.line.quantity, second.own, second.line.version) == ("120", "0.240000000000", 2)
+    assert int(first.line.quantity) == 600 - 241, "up to the new price, but for what was charged by the heartbeat"
+    (line,) = (await desk.of(beaten, "beat")).lines
+    assert line.meter.measured == "seconds of gpus"
 
 
 async def test_late_usage_says_what_it_changes_in_the_price_of_what_came_before_it() -> None:

@@ -86,16 +86,21 @@ def standing_of_the_engine(bench: Bench, name: str) -> dict[str, Any]:
 Charges = dict[int, tuple[str, dict[str, tuple[int, int]]]]
 
 
-def charges_of_the_engine(bench: Bench) -> tuple[Charges, Charges]:
-    """Of events, and of corrections: per offset the event's id, and per price its quantity and charge."""
+def charges_of_the_engine(bench: Bench) -> tuple[Charges, Charges, dict[tuple[int, str], Any]]:
+    """Of events, and of corrections: per offset the event's id, and per price its quantity and charge; and of what open
+    sessions accrued: the same per offset and account."""
     events: Charges = {}
     corrections: Charges = {}
+    accrued: dict[tuple[int, str], Any] = {}
     for offset, raw in bench.partition.outputs.lines:
         line = json.loads(raw)
-        prices = (corrections if "correction" in line else events).setdefault(offset, (line["id"], {}))[1]
+        if "accrued_us" in line:
+            prices = accrued.setdefault((offset, line["account"]), {})
+        else:
+            prices = (corrections if "correction" in line else events).setdefault(offset, (line["id"], {}))[1]
         had = prices.get(line["price"], (0, 0))
         prices[line["price"]] = (had[0] + pico_of(line["quantity"]) // 1000, had[1] + pico_of(line["amount"]))
-    return events, corrections
+    return events, corrections, accrued
 
 
 def charges_of(rated: Mapping[tuple[int, int], Rated]) -> Charges:
@@ -111,7 +116,9 @@ def assert_the_same(bench: Bench, oracle: Oracle, note: str) -> None:
         found = standing_of_the_engine(bench, name)
         for field, value in found.items():
             assert value == getattr(expected, field), f"{note}: account {name}: {field}"
-    assert charges_of_the_engine(bench) == (charges_of(oracle.rated), charges_of(oracle.corrected)), note
+    accrued = {(offset, name): each.prices for (_, offset, name), each in oracle.accrued.items()}
+    expected_charges = charges_of(oracle.rated), charges_of(oracle.corrected), accrued
+    assert charges_of_the_engine(bench) == expected_charges, note
     alerts: dict[str, tuple[Any, ...]] = {}
     for row in bench.partition.outputs.alerts:
         alerts.setdefault(row.alert_id, (row.account, *told(row), row.offset))

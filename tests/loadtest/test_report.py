@@ -175,6 +175,56 @@ def test_corrections_that_differ_are_named(lines: list[dict[str, Any]], sentence
     assert any(sentence in each for each in result.differences)
 
 
+ACCRUED = {(0, 9, "acme"): Rated("acme", "tallygate.accrual", "", {"in": (9 * 10**9, 90)})}
+
+
+def accruals() -> list[dict[str, Any]]:
+    """Two accruals at one offset, as log time has leapt."""
+    fields = {"offset": 9, "source": "tallygate.accrual", "quantity": "4.5", "amount": "0.000000000045"}
+    return [line(id=str(minute), line=minute, accrued_us=minute, **fields) for minute in (60, 120)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (
+            [
+                line(session="s", quantity="300", amount="0.00005"),
+                line(line=1, session="s", quantity="74", amount="0.0000061"),
+            ],
+            None,
+        ),
+        ([*accruals(), line()], None),
+        ([line(), *accruals()[:1]], "accrued: price in: quantity in nano: expected 9000000000, found 4500000000"),
+        ([line()], "partition 0, offset 9, account acme, accrued: expected True, found False"),
+        (
+            [line(), *accruals(), *[row | {"account": "b"} for row in accruals()]],
+            "account b, accrued: expected False, found True",
+        ),
+        (
+            [line(session="s"), line(line=1, session="s"), *accruals()],
+            "quantity in nano: expected 374000000000, found 748",
+        ),
+    ],
+)
+def test_the_stretches_of_a_session_are_one_and_what_accrues_is_of_no_event(
+    lines: list[dict[str, Any]], sentence: str | None
+) -> None:
+    lines = lines if sentence is not None or len(lines) > 2 else [*lines, *accruals()]
+    result = compare(
+        ACCOUNTS,
+        RATED,
+        ALERTS,
+        corrected={},
+        engine_accounts=view()["accounts"],
+        rated_lines=iter(lines),
+        received_alerts={"alert_1"},
+        accrued=ACCRUED,
+    )
+    assert result.oracle_equal is (sentence is None), result.differences
+    assert sentence is None or any(sentence in each for each in result.differences), result.differences
+
+
 def test_of_a_correction_of_what_no_meter_counts_nothing_is_told() -> None:
     of_nothing = {**CORRECTED, (0, 11): Rated("acme", "gateway-1", "req-3", {})}
     found = view()

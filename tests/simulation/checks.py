@@ -84,6 +84,7 @@ def verify(world: World, folds: dict[int, Partition]) -> list[str]:
         engine_accounts=found,
         rated_lines=_lines(world),
         received_alerts=world.receivers.taken.keys() | given_up,
+        accrued=oracle.accrued,
     )
     again = _rated_again(oracle)
     differences += [sentence for sentence in comparison.differences if not any(place in sentence for place in again)]

@@ -19,7 +19,8 @@ from engine.alerts import Crossing
 from engine.snapshot import decode_account, encode_account
 from tests.actors.proof_rig import RATED, ProofRig
 from tests.actors.test_rebuild import rigged, sealed
-from tests.engine.bench import HOUR, MINUTE, Bench, RandomLog, versions
+from tests.engine.bench import HOUR, MINUTE, Bench, RandomLog, us, versions
+from tests.laws.test_r3_durations import document as sessions
 
 
 async def reconciled(rig: ProofRig, base: Base | None = None, share: float = 1.0, seed: int = 1) -> Report:
@@ -66,6 +67,35 @@ async def test_any_run_reconciles_from_anywhere(seed: int, tmp_path: Path, monke
         assert report.records == rig.next_offset - (base.head.next_offset if base else 0)
         assert report.sampled == sorted(rig.store.accounts)
     assert bench.partition.counts["rated"]
+
+
+async def test_sessions_reconcile_while_they_are_open_and_when_their_period_is_closed(tmp_path: Path) -> None:
+    """Lines of no event, several of one event, what is taken back, and an adjustment; from the start and from a base."""
+    bench = Bench(sessions())
+    bench.now = us("2026-03-31T23:00:00+00:00")
+    bench.open()
+    bench.open("other")
+    bench.grant("l", "1")
+    rig = ProofRig(bench)
+    data = {"session": "s", "gpus": "0.333333333"}
+    for account, kind in (("acme", "a100"), ("other", "h100")):
+        bench.use(account=account, type="gpu", data=data | {"state": "start", "kind": kind})
+    bench.now += 3 * MINUTE
+    bench.use("1")
+    rig.checkpoint()
+    base = await sealed(rig, tmp_path / "base")
+    bench.tick(bench.now + HOUR)
+    bench.use(at=us("2026-04-01T00:00:02+00:00"), type="gpu", data=data | {"state": "stop", "kind": "a100"})
+    bench.tick(us("2026-04-10T00:00:00+00:00"))
+    late = us("2026-04-01T01:00:00+00:00")
+    bench.use(at=late, account="other", type="gpu", data=data | {"state": "stop", "kind": "h100"})
+    rig.checkpoint()
+    for start in (None, base):
+        report = await reconciled(rig, start)
+        assert [str(drift) for drift in report.drifts] == []
+    lines = [orjson.loads(line) for block in rig.reader.records[RATED] for line in (block.value or b"").splitlines()]
+    assert any("accrued_us" in line for line in lines) and any("adjusts" in line for line in lines)
+    assert any(line["quantity"][0] == "-" for line in lines)
 
 
 async def test_the_sample_is_a_share_that_the_seed_picks() -> None:

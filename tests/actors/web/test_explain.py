@@ -328,6 +328,15 @@ async def test_an_event_that_no_meter_counts_is_no_charge_and_not_lost(shown: Sh
         assert refused == 410
 
 
+async def test_an_event_that_only_tells_of_a_session_adds_no_time(shown: Shown) -> None:
+    meters = {"units": MeterDefinition("use", "duration", session="session")}
+    shown.books.documents[2] = document_json(CatalogueDocument(meters, {"plan": PlanDefinition("USD", {})}))
+    shown.charges = Says(LinesAway(SENT))
+    refused, told = await shown.refused()
+    assert refused == 404 and told["type"].endswith("adds-no-time")
+    assert "accrued_us" in told["next_step"]
+
+
 def letter(**event: Any) -> DeadLetterRecord:
     value = orjson.dumps({"id": "e-2", "source": "gateway-1", "subject": "acme"} | event)
     return DeadLetterRecord(3, 17, START_US, "no_price", "plan p has no price", b"acme", value, START_US)
