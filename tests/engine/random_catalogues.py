@@ -19,6 +19,7 @@ OTHER: Final = "other"  # a plan of the same prices at other terms
 TYPES: Final = ("use", "job")
 SOLD: Final = ("a", "b", "c")  # models with a price, where a price looks at the model
 STATES: Final = ("completed", "aborted", "error")
+SESSIONS: Final = 6
 AMOUNTS: Final = ("0", "0.000000000001", "0.0000007", "0.25", "1", "3", "12.5")
 OF_EACH_EVENT: Final = ("percentage", "dynamic")  # models of the amount that each event states
 EXPRESSIONS: Final = ("tokens * seconds / 7", "max(tokens, 10) - 3", "default(extra, 2) * tokens", "ceil(seconds / 3)")
@@ -38,6 +39,10 @@ def random_usage(source: random.Random) -> tuple[str, dict[str, object]]:
         "region": source.choice(("eu-1", "eu-2", "us-1")),
         "status": source.choice((*STATES, "completed")),
     }
+    number = source.randrange(SESSIONS)
+    data |= {"session": f"s{number}", "state": source.choice(("start", "heartbeat", "stop"))}
+    if source.random() < 0.8:  # as the session's other events say it
+        data |= {"model": SOLD[number % 3], "tokens": 7 * number, "seconds": 1, "region": "eu-1"}
     if source.random() < 0.3:
         data["extra"] = source.randrange(4)
     if source.random() < 0.06:
@@ -86,12 +91,15 @@ class RandomCatalogue:
         source = self._source
         group_by = [name for name in REACHED if source.random() < 0.4]
         meter: dict[str, Any] = {"event_type": event_type, "group_by": group_by}
-        kind = source.choice(("count", "field", "expression", "other"))
+        kind = source.choice(("count", "field", "expression", "other", "time"))
         if kind == "count":
             meter["aggregation"] = "count"
         elif kind == "other":
             meter["aggregation"] = source.choice(("max", "min", "latest", "average", "unique_count"))
             meter["field"] = "region" if meter["aggregation"] == "unique_count" else "tokens"
+        elif kind == "time":
+            meter |= {"aggregation": "duration", "session": "session", "timeout_s": source.choice((1, 150, 300))}
+            meter |= source.choice(({}, {"field": "tokens"}, {"expression": "tokens / 7"}))
         else:
             meter |= {"aggregation": "sum", kind: source.choice(EXPRESSIONS) if kind == "expression" else "tokens"}
         if source.random() < 0.4:
@@ -111,8 +119,8 @@ class RandomCatalogue:
 
     def _price(self, meter: dict[str, Any]) -> dict[str, Any]:
         source = self._source
-        adds_up = meter["aggregation"] in ("count", "sum")
-        name = source.choice([name for name in MODELS if adds_up or name not in OF_EACH_EVENT])
+        of_events = meter["aggregation"] in ("count", "sum")
+        name = source.choice([name for name in MODELS if of_events or name not in OF_EACH_EVENT])
         model = MODELS[name]
         price: dict[str, Any] = {"model": name}
         if model.tiered:

@@ -234,3 +234,21 @@ def test_a_session_over_many_segments_and_hours_is_kept_open_by_its_heartbeats()
     seconds = sum(sum(row.values()) for row in bench.account().table.values()) // 10**9
     assert seconds == 176 * 60 and len(bench.account().table) == 3 - 1
     assert_the_same(bench, oracle_of(bench), "segments")
+
+
+def test_a_session_over_a_change_of_plan_pays_each_plan_for_its_time() -> None:
+    """A period ends where the plan changes; the session goes on, at what the new plan asks in its cell."""
+    catalogue = document()
+    plans = {"plan": catalogue.plans["plan"], "other": document("36").plans["plan"]}
+    bench = bench_of(CatalogueDocument(catalogue.meters, plans))
+    told(bench, "s", "start")
+    change = START + 10 * MINUTE
+    assert bench.command("set_plan", plan="other", from_us=change) == "applied"
+    for minutes in (4, 8, 12, 16):
+        bench.now = START + minutes * MINUTE
+        told(bench, "s", "heartbeat")
+    told(bench, "s", "stop", at=START + 16 * MINUTE)
+    seconds = {start: sum(row.values()) // NANO for start, row in bench.account().table.items()}
+    assert sorted(seconds.values()) == [360, 600] and seconds[change] == 360
+    assert sum(bench.charges()) == (600 + 3600) * DOLLAR // 1000
+    assert_the_same(bench, oracle_of(bench), "plans")

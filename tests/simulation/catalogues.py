@@ -74,7 +74,7 @@ class Sales:
     def __init__(self, number: int, random: Random) -> None:
         self._random = random
         kinds: list[Callable[[], Usage]] = [self._search, self._tokens, self._picture, self._partner]
-        kinds += [self._images, self._seat, self._storage, self._payment]
+        kinds += [self._images, self._seat, self._storage, self._payment, self._gpu]
         self._kinds = random.sample(kinds, random.randint(1, 4))
         if number:
             self._kinds += [lambda: random_usage(random)] * random.randint(1, 4)
@@ -115,6 +115,11 @@ class Sales:
 
     def _partner(self) -> Usage:
         return "partner.request", {"cost": "0.31"} if self._random.random() < 0.7 else {}
+
+    def _gpu(self) -> Usage:
+        number = self._random.randrange(5)
+        said = {"state": self._random.choice(["start", "heartbeat", "stop"]), "gpus": "0.5" if number % 2 else 8}
+        return "gpu.session", said | {"session": f"session-{number}", "gpu": "h100" if number < 3 else "a100"}
 
     def _payment(self) -> Usage:
         return "payment.made", {"amount": f"{self._random.randrange(90)}.07"}
