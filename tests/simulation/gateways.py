@@ -5,7 +5,7 @@ be lost with the process that gave it. Their wallets are nearly empty, so that e
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from random import Random
 from typing import Any, Final
 
@@ -13,14 +13,17 @@ import orjson
 from msgspec import Struct
 
 from actors.door_wire import Answer, AsOf, Check, Checked, Extend, FieldLimit, Question, Release, Released
+from engine.account import Account
 from engine.events import seal
 from engine.holds import Hold, read_token
+from engine.limits import ROOT, STANDINGS
 from engine.money import parse_amount
 from engine.partition import Partition
 from engine.reasons import Reason
 from loadtest.oracle.records import partition_of
 from loadtest.workload import cloud_time
 from tests.simulation.invariants import Breach
+from tests.simulation.terms import FEATURE
 from tests.simulation.traffic import CONTROL_KEY, TOPIC
 from tests.simulation.world import Process, ShardSlot, World
 
@@ -28,6 +31,17 @@ PACE_MAX: Final = 30.0  # beyond it a lease alone would outlast what a slice may
 ASK_MAX_S: Final = 1.0
 USING_MAX_S: Final = 2.0  # after the last question
 MODELS: Final = ("atlas-large", "atlas-small")
+FEATURED_SHARE: Final = 0.1  # of the callers ask for a feature that no plan has; in as many seeds a cap meters it
+ASKING: Final = ("gateway-0", "gateway-1")  # accounts of every seed that asks
+# What an account must have to be denied so.
+FOUNDED: Final[dict[str, Callable[[Account], bool]]] = {
+    Reason.SUSPENDED: lambda account: account.scopes[ROOT].standing == "suspended",
+    Reason.PAST_DUE: lambda account: account.scopes[ROOT].standing == "past_due",
+    Reason.MODEL_NOT_ENTITLED: lambda account: "model" in account.scopes[ROOT].allowed,
+    Reason.RATE_LIMITED: lambda account: bool(account.rate_limits),
+    Reason.OVER_CEILING: lambda account: any(cap.window.kind == "request" for cap in account.caps.values()),
+    Reason.CAP_REACHED: lambda account: any(cap.hard for cap in account.caps.values()),
+}
 
 
 class Given(Struct):
@@ -68,13 +82,16 @@ class Gateways:
 
     def setup(self) -> Iterator[tuple[int, bytes]]:
         """(partition, value): accounts with wallets that a few requests empty."""
+        metered = Random(f"a feature {self._random.getstate()}").random() < FEATURED_SHARE
         for account in self.accounts:
             amount = f"0.{self._random.randint(5, 99):02}"
             opening = {"kind": "open_account", "account": account, "command_key": f"open-{account}", "plan": "starter"}
             paying = {"kind": "grant", "account": account, "command_key": f"pay-{account}", "lot": "prepaid"}
             paying |= {"lot_kind": "paid", "amount": amount, "currency": "USD"}
             home = partition_of(account.encode(), self._world.plan.partitions)
-            for body in (opening, paying):
+            metering = {"kind": "set_cap", "account": account, "command_key": f"meter-{account}", "cap": FEATURE}
+            metering |= {"meter": "output_tokens", "amount": "60000", "window": "day"}
+            for body in (opening, paying, metering) if metered else (opening, paying):
                 yield home, seal(CONTROL_KEY, TOPIC, home, orjson.dumps(body))
 
     async def run(self) -> None:
@@ -96,6 +113,7 @@ class Gateways:
         return task
 
     async def _call(self, random: Random) -> None:
+        featured = Random(f"a feature {random.getstate()}").random() < FEATURED_SHARE
         while True:
             await self._world.loop.sleep(random.uniform(0.0, 0.3))
             account = random.choice(self.accounts)
@@ -108,6 +126,7 @@ class Gateways:
                 type="llm.request",
                 data={"model": model},
                 bounds=bounds,
+                feature=FEATURE if featured else None,
                 ttl_ms=int(ttl_s * 1000),
             )
             answer = await self._ask(account, check, random)
@@ -294,6 +313,11 @@ def _inconsistent(given: Given, fold: Partition) -> Iterator[str]:
         if given.reason != Reason.UNKNOWN_ACCOUNT:
             yield f"{where} knows an account that is not open: {given.reason}"
         return
+    standing = account.scopes[ROOT].standing
+    if given.allowed and standing != STANDINGS[0]:
+        yield f"{where} approved, though the account is {standing}"
+    if given.reason in FOUNDED and not FOUNDED[given.reason](account):
+        yield f"{where} denies as {given.reason}, and nothing of the account says so"
     balance = account.derive().allocation.balance
     if given.booked != balance:
         yield f"{where} says {given.booked} is booked, it is {balance}"

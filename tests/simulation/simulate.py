@@ -15,7 +15,7 @@ from msgspec import Struct
 from tests.simulation.catalogues import DRAWN, documents
 from tests.simulation.chaos import Strike, draw_strikes, tells
 from tests.simulation.checks import fold_all, fresh_folds, unrest, verify
-from tests.simulation.gateways import PACE_MAX, Gateways, open_too_long
+from tests.simulation.gateways import ASKING, PACE_MAX, Gateways, open_too_long
 from tests.simulation.invariants import orphans
 from tests.simulation.sim_receivers import ReceiverFaults
 from tests.simulation.sim_store import SimPartitionRow
@@ -118,6 +118,7 @@ def _simulate(seed: int, faults: bool) -> Outcome:
         rare=random.choice([0, 1, 2, 4]),
         without=[name for name in OPENINGS if random.random() < 0.4 and not telling],
         again=0.3 if plan.seals else 0.0,  # what comes again must be found in what is sealed
+        asking=ASKING if asked else (),
     )
     strikes = draw_strikes(random, seconds, seed)
     loop = VirtualLoop()

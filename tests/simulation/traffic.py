@@ -1,5 +1,5 @@
 """What a seed's producers write: the demo's traffic with its faults, usage of all else that is sold, commands of every
-kind, a second catalogue version.
+kind (beside what `terms.py` draws), a second catalogue version.
 
 Wall time may run many times faster than the time in which processes wait, so that months, periods, lots and the
 duplicate memory end within seconds. Everything follows from the seed; times are stamped as the records are written.
@@ -7,7 +7,7 @@ duplicate memory end within seconds. Everything follows from the seed; times are
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from random import Random
 from typing import Any
 
@@ -19,6 +19,7 @@ from engine.events import seal
 from loadtest.oracle.records import partition_of
 from loadtest.workload import FEW_MIN, PLANS, SECOND_US, Send, Workload, cloud_time, decimal
 from tests.simulation.catalogues import Sales, oracle_library
+from tests.simulation.terms import Terms
 
 CONTROL_KEY = b"the simulator's own control key, 32+"
 TOPIC = "usage"
@@ -27,6 +28,7 @@ POISON_LATE = b"late-poison-"  # of one that breaks it when it has changed the a
 _TYPE = re.compile(rb'"type":"[^"]*"')
 POISON_SHARE = 0.02
 CORRECTED_SHARE = 0.05  # of the events are cancelled or amended, before they come or after
+TERMS_SHARE = 0.25  # of the seeds set terms of all kinds, and twice as many of those in which gateways ask
 BROKEN_SHARE = 0.03  # of the events are sent broken first, then mended under the same id
 SKEW = 4.0  # of the sizes: drawn evenly, a seed cost twice the time, and a safeguard taken away was noticed by no more
 OPENINGS = ("welcome", "caps", "low-balance")  # what accounts of the demo open with, beside a wallet
@@ -120,10 +122,11 @@ class Traffic:
         rare: int = FEW_MIN,
         without: Collection[str] = (),
         again: float = 0.0,
+        asking: Sequence[str] = (),
     ) -> None:
         """`pace`: seconds of wall time per second that processes wait. `sales`: usage of other kinds than requests to
         models. `rare`: how many there are of each rare kind of record. `without`: what accounts have not, of `OPENINGS`.
-        `again`: the share of events that come again later."""
+        `again`: the share of events that come again later. `asking`: other accounts that terms may be set for."""
         self.partitions = partitions
         self.pace = pace
         self.seconds = seconds
@@ -133,6 +136,7 @@ class Traffic:
         self._corrects = self._correcting.random() < 0.5  # whether this seed corrects anything
         self._crediting = Random(repr(random.getstate()))  # and another, so that what they draw stays what it was
         self._selling = Random(f"sales {random.getstate()}")
+        setting = Random(f"terms {random.getstate()}")
         self._work = Workload(
             random.randrange(2**32),
             events,
@@ -148,9 +152,15 @@ class Traffic:
         self._repeating = Random(f"again {random.getstate()}")
         self._shops = [f"shop-{number}" for number in range(skewed(self._selling, 1, 3))] if sales else []
         self._sold = Sales(catalogue, self._selling)
+        version = oracle_library(catalogue)[1]
+        terms = Terms(setting, [*self._work.customers, *self._shops], asking, version)
+        self._terms = [
+            self._term(number, setting.uniform(0, seconds), terms.command())
+            for number in range(skewed(setting, 4, 24) if setting.random() < TERMS_SHARE * (1 + bool(asking)) else 0)
+        ]
         self._back_max_us = int(min(20 * 86_400, 0.6 * seconds * pace) * SECOND_US)
         self.writes = sorted(
-            [*self._events(), *self._sales(sales), *self._commands(), *self._credit(), *self._versions()],
+            [*self._events(), *self._sales(sales), *self._commands(), *self._credit(), *self._versions(), *self._terms],
             key=lambda write: write.at_s,
         )
 
@@ -314,6 +324,9 @@ class Traffic:
             ends_s = draw.uniform(0.05, 0.5 * self.seconds)
             writes.append(self._write(draw.uniform(0, self.seconds), body, ends_s, None, []))
         return writes
+
+    def _term(self, number: int, at_s: float, body: dict[str, Any]) -> Write:
+        return self._write(at_s, body | {"command_key": f"term-{number}"}, 0.0, None, [])
 
     def _command(self, number: int, owner: int) -> dict[str, Any]:
         account = self._work.customers[owner]
