@@ -24,6 +24,7 @@ from actors.cli import (
     settings,
     shards,
     tail,
+    top_up,
     topics,
     up,
 )
@@ -43,6 +44,7 @@ app.add_typer(grants.app, name="grants")
 app.add_typer(caps.app, name="caps")
 app.add_typer(rules.app, name="rules")
 app.add_typer(adjustments.app, name="adjustments")
+app.add_typer(top_up.app, name="top-up")
 app.add_typer(shards.app, name="shards")
 app.add_typer(clock.app, name="clock")
 app.add_typer(topics.app, name="topics")

@@ -2,6 +2,7 @@
 
 import msgspec
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from actors.door_wire import (
     AccountView,
@@ -17,6 +18,7 @@ from actors.door_wire import (
     RateLimitView,
     RuleView,
     ScopeView,
+    TopUpView,
     UsageView,
     WalletView,
 )
@@ -29,6 +31,7 @@ from engine.meters import Cell
 from engine.money import amount_text, quantity_text
 from engine.reasons import TRANSIENT, Binding
 from engine.rules import stated
+from engine.top_up import request_id
 
 
 def wallet_view(wallet: Wallet) -> WalletView:
@@ -109,6 +112,7 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
         agreed=tuple(_agreed(each) for each in account.contract.agreed),
         first_plan=account.contract.plan,
         phases=tuple((each.from_us, each.plan) for each in account.contract.phases),
+        top_up=_top_up(account),
     )
 
 
@@ -156,6 +160,30 @@ def _adjustments(account: Account) -> tuple[AdjustmentView, ...]:
         if pico:
             views.append(AdjustmentView(None, period_us, segment_us, price, amount_text(pico)))
     return tuple(sorted(views, key=lambda view: (view.posted_us, view.period_us, view.price, view.line or "")))
+
+
+def _top_up(account: Account) -> TopUpView:
+    top_up, terms, asked = account.top_up, account.top_up.terms, account.top_up.asked
+    view = (
+        TopUpView()
+        if terms is None
+        else TopUpView(
+            amount_text(terms.threshold),
+            amount_text(terms.amount),
+            terms.cooldown_us // 1_000_000,
+            terms.attempts,
+            terms.priority,
+            terms.days,
+        )
+    )
+    return replace(
+        view,
+        requests=top_up.ordinal,
+        failed=top_up.failed,
+        request=None if asked is None else request_id(account.account, top_up.ordinal),
+        asked=None if asked is None else amount_text(asked.amount),
+        next_us=top_up.due_us,
+    )
 
 
 def _lots(account: Account, derived: Derived) -> tuple[LotView, ...]:

@@ -261,6 +261,22 @@ class AdjustmentView(Struct):
     by: str = ""
 
 
+class TopUpView(Struct, frozen=True):
+    """Terms, all None where none are set, and how the account stands to them."""
+
+    threshold: str | None = None
+    amount: str | None = None
+    cooldown_s: int | None = None
+    attempts: int | None = None
+    priority: int | None = None
+    days: int | None = None
+    requests: int = 0
+    failed: int = 0
+    request: str | None = None  # the open one's id
+    asked: str | None = None  # how much it asks for
+    next_us: int | None = None
+
+
 class AccountView(Struct, tag_field="op", tag="account"):
     account: str
     plan: str
@@ -281,6 +297,7 @@ class AccountView(Struct, tag_field="op", tag="account"):
     adjustments: tuple[AdjustmentView, ...] = ()
     phases: tuple[tuple[int, str], ...] = ()  # from when on, which plan
     first_plan: str = ""  # the one before them
+    top_up: TopUpView = TopUpView()
 
 
 class AppliedView(Struct, tag_field="op", tag="applied"):

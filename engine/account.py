@@ -35,6 +35,7 @@ from engine.periods import month_around
 from engine.prices.price import Price
 from engine.routes import Usage
 from engine.sessions import Sessions
+from engine.top_up import NONE, TopUp, request, request_id
 from engine.windows import Counts, is_named_gone
 
 CELLS_MAX: Final = 10_000  # distinct (segment, price, cell) of one account; each costs about 100 bytes
@@ -123,6 +124,7 @@ class Account:
         self.adjusted: Adjusted = {}  # what that changed, and manual lines
         self.lines: dict[str, ManualLine] = {}  # by id
         self.sessions = Sessions(account)
+        self.top_up = NONE
         self._book = book
         self._closing = Closing(self.period_around, self._close_after_us)
         self._closed: tuple[int, _Walked] = 0, _Walked({}, {}, [])  # what lies before an instant comes to: it stands
@@ -158,13 +160,20 @@ class Account:
 
     @property
     def fades(self) -> bool:
-        """Whether what it keeps goes by itself as time passes: what caps have counted, and what closed periods need."""
-        return bool(self.tallies or self.aggregates or self.late)
+        """Whether something may become due by the passing of time after an event: what caps have counted and what closed
+        periods need goes, and credit may be asked for."""
+        return bool(self.tallies or self.aggregates or self.late or self.top_up.terms)
 
     @property
     def has_usage(self) -> bool:
         """Whether any event was rated that a meter counts: then `newest_event_us` says something."""
         return bool(self.table or self.adjusted)
+
+    def has_lot(self, lot: str) -> bool:
+        """Whether the id is taken: by a lot, or by the request that may become one."""
+        return lot in self.lots or (
+            self.top_up.asked is not None and lot == request_id(self.account, self.top_up.ordinal)
+        )
 
     def month_of(self, time_us: int) -> int:
         """Start of the calendar month of an instant, in the account's zone."""
@@ -211,6 +220,9 @@ class Account:
         now = Moment(self.caps, self.tallies, self.lots, self.zone, self.woken_us)
         for name, rule in self.rules.items():
             pending += wakes_us(name, rule, now, self.standings)
+        top_up_us = self.top_up.wakes_us(self.woken_us)
+        if top_up_us is not None:
+            pending.append(top_up_us)
         return min(pending, default=None)
 
     # ----------------------------------------------------------------------------------------------------- events
@@ -293,6 +305,7 @@ class Account:
             View(Moment(self.caps, tallies, self.lots, self.zone, now_us), books.derived, spends),
             forget=any(tallies[name].keys() != counts.keys() for name, counts in self.tallies.items()),
         )
+        top_up, requests = self._topped_up(self.top_up, books.derived, now_us)
 
         for change in changes:
             for scope in change.scopes:
@@ -304,8 +317,9 @@ class Account:
         self.newest_event_us = max(used)
         self.rated += 1
         self.standings = standings
+        self.top_up = top_up
         self._guard = None
-        return charged, crossings
+        return charged, crossings + requests
 
     def _observed(self, table: Table, aggregates: Aggregates, change: Change) -> tuple[Table, Aggregates, list[Usage]]:
         """What does not add up, with these readings: the table with it, and by how much each price has moved.
@@ -591,6 +605,12 @@ class Account:
         released = () if same or before is None else (name,)
         return self._become(caps=caps, rules=rules, tallies=tallies, woken_us=woken_us, released=released)
 
+    def set_top_up(self, top_up: TopUp, woken_us: int, paid: Lot | None = None) -> list[Crossing]:
+        """Other terms, or an answer to the open request, and the lot that was paid for."""
+        assert paid is None or paid.effective_us > self.newest_event_us or not self.has_usage
+        lots = self.lots if paid is None else {**self.lots, paid.lot: paid}
+        return self._become(lots=lots, top_up=top_up, woken_us=woken_us)
+
     def _counting_on(self, cap: Cap) -> tuple[Cap, Counts | None]:
         """The cap, and what it has counted if it counts for itself: on from one of its name that counts the same."""
         before = self.caps.get(cap.cap)
@@ -613,6 +633,7 @@ class Account:
         rules: dict[str, Rule] | None = None,
         tallies: dict[str, Counts] | None = None,
         adjusted: Adjusted | None = None,
+        top_up: TopUp | None = None,
         released: Collection[str] = (),
     ) -> list[Crossing]:
         """`released`: rules that looked at something else until now."""
@@ -624,13 +645,15 @@ class Account:
         derived = self._derive(self.table, adjusted, lots, woken_us)
         view = View(Moment(caps, tallies, lots, self.zone, woken_us), derived, self._scope_spends())
         standings, crossings = self._stand(rules, view, released=released)
+        top_up, requests = self._topped_up(self.top_up if top_up is None else top_up, derived, woken_us)
 
         self._derived = derived
         self.tallies, self.adjusted = tallies, adjusted
         self.lots, self.caps, self.rules, self.woken_us = lots, caps, rules, woken_us
         self.standings = standings
+        self.top_up = top_up
         self._guard = None
-        return crossings
+        return crossings + requests
 
     # ------------------------------------------------------------------------------------------------- derivation
 
@@ -717,6 +740,14 @@ class Account:
                     )
         return standings, crossings
 
+    def _topped_up(self, top_up: TopUp, derived: Derived, now_us: int) -> tuple[TopUp, list[Crossing]]:
+        """How its top-up stands now, and the request that this makes."""
+        if top_up.terms is None:
+            return top_up, []
+        balance = derived.allocation.balance
+        after = top_up.after(balance, now_us)
+        return after, [] if after.ordinal == top_up.ordinal else [request(self.account, after, balance)]
+
     def _guarded(self, time_us: int, now_us: int) -> Guard | None:
         """How far the account is linear, if the instant lies in its newest segment, or in a newer one; else None.
 
@@ -730,6 +761,8 @@ class Account:
         now = Moment(self.caps, self.tallies, self.lots, self.zone, now_us)
         view = View(now, derived, self._scope_spends())
         room = rooms(self.rules, view, self.standings, period, month, lambda name: self._sold_at(start, name))
+        if self.top_up.terms is not None:
+            room.charges = min(room.charges, self.top_up.room(derived.allocation.balance))
         return Guard(
             start,
             end,

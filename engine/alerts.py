@@ -17,7 +17,7 @@ CORRECTION_FAILED: Final = "correction_failed"
 
 LEVELS: Final = ("info", "warning", "critical")
 
-Phase = Literal["crossed", "recovered"]
+Phase = Literal["crossed", "recovered", "requested"]  # requested: credit (engine/top_up.py)
 Level = Literal["info", "warning", "critical"]
 
 
@@ -90,8 +90,9 @@ class Standing(Struct, frozen=True):
 
 
 class Crossing(Struct, frozen=True):
-    """A rule became active, or cleared. `value` and `threshold` are pico, or nano-units of the meter or price that `unit`
-    names (None for what is told of one event, and of a rule that looks at something else from now on)."""
+    """A rule became active, or cleared; or credit is asked for. `value` and `threshold` are pico, or nano-units of the
+    meter or price that `unit` names (None for what is told of one event, and of a rule that looks at something else from
+    now on)."""
 
     account: str
     rule: str
@@ -102,14 +103,16 @@ class Crossing(Struct, frozen=True):
     threshold: int | None
     unit: str = ""
     level: Level = "warning"
+    amount: int | None = None  # pico that are asked for
+    attempt: int | None = None  # how often in a row
 
     @property
     def alert_id(self) -> str:
         text = "\x00".join((self.account, self.rule, self.window, str(self.ordinal), self.phase))
-        return "alert_" + hashlib.sha256(text.encode()).hexdigest()[:32]
+        return ("topup_" if self.phase == "requested" else "alert_") + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-class _AlertData(Struct):
+class _AlertData(Struct, omit_defaults=True):
     account: str
     rule: str
     window: str
@@ -123,6 +126,8 @@ class _AlertData(Struct):
     partition: int
     offset: int
     log_time_us: int
+    amount: str | None = None
+    attempt: int | None = None
 
 
 class _AlertBody(Struct):
@@ -139,7 +144,7 @@ def alert_body(
     return msgspec.json.encode(
         _AlertBody(
             id=crossing.alert_id,
-            type=f"alert.{crossing.phase}",
+            type=f"{'top_up' if crossing.phase == 'requested' else 'alert'}.{crossing.phase}",
             data=_AlertData(
                 account=crossing.account,
                 rule=crossing.rule,
@@ -154,6 +159,8 @@ def alert_body(
                 partition=partition,
                 offset=offset,
                 log_time_us=log_time_us,
+                amount=None if crossing.amount is None else amount_text(crossing.amount),
+                attempt=crossing.attempt,
             ),
         )
     )

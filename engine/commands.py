@@ -49,7 +49,7 @@ from engine.windows import Window
 
 CARRIED: Final = "~carried"  # behind a lot's id: that of the lot which has its rest
 LOT_TEXT_MAX: Final = 200  # characters of an id to which others are made
-ROLLOVER_DAYS_MAX: Final = 3660
+LOT_DAYS_MAX: Final = 3660
 DAY_US: Final = 86_400_000_000
 SECOND_US: Final = 1_000_000
 INSTANT_LIMIT_US: Final = 1 << 60  # lot boundaries beyond the year 38,500 are a mistake
@@ -85,6 +85,11 @@ def quantity_of(text: str) -> int:
     return quantity
 
 
+def begins_us(account: Account, wanted_us: int) -> int:
+    """When what is done to lots takes hold: as wanted, but behind all usage rated so far."""
+    return max(wanted_us, account.newest_event_us + 1) if account.has_usage else wanted_us
+
+
 def open_account(command: OpenAccount, book: PriceBook, log_time_us: int) -> Account:
     """The new account; its currency is the plan's. Raises Refused."""
     catalogue = book.at(log_time_us)
@@ -111,7 +116,7 @@ def grant(account: Account, command: Grant, book: PriceBook, log_time_us: int) -
         raise Refused(Refusal.BAD_LOT)
     if command.currency != account.currency:
         raise Refused(Refusal.CURRENCY_MISMATCH)
-    if command.lot in account.lots or (command.rollover and command.lot + CARRIED in account.lots):
+    if account.has_lot(command.lot) or (command.rollover and account.has_lot(command.lot + CARRIED)):
         raise Refused(Refusal.LOT_EXISTS)
     if command.rollover:
         _check_rollover(command)
@@ -119,9 +124,7 @@ def grant(account: Account, command: Grant, book: PriceBook, log_time_us: int) -
     plan = catalogue.plans.get(account.contract.plan_name_at(log_time_us)) if catalogue else None
     if command.scope and (plan is None or not set(command.scope) <= plan.prices.keys()):
         raise Refused(Refusal.UNKNOWN_PRICE)
-    effective_us = log_time_us if command.effective_us is None else command.effective_us
-    if account.has_usage:
-        effective_us = max(effective_us, account.newest_event_us + 1)
+    effective_us = begins_us(account, log_time_us if command.effective_us is None else command.effective_us)
     if command.expires_us is not None:
         earliest = max(log_time_us, effective_us, account.newest_event_us if account.has_usage else 0)
         if command.expires_us <= earliest:
@@ -142,7 +145,7 @@ def grant(account: Account, command: Grant, book: PriceBook, log_time_us: int) -
 def _check_rollover(command: Grant) -> None:
     rollover = command.rollover
     assert rollover is not None
-    in_range = 1 <= rollover.percent <= 100 and 1 <= rollover.days <= ROLLOVER_DAYS_MAX
+    in_range = 1 <= rollover.percent <= 100 and 1 <= rollover.days <= LOT_DAYS_MAX
     if not in_range or command.expires_us is None or len(command.lot) > LOT_TEXT_MAX:
         raise Refused(Refusal.BAD_ROLLOVER)
     if rollover.cap is not None:
@@ -193,7 +196,7 @@ def _changeable(account: Account, command: VoidLot | RefundLot, log_time_us: int
     """The lot, and the instant of its change: behind all usage rated so far, as for a grant."""
     if command.currency != account.currency:
         raise Refused(Refusal.CURRENCY_MISMATCH)
-    at_us = max(log_time_us, account.newest_event_us + 1) if account.has_usage else log_time_us
+    at_us = begins_us(account, log_time_us)
     lot = account.lots.get(command.lot)
     if lot is None or (lot.carry is not None and at_us < lot.effective_us):
         raise Refused(Refusal.UNKNOWN_LOT)

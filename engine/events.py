@@ -465,6 +465,34 @@ class RemoveRule(Struct, tag_field="kind", tag="remove_rule", forbid_unknown_fie
     rule: str
 
 
+class SetTopUp(Struct, tag_field="kind", tag="set_top_up", forbid_unknown_fields=True, frozen=True):
+    """Ask for `amount` once the balance is at or below `threshold`."""
+
+    account: str
+    command_key: str
+    threshold: str
+    amount: str
+    currency: str
+    cooldown_s: Whole = 3600
+    attempts: Whole = 3
+    priority: Whole = 100
+    days: Whole | None = None  # how long the lot lives that a payment makes; None: for ever
+
+
+class RemoveTopUp(Struct, tag_field="kind", tag="remove_top_up", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+
+
+class AnswerTopUp(Struct, tag_field="kind", tag="answer_top_up", forbid_unknown_fields=True, frozen=True):
+    """What became of the payment that a request asked for."""
+
+    account: str
+    command_key: str
+    request: str
+    paid: bool
+
+
 Command = (
     OpenAccount
     | Grant
@@ -481,6 +509,9 @@ Command = (
     | SetAllowed
     | SetPlan
     | SetPrice
+    | SetTopUp
+    | RemoveTopUp
+    | AnswerTopUp
 )
 Control = Tick | Advance | Owner | CatalogueMarker | Slices | Command
 
@@ -544,6 +575,10 @@ def parse_control(body: bytes) -> Control:
                 names += [control.limit, *([] if control.meter is None else [control.meter])]
             case SetAllowed():
                 names += [control.field, *(control.values or ())]
+            case SetTopUp():
+                names += [control.currency]
+            case AnswerTopUp():
+                names += [control.request]
         if not all(map(is_text, names)):
             raise Malformed(f"every name must be a string of 1 to {TEXT_MAX} characters without NUL")
     if isinstance(control, Slices):

@@ -86,6 +86,9 @@ class Refusal(StrEnum):
     BAD_PERIOD = "bad_period"
     TOO_MANY_PHASES = "too_many_phases"
     WOULD_REPRICE = "would_reprice"
+    BAD_TOP_UP = "bad_top_up"
+    NO_TOP_UP = "no_top_up"
+    NOT_ASKED = "not_asked"
 
 
 APPLIED = "applied"

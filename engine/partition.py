@@ -50,6 +50,7 @@ from engine.events import (
     VALUE_BYTES_MAX,
     Adjust,
     Advance,
+    AnswerTopUp,
     BadMac,
     CatalogueMarker,
     Command,
@@ -61,6 +62,7 @@ from engine.events import (
     RefundLot,
     RemoveCap,
     RemoveRule,
+    RemoveTopUp,
     SetAllowed,
     SetCap,
     SetOverdraft,
@@ -69,6 +71,7 @@ from engine.events import (
     SetRateLimit,
     SetRule,
     SetScope,
+    SetTopUp,
     Slices,
     Tick,
     UsageEvent,
@@ -113,6 +116,7 @@ from engine.rules import remove_rule, set_rule
 from engine.runs import Run
 from engine.sessions import SessionConflict, TooManySessions
 from engine.snapshot import decode_account, decode_partition, encode_account, encode_partition
+from engine.top_up_commands import answer_top_up, remove_top_up, set_top_up
 
 ACCRUAL: Final = "tallygate.accrual"  # the source of lines that no event makes; they bear `accrued_us` besides
 COMMAND_KEY_US: Final = 30 * 86_400 * 1_000_000
@@ -983,6 +987,12 @@ class Partition:
                     crossings = set_plan(account, command, self._book, self.log_time_us)
                 case SetPrice():
                     crossings = set_price(account, command, self._book, self.log_time_us)
+                case SetTopUp():
+                    crossings = set_top_up(account, command, self.log_time_us)
+                case RemoveTopUp():
+                    crossings = remove_top_up(account, self.log_time_us)
+                case AnswerTopUp():
+                    crossings = answer_top_up(account, command, self.log_time_us)
         except Refused as refused:
             return refused.reason.value
         self._changing = True

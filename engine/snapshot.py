@@ -23,10 +23,14 @@ from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 from engine.manual_lines import ManualLine
 from engine.meters import kept, read_kept
 from engine.sessions import Session, Sessions
+from engine.top_up import NONE, Terms, TopUp
 from engine.windows import MONTH, Window
 
 VERSION: Final = 3
 READABLE: Final = (1, 2, 3)
+
+
+_Terms = tuple[str, str, int, int, int, int | None]  # engine/top_up.py, `Terms`, in its order
 
 
 class UnknownSnapshot(ValueError):
@@ -77,6 +81,7 @@ class _Account(Struct, array_like=True):
         tuple[str, str, tuple[str, ...], str, str, int, int | None, int, int | None, bool, tuple[int, int]]
     ] = []
     sessions_us: int = 0
+    top_up: tuple[_Terms | None, int, int, int, _Terms | None, bool] | None = None
 
 
 class _Subscription(Struct, array_like=True):
@@ -223,8 +228,17 @@ def encode_account(account: Account) -> bytes:
             if account.sessions.by_key
             else [],
             account.sessions.as_of_us if account.sessions.by_key else 0,
+            None if account.top_up == NONE else _top_up(account.top_up),
         )
     )
+
+
+def _top_up(top_up: TopUp) -> tuple[_Terms | None, int, int, int, _Terms | None, bool]:
+    terms, asked = (
+        None if of is None else (str(of.threshold), str(of.amount), of.cooldown_us, of.attempts, of.priority, of.days)
+        for of in (top_up.terms, top_up.asked)
+    )
+    return terms, top_up.ordinal, top_up.failed, top_up.since_us, asked, top_up.low
 
 
 def _amount_or_none(amount: int | None) -> str | None:
@@ -350,8 +364,15 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
         }
         account.sessions = Sessions(stored.account, by_key, stored.sessions_us)
     account.parked = {mark: Parked(until_us, value) for mark, until_us, value in stored.parked}
+    if stored.top_up is not None:
+        stated, ordinal, failed, since_us, asked, low = stored.top_up
+        account.top_up = TopUp(_terms(stated), ordinal, failed, since_us, _terms(asked), low)
     account.mark_posted()
     return account
+
+
+def _terms(stored: _Terms | None) -> Terms | None:
+    return None if stored is None else Terms(int(stored[0]), int(stored[1]), *stored[2:])
 
 
 def plan_of(blob: bytes) -> str:
@@ -402,6 +423,9 @@ def account_fields(blob: bytes) -> dict[str, str]:
             fields[f"session {kept_session[1]} of meter {kept_session[0]}: {part}"] = str(said)
     for mark, until_us, value in stored.parked:
         fields[f"parked for {mark.hex()}"] = f"until {until_us}: {value.decode('utf-8', 'backslashreplace')}"
+    top_up = ("terms", "ordinal", "failed", "since_us", "asked", "low")
+    for part, value in zip(top_up, stored.top_up or [None] * len(top_up), strict=True):
+        fields[f"top_up: {part}"] = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     for rule, window, ordinal, active in stored.standings:
         fields[f"standing of rule {rule} in window {window}"] = f"ordinal {ordinal}, {'active' if active else 'clear'}"
     return fields

@@ -37,7 +37,9 @@ EVENTS    time  what                 charge  balance  alerts
           `adjust $5 because REASON`, `adjust -$5 for TIME because REASON` (of the period of that time), or
           `void LOT` (its rest), `void LOT AMOUNT`, `refund LOT AMOUNT`, or `cap NAME AMOUNT`,
           `cap NAME AMOUNT in SCOPE`, or `agree PRICE at MODEL TIERS; MODIFIER`, `agree PRICE from TIME at ...`,
-          `agree PRICE as published`, `plan PLAN`, `plan PLAN from TIME`, or `pass` (log time moves on, nothing else), or
+          `agree PRICE as published`, `plan PLAN`, `plan PLAN from TIME`, `top-up $50 at $20` (behind it
+          `every 60 min`, `2 attempts`), `no top-up`, `paid N`, `failed N` (what became of the account's request N), or
+          `pass` (log time moves on, nothing else), or
           `check 3 PRICE`, `check 3 PRICE in SCOPE`: may it run? Under charge stands `allowed` or why not, or
           `cap_reached by CAP`, or `cap_reached by CAP for 90 min` (until it frees).
           Usage may have a name (`3 PRICE as NAME`); then `cancel NAME` takes it back and `amend NAME to 5 PRICE` makes
@@ -73,6 +75,7 @@ from engine.meters import (
     TokenShapeDefinition,
 )
 from engine.money import NANO
+from engine.top_up import request_id
 from tests.engine.bench import DAY, KEY, MINUTE, Bench, pico_of, told, us
 from tests.engine.desk_bench import DeskBench
 
@@ -390,6 +393,11 @@ def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, ale
         assert sell(bench, tried) == f"refused.{reason}"
     elif word == "agree":
         applied(agree(bench, rest))
+    elif word in ("top-up", "no", "paid", "failed"):
+        applied(top_up(bench, word, rest))
+    elif what.startswith(("refused not_asked: ", "refused lot_exists: ")):
+        reason, _, tried = rest.partition(": ")
+        assert top_up(bench, *tried.split(" ", 1)) == f"refused.{reason}"
     elif what.startswith("refused ") and ": agree " in what:
         reason, _, tried = rest.partition(": agree ")
         assert agree(bench, tried) == f"refused.{reason}"
@@ -442,6 +450,19 @@ def sell(bench: Bench, what: str) -> str:
     """`PLAN`, or `PLAN from TIME`."""
     plan, _, since = what.partition(" from ")
     return bench.sell(plan, instant(since) if since else None)
+
+
+def top_up(bench: Bench, word: str, rest: str) -> str:
+    """`$50 at $20`, with `every 60 min` and `2 attempts` behind it; or the number of a request that was paid or failed."""
+    if word == "no":
+        return bench.command("remove_top_up")
+    if word != "top-up":
+        return bench.answer(request_id("acme", int(rest)), paid=word == "paid")
+    read = re.fullmatch(r"(\S+) at (\S+)(?: every (\d+) min)?(?: (\d+) attempts)?", rest)
+    assert read, top_up.__doc__
+    terms: dict[str, Any] = {} if read[3] is None else {"cooldown_s": int(read[3]) * 60}
+    terms |= {} if read[4] is None else {"attempts": int(read[4])}
+    return bench.top_up(plain(read[2]), plain(read[1]), **terms)
 
 
 def agree(bench: Bench, what: str) -> str:
@@ -514,6 +535,8 @@ def test_every_lot_of_a_scenario_is_accounted_for() -> None:
         lots = {columns[0] for _, columns in scenario.sections["GRANTS"]}
         lots |= {f"{columns[0]}~carried" for _, columns in scenario.sections["GRANTS"] if len(columns) > 7}
         lots |= {columns[1].split(" ")[1] for _, columns in scenario.sections["EVENTS"] if columns[1][:6] == "grant "}
+        paid = [columns[1] for _, columns in scenario.sections["EVENTS"] if columns[1][:5] == "paid "]
+        lots |= {request_id("acme", int(what.removeprefix("paid "))) for what in paid}
         scopes = {f"spend {columns[0]}" for _, columns in scenario.sections["SCOPES"]}
         assert {columns[0] for _, columns in scenario.sections["FINALLY"]} == lots | scopes | {"debt"}, path.name
 

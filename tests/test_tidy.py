@@ -102,6 +102,7 @@ TESTED_ELSEWHERE = {
     "loadtest/oracle/rules.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/sessions.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/tokens.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/top_up.py": "tests/loadtest/test_oracle.py",
     "tallygate.py": "tests/test_cli.py",
 }
 BANNED_NAMES = frozenset({"utils", "util", "common", "base", "types", "helpers", "helper", "misc", "stuff", "manager"})

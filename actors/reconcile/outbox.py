@@ -1,4 +1,5 @@
-"""R-outbox: every crossing that the rules' standings count has its alert, and every alert a standing that explains it.
+"""R-outbox: every crossing that the rules' standings count has its alert, every request for credit is told, and every
+alert has a standing, or a request, that explains it.
 
 The ordinal of a standing counts its crossings; so ids 1 to n must have been told as crossed, all but the active one as
 recovered, and nothing else. Three kinds have no standing. An id conflict is explained by its dead letter. A correction
@@ -15,6 +16,8 @@ from actors.ports import AlertRow, DeadLetterRow
 from engine.account import Account
 from engine.alerts import CORRECTION_FAILED, ID_CONFLICT, Crossing, Phase
 from engine.outcomes import DeadLetterReason
+from engine.top_up import RULE as TOP_UP_RULE
+from engine.top_up import WINDOW as TOP_UP_WINDOW
 from engine.windows import is_named_gone
 
 CHECK = "outbox"
@@ -43,6 +46,9 @@ def outbox_drifts(
                 for phase in phases:
                     crossing = Crossing(account.account, rule, window, ordinal, phase, None, None)
                     expected[crossing.alert_id] = crossing
+        for ordinal in range(1, account.top_up.ordinal + 1):
+            asked = Crossing(account.account, TOP_UP_RULE, TOP_UP_WINDOW, ordinal, "requested", None, None)
+            expected[asked.alert_id] = asked
     for letter in letters:
         if letter.reason == DeadLetterReason.ID_CONFLICT:
             crossing = _conflict(letter)

@@ -395,6 +395,14 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "Replace or remove one of them.",
     ),
     Refusal.TOO_MANY_RULES: ("The account has 1,000 rules.", "Remove one of them."),
+    Refusal.BAD_TOP_UP: (
+        "A cool-down is from 600 seconds to 30 days, attempts are 1 to 100, and a lot lives 1 to 3,660 days.",
+        "Correct the field and send the request again.",
+    ),
+    Refusal.NOT_ASKED: (
+        "This request is not open: it was answered before, or never made.",
+        "Compare with GET /v1/customers/{account}/auto-top-up. Money that came in all the same is booked by POST .../top-ups.",
+    ),
 }
 
 
@@ -406,13 +414,15 @@ def refusal_problem(refusal: Refusal, fields: Mapping[Refusal, str]) -> Problem:
         return absent("rule")
     if refusal is Refusal.UNKNOWN_LOT:
         return absent("lot")
+    if refusal is Refusal.NO_TOP_UP:
+        return absent("top-up")
     if refusal is Refusal.KEY_REUSED:
         return key_reused()
     detail, next_step = _REFUSALS[refusal]
-    exists = refusal in (Refusal.ACCOUNT_EXISTS, Refusal.LOT_EXISTS, Refusal.LOT_OVER, Refusal.LINE_EXISTS)
+    taken = (Refusal.ACCOUNT_EXISTS, Refusal.LOT_EXISTS, Refusal.LOT_OVER, Refusal.LINE_EXISTS, Refusal.NOT_ASKED)
     slug = refusal.value.replace("_", "-")
     return Problem(
-        409 if exists else 422,
+        409 if refusal in taken else 422,
         slug,
         slug.replace("-", " ").capitalize(),
         detail,

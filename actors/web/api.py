@@ -18,6 +18,7 @@ from actors.web import (
     operations,
     rule_routes,
     sandbox_routes,
+    top_up_routes,
     webhook_routes,
 )
 from actors.web.app import App
@@ -39,6 +40,7 @@ def all_routes(health: Health) -> tuple[Route, ...]:
         *rule_routes.ROUTES,
         *money.ROUTES,
         *adjustments.ROUTES,
+        *top_up_routes.ROUTES,
         stream_route(Streams().stream),
         *webhook_routes.ROUTES,
         *operations.ROUTES,

@@ -12,14 +12,14 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from loadtest.oracle.accounts import Account, Partition, Rule
+from loadtest.oracle.accounts import Account, Partition, Rule, TopUp
 from loadtest.oracle.fold import Oracle
 
 SNAPSHOT_VERSIONS: Final = (3,)
 # Places in the array of an account.
 _PLAN, _CURRENCY, _ZONE, _ANCHOR, _NEWEST, _RATED = 2, 3, 4, 5, 7, 8
 _TABLE, _LOTS, _CAPS, _CROSSINGS, _CAP_SCOPES, _SCOPES = 10, 11, 12, 15, 16, 17
-_RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES, _CARRIES, _CAP_WINDOWS, _TALLIES, _ADJUSTED, _RULES = (
+_RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES, _CARRIES, _CAP_WINDOWS, _TALLIES, _ADJUSTED, _RULES, _TOP_UP = (
     19,
     24,
     25,
@@ -28,6 +28,7 @@ _RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES, _CARRIES, _CAP_WINDOWS, _TALLIES, _ADJ
     28,
     32,
     33,
+    41,
 )
 # And of a partition.
 _LOG_TIME, _EPOCH, _CATALOGUES, _COUNTS = 1, 2, 3, 4
@@ -53,7 +54,7 @@ def _bytes(form: dict[str, Any]) -> bytes:
 
 def account_of_snapshot(blob: bytes) -> bytes:
     """The form of a stored account. Raises Unreadable."""
-    stored = _array(blob, _RULES)
+    stored = _array(blob, _TOP_UP)
     return _bytes(
         {
             "plan": stored[_PLAN],
@@ -83,6 +84,7 @@ def account_of_snapshot(blob: bytes) -> bytes:
             "carries": sorted(stored[_CARRIES]),
             "lot_changes": sorted([lot, changes] for lot, changes in stored[_LOT_CHANGES]),
             "adjusted": stored[_ADJUSTED],
+            "top_up": stored[_TOP_UP],
         }
     )
 
@@ -91,6 +93,15 @@ def _measure(rule: Rule) -> list[str | int]:
     if rule.measure in ("spend", "quantity"):
         return ["counted"]
     return [rule.measure, *([rule.of] if rule.of else []), *([rule.length] if rule.length else [])]
+
+
+def _top_up(top_up: TopUp) -> list[object] | None:
+    if top_up == TopUp():
+        return None
+    terms, asked = (
+        None if of is None else [str(of.threshold), str(of.amount), *of[2:]] for of in (top_up.terms, top_up.open)
+    )
+    return [terms, top_up.requests, top_up.failed, top_up.since or 0, asked, top_up.is_low]
 
 
 def account_of_oracle(oracle: Oracle, partition: int, account: Account) -> bytes:
@@ -159,12 +170,13 @@ def account_of_oracle(oracle: Oracle, partition: int, account: Account) -> bytes
                 [posted, start, [[price, str(pico)] for price, pico in sorted(charges.items())]]
                 for (posted, start), charges in oracle.adjusted(partition, account).items()
             ),
+            "top_up": _top_up(account.top_up),
         }
     )
 
 
 # The oracle lists alerts one by one instead of counting them.
-_UNCOUNTED: Final = ("alert_crossed", "alert_recovered")
+_UNCOUNTED: Final = ("alert_crossed", "alert_recovered", "alert_requested")
 
 
 def partition_of_snapshot(blob: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """What the fold keeps of accounts and partitions, and what it says of them in the end."""
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypedDict
@@ -113,6 +114,34 @@ class RatedEvent:
         return RatedEvent(self.time_us, parts, self.scopes, self.caps if posted is None else [], posted=posted)
 
 
+class TopUpTerms(NamedTuple):
+    threshold: int
+    amount: int
+    cooldown: int
+    attempts: int
+    priority: int
+    days: int | None
+
+
+@dataclass
+class TopUp:
+    """What an account asks for when it has little, and what became of that."""
+
+    terms: TopUpTerms | None = None
+    requests: int = 0
+    failed: int = 0  # the last ones, in a row
+    since: int | None = None  # when the last one was made or answered
+    open: TopUpTerms | None = None  # as they were when it was made
+    is_low: bool = False
+
+
+def told_id(account: str, rule: str, window: str, ordinal: int, phase: str) -> str:
+    """By which an alert, or a request for credit, is known."""
+    text = "\0".join((account, rule, window, str(ordinal), phase))
+    prefix = "topup_" if phase == "requested" else "alert_"
+    return prefix + hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
+
+
 class Agreed(NamedTuple):
     """A price that an account pays from an instant on; None: the plan's own again."""
 
@@ -158,6 +187,12 @@ class Account:
     released: list[str] = field(default_factory=list)  # rules that look at something else from the command at hand on
     table: "Table | None" = None
     sessions: dict[tuple[str, str], Session] = field(default_factory=dict)  # by meter and id
+    top_up: TopUp = field(default_factory=TopUp)
+
+    def awaits(self, lot: str) -> bool:
+        """Whether a request is open whose payment makes a lot of this id."""
+        request = told_id(self.account, "top_up", "request", self.top_up.requests, "requested")
+        return self.top_up.open is not None and lot == request
 
     @property
     def counting(self) -> dict[str, Cap]:

@@ -69,6 +69,8 @@ def grant(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
         if currency != account.currency:
             raise RefusedError("currency_mismatch")
         carried_id = lot_id + "~carried"
+        if account.awaits(lot_id) or (rollover and account.awaits(carried_id)):
+            raise RefusedError("lot_exists")
         if any(lot.lot == lot_id or (rollover and lot.lot == carried_id) for lot in account.lots):
             raise RefusedError("lot_exists")
         if rollover:

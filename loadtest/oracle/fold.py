@@ -25,6 +25,7 @@ from loadtest.oracle.accounts import (
     Rated,
     RatedEvent,
     Table,
+    told_id,
 )
 from loadtest.oracle.aggregates import Reading, added
 from loadtest.oracle.catalogue import Version, version_of
@@ -53,8 +54,15 @@ from loadtest.oracle.records import (
 )
 from loadtest.oracle.rules import looks_again, remove_rule, seen, set_rule
 from loadtest.oracle.sessions import MINUTE_US, SESSIONS_MAX, Heard, Session, in_segments, last_minute
+from loadtest.oracle.top_up import again_at, answer_top_up, asks, remove_top_up, set_top_up
 
-COMMANDS = ON_ACCOUNTS | {"set_rule": set_rule, "remove_rule": remove_rule}
+COMMANDS = ON_ACCOUNTS | {
+    "set_rule": set_rule,
+    "remove_rule": remove_rule,
+    "set_top_up": set_top_up,
+    "remove_top_up": remove_top_up,
+    "answer_top_up": answer_top_up,
+}
 SKEW_US = 300 * SECOND_US
 WINDOW_US = 35 * DAY_US
 CLOSE_AFTER_MAX_US = 30 * DAY_US
@@ -845,9 +853,21 @@ class Oracle:
         held = sum(paid.left[lot.lot] for lot in account.lots if lot.counts(account.woken))
         return held - sum(paid.debts.values())
 
-    # ---- rules
+    # ---- rules and top-up
 
     def _evaluate(self, state: Partition, account: Account, now: int) -> None:
+        self._look(state, account, now)
+        top_up = account.top_up
+        if top_up.terms is None:
+            return
+        if asks(top_up, self._balance(account, self._table(state, account)), now):
+            self._tell(state, account.account, "top_up", "request", top_up.requests, "requested")
+        again = again_at(top_up)
+        if again is not None and (again, account.account) not in state.wakes:
+            insort(state.wakes, (again, account.account))
+
+    def _look(self, state: Partition, account: Account, now: int) -> None:
+        """How the rules stand."""
         for rule, window in sorted(account.crossings) if account.released else []:
             crossing = account.crossings[rule, window]
             if rule in account.released and crossing.active:
@@ -886,10 +906,8 @@ class Oracle:
             self._tell(state, account.account, rule, window, crossing.ordinal, "recovered")
 
     def _tell(self, state: Partition, account: str, rule: str, window: str, ordinal: int, phase: str) -> None:
-        text = "\0".join((account, rule, window, str(ordinal), phase))
-        alert_id = "alert_" + hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
         self.alerts.setdefault(
-            alert_id,
+            told_id(account, rule, window, ordinal, phase),
             Alert(
                 account=account,
                 rule=rule,

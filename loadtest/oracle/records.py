@@ -249,6 +249,11 @@ class Fields:
             raise DeadLetterError("bad_control")
         return value
 
+    def required_boolean(self, name: str) -> bool:
+        if name not in self._body:
+            raise DeadLetterError("bad_control")
+        return self.boolean(name, False)
+
     def optional_boolean(self, name: str) -> bool | None:
         return None if self._get(name) is None else self.boolean(name, False)
 

@@ -229,6 +229,18 @@ class Bench:
         body = {"price": price, "terms": terms, "currency": "USD"}
         return self.command("set_price", account, **(body | fields))
 
+    def top_up(self, threshold: str, amount: str, account: str = "acme", **fields: Any) -> str:
+        body = {"threshold": threshold, "amount": amount, "currency": "USD"}
+        return self.command("set_top_up", account, **(body | fields))
+
+    def answer(self, request: str, *, paid: bool, account: str = "acme") -> str:
+        return self.command("answer_top_up", account, request=request, paid=paid)
+
+    def requests(self, account: str = "acme") -> list[str]:
+        """The ids of the requests for credit that were told so far."""
+        told = [row.alert_id for row in self.partition.outputs.alerts if row.account == account]
+        return [name for name in told if name.startswith("topup_")]
+
     def rule(self, name: str, measure: str, account: str = "acme", level: str = "warning", **on: Any) -> str:
         return self.command("set_rule", account, rule=name, on={"measure": measure} | on, level=level)
 
@@ -340,7 +352,7 @@ def pico_of(text: str) -> int:
 def told(row: AlertRow) -> tuple[str, str, int, str]:
     body = json.loads(row.body)
     data = body["data"]
-    return data["rule"], data["window"], data["ordinal"], body["type"].removeprefix("alert.")
+    return data["rule"], data["window"], data["ordinal"], body["type"].rpartition(".")[2]
 
 
 def phases(crossings: Iterable[Crossing]) -> list[tuple[str, str, int, str]]:
@@ -495,6 +507,7 @@ class RandomLog:
             bench.scope("team:a/ann", account)
             bench.cap("60", "team", account, scope="team:a", hard=False)
             bench.cap_rule(50, "team-50", account, cap="team", clear_percent=source.choice([50, 40]))
+            bench.top_up("25", "30", account, cooldown_s=self.source.choice([600, 86_400]), attempts=2)
             self._windows(account)
         self.holds: list[Hold] = []
         self.chains: list[tuple[bytes, bytes, int]] = []  # account, what is in force, how often it was amended
@@ -666,6 +679,7 @@ class RandomLog:
             "adjust",
         ] * 2
         kinds += ["set_price", "set_plan"] * 2 + ["measure"] * 4 + ["remove_rule", "remove_cap"]
+        kinds += ["set_top_up", *["answer_top_up"] * 6, "remove_top_up"]
         kind = source.choice([*kinds, *["set_scope", "set_overdraft", "set_rate_limit", "set_allowed"] * 2])
         if kind == "grant":
             span = self.stride_us * 40
@@ -728,6 +742,17 @@ class RandomLog:
             at = bench.now + source.randrange(-self.stride_us, self.stride_us * 40)
             plan = source.choice(["plan", "pro", "pro", "calls", "unheard"])
             body |= {"kind": kind, "plan": plan, "from_us": source.choice([None, at, at])}
+        elif kind == "set_top_up":
+            threshold = source.choice(["30", "30", "0", "-200", "x"])
+            body |= {"kind": kind, "threshold": threshold, "amount": source.choice(["25", "150", "0"])}
+            body |= {"currency": source.choice(["USD"] * 9 + ["EUR"]), "cooldown_s": source.choice([600, 7200, 599])}
+            body |= {"attempts": source.choice([1, 2, 2]), "days": source.choice([None, 3])}
+        elif kind == "answer_top_up":
+            requests = bench.requests(account)
+            body |= {"kind": kind, "request": source.choice([*requests[-1:] * 3, *requests[-2:], "unheard"])}
+            body |= {"paid": source.choice([True, False])}
+        elif kind == "remove_top_up":
+            body |= {"kind": kind}
         elif kind == "set_price":
             span = self.stride_us * 40
             terms = {"model": "per_unit", "amount": source.choice(["0.5", "2", "0.000000000001"]), "per": "7"}

@@ -26,6 +26,7 @@ from engine.snapshot import (
     encode_partition,
     plan_of,
 )
+from engine.top_up import Terms, TopUp
 from engine.windows import Window
 from tests.engine.bench import START, document
 
@@ -102,6 +103,9 @@ def accounts(draw: st.DrawFn) -> Account:
     phases = draw(st.lists(st.builds(Phase, INSTANT, st.sampled_from(["plan", "pro"])), max_size=3))
     account.contract = Contract(account.zone, account.anchor_day, "plan", phases, draw(st.lists(agreed, max_size=3)))
     account.draws = draw(st.dictionaries(TEXT, draws, max_size=2))
+    terms = st.none() | st.builds(Terms, BIG, amount, INSTANT, st.integers(1, 100), INSTANT, st.none() | INSTANT)
+    count = st.integers(0, 1 << 40)
+    account.top_up = draw(st.builds(TopUp, terms, count, count, INSTANT, terms, st.booleans()))
     return account
 
 
@@ -111,7 +115,7 @@ def test_an_account_comes_back_as_it_was(account: Account) -> None:
     found = decode_account(blob, BOOK)
     assert encode_account(found) == blob
     stored = ["account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated", "sequence"]
-    kept = ["tallies", "scopes", "overdraft", "rate_limits", "slices", "draws"]
+    kept = ["tallies", "scopes", "overdraft", "rate_limits", "slices", "draws", "top_up"]
     assert found.contract.is_like(account.contract)
     for name in [*stored, "table", "lots", "caps", "rules", "standings", *kept]:
         assert getattr(found, name) == getattr(account, name), name

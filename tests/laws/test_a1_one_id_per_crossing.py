@@ -136,6 +136,9 @@ def test_a_replay_tells_the_same_crossings_with_the_same_ids(seed: int) -> None:
     assert len(set(crossings)) == len(crossings)
     for account, rule, window in {crossing[:3] for crossing in crossings}:
         mine = [crossing[3:] for crossing in crossings if crossing[:3] == (account, rule, window)]
+        if rule == "top_up":  # requests do not recover
+            assert mine == [(number, "requested") for number in range(1, len(mine) + 1)]
+            continue
         assert mine == [(number // 2 + 1, ("crossed", "recovered")[number % 2]) for number in range(len(mine))]
 
 

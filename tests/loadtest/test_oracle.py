@@ -680,6 +680,31 @@ def test_alert_ids_are_the_hash_of_what_they_name(fold: Fold) -> None:
     assert list(fold.oracle.alerts) == ["alert_" + hashlib.sha256(text).hexdigest()[:32]]
 
 
+def test_c5_credit_is_asked_for_once_and_its_payment_is_a_lot(fold: Fold) -> None:
+    fold.grant("a", "85")
+    fold.command("set_top_up", threshold="20", amount="50", currency="USD")
+    fold.use(65, 0, "x")
+    fold.use(40, 1, "x")
+    text = b"\0".join([b"acme", b"top_up", b"request", b"1", b"requested"])
+    request = "topup_" + hashlib.sha256(text).hexdigest()[:32]
+    assert list(fold.oracle.alerts) == [request]
+    assert fold.command("grant", lot=request, lot_kind="promo", amount="1", currency="USD") == "refused.lot_exists"
+    assert fold.command("answer_top_up", request=request, paid=True) == "applied"
+    assert fold.command("answer_top_up", request=request, paid=True) == "refused.lot_exists"
+    fold.tick(START + 2 * SECOND)
+    assert (fold.account().balance, fold.account().lots[request].granted) == (30 * DOLLAR, 50 * DOLLAR)
+
+
+def test_c5_what_fails_is_asked_for_again_behind_the_cool_down_up_to_the_limit(fold: Fold) -> None:
+    fold.command("set_top_up", threshold="20", amount="50", currency="USD", cooldown_s=600, attempts=2)
+    for number, at in ((1, START), (2, START + 600 * SECOND)):
+        fold.tick(at)
+        assert [row[2] for row in fold.told()] == list(range(1, number + 1))
+        assert fold.command("answer_top_up", request=list(fold.oracle.alerts)[-1], paid=False) == "applied"
+    fold.tick(START + 5 * HOUR)
+    assert len(fold.told()) == 2
+
+
 # ------------------------------------------------------------------------------------------------------ usage records
 
 
@@ -882,6 +907,7 @@ RULE = {"kind": "set_rule", "account": "acme", "rule": "r"}
 SCOPE = {"kind": "set_scope", "account": "acme", "scope": "team:a"}
 OVERDRAFT = {"kind": "set_overdraft", "account": "acme", "amount": "1", "currency": "USD"}
 LIMIT = {"kind": "set_rate_limit", "account": "acme", "limit": "new", "per_minute": 1}
+TOP_UP = {"kind": "set_top_up", "account": "acme", "threshold": "0", "amount": "1", "currency": "USD"}
 PERCENT = {"measure": "cap_percent", "cap": "c", "percent": 80}
 LOW = {"measure": "balance", "threshold": "1"}
 OPEN = {"kind": "open_account", "account": "new", "plan": "starter"}
@@ -937,6 +963,14 @@ OPEN = {"kind": "open_account", "account": "new", "plan": "starter"}
         ("unknown_scope", LIMIT | {"scope": "none", "per_minute": -1}),
         ("bad_limit", LIMIT | {"per_minute": -1}),
         ("bad_limit", LIMIT | {"per_minute": 1_000_001}),
+        ("bad_amount", TOP_UP | {"amount": "0", "currency": "EUR"}),
+        ("currency_mismatch", TOP_UP | {"currency": "EUR", "cooldown_s": 1}),
+        ("bad_top_up", TOP_UP | {"cooldown_s": 599}),
+        ("bad_top_up", TOP_UP | {"attempts": 0}),
+        ("bad_top_up", TOP_UP | {"days": 0}),
+        ("no_top_up", {"kind": "remove_top_up", "account": "acme"}),
+        ("not_asked", {"kind": "answer_top_up", "account": "acme", "request": "none", "paid": True}),
+        ("lot_exists", {"kind": "answer_top_up", "account": "acme", "request": "old", "paid": True}),
     ],
 )
 def test_refusals(fold: Fold, reason: str, body: dict[str, Any]) -> None:

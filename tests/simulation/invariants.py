@@ -147,7 +147,7 @@ class AtCommit:
             if known != told:
                 yield f"alert {alert.alert_id} stands for {known}, and for {told}"
             last = self._ordinals.get((account, rule, window), 0)
-            if ordinal != last + (phase == "alert.crossed"):
+            if ordinal != last + (phase in ("alert.crossed", "top_up.requested")):
                 yield f"{phase} {ordinal} of rule {rule}, window {window!r} of {account} follows ordinal {last}"
             self._ordinals[account, rule, window] = ordinal
 

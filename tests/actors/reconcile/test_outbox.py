@@ -57,6 +57,22 @@ def test_each_missing_and_each_unexplained_alert_is_named() -> None:
     ]
 
 
+def test_a_request_for_credit_is_explained_by_its_number() -> None:
+    """One that is missing is named, and so is one that the account never made."""
+    bench = Bench()
+    bench.open()
+    bench.top_up("0", "10", cooldown_s=600)
+    bench.answer(bench.requests()[0], paid=False)
+    bench.tick(bench.now + HOUR)
+    account, alerts = bench.account(), list(bench.partition.outputs.alerts)
+    assert (len(alerts), told(account, alerts, [])) == (2, [])
+    (drift,) = told(account, alerts[1:], [])
+    assert "rule top_up, window request, ordinal 1, requested" in drift
+    account.top_up = msgspec.structs.replace(account.top_up, ordinal=1)
+    (drift,) = told(account, alerts, [])
+    assert drift.endswith(f"expected nothing, found {alerts[1].alert_id}")
+
+
 def test_a_correction_that_was_given_up_is_explained_by_the_fold_that_gives_it_up() -> None:
     account, alerts, letters = crossed_twice()
     body = orjson.loads(alerts[0].body)
