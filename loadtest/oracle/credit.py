@@ -76,6 +76,12 @@ class Paid:
     voids: dict[str, int] = field(default_factory=dict)
     carried: dict[str, int] = field(default_factory=dict)
     debts: dict[int, int] = field(default_factory=dict)  # segment -> pico
+    owed_back: dict[tuple[int, int], int] = field(default_factory=dict)  # [start, end) of a period -> pico
+
+    @property
+    def debt(self) -> int:
+        """Below 0: the customer is owed."""
+        return sum(self.debts.values()) - sum(self.owed_back.values())
 
     def burnt(self, lot: str) -> int:
         return sum(self.burns[lot].values())
@@ -90,10 +96,17 @@ class Paid:
         self.burns[lot][segment] = self.burns[lot].get(segment, 0) + paid
         return due - paid
 
+    def owe(self, segment: int, due: int) -> None:
+        """Debt of a segment: what its customer is owed for the same period is set off first."""
+        for (start, end), back in self.owed_back.items():
+            if start <= segment < end:
+                self.owed_back[start, end] = max(0, back - due)
+                due = max(0, due - back)
+        self.debts[segment] = self.debts.get(segment, 0) + due
+
     def settle(self, lot: str) -> None:
         for segment in sorted(self.debts):
-            if self.debts[segment] > 0:
-                self.debts[segment] = self.pay(lot, segment, self.debts[segment])
+            self.debts[segment] = self.pay(lot, segment, self.debts[segment])
 
     def take_back(self, lot: str, wanted: int) -> dict[int, int]:
         """Of what the lot has burnt, the newest first: segment -> pico."""
@@ -117,7 +130,7 @@ class Paid:
         who may pay the price before others."""
         for segment in sorted(self.debts):
             if start <= segment < end:
-                less = min(due, max(0, self.debts[segment]))
+                less = min(due, self.debts[segment])
                 self.debts[segment] -= less
                 due -= less
         payers = [lot for lot in reversed(lots) if not lot.voided(instant)]
@@ -132,7 +145,7 @@ class Paid:
             self.left[lot.lot] += back
             if back and lot.settles() and lot.valid(instant):
                 self.settle(lot.lot)
-        self.debts[start] = self.debts.get(start, 0) - due
+        self.owed_back[start, end] = self.owed_back.get((start, end), 0) + due
 
     def change(self, lot: Lot, change: Change) -> None:
         name, left = lot.lot, self.left[lot.lot]
@@ -145,7 +158,7 @@ class Paid:
         self.left[name] -= gone
         if change.amount is not None:
             for segment, pico in self.take_back(name, change.amount - gone).items():
-                self.debts[segment] = self.debts.get(segment, 0) + pico
+                self.owe(segment, pico)
                 gone += pico
         self.voids[name] = self.voids.get(name, 0) + gone
 
@@ -213,5 +226,4 @@ def charge(paid: Paid, valid: list[Lot], segment: int, prices: dict[str, int]) -
         for lot in valid:
             if lot.lot in payers:
                 due = paid.pay(lot.lot, segment, due)
-        if due:
-            paid.debts[segment] = paid.debts.get(segment, 0) + due
+        paid.owe(segment, due)

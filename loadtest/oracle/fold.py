@@ -188,7 +188,7 @@ class Oracle:
             counters=dict(counters),
             amounts={key: table.total(*key) for key in table.quantities},
             lots=lots,
-            debt=sum(paid.debts.values()),
+            debt=paid.debt,
             balance=self._balance(account, table),
             spend=self._spend(account, table),
             scopes={scope: dict(spend) for scope, spend in account.scopes.items()},
@@ -851,7 +851,7 @@ class Oracle:
     def _balance(self, account: Account, table: Table) -> int:
         paid = allocate(table.amounts, table.adjusted, account.lots, account.woken)
         held = sum(paid.left[lot.lot] for lot in account.lots if lot.counts(account.woken))
-        return held - sum(paid.debts.values())
+        return held - paid.debt
 
     # ---- rules and top-up
 

@@ -84,7 +84,7 @@ def _values(
                 yield str(period), quantity, included
     elif rule.measure == "balance":
         held = sum(paid().left[lot.lot] for lot in account.lots if lot.counts(account.woken))
-        yield "-", held - sum(paid().debts.values()), None
+        yield "-", held - paid().debt, None
     elif rule.measure == "lot_percent":
         yield "-", paid().left[rule.of], paid().granted[rule.of]
     else:

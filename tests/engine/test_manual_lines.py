@@ -119,3 +119,19 @@ def test_lines_among_usage_late_usage_and_lots_are_conserved(seed: int) -> None:
         conserved(bench.account())
     assert_the_same(bench, oracle_of(bench, paranoid=True), "manual lines")
     assert bench.replay().state_bytes() == bench.partition.state_bytes()
+
+
+def test_what_a_customer_is_owed_is_set_off_with_what_the_period_owes_next() -> None:
+    """So a lot that settles debt pays for what is left of it only: engine and oracle agree."""
+    bench = Bench()
+    bench.open()
+    start = bench.now
+    bench.grant("another", "1", effective_us=start + HOUR, scope=["y"])  # another segment begins
+    bench.grant("later", "10", effective_us=start + 3 * HOUR)
+    bench.adjust("apology", "-5", "an apology")
+    bench.tick(start + 2 * HOUR)
+    assert bench.use(8, at=start + 2 * HOUR) == "rated"
+    assert bench.debt() == 3 * DOLLAR
+    bench.tick(start + 4 * HOUR)
+    assert (bench.debt(), bench.balance()) == (0, 8 * DOLLAR)
+    assert_the_same(bench, oracle_of(bench, paranoid=True), "set off")

@@ -42,7 +42,7 @@ async def test_a_published_version_has_a_marker_in_the_log_and_is_in_force_when_
     for seconds, version, amount in ((0, 1, "0.5"), (360, 2, "0.7")):
         house.clock.now_s = seconds
         assert (await house.client.get("/v1/plans")).json() == {
-            "items": [{"plan": "starter", "currency": "USD", "prices": 1}],
+            "items": [{"plan": plan, "currency": "USD", "prices": 1} for plan in ("growth", "starter")],
             "version": version,
         }
         plan = (await house.client.get("/v1/plans/starter")).json()
