@@ -58,10 +58,10 @@ async def test_any_log_rebuilt_from_any_base_gives_the_same_bytes(
 
 async def test_one_pico_in_a_lot_is_named_with_account_field_and_digit() -> None:
     rig, _ = rigged()
-    name, row = sorted(rig.store.accounts.items())[0]
-    blob = row.blob
-    assert blob.count(b"\xae40000000000000") == 1  # the lot `welcome`: 40 dollars in pico
-    rig.store.accounts[name] = msgspec.structs.replace(row, blob=blob.replace(b"40000000000000", b"40000000000001"))
+    granted = b"\xae40000000000000"  # of the lot `welcome`: 40 dollars in pico; nothing else of the account is as much
+    name, row = next(found for found in sorted(rig.store.accounts.items()) if found[1].blob.count(granted) == 1)
+    changed = row.blob.replace(b"40000000000000", b"40000000000001")
+    rig.store.accounts[name] = msgspec.structs.replace(row, blob=changed)
     assert await run(await rig.fold()) == [
         f"rebuild: partition 0, account {name}: lots welcome: granted: expected 40000000000000, found 40000000000001 "
         "(digit 1 from the right)"

@@ -328,10 +328,10 @@ async def test_a_log_damaged_at_the_takeover_is_left_alone_until_a_person_has_me
 async def test_a_record_that_breaks_the_engine_half_way_is_skipped_from_the_checkpoint_on(
     rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_at_poison(event: RatedEvent, partition: int, epoch: int) -> list[bytes]:
+    def break_at_poison(event: RatedEvent, partition: int, epoch: int, first: int) -> list[bytes]:
         if event.id == "poison":
             raise ZeroDivisionError("no such thing")
-        return rated_lines(event, partition, epoch)
+        return rated_lines(event, partition, epoch, first)
 
     monkeypatch.setattr("engine.partition.rated_lines", break_at_poison)
     for name in ("before", "poison", "behind"):

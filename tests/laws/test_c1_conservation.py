@@ -87,8 +87,11 @@ def test_the_postings_of_any_cuts_sum_to_the_allocation(seed: int) -> None:
             expected[name, of, "burn", period] += pico
         for period, pico in paid.debt.items():
             expected[name, "", "debt", period] += pico
-    assert +ledger == +expected
-    assert all(amount >= 0 for amount in ledger.values())
+    assert {place: pico for place, pico in ledger.items() if pico} == {
+        place: pico for place, pico in expected.items() if pico
+    }
+    # Debt may be below 0 where a line by hand gave back more than was paid.
+    assert all(pico >= 0 for (_, _, kind, _), pico in ledger.items() if kind != "debt")
 
 
 def test_each_posting_names_lot_kind_and_periods() -> None:
