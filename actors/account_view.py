@@ -113,6 +113,7 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
         first_plan=account.contract.plan,
         phases=tuple((each.from_us, each.plan) for each in account.contract.phases),
         top_up=_top_up(account),
+        pauses=tuple((each.from_us, each.paused) for each in account.contract.pauses),
     )
 
 

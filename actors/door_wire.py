@@ -298,6 +298,7 @@ class AccountView(Struct, tag_field="op", tag="account"):
     phases: tuple[tuple[int, str], ...] = ()  # from when on, which plan
     first_plan: str = ""  # the one before them
     top_up: TopUpView = TopUpView()
+    pauses: tuple[tuple[int, bool], ...] = ()  # from when on it is paused, or is not
 
 
 class AppliedView(Struct, tag_field="op", tag="applied"):

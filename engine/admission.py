@@ -221,7 +221,7 @@ class Desk:
             return _refused(Reason.UNKNOWN_ACCOUNT)
         till = self._face(account, book, now_us)
         catalogue = book.at(now_us)
-        denied = standing_denies(account, question.scope)
+        denied = standing_denies(account, question.scope, now_us)
         feature: bool | str | None = None
         meter: Cap | None = None
         if denied is None and question.feature is not None:
@@ -301,7 +301,7 @@ class Desk:
         if found is None or found.hold.account != hold.account or now_us >= found.hold.expires_us:
             denied = Reason.HOLD_NOT_OPEN, Binding("hold", hold.scope, hold.id, None, None)
         else:
-            denied = standing_denies(account, found.hold.scope)
+            denied = standing_denies(account, found.hold.scope, now_us)
             if denied is None and found.segment != till.ledger.segment:
                 denied = Reason.BOUNDARY_PASSED, Binding("hold", hold.scope, hold.id, None, None)
         if denied is not None or found is None:

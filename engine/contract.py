@@ -18,6 +18,7 @@ from engine.periods import month_around
 from engine.prices.price import Price
 
 PHASES_MAX: Final = 100  # of one account
+PAUSES_MAX: Final = 100  # of one account: instants at which it is paused, or is not
 AGREED_MAX: Final = 1_000  # agreements of one account: each is a boundary that derivation looks at
 ELSEWHERE: Final = ("meter", "where")  # what an agreement does not say: it stays the plan's
 
@@ -59,6 +60,13 @@ class Phase(Struct, frozen=True):
     plan: str
 
 
+class Pause(Struct, frozen=True):
+    """From an instant on, an account is paused, or is not."""
+
+    from_us: int
+    paused: bool
+
+
 class Contract:
     """Immutable. `phases` follow the plan that the account was opened with, in order of the instant; `agreed` is in order
     of instant, price and plan."""
@@ -70,12 +78,14 @@ class Contract:
         plan: str,
         phases: Iterable[Phase] = (),
         agreed: Iterable[Agreement] = (),
+        pauses: Iterable[Pause] = (),
     ) -> None:
         self.zone = zone
         self.anchor_day = anchor_day
         self.plan = plan  # the first
         self.phases = _told_apart(plan, phases)
         self.agreed = tuple(sorted(agreed, key=lambda each: (each.from_us, each.price, each.plan)))
+        self.pauses = tuple(sorted(pauses, key=lambda each: each.from_us))
         self._plans = [plan, *(each.plan for each in self.phases)]
         self._cuts = [each.from_us for each in self.phases]
         self._prices = [
@@ -92,16 +102,33 @@ class Contract:
         """The contract with this in place of what was agreed of the same price for the same instant."""
         place = agreement.from_us, agreement.plan, agreement.price
         kept = [each for each in self.agreed if (each.from_us, each.plan, each.price) != place]
-        return Contract(self.zone, self.anchor_day, self.plan, self.phases, [*kept, agreement])
+        return Contract(self.zone, self.anchor_day, self.plan, self.phases, [*kept, agreement], self.pauses)
 
     def with_phase(self, phase: Phase) -> "Contract":
         """The contract with this plan from its instant on, until the next phase."""
         kept = [each for each in self.phases if each.from_us != phase.from_us]
-        return Contract(self.zone, self.anchor_day, self.plan, [*kept, phase], self.agreed)
+        return Contract(self.zone, self.anchor_day, self.plan, [*kept, phase], self.agreed, self.pauses)
+
+    def with_pause(self, pause: Pause) -> "Contract":
+        """The contract paused, or no longer, from its instant on, until the next such instant."""
+        kept = [each for each in self.pauses if each.from_us != pause.from_us]
+        return Contract(self.zone, self.anchor_day, self.plan, self.phases, self.agreed, [*kept, pause])
 
     def is_like(self, other: "Contract | None") -> bool:
         """Whether the other says the same."""
-        return other is not None and (self.plan, self.phases, self.agreed) == (other.plan, other.phases, other.agreed)
+        return other is not None and (self.plan, self.phases, self.agreed, self.pauses) == (
+            *(other.plan, other.phases, other.agreed, other.pauses),
+        )
+
+    def paused_at(self, time_us: int) -> bool:
+        """Whether the account is paused at an instant."""
+        place = bisect_right(self.pauses, time_us, key=lambda each: each.from_us)
+        return place > 0 and self.pauses[place - 1].paused
+
+    def turns_us(self, time_us: int) -> int | None:
+        """The instant behind this one at which a pause ends or begins; None: nobody has said."""
+        paused = self.paused_at(time_us)
+        return next((each.from_us for each in self.pauses if each.from_us > time_us and each.paused != paused), None)
 
     # ------------------------------------------------------------------------------------------------------- periods
 

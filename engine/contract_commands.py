@@ -7,8 +7,8 @@ from engine.account import Account
 from engine.alerts import Crossing
 from engine.catalog import BadCatalogue, PriceBook, check_agreed
 from engine.commands import INSTANT_LIMIT_US, Refused
-from engine.contract import AGREED_MAX, PHASES_MAX, Agreement, Phase, compiled, read_terms
-from engine.events import SetPlan, SetPrice
+from engine.contract import AGREED_MAX, PAUSES_MAX, PHASES_MAX, Agreement, Pause, Phase, compiled, read_terms
+from engine.events import SetPause, SetPlan, SetPrice
 from engine.meters import Meter
 from engine.outcomes import Refusal
 from engine.prices.price import Price
@@ -53,6 +53,17 @@ def set_plan(account: Account, command: SetPlan, book: PriceBook, log_time_us: i
         raise Refused(Refusal.TOO_MANY_PHASES)
     if account.would_reprice(contract):
         raise Refused(Refusal.WOULD_REPRICE)
+    return account.set_contract(contract, log_time_us)
+
+
+def set_pause(account: Account, command: SetPause, log_time_us: int) -> list[Crossing]:
+    """Pause the account from an instant on, or end that. Raises Refused."""
+    from_us = log_time_us if command.from_us is None else command.from_us
+    if not log_time_us <= from_us <= INSTANT_LIMIT_US:
+        raise Refused(Refusal.BAD_START)
+    contract = account.contract.with_pause(Pause(from_us, command.paused))
+    if len(contract.pauses) > PAUSES_MAX:
+        raise Refused(Refusal.TOO_MANY_PAUSES)
     return account.set_contract(contract, log_time_us)
 
 

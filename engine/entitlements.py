@@ -12,10 +12,20 @@ from engine.reasons import Binding, Reason
 Denial = tuple[Reason, Binding]
 
 
-def standing_denies(account: Account, scope: str) -> Denial | None:
-    """What the standing of the account, or of a scope on the path, denies."""
-    if scope == ROOT and account.scopes[ROOT].standing == "active":
+def standing_denies(account: Account, scope: str, now_us: int) -> Denial | None:
+    """What the standing of the account, or of a scope on the path, denies; or a pause of the account."""
+    if scope != ROOT or account.scopes[ROOT].standing != "active":
+        denied = _path_denies(account, scope)
+        if denied is not None:
+            return denied
+    contract = account.contract
+    if not contract.pauses or not contract.paused_at(now_us):
         return None
+    until_us = contract.turns_us(now_us)
+    return Reason.PAUSED, Binding("standing", ROOT, "paused", None, None if until_us is None else until_us - now_us)
+
+
+def _path_denies(account: Account, scope: str) -> Denial | None:
     path = scope_path(scope)
     for name in path:
         if name not in account.scopes:

@@ -338,6 +338,13 @@ class SetPlan(Struct, tag_field="kind", tag="set_plan", forbid_unknown_fields=Tr
     from_us: Whole | None = None  # None: at once
 
 
+class SetPause(Struct, tag_field="kind", tag="set_pause", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    paused: bool
+    from_us: Whole | None = None  # None: at once
+
+
 class SetPrice(Struct, tag_field="kind", tag="set_price", forbid_unknown_fields=True, frozen=True):
     """`terms` is the price as a catalogue states it, but for its meter and cells."""
 
@@ -508,6 +515,7 @@ Command = (
     | SetRateLimit
     | SetAllowed
     | SetPlan
+    | SetPause
     | SetPrice
     | SetTopUp
     | RemoveTopUp

@@ -89,6 +89,7 @@ class Refusal(StrEnum):
     BAD_TOP_UP = "bad_top_up"
     NO_TOP_UP = "no_top_up"
     NOT_ASKED = "not_asked"
+    TOO_MANY_PAUSES = "too_many_pauses"
 
 
 APPLIED = "applied"

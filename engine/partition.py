@@ -31,7 +31,7 @@ from engine.commands import (
     void_lot,
 )
 from engine.contract import Contract
-from engine.contract_commands import set_plan, set_price
+from engine.contract_commands import set_pause, set_plan, set_price
 from engine.corrections import (
     FORMS,
     PARKED_BYTES_MAX,
@@ -66,6 +66,7 @@ from engine.events import (
     SetAllowed,
     SetCap,
     SetOverdraft,
+    SetPause,
     SetPlan,
     SetPrice,
     SetRateLimit,
@@ -983,6 +984,8 @@ class Partition:
                     crossings = set_rate_limit(account, command, self._book, self.log_time_us)
                 case SetAllowed():
                     crossings = set_allowed(account, command, self.log_time_us)
+                case SetPause():
+                    crossings = set_pause(account, command, self.log_time_us)
                 case SetPlan():
                     crossings = set_plan(account, command, self._book, self.log_time_us)
                 case SetPrice():

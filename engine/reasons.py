@@ -14,6 +14,7 @@ class Reason(StrEnum):
     UNKNOWN_SCOPE = "unknown_scope"
     SUSPENDED = "suspended"
     PAST_DUE = "past_due"
+    PAUSED = "paused"
     FEATURE_NOT_ENTITLED = "feature_not_entitled"
     NO_METER = "no_meter"
     MODEL_NOT_ENTITLED = "model_not_entitled"

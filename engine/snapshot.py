@@ -15,7 +15,7 @@ from engine.account import Account
 from engine.alerts import CapShare, Level, Measure, Rule, Standing, Wallet
 from engine.catalog import PriceBook
 from engine.charges import Table
-from engine.contract import Agreement, Contract, Phase
+from engine.contract import Agreement, Contract, Pause, Phase
 from engine.corrections import Parked
 from engine.credit import Carry, Lot, LotChange
 from engine.holds import Drawn
@@ -82,6 +82,7 @@ class _Account(Struct, array_like=True):
     ] = []
     sessions_us: int = 0
     top_up: tuple[_Terms | None, int, int, int, _Terms | None, bool] | None = None
+    pauses: list[tuple[int, bool]] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -229,6 +230,7 @@ def encode_account(account: Account) -> bytes:
             else [],
             account.sessions.as_of_us if account.sessions.by_key else 0,
             None if account.top_up == NONE else _top_up(account.top_up),
+            [(each.from_us, each.paused) for each in account.contract.pauses],
         )
     )
 
@@ -347,13 +349,14 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
     account.aggregates = {
         start: {(name, cell): read_kept(parts) for name, cell, parts in row} for start, row in stored.aggregates
     }
-    if stored.agreed or stored.phases:
+    if stored.agreed or stored.phases or stored.pauses:
         account.contract = Contract(
             stored.zone,
             stored.anchor_day,
             stored.first_plan or stored.plan,
             [Phase(*each) for each in stored.phases],
             [Agreement(*each) for each in stored.agreed],
+            [Pause(*each) for each in stored.pauses],
         )
     if stored.sessions:
         by_key = {
@@ -415,6 +418,8 @@ def account_fields(blob: bytes) -> dict[str, str]:
             fields[name] = " ".join(kept_parts)
     for from_us, plan in stored.phases:
         fields[f"plan from {from_us}"] = plan
+    for from_us, paused in stored.pauses:
+        fields[f"paused from {from_us}"] = str(paused)
     for from_us, plan, price, terms, adds_up in stored.agreed:
         fields[f"agreed of {price} in plan {plan} from {from_us}: terms"] = str(terms)
         fields[f"agreed of {price} in plan {plan} from {from_us}: adds_up"] = str(adds_up)

@@ -39,7 +39,7 @@ EVENTS    time  what                 charge  balance  alerts
           `cap NAME AMOUNT in SCOPE`, or `agree PRICE at MODEL TIERS; MODIFIER`, `agree PRICE from TIME at ...`,
           `agree PRICE as published`, `plan PLAN`, `plan PLAN from TIME`, `top-up $50 at $20` (behind it
           `every 60 min`, `2 attempts`), `no top-up`, `paid N`, `failed N` (what became of the account's request N), or
-          `pass` (log time moves on, nothing else), or
+          `pause`, `resume from TIME`, or `pass` (log time moves on, nothing else), or
           `check 3 PRICE`, `check 3 PRICE in SCOPE`: may it run? Under charge stands `allowed` or why not, or
           `cap_reached by CAP`, or `cap_reached by CAP for 90 min` (until it frees).
           Usage may have a name (`3 PRICE as NAME`); then `cancel NAME` takes it back and `amend NAME to 5 PRICE` makes
@@ -386,6 +386,9 @@ def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, ale
     elif word == "cap":
         name, amount, *scope = rest.replace(" in ", " ").split(" ")
         applied(bench.cap(plain(amount), cap=name, scope="".join(scope)))
+    elif word in ("pause", "resume"):
+        since = rest.removeprefix("from ")
+        applied(bench.pause(instant(since) if since else None, paused=word == "pause"))
     elif word == "plan":
         applied(sell(bench, rest))
     elif what.startswith("refused ") and ": plan " in what:

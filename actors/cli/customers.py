@@ -81,6 +81,34 @@ def set_plan(
     told(answer, f"plan {plan} from {since or 'now'} on")
 
 
+@app.command("pause")
+def pause(
+    account: Account,
+    since: Annotated[str | None, typer.Option("--from", help="RFC 3339; left out: at once.")] = None,
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Deny an account's checks from an instant on; what it uses all the same is rated."""
+    _pause(account, True, since, url, key)
+
+
+@app.command("resume")
+def resume(
+    account: Account,
+    since: Annotated[str | None, typer.Option("--from", help="RFC 3339; left out: at once.")] = None,
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """End a pause of an account, from an instant on."""
+    _pause(account, False, since, url, key)
+
+
+def _pause(account: str, paused: bool, since: str | None, url: Url, key: ApiKey) -> None:
+    body = {"paused": paused} | ({} if since is None else {"from": since})
+    answer = change(url, key, "PUT", path_to("customers", account, "pause"), body)
+    told(answer, f"{'paused' if paused else 'resumed'} from {since or 'now'} on")
+
+
 @app.command("agree")
 def agree(
     account: Account,

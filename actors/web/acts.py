@@ -384,6 +384,7 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "A price that is no sum of its units, or follows one, can only begin where a billing period of the account does.",
         "State the start of its next billing period.",
     ),
+    Refusal.TOO_MANY_PAUSES: ("An account is paused and resumed at most 100 times.", "Open another account."),
     Refusal.TOO_MANY_PHASES: ("An account has at most 100 phases.", "Open another account."),
     Refusal.WOULD_REPRICE: (
         "It would shorten a billing period in which more was used than a shorter one includes, and so change what was "

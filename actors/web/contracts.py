@@ -12,7 +12,7 @@ from actors.web.times import instant, read_instant
 from actors.web.wire import Call, Example, Reply, Route, invalid
 from engine.catalog import BadCatalogue, agreed_price
 from engine.contract import read_terms
-from engine.events import Command, SetPlan, SetPrice
+from engine.events import Command, SetPause, SetPlan, SetPrice
 from engine.outcomes import Refusal
 
 Time = Annotated[str, Meta(max_length=64)]
@@ -76,8 +76,23 @@ class PhaseItem(Struct):
     from_: str | None = msgspec.field(name="from")
 
 
+class PauseRequest(Struct, forbid_unknown_fields=True):
+    """The account is paused from an instant on, or no longer."""
+
+    paused: bool
+    from_: Time | None = msgspec.field(default=None, name="from")  # absent: at once
+
+
+class PauseItem(Struct):
+    """From `from` on the account is paused, or is not."""
+
+    paused: bool
+    from_: str = msgspec.field(name="from")
+
+
 class PhaseList(Struct):
     items: list[PhaseItem]
+    pauses: list[PauseItem]
     as_of: AsOfAnswer
 
 
@@ -86,11 +101,18 @@ def _sell(call: Call, key: str) -> tuple[Command, str]:
     return SetPlan(call.params["account"], key, asked.plan, read_instant("from", asked.from_)), asked.plan
 
 
+def _pause(call: Call, key: str) -> tuple[Command, str]:
+    asked: PauseRequest = call.body
+    word = "paused" if asked.paused else "resumed"
+    return SetPause(call.params["account"], key, asked.paused, read_instant("from", asked.from_)), word
+
+
 async def list_phases(call: Call) -> Reply:
     """GET /v1/customers/{account}/phases."""
     view = await described(call)
     items = [PhaseItem(view.first_plan, None), *(PhaseItem(plan, instant(from_us)) for from_us, plan in view.phases)]
-    return Reply(PhaseList(items, as_of_answer(view.as_of)))
+    pauses = [PauseItem(paused, instant(from_us)) for from_us, paused in view.pauses]
+    return Reply(PhaseList(items, pauses, as_of_answer(view.as_of)))
 
 
 # -------------------------------------------------------------------------------------------------------------- routes
@@ -125,14 +147,35 @@ ROUTES: Final = (
         **CHANGE,
     ),
     Route(
+        method="PUT",
+        path="/v1/customers/{account}/pause",
+        handler=commanded("account.pause", _pause, {Refusal.BAD_START: "from", Refusal.TOO_MANY_PAUSES: "paused"}),
+        summary="Pause or resume an account",
+        description=(
+            "While an account is paused its checks are denied (`paused`, and when it ends, if that is known). What is used "
+            "all the same is rated as ever. State `false` to resume it." + COMMAND_TEXT
+        ),
+        example=Example(
+            params=ACCOUNT,
+            request={"paused": True, "from": "2026-12-20T00:00:00Z"},
+            response=made_example("paused"),
+        ),
+        request=PauseRequest,
+        **CHANGE,
+    ),
+    Route(
         path="/v1/customers/{account}/phases",
         handler=list_phases,
         summary="List an account's plans",
-        description="One behind the other: those that were, the one of now, and those to come.",
+        description="One behind the other: those that were, the one of now, and those to come; and its pauses.",
         example=Example(
             params=ACCOUNT,
             response={
                 "items": [{"plan": "starter", "from": None}, {"plan": "growth", "from": "2026-12-01T00:00:00Z"}],
+                "pauses": [
+                    {"paused": True, "from": "2026-12-20T00:00:00Z"},
+                    {"paused": False, "from": "2027-01-02T00:00:00Z"},
+                ],
                 "as_of": AS_OF_EXAMPLE,
             },
         ),

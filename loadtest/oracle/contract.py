@@ -12,6 +12,7 @@ from loadtest.oracle.records import Fields, RefusedError, is_text
 
 AGREED_MAX = 1_000
 PHASES_MAX = 100
+PAUSES_MAX = 100
 INSTANT_MAX_US = 2**60
 VersionAt = Callable[[int], Version | None]
 
@@ -118,6 +119,24 @@ def set_plan(state: Partition, fields: Fields, view: View) -> Callable[[], None]
         for each in phases:
             if each[0] > state.log_us and (each[0], name) not in state.wakes:
                 insort(state.wakes, (each[0], name))
+
+    return apply
+
+
+def set_pause(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
+    """It moves no money: what is used is rated all the same."""
+    name, paused, requested = fields.text("account"), fields.boolean("paused"), fields.optional_integer("from_us")
+
+    def apply() -> None:
+        if name not in state.accounts:
+            raise RefusedError("unknown_account")
+        account, start = state.accounts[name], state.log_us if requested is None else requested
+        if not state.log_us <= start <= INSTANT_MAX_US:
+            raise RefusedError("bad_start")
+        pauses = account.pauses | {start: paused}
+        if len(pauses) > PAUSES_MAX:
+            raise RefusedError("too_many_pauses")
+        account.pauses = pauses
 
     return apply
 

@@ -242,7 +242,7 @@ class Fields:
             raise DeadLetterError("bad_control")
         return value
 
-    def boolean(self, name: str, default: bool) -> bool:
+    def boolean(self, name: str, default: bool | None = None) -> bool:
         value = self._get(name) if name in self._body else default
         self._asked.add(name)
         if not isinstance(value, bool):

@@ -225,6 +225,10 @@ class Bench:
         """Another plan from an instant on."""
         return self.command("set_plan", account, plan=plan, from_us=from_us)
 
+    def pause(self, from_us: int | None = None, *, paused: bool = True, account: str = "acme") -> str:
+        """No checks from an instant on, or checks again."""
+        return self.command("set_pause", account, paused=paused, from_us=from_us)
+
     def agree(self, price: str, terms: dict[str, Any] | None, account: str = "acme", **fields: Any) -> str:
         body = {"price": price, "terms": terms, "currency": "USD"}
         return self.command("set_price", account, **(body | fields))
@@ -678,7 +682,7 @@ class RandomLog:
             "refund_lot",
             "adjust",
         ] * 2
-        kinds += ["set_price", "set_plan"] * 2 + ["measure"] * 4 + ["remove_rule", "remove_cap"]
+        kinds += ["set_price", "set_plan", "set_pause"] * 2 + ["measure"] * 4 + ["remove_rule", "remove_cap"]
         kinds += ["set_top_up", *["answer_top_up"] * 6, "remove_top_up"]
         kind = source.choice([*kinds, *["set_scope", "set_overdraft", "set_rate_limit", "set_allowed"] * 2])
         if kind == "grant":
@@ -738,6 +742,9 @@ class RandomLog:
         elif kind == "set_allowed":
             values = source.choice([None, ["x"], ["x", "y"], ["x", "x"]])
             body |= {"kind": kind, "field": "model", "values": values, "scope": source.choice(["", "unheard"])}
+        elif kind == "set_pause":
+            at = bench.now + source.randrange(-self.stride_us, self.stride_us * 40)
+            body |= {"kind": kind, "paused": source.choice([True, False]), "from_us": source.choice([None, at, at])}
         elif kind == "set_plan":
             at = bench.now + source.randrange(-self.stride_us, self.stride_us * 40)
             plan = source.choice(["plan", "pro", "pro", "calls", "unheard"])

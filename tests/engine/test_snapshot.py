@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from engine.account import Account
 from engine.alerts import LEVELS, CapShare, Counted, Expiring, IncludedShare, LotShare, Rule, Spike, Standing, Wallet
 from engine.catalog import PriceBook, compile_catalogue
-from engine.contract import Agreement, Contract, Phase
+from engine.contract import Agreement, Contract, Pause, Phase
 from engine.credit import Carry, Lot, LotChange
 from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
@@ -101,7 +101,9 @@ def accounts(draw: st.DrawFn) -> Account:
     draws = st.builds(Drawn, EVENT_TIME, st.lists(st.integers(0, 10**40), max_size=2), st.booleans())
     agreed = st.builds(Agreement, INSTANT, TEXT, TEXT, st.none() | st.just('{"meter":"m","model":"flat","amount":"1"}'))
     phases = draw(st.lists(st.builds(Phase, INSTANT, st.sampled_from(["plan", "pro"])), max_size=3))
-    account.contract = Contract(account.zone, account.anchor_day, "plan", phases, draw(st.lists(agreed, max_size=3)))
+    pauses = draw(st.lists(st.builds(Pause, INSTANT, st.booleans()), max_size=3))
+    sold = draw(st.lists(agreed, max_size=3))
+    account.contract = Contract(account.zone, account.anchor_day, "plan", phases, sold, pauses)
     account.draws = draw(st.dictionaries(TEXT, draws, max_size=2))
     terms = st.none() | st.builds(Terms, BIG, amount, INSTANT, st.integers(1, 100), INSTANT, st.none() | INSTANT)
     count = st.integers(0, 1 << 40)

@@ -14,6 +14,7 @@ from engine.admission import FieldBound, Question, SliceNeeded
 from engine.catalog import CatalogueDocument
 from engine.holds import Bound
 from engine.money import NANO
+from engine.reasons import Reason
 from tests.engine.bench import DAY, HOUR, MINUTE, START, Bench, Store, document, kept_open, per_unit, us
 from tests.engine.desk_bench import DeskBench
 from tests.engine.random_catalogues import PLAN, RandomCatalogue
@@ -267,3 +268,82 @@ def test_a_check_knows_the_plan_of_its_moment(seed: int) -> None:
     assert not isinstance(decision, SliceNeeded)
     exact = 20 - round(Fraction(20 * (APRIL - change), APRIL - us("2026-03-01T00:00:00+00:00")) * NANO) / Fraction(NANO)
     assert decision.price == 2 * exact * PICO
+
+
+# --------------------------------------------------------------------------------------------------------------- pauses
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=6), st.lists(st.integers(0, 12), min_size=1))
+def test_a_pause_denies_checks_and_what_is_used_all_the_same_is_rated(
+    said: list[tuple[int, bool]], uses: list[int]
+) -> None:
+    """At each instant what was said last for an instant that is past holds; charges are those without any pause, and an
+    owner that takes over answers the same."""
+    bench = DeskBench()
+    bench.open()
+    bench.grant("lot", "1000")
+    start = bench.now
+    for hour, paused in said:
+        assert bench.pause(start + hour * HOUR, paused=paused) == "applied"
+    turns = sorted(dict(said).items())
+    for hour in sorted(uses):
+        bench.now = start + hour * HOUR
+        bench.tick(bench.now)
+        paused = next((paused for at, paused in reversed(turns) if at <= hour), False)
+        assert bench.refused("1") is (Reason.PAUSED if paused else None)
+        ends = next((at for at, later in turns if at > hour and not later), None)
+        if paused:
+            assert bench.account().contract.turns_us(bench.now) == (None if ends is None else start + ends * HOUR)
+        bench.use(1)
+    assert bench.charges() == [PICO] * len(uses)
+    store = Store()
+    store.checkpoint(bench.partition)
+    again = store.load_into(bench.fresh()).account("acme")
+    assert again is not None
+    assert again.contract.is_like(bench.account().contract)
+    assert bench.replay().state_bytes() == bench.partition.state_bytes()
+
+
+def test_a_check_in_a_pause_says_when_it_ends_and_a_hold_of_before_is_not_extended() -> None:
+    """Pause denies checks and extensions; what was admitted before is settled and charged."""
+    bench = DeskBench()
+    bench.open()
+    bench.grant("lot", "1000")
+    hold = bench.hold_for("1")
+    bench.pause()
+    assert bench.more(hold, bench.bounds("1")).reason is Reason.PAUSED
+    bench.spend_held(hold, 1)
+    assert bench.charges() == [PICO]
+    denied = bench.check("1")
+    assert (denied.reason, denied.binding and denied.binding.frees_in_us) == (Reason.PAUSED, None)
+    bench.pause(bench.now + HOUR, paused=False)
+    denied = bench.check("1")
+    assert (denied.reason, denied.binding and denied.binding.frees_in_us) == (Reason.PAUSED, HOUR)
+
+
+@pytest.mark.parametrize(
+    ("reason", "fields"),
+    [
+        ("unknown_account", {"account": "nobody"}),
+        ("bad_start", {"from_us": START - HOUR}),
+        ("bad_start", {"from_us": 2**61}),
+    ],
+)
+def test_a_pause_that_cannot_be_is_refused_and_nothing_changes(reason: str, fields: dict[str, Any]) -> None:
+    """An answer that was given becomes no other: a pause does not begin before log time."""
+    bench = Bench()
+    bench.open()
+    before = bench.account().contract
+    assert bench.pause(**fields) == f"refused.{reason}"
+    assert bench.account().contract is before
+
+
+def test_an_account_is_paused_and_resumed_a_hundred_times_at_most() -> None:
+    """Each instant is kept, as any of them may be said anew."""
+    bench = Bench()
+    bench.open()
+    for number in range(100):
+        assert bench.pause(START + number * HOUR, paused=number % 2 == 0) == "applied"
+    assert bench.pause(START + 100 * HOUR) == "refused.too_many_pauses"
+    assert bench.pause(START + 99 * HOUR) == "applied"  # in place of what was said for that instant

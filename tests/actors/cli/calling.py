@@ -74,6 +74,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("GET", "/v1/customers/acme/auto-top-up"): (200, top_up_routes.ROUTES[2].example.response),
     ("DELETE", "/v1/customers/acme/caps/a%2Fb"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/plan"): (200, COMMAND),
+    ("PUT", "/v1/customers/acme/pause"): (200, COMMAND),
     ("POST", "/v1/customers"): (201, COMMAND),
     ("PUT", "/v1/customers/acme/scopes"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/standing"): (200, COMMAND),

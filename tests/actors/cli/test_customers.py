@@ -22,6 +22,16 @@ ASKS = [
         'acme: price output is {"model": "flat", "amount": "9"} from 2026-12-01T00:00:00Z on (log 3/18)',
     ),
     (
+        ("customers", "pause", "acme", "--from", "2026-12-20T00:00:00Z"),
+        ("PUT", "/v1/customers/acme/pause", {"paused": True, "from": "2026-12-20T00:00:00Z"}),
+        "acme: paused from 2026-12-20T00:00:00Z on (log 3/18)",
+    ),
+    (
+        ("customers", "resume", "acme"),
+        ("PUT", "/v1/customers/acme/pause", {"paused": False}),
+        "acme: resumed from now on (log 3/18)",
+    ),
+    (
         ("customers", "plan", "acme", "growth", "--from", "2026-12-01T00:00:00Z"),
         ("PUT", "/v1/customers/acme/plan", {"plan": "growth", "from": "2026-12-01T00:00:00Z"}),
         "acme: plan growth from 2026-12-01T00:00:00Z on (log 3/18)",

@@ -91,3 +91,34 @@ async def test_a_plan_that_cannot_be_sold_is_refused_by_field(
     problem = answer.json()
     assert (answer.status, problem["type"], problem["field"]) == (status, f"/problems/{slug}", field)
     assert [each["plan"] for each in (await house.client.get(f"{ACME}/phases")).json()["items"]] == ["starter"]
+
+
+# --------------------------------------------------------------------------------------------------------------- pauses
+
+
+async def test_a_paused_account_is_denied_until_it_is_resumed_and_both_are_listed(house: House) -> None:
+    await house.opened()
+    assert (await put(house.client, f"{ACME}/pause", {"paused": True})).json()["id"] == "paused"
+    end = "2026-12-01T00:00:00Z"
+    assert (await put(house.client, f"{ACME}/pause", {"paused": False, "from": end})).json()["id"] == "resumed"
+    pauses = (await house.client.get(f"{ACME}/phases")).json()["pauses"]
+    assert [(each["paused"], each["from"]) for each in pauses[1:]] == [(False, end)]
+    assert pauses[0]["paused"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "slug", "field"),
+    [
+        ({"from": "2026-11-22T09:00:00Z"}, 422, "bad-start", "from"),
+        ({"from": "soon"}, 400, "invalid-request", "from"),
+        ({"paused": "yes"}, 400, "invalid-request", "paused"),
+    ],
+)
+async def test_a_pause_that_cannot_be_is_refused_by_field(
+    house: House, body: dict[str, Any], status: int, slug: str, field: str
+) -> None:
+    await house.opened()
+    answer = await put(house.client, f"{ACME}/pause", {"paused": True} | body)
+    problem = answer.json()
+    assert (answer.status, problem["type"], problem["field"]) == (status, f"/problems/{slug}", field)
+    assert (await house.client.get(f"{ACME}/phases")).json()["pauses"] == []
