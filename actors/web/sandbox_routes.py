@@ -34,7 +34,7 @@ async def advance(call: Call, entry: Entry) -> Reply:
     settings = call.services.settings
     if not settings.sandbox:
         raise Problem(
-            403,
+            409,
             "no-sandbox",
             "This deployment is no sandbox",
             "Its clock is that of the log.",
@@ -80,6 +80,6 @@ ROUTES: Final = (
         response=AdvanceAnswer,
         status=202,
         deadline_s=ACT_DEADLINE_S,
-        also={403: "The deployment is no sandbox, or the key may not do this.", 503: "The log is away for now."},
+        also={409: "The deployment is no sandbox.", 503: "The log is away for now."},
     ),
 )

@@ -1,14 +1,17 @@
 """Law R7: what cannot be read or priced is set aside with a reason, and never guessed, dropped or billed as zero."""
 
 import random
+import re
+from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.outcomes import DeadLetterReason
 from tests.engine.bench import MALFORMED, MODELS, Bench, RandomLog, document, per_unit, versions
 
+DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?", re.ASCII)
 JSON_NOISE = st.recursive(
     st.none() | st.booleans() | st.integers(-10, 10) | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
@@ -38,14 +41,19 @@ def test_every_unreadable_record_has_a_reason_and_is_kept_whole(name: str) -> No
 
 @settings(max_examples=80)
 @given(JSON_NOISE)
+@example("0.0")
+@example("-0")
+@example("1.50")
+@example("-1")
+@example("1.")
 def test_a_quantity_is_never_guessed(units: object) -> None:
     """Only a number that is not negative is rated, and then as itself; nothing else is taken for 0 or 1."""
     bench = opened()
     outcome = bench.use(units)
     if type(units) is int and units >= 0:
         assert (outcome, bench.charges()) == ("rated", [units * 10**12])
-    elif isinstance(units, str) and units.isascii() and units.isdecimal():
-        assert (outcome, bench.charges()) == ("rated", [int(units) * 10**12])
+    elif isinstance(units, str) and DECIMAL.fullmatch(units) and Decimal(units) >= 0:
+        assert (outcome, bench.charges()) == ("rated", [int(Decimal(units) * 10**12)])
     else:
         assert (outcome, bench.charges()) == ("dead_lettered.bad_quantity", [])
 

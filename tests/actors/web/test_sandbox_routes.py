@@ -27,7 +27,7 @@ async def test_a_month_of_credit_passes_in_a_sandbox(sandbox: House) -> None:
 async def test_where_money_is_real_the_clock_is_nobodys(house: House) -> None:
     before = house.owner.fold.log_time_us
     answer = await house.client.post(CLOCK, {"until": "2027-01-01T00:00:00Z"})
-    assert (answer.status, answer.json()["type"]) == (403, "/problems/no-sandbox")
+    assert (answer.status, answer.json()["type"]) == (409, "/problems/no-sandbox")
     assert "TALLYGATE_SANDBOX" in answer.json()["next_step"]
     assert house.owner.fold.log_time_us == before
 
