@@ -212,15 +212,15 @@ class Account:
         pending = [instant for lot in self.lots.values() for instant in lot.boundaries if instant > woken_us]
         pending += [ends_us for each in self.slices.values() if (ends_us := each.ends_us) is not None]
         pending += [parked.until_us for parked in self.parked.values()]
-        pending += [phase.from_us for phase in self.contract.phases if phase.from_us > self.woken_us]
+        pending += [phase.from_us for phase in self.contract.phases if phase.from_us > woken_us]
         if self.aggregates or self.late:
             pending.append(self._closing.gone_us(min(*self.aggregates, *self.late, UNBOUNDED)))
         if (accrues_us := self.sessions.wake_us()) is not None:
             pending.append(accrues_us)
-        now = Moment(self.caps, self.tallies, self.lots, self.zone, self.woken_us)
+        now = Moment(self.caps, self.tallies, self.lots, self.zone, woken_us)
         for name, rule in self.rules.items():
             pending += wakes_us(name, rule, now, self.standings)
-        top_up_us = self.top_up.wakes_us(self.woken_us)
+        top_up_us = self.top_up.wakes_us(woken_us)
         if top_up_us is not None:
             pending.append(top_up_us)
         return min(pending, default=None)

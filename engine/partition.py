@@ -620,7 +620,7 @@ class Partition:
                 if meter.session is not None:
                     heard.append(meter.hear(data))
                     if plan is None:
-                        raise NoPrice(f"catalogue version {catalogue.version} has no plan {contract.plan}")
+                        raise _not_sold(catalogue, contract, time_us)
                     plan.price_of(meter, heard[-1].cell)
                     continue
                 if meter.kind is not None:

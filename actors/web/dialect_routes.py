@@ -17,14 +17,13 @@ from actors.web.hot import (
     NONE_TAKEN,
     EventsAnswer,
     Unacceptable,
+    check_event,
     record_of,
     split,
     take,
 )
-from actors.web.limits import JsonRefused, check_json
 from actors.web.problems import refused_text
 from actors.web.wire import Call, Example, Handler, KeyScope, Reply, Route
-from engine.events import VALUE_BYTES_MAX
 
 _NAMES: Final = {"amberflo": "Amberflo", "flexprice": "Flexprice", "lago": "Lago", "stripe": "Stripe"}
 _SAYS: Final = {
@@ -86,13 +85,9 @@ def _ingest(dialect: str) -> Handler:
     translate = DIALECTS[dialect]
 
     def record(raw: bytes, key: Key | None) -> Outgoing:
-        if len(raw) > VALUE_BYTES_MAX:
-            raise Unacceptable("too_large", "", f"The event has {len(raw)} bytes; {VALUE_BYTES_MAX} is the limit.")
+        check_event(raw)
         try:
-            check_json(raw)
             translated = translate(raw)
-        except JsonRefused as error:
-            raise Unacceptable("malformed", "", str(error)) from None
         except BadDialect as error:
             field, detail = refused_text(str(error))
             raise Unacceptable("malformed", field, detail) from None

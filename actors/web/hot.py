@@ -153,15 +153,21 @@ def split(call: Call, unwrapped: Callable[[bytes], Iterable[bytes]] = lambda raw
     return events
 
 
-def record_of(raw: bytes, key: Key | None) -> Outgoing:
-    """The record of a CloudEvent, which goes into the log as it is. Raises Unacceptable."""
+def check_event(raw: bytes) -> None:
+    """Before anything of it is read: its size, and that it is JSON within the limits. Raises Unacceptable."""
     if len(raw) > VALUE_BYTES_MAX:
         raise Unacceptable("too_large", "", f"The event has {len(raw)} bytes; {VALUE_BYTES_MAX} is the limit.")
     try:
         check_json(raw)
-        event = parse_usage(raw)
     except JsonRefused as error:
         raise Unacceptable("malformed", "", str(error)) from None
+
+
+def record_of(raw: bytes, key: Key | None) -> Outgoing:
+    """The record of a CloudEvent, which goes into the log as it is. Raises Unacceptable."""
+    check_event(raw)
+    try:
+        event = parse_usage(raw)
     except Malformed as error:
         raise Unacceptable("malformed", *_place(str(error))) from None
     subject = event.subject
