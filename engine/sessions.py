@@ -18,7 +18,8 @@ from engine.money import round_half_even
 
 SESSIONS_MAX: Final = 10_000  # of one account, of which events may still come
 ACCRUE_US: Final = 60_000_000  # how often those that are open come to more, in log time
-FORGET_US: Final = 86_400_000_000  # how often those are dropped of which no event can come
+FORGET_US: Final = 86_400_000_000  # how often those are dropped of which no event can come, while one is open
+RESTING_US: Final = 35 * FORGET_US  # and how often an account of which none is open is woken for it
 _SECOND_US: Final = 1_000_000
 
 Key = tuple[str, str]  # meter, session
@@ -100,7 +101,7 @@ class Sessions:
         """The log time at which they want looking at."""
         if not self.by_key:
             return None
-        step_us = ACCRUE_US if self._open else FORGET_US
+        step_us = ACCRUE_US if self._open else RESTING_US
         return last_accrual(self._account, self.as_of_us, step_us) + step_us
 
     def accruing(self) -> list[tuple[Key, Session]]:
