@@ -20,6 +20,7 @@ from actors.cli import (
     migrate,
     rebuild,
     reconcile,
+    rerate,
     rules,
     settings,
     shards,
@@ -45,6 +46,7 @@ app.add_typer(caps.app, name="caps")
 app.add_typer(rules.app, name="rules")
 app.add_typer(adjustments.app, name="adjustments")
 app.add_typer(top_up.app, name="top-up")
+app.add_typer(rerate.app, name="rerate")
 app.add_typer(shards.app, name="shards")
 app.add_typer(clock.app, name="clock")
 app.add_typer(topics.app, name="topics")

@@ -9,26 +9,35 @@ from actors.door_wire import (
     AdjustmentView,
     AgreedView,
     AsOf,
+    BadQuestion,
     BindingView,
     CapView,
     Checked,
+    DifferenceView,
     HoldView,
     LotView,
+    NotFound,
     Payers,
     RateLimitView,
+    ReratedView,
     RuleView,
     ScopeView,
+    ShowRerated,
     TopUpView,
     UsageView,
     WalletView,
 )
 from engine.account import Account
 from engine.admission import Decision, Wallet
+from engine.commands import Refused
 from engine.contract import ELSEWHERE, Agreement
 from engine.derived import Derived
 from engine.limits import ROOT, Cap, scope_path
+from engine.manual_lines import Rerating
 from engine.meters import Cell
 from engine.money import amount_text, quantity_text
+from engine.outcomes import Refusal
+from engine.partition import Partition
 from engine.reasons import TRANSIENT, Binding
 from engine.rules import stated
 from engine.top_up import request_id
@@ -135,6 +144,31 @@ def payers_view(account: Account, time_us: int, adjusts: int | None, scope: str,
         tuple(_cap(account, derived, cap, time_us) for _, cap in _caps(account) if cap.scope in counted),
         as_of,
     )
+
+
+def rerated_view(fold: Partition, question: ShowRerated, as_of: AsOf) -> ReratedView | NotFound | BadQuestion:
+    """What rating usage again would come to, by price and billing period."""
+    account = fold.account(question.account)
+    if account is None:
+        return NotFound(as_of)
+    try:
+        found = fold.rerated(account, question.price, Rerating(question.version, question.from_us, question.to_us))
+    except Refused as refused:
+        if refused.reason is Refusal.UNKNOWN_VERSION:
+            return BadQuestion("version", "no such version was published")
+        return BadQuestion("to", "must be later than from")
+    items = tuple(
+        DifferenceView(
+            price,
+            each.period_us,
+            *(amount_text(each.rated), amount_text(each.posted), amount_text(each.owed), amount_text(each.amount)),
+        )
+        for price, differences in found.items()
+        if not isinstance(differences, Refusal)
+        for each in differences
+    )
+    cannot = tuple((price, reason.value) for price, reason in found.items() if isinstance(reason, Refusal))
+    return ReratedView(account.account, account.plan, account.currency, items, cannot, as_of)
 
 
 def _agreed(agreement: Agreement) -> AgreedView:

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from actors.account_view import account_view, checked_view, payers_view, wallet_view
+from actors.account_view import account_view, checked_view, payers_view, rerated_view, wallet_view
 from actors.door_wire import (
     AlertsView,
     Answer,
@@ -40,6 +40,7 @@ from actors.door_wire import (
     Release,
     Released,
     ShowPayers,
+    ShowRerated,
     Status,
     StatusView,
     TooLate,
@@ -235,6 +236,8 @@ class Answers:
                 return self._rated_at(owned, question)
             case ShowPayers():
                 return self._payers(owned, question)
+            case ShowRerated():
+                return rerated_view(owned.fold, question, self._as_of(owned))
             case _:
                 raise TypeError(f"{type(question).__name__} is not answered here")
 
@@ -377,7 +380,7 @@ class _Wait(Struct):
 
 
 def _account_of(question: Question) -> str:
-    assert isinstance(question, Check | Balance | Describe | RecentAlerts | FindRated | ShowPayers)
+    assert isinstance(question, Check | Balance | Describe | RecentAlerts | FindRated | ShowPayers | ShowRerated)
     return question.account
 
 

@@ -106,11 +106,33 @@ class ShowPayers(Struct, tag_field="op", tag="show_payers"):
     adjusts: int | None = None
 
 
+class ShowRerated(Struct, tag_field="op", tag="show_rerated"):
+    """What usage of [from_us, to_us) would come to under another published version. Nothing changes."""
+
+    account: str
+    price: str | None  # None: each that the version has for the account's plan
+    version: int
+    from_us: int
+    to_us: int
+
+
 class Status(Struct, tag_field="op", tag="status"):
     """How the whole shard stands: for metrics and readiness."""
 
 
-Question = Check | Extend | Release | Balance | Describe | Applied | RecentAlerts | FindRated | ShowPayers | Status
+Question = (
+    Check
+    | Extend
+    | Release
+    | Balance
+    | Describe
+    | Applied
+    | RecentAlerts
+    | FindRated
+    | ShowPayers
+    | ShowRerated
+    | Status
+)
 
 
 class Asked(Struct, array_like=True):
@@ -343,6 +365,26 @@ class Payers(Struct, tag_field="op", tag="payers"):
     as_of: AsOf
 
 
+class DifferenceView(Struct):
+    """Of a price in a billing period: what it came to as rated, and by earlier re-ratings, and what it would come to."""
+
+    price: str
+    period_us: int
+    rated: str
+    posted: str
+    owed: str
+    difference: str
+
+
+class ReratedView(Struct, tag_field="op", tag="rerated"):
+    account: str
+    plan: str
+    currency: str
+    items: tuple[DifferenceView, ...]
+    refused: tuple[tuple[str, str], ...]  # price, and why it cannot be rated again
+    as_of: AsOf
+
+
 class PartitionStatus(Struct):
     partition: int
     stage: str
@@ -410,6 +452,7 @@ Answer = (
     | AlertsView
     | RatedAt
     | Payers
+    | ReratedView
     | StatusView
     | NotFound
     | WrongOwner

@@ -162,7 +162,7 @@ class Account:
     def fades(self) -> bool:
         """Whether something may become due by the passing of time after an event: what caps have counted and what closed
         periods need goes, and credit may be asked for."""
-        return bool(self.tallies or self.aggregates or self.late or self.top_up.terms)
+        return bool(self.tallies or self.aggregates or self.top_up.terms)
 
     @property
     def has_usage(self) -> bool:
@@ -213,8 +213,8 @@ class Account:
         pending += [ends_us for each in self.slices.values() if (ends_us := each.ends_us) is not None]
         pending += [parked.until_us for parked in self.parked.values()]
         pending += [phase.from_us for phase in self.contract.phases if phase.from_us > woken_us]
-        if self.aggregates or self.late:
-            pending.append(self._closing.gone_us(min(*self.aggregates, *self.late, UNBOUNDED)))
+        if self.aggregates:
+            pending.append(self._closing.gone_us(min(self.aggregates)))
         if (accrues_us := self.sessions.wake_us()) is not None:
             pending.append(accrues_us)
         now = Moment(self.caps, self.tallies, self.lots, self.zone, woken_us)
@@ -440,9 +440,8 @@ class Account:
         come any more: what it changed."""
         for epoch in [epoch for epoch, each in self.slices.items() if (each.ends_us or instant_us + 1) <= instant_us]:
             del self.slices[epoch]
-        for kept in (self.aggregates, self.late):
-            for start in [start for start in kept if self._closing.gone_us(start) <= instant_us]:
-                del kept[start]
+        for start in [start for start in self.aggregates if self._closing.gone_us(start) <= instant_us]:
+            del self.aggregates[start]
         return self._become(woken_us=instant_us)
 
     def reprice(self) -> None:
@@ -518,13 +517,15 @@ class Account:
         changed = replace(self.lots[lot], changes=(*self.lots[lot].changes, change))
         return self._become(lots={**self.lots, lot: changed}, woken_us=woken_us)
 
-    def add_line(self, name: str, line: ManualLine) -> list[Crossing]:
-        """Post a manual line; for lots it is usage of the instant."""
-        assert name not in self.lines
-        adjusted = posted(self.adjusted, (line.segment_us, line.period_us), {line.price: line.amount})
-        crossings = self._become(adjusted=adjusted, woken_us=line.posted_us)
-        self.lines[name] = line
-        self.newest_event_us = max(self.newest_event_us, line.posted_us)
+    def add_lines(self, lines: Mapping[str, ManualLine], woken_us: int) -> list[Crossing]:
+        """Post lines at this log time; for lots they are usage of the instant."""
+        assert not lines.keys() & self.lines.keys()
+        adjusted = self.adjusted
+        for line in lines.values():
+            adjusted = posted(adjusted, (line.segment_us, line.period_us), {line.price: line.amount})
+        crossings = self._become(adjusted=adjusted, woken_us=woken_us)
+        self.lines |= lines
+        self.newest_event_us = max(self.newest_event_us, woken_us)
         return crossings
 
     def set_cap(self, cap: Cap, woken_us: int) -> list[Crossing]:

@@ -563,6 +563,10 @@ class PriceBook:
             return None
         return self._versions[bisect_right(self._starts, time_us)]
 
+    def known(self, version: int) -> Catalogue:
+        """A published version by its number, whenever it is in force."""
+        return next(each for each in self._versions if each.version == version)
+
     def plan_at(self, name: str, time_us: int, period_us: int) -> Plan | None:
         """The plan as it is in force at an instant of a period that starts at `period_us`: a price that is no sum of its
         units neither begins nor ends inside a period (README, "Versions inside a period"). None: it is not sold."""

@@ -232,7 +232,7 @@ def adjust(account: Account, command: Adjust, book: PriceBook, log_time_us: int)
     segment_us, _ = account.segment_around(log_time_us)
     place = segment_us, account.period_of(used_us)
     line = ManualLine(log_time_us, *place, command.price or NO_PRICE, amount, command.reason, command.by)
-    return account.add_line(command.line, line)
+    return account.add_lines({command.line: line}, log_time_us)
 
 
 def set_cap(account: Account, command: SetCap, book: PriceBook, log_time_us: int, offset: int) -> list[Crossing]:

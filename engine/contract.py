@@ -213,6 +213,16 @@ class Contract:
             self._in_force[key] = plan and plan.for_part(self._part(time_us), self._short.setdefault(period_us, []))
         return self._in_force[key]
 
+    def priced_by(self, catalogue: Catalogue, name: str, time_us: int) -> Price | None:
+        """A price as a version states it for the plan of an instant, agreements aside; short where the period is."""
+        plan = catalogue.plans.get(self.plan_name_at(time_us))
+        if plan is None or name not in plan.prices:
+            return None
+        part = self._part(time_us)
+        if part == 1:
+            return plan.prices[name]
+        return plan.prices[name].for_part(part, self._short.setdefault(self.period_of(time_us), []))
+
     def prices_at(self, book: PriceBook) -> Callable[[int, str], Price]:
         """The look-up that derivation asks for: (instant, name) -> the price in force."""
 

@@ -301,6 +301,23 @@ class Adjust(Struct, tag_field="kind", tag="adjust", forbid_unknown_fields=True,
     used_us: Whole | None = None
 
 
+class Rerate(Struct, tag_field="kind", tag="rerate", forbid_unknown_fields=True, frozen=True):
+    """What a price owes for usage of [from_us, to_us) as a version has it: `differences` is (start of a billing period,
+    amount) as a dry run found them, and all of them, or nothing, are posted."""
+
+    account: str
+    command_key: str
+    rerate: str
+    price: str
+    version: Whole
+    from_us: Whole
+    to_us: Whole
+    currency: str
+    differences: tuple[tuple[Whole, str], ...]
+    reason: str
+    by: str
+
+
 class SetCap(Struct, tag_field="kind", tag="set_cap", forbid_unknown_fields=True, frozen=True):
     """`amount` is money of the currency, or units of the meter or price that is named instead."""
 
@@ -506,6 +523,7 @@ Command = (
     | VoidLot
     | RefundLot
     | Adjust
+    | Rerate
     | SetCap
     | RemoveCap
     | SetRule
@@ -562,6 +580,8 @@ def parse_control(body: bytes) -> Control:
                 names += [control.lot, control.currency]
             case Adjust():
                 names += [control.line, control.currency, *([] if control.price is None else [control.price])]
+            case Rerate():
+                names += [control.rerate, control.price, control.currency]
             case SetCap():
                 names += [control.cap, control.window]
                 names += [name for name in (control.currency, control.meter, control.price) if name is not None]

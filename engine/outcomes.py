@@ -90,6 +90,10 @@ class Refusal(StrEnum):
     NO_TOP_UP = "no_top_up"
     NOT_ASKED = "not_asked"
     TOO_MANY_PAUSES = "too_many_pauses"
+    UNKNOWN_VERSION = "unknown_version"
+    MID_SEGMENT = "mid_segment"
+    RERATE_CHANGED = "rerate_changed"
+    NO_DIFFERENCE = "no_difference"
 
 
 APPLIED = "applied"

@@ -63,6 +63,7 @@ from engine.events import (
     RemoveCap,
     RemoveRule,
     RemoveTopUp,
+    Rerate,
     SetAllowed,
     SetCap,
     SetOverdraft,
@@ -85,6 +86,7 @@ from engine.events import (
 )
 from engine.holds import BadToken, Hold, read_token
 from engine.limits import scope_path
+from engine.manual_lines import Rerating
 from engine.meters import (
     BadDimension,
     BadQuantity,
@@ -112,6 +114,7 @@ from engine.outcomes import (
     rated_lines,
 )
 from engine.placement import partition_for
+from engine.rerating import Difference, by_price, rerate
 from engine.routes import Usage
 from engine.rules import remove_rule, set_rule
 from engine.runs import Run
@@ -968,6 +971,8 @@ class Partition:
                     crossings = refund_lot(account, command, self.log_time_us)
                 case Adjust():
                     crossings = adjust(account, command, self._book, self.log_time_us)
+                case Rerate():
+                    crossings = rerate(account, command, self._book, self.log_time_us)
                 case SetCap():
                     crossings = set_cap(account, command, self._book, self.log_time_us, offset)
                 case RemoveCap():
@@ -1070,6 +1075,10 @@ class Partition:
         """What the account has at this moment; None: not open here."""
         account = self._thawed(account_id)
         return None if account is None else self.desk.wallet(account, self._book, self._now(now_us))
+
+    def rerated(self, account: Account, price: str | None, asked: Rerating) -> dict[str, list[Difference] | Refusal]:
+        """What rating usage again would come to at this moment, by price (None: all). Raises Refused."""
+        return by_price(account, price, asked, self._book, self.log_time_us)
 
     def _thawed(self, account_id: str) -> Account | None:
         """The account, live but not changed: who is asked about is about to be used."""

@@ -20,7 +20,7 @@ from engine.corrections import Parked
 from engine.credit import Carry, Lot, LotChange
 from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
-from engine.manual_lines import ManualLine
+from engine.manual_lines import ManualLine, Rerating
 from engine.meters import kept, read_kept
 from engine.sessions import Session, Sessions
 from engine.top_up import NONE, Terms, TopUp
@@ -83,6 +83,7 @@ class _Account(Struct, array_like=True):
     sessions_us: int = 0
     top_up: tuple[_Terms | None, int, int, int, _Terms | None, bool] | None = None
     pauses: list[tuple[int, bool]] = []
+    rerated: list[tuple[str, int, int, int]] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -207,7 +208,7 @@ def encode_account(account: Account) -> bytes:
                     *(name, line.posted_us, line.segment_us, line.period_us),
                     *(line.price, str(line.amount), line.reason, line.by),
                 )
-                for name, line in sorted(account.lines.items())
+                for name, line in account.lines.items()  # as they were posted: of re-ratings, the newest counts
             ],
             [(each.from_us, each.plan) for each in account.contract.phases],
             account.contract.plan if account.contract.phases else None,
@@ -231,6 +232,11 @@ def encode_account(account: Account) -> bytes:
             account.sessions.as_of_us if account.sessions.by_key else 0,
             None if account.top_up == NONE else _top_up(account.top_up),
             [(each.from_us, each.paused) for each in account.contract.pauses],
+            [
+                (name, line.rerated.version, line.rerated.from_us, line.rerated.to_us)
+                for name, line in account.lines.items()
+                if line.rerated is not None
+            ],
         )
     )
 
@@ -277,8 +283,9 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
     account.adjusted = {
         (start, period): {price: int(pico) for price, pico in charges} for start, period, charges in stored.adjusted
     }
+    rerated = {name: Rerating(*said) for name, *said in stored.rerated}
     account.lines = {
-        name: ManualLine(posted_us, segment_us, period_us, price, int(amount), reason, by)
+        name: ManualLine(posted_us, segment_us, period_us, price, int(amount), reason, by, rerated.get(name))
         for name, posted_us, segment_us, period_us, price, amount, reason, by in stored.lines
     }
     debt_payers = dict(stored.debt_payers)
@@ -461,6 +468,7 @@ _NAMED: Final = {
     "cap_windows": ("kind", "length_us", "meter", "price", "since"),
     "tallies": ("counted",),
     "rate_meters": ("meter",),
+    "rerated": ("version", "from_us", "to_us"),
     "lines": ("posted_us", "segment_us", "period_us", "price", "amount", "reason", "by"),
 }
 

@@ -19,6 +19,7 @@ from loadtest.oracle.records import fixed_point
 DIFFERENCES_MAX = 50
 NONE_ACCRUED: Mapping[tuple[int, int, str], Rated] = MappingProxyType({})
 PARTS = ("counters", "amounts", "lots", "debt", "balance", "spend", "scopes")
+LINE_KINDS = ("event", "session", "correction", "accrual")
 LOT_PARTS = ("granted", "burnt", "expired", "remaining", "refunded", "voided", "carried")
 
 
@@ -187,19 +188,18 @@ def compare_rated(
 ) -> tuple[int, int]:
     """(lost, double). Where an offset has lines, its account, identity, quantities and amounts are compared; of
     corrections, of stretches of sessions and of what accrued, what all of an offset come to, per price."""
-    settled, corrections = {}, {}
+    told: dict[str, dict[tuple[int, int], list[Mapping[str, Any]]]] = {kind: {} for kind in LINE_KINDS}
     accruals: dict[tuple[int, int, str], list[Mapping[str, Any]]] = {}
-    for place, every in settled_lines(lines).items():
-        rows = [row for row in every if not row.get("accrued_us")]
-        for row in every:
-            if row.get("accrued_us"):
+    for place, rows in settled_lines(lines).items():
+        for row in rows:
+            if _kind(row) == "accrual":
                 accruals.setdefault((*place, str(row["account"])), []).append({**row, "id": ""})
-        if found := [row for row in rows if not row.get("correction") and not row.get("session")]:
-            settled[place] = found
-        if found := [row for row in rows if row.get("session")]:
-            settled[place] = [*settled.get(place, ()), *_net(found)]
-        if found := [row for row in rows if row.get("correction")]:
-            corrections[place] = _net(found)
+            else:
+                told[_kind(row)].setdefault(place, []).append(row)
+    settled = told["event"]
+    for place, rows in told["session"].items():
+        settled[place] = [*settled.get(place, ()), *_net(rows)]
+    corrections = {place: _net(rows) for place, rows in told["correction"].items()}
     for place in sorted({*corrected, *corrections}):
         spot = f"partition {place[0]}, offset {place[1]}, corrections"
         if place in corrected and place in corrections:
@@ -238,6 +238,15 @@ def compare_rated(
         else:
             _compare_event(spot, rated[place], settled[place], differences)
     return lost, double
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    """Of what a line tells: an event, a stretch of a session that an event told of, a correction, or an accrual."""
+    if row.get("accrued_us"):
+        return "accrual"
+    if row.get("session"):
+        return "session"
+    return "correction" if row.get("correction") else "event"
 
 
 def _net(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ RULES     name  what                                    `80% of CAP`, or `balanc
 EVENTS    time  what                 charge  balance  alerts
           what: `3 PRICE`, `3 PRICE in SCOPE`, `3 PRICE held since TIME`, or `grant LOT AMOUNT`, or
           `adjust $5 because REASON`, `adjust -$5 for TIME because REASON` (of the period of that time), or
+          `rerate PRICE by 1 from TIME to TIME because REASON` (by that version of the catalogue), or
           `void LOT` (its rest), `void LOT AMOUNT`, `refund LOT AMOUNT`, or `cap NAME AMOUNT`,
           `cap NAME AMOUNT in SCOPE`, or `agree PRICE at MODEL TIERS; MODIFIER`, `agree PRICE from TIME at ...`,
           `agree PRICE as published`, `plan PLAN`, `plan PLAN from TIME`, `top-up $50 at $20` (behind it
@@ -67,6 +68,7 @@ from msgspec.structs import replace
 from engine.catalog import CatalogueDocument, PlanDefinition, PriceDefinition, TierDefinition
 from engine.corrections import AMEND
 from engine.holds import Bound, seal_token
+from engine.manual_lines import Rerating
 from engine.meters import (
     BandDefinition,
     ConditionDefinition,
@@ -377,6 +379,11 @@ def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, ale
         assert said, "an adjustment is `adjust $5 because REASON` or `adjust $5 for TIME because REASON`"
         used_us = instant(said[2]) if said[2] else None
         applied(bench.adjust(f"line {len(bench.log)}", plain(said[1]), said[3], used_us=used_us))
+    elif word == "rerate":
+        applied(rerate(bench, rest))
+    elif what.startswith("refused ") and ": rerate " in what:
+        reason, _, tried = rest.partition(": rerate ")
+        assert rerate(bench, tried) == f"refused.{reason}"
     elif word == "void":
         lot, _, amount = rest.partition(" ")
         applied(bench.void(lot, plain(amount) or None))
@@ -433,6 +440,13 @@ def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, ale
     assert bench.balance() == dollars(balance), f"balance: the engine says {bench.balance()} pico"
     crossed = [f"{row[0]} {row[3]}" for row in map(told, bench.partition.outputs.alerts[told_before:])]
     assert crossed == ([] if alerts == "-" else alerts.split(", ")), f"alerts: the engine says {crossed}"
+
+
+def rerate(bench: Bench, text: str) -> str:
+    said = re.fullmatch(r"(\S+) by (\d+) from (\S+ \S+) to (\S+ \S+) because (.+)", text)
+    assert said, "a re-rating is `rerate PRICE by 1 from TIME to TIME because REASON`"
+    asked = Rerating(int(said[2]), instant(said[3]), instant(said[4]))
+    return bench.rerate(said[1], asked, f"rerate {len(bench.log)}", reason=said[5])
 
 
 def use(bench: Bench, at: int, units: str, rest: str) -> str:

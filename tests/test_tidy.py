@@ -99,6 +99,7 @@ TESTED_ELSEWHERE = {
     "loadtest/oracle/periods.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/prices.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/records.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/rerating.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/rules.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/sessions.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/tokens.py": "tests/loadtest/test_oracle.py",

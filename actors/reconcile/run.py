@@ -91,9 +91,9 @@ class Reconciler:
         self._number = fold.number
         self._letters = {row.offset: row for row in facts.letters}
         self._commands = {row.offset: row for row in facts.commands}
-        self._lines: dict[str, list[CommandRow]] = {}  # manual ones, by account
+        self._lines: dict[str, list[CommandRow]] = {}  # what posted lines, by account
         for row in facts.commands:
-            if row.kind == "adjust" and row.answer == APPLIED:
+            if row.kind in ("adjust", "rerate") and row.answer == APPLIED:
                 self._lines.setdefault(row.account, []).append(row)
         self._alerts = {row.alert_id: row for row in facts.alerts}
         self._made: dict[str, AlertRow] = {}  # what the fold told, by id; the first telling stands
@@ -227,9 +227,10 @@ class Reconciler:
         account = self._accounts[name]
         for row in self._lines.get(name, ()):
             said = msgspec.json.decode(row.body)
-            used_us = said.get("used_us")
-            used_us = row.log_time_us if used_us is None else used_us
-            rerated.manual(row.log_time_us, used_us, said.get("price") or "", said["amount"])
+            amounts = said["differences"] if row.kind == "rerate" else [(said.get("used_us"), said["amount"])]
+            for used_us, amount in amounts:
+                used_us = row.log_time_us if used_us is None else used_us
+                rerated.manual(row.log_time_us, used_us, said.get("price") or "", amount)
         posted = {
             (line.lot, line.kind, line.usage_period_us): line.amount
             for line in self._facts.postings

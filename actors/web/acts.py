@@ -336,6 +336,16 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "It is an instant of the last ten years that is not to come yet.",
         "Correct the field and send the request again.",
     ),
+    Refusal.UNKNOWN_VERSION: ("No such version was published.", "Compare with GET /v1/catalogue/versions."),
+    Refusal.MID_SEGMENT: (
+        "The range begins or ends inside a stretch of usage that is only known as a whole.",
+        "Take instants at which a version, an agreed price, a lot or a billing period begins.",
+    ),
+    Refusal.RERATE_CHANGED: (
+        "The differences are others by now: usage has come since, or another re-rating.",
+        "Do the dry run again: GET .../rerated.",
+    ),
+    Refusal.NO_DIFFERENCE: ("There is nothing to post.", "Nothing: the usage was charged so already."),
     Refusal.EXPIRES_TOO_SOON: (
         "A lot expires after now, after the newest usage that was rated, and after it became effective.",
         "Choose a later instant.",
@@ -373,7 +383,7 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
     ),
     Refusal.BAD_PRICE: (
         "No price of a catalogue could have these terms for this meter, or they count fees of events where the plan's price "
-        "counts units, or the other way round.",
+        "counts units, or the other way round. What was counted as fees cannot be rated again.",
         "Compare with GET /v1/plans.",
     ),
     Refusal.TOO_MANY_PRICES: (
@@ -382,7 +392,7 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
     ),
     Refusal.MID_PERIOD: (
         "A price that is no sum of its units, or follows one, can only begin where a billing period of the account does.",
-        "State the start of its next billing period.",
+        "State the start of its next billing period. To rate usage again, take whole billing periods that are over.",
     ),
     Refusal.TOO_MANY_PAUSES: ("An account is paused and resumed at most 100 times.", "Open another account."),
     Refusal.TOO_MANY_PHASES: ("An account has at most 100 phases.", "Open another account."),

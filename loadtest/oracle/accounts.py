@@ -159,6 +159,7 @@ class ManualLine:
     used_us: int
     price: str
     amount: int
+    rerated: tuple[int, int, int] | None = None  # it is what a version makes of usage of these segments: from, to
 
 
 @dataclass
@@ -229,7 +230,6 @@ class Table:
     cells: set[tuple[int, str, tuple[str, ...]]] = field(default_factory=set)  # (segment, price, cell)
     whole: dict[tuple[int, str], dict[int, int]] = field(default_factory=dict)  # quantities with what came too late
     adjusted: Adjusted = field(default_factory=dict)
-    late_cells: set[tuple[int, tuple[int, str, tuple[str, ...]]]] = field(default_factory=set)  # period's end, cell
 
     def total(self, period: int, price: str) -> int:
         """A of the whole period, in pico, as far as it was on time."""

@@ -32,6 +32,10 @@ def known_account(state: Partition, name: str) -> Account:
     return state.accounts[name]
 
 
+def says_why(texts: tuple[str, str]) -> bool:
+    return all(text.strip() and len(text) <= 500 and "\0" not in text for text in texts)
+
+
 def open_account(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
     name, plan = fields.text("account"), fields.text("plan")
     zone, anchor = fields.text("zone", "UTC"), fields.integer("anchor_day", 1)
@@ -200,7 +204,7 @@ def adjust(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
             raise RefusedError("line_exists")
         if len(account.lines) >= LINES_MAX:
             raise RefusedError("too_many_lines")
-        if any(not text.strip() or len(text) > 500 or "\0" in text for text in why):
+        if not says_why(why):
             raise RefusedError("no_reason")
         for_us = state.log_us if used is None else used
         if for_us > state.log_us or for_us < state.log_us - 3_660 * 86_400 * SECOND_US:

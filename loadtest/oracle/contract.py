@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from loadtest.oracle.accounts import Account, Agreed, Partition
 from loadtest.oracle.catalogue import Version
+from loadtest.oracle.periods import period_of
 from loadtest.oracle.prices import Price, in_force, read_price
 from loadtest.oracle.records import Fields, RefusedError, is_text
 
@@ -24,6 +25,16 @@ class View(NamedTuple):
     owed: Callable[[Account], object]  # per period and price, derived from the raw events
 
 
+def segment_of(state: Partition, account: Account, time_us: int) -> int:
+    """The latest boundary that is not after the instant."""
+    boundaries = [account.period_of(time_us), period_of(account.zone, 1, time_us)]
+    boundaries += [effective for _, effective in state.versions[1:]]
+    boundaries += [each.start for each in account.agreed]
+    for lot in account.lots:
+        boundaries += lot.boundaries()
+    return max(instant for instant in boundaries if instant <= time_us)
+
+
 def stated(account: Account, version: Version | None, name: str, time_us: int) -> Price | None:
     """The price as it is published and agreed for an instant."""
     plan = account.plan_at(time_us)
@@ -39,11 +50,20 @@ def stated(account: Account, version: Version | None, name: str, time_us: int) -
 
 def price_at(account: Account, version_at: VersionAt, starts: Iterable[int], name: str, time_us: int) -> Price:
     """The price of an instant, as far as it may begin inside the period of the instant; `starts` are those of versions."""
-    period, length, whole = account.period(time_us)
+    return in_period(account, whole_price_at(account, version_at, starts, name, time_us), time_us)
+
+
+def whole_price_at(account: Account, version_at: VersionAt, starts: Iterable[int], name: str, time_us: int) -> Price:
+    """The same, as it was published or agreed, however short the period is."""
+    period = account.period_of(time_us)
     changes = [*starts, *(each.start for each in account.agreed)]
     instants = [period, *sorted({each for each in changes if period < each <= time_us})]
     found = [stated(account, version_at(instant), name, instant) for instant in instants]
-    price = in_force([price for price in found if price is not None])
+    return in_force([price for price in found if price is not None])
+
+
+def in_period(account: Account, price: Price, time_us: int) -> Price:
+    _, length, whole = account.period(time_us)
     return price if length == whole else price.for_part(Fraction(length, whole))
 
 

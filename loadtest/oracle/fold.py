@@ -30,7 +30,7 @@ from loadtest.oracle.accounts import (
 from loadtest.oracle.aggregates import Reading, added
 from loadtest.oracle.catalogue import Version, version_of
 from loadtest.oracle.commands import COMMANDS as ON_ACCOUNTS
-from loadtest.oracle.contract import View, price_at, stated
+from loadtest.oracle.contract import View, price_at, segment_of, stated
 from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Revision, read_correction
 from loadtest.oracle.credit import allocate
 from loadtest.oracle.limits import is_over
@@ -52,11 +52,13 @@ from loadtest.oracle.records import (
     read_json,
     read_key,
 )
+from loadtest.oracle.rerating import rerate
 from loadtest.oracle.rules import looks_again, remove_rule, seen, set_rule
 from loadtest.oracle.sessions import MINUTE_US, SESSIONS_MAX, Heard, Session, in_segments, last_minute
 from loadtest.oracle.top_up import again_at, answer_top_up, asks, remove_top_up, set_top_up
 
 COMMANDS = ON_ACCOUNTS | {
+    "rerate": rerate,
     "set_rule": set_rule,
     "remove_rule": remove_rule,
     "set_top_up": set_top_up,
@@ -501,7 +503,7 @@ class Oracle:
     def _enter(self, state: Partition, account: Account, events: list[RatedEvent]) -> dict[str, tuple[int, int]]:
         """Add events, all or none; per price the quantity and the charge of all of them. Rules look at the end only."""
         table = self._table(state, account)
-        cells = table.cells | {cell for end, cell in table.late_cells if state.log_us < end + WINDOW_US - SKEW_US}
+        cells = set(table.cells)
         for event in events:
             self._check_values(account, event)
             segment = self._segment_of(state, account, event.time_us)
@@ -709,14 +711,9 @@ class Oracle:
         """Parts of a pico so small that all that the account can owe is a whole number of them."""
         return lcm(self._grains, *(each.terms.grains for each in account.agreed if each.terms is not None))
 
-    def _segment_of(self, state: Partition, account: Account, time_us: int) -> int:
-        """The latest boundary that is not after the instant."""
-        boundaries = [account.period_of(time_us), period_of(account.zone, 1, time_us)]
-        boundaries += [effective for _, effective in state.versions[1:]]
-        boundaries += [each.start for each in account.agreed]
-        for lot in account.lots:
-            boundaries += lot.boundaries()
-        return max(instant for instant in boundaries if instant <= time_us)
+    @staticmethod
+    def _segment_of(state: Partition, account: Account, time_us: int) -> int:
+        return segment_of(state, account, time_us)
 
     def _counted(self, account: Account, table: Table, event: RatedEvent, price: str) -> dict[int, int]:
         """The quantities of the event's period by segment; of a closed one with all that came late."""
@@ -744,13 +741,11 @@ class Oracle:
             which = {(period, price) for price, *_ in event.readings}
             seen = events if event.posted else _on_time(events)
             changed |= {price: by_segment for (_, price), by_segment in self._read(state, account, seen, which).items()}
-        touched = {(segment, price, cell) for price, cell in cells}
+        table.cells |= {(segment, price, cell) for price, cell in cells}
         if event.posted is None:
-            table.cells |= touched
             for price, quantities in changed.items():
                 self._put(state, account, table, period, price, quantities)
             return
-        table.late_cells |= {(event.posted[2], cell) for cell in touched}
         charges = table.adjusted.setdefault(event.posted, {})
         for price, quantities in changed.items():
             before = self._total(state, account, table, event, price)

@@ -315,12 +315,22 @@ class Fields:
         if default is not None and name not in self._body:
             self._asked.add(name)
             return default
-        value = self._get(name)
+        return self._whole(self._get(name))
+
+    @staticmethod
+    def _whole(value: Any) -> int:
         if not isinstance(value, Number) or re.fullmatch(r"-?[0-9]{1,19}", value) is None:
             raise DeadLetterError("bad_control")
         if not -(2**63) <= int(value) < 2**63:
             raise DeadLetterError("bad_control")
         return int(value)
+
+    def amounts(self, name: str) -> dict[int, str]:
+        """A list of [whole number, text], as a table."""
+        rows = self.list_of(name)
+        if not all(isinstance(row, list) and len(row) == 2 and is_text(row[1]) for row in rows):
+            raise DeadLetterError("bad_control")
+        return {self._whole(row[0]): row[1] for row in rows}
 
     def optional_integer(self, name: str) -> int | None:
         return None if self._get(name) is None else self.integer(name)

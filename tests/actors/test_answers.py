@@ -30,7 +30,9 @@ from actors.door_wire import (
     Recovering,
     Release,
     Released,
+    ReratedView,
     ShowPayers,
+    ShowRerated,
     Status,
     StatusView,
     TooLate,
@@ -514,3 +516,12 @@ async def test_a_fault_of_the_engine_is_no_yes(
     monkeypatch.setattr("engine.admission.Desk.check", lambda *_: 1 / 0)
     assert process.shard.answer_now(Check(rig.account(0), type="call")) == Recovering(0, 250)
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_dry_run_of_a_re_rating_is_answered_by_the_owner(rig: Rig, process: Process) -> None:
+    answer = await told(rig, process.shard.answer(ShowRerated(rig.account(0), None, 1, 0, 1 << 60), PATIENCE_S))
+    assert isinstance(answer, ReratedView)
+    assert (answer.account, answer.plan, answer.currency) == (rig.account(0), "basic", "USD")
+    assert isinstance(
+        process.shard.answer_now(ShowRerated("nobody" + rig.account(0), None, 1, 0, 1)), NotFound | WrongOwner
+    )

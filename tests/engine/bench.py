@@ -22,12 +22,14 @@ from engine.catalog import (
     TierDefinition,
     compile_catalogue,
 )
+from engine.commands import Refused
 from engine.corrections import AMEND, CANCEL
 from engine.credit import Allocation
 from engine.cut import Cut
 from engine.events import seal
 from engine.holds import VALID_GAP_US, Bound, Hold, seal_token
-from engine.money import NANO, quantity_text
+from engine.manual_lines import Rerating
+from engine.money import NANO, amount_text, quantity_text
 from engine.outcomes import AccountRow, AlertRow, CommandRow, DeadLetterRow, DedupSegment, PostingRow
 from engine.partition import Partition
 from engine.periods import EPOCH, MICROSECOND
@@ -36,6 +38,7 @@ from engine.prices.curve import Rung
 from engine.prices.models import compile_price
 from engine.prices.modifiers import Modifiers
 from engine.prices.price import Price
+from engine.rerating import differences
 
 KEY: Final = b"control key of the tests"
 TOPIC: Final = "usage"
@@ -210,6 +213,21 @@ class Bench:
     def adjust(self, line: str, dollars: str, reason: str = "because", account: str = "acme", **fields: Any) -> str:
         body = {"line": line, "amount": dollars, "currency": "USD", "reason": reason, "by": "ann"}
         return self.command("adjust", account, **(body | fields))
+
+    def differences(self, price: str, asked: Rerating, account: str = "acme") -> list[tuple[int, str]]:
+        """What a dry run says as of now: start of the period, amount. Raises Refused."""
+        found = differences(self.account(account), price, asked, self.partition._book, self.now)
+        return [(each.period_us, amount_text(each.amount)) for each in found if each.amount]
+
+    def rerate(self, price: str, asked: Rerating, rerate: str = "r", account: str = "acme", **fields: Any) -> str:
+        """Post what a dry run says, or nothing where it refuses."""
+        try:
+            stated = self.differences(price, asked, account)
+        except Refused:
+            stated = []
+        body = {"rerate": rerate, "price": price, "version": asked.version, "from_us": asked.from_us}
+        body |= {"to_us": asked.to_us, "currency": "USD", "differences": stated, "reason": "a wrong price", "by": "ann"}
+        return self.command("rerate", account, **(body | fields))
 
     def cap(self, dollars: str, cap: str = "monthly", account: str = "acme", **fields: Any) -> str:
         return self.command("set_cap", account, **({"cap": cap, "amount": dollars, "currency": "USD"} | fields))
@@ -683,7 +701,7 @@ class RandomLog:
             "adjust",
         ] * 2
         kinds += ["set_price", "set_plan", "set_pause"] * 2 + ["measure"] * 4 + ["remove_rule", "remove_cap"]
-        kinds += ["set_top_up", *["answer_top_up"] * 6, "remove_top_up"]
+        kinds += ["set_top_up", *["answer_top_up"] * 6, "remove_top_up", *["rerate"] * 3]
         kind = source.choice([*kinds, *["set_scope", "set_overdraft", "set_rate_limit", "set_allowed"] * 2])
         if kind == "grant":
             span = self.stride_us * 40
@@ -719,6 +737,8 @@ class RandomLog:
                 "price": source.choice([None, None, "x", "tiered", "unheard"]),
                 "used_us": source.choice([None, None, bench.now - source.randrange(60 * DAY), bench.now + DAY]),
             }
+        elif kind == "rerate":
+            return self._rerate(account)
         elif kind == "set_cap":
             body |= {"kind": kind, "cap": "monthly", "amount": source.choice(["10", "300", "900"]), "currency": "USD"}
             if source.random() < 0.4:
@@ -784,6 +804,17 @@ class RandomLog:
             body |= {"level": source.choice(["info", "warning", "critical", "critical", "loud"])}
         self.commands.append(body)
         return bench.control(body)
+
+    def _rerate(self, account: str) -> str:
+        """Another version of a price for a stretch of what was used, mostly one that can be."""
+        bench, source = self.bench, self.source
+        edges = [*bench.account(account).table, *NEXT_MONTHS[:3], bench.now]
+        from_us, to_us = source.choice([0, 0, *edges]), source.choice([1 << 60, 1 << 60, *edges])
+        asked = Rerating(source.choice([1, 2, 3]), from_us, to_us)
+        wrong: list[dict[str, Any]] = [{"differences": [[START, "1"]]}, {"reason": " "}, {"currency": "EUR"}]
+        changed = source.choice([{}] * 9 + wrong)
+        price = source.choice(["x", "x", "tiered", "tiered", "third", "gift", "unheard"])
+        return bench.rerate(price, asked, f"rerate-{source.randrange(30)}", account, **changed)
 
     def _measure(self, account: str) -> dict[str, Any]:
         """What a rule looks at, now and then what none can."""

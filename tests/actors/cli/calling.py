@@ -92,6 +92,28 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
             ]
         },
     ),
+    ("GET", "/v1/customers"): (200, {"items": [{"account": "acme"}, {"account": "other"}], "next_cursor": None}),
+    ("GET", "/v1/customers/acme/rerated"): (
+        200,
+        {
+            "account": "acme",
+            "plan": "starter",
+            "currency": "USD",
+            "items": [
+                {"price": "output", "period": period, "rated": "15", "posted": "0", "owed": owed, "difference": more}
+                for period, owed, more in (("2026-10-01T00:00:00Z", "12", "-3"), ("2026-11-01T00:00:00Z", "15", "0"))
+            ],
+            "refused": [{"price": "fees", "reason": "bad_price"}],
+            "difference": "-3",
+        },
+    ),
+    ("GET", "/v1/customers/other/rerated"): (
+        200,
+        {"account": "other", "plan": "pro", "currency": "USD", "items": [], "refused": [], "difference": "0"},
+    ),
+    ("POST", "/v1/customers/acme/rerates"): (201, COMMAND),
+    ("POST", "/v1/customers/done/rerates"): (409, {"detail": "The account has a line of this id.", "next_step": "-"}),
+    ("POST", "/v1/customers/busy/rerates"): (422, {"detail": "The differences are others by now.", "next_step": "-"}),
     ("PUT", "/v1/customers/acme/caps/tokens"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/caps/a%2Fb"): (200, COMMAND),
     ("GET", "/v1/customers/acme/grants"): (

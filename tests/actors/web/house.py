@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import replace
 from pydantic import SecretStr
 
-from actors.account_view import account_view, checked_view, wallet_view
+from actors.account_view import account_view, checked_view, rerated_view, wallet_view
 from actors.audit import Audit
 from actors.catalogues import PostgresCatalogues
 from actors.commands import CommandDesk
@@ -25,6 +25,7 @@ from actors.door_wire import (
     NotFound,
     Question,
     Recovering,
+    ShowRerated,
     Status,
     StatusView,
 )
@@ -121,7 +122,15 @@ class Owner:
                 if wallet is None or opened is None:
                     return NotFound(as_of)
                 return account_view(opened, wallet, 0, self.fold.log_time_us, as_of)
+            case ShowRerated():
+                return rerated_view(self.fold, question, as_of)
         raise AssertionError(question)
+
+    async def publish(self, version: int, catalogue: CatalogueDocument) -> None:
+        """Another version, in force an hour later."""
+        self.library[version] = compile_catalogue(version, catalogue)
+        marker = msgspec.json.encode(CatalogueMarker(version, self.clock.wall_us() + 3_600_000_000))
+        await self.append([Outgoing("usage", seal(KEY, TOPIC, 0, marker), partition=0)])
 
     def _answer(self, question: Applied) -> str | None:
         assert question.account is not None and question.command_key is not None
