@@ -1,13 +1,14 @@
 """Corrections of usage events: what a record that cancels or amends says, and how it is known again (law D3).
 
-Forms and rules: README.md, "Corrections". Nothing here knows accounts or prices.
+Forms and rules: README.md, "Corrections". Nothing here knows accounts or prices: what a correction does is in
+`engine/correcting.py`.
 """
 
 from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
 
-from engine.events import Malformed, UsageEvent, nested_usage
+from engine.events import Malformed, UsageEvent, fingerprint, nested_usage, parse_usage
 
 CANCEL: Final = "tallygate.cancel"
 AMEND: Final = "tallygate.amend"
@@ -51,6 +52,16 @@ class Correction(Struct, frozen=True):
             cancelled_name(event_id),
         )
 
+    @property
+    def mark(self) -> bytes:
+        """The fingerprint of what it corrects."""
+        return _mark(self.original)
+
+    @property
+    def becomes(self) -> bytes:
+        """The fingerprint of what the event is amended to; of a cancel, that of the original."""
+        return _mark(self.original if self.amended is None else self.amended)
+
 
 class Parked(Struct, frozen=True):
     """A correction that waits for what it corrects."""
@@ -91,6 +102,16 @@ def read_correction(account: str, event: UsageEvent) -> Correction:
                     f"data.amended has another {name} than data.original; cancel it and send a new event"
                 )
     return Correction(original, amended, revision)
+
+
+def read_parked(account: str, parked: Parked) -> Correction:
+    """The correction that waits."""
+    return read_correction(account, parse_usage(parked.value))
+
+
+def _mark(event: UsageEvent) -> bytes:
+    assert event.time_us is not None, "a correction of what has no time is refused"
+    return fingerprint(event, event.time_us)
 
 
 def _kept(event: UsageEvent) -> dict[str, object]:

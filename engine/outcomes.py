@@ -99,6 +99,14 @@ class Refusal(StrEnum):
 APPLIED = "applied"
 
 
+class DeadLetter(Exception):
+    """The record is set aside. The message is for a person."""
+
+    def __init__(self, reason: DeadLetterReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 class Settled(StrEnum):
     """How an event stands to the hold it names. It changes no charge."""
 

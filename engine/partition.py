@@ -6,16 +6,16 @@ asks for a `Cut` when a checkpoint is due; rating goes on while the cut is encod
 
 from collections.abc import Iterable
 from heapq import heappop, heappush
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from engine.account import Account, Change, NotThere, Reading, TooManyCells
+from engine.account import Account, Change, Reading, TooManyCells
 from engine.accrual import Stretch, accrue, rate_heard
 from engine.admission import Decision, Desk, FieldBound, Question, SliceNeeded, Wallet
-from engine.alerts import CORRECTION_FAILED, ID_CONFLICT, Crossing, alert_body
-from engine.catalog import SKEW_US, TOO_OLD_US, Catalogue, NoPrice, Plan, PriceBook
+from engine.alerts import ID_CONFLICT, Crossing, alert_body
+from engine.catalog import SKEW_US, Catalogue, NoPrice, PriceBook
 from engine.commands import (
     Refused,
     adjust,
@@ -30,19 +30,11 @@ from engine.commands import (
     set_scope,
     void_lot,
 )
-from engine.contract import Contract
 from engine.contract_commands import set_pause, set_plan, set_price
-from engine.corrections import (
-    FORMS,
-    PARKED_BYTES_MAX,
-    BadCorrection,
-    Correction,
-    Parked,
-    read_correction,
-    revision_name,
-)
+from engine.correcting import Corrected, correct, failed, identities, park, rated_at, take_up
+from engine.corrections import FORMS, BadCorrection, read_correction, read_parked
 from engine.cut import Cut, Journal
-from engine.dedup import BUCKET_US, OFFSETS, Dedup, RowsAway, identity
+from engine.dedup import BUCKET_US, Dedup, RowsAway, identity
 from engine.events import (
     CONTROL_BODY_START,
     CONTROL_MAGIC,
@@ -84,26 +76,19 @@ from engine.events import (
     parse_usage,
     unseal,
 )
-from engine.holds import BadToken, Hold, read_token
-from engine.limits import scope_path
+from engine.holds import Hold
 from engine.manual_lines import Rerating
+from engine.metering import Metering, scopes_of, time_of
 from engine.meters import (
-    BadDimension,
-    BadQuantity,
-    BadSession,
-    BadUsage,
-    Heard,
-    Meter,
     TooManyValues,
-    is_estimated,
     tags_of,
 )
-from engine.meters.fields import value_at
 from engine.outcomes import (
     APPLIED,
     AccountRow,
     AlertRow,
     CommandRow,
+    DeadLetter,
     DeadLetterReason,
     DeadLetterRow,
     DedupSegment,
@@ -143,12 +128,6 @@ class HalfApplied(Exception):
     def __init__(self, offset: int, error: Exception) -> None:
         super().__init__(f"offset {offset} broke the engine half way: {type(error).__name__}: {error}")
         self.offset = offset
-
-
-class _DeadLetter(Exception):
-    def __init__(self, reason: DeadLetterReason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
 
 
 class _Frozen(Struct):
@@ -195,35 +174,10 @@ def foresee(offset: int, key: bytes | None, value: bytes | None) -> Foreseen | N
             return None
         account_id = key.decode()
         if event.type in FORMS:
-            return Foreseen(offset, account_id, event, _identities(account_id, read_correction(account_id, event)))
+            return Foreseen(offset, account_id, event, identities(account_id, read_correction(account_id, event)))
         return Foreseen(offset, account_id, event, (identity(account_id, event.source, event.id),))
     except Exception:
         return None
-
-
-def _fingerprints(correction: Correction) -> tuple[bytes, bytes]:
-    """Of the original, and of what it becomes."""
-    original, amended = correction.original, correction.amended
-    assert original.time_us is not None
-    mark = fingerprint(original, original.time_us)
-    return mark, mark if amended is None or amended.time_us is None else fingerprint(amended, amended.time_us)
-
-
-def _identities(account_id: str, correction: Correction) -> tuple[bytes, ...]:
-    return tuple(identity(account_id, correction.original.source, name) for name in correction.names)
-
-
-class _Metered(Struct, frozen=True, gc=False):
-    """An event as it is to be rated. `dimensions`: names of those of each cell, first of the usages, then of the readings.
-    `heard`: what it says of sessions, which are charged by themselves."""
-
-    time_us: int
-    catalogue: Catalogue
-    usages: list[Usage]
-    readings: list[Reading]
-    dimensions: tuple[tuple[str, ...], ...]
-    estimated: bool
-    heard: tuple[Heard, ...] = ()
 
 
 class Partition:
@@ -244,6 +198,7 @@ class Partition:
         self._control_key = control_key
         self._library = library
         self._book = PriceBook()
+        self._metering = Metering(self._book, control_key)
         self._live: dict[str, Account] = {}
         self._frozen: dict[str, _Frozen] = {}
         self._touched_us: dict[str, int] = {}  # log time of each live account's last touch, oldest first
@@ -293,17 +248,17 @@ class Partition:
         return outcome
 
     def _outcome(
-        self, control: Control | _DeadLetter | None, offset: int, key: bytes | None, value: bytes | None
+        self, control: Control | DeadLetter | None, offset: int, key: bytes | None, value: bytes | None
     ) -> str:
         """What becomes of a record, by the name it is counted under. No record stops the partition."""
         try:
             if offset in self.skips:
-                raise _DeadLetter(DeadLetterReason.ENGINE_ERROR, "skipped: it broke the engine before")
+                raise DeadLetter(DeadLetterReason.ENGINE_ERROR, "skipped: it broke the engine before")
             if control is None:
                 return self._rate(offset, key, value)
             assert value is not None
             return self._obey(control, offset, value)
-        except _DeadLetter as letter:
+        except DeadLetter as letter:
             return self._dead_letter(offset, key, value, letter.reason, str(letter))
         except RowsAway:  # nobody has said what this record is
             raise
@@ -328,16 +283,16 @@ class Partition:
                 if (account.sessions.wake_us() or instant + 1) <= instant:
                     self._accrue(account, instant, offset)
                 for parked in account.unpark(instant):
-                    self._tell_failed(account, self._read_parked(account, parked), offset)
+                    self._tell(account, [failed(account.account, read_parked(account.account, parked))], offset)
                 self._watch(account)
         if append_us >= self._forget_at_us:
             self.dedup.forget(append_us)
             self._forget_at_us = (append_us // BUCKET_US + 1) * BUCKET_US
 
     def _advance_to(self, until_us: int, offset: int) -> str:
-        """Log time as a sandbox wants it. Raises _DeadLetter."""
+        """Log time as a sandbox wants it. Raises DeadLetter."""
         if until_us > self.log_time_us + ADVANCE_MAX_US:
-            raise _DeadLetter(DeadLetterReason.BAD_CONTROL, f"until {until_us} is more than 366 days ahead of log time")
+            raise DeadLetter(DeadLetterReason.BAD_CONTROL, f"until {until_us} is more than 366 days ahead of log time")
         if until_us > self.log_time_us:
             self._changing = True
             self._advance(until_us, offset)
@@ -377,14 +332,14 @@ class Partition:
     # ------------------------------------------------------------------------------------------------ usage events
 
     def _rate(self, offset: int, key: bytes | None, value: bytes | None) -> str:
-        """Rate one usage event, or forward it; the rows of README's table, in order. Raises _DeadLetter."""
+        """Rate one usage event, or forward it; the rows of README's table, in order. Raises DeadLetter."""
         foreseen = self._foreseen.get(offset)
         if foreseen is not None and foreseen.account in self._live and foreseen.event.type not in FORMS:
             return self._rate_event(offset, foreseen.account, foreseen.event, foreseen.identities[0])
         if value is None:
-            raise _DeadLetter(DeadLetterReason.MALFORMED, "the record has no value")
+            raise DeadLetter(DeadLetterReason.MALFORMED, "the record has no value")
         if len(value) > VALUE_BYTES_MAX:
-            raise _DeadLetter(
+            raise DeadLetter(
                 DeadLetterReason.TOO_LARGE, f"{len(value)} bytes; a usage event has at most {VALUE_BYTES_MAX}"
             )
         account_id = None if key is None else self._account_of(key)
@@ -393,16 +348,16 @@ class Partition:
         try:
             event = parse_usage(value) if foreseen is None else foreseen.event
         except Malformed as error:
-            raise _DeadLetter(DeadLetterReason.MALFORMED, str(error)) from None
+            raise DeadLetter(DeadLetterReason.MALFORMED, str(error)) from None
         if account_id is None:
             if event.subject is None:
-                raise _DeadLetter(DeadLetterReason.MALFORMED, "neither a record key nor a subject names the account")
+                raise DeadLetter(DeadLetterReason.MALFORMED, "neither a record key nor a subject names the account")
             key = event.subject.encode()
             account_id = self._account_of(key)
             if not self._is_here(account_id, key):
                 return self._forward(offset, key, value)
         if account_id not in self._live and account_id not in self._frozen:
-            raise _DeadLetter(DeadLetterReason.UNKNOWN_ACCOUNT, f"account {account_id!r} is not open here")
+            raise DeadLetter(DeadLetterReason.UNKNOWN_ACCOUNT, f"account {account_id!r} is not open here")
         if event.type in FORMS:
             return self._correct(offset, account_id, event, value)
         known_as = identity(account_id, event.source, event.id) if foreseen is None else foreseen.identities[0]
@@ -413,9 +368,9 @@ class Partition:
         try:
             account_id = key.decode()
         except UnicodeDecodeError:
-            raise _DeadLetter(DeadLetterReason.MALFORMED, "the record key is not UTF-8") from None
+            raise DeadLetter(DeadLetterReason.MALFORMED, "the record key is not UTF-8") from None
         if not 0 < len(key) <= KEY_BYTES_MAX:
-            raise _DeadLetter(DeadLetterReason.MALFORMED, f"an account's id has 1 to {KEY_BYTES_MAX} bytes")
+            raise DeadLetter(DeadLetterReason.MALFORMED, f"an account's id has 1 to {KEY_BYTES_MAX} bytes")
         return account_id
 
     def _is_here(self, account_id: str, key: bytes) -> bool:
@@ -426,40 +381,29 @@ class Partition:
         self.outputs.forwards.append(Forward(offset, partition_for(key, self._partitions), key, value))
         return "forwarded"
 
-    def _hold_of(self, account_id: str, event: UsageEvent) -> Hold | None:
-        if event.hold is None:
-            return None
-        try:
-            hold = read_token(self._control_key, event.hold)
-        except BadToken as error:
-            raise _DeadLetter(DeadLetterReason.BAD_HOLD, f"event {event.id!r}: {error}") from None
-        if hold.account != account_id:
-            raise _DeadLetter(DeadLetterReason.BAD_HOLD, f"event {event.id!r} names a hold of another account")
-        return hold
-
     def _rate_event(self, offset: int, account_id: str, event: UsageEvent, key: bytes) -> str:
-        hold = None if event.hold is None else self._hold_of(account_id, event)
-        mark = fingerprint(event, self._time_of(event, hold))
+        hold = None if event.hold is None else self._metering.hold_of(account_id, event)
+        mark = fingerprint(event, time_of(event, hold, self.log_time_us))
         known = self.dedup.find(key)
         if known is not None:
             if known[0] == mark:
                 return "duplicate"
             self._tell_conflict(account_id, event, offset)
-            raise _DeadLetter(
+            raise DeadLetter(
                 DeadLetterReason.ID_CONFLICT,
                 f"event {event.id!r} from {event.source!r} was rated before with other billing fields",
             )
         account = self._touch(account_id)
-        metered = self._metered(account, event, hold)
+        metered = self._metering.metered(account.contract, event, hold)
         if hold is not None and metered.heard:
             detail = (
                 f"event {event.id!r} tells of a session of meter {metered.heard[0].meter}: such a one draws on no hold"
             )
-            raise _DeadLetter(DeadLetterReason.BAD_HOLD, detail)
+            raise DeadLetter(DeadLetterReason.BAD_HOLD, detail)
         usages, readings = metered.usages, metered.readings
         stretches: list[Stretch] = []
         try:
-            scopes = self._scopes_of(account, event, hold)
+            scopes = scopes_of(account.scopes, event, hold)
             if metered.heard:
                 own = Change(metered.time_us, usages, scopes, None, readings)
                 lines, stretches, crossings = rate_heard(
@@ -468,15 +412,15 @@ class Partition:
             else:
                 lines, crossings = account.rate(metered.time_us, usages, scopes, self.log_time_us, readings)
         except TooManyCells as error:
-            raise _DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
+            raise DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
         except TooManyValues as error:
-            raise _DeadLetter(DeadLetterReason.TOO_MANY_VALUES, str(error)) from None
+            raise DeadLetter(DeadLetterReason.TOO_MANY_VALUES, str(error)) from None
         except SessionConflict as error:
-            raise _DeadLetter(DeadLetterReason.SESSION_CONFLICT, f"event {event.id!r}: {error}") from None
+            raise DeadLetter(DeadLetterReason.SESSION_CONFLICT, f"event {event.id!r}: {error}") from None
         except TooManySessions as error:
-            raise _DeadLetter(DeadLetterReason.TOO_MANY_SESSIONS, str(error)) from None
+            raise DeadLetter(DeadLetterReason.TOO_MANY_SESSIONS, str(error)) from None
         except NoPrice as error:  # of a time that a session covers, but not its event's own
-            raise _DeadLetter(DeadLetterReason.NO_PRICE, f"event {event.id!r}: {error}") from None
+            raise DeadLetter(DeadLetterReason.NO_PRICE, f"event {event.id!r}: {error}") from None
         self._changing = True
         self.dedup.remember(key, mark, offset, self.log_time_us)
         settled = None if hold is None else self._settle(account, hold, usages, readings, final=event.hold_final)
@@ -506,7 +450,7 @@ class Partition:
         if crossings or metered.heard or (account.unguarded and account.fades):
             self._watch(account)
         if account.parked:
-            self._take_up(account, key, mark, offset)
+            self._take_up(account, (key, mark), offset)
         return "rated"
 
     def _accrue(self, account: Account, instant: int, offset: int) -> None:
@@ -552,36 +496,6 @@ class Partition:
             self.outputs.lines.append((offset, line))
         self._numbered = offset, first + len(rated.lines)
 
-    def _time_of(self, event: UsageEvent, hold: Hold | None) -> int:
-        """The event's own time. Raises _DeadLetter when it has none, or is too far from log time, or when that is so of
-        the admission it is rated at."""
-        time_us = event.time_us
-        if time_us is None:
-            raise _DeadLetter(DeadLetterReason.MISSING_TIME, f"event {event.id!r} states no time")
-        if time_us > self.log_time_us + SKEW_US:
-            raise _DeadLetter(DeadLetterReason.TOO_FAR_AHEAD, f"event {event.id!r}: time over 5 min ahead of the log")
-        if time_us < self.log_time_us - TOO_OLD_US:
-            raise _DeadLetter(DeadLetterReason.TOO_OLD, f"event {event.id!r}: time is beyond the 35-day window")
-        if hold is not None and hold.admitted_us < self.log_time_us - TOO_OLD_US:
-            raise _DeadLetter(DeadLetterReason.TOO_OLD, f"event {event.id!r}: its hold is beyond the 35-day window")
-        return time_us
-
-    def _metered(self, account: Account, event: UsageEvent, hold: Hold | None) -> _Metered:
-        time_us = event.time_us if hold is None else hold.admitted_us
-        assert time_us is not None, "_time_of comes first"
-        catalogue = self._book.at(time_us)
-        if catalogue is None:
-            raise _DeadLetter(DeadLetterReason.NO_METER, "no catalogue has been published")
-        return self._meter(catalogue, account.contract, event, time_us)
-
-    @staticmethod
-    def _scopes_of(account: Account, event: UsageEvent, hold: Hold | None) -> tuple[str, ...]:
-        """The declared ones below the root that an event lies in."""
-        where = event.scope if hold is None else hold.scope
-        if not where or where in account.scopes:
-            return scope_path(where)[1:]  # whatever is declared has its parents declared
-        return tuple([scope for scope in scope_path(where)[1:] if scope in account.scopes])
-
     def _settle(
         self, account: Account, hold: Hold, usages: list[Usage], readings: list[Reading], *, final: bool
     ) -> Settled:
@@ -597,204 +511,67 @@ class Partition:
         self._settlement = hold, used, final
         return settled
 
-    @staticmethod
-    def _meter(catalogue: Catalogue, contract: Contract, event: UsageEvent, time_us: int) -> _Metered:
-        """What each meter says of the event. Raises _DeadLetter."""
-        meters = catalogue.meters_of.get(event.type)
-        if not meters:
-            raise _DeadLetter(DeadLetterReason.NO_METER, f"no meter takes events of type {event.type!r}")
-        plan = contract.stated_in(catalogue, time_us)
-        usages: list[Usage] = []
-        names: list[tuple[str, ...]] = []
-        readings: list[Reading] = []
-        read_names: list[tuple[str, ...]] = []
-        heard: list[Heard] = []
-        data = event.data
-        try:
-            estimated = is_estimated(data)
-            if catalogue.token_shapes:
-                data = catalogue.fields_of(event.type, data)
-            routed = None if plan is None or estimated else plan.routes(event.type).usages(data)
-            if routed is not None:
-                return _Metered(time_us, catalogue, routed[0], [], routed[1], False)
-            for meter in meters:
-                if meter.conditions and not meter.counts(data):
-                    continue
-                if meter.session is not None:
-                    heard.append(meter.hear(data))
-                    if plan is None:
-                        raise _not_sold(catalogue, contract, time_us)
-                    plan.price_of(meter, heard[-1].cell)
-                    continue
-                if meter.kind is not None:
-                    aggregate = meter.aggregate(data, time_us, event.source, event.id)
-                    cell = meter.cell(data)
-                    if plan is None:
-                        raise _not_sold(catalogue, contract, time_us)
-                    readings.append((plan.price_of(meter, cell), cell, aggregate))
-                    read_names.append(meter.group_by)
-                    continue
-                try:
-                    quantity = meter.quantity(data)
-                except BadQuantity:
-                    estimate = _estimate(plan, meter, data)
-                    if estimate is None:
-                        raise
-                    quantity, estimated = estimate, True
-                cell = meter.cell(data)
-                if plan is None:
-                    raise _not_sold(catalogue, contract, time_us)
-                price = plan.price_of(meter, cell)
-                if price.per_event is not None:
-                    quantity = price.per_event.fee(quantity)
-                usages.append((price, cell, quantity))
-                names.append(meter.group_by)
-        except BadUsage as error:
-            raise _DeadLetter(DeadLetterReason.BAD_USAGE, f"event {event.id!r}: {error}") from None
-        except BadSession as error:
-            raise _DeadLetter(DeadLetterReason.BAD_SESSION, str(error)) from None
-        except BadQuantity as error:
-            raise _DeadLetter(DeadLetterReason.BAD_QUANTITY, str(error)) from None
-        except BadDimension as error:
-            raise _DeadLetter(DeadLetterReason.BAD_DIMENSION, str(error)) from None
-        except NoPrice as error:
-            raise _DeadLetter(DeadLetterReason.NO_PRICE, str(error)) from None
-        return _Metered(time_us, catalogue, usages, readings, (*names, *read_names), estimated, tuple(heard))
-
     # ------------------------------------------------------------------------------------------------- corrections
 
     def _correct(self, offset: int, account_id: str, event: UsageEvent, value: bytes) -> str:
-        """Cancel or amend a rated event; the rows of README's "Corrections", in order. Raises _DeadLetter."""
+        """Cancel or amend a rated event; the rows of README's "Corrections", in order. Raises DeadLetter."""
         try:
             correction = read_correction(account_id, event)
         except Malformed as error:
-            raise _DeadLetter(DeadLetterReason.MALFORMED, str(error)) from None
+            raise DeadLetter(DeadLetterReason.MALFORMED, str(error)) from None
         except BadCorrection as error:
-            raise _DeadLetter(DeadLetterReason.BAD_CORRECTION, str(error)) from None
+            raise DeadLetter(DeadLetterReason.BAD_CORRECTION, str(error)) from None
         original, amended = correction.original, correction.amended
-        hold = self._hold_of(account_id, original)
-        mark = fingerprint(original, self._time_of(original, hold))
-        becomes = mark if amended is None else fingerprint(amended, self._time_of(amended, hold))
-        corrected, following, cancelled = _identities(account_id, correction)
-        known, amend, cancel = (self.dedup.find(key) for key in (corrected, following, cancelled))
+        hold = self._metering.hold_of(account_id, original)
+        for each in (original, amended):
+            if each is not None:
+                time_of(each, hold, self.log_time_us)
+        known, following, cancelled = map(self.dedup.find, identities(account_id, correction))
         account = self._touch(account_id)
         if amended is not None:
-            self._metered(account, amended, hold)
+            self._metering.metered(account.contract, amended, hold)
         if known is None:
-            return self._park(account, corrected, correction, value)
-        if known[0] != mark:
-            raise self._mismatch(correction)
-        if amended is None and cancel is not None:
+            if not park(account, correction, value):
+                return "duplicate"
+            self._changing = True
+            self._watch(account)
+            return "parked"
+        rated = rated_at(correction, known, following, cancelled)
+        if rated is None:
             return "duplicate"
-        if amended is not None and amend is not None and amend[0] == becomes:
-            return "duplicate"
-        if amend is not None or cancel is not None:
-            raise _DeadLetter(
-                DeadLetterReason.SUPERSEDED,
-                f"revision {correction.revision} of event {original.id!r} was {'amended' if amend else 'cancelled'} before",
-            )
-        self._apply_correction(account, correction, known[1], offset)
+        done = correct(account, correction, self._metering, rated, offset, self.log_time_us)
+        self._tell_corrected(account, done, offset)
         if amended is None:
             return "cancelled"
-        self._take_up(account, following, becomes, offset)
+        self._take_up(account, done.made, offset)
         return "amended"
 
-    @staticmethod
-    def _mismatch(correction: Correction) -> _DeadLetter:
-        detail = f"event {correction.original.id!r} was rated with other billing fields than data.original has"
-        return _DeadLetter(DeadLetterReason.CORRECTION_MISMATCH, detail)
+    def _take_up(self, account: Account, made: tuple[bytes, bytes], offset: int) -> None:
+        """A revision was rated: apply the corrections that wait for it."""
+        for done in take_up(account, made, self._metering, offset, self.log_time_us):
+            if isinstance(done, Corrected):
+                self._tell_corrected(account, done, offset)
+            else:
+                self._watch(account)
+                self._tell(account, [failed(account.account, done)], offset)
 
-    def _park(self, account: Account, key: bytes, correction: Correction, value: bytes) -> str:
-        """Keep a correction until what it corrects is rated. Raises _DeadLetter."""
-        original = correction.original
-        if key in account.parked:
-            other = self._read_parked(account, account.parked[key])
-            if other.kind == correction.kind and _fingerprints(other) == _fingerprints(correction):
-                return "duplicate"
-            raise _DeadLetter(
-                DeadLetterReason.SUPERSEDED, f"another correction of event {original.id!r} waits for it already"
-            )
-        if sum(len(parked.value) for parked in account.parked.values()) + len(value) > PARKED_BYTES_MAX:
-            detail = f"more than {PARKED_BYTES_MAX} bytes of corrections would wait; send the events first"
-            raise _DeadLetter(DeadLetterReason.TOO_MANY_PARKED, detail)
+    def _tell_corrected(self, account: Account, done: Corrected, offset: int) -> None:
         self._changing = True
-        assert original.time_us is not None, "_time_of comes first"
-        account.park(key, Parked(original.time_us + TOO_OLD_US + 1, value))
-        self._watch(account)
-        return "parked"
-
-    @staticmethod
-    def _read_parked(account: Account, parked: Parked) -> Correction:
-        return read_correction(account.account, parse_usage(parked.value))
-
-    def _take_up(self, account: Account, key: bytes, mark: bytes, offset: int) -> None:
-        """A revision was rated, at this offset: apply the correction that waits for it, then the one that waits for what
-        that makes, and so on. They need no look into the memory: nothing was known of them."""
-        while (parked := account.parked.pop(key, None)) is not None:
-            self._watch(account)
-            correction = self._read_parked(account, parked)
-            original, amended = correction.original, correction.amended
-            found, becomes = _fingerprints(correction)
-            try:
-                if found != mark:
-                    raise self._mismatch(correction)
-                self._apply_correction(account, correction, offset, offset)
-            except _DeadLetter:
-                self._tell_failed(account, correction, offset)
-                return
-            if amended is None:
-                return
-            key = identity(account.account, original.source, revision_name(original.id, correction.revision + 1))
-            mark = becomes
-
-    def _apply_correction(self, account: Account, correction: Correction, rated: int, offset: int) -> None:
-        """Take the original back, which was rated at the offset `rated` (modulo 2^32), and add what it is amended to.
-        Raises _DeadLetter, having changed nothing."""
-        original, amended = correction.original, correction.amended
-        rated = offset - (offset - rated) % OFFSETS
-        hold = self._hold_of(account.account, original)
-        steps = []
-        for event, sign, until in ((original, -1, rated), (amended, 1, offset)):
-            if event is not None:
-                metered = self._metered(account, event, hold)
-                if metered.heard:
-                    sessions = ", ".join(f"session {each.session!r} of {each.meter}" for each in metered.heard)
-                    detail = f"event {original.id!r} tells of {sessions}; a later stop corrects how far a session goes"
-                    raise _DeadLetter(DeadLetterReason.NOT_CANCELLABLE, detail)
-                if metered.readings:
-                    names = ", ".join(price.name for price, _, _ in metered.readings)
-                    detail = (
-                        f"event {original.id!r} counts in {names}, which cannot be taken back from what does not add up"
-                    )
-                    raise _DeadLetter(DeadLetterReason.NOT_CANCELLABLE, detail)
-                usages = [(price, cell, sign * quantity) for price, cell, quantity in metered.usages]
-                scopes = self._scopes_of(account, event, hold)
-                scopes = tuple(scope for scope in scopes if account.scopes[scope].since < until)
-                steps.append((metered, tags_of(event.data), Change(metered.time_us, usages, scopes, until)))
-        try:
-            charged, crossings = account.change([change for *_, change in steps], self.log_time_us)
-        except TooManyCells as error:
-            raise _DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
-        except NotThere:
-            raise self._mismatch(correction) from None
-        self._changing = True
-        mark, becomes = _fingerprints(correction)
-        _, following, cancelled = _identities(account.account, correction)
-        made = (cancelled, mark) if amended is None else (following, becomes)
-        self.dedup.remember(*made, offset, self.log_time_us)
-        for (metered, tags, _), lines in zip(steps, charged, strict=True):
+        self.dedup.remember(*done.made, offset, self.log_time_us)
+        correction = done.correction
+        for metered, tags, lines in done.steps:
             told = RatedEvent(
                 offset,
                 self.log_time_us,
                 account.account,
-                original.source,
-                original.id,
+                correction.original.source,
+                correction.original.id,
                 metered.time_us,
                 metered.catalogue.version,
                 account.currency,
                 lines,
                 metered.dimensions,
-                None if hold is None else hold.id,
+                None if done.hold is None else done.hold.id,
                 None,
                 correction.kind,
                 metered.estimated,
@@ -802,13 +579,8 @@ class Partition:
                 account.closed_period(metered.time_us, self.log_time_us),
             )
             self._tell_lines(told)
-        self._tell(account, crossings, offset)
+        self._tell(account, done.crossings, offset)
         self._watch(account)
-
-    def _tell_failed(self, account: Account, correction: Correction, offset: int) -> None:
-        window = f"{correction.original.source}\x00{correction.original.id}"
-        crossing = Crossing(account.account, CORRECTION_FAILED, window, correction.revision + 1, "crossed", None, None)
-        self._tell(account, [crossing], offset)
 
     def _dead_letter(
         self, offset: int, key: bytes | None, value: bytes | None, reason: DeadLetterReason, detail: str
@@ -848,24 +620,24 @@ class Partition:
 
     # --------------------------------------------------------------------------------------------- control records
 
-    def _read_control(self, value: bytes) -> Control | _DeadLetter:
+    def _read_control(self, value: bytes) -> Control | DeadLetter:
         try:
             body = unseal(self._control_key, self._topic, self.number, value)
             return parse_control(body)
         except BadMac as error:
-            return _DeadLetter(DeadLetterReason.BAD_MAC, str(error))
+            return DeadLetter(DeadLetterReason.BAD_MAC, str(error))
         except Malformed as error:
-            return _DeadLetter(DeadLetterReason.BAD_CONTROL, str(error))
+            return DeadLetter(DeadLetterReason.BAD_CONTROL, str(error))
 
     def _is_missing(self, version: int) -> bool:
         """Whether a marker's version must be loaded first: one that will be refused anyway need not exist."""
         published = self._book.versions
         return version not in self._library and (not published or version > published[-1][0])
 
-    def _obey(self, control: Control | _DeadLetter, offset: int, value: bytes) -> str:
-        """Apply a control record. Raises _DeadLetter."""
+    def _obey(self, control: Control | DeadLetter, offset: int, value: bytes) -> str:
+        """Apply a control record. Raises DeadLetter."""
         match control:
-            case _DeadLetter():
+            case DeadLetter():
                 raise control
             case Tick():
                 return "tick" if control.epoch >= self.epoch else "void"
@@ -881,7 +653,7 @@ class Partition:
                 return self._publish(control)
             case _ if not self._is_here(control.account, control.account.encode()):
                 home = partition_for(control.account.encode(), self._partitions)
-                raise _DeadLetter(
+                raise DeadLetter(
                     DeadLetterReason.BAD_CONTROL,
                     f"account {control.account!r} lives in partition {home}; send its commands there",
                 )
@@ -917,7 +689,7 @@ class Partition:
             earliest = max(last_start, self.log_time_us + SKEW_US)
             if marker.version <= last_version or marker.effective_us <= earliest:
                 detail = f"version {marker.version} must be above {last_version}, and effective after {earliest}"
-                raise _DeadLetter(DeadLetterReason.BAD_CONTROL, detail)
+                raise DeadLetter(DeadLetterReason.BAD_CONTROL, detail)
         self._book.publish(marker.effective_us, self._library[marker.version])
         for account in self._live.values():
             account.reprice()
@@ -1156,17 +928,3 @@ class Partition:
             (*memory, item.digest, item.answer, item.log_time_us) for memory, item in self._answered.items()
         )
         return msgspec.msgpack.encode([self.header(), sorted(accounts.items()), self.dedup.entries(), answered])
-
-
-def _not_sold(catalogue: Catalogue, contract: Contract, time_us: int) -> NoPrice:
-    return NoPrice(f"catalogue version {catalogue.version} has no plan {contract.plan_name_at(time_us)}")
-
-
-def _estimate(plan: Plan | None, meter: Meter, data: dict[str, Any]) -> int | None:
-    """What a price counts for an event that does not carry the field that its meter sums; None: nothing is guessed."""
-    if plan is None or meter.field is None or value_at(data, meter.field) is not None:
-        return None
-    try:
-        return plan.price_of(meter, meter.cell(data)).estimate
-    except (BadDimension, NoPrice):
-        return None

@@ -112,19 +112,6 @@ def test_a_dead_letter_keeps_the_record_whole(bench: Bench) -> None:
     assert "data.units (meter units)" in letter.detail
 
 
-@pytest.mark.parametrize(
-    ("offset_us", "outcome"),
-    [
-        (5 * MINUTE, "rated"),
-        (5 * MINUTE + 1, "dead_lettered.too_far_ahead"),
-        (-(35 * DAY - 5 * MINUTE), "rated"),
-        (-(35 * DAY - 5 * MINUTE) - 1, "dead_lettered.too_old"),
-    ],
-)
-def test_event_time_stays_within_the_window(bench: Bench, offset_us: int, outcome: str) -> None:
-    assert bench.use(1, at=START + offset_us) == outcome
-
-
 def test_without_a_key_the_subject_is_the_account(bench: Bench) -> None:
     assert bench.record(None, bench.event(3, subject="acme")) == "rated"
     assert bench.record(None, bench.event(3)) == "dead_lettered.malformed"

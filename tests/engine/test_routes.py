@@ -11,8 +11,8 @@ from engine import routes as module
 from engine.catalog import Catalogue, CatalogueDocument, PlanDefinition, PriceDefinition, compile_catalogue
 from engine.contract import Contract
 from engine.events import UsageEvent
+from engine.metering import Metering
 from engine.meters import BandDefinition, ConditionDefinition, DimensionDefinition, MeterDefinition
-from engine.partition import Partition
 from engine.routes import Routes
 
 
@@ -59,7 +59,7 @@ def test_they_say_what_the_meters_say_one_by_one(catalogue: Catalogue, events: l
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Routes, "usages", lambda *_: None)
             try:
-                told = Partition._meter(
+                told = Metering.meter(
                     catalogue, Contract("UTC", 1, "plan"), UsageEvent("e", "s", "use", None, 0, data), 0
                 )
             except Exception:

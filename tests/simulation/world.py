@@ -39,8 +39,8 @@ from engine import partition as partition_module
 from engine.catalog import Catalogue
 from engine.contract import Contract
 from engine.events import UsageEvent, parse_control, parse_usage
+from engine.metering import Metering
 from engine.outcomes import RatedEvent, rated_lines
-from engine.partition import Partition
 from tests.simulation.catalogues import compiled
 from tests.simulation.chaos import Strike
 from tests.simulation.invariants import AtCommit, Bounds, overflows
@@ -703,7 +703,7 @@ class World:
                         yield f"partition {partition}: {mine.name} and {slot.name} both speak for it"
 
 
-_METER: Final = Partition._meter
+_METER: Final = Metering.meter
 _LINES: Final = rated_lines
 
 
@@ -742,7 +742,7 @@ def _no_lines(_event: RatedEvent, _partition: int, _epoch: int, _first: int = 0)
 def mended_engine() -> AbstractContextManager[None]:
     """The engine after its faults were found: what broke it before must be skipped all the same. Its lines are read by
     nobody: those that were written are held against the oracle."""
-    return _patched([(Partition, "_meter", staticmethod(_METER)), (partition_module, "rated_lines", _no_lines)])
+    return _patched([(Metering, "meter", staticmethod(_METER)), (partition_module, "rated_lines", _no_lines)])
 
 
 def short_limits(plan: Plan) -> AbstractContextManager[None]:
@@ -768,7 +768,7 @@ def short_limits(plan: Plan) -> AbstractContextManager[None]:
         (slices_module, "CLOCK_MARGIN_S", plan.skew_max_us / 1e6 + 2.0 * plan.pace),
         (shard_module, "WISHES_EVERY_S", 0.2),
         (shard_module, "MEND_S", 0.5),
-        (Partition, "_meter", staticmethod(_meter_that_breaks)),
+        (Metering, "meter", staticmethod(_meter_that_breaks)),
         (partition_module, "rated_lines", _lines_that_break),
         (admission_module, "GIVE_BACK_US", round(500_000 * plan.pace)),
     ]
