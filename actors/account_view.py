@@ -19,6 +19,7 @@ from actors.door_wire import (
     NotFound,
     Payers,
     RateLimitView,
+    RecurringView,
     ReratedView,
     RuleView,
     ScopeView,
@@ -30,7 +31,7 @@ from actors.door_wire import (
 from engine.account import Account
 from engine.admission import Decision, Wallet
 from engine.commands import Refused
-from engine.contract import ELSEWHERE, Agreement
+from engine.contract import ELSEWHERE, Agreement, Contract
 from engine.derived import Derived
 from engine.limits import ROOT, Cap, scope_path
 from engine.manual_lines import Rerating
@@ -39,6 +40,7 @@ from engine.money import amount_text, quantity_text
 from engine.outcomes import Refusal
 from engine.partition import Partition
 from engine.reasons import TRANSIENT, Binding
+from engine.recurring import Recurring
 from engine.rules import stated
 from engine.top_up import request_id
 
@@ -123,6 +125,7 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
         phases=tuple((each.from_us, each.plan) for each in account.contract.phases),
         top_up=_top_up(account),
         pauses=tuple((each.from_us, each.paused) for each in account.contract.pauses),
+        recurring=tuple(_recurring(each, account.contract) for _, each in sorted(account.recurring.items())),
     )
 
 
@@ -195,6 +198,26 @@ def _adjustments(account: Account) -> tuple[AdjustmentView, ...]:
         if pico:
             views.append(AdjustmentView(None, period_us, segment_us, price, amount_text(pico)))
     return tuple(sorted(views, key=lambda view: (view.posted_us, view.period_us, view.price, view.line or "")))
+
+
+def _recurring(each: Recurring, contract: Contract) -> RecurringView:
+    rollover = None
+    if each.rollover is not None:
+        percent, days, cap = each.rollover
+        rollover = percent, days, None if cap is None else amount_text(cap)
+    return RecurringView(
+        each.name,
+        each.every,
+        each.kind,
+        amount_text(each.amount),
+        each.priority,
+        each.scope,
+        each.pays_debt,
+        each.expires,
+        each.days,
+        rollover,
+        contract.unpaused_from(each.next_us),
+    )
 
 
 def _top_up(account: Account) -> TopUpView:

@@ -283,6 +283,20 @@ class AdjustmentView(Struct):
     by: str = ""
 
 
+class RecurringView(Struct):
+    grant: str
+    every: str
+    kind: str
+    amount: str
+    priority: int
+    scope: tuple[str, ...]
+    pays_debt: bool
+    expires: bool
+    days: int | None
+    rollover: tuple[int, int, str | None] | None  # percent, days, cap
+    next_us: int | None  # when its next lot begins, as far as that is known
+
+
 class TopUpView(Struct, frozen=True):
     """Terms, all None where none are set, and how the account stands to them."""
 
@@ -321,6 +335,7 @@ class AccountView(Struct, tag_field="op", tag="account"):
     first_plan: str = ""  # the one before them
     top_up: TopUpView = TopUpView()
     pauses: tuple[tuple[int, bool], ...] = ()  # from when on it is paused, or is not
+    recurring: tuple[RecurringView, ...] = ()
 
 
 class AppliedView(Struct, tag_field="op", tag="applied"):

@@ -33,6 +33,8 @@ from engine.meters import Aggregate, Cell, TooManyValues, Unique, merged, spread
 from engine.outcomes import Line, PostingRow, Settled
 from engine.periods import month_around
 from engine.prices.price import Price
+from engine.recurring import Recurring, due, is_of
+from engine.recurring import wakes_us as grants_us
 from engine.routes import Usage
 from engine.sessions import Sessions
 from engine.top_up import NONE, TopUp, request, request_id
@@ -124,6 +126,7 @@ class Account:
         self.adjusted: Adjusted = {}  # what that changed, and manual lines
         self.lines: dict[str, ManualLine] = {}  # by id
         self.sessions = Sessions(account)
+        self.recurring: dict[str, Recurring] = {}
         self.top_up = NONE
         self._book = book
         self._closing = Closing(self.period_around, self._close_after_us)
@@ -170,10 +173,10 @@ class Account:
         return bool(self.table or self.adjusted)
 
     def has_lot(self, lot: str) -> bool:
-        """Whether the id is taken: by a lot, or by the request that may become one."""
-        return lot in self.lots or (
-            self.top_up.asked is not None and lot == request_id(self.account, self.top_up.ordinal)
-        )
+        """Whether the id is taken: by a lot, or by what may become one."""
+        if lot in self.lots or is_of(lot, self.recurring):
+            return True
+        return self.top_up.asked is not None and lot == request_id(self.account, self.top_up.ordinal)
 
     def month_of(self, time_us: int) -> int:
         """Start of the calendar month of an instant, in the account's zone."""
@@ -220,6 +223,7 @@ class Account:
         now = Moment(self.caps, self.tallies, self.lots, self.zone, woken_us)
         for name, rule in self.rules.items():
             pending += wakes_us(name, rule, now, self.standings)
+        pending += grants_us(self.recurring, self.contract)
         top_up_us = self.top_up.wakes_us(woken_us)
         if top_up_us is not None:
             pending.append(top_up_us)
@@ -606,6 +610,11 @@ class Account:
         released = () if same or before is None else (name,)
         return self._become(caps=caps, rules=rules, tallies=tallies, woken_us=woken_us, released=released)
 
+    def set_recurring(self, name: str, recurring: Recurring | None, woken_us: int) -> list[Crossing]:
+        """Set or replace a recurring grant; None: it is gone."""
+        kept = {each: stays for each, stays in self.recurring.items() if each != name}
+        return self._become(recurring=kept if recurring is None else kept | {name: recurring}, woken_us=woken_us)
+
     def set_top_up(self, top_up: TopUp, woken_us: int, paid: Lot | None = None) -> list[Crossing]:
         """Other terms, or an answer to the open request, and the lot that was paid for."""
         assert paid is None or paid.effective_us > self.newest_event_us or not self.has_usage
@@ -635,11 +644,16 @@ class Account:
         tallies: dict[str, Counts] | None = None,
         adjusted: Adjusted | None = None,
         top_up: TopUp | None = None,
+        recurring: dict[str, Recurring] | None = None,
         released: Collection[str] = (),
     ) -> list[Crossing]:
         """`released`: rules that looked at something else until now."""
         adjusted = self.adjusted if adjusted is None else adjusted
         lots = self.lots if lots is None else lots
+        recurring = self.recurring if recurring is None else recurring
+        if recurring:
+            behind_us = self.newest_event_us + 1 if self.has_usage else 0
+            recurring, lots = due(recurring, self.contract, lots, woken_us, behind_us)
         caps = self.caps if caps is None else caps
         rules = self.rules if rules is None else rules
         tallies = self.tallies if tallies is None else tallies
@@ -652,7 +666,7 @@ class Account:
         self.tallies, self.adjusted = tallies, adjusted
         self.lots, self.caps, self.rules, self.woken_us = lots, caps, rules, woken_us
         self.standings = standings
-        self.top_up = top_up
+        self.top_up, self.recurring = top_up, recurring
         self._guard = None
         return crossings + requests
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from engine.account import Account
 from engine.alerts import Crossing
 from engine.catalog import PriceBook
-from engine.credit import LOT_CHANGES_MAX, LOT_KINDS, Carry, Lot, LotChange
+from engine.credit import CARRIED, LOT_CHANGES_MAX, LOT_KINDS, Carry, Lot, LotChange, carried
 from engine.events import (
     Adjust,
     Grant,
@@ -47,10 +47,8 @@ from engine.outcomes import Refusal
 from engine.periods import UnknownZone, zone_of
 from engine.windows import Window
 
-CARRIED: Final = "~carried"  # behind a lot's id: that of the lot which has its rest
 LOT_TEXT_MAX: Final = 200  # characters of an id to which others are made
 LOT_DAYS_MAX: Final = 3660
-DAY_US: Final = 86_400_000_000
 SECOND_US: Final = 1_000_000
 INSTANT_LIMIT_US: Final = 1 << 60  # lot boundaries beyond the year 38,500 are a mistake
 
@@ -119,11 +117,8 @@ def grant(account: Account, command: Grant, book: PriceBook, log_time_us: int) -
     if account.has_lot(command.lot) or (command.rollover and account.has_lot(command.lot + CARRIED)):
         raise Refused(Refusal.LOT_EXISTS)
     if command.rollover:
-        _check_rollover(command)
-    catalogue = book.at(log_time_us)
-    plan = catalogue.plans.get(account.contract.plan_name_at(log_time_us)) if catalogue else None
-    if command.scope and (plan is None or not set(command.scope) <= plan.prices.keys()):
-        raise Refused(Refusal.UNKNOWN_PRICE)
+        check_rollover(command.rollover, expires=command.expires_us is not None and len(command.lot) <= LOT_TEXT_MAX)
+    check_scope(account, command.scope, book, log_time_us)
     effective_us = begins_us(account, log_time_us if command.effective_us is None else command.effective_us)
     if command.expires_us is not None:
         earliest = max(log_time_us, effective_us, account.newest_event_us if account.has_usage else 0)
@@ -142,11 +137,18 @@ def grant(account: Account, command: Grant, book: PriceBook, log_time_us: int) -
     return account.grant([lot, *_carried(lot, command.rollover)], log_time_us)
 
 
-def _check_rollover(command: Grant) -> None:
-    rollover = command.rollover
-    assert rollover is not None
+def check_scope(account: Account, scope: tuple[str, ...], book: PriceBook, log_time_us: int) -> None:
+    """What a lot may pay for is sold. Raises Refused."""
+    catalogue = book.at(log_time_us)
+    plan = catalogue.plans.get(account.contract.plan_name_at(log_time_us)) if catalogue else None
+    if scope and (plan is None or not set(scope) <= plan.prices.keys()):
+        raise Refused(Refusal.UNKNOWN_PRICE)
+
+
+def check_rollover(rollover: Rollover, *, expires: bool) -> None:
+    """Raises Refused."""
     in_range = 1 <= rollover.percent <= 100 and 1 <= rollover.days <= LOT_DAYS_MAX
-    if not in_range or command.expires_us is None or len(command.lot) > LOT_TEXT_MAX:
+    if not in_range or not expires:
         raise Refused(Refusal.BAD_ROLLOVER)
     if rollover.cap is not None:
         try:
@@ -159,12 +161,8 @@ def _carried(lot: Lot, rollover: Rollover | None) -> list[Lot]:
     """The lot that will have what this one leaves."""
     if rollover is None:
         return []
-    assert lot.expires_us is not None
     carry = Carry(lot.lot, rollover.percent, None if rollover.cap is None else parse_amount(rollover.cap))
-    expires_us = lot.expires_us + rollover.days * DAY_US
-    return [
-        replace(lot, lot=lot.lot + CARRIED, granted=0, effective_us=lot.expires_us, expires_us=expires_us, carry=carry)
-    ]
+    return [carried(lot, carry, rollover.days)]
 
 
 def void_lot(account: Account, command: VoidLot, log_time_us: int) -> list[Crossing]:

@@ -130,6 +130,10 @@ class Contract:
         paused = self.paused_at(time_us)
         return next((each.from_us for each in self.pauses if each.from_us > time_us and each.paused != paused), None)
 
+    def unpaused_from(self, time_us: int) -> int | None:
+        """The first instant from this one on at which the account is not paused; None: nobody has said."""
+        return self.turns_us(time_us) if self.paused_at(time_us) else time_us
+
     # ------------------------------------------------------------------------------------------------------- periods
 
     def period_around(self, time_us: int) -> tuple[int, int]:

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 LOT_KINDS: Final = frozenset({"paid", "promo", "commit", "refund"})
 POSTING_KINDS: Final = ("grant", "burn", "refund", "void", "expire", "carry", "debt")
 NEVER: Final = 1 << 62  # sorts behind every expiry
 UNBOUNDED: Final = 1 << 200  # beyond any amount or quantity that M1 admits
+CARRIED: Final = "~carried"  # behind a lot's id: that of the lot which has its rest
+DAY_US: Final = 86_400_000_000
 LOT_CHANGES_MAX: Final = 100  # of one lot: each is a boundary, and so a segment of its own
 
 
@@ -88,6 +91,19 @@ class Lot(Struct, frozen=True):
 
     def expired(self, woken_us: int) -> bool:
         return self.expires_us is not None and self.expires_us <= woken_us
+
+
+def carried(lot: Lot, carry: Carry, days: int) -> Lot:
+    """The lot that will have what this one leaves when it expires."""
+    assert lot.expires_us is not None
+    return replace(
+        lot,
+        lot=lot.lot + CARRIED,
+        granted=0,
+        effective_us=lot.expires_us,
+        expires_us=lot.expires_us + days * DAY_US,
+        carry=carry,
+    )
 
 
 def posting_order(place: tuple[str, str, int | None]) -> tuple[int, str, int]:

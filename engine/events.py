@@ -489,6 +489,32 @@ class RemoveRule(Struct, tag_field="kind", tag="remove_rule", forbid_unknown_fie
     rule: str
 
 
+class SetRecurringGrant(Struct, tag_field="kind", tag="set_recurring_grant", forbid_unknown_fields=True, frozen=True):
+    """A lot in each period: `every` billing period, or calendar month or week of the account's zone."""
+
+    account: str
+    command_key: str
+    grant: str
+    every: str
+    lot_kind: str
+    amount: str
+    currency: str
+    priority: Whole = 100
+    scope: tuple[str, ...] = ()
+    pays_debt: bool = False
+    expires: bool = True  # at the end of its period, or after `days`
+    days: Whole | None = None
+    rollover: Rollover | None = None
+
+
+class RemoveRecurringGrant(
+    Struct, tag_field="kind", tag="remove_recurring_grant", forbid_unknown_fields=True, frozen=True
+):
+    account: str
+    command_key: str
+    grant: str
+
+
 class SetTopUp(Struct, tag_field="kind", tag="set_top_up", forbid_unknown_fields=True, frozen=True):
     """Ask for `amount` once the balance is at or below `threshold`."""
 
@@ -535,6 +561,8 @@ Command = (
     | SetPlan
     | SetPause
     | SetPrice
+    | SetRecurringGrant
+    | RemoveRecurringGrant
     | SetTopUp
     | RemoveTopUp
     | AnswerTopUp
@@ -603,6 +631,10 @@ def parse_control(body: bytes) -> Control:
                 names += [control.limit, *([] if control.meter is None else [control.meter])]
             case SetAllowed():
                 names += [control.field, *(control.values or ())]
+            case SetRecurringGrant():
+                names += [control.grant, control.every, control.lot_kind, control.currency, *control.scope]
+            case RemoveRecurringGrant():
+                names += [control.grant]
             case SetTopUp():
                 names += [control.currency]
             case AnswerTopUp():

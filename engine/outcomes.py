@@ -94,6 +94,9 @@ class Refusal(StrEnum):
     MID_SEGMENT = "mid_segment"
     RERATE_CHANGED = "rerate_changed"
     NO_DIFFERENCE = "no_difference"
+    BAD_RECURRING = "bad_recurring"
+    UNKNOWN_RECURRING = "unknown_recurring"
+    TOO_MANY_RECURRING = "too_many_recurring"
 
 
 APPLIED = "applied"

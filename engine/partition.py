@@ -53,6 +53,7 @@ from engine.events import (
     Owner,
     RefundLot,
     RemoveCap,
+    RemoveRecurringGrant,
     RemoveRule,
     RemoveTopUp,
     Rerate,
@@ -63,6 +64,7 @@ from engine.events import (
     SetPlan,
     SetPrice,
     SetRateLimit,
+    SetRecurringGrant,
     SetRule,
     SetScope,
     SetTopUp,
@@ -99,6 +101,7 @@ from engine.outcomes import (
     rated_lines,
 )
 from engine.placement import partition_for
+from engine.recurring_commands import remove_recurring, set_recurring
 from engine.rerating import Difference, by_price, rerate
 from engine.routes import Usage
 from engine.rules import remove_rule, set_rule
@@ -767,6 +770,10 @@ class Partition:
                     crossings = set_plan(account, command, self._book, self.log_time_us)
                 case SetPrice():
                     crossings = set_price(account, command, self._book, self.log_time_us)
+                case SetRecurringGrant():
+                    crossings = set_recurring(account, command, self._book, self.log_time_us)
+                case RemoveRecurringGrant():
+                    crossings = remove_recurring(account, command, self.log_time_us)
                 case SetTopUp():
                     crossings = set_top_up(account, command, self.log_time_us)
                 case RemoveTopUp():

@@ -22,6 +22,7 @@ from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 from engine.manual_lines import ManualLine, Rerating
 from engine.meters import kept, read_kept
+from engine.recurring import Every, Recurring
 from engine.sessions import Session, Sessions
 from engine.top_up import NONE, Terms, TopUp
 from engine.windows import MONTH, Window
@@ -31,6 +32,11 @@ READABLE: Final = (1, 2, 3)
 
 
 _Terms = tuple[str, str, int, int, int, int | None]  # engine/top_up.py, `Terms`, in its order
+
+
+_Recurring = tuple[  # engine/recurring.py, in its order
+    str, Every, int, str, str, int, tuple[str, ...], bool, bool, int | None, tuple[int, int, str | None] | None
+]
 
 
 class UnknownSnapshot(ValueError):
@@ -84,6 +90,7 @@ class _Account(Struct, array_like=True):
     top_up: tuple[_Terms | None, int, int, int, _Terms | None, bool] | None = None
     pauses: list[tuple[int, bool]] = []
     rerated: list[tuple[str, int, int, int]] = []
+    recurring: list[_Recurring] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -237,6 +244,7 @@ def encode_account(account: Account) -> bytes:
                 for name, line in account.lines.items()
                 if line.rerated is not None
             ],
+            [_recurring(each) for _, each in sorted(account.recurring.items())] if account.recurring else [],
         )
     )
 
@@ -247,6 +255,13 @@ def _top_up(top_up: TopUp) -> tuple[_Terms | None, int, int, int, _Terms | None,
         for of in (top_up.terms, top_up.asked)
     )
     return terms, top_up.ordinal, top_up.failed, top_up.since_us, asked, top_up.low
+
+
+def _recurring(each: Recurring) -> _Recurring:
+    rolled = each.rollover
+    rollover = None if rolled is None else (rolled[0], rolled[1], _amount_or_none(rolled[2]))
+    before = each.name, each.every, each.next_us, each.kind, str(each.amount)
+    return (*before, each.priority, each.scope, each.pays_debt, each.expires, each.days, rollover)
 
 
 def _amount_or_none(amount: int | None) -> str | None:
@@ -374,11 +389,18 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
         }
         account.sessions = Sessions(stored.account, by_key, stored.sessions_us)
     account.parked = {mark: Parked(until_us, value) for mark, until_us, value in stored.parked}
+    account.recurring = {each[0]: _read_recurring(each) for each in stored.recurring}
     if stored.top_up is not None:
         stated, ordinal, failed, since_us, asked, low = stored.top_up
         account.top_up = TopUp(_terms(stated), ordinal, failed, since_us, _terms(asked), low)
     account.mark_posted()
     return account
+
+
+def _read_recurring(stored: _Recurring) -> Recurring:
+    name, every, next_us, kind, amount, priority, scope, pays_debt, expires, days, rolled = stored
+    rollover = None if rolled is None else (rolled[0], rolled[1], None if rolled[2] is None else int(rolled[2]))
+    return Recurring(name, every, next_us, kind, int(amount), priority, scope, pays_debt, expires, days, rollover)
 
 
 def _terms(stored: _Terms | None) -> Terms | None:
@@ -469,6 +491,9 @@ _NAMED: Final = {
     "tallies": ("counted",),
     "rate_meters": ("meter",),
     "rerated": ("version", "from_us", "to_us"),
+    "recurring": (
+        *("every", "next_us", "kind", "amount", "priority", "scope", "pays_debt", "expires", "days", "rollover"),
+    ),
     "lines": ("posted_us", "segment_us", "period_us", "price", "amount", "reason", "by"),
 }
 

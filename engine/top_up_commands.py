@@ -7,8 +7,8 @@ from msgspec.structs import replace
 
 from engine.account import Account
 from engine.alerts import Crossing
-from engine.commands import DAY_US, LOT_DAYS_MAX, SECOND_US, Refused, amount_of, begins_us
-from engine.credit import Lot
+from engine.commands import LOT_DAYS_MAX, SECOND_US, Refused, amount_of, begins_us
+from engine.credit import DAY_US, Lot
 from engine.events import AnswerTopUp, SetTopUp
 from engine.outcomes import Refusal
 from engine.top_up import Terms, request_id

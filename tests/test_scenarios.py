@@ -27,6 +27,8 @@ GRANTS    lot  kind  amount  priority  from  until  for  rollover
                                                         `for`: prices, or `all`; kind: `promo`, or `promo, pays debt`;
                                                         rollover: `50% for 30 days`, `50% up to $9 for 30 days`; its
                                                         lot is `LOT~carried`
+RECURRING  name  every  amount  rollover                a lot in each `period`, `month` or `week`: its id is
+                                                        NAME@ and the date on which the period begins
 SCOPES    path                                          parents first
 CAPS      name  amount  scope  window                   the scope is left out or `-` for the account itself; the window
                                                         is a month, or `hour`, `day`, `week`, `rolling 300 min`,
@@ -89,6 +91,7 @@ SECTIONS: Final = (
     "DIMENSIONS",
     "PRICES",
     "GRANTS",
+    "RECURRING",
     "SCOPES",
     "CAPS",
     "RULES",
@@ -193,6 +196,7 @@ class Scenario:
         for version, start in enumerate(starts[1:], start=2):
             assert bench.publish(version, start) == "catalogue", f"a price from {start} comes too soon"
         self.each("GRANTS", lambda *columns: applied(grant(bench, *columns)))
+        self.each("RECURRING", lambda *columns: applied(recurring(bench, *columns)))
         self.each("SCOPES", lambda scope: applied(bench.scope(scope)))
         self.each("CAPS", lambda *columns: applied(cap(bench, *columns)))
         self.each("RULES", lambda *columns: applied(rule(bench, *columns)))
@@ -278,6 +282,17 @@ def read_dimension(of: str, what: str) -> DimensionDefinition:
     return DimensionDefinition(field, (*bands, BandDefinition(rest or "rest")), default=default)
 
 
+def recurring(bench: Bench, name: str, every: str, amount: str, rollover: str = "") -> str:
+    fields: dict[str, Any] = {"rollover": rolled_over(rollover)} if rollover else {}
+    return bench.recurring(name, plain(amount), every=every, **fields)
+
+
+def rolled_over(rollover: str) -> dict[str, Any]:
+    rolled = re.fullmatch(r"(\d+)%(?: up to (\S+))? for (\d+) days", rollover)
+    assert rolled, "a rollover is `50% for 30 days` or `50% up to $9 for 30 days`"
+    return {"percent": int(rolled[1]), "days": int(rolled[3])} | ({"cap": plain(rolled[2])} if rolled[2] else {})
+
+
 def grant(
     bench: Bench,
     lot: str,
@@ -295,10 +310,7 @@ def grant(
     if until != "-":
         fields["expires_us"] = instant(until)
     if rollover:
-        rolled = re.fullmatch(r"(\d+)%(?: up to (\S+))? for (\d+) days", rollover)
-        assert rolled, "a rollover is `50% for 30 days` or `50% up to $9 for 30 days`"
-        fields["rollover"] = {"percent": int(rolled[1]), "days": int(rolled[3])}
-        fields["rollover"] |= {"cap": plain(rolled[2])} if rolled[2] else {}
+        fields["rollover"] = rolled_over(rollover)
     kind, _, debt = kind.partition(", ")
     if debt:
         assert debt == "pays debt", "a kind is `promo`, or `promo, pays debt`"
@@ -554,6 +566,8 @@ def test_every_lot_of_a_scenario_is_accounted_for() -> None:
         lots |= {columns[1].split(" ")[1] for _, columns in scenario.sections["EVENTS"] if columns[1][:6] == "grant "}
         paid = [columns[1] for _, columns in scenario.sections["EVENTS"] if columns[1][:5] == "paid "]
         lots |= {request_id("acme", int(what.removeprefix("paid "))) for what in paid}
+        recurring = [columns[0] for _, columns in scenario.sections["RECURRING"]]
+        lots |= {row[0] for _, row in scenario.sections["FINALLY"] if row[0].rpartition("@")[0] in recurring}
         scopes = {f"spend {columns[0]}" for _, columns in scenario.sections["SCOPES"]}
         assert {columns[0] for _, columns in scenario.sections["FINALLY"]} == lots | scopes | {"debt"}, path.name
 

@@ -98,6 +98,7 @@ TESTED_ELSEWHERE = {
     "loadtest/oracle/meters.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/periods.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/prices.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/recurring.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/records.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/rerating.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/rules.py": "tests/loadtest/test_oracle.py",

@@ -40,6 +40,52 @@ def add_grant(
     told(answer, f"{amount} {currency} granted, as lot {answer['id']}")
 
 
+@app.command("every")
+def set_recurring(
+    account: Account,
+    grant: Annotated[str, typer.Argument(help="The recurring grant's name.")],
+    every: Annotated[str, typer.Argument(help="period (of billing), month or week.")],
+    amount: Annotated[str, typer.Argument(help="A decimal, in the account's currency.")],
+    currency: Annotated[str, typer.Option(help="ISO 4217.")] = "USD",
+    kind: Annotated[str, typer.Option(help="promo, commit, refund or paid.")] = "promo",
+    days: Annotated[int | None, typer.Option(help="How long a lot lives; default: to the end of its period.")] = None,
+    rollover: Annotated[
+        str | None, typer.Option(help="PERCENT:DAYS or PERCENT:DAYS:CAP: what lives on of a lot's rest.")
+    ] = None,
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Grant a lot in this period and in each to come. Set again, it changes what comes from the next period on."""
+    body: dict[str, object] = {"every": every, "amount": amount, "currency": currency, "kind": kind}
+    if days is not None:
+        body["days"] = days
+    if rollover is not None:
+        body["rollover"] = _rollover(rollover)
+    answer = change(url, key, "PUT", path_to("customers", account, "recurring-grants", grant), body)
+    told(answer, f"{amount} {currency} are granted every {every}, as {grant}")
+
+
+@app.command("stop")
+def remove_recurring(
+    account: Account,
+    grant: Annotated[str, typer.Argument(help="The recurring grant's name.")],
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Remove a recurring grant. Lots that there are stay."""
+    told(
+        change(url, key, "DELETE", path_to("customers", account, "recurring-grants", grant)),
+        f"{grant} is granted no more",
+    )
+
+
+@app.command("recurring")
+def list_recurring(account: Account, url: Url = None, key: ApiKey = None) -> None:
+    """List the recurring grants of an account, and when the next lot of each begins."""
+    items = get(url, key, path_to("customers", account, "recurring-grants"))["items"]
+    print_rows("Recurring grants", items, ("grant", "every", "kind", "amount", "days", "next"), right=("amount",))
+
+
 def _rollover(text: str) -> dict[str, int | str]:
     percent, _, rest = text.partition(":")
     days, _, cap = rest.partition(":")

@@ -410,6 +410,16 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "A cool-down is from 600 seconds to 30 days, attempts are 1 to 100, and a lot lives 1 to 3,660 days.",
         "Correct the field and send the request again.",
     ),
+    Refusal.BAD_RECURRING: (
+        "A recurring grant is every period, month or week; it has a name of at most 200 characters, and its lots live 1 to "
+        "3,660 days if they expire.",
+        "Correct the field and send the request again.",
+    ),
+    Refusal.TOO_MANY_RECURRING: (
+        "The account's recurring grants would make more than 120 lots a year: a week's makes 53, another 12, and twice as many "
+        "with a rollover.",
+        "Remove one of them, or grant by the month.",
+    ),
     Refusal.NOT_ASKED: (
         "This request is not open: it was answered before, or never made.",
         "Compare with GET /v1/customers/{account}/auto-top-up. Money that came in all the same is booked by POST .../top-ups.",
@@ -425,6 +435,8 @@ def refusal_problem(refusal: Refusal, fields: Mapping[Refusal, str]) -> Problem:
         return absent("rule")
     if refusal is Refusal.UNKNOWN_LOT:
         return absent("lot")
+    if refusal is Refusal.UNKNOWN_RECURRING:
+        return absent("recurring grant")
     if refusal is Refusal.NO_TOP_UP:
         return absent("top-up")
     if refusal is Refusal.KEY_REUSED:

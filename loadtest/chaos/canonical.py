@@ -12,14 +12,15 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from loadtest.oracle.accounts import Account, Partition, Rule, TopUp
+from loadtest.oracle.accounts import Account, Partition, Recurring, Rule, TopUp
+from loadtest.oracle.commands import NO_CAP
 from loadtest.oracle.fold import Oracle
 
 SNAPSHOT_VERSIONS: Final = (3,)
 # Places in the array of an account.
 _PLAN, _CURRENCY, _ZONE, _ANCHOR, _NEWEST, _RATED = 2, 3, 4, 5, 7, 8
 _TABLE, _LOTS, _CAPS, _CROSSINGS, _CAP_SCOPES, _SCOPES = 10, 11, 12, 15, 16, 17
-_RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES, _CARRIES, _CAP_WINDOWS, _TALLIES, _ADJUSTED, _RULES, _TOP_UP = (
+_RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES, _CARRIES, _CAP_WINDOWS, _TALLIES, _ADJUSTED, _RULES, _TOP_UP, _RECURRING = (
     19,
     24,
     25,
@@ -29,6 +30,7 @@ _RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES, _CARRIES, _CAP_WINDOWS, _TALLIES, _ADJ
     32,
     33,
     41,
+    44,
 )
 # And of a partition.
 _LOG_TIME, _EPOCH, _CATALOGUES, _COUNTS = 1, 2, 3, 4
@@ -54,7 +56,7 @@ def _bytes(form: dict[str, Any]) -> bytes:
 
 def account_of_snapshot(blob: bytes) -> bytes:
     """The form of a stored account. Raises Unreadable."""
-    stored = _array(blob, _TOP_UP)
+    stored = _array(blob, _RECURRING)
     return _bytes(
         {
             "plan": stored[_PLAN],
@@ -85,6 +87,7 @@ def account_of_snapshot(blob: bytes) -> bytes:
             "lot_changes": sorted([lot, changes] for lot, changes in stored[_LOT_CHANGES]),
             "adjusted": stored[_ADJUSTED],
             "top_up": stored[_TOP_UP],
+            "recurring": stored[_RECURRING],
         }
     )
 
@@ -93,6 +96,15 @@ def _measure(rule: Rule) -> list[str | int]:
     if rule.measure in ("spend", "quantity"):
         return ["counted"]
     return [rule.measure, *([rule.of] if rule.of else []), *([rule.length] if rule.length else [])]
+
+
+def _recurring(each: Recurring) -> list[object]:
+    rollover = None
+    if each.rollover is not None:
+        percent, days, cap = each.rollover
+        rollover = [percent, days, None if cap == NO_CAP else str(cap)]
+    terms = [each.name, each.every, each.next, each.kind, str(each.amount), each.priority, sorted(each.scope)]
+    return [*terms, each.pays_debt, each.expires, each.days, rollover]
 
 
 def _top_up(top_up: TopUp) -> list[object] | None:
@@ -171,6 +183,7 @@ def account_of_oracle(oracle: Oracle, partition: int, account: Account) -> bytes
                 for (posted, start), charges in oracle.adjusted(partition, account).items()
             ),
             "top_up": _top_up(account.top_up),
+            "recurring": [_recurring(each) for _, each in sorted(account.recurring.items())],
         }
     )
 

@@ -114,6 +114,23 @@ class RatedEvent:
         return RatedEvent(self.time_us, parts, self.scopes, self.caps if posted is None else [], posted=posted)
 
 
+@dataclass
+class Recurring:
+    """What is granted in each period; from `next` on it may be."""
+
+    name: str
+    every: str
+    next: int
+    kind: str
+    amount: int
+    priority: int
+    scope: frozenset[str]
+    pays_debt: bool
+    expires: bool
+    days: int | None
+    rollover: tuple[int, int, int | None] | None
+
+
 class TopUpTerms(NamedTuple):
     threshold: int
     amount: int
@@ -190,9 +207,12 @@ class Account:
     table: "Table | None" = None
     sessions: dict[tuple[str, str], Session] = field(default_factory=dict)  # by meter and id
     top_up: TopUp = field(default_factory=TopUp)
+    recurring: dict[str, Recurring] = field(default_factory=dict)
 
     def awaits(self, lot: str) -> bool:
-        """Whether a request is open whose payment makes a lot of this id."""
+        """Whether a lot of this id is to come: of a recurring grant, or of a request that is open."""
+        if any(lot.startswith(f"{name}@") and "@" not in lot[len(name) + 1 :] for name in self.recurring):
+            return True
         request = told_id(self.account, "top_up", "request", self.top_up.requests, "requested")
         return self.top_up.open is not None and lot == request
 
@@ -209,6 +229,12 @@ class Account:
 
     def plan_at(self, time_us: int) -> str:
         return [self.first_plan, *(plan for start, plan in self.phases if start <= time_us)][-1]
+
+    def unpaused(self, time_us: int) -> int | None:
+        """The first instant from there on at which it is not paused, as far as somebody has said."""
+        if not [False, *(paused for start, paused in sorted(self.pauses.items()) if start <= time_us)][-1]:
+            return time_us
+        return min((start for start, paused in self.pauses.items() if start > time_us and not paused), default=None)
 
     def period(self, time_us: int) -> tuple[int, int, int]:
         """The billing period of an instant: its start, how long it is, and how long it would be if no phase cut it."""

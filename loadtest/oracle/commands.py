@@ -117,12 +117,12 @@ def read_rollover(fields: Fields) -> tuple[int, int, int | None] | None:
     return percent, days, NO_CAP if text is None else pico_of(text)
 
 
-def put(state: Partition, account: Account, lot: Lot) -> None:
-    """Add a lot, or replace it. Its boundaries to come are wake-ups."""
+def put(state: Partition, account: Account, lot: Lot, now: int | None = None) -> None:
+    """Add a lot, or replace it. Its boundaries to come are wake-ups: behind log time, or behind a wake-up of before."""
     account.lots = sorted([lot, *(other for other in account.lots if other.lot != lot.lot)], key=Lot.order)
     account.table = None
     for instant in lot.boundaries():
-        if instant > state.log_us and (instant, account.account) not in state.wakes:
+        if instant > (state.log_us if now is None else now) and (instant, account.account) not in state.wakes:
             insort(state.wakes, (instant, account.account))
 
 

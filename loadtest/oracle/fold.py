@@ -52,6 +52,7 @@ from loadtest.oracle.records import (
     read_json,
     read_key,
 )
+from loadtest.oracle.recurring import give, remove_recurring, set_recurring
 from loadtest.oracle.rerating import rerate
 from loadtest.oracle.rules import looks_again, remove_rule, seen, set_rule
 from loadtest.oracle.sessions import MINUTE_US, SESSIONS_MAX, Heard, Session, in_segments, last_minute
@@ -61,6 +62,8 @@ COMMANDS = ON_ACCOUNTS | {
     "rerate": rerate,
     "set_rule": set_rule,
     "remove_rule": remove_rule,
+    "set_recurring_grant": set_recurring,
+    "remove_recurring_grant": remove_recurring,
     "set_top_up": set_top_up,
     "remove_top_up": remove_top_up,
     "answer_top_up": answer_top_up,
@@ -225,6 +228,7 @@ class Oracle:
             state.log_us = max(state.log_us, instant)
             account = state.accounts[name]
             account.woken = instant
+            give(state, account, instant)
             self._evaluate(state, account, instant)
             if instant == last_minute(name, instant):
                 self._accrue(state, account)
@@ -1012,5 +1016,6 @@ class Oracle:
         apply()
         account = state.accounts[name]
         account.woken = state.log_us
+        give(state, account, state.log_us)
         self._evaluate(state, account, state.log_us)
         return "applied"

@@ -251,6 +251,10 @@ class Bench:
         body = {"price": price, "terms": terms, "currency": "USD"}
         return self.command("set_price", account, **(body | fields))
 
+    def recurring(self, name: str, dollars: str, account: str = "acme", **fields: Any) -> str:
+        body = {"grant": name, "every": "period", "lot_kind": "promo", "amount": dollars, "currency": "USD"}
+        return self.command("set_recurring_grant", account, **(body | fields))
+
     def top_up(self, threshold: str, amount: str, account: str = "acme", **fields: Any) -> str:
         body = {"threshold": threshold, "amount": amount, "currency": "USD"}
         return self.command("set_top_up", account, **(body | fields))
@@ -529,6 +533,8 @@ class RandomLog:
             bench.scope("team:a/ann", account)
             bench.cap("60", "team", account, scope="team:a", hard=False)
             bench.cap_rule(50, "team-50", account, cap="team", clear_percent=source.choice([50, 40]))
+            rollover = {"percent": 50, "days": 20}
+            bench.recurring("free", "6", account, every=source.choice(["period", "month"]), rollover=rollover)
             bench.top_up("25", "30", account, cooldown_s=self.source.choice([600, 86_400]), attempts=2)
             self._windows(account)
         self.holds: list[Hold] = []
@@ -701,6 +707,7 @@ class RandomLog:
             "adjust",
         ] * 2
         kinds += ["set_price", "set_plan", "set_pause"] * 2 + ["measure"] * 4 + ["remove_rule", "remove_cap"]
+        kinds += ["set_recurring_grant"] * 2 + ["remove_recurring_grant"]
         kinds += ["set_top_up", *["answer_top_up"] * 6, "remove_top_up", *["rerate"] * 3]
         kind = source.choice([*kinds, *["set_scope", "set_overdraft", "set_rate_limit", "set_allowed"] * 2])
         if kind == "grant":
@@ -763,12 +770,31 @@ class RandomLog:
             values = source.choice([None, ["x"], ["x", "y"], ["x", "x"]])
             body |= {"kind": kind, "field": "model", "values": values, "scope": source.choice(["", "unheard"])}
         elif kind == "set_pause":
-            at = bench.now + source.randrange(-self.stride_us, self.stride_us * 40)
+            at = bench.now + source.randrange(-self.stride_us * 9, self.stride_us * 40)
             body |= {"kind": kind, "paused": source.choice([True, False]), "from_us": source.choice([None, at, at])}
         elif kind == "set_plan":
-            at = bench.now + source.randrange(-self.stride_us, self.stride_us * 40)
+            at = bench.now + source.randrange(-self.stride_us * 4, self.stride_us * 40)
             plan = source.choice(["plan", "pro", "pro", "calls", "unheard"])
-            body |= {"kind": kind, "plan": plan, "from_us": source.choice([None, at, at])}
+            body |= {"kind": kind, "plan": plan, "from_us": source.choice([None, None, at])}
+        elif kind == "set_recurring_grant":
+            body |= {
+                "kind": kind,
+                "grant": source.choice(["a", "b", "c"]),
+                "every": source.choice(["period", "month", "week"] * 3 + ["day"]),
+                "lot_kind": source.choice(["promo"] * 8 + ["loan"]),
+                "amount": source.choice(["3", "11"] * 4 + ["0"]),
+                "currency": source.choice(["USD"] * 9 + ["EUR"]),
+                "priority": source.randrange(3),
+                "scope": source.choice([[], [], ["x"]] * 3 + [["unheard"]]),
+                "pays_debt": source.random() < 0.3,
+                "days": source.choice([None, None, 1, 40, 0]),
+                "expires": source.random() < 0.9,
+                "rollover": source.choice(
+                    [None, None, {"percent": 50, "days": 3, "cap": "2"}, {"percent": 0, "days": 1}]
+                ),
+            }
+        elif kind == "remove_recurring_grant":
+            body |= {"kind": kind, "grant": source.choice(["a", "b"])}
         elif kind == "set_top_up":
             threshold = source.choice(["30", "30", "0", "-200", "x"])
             body |= {"kind": kind, "threshold": threshold, "amount": source.choice(["25", "150", "0"])}

@@ -16,6 +16,7 @@ from engine.contract import Agreement, Contract, Pause, Phase
 from engine.credit import Carry, Lot, LotChange
 from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
+from engine.recurring import Every, Recurring
 from engine.snapshot import (
     VERSION,
     UnknownSnapshot,
@@ -106,6 +107,13 @@ def accounts(draw: st.DrawFn) -> Account:
     account.contract = Contract(account.zone, account.anchor_day, "plan", phases, sold, pauses)
     account.draws = draw(st.dictionaries(TEXT, draws, max_size=2))
     terms = st.none() | st.builds(Terms, BIG, amount, INSTANT, st.integers(1, 100), INSTANT, st.none() | INSTANT)
+    rollover = st.none() | st.tuples(st.integers(1, 100), st.integers(1, 3660), st.none() | amount)
+    every: st.SearchStrategy[Every] = st.sampled_from(["period", "month", "week"])
+    recurring = st.builds(Recurring, TEXT, every, INSTANT, TEXT, amount, INSTANT, scope, st.booleans(), st.booleans())
+    account.recurring = {
+        each.name: replace(each, days=draw(st.none() | EVENT_TIME), rollover=draw(rollover))
+        for each in draw(st.lists(recurring, max_size=2))
+    }
     count = st.integers(0, 1 << 40)
     account.top_up = draw(st.builds(TopUp, terms, count, count, INSTANT, terms, st.booleans()))
     return account
@@ -117,7 +125,7 @@ def test_an_account_comes_back_as_it_was(account: Account) -> None:
     found = decode_account(blob, BOOK)
     assert encode_account(found) == blob
     stored = ["account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated", "sequence"]
-    kept = ["tallies", "scopes", "overdraft", "rate_limits", "slices", "draws", "top_up"]
+    kept = ["tallies", "scopes", "overdraft", "rate_limits", "slices", "draws", "top_up", "recurring"]
     assert found.contract.is_like(account.contract)
     for name in [*stored, "table", "lots", "caps", "rules", "standings", *kept]:
         assert getattr(found, name) == getattr(account, name), name

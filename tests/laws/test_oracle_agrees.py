@@ -180,7 +180,7 @@ def test_the_oracle_refuses_what_the_engine_refuses_of_a_sandbox() -> None:
 def test_the_random_logs_reach_every_outcome_that_can_be_reached() -> None:
     """A comparison of logs in which nothing happens would prove nothing."""
     reached: set[str] = set()
-    for seed in range(36):
+    for seed in range(56):
         bench = Bench(*versions(), partitions=2, number=seed % 2)
         log = RandomLog(bench, random.Random(seed), stride_us=HOUR)
         for _ in range(STEPS):
@@ -214,5 +214,5 @@ def test_the_random_logs_reach_every_outcome_that_can_be_reached() -> None:
         "expires_too_soon", "unknown_cap", "bad_scope", "unknown_scope", "bad_standing", "bad_limit",
         "unknown_lot", "lot_over", "exceeds_lot", "bad_rollover",
         "unknown_meter", "bad_cap", "bad_rule", "cap_in_use", "unknown_rule", "would_reprice", "unknown_plan",
-        "bad_top_up", "no_top_up", "not_asked",
+        "bad_top_up", "no_top_up", "not_asked", "bad_recurring", "unknown_recurring",
     }  # fmt: skip

@@ -6,7 +6,23 @@ import pytest
 
 from tests.actors.cli.calling import FakeApi, asks_once, beside_up, call
 
+MONTHLY = "/v1/customers/acme/recurring-grants/monthly"
 ASKS = [
+    (
+        ("grants", "every", "acme", "monthly", "period", "1000", "--rollover", "50:31", "--days", "40"),
+        (
+            "PUT",
+            MONTHLY,
+            {"every": "period", "amount": "1000", "currency": "USD", "kind": "promo", "days": 40}
+            | {"rollover": {"percent": 50, "days": 31}},
+        ),
+        "acme: 1000 USD are granted every period, as monthly (log 3/18)",
+    ),
+    (
+        ("grants", "stop", "acme", "monthly"),
+        ("DELETE", MONTHLY, {}),
+        "acme: monthly is granted no more (log 3/18)",
+    ),
     (
         ("grants", "add", "acme", "25", "--expires", "2030-01-01T00:00:00Z"),
         (
@@ -55,6 +71,12 @@ def test_lots_are_listed(api: FakeApi) -> None:
     beside_up(api.url)
     result = call("grants", "list", "acme")
     assert (result.exit_code, "promo" in result.stdout, "24" in result.stdout) == (0, True, True)
+
+
+def test_recurring_grants_are_listed(api: FakeApi) -> None:
+    beside_up(api.url)
+    result = call("grants", "recurring", "acme")
+    assert (result.exit_code, "monthly" in result.stdout, "2026-12-01" in result.stdout) == (0, True, True)
 
 
 def test_a_rollover_that_cannot_be_read_is_told(api: FakeApi) -> None:
