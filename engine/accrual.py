@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from engine.account import Account, Change, TooManyCells
 from engine.alerts import Crossing
@@ -17,7 +16,7 @@ from engine.limits import scope_path
 from engine.meters import Cell, Heard
 from engine.outcomes import Line
 from engine.prices.price import Price
-from engine.sessions import FORGET_US, Key, Session, last_accrual, pieces
+from engine.sessions import FORGET_US, Key, Telling, Timed, last_accrual, pieces
 
 
 class Stretch(Struct, frozen=True):
@@ -58,26 +57,24 @@ class _Changes:
         self._sums: dict[_Kind, _Sum] = {}
         self._here = (0, 0)  # the segment that was looked up last
 
-    def add(self, meter: str, session: Session, name: str, accrued_us: int) -> Session:
-        """The session, charged as far as it goes. Raises NoPrice, having added nothing."""
-        span = session.span(accrued_us)
+    def add(self, meter: str, before: Timed | None, after: Timed, from_us: int, name: str) -> None:
+        """What makes of a session what it is now; they differ from an instant on. Raises NoPrice, having added nothing."""
         scopes = tuple(
             scope
-            for scope in scope_path(session.scope)[1:]
-            if scope in self._account.scopes and self._account.scopes[scope].since < session.since
+            for scope in scope_path(after.scope)[1:]
+            if scope in self._account.scopes and self._account.scopes[scope].since < after.since
         )
         found = []
-        for piece in pieces(session.weight, session.charged, span, self._segment_around):
+        for piece in pieces(before, after, from_us, self._segment_around):
             start, _ = self._segment_around(piece.time_us)
-            price, version, dimensions = self._price(meter, session.cell, piece.time_us)
-            kind = _Kind(start, piece.quantity > 0, scopes, price.name, session.cell, name)
+            price, version, dimensions = self._price(meter, after.cell, piece.time_us)
+            kind = _Kind(start, piece.quantity > 0, scopes, price.name, after.cell, name)
             found.append((kind, _Sum(price, version, dimensions, piece.time_us, piece.quantity)))
         for kind, more in found:
             had = self._sums.get(kind)
             if had is not None:
                 more = more._replace(time_us=max(had.time_us, more.time_us), quantity=had.quantity + more.quantity)
             self._sums[kind] = more
-        return replace(session, charged=span)
 
     def made(self) -> list[tuple[_Kind, _Sum, Change]]:
         """In the order in which they are made: by segment, and what is taken back first."""
@@ -112,20 +109,21 @@ def rate_heard(
     book: PriceBook,
     heard: Iterable[Heard],
     own: Change,
-    scope: str,
-    offset: int,
+    event: Telling,
     log_time_us: int,
 ) -> tuple[tuple[Line, ...], list[Stretch], list[Crossing]]:
     """Charge an event that tells of sessions: the lines of what else it counts (`own`), then what its sessions come to.
 
-    Raises NoPrice, SessionConflict, TooManySessions, TooManyCells and TooManyValues, having changed nothing."""
+    Raises NoPrice, SessionConflict, TooManySessions, TooManyPoints, TooManyCells and TooManyValues, having changed
+    nothing."""
     accrued_us = last_accrual(account.account, log_time_us)
-    changed: dict[Key, Session] = {}
+    changed: dict[Key, Timed] = {}
     changes = _Changes(account, book)
     for each in heard:
-        session = account.sessions.with_event(each, own.time_us, scope, offset, log_time_us)
-        session = session.at(accrued_us, _timeout_us(book, each.meter, session))
-        changed[each.meter, each.session] = changes.add(each.meter, session, each.session, accrued_us)
+        before, after = account.sessions.with_event(each, event, log_time_us)
+        after = after.at(accrued_us, _timeout_us(book, each.meter, after))
+        changes.add(each.meter, before, after, event.time_us, each.session)
+        changed[each.meter, each.session] = after
     made = changes.made()
     (lines, *charged), crossings = account.change([own, *(change for *_, change in made)], log_time_us)
     account.sessions.put(changed, log_time_us)
@@ -138,16 +136,16 @@ def accrue(account: Account, book: PriceBook, instant_us: int) -> tuple[list[Str
     One that nothing has a price for stays as it is, and so do all where the account would hold too many cells: they are
     tried again, and an event of theirs is set aside until that has changed."""
     sessions = account.sessions
-    if instant_us == last_accrual(account.account, instant_us, FORGET_US):
-        sessions.forget(instant_us)
-    changed: dict[Key, Session] = {}
+    a_day_is_over = sessions.as_of_us < last_accrual(account.account, instant_us, FORGET_US)
+    changed: dict[Key, Timed] = {}
     changes = _Changes(account, book)
-    for (meter, name), known in sessions.accruing():
-        session = known.at(instant_us, _timeout_us(book, meter, known))
+    for (meter, name), before in sessions.accruing():
+        after = before.at(instant_us, _timeout_us(book, meter, before))
         try:
-            changed[meter, name] = changes.add(meter, session, "", instant_us)
+            changes.add(meter, before, after, before.seen_us, "")
         except NoPrice:
             continue
+        changed[meter, name] = after
     made = changes.made()
     charged: Sequence[tuple[Line, ...]] = ()
     crossings: list[Crossing] = []
@@ -157,10 +155,12 @@ def accrue(account: Account, book: PriceBook, instant_us: int) -> tuple[list[Str
         except TooManyCells:
             made, changed = [], {}
     sessions.put(changed, instant_us)
+    if a_day_is_over:
+        sessions.forget(instant_us)
     return _stretches(made, charged), crossings
 
 
-def _timeout_us(book: PriceBook, meter: str, session: Session) -> int:
+def _timeout_us(book: PriceBook, meter: str, session: Timed) -> int:
     """How long the session goes on of which nothing is heard: by the version in force where it was heard of last."""
     catalogue = book.at(session.seen_us)
     counting = None if catalogue is None else catalogue.meters.get(meter)

@@ -516,7 +516,11 @@ def check_succession(before: CatalogueDocument, after: CatalogueDocument) -> Non
                 f"was {meter.aggregation} before, and what was counted cannot become {heir_kind}: make a new meter"
             )
             faults.append(CatalogueFault(("meters", name, "aggregation"), message))
-        elif heir_kind == "duration" and name in after.meters and after.meters[name].group_by != meter.group_by:
+        elif (
+            heir_kind in ("duration", "time_weighted_sum")
+            and name in after.meters
+            and after.meters[name].group_by != meter.group_by
+        ):
             message = "sessions that are open go on in the cells where they began: keep it, or make a new meter"
             faults.append(CatalogueFault(("meters", name, "group_by"), message))
     if faults:

@@ -140,7 +140,7 @@ def failed(account: str, correction: Correction) -> Crossing:
 def _can_be_taken_back(name: str, metered: Metered) -> None:
     if metered.heard:
         sessions = ", ".join(f"session {each.session!r} of {each.meter}" for each in metered.heard)
-        detail = f"event {name!r} tells of {sessions}; a later stop corrects how far a session goes"
+        detail = f"event {name!r} tells of {sessions}; a later stop, or another level, corrects that"
         raise DeadLetter(DeadLetterReason.NOT_CANCELLABLE, detail)
     if metered.readings:
         names = ", ".join(price.name for price, _, _ in metered.readings)

@@ -78,6 +78,7 @@ from engine.events import (
     parse_usage,
     unseal,
 )
+from engine.gauges import TooManyPoints
 from engine.holds import Hold
 from engine.manual_lines import Rerating
 from engine.metering import Metering, scopes_of, time_of
@@ -106,7 +107,7 @@ from engine.rerating import Difference, by_price, rerate
 from engine.routes import Usage
 from engine.rules import remove_rule, set_rule
 from engine.runs import Run
-from engine.sessions import SessionConflict, TooManySessions
+from engine.sessions import SessionConflict, Telling, TooManySessions
 from engine.snapshot import decode_account, decode_partition, encode_account, encode_partition
 from engine.top_up_commands import answer_top_up, remove_top_up, set_top_up
 
@@ -283,7 +284,8 @@ class Partition:
             if self._wake_of(account_id) == instant:
                 account = self._touch(account_id)
                 self._tell(account, account.wake(instant), offset)
-                if (account.sessions.wake_us() or instant + 1) <= instant:
+                accrues = (account.sessions.wake_us() or instant + 1) <= instant
+                if accrues and not account.sessions.wait(instant, append_us):
                     self._accrue(account, instant, offset)
                 for parked in account.unpark(instant):
                     self._tell(account, [failed(account.account, read_parked(account.account, parked))], offset)
@@ -409,14 +411,15 @@ class Partition:
             scopes = scopes_of(account.scopes, event, hold)
             if metered.heard:
                 own = Change(metered.time_us, usages, scopes, None, readings)
+                telling = Telling(metered.time_us, event.source, event.id, event.scope, offset)
                 lines, stretches, crossings = rate_heard(
-                    account, self._book, metered.heard, own, event.scope, offset, self.log_time_us
+                    account, self._book, metered.heard, own, telling, self.log_time_us
                 )
             else:
                 lines, crossings = account.rate(metered.time_us, usages, scopes, self.log_time_us, readings)
         except TooManyCells as error:
             raise DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
-        except TooManyValues as error:
+        except (TooManyValues, TooManyPoints) as error:
             raise DeadLetter(DeadLetterReason.TOO_MANY_VALUES, str(error)) from None
         except SessionConflict as error:
             raise DeadLetter(DeadLetterReason.SESSION_CONFLICT, f"event {event.id!r}: {error}") from None

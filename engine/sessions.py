@@ -1,7 +1,7 @@
 """Sessions of meters of time: when one began, how far it goes, what of it the table has (README, "Sessions").
 
-A session is a function of the set of its events: no order of arrival, and no repetition, makes another one of it. It is of
-constant size: the events themselves are not kept.
+A session is a function of the set of its events: no order of arrival, and no repetition, makes another one of it. One that
+starts and stops is of constant size: its events are not kept. One that has levels is a gauge (`engine/gauges.py`).
 """
 
 import hashlib
@@ -13,7 +13,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.catalog import TOO_OLD_US
-from engine.meters import Cell, Heard
+from engine.gauges import Gauge, Point, Step, TooManyPoints
+from engine.meters import LEVEL, Cell, Heard, State
 from engine.money import round_half_even
 
 SESSIONS_MAX: Final = 10_000  # of one account, of which events may still come
@@ -36,7 +37,7 @@ class TooManySessions(ValueError):
 
 
 class Session(Struct, frozen=True):
-    """What is known of one. `charged` is what the table has of it."""
+    """What is known of one that starts and stops. `charged` is what the table has of it."""
 
     cell: Cell
     weight: int  # nano-units that each second counts as
@@ -49,22 +50,53 @@ class Session(Struct, frozen=True):
     charged: Span = NOTHING
 
     def at(self, accrued_us: int, timeout_us: int) -> "Session":
-        """How it stands at an instant at which sessions accrue, as far as it is not charged."""
+        """How it stands at an instant at which what is open accrues, charged as far as it goes: to its stop, else while
+        it is open to that instant, else as far as it was heard of."""
         is_open = self.begin_us is not None and self.stop_us is None and accrued_us <= self.seen_us + timeout_us
-        return replace(self, is_open=is_open)
-
-    def span(self, accrued_us: int) -> Span:
-        """How far it goes: to its stop, else while it is open to that instant, else as far as it was heard of."""
-        if self.begin_us is None:
-            return NOTHING
         end_us = self.seen_us if self.stop_us is None else self.stop_us
-        if self.is_open:
+        if is_open:
             end_us = max(end_us, accrued_us)
-        return (self.begin_us, end_us) if end_us > self.begin_us else NOTHING
+        goes = self.begin_us is not None and end_us > self.begin_us
+        return replace(self, is_open=is_open, charged=(self.begin_us, end_us) if goes else NOTHING)
+
+    def steps(self, from_us: int) -> list[Step]:
+        """What the table has of it."""
+        return [] if self.charged == NOTHING else [Step(*self.charged, self.weight)]
+
+    @property
+    def end_us(self) -> int:
+        """How far the table has it."""
+        return self.charged[1]
+
+    def kept(self, log_time_us: int) -> "Session":
+        """As it is kept: no event adds to it."""
+        return self
+
+    def with_state(self, state: State, time_us: int) -> "Session":
+        """The same with one event more, as far as it was charged before."""
+        begin_us, stop_us = self.begin_us, self.stop_us
+        if state == "stop":
+            stop_us = time_us if stop_us is None else max(stop_us, time_us)
+        else:
+            begin_us = time_us if begin_us is None else min(begin_us, time_us)
+        return replace(self, begin_us=begin_us, stop_us=stop_us, seen_us=max(self.seen_us, time_us))
 
     def is_gone(self, log_time_us: int) -> bool:
-        """Whether no event of it can come any more that fits those known: each would be too old."""
-        return self.seen_us < log_time_us - TOO_OLD_US
+        """Whether it has come to its end, and no event of it can come any more that fits those known: each is too old."""
+        return not self.is_open and self.seen_us < log_time_us - TOO_OLD_US
+
+
+Timed = Session | Gauge
+
+
+class Telling(NamedTuple):
+    """The event that tells of sessions: when, who says so, in which scope, and its place in the log."""
+
+    time_us: int
+    source: str
+    id: str
+    scope: str
+    offset: int
 
 
 class Piece(NamedTuple):
@@ -89,55 +121,69 @@ def last_accrual(account: str, log_time_us: int, step_us: int = ACCRUE_US) -> in
 class Sessions:
     """Those of one account. `as_of_us`: the log time at which they were looked at last."""
 
-    __slots__ = ("_account", "_open", "as_of_us", "by_key")
+    __slots__ = ("_account", "_later_us", "_open", "as_of_us", "by_key")
 
-    def __init__(self, account: str, by_key: Mapping[Key, Session] | None = None, as_of_us: int = 0) -> None:
-        self.by_key: dict[Key, Session] = dict(by_key or {})
+    def __init__(self, account: str, by_key: Mapping[Key, Timed] | None = None, as_of_us: int = 0) -> None:
+        self.by_key: dict[Key, Timed] = dict(by_key or {})
         self.as_of_us = as_of_us
         self._account = account
+        self._later_us: int | None = None  # the accrual that was waited for instead; never between two records
         self._open = {key for key, session in self.by_key.items() if session.is_open}
 
     def wake_us(self) -> int | None:
         """The log time at which they want looking at."""
         if not self.by_key:
             return None
-        step_us = ACCRUE_US if self._open else RESTING_US
-        return last_accrual(self._account, self.as_of_us, step_us) + step_us
+        if self._later_us is not None:
+            return self._later_us
+        return last_accrual(self._account, self.as_of_us, self._step_us) + self._step_us
 
-    def accruing(self) -> list[tuple[Key, Session]]:
+    @property
+    def _step_us(self) -> int:
+        return ACCRUE_US if self._open else RESTING_US
+
+    def wait(self, instant_us: int, log_time_us: int) -> bool:
+        """Whether they accrue later than at this instant all the same, log time having gone further than that: then the
+        last accrual says it all, and they wait for it."""
+        last_us = last_accrual(self._account, log_time_us, self._step_us)
+        self._later_us = last_us if last_us > instant_us else None
+        return self._later_us is not None
+
+    def accruing(self) -> list[tuple[Key, Timed]]:
         """Those that come to more as log time passes, in order."""
         return [(key, self.by_key[key]) for key in sorted(self._open)]
 
-    def with_event(self, heard: Heard, time_us: int, scope: str, offset: int, log_time_us: int) -> Session:
-        """The session with one event more. Raises SessionConflict and TooManySessions."""
-        key = heard.meter, heard.session
-        known = self.by_key.get(key)
+    def with_event(self, heard: Heard, event: Telling, log_time_us: int) -> tuple[Timed | None, Timed]:
+        """The session before an event, if there was one, and with it, as far as it was charged before.
+
+        Raises SessionConflict, TooManySessions and TooManyPoints."""
+        known = self.by_key.get((heard.meter, heard.session))
         if known is None or known.is_gone(log_time_us):
             if len(self.by_key) >= SESSIONS_MAX and self._kept(log_time_us) >= SESSIONS_MAX:
                 raise TooManySessions(f"account {self._account} would have more than {SESSIONS_MAX} sessions")
-            known = Session(heard.cell, heard.weight, scope, offset, None, time_us)
-        for name, before, after in (
-            ("dimensions", known.cell, heard.cell),
-            ("weight", known.weight, heard.weight),
-            ("scope", known.scope, scope),
+            return None, _begun(heard, event)
+        for name, same in (
+            ("dimensions", known.cell == heard.cell),
+            ("weight", isinstance(known, Gauge) or known.weight == heard.weight),
+            ("scope", known.scope == event.scope),
         ):
-            if before != after:
+            if not same:
                 raise SessionConflict(f"session {heard.session!r} of meter {heard.meter} has had another {name} before")
-        begin_us, stop_us = known.begin_us, known.stop_us
-        if heard.state == "stop":
-            stop_us = time_us if stop_us is None else max(stop_us, time_us)
-        else:
-            begin_us = time_us if begin_us is None else min(begin_us, time_us)
-        return replace(known, begin_us=begin_us, stop_us=stop_us, seen_us=max(known.seen_us, time_us))
+        if isinstance(known, Session):
+            return known, known.with_state(heard.state, event.time_us)
+        try:
+            return known, known.with_point(_point(heard, event))
+        except TooManyPoints as error:
+            raise TooManyPoints(f"session {heard.session!r} of meter {heard.meter}: {error}") from None
 
     def _kept(self, log_time_us: int) -> int:
         return sum(not session.is_gone(log_time_us) for session in self.by_key.values())
 
-    def put(self, changed: Mapping[Key, Session], log_time_us: int) -> None:
+    def put(self, changed: Mapping[Key, Timed], log_time_us: int) -> None:
         """These stand so as of this log time."""
-        self.as_of_us = log_time_us
+        self.as_of_us, self._later_us = log_time_us, None
         for key, session in changed.items():
-            self.by_key[key] = session
+            self.by_key[key] = session.kept(log_time_us)
             if session.is_open:
                 self._open.add(key)
             else:
@@ -150,32 +196,48 @@ class Sessions:
             self._open.discard(key)
 
 
-def pieces(weight: int, before: Span, after: Span, segment_around: Callable[[int], Span]) -> Iterator[Piece]:
-    """What makes of one span the other, per segment: each segment's seconds are rounded once, half-even."""
-    seen: set[int] = set()
-    for low, high in _unlike(before, after):
-        while low < high:
-            start, end = segment_around(low)
-            if start not in seen:
-                seen.add(start)
-                old, new = _within(before, start, end), _within(after, start, end)
-                quantity = _quantity(new, weight) - _quantity(old, weight)
-                if quantity:
-                    yield Piece(max(new[1], old[1] if quantity < 0 else 0) - 1, quantity)
-            low = end
+def _begun(heard: Heard, event: Telling) -> Timed:
+    if heard.state == LEVEL:
+        return Gauge(heard.cell, event.scope, event.offset, (_point(heard, event),))
+    begun = Session(heard.cell, heard.weight, event.scope, event.offset, None, event.time_us)
+    return begun.with_state(heard.state, event.time_us)
 
 
-def _unlike(before: Span, after: Span) -> list[Span]:
-    """Where the two differ, and perhaps some more."""
-    if NOTHING in (before, after):
-        return [before, after]
-    return [(min(one, other), max(one, other)) for one, other in zip(before, after, strict=True)]
+def _point(heard: Heard, event: Telling) -> Point:
+    return Point(event.time_us, event.source, event.id, heard.weight)
 
 
-def _within(span: Span, start: int, end: int) -> Span:
-    low, high = max(span[0], start), min(span[1], end)
-    return (low, high) if low < high else NOTHING
+def pieces(before: Timed | None, after: Timed, from_us: int, segment_around: Callable[[int], Span]) -> Iterator[Piece]:
+    """What makes of one the other, which differ from an instant on, per segment: a step's seconds in each are rounded
+    once, half-even."""
+    old_end = 0 if before is None else before.end_us
+    old, new = [] if before is None else before.steps(from_us), after.steps(from_us)
+    while old and new and old[0] == new[0]:
+        old, new = old[1:], new[1:]
+    if not old and not new:
+        return
+    low, high = _unlike(old, new)
+    while low < high:
+        start, end = segment_around(low)
+        quantity = _quantity(new, start, end) - _quantity(old, start, end)
+        if quantity:
+            yield Piece(min(end, max(after.end_us, old_end if quantity < 0 else 0)) - 1, quantity)
+        low = end
 
 
-def _quantity(span: Span, weight: int) -> int:
-    return round_half_even((span[1] - span[0]) * weight, _SECOND_US)
+def _unlike(old: list[Step], new: list[Step]) -> Span:
+    """From where to where the two may differ."""
+    low = min(steps[0].from_us for steps in (old, new) if steps)
+    high = max(steps[-1].to_us for steps in (old, new) if steps)
+    if old and new and old[0].from_us == new[0].from_us and old[0].weight == new[0].weight:
+        low = min(old[0].to_us, new[0].to_us)
+    return low, high
+
+
+def _quantity(steps: list[Step], start: int, end: int) -> int:
+    """Nano-units of the steps in a segment."""
+    return sum(
+        round_half_even((min(step.to_us, end) - max(step.from_us, start)) * step.weight, _SECOND_US)
+        for step in steps
+        if step.from_us < end and step.to_us > start
+    )

@@ -18,12 +18,13 @@ from engine.charges import Table
 from engine.contract import Agreement, Contract, Pause, Phase
 from engine.corrections import Parked
 from engine.credit import Carry, Lot, LotChange
+from engine.gauges import Gauge, Point
 from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 from engine.manual_lines import ManualLine, Rerating
 from engine.meters import kept, read_kept
 from engine.recurring import Every, Recurring
-from engine.sessions import Session, Sessions
+from engine.sessions import Key, Session, Sessions, Timed
 from engine.top_up import NONE, Terms, TopUp
 from engine.windows import MONTH, Window
 
@@ -91,6 +92,7 @@ class _Account(Struct, array_like=True):
     pauses: list[tuple[int, bool]] = []
     rerated: list[tuple[str, int, int, int]] = []
     recurring: list[_Recurring] = []
+    gauges: list[tuple[str, str, tuple[str, ...], str, int, int, bool, list[tuple[int, str, str, str]]]] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -233,6 +235,7 @@ def encode_account(account: Account) -> bytes:
                     each.charged,
                 )
                 for key, each in sorted(account.sessions.by_key.items())
+                if isinstance(each, Session)
             ]
             if account.sessions.by_key
             else [],
@@ -245,6 +248,16 @@ def encode_account(account: Account) -> bytes:
                 if line.rerated is not None
             ],
             [_recurring(each) for _, each in sorted(account.recurring.items())] if account.recurring else [],
+            [
+                (
+                    *(*key, each.cell, each.scope, each.since, each.end_us, each.is_cut),
+                    [(*point[:3], str(point.level)) for point in each.points],
+                )
+                for key, each in sorted(account.sessions.by_key.items())
+                if isinstance(each, Gauge)
+            ]
+            if account.sessions.by_key
+            else [],
         )
     )
 
@@ -380,14 +393,8 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
             [Agreement(*each) for each in stored.agreed],
             [Pause(*each) for each in stored.pauses],
         )
-    if stored.sessions:
-        by_key = {
-            (meter, name): Session(
-                cell, int(weight), scope, since, begin_us, seen_us, stop_us, is_open=is_open, charged=charged
-            )
-            for meter, name, cell, weight, scope, since, begin_us, seen_us, stop_us, is_open, charged in stored.sessions
-        }
-        account.sessions = Sessions(stored.account, by_key, stored.sessions_us)
+    if stored.sessions or stored.gauges:
+        account.sessions = Sessions(stored.account, _sessions_of(stored), stored.sessions_us)
     account.parked = {mark: Parked(until_us, value) for mark, until_us, value in stored.parked}
     account.recurring = {each[0]: _read_recurring(each) for each in stored.recurring}
     if stored.top_up is not None:
@@ -401,6 +408,19 @@ def _read_recurring(stored: _Recurring) -> Recurring:
     name, every, next_us, kind, amount, priority, scope, pays_debt, expires, days, rolled = stored
     rollover = None if rolled is None else (rolled[0], rolled[1], None if rolled[2] is None else int(rolled[2]))
     return Recurring(name, every, next_us, kind, int(amount), priority, scope, pays_debt, expires, days, rollover)
+
+
+def _sessions_of(stored: _Account) -> dict[Key, Timed]:
+    by_key: dict[Key, Timed] = {
+        (meter, name): Session(
+            cell, int(weight), scope, since, begin_us, seen_us, stop_us, is_open=is_open, charged=charged
+        )
+        for meter, name, cell, weight, scope, since, begin_us, seen_us, stop_us, is_open, charged in stored.sessions
+    }
+    for meter, name, cell, scope, since, end_us, is_cut, kept_points in stored.gauges:
+        points = tuple(Point(time_us, source, told, int(level)) for time_us, source, told, level in kept_points)
+        by_key[meter, name] = Gauge(cell, scope, since, points, end_us, is_cut)
+    return by_key
 
 
 def _terms(stored: _Terms | None) -> Terms | None:
@@ -455,6 +475,12 @@ def account_fields(blob: bytes) -> dict[str, str]:
     for kept_session in stored.sessions:
         for part, said in zip(_OF_SESSION, kept_session[2:], strict=True):
             fields[f"session {kept_session[1]} of meter {kept_session[0]}: {part}"] = str(said)
+    for gauge in stored.gauges:
+        name = f"session {gauge[1]} of meter {gauge[0]}"
+        for part, value in zip(_OF_GAUGE, gauge[2:], strict=False):
+            fields[f"{name}: {part}"] = str(value)
+        for time_us, source, event_id, level in gauge[-1]:
+            fields[f"{name}: level at {time_us} by {source}, {event_id}"] = level
     for mark, until_us, value in stored.parked:
         fields[f"parked for {mark.hex()}"] = f"until {until_us}: {value.decode('utf-8', 'backslashreplace')}"
     top_up = ("terms", "ordinal", "failed", "since_us", "asked", "low")
@@ -474,6 +500,7 @@ _PLAIN: Final = (
     *("sequence", "overdraft", "first_plan"),
 )
 _OF_SESSION: Final = ("cell", "weight", "scope", "since", "begin_us", "seen_us", "stop_us", "is_open", "charged")
+_OF_GAUGE: Final = ("cell", "scope", "since", "end_us", "is_cut")
 _NAMED: Final = {
     "scopes_since": ("offset",),
     "lots": ("kind", "granted", "priority", "effective_us", "expires_us", "scope"),

@@ -11,7 +11,9 @@ METERS    name  what  by                                `count of TYPE`, `sum of
                                                         `where FIELD is A or B`, `where FIELD exists`, `and` more of
                                                         them; `by`: dimensions. Left out: PRICES are priced by name.
                                                         Of sessions: `seconds of TYPE`, or `seconds of FIELD of TYPE`,
-                                                        and `, silent for 300 s` (how long an open one may be)
+                                                        and `, silent for 300 s` (how long an open one may be), or
+                                                        `seconds at FIELD of TYPE`: each counts the level that FIELD
+                                                        has said last
 SHAPES    TYPE  shape                                   of the usage objects of an event type: vllm, anthropic ...
 DIMENSIONS  name  of  what                              `up to 10: a, up to 20: b, rest: c`, or `x: a, y: a, rest: b`;
                                                         `none: d` is where the field is missing
@@ -251,9 +253,11 @@ def pairs(text: str, sign: str) -> list[tuple[str, str]]:
 
 
 def read_meter(what: str, by: str = "") -> MeterDefinition:
+    group_by = tuple(by.removeprefix("by ").split(", ")) if by else ()
+    if levels := re.fullmatch(r"seconds at (\S+) of (\S+)", what):
+        return MeterDefinition(levels[2], "time_weighted_sum", levels[1], group_by, session="session")
     timed = re.fullmatch(r"seconds(?: of (\S+))? of ([^\s,]+)(?:, silent for (\d+) s)?", what)
     if timed:
-        group_by = tuple(by.removeprefix("by ").split(", ")) if by else ()
         timeout_s = int(timed[3]) if timed[3] else None
         return MeterDefinition(timed[2], "duration", timed[1], group_by, session="session", timeout_s=timeout_s)
     read = re.fullmatch(
@@ -265,7 +269,6 @@ def read_meter(what: str, by: str = "") -> MeterDefinition:
         field, _, said = condition.partition(" ")
         values = tuple(said.removeprefix("is ").split(" or "))
         when[field] = ConditionDefinition(exists=True) if said == "exists" else ConditionDefinition(one_of=values)
-    group_by = tuple(by.removeprefix("by ").split(", ")) if by else ()
     aggregation: Any = read[1].split(" ")[0]
     if read[2] and read[2][0] == "(":
         return MeterDefinition(read[3], aggregation, None, group_by, when, expression=read[2])

@@ -45,7 +45,9 @@ _REMEDIES: Final[Mapping[str, str]] = {
     ),
     Why.TOO_MANY_VALUES: (
         "A period of the account has as many different values as the meter's `limit` allows: publish a catalogue with a higher "
-        "one. " + _FROM_THEN_ON
+        "one. "
+        + _FROM_THEN_ON
+        + " Or it is a level older than the 1,000 that are kept of its session: send such in time."
     ),
     Why.BAD_SESSION: _CORRECTED,
     Why.SESSION_CONFLICT: (
@@ -58,7 +60,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
     ),
     Why.NOT_CANCELLABLE: (
         "It counts in a max, min, latest, average or unique count, out of which nothing is taken, or it tells of a session, "
-        "which a later stop corrects: what it is worth is settled outside, or by POST /v1/customers/{account}/grants."
+        "which a later stop or level corrects: what it is worth is settled outside, or by POST /v1/customers/{account}/grants."
     ),
     Why.ENGINE_ERROR: (
         "It broke the engine, which is the engine's fault: report it with partition and offset. Once that is mended, "

@@ -14,12 +14,13 @@ from engine.meters.definitions import (
 from engine.meters.dimensions import DIMENSION_TEXT_MAX, BadDimension, Dimension
 from engine.meters.fields import tags_of
 from engine.meters.meter import BadQuantity, Cell, Meter
-from engine.meters.sessions import BadSession, Heard
+from engine.meters.sessions import LEVEL, BadSession, Heard, State
 from engine.meters.tokens import ESTIMATED, MEASURED, BadUsage, TokenUsage, is_estimated
 
 __all__ = [
     "DIMENSION_TEXT_MAX",
     "ESTIMATED",
+    "LEVEL",
     "MEASURED",
     "RISING",
     "Aggregate",
@@ -35,6 +36,7 @@ __all__ = [
     "Heard",
     "Meter",
     "MeterDefinition",
+    "State",
     "TokenShapeDefinition",
     "TokenUsage",
     "TooManyValues",

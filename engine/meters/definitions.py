@@ -1,13 +1,13 @@
 """What a catalogue says of meters and dimensions, and how it becomes what rates. Every breach is told to a `Tell`."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from msgspec import Struct
 
 from engine.corrections import FORMS
 from engine.events import is_text
-from engine.meters.aggregates import UNIQUE_LIMIT, UNIQUE_MAX
+from engine.meters.aggregates import UNIQUE_LIMIT, UNIQUE_MAX, Kind
 from engine.meters.conditions import Condition
 from engine.meters.dimensions import DIMENSION_TEXT_MAX, Band, Dimension
 from engine.meters.expressions import BadExpression, Expression, compile_expression
@@ -18,6 +18,7 @@ from engine.meters.tokens import BUCKETS, SIDES, TOKENS, ShapeName, TokenUsage
 from engine.money import NANO, NotADecimal, parse_quantity
 
 BANDS_MAX: Final = 100
+_ADDING_UP: Final = ("count", "sum", "duration", "time_weighted_sum")
 VALUES_MAX: Final = 1_000
 CONDITIONS_MAX: Final = 16
 
@@ -58,10 +59,13 @@ class MeterDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defa
     """`when`: conditions by field or declared dimension; an event that does not fulfil all of them is not counted.
     `limit`: of a unique count, how many different values a cell may have in a period. Of a duration: `session` and
     `state` are the fields that say which session an event is of and what has become of it, `timeout_s` is how long one
-    goes on of which nothing is heard; a field or an expression is what each of its seconds counts as."""
+    goes on of which nothing is heard; a field or an expression is what each of its seconds counts as. Of a
+    time_weighted_sum: `session` is what has a level (a volume, an index), which a field or an expression says."""
 
     event_type: str
-    aggregation: Literal["count", "sum", "max", "min", "latest", "average", "unique_count", "duration"]
+    aggregation: Literal[
+        "count", "sum", "max", "min", "latest", "average", "unique_count", "duration", "time_weighted_sum"
+    ]
     field: str | None = None
     group_by: tuple[str, ...] = ()
     when: dict[str, ConditionDefinition] = {}
@@ -227,23 +231,28 @@ def compile_meter(name: str, definition: MeterDefinition, dimensions: Mapping[st
             for on, condition in sorted(definition.when.items())
         ),
         _expression((*path, "expression"), definition.expression, tell),
-        None if kind == "count" or kind == "sum" or kind == "duration" else kind,  # narrows the type
+        None if kind in _ADDING_UP else cast(Kind, kind),
         _limit((*path, "limit"), definition, tell),
         _session(path, definition, tell),
     )
 
 
 def _session(path: tuple[str | int, ...], definition: MeterDefinition, tell: Tell) -> SessionFields | None:
+    of_levels = definition.aggregation == "time_weighted_sum"
     if definition.aggregation != "duration":
-        for key in ("session", "state", "timeout_s"):
+        for key in ("state", "timeout_s") if of_levels else ("session", "state", "timeout_s"):
             if getattr(definition, key) is not None:
                 tell((*path, key), "belongs to the aggregation duration: remove it")
-        return None
+        if not of_levels:
+            return None
     for key in ("session", "state"):
         if getattr(definition, key) is not None:
             _name((*path, key), getattr(definition, key), tell)
     if definition.session is None:
-        tell((*path, "session"), "is missing: name the field of `data` that says which session an event is of")
+        what = "what has the level" if of_levels else "which session an event is of"
+        tell((*path, "session"), f"is missing: name the field of `data` that says {what}")
+    if of_levels:
+        return SessionFields(definition.session or "", None, 0)
     timeout_s = TIMEOUT_S if definition.timeout_s is None else definition.timeout_s
     if not 1 <= timeout_s <= TIMEOUT_S_MAX:
         tell((*path, "timeout_s"), f"must be 1 to {TIMEOUT_S_MAX} seconds")

@@ -143,7 +143,7 @@ class Meter(Struct, frozen=True):
     def reads(self) -> frozenset[str]:
         """Every field that it looks at."""
         summed = self.expression.fields if self.expression else frozenset([self.field] if self.field else [])
-        told = frozenset([self.session.id, self.session.state] if self.session else [])
+        told = self.session.fields if self.session else frozenset()
         return self.looks_at | summed | told
 
     def may_count(self, known: Mapping[str, tuple[str, ...]]) -> bool:

@@ -34,6 +34,7 @@ from loadtest.oracle.contract import View, price_at, segment_of, stated
 from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Revision, read_correction
 from loadtest.oracle.credit import allocate
 from loadtest.oracle.limits import is_over
+from loadtest.oracle.meters import OF_SESSIONS
 from loadtest.oracle.periods import DAY_US, period_of
 from loadtest.oracle.prices import Price, half_even
 from loadtest.oracle.records import (
@@ -55,7 +56,16 @@ from loadtest.oracle.records import (
 from loadtest.oracle.recurring import give, remove_recurring, set_recurring
 from loadtest.oracle.rerating import rerate
 from loadtest.oracle.rules import looks_again, remove_rule, seen, set_rule
-from loadtest.oracle.sessions import MINUTE_US, SESSIONS_MAX, Heard, Session, in_segments, last_minute
+from loadtest.oracle.sessions import (
+    MINUTE_US,
+    SESSIONS_MAX,
+    Heard,
+    Session,
+    Stretch,
+    Told,
+    in_segments,
+    last_minute,
+)
 from loadtest.oracle.top_up import again_at, answer_top_up, asks, remove_top_up, set_top_up
 
 COMMANDS = ON_ACCOUNTS | {
@@ -230,7 +240,9 @@ class Oracle:
             account.woken = instant
             give(state, account, instant)
             self._evaluate(state, account, instant)
-            if instant == last_minute(name, instant):
+            if instant == last_minute(name, instant) < last_minute(name, reached):
+                self._wait(state, account, last_minute(name, reached))  # the last one says it all
+            elif instant == last_minute(name, instant):
                 self._accrue(state, account)
             for corrects, parked in list(account.parked.items()):
                 if _until(parked) <= instant:
@@ -273,7 +285,7 @@ class Oracle:
         rated = self._measured(state, account, event, held)
         if held and rated.heard:
             raise DeadLetterError("bad_hold")
-        sessions = self._hear(state, account, rated, event["scope"])
+        sessions = self._hear(state, account, rated, event)
         lines = self._enter(state, account, [rated, *self._stretches(state, account, sessions, True)])
         self._went(state, account, sessions)
         self.rated[(state.number, state.offset)] = Rated(name, event["source"], event["id"], lines)
@@ -367,7 +379,7 @@ class Oracle:
                 raise DeadLetterError("bad_quantity")
             if price is None:
                 raise DeadLetterError("no_price")
-            if meter.aggregation == "duration":
+            if meter.aggregation in OF_SESSIONS:
                 assert isinstance(quantity, int)
                 heard.append(Heard(meter.name, *meter.session_of(seen), cell, quantity))
             elif meter.adds_up:
@@ -381,28 +393,35 @@ class Oracle:
     # ---- sessions
 
     def _hear(
-        self, state: Partition, account: Account, rated: RatedEvent, scope: str
+        self, state: Partition, account: Account, rated: RatedEvent, event: Mapping[str, Any]
     ) -> dict[tuple[str, str], Session]:
         """The sessions that an event tells of, with what it tells."""
         found = {}
         for heard in rated.heard:
-            key, said = (heard.meter, heard.session), (heard.cell, heard.weight, scope)
+            key, said = (heard.meter, heard.session), (heard.cell, event["scope"])
             session = account.sessions.get(key)
             if session is None or self._is_gone(state, session):
                 if sum(not self._is_gone(state, each) for each in account.sessions.values()) >= SESSIONS_MAX:
                     raise DeadLetterError("too_many_sessions")
                 session = Session(*said, tuple(rated.scopes))
-            if (session.cell, session.weight, session.scope) != said:
+            told = Told(rated.time_us, event["source"], event["id"], heard.state, heard.weight)
+            same_weight = told.state == "level" or all(each.weight == told.weight for each in session.events)
+            if (session.cell, session.scope) != said or not same_weight:
                 raise DeadLetterError("session_conflict")
-            found[key] = replace(session, events=[*session.events, (rated.time_us, heard.state)])
-            self._pieces(state, account, key, found[key])  # all of its time has a price
+            if session.oldest is not None and told < session.oldest:
+                raise DeadLetterError("too_many_values")
+            session = found[key] = replace(session, events=[*session.events, told])
+            if session.has_levels:
+                session.oldest = session.oldest_known(state.log_us - (WINDOW_US - SKEW_US))
+            self._pieces(state, account, key, session)  # all of its time has a price
         return found
 
     def _is_gone(self, state: Partition, session: Session) -> bool:
-        return session.seen < state.log_us - (WINDOW_US - SKEW_US)
+        is_over = not session.has_levels or max(session.events).weight == 0
+        return is_over and session.seen < state.log_us - (WINDOW_US - SKEW_US)
 
-    def _goes(self, state: Partition, account: Account, meter: str, session: Session) -> tuple[tuple[int, int], bool]:
-        """How far it goes as of now, and whether it goes on."""
+    def _goes(self, state: Partition, account: Account, meter: str, session: Session) -> tuple[list[Stretch], bool]:
+        """What it comes to as of now, and whether it goes on."""
         version = self._version_at(state, session.seen)
         assert version is not None
         timeout_us = next(each.timeout_us for each in version.meters if each.name == meter)
@@ -412,11 +431,11 @@ class Oracle:
         self, state: Partition, account: Account, key: tuple[str, str], session: Session
     ) -> list[tuple[int, int, str, int]]:
         """(segment, last microsecond, price, nano-units) of what is to be entered, or, below 0, taken back."""
-        extent, _ = self._goes(state, account, key[0], session)
-        low = min(each[0] for each in (extent, session.charged) if each[1]) if extent[1] or session.charged[1] else 0
-        boundaries = self._boundaries(state, account, low, max(extent[1], session.charged[1]))
-        now = in_segments(extent, session.weight, boundaries)
-        before = in_segments(session.charged, session.weight, boundaries)
+        stretches, _ = self._goes(state, account, key[0], session)
+        whole = [*stretches, *session.charged]
+        low, high = min((each.begin for each in whole), default=0), max((each.end for each in whole), default=0)
+        boundaries = self._boundaries(state, account, low, high)
+        now, before = in_segments(stretches, boundaries), in_segments(session.charged, boundaries)
         found = []
         for segment in sorted(now.keys() | session.entered.keys()):
             last, units = now.get(segment, (0, 0))
@@ -482,13 +501,25 @@ class Oracle:
                 continue
             session.charged = self._goes(state, account, key[0], session)[0]
         account.sessions |= sessions
-        if any(self._goes(state, account, meter, each)[1] for (meter, _), each in account.sessions.items()):
-            due = last_minute(account.account, state.log_us) + MINUTE_US, account.account
+        self._wait(state, account, last_minute(account.account, state.log_us) + MINUTE_US)
+
+    def _wait(self, state: Partition, account: Account, instant: int) -> None:
+        """It wakes then, if any of its sessions goes on, or is not entered as it is."""
+        if self._accruing(state, account):
+            due = instant, account.account
             if due not in state.wakes:
                 insort(state.wakes, due)
 
+    def _accruing(self, state: Partition, account: Account) -> dict[tuple[str, str], Session]:
+        found = {}
+        for key, session in account.sessions.items():
+            stretches, goes_on = self._goes(state, account, key[0], session)
+            if goes_on or stretches != session.charged:
+                found[key] = session
+        return found
+
     def _accrue(self, state: Partition, account: Account) -> None:
-        open_ones = {key: each for key, each in account.sessions.items() if not self._is_gone(state, each)}
+        open_ones = self._accruing(state, account)
         events = self._stretches(state, account, open_ones, False)
         if events:
             try:

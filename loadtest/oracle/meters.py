@@ -90,6 +90,9 @@ def fulfils(data: Mapping[str, Any], name: str, condition: Mapping[str, Any], de
     )
 
 
+OF_SESSIONS = ("duration", "time_weighted_sum")
+
+
 @dataclass(frozen=True)
 class Meter:
     name: str
@@ -101,17 +104,20 @@ class Meter:
     declared: Mapping[str, Mapping[str, Any]]  # the catalogue's dimensions
     aggregation: str
     limit: int  # of different values
-    session: str  # of a duration: the fields that say which session, and what has become of it
+    session: str  # of sessions: the fields that say which session, and what has become of it
     state: str
     timeout_us: int
 
     @property
     def adds_up(self) -> bool:
-        return self.aggregation in ("count", "sum", "duration")
+        return self.aggregation in ("count", "sum", *OF_SESSIONS)
 
     def session_of(self, data: Mapping[str, Any]) -> tuple[str, str]:
-        """Which session, and what has become of it."""
-        session, state = field_of(data, self.session), field_of(data, self.state)
+        """Which session, and what has become of it, or that it has a level."""
+        session = field_of(data, self.session)
+        if self.aggregation == "time_weighted_sum" and is_name(session):
+            return str(session), "level"
+        state = field_of(data, self.state)
         if not is_name(session) or state not in ("start", "heartbeat", "stop"):
             raise DeadLetterError("bad_session")
         return str(session), str(state)
@@ -144,7 +150,7 @@ class Meter:
         """Cell and nano-units, or what it says (None: the field is missing); None where the event does not count here."""
         if not all(fulfils(data, name, condition, self.declared) for name, condition in sorted(self.when.items())):
             return None
-        if self.aggregation == "duration":
+        if self.aggregation in OF_SESSIONS:
             self.session_of(data)
         if not self.adds_up:
             value = self.value_of(data)

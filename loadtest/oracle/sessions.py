@@ -1,4 +1,4 @@
-"""Sessions of meters of time: how far one goes, worked out from all of its events each time it is asked for."""
+"""Sessions of meters of time: what one comes to, worked out from all of its events each time it is asked for."""
 
 import hashlib
 from bisect import bisect_right
@@ -11,8 +11,8 @@ from typing import NamedTuple
 from loadtest.oracle.records import SECOND_US
 
 SESSIONS_MAX = 10_000
+POINTS_MAX = 1_000
 MINUTE_US = 60 * SECOND_US
-EMPTY = (0, 0)
 
 
 class Heard(NamedTuple):
@@ -20,32 +20,65 @@ class Heard(NamedTuple):
 
     meter: str
     session: str
-    state: str
+    state: str  # or "level"
     cell: tuple[str, ...]
     weight: int  # nano
+
+
+class Told(NamedTuple):
+    """One event of a session."""
+
+    time_us: int
+    source: str
+    id: str
+    state: str
+    weight: int
+
+
+class Stretch(NamedTuple):
+    begin: int
+    end: int
+    weight: int
 
 
 @dataclass
 class Session:
     cell: tuple[str, ...]
-    weight: int
     scope: str
     scopes: tuple[str, ...]  # those that were declared when it was heard of first
-    events: list[tuple[int, str]] = field(default_factory=list)  # (time, state)
-    charged: tuple[int, int] = EMPTY  # what was entered
+    events: list[Told] = field(default_factory=list)
+    oldest: Told | None = None  # of those whose place among the others is known
+    charged: list[Stretch] = field(default_factory=list)  # what was entered
     entered: dict[int, int] = field(default_factory=dict)  # by segment, nano
 
     @property
-    def seen(self) -> int:
-        return max(time_us for time_us, _ in self.events)
+    def has_levels(self) -> bool:
+        return self.events[0].state == "level"
 
-    def goes(self, accrued_us: int, timeout_us: int) -> tuple[tuple[int, int], bool]:
-        """From when to when it goes, and whether it goes on."""
-        begun = [time_us for time_us, state in self.events if state != "stop"]
-        stops = [time_us for time_us, state in self.events if state == "stop"]
+    @property
+    def seen(self) -> int:
+        return max(event.time_us for event in self.events)
+
+    def goes(self, accrued_us: int, timeout_us: int) -> tuple[list[Stretch], bool]:
+        """What it comes to, and whether it goes on."""
+        if self.has_levels:
+            ordered = sorted(self.events)
+            is_open = ordered[-1].weight > 0
+            ends = [event.time_us for event in ordered[1:]] + [max(self.seen, accrued_us) if is_open else self.seen]
+            stretches = [Stretch(event.time_us, end, event.weight) for event, end in zip(ordered, ends, strict=True)]
+            return [each for each in stretches if each.begin < each.end], is_open
+        begun = [event.time_us for event in self.events if event.state != "stop"]
+        stops = [event.time_us for event in self.events if event.state == "stop"]
         is_open = bool(begun) and not stops and accrued_us <= self.seen + timeout_us
         end = max(stops) if stops else max(self.seen, accrued_us) if is_open else self.seen
-        return ((min(begun), end) if begun and end > min(begun) else EMPTY), is_open
+        return ([Stretch(min(begun), end, self.events[0].weight)] if begun and end > min(begun) else []), is_open
+
+    def oldest_known(self, since_us: int) -> Told | None:
+        """The oldest level whose place is known, when those before an instant are none that another can come before."""
+        ordered = sorted(self.events)
+        kept = [event for event in ordered if event.time_us >= since_us]
+        kept = [event for event in ordered if event.time_us < since_us][-1:] + kept
+        return kept[-POINTS_MAX] if len(kept) > POINTS_MAX else self.oldest
 
 
 def last_minute(account: str, time_us: int) -> int:
@@ -54,14 +87,14 @@ def last_minute(account: str, time_us: int) -> int:
     return time_us - (time_us - second * SECOND_US) % MINUTE_US
 
 
-def in_segments(extent: tuple[int, int], weight: int, boundaries: Collection[int]) -> dict[int, tuple[int, int]]:
-    """Segment -> the last microsecond in it, and nano-units: seconds times weight, rounded once."""
-    begin, end = extent
-    found = {}
+def in_segments(stretches: Collection[Stretch], boundaries: Collection[int]) -> dict[int, tuple[int, int]]:
+    """Segment -> the last microsecond in it, and nano-units: each stretch's seconds times weight, rounded once."""
+    found: dict[int, tuple[int, int]] = {}
     ordered = sorted(boundaries)
-    cuts = [begin, *(each for each in ordered if begin < each < end), end]
-    for low, high in pairwise(cuts):
-        if low < high:
+    for begin, end, weight in stretches:
+        cuts = [begin, *(each for each in ordered if begin < each < end), end]
+        for low, high in pairwise(cuts):
             segment = ordered[bisect_right(ordered, low) - 1]
-            found[segment] = high - 1, round(Fraction((high - low) * weight, SECOND_US))
+            _, before = found.get(segment, (0, 0))
+            found[segment] = high - 1, before + round(Fraction((high - low) * weight, SECOND_US))
     return found

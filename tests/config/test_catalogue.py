@@ -101,7 +101,7 @@ plans:
         "prices.yaml:2: meters.tokens.aggregation: is missing",
         "prices.yaml:4: meters.tokens.agregation: there is no such key; did you mean aggregation?",
         "prices.yaml:8: meters.calls.aggregation: must be average or count or duration or latest or max or "
-        "min or sum or unique_count; did you mean count?",
+        "min or sum or time_weighted_sum or unique_count; did you mean count?",
         "prices.yaml:11: plans.basic.currency: 'usd' is not a three-letter ISO 4217 code (law M3)",
         "prices.yaml:13: plans.basic.prices.a.per: is the truth value true; quote it if you mean that text",
         "prices.yaml:14: plans.basic.prices.a: is there twice; the first one stands in line 13",

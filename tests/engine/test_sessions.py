@@ -12,9 +12,13 @@ from engine.sessions import (
     FORGET_US,
     NOTHING,
     RESTING_US,
+    Piece,
+    Session,
     SessionConflict,
     Sessions,
     Span,
+    Telling,
+    Timed,
     TooManySessions,
     last_accrual,
     pieces,
@@ -32,9 +36,21 @@ def of(*events: tuple[State, int], accrued: int = START) -> tuple[Span, bool]:
     """What a session of these events comes to, and whether it goes on."""
     kept = Sessions("acme")
     for state, time_us in events:
-        session = kept.with_event(heard(state), time_us, "", 1, START).at(accrued, TIMEOUT)
+        session = kept.with_event(heard(state), telling(time_us), START)[1].at(accrued, TIMEOUT)
         kept.put({("gpu", "s"): session}, START)
-    return session.span(accrued), session.is_open
+    assert isinstance(session, Session)
+    return session.charged, session.is_open
+
+
+def telling(time_us: int = START, scope: str = "", offset: int = 1, event_id: str = "e") -> Telling:
+    return Telling(time_us, "gateway", event_id, scope, offset)
+
+
+def put(kept: Sessions, said: Heard, event: Telling, log_time_us: int = START) -> Timed:
+    """An event of a session, charged as far as that goes."""
+    session = kept.with_event(said, event, log_time_us)[1].at(log_time_us, TIMEOUT)
+    kept.put({(said.meter, said.session): session}, log_time_us)
+    return session
 
 
 def test_an_open_session_goes_to_the_last_accrual_and_no_less_far_than_it_was_heard_of() -> None:
@@ -87,17 +103,20 @@ def halves(time_us: int) -> Span:
 )
 def test_what_makes_of_one_span_the_other(before: Span, after: Span, found: list[tuple[int, int]]) -> None:
     """Each piece with the end of its time in the segment."""
-    assert [(each.time_us + 1, each.quantity // NANO) for each in pieces(NANO, before, after, halves)] == found
+    assert [(each.time_us + 1, each.quantity // NANO) for each in moved(before, after)] == found
+
+
+def moved(before: Span, after: Span, weight: int = NANO) -> list[Piece]:
+    old, new = (Session((), weight, "", 1, None, 0, charged=span) for span in (before, after))
+    return list(pieces(old, new, 0, halves))
 
 
 def test_each_segment_is_rounded_once_however_often_it_changes() -> None:
     """A third of a microsecond's seconds, told one by one, are what they are all at once."""
     weight, total = 333, 0
     for step in range(1, 2000):
-        total += sum(
-            each.quantity for each in pieces(weight, (0, step - 1) if step > 1 else NOTHING, (0, step), halves)
-        )
-    assert total == sum(each.quantity for each in pieces(weight, NOTHING, (0, 1999), halves)) == 1
+        total += sum(each.quantity for each in moved((0, step - 1) if step > 1 else NOTHING, (0, step), weight))
+    assert total == sum(each.quantity for each in moved(NOTHING, (0, 1999), weight)) == 1
 
 
 @pytest.mark.parametrize(
@@ -110,29 +129,32 @@ def test_each_segment_is_rounded_once_however_often_it_changes() -> None:
 )
 def test_every_event_of_a_session_says_the_same_of_it(other: Heard, scope: str, said: str) -> None:
     kept = Sessions("acme")
-    kept.put({("gpu", "s"): kept.with_event(heard(), START, "team", 1, START)}, START)
+    put(kept, heard(), telling(scope="team"))
     with pytest.raises(SessionConflict, match=f"session 's' of meter gpu has had {said} before"):
-        kept.with_event(other, START, scope, 2, START)
+        kept.with_event(other, telling(scope=scope, offset=2), START)
 
 
 def test_an_account_has_so_many_sessions_of_which_events_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "SESSIONS_MAX", 2)
     kept = Sessions("acme")
     for name in ("a", "b"):
-        kept.put({("gpu", name): kept.with_event(heard(session=name), START, "", 1, START)}, START)
-    kept.with_event(heard("stop", session="a"), START + 1, "", 1, START)
+        put(kept, heard(session=name), telling(), START + TIMEOUT + 1)
+    kept.with_event(heard("stop", session="a"), telling(START + 1), START)
     with pytest.raises(TooManySessions, match="account acme would have more than 2 sessions"):
-        kept.with_event(heard(session="c"), START, "", 1, START)
-    assert kept.with_event(heard(session="c"), START, "", 1, START + TOO_OLD_US + 1).begin_us == START
+        kept.with_event(heard(session="c"), telling(), START)
+    assert kept.with_event(heard(session="c"), telling(), START + TOO_OLD_US + 1)[0] is None
 
 
 def test_a_session_is_forgotten_when_no_event_of_it_can_come() -> None:
     kept = Sessions("acme")
-    kept.put({("gpu", "s"): kept.with_event(heard(), START, "", 1, START).at(START, TIMEOUT)}, START)
+    put(kept, heard(), telling())
+    kept.forget(START + TOO_OLD_US + 1)
+    assert kept.by_key, "it has not come to its end: what accrued behind its last heartbeat is to be taken back"
+    put(kept, heard(), telling(), START + TOO_OLD_US)
     kept.forget(START + TOO_OLD_US)
     assert kept.by_key
-    later = kept.with_event(heard("stop"), START + TOO_OLD_US + 1, "", 1, START + TOO_OLD_US + 1)
-    assert later.begin_us is None, "a new session of the same id"
+    before, _ = kept.with_event(heard("stop"), telling(START + TOO_OLD_US + 1), START + TOO_OLD_US + 1)
+    assert before is None, "a new session of the same id"
     kept.forget(START + TOO_OLD_US + 1)
     assert not kept.by_key and kept.wake_us() is None and not kept.accruing()
 
@@ -141,10 +163,10 @@ def test_open_sessions_want_looking_at_each_minute_and_others_once_in_35_days() 
     """At a second of the minute that is the account's own, so that not all accounts accrue at once."""
     kept = Sessions("acme")
     assert kept.wake_us() is None
-    kept.put({("gpu", "s"): kept.with_event(heard(), START, "", 1, START).at(START, TIMEOUT)}, START)
+    put(kept, heard(), telling())
     due = kept.wake_us()
     assert due is not None and START < due <= START + ACCRUE_US and last_accrual("acme", due) == due
-    kept.put({("gpu", "s"): kept.with_event(heard("stop"), START, "", 1, START).at(START, TIMEOUT)}, due)
+    put(kept, heard("stop"), telling(), due)
     later = kept.wake_us()
     assert later is not None and due < later <= due + RESTING_US and last_accrual("acme", later, FORGET_US) == later
     assert len({last_accrual(f"cus_{number}", START) for number in range(500)}) == 60

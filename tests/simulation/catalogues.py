@@ -74,7 +74,7 @@ class Sales:
     def __init__(self, number: int, random: Random) -> None:
         self._random = random
         kinds: list[Callable[[], Usage]] = [self._search, self._tokens, self._picture, self._partner]
-        kinds += [self._images, self._seat, self._storage, self._payment, self._gpu]
+        kinds += [self._images, self._seat, self._storage, self._payment, self._gpu, self._volume]
         self._kinds = random.sample(kinds, random.randint(1, 4))
         if number:
             self._kinds += [lambda: random_usage(random)] * random.randint(1, 4)
@@ -112,6 +112,10 @@ class Sales:
 
     def _storage(self) -> Usage:
         return "storage.used", {"gigabytes": self._random.randrange(500)}
+
+    def _volume(self) -> Usage:
+        number = self._random.randrange(3)
+        return "volume.resized", {"volume": f"volume-{number}", "gigabytes": self._random.choice([0, 10, "2.5"])}
 
     def _partner(self) -> Usage:
         return "partner.request", {"cost": "0.31"} if self._random.random() < 0.7 else {}

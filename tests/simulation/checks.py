@@ -42,7 +42,7 @@ def unrest(world: World) -> Iterator[str]:
             yield f"partition {number}: committed to {row.next_offset}, the log ends at {held.end}"
         due = [account.wake_us for account in row.accounts.values() if account.wake_us is not None]
         # Where clocks differ a tick may come too early: there is no rest before it came again.
-        late_us = 0 if world.plan.skew_max_us else max(2_000_000, round(2_000_000 * world.plan.pace))
+        late_us = 0 if world.plan.skew_max_us else max(2_000_000, round(2_000_000 * world.clock.pace))
         if due and min(due) + world.plan.skew_max_us + late_us < world.clock.wall_us():
             yield f"partition {number}: an account has not been woken since {min(due)}"
     waiting = [

@@ -182,6 +182,8 @@ async def _run(
     await asyncio.sleep(max(0.0, start_s + seconds + 0.3 - loop.time()))
     world.heal()
     await asyncio.sleep(0.5)  # whoever was down is back
+    if world.plan.pace > PACE_MAX:
+        world.clock.slow_down()
     if not await _comes_to_rest(world):
         return
     with mended_engine():

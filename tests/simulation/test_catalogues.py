@@ -22,7 +22,7 @@ def bodies() -> list[dict[str, Any]]:
 def test_every_kind_of_meter_is_counted(bodies: list[dict[str, Any]]) -> None:
     meters = [meter for body in bodies for meter in body["meters"].values()]
     assert {meter["aggregation"] for meter in meters} == {
-        *("count", "sum", "max", "min", "latest", "average", "unique_count", "duration")
+        *("count", "sum", "max", "min", "latest", "average", "unique_count", "duration", "time_weighted_sum")
     }
     assert any(meter.get("expression") for meter in meters)
     kinds = {

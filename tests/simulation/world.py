@@ -91,11 +91,15 @@ class WorldClock:
 
     def __init__(self, loop: VirtualLoop, pace: float) -> None:
         self._loop = loop
-        self._start_s = loop.now_s
-        self._pace = pace
+        self._start_s, self._start_us = loop.now_s, WALL_START_US
+        self.pace = pace
 
     def wall_us(self) -> int:
-        return WALL_START_US + round((self._loop.now_s - self._start_s) * self._pace * 1_000_000)
+        return self._start_us + round((self._loop.now_s - self._start_s) * self.pace * 1_000_000)
+
+    def slow_down(self) -> None:
+        """From now on it goes as fast as processes wait: what accrues each minute does not come as fast as commits do."""
+        self._start_us, self._start_s, self.pace = self.wall_us(), self._loop.now_s, 1.0
 
     def boot_s(self) -> float:
         return self._loop.now_s
