@@ -18,6 +18,7 @@ from actors.cli import (
     grants,
     keys,
     migrate,
+    periods,
     rebuild,
     reconcile,
     rerate,
@@ -45,6 +46,7 @@ app.add_typer(grants.app, name="grants")
 app.add_typer(caps.app, name="caps")
 app.add_typer(rules.app, name="rules")
 app.add_typer(adjustments.app, name="adjustments")
+app.add_typer(periods.app, name="periods")
 app.add_typer(top_up.app, name="top-up")
 app.add_typer(rerate.app, name="rerate")
 app.add_typer(shards.app, name="shards")

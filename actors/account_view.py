@@ -18,6 +18,7 @@ from actors.door_wire import (
     LotView,
     NotFound,
     Payers,
+    PeriodLineView,
     RateLimitView,
     RecurringView,
     ReratedView,
@@ -39,6 +40,7 @@ from engine.meters import Cell
 from engine.money import amount_text, quantity_text
 from engine.outcomes import Refusal
 from engine.partition import Partition
+from engine.period_lines import kind_and_price
 from engine.reasons import TRANSIENT, Binding
 from engine.recurring import Recurring
 from engine.rules import stated
@@ -126,6 +128,7 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
         top_up=_top_up(account),
         pauses=tuple((each.from_us, each.paused) for each in account.contract.pauses),
         recurring=tuple(_recurring(each, account.contract) for _, each in sorted(account.recurring.items())),
+        period_lines=_period_lines(account, log_time_us),
     )
 
 
@@ -140,7 +143,7 @@ def payers_view(account: Account, time_us: int, adjusts: int | None, scope: str,
     return Payers(
         start,
         end,
-        {price: amount_text(pico) for price, pico in sorted(charged.items())},
+        {_told(name): amount_text(pico) for name, pico in sorted(charged.items())},
         tuple((lot.lot, lot.kind, amount_text(by_lot[lot.lot])) for lot in lots),
         amount_text(debt),
         amount_text(sum(charged.values()) - sum(by_lot.values()) - debt),
@@ -174,6 +177,12 @@ def rerated_view(fold: Partition, question: ShowRerated, as_of: AsOf) -> Rerated
     return ReratedView(account.account, account.plan, account.currency, items, cannot, as_of)
 
 
+def _told(name: str) -> str:
+    """What is charged in a segment: a price's usage, or what a period owes for it besides."""
+    kind, price = kind_and_price(name)
+    return price if kind is None else f"{price} ({kind})"
+
+
 def _agreed(agreement: Agreement) -> AgreedView:
     terms = None
     if agreement.terms is not None:
@@ -185,7 +194,10 @@ def _agreed(agreement: Agreement) -> AgreedView:
 def _adjustments(account: Account) -> tuple[AdjustmentView, ...]:
     """In order of their posting."""
     late = {
-        (*place, price): pico for place, charges in account.adjusted.items() for price, pico in charges.items() if pico
+        (*place, price): pico
+        for place, charges in account.adjusted.items()
+        for price, pico in charges.items()
+        if pico and kind_and_price(price)[0] is None
     }
     views = []
     for name, line in account.lines.items():
@@ -218,6 +230,29 @@ def _recurring(each: Recurring, contract: Contract) -> RecurringView:
         rollover,
         contract.unpaused_from(each.next_us),
     )
+
+
+def _period_lines(account: Account, log_time_us: int) -> tuple[PeriodLineView, ...]:
+    """What closed periods owe besides their usage, and what open ones would if they closed now."""
+    owed: dict[tuple[int, str, str], tuple[int, bool]] = {}
+    for (_, period_us), charges in account.adjusted.items():
+        for name, pico in charges.items():
+            kind, price = kind_and_price(name)
+            if kind is not None:
+                before, _ = owed.get((period_us, kind, price), (0, True))
+                owed[period_us, kind, price] = before + pico, True
+    start = account.open_from(log_time_us)
+    while start <= log_time_us:
+        owed |= {(start, due.kind, due.price): (pico, False) for due, pico in account.owed_besides(start).items()}
+        _, start = account.period_around(start)
+    views = []
+    for (period_us, kind, price), (pico, closed) in sorted(owed.items()):
+        terms = account.period_terms(period_us)
+        assert terms is not None, "it owes something"
+        (sold,) = [pair for due, pair in terms.sold().items() if (due.kind, due.price) == (kind, price)]
+        month, period = map(amount_text, sold)
+        views.append(PeriodLineView(kind, price, period_us, terms.end, amount_text(pico), closed, month, period))
+    return tuple(views)
 
 
 def _top_up(account: Account) -> TopUpView:

@@ -297,6 +297,19 @@ class RecurringView(Struct):
     next_us: int | None  # when its next lot begins, as far as that is known
 
 
+class PeriodLineView(Struct):
+    """What a billing period owes besides its usage."""
+
+    kind: str
+    price: str
+    period_us: int
+    ends_us: int
+    amount: str
+    closed: bool  # else it is a projection: what would be owed if nothing more were used
+    month: str  # what is agreed for a whole month
+    period: str  # and for this period, as long as it is
+
+
 class TopUpView(Struct, frozen=True):
     """Terms, all None where none are set, and how the account stands to them."""
 
@@ -336,6 +349,7 @@ class AccountView(Struct, tag_field="op", tag="account"):
     top_up: TopUpView = TopUpView()
     pauses: tuple[tuple[int, bool], ...] = ()  # from when on it is paused, or is not
     recurring: tuple[RecurringView, ...] = ()
+    period_lines: tuple[PeriodLineView, ...] = ()  # by period, kind and price
 
 
 class AppliedView(Struct, tag_field="op", tag="applied"):

@@ -17,7 +17,7 @@ from engine.money import NotADecimal, parse_amount, parse_quantity
 Kind = Literal["new", "gone", "changed"]
 
 # Fields whose text is a decimal: there 5 and 5.0 say the same. Elsewhere (names, values of dimensions) they do not.
-AMOUNTS: Final = frozenset({"amount", "flat", "maximum", "factor", "percent"})
+AMOUNTS: Final = frozenset({"amount", "flat", "maximum", "minimum", "factor", "percent"})
 QUANTITIES: Final = frozenset(
     {"per", "up_to", "above", "at_least", "below", "at_most", "included", "discount", "estimate"}
     | {"per_event", "event_minimum", "event_maximum"}

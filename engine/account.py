@@ -31,6 +31,7 @@ from engine.manual_lines import ManualLine
 from engine.measures import Moment, View, counts_of, readings, rooms, unit_of, wakes_us
 from engine.meters import Aggregate, Cell, TooManyValues, Unique, merged, spread
 from engine.outcomes import Line, PostingRow, Settled
+from engine.period_lines import Due, PeriodTerms, lines_between, period_terms, posted_name
 from engine.periods import month_around
 from engine.prices.price import Price
 from engine.recurring import Recurring, due, is_of
@@ -105,6 +106,7 @@ class Account:
         self.currency = currency
         self.zone = zone
         self.anchor_day = anchor_day
+        self.opened_us = woken_us
         self.woken_us = woken_us
         self.newest_event_us = 0
         self.rated = 0  # events
@@ -150,6 +152,10 @@ class Account:
     def period_of(self, time_us: int) -> int:
         """Start of the billing period of an instant."""
         return self.contract.period_around(time_us)[0]
+
+    def open_from(self, log_time_us: int) -> int:
+        """Start of the oldest billing period that is open at this log time."""
+        return self._closing.open_from(log_time_us)
 
     def closed_period(self, time_us: int, log_time_us: int) -> int | None:
         """Start of the billing period of an instant, if it is closed at this log time."""
@@ -216,6 +222,8 @@ class Account:
         pending += [ends_us for each in self.slices.values() if (ends_us := each.ends_us) is not None]
         pending += [parked.until_us for parked in self.parked.values()]
         pending += [phase.from_us for phase in self.contract.phases if phase.from_us > woken_us]
+        if (bills_us := self._bills_us()) is not None:
+            pending.append(bills_us)
         if self.aggregates:
             pending.append(self._closing.gone_us(min(self.aggregates)))
         if (accrues_us := self.sessions.wake_us()) is not None:
@@ -228,6 +236,25 @@ class Account:
         if top_up_us is not None:
             pending.append(top_up_us)
         return min(pending, default=None)
+
+    def _bills_us(self) -> int | None:
+        """When the next period closes that may owe more than its usage."""
+        if self._book.bills or self.contract.bills:
+            last_us = max(self._book.last_start, self.contract.last_start, self.opened_us)
+            for closes_us, start in self._closing.closings(self.woken_us):
+                if self.period_terms(start) is not None:
+                    return closes_us
+                if start >= last_us:
+                    break
+        return None
+
+    def period_terms(self, start: int) -> PeriodTerms | None:
+        """What binds it in its period that starts then, besides what usage costs."""
+        return period_terms(self.contract, self._book, self.opened_us, start)
+
+    def owed_besides(self, start: int) -> Mapping[Due, int]:
+        """Pico that the period which starts then owes besides its usage, if it closes with what is used by now."""
+        return self._owed_besides(start, self.derive().running)
 
     # ----------------------------------------------------------------------------------------------------- events
 
@@ -381,11 +408,19 @@ class Account:
             for price, cell, quantity in (*change.usages, *moves)
         )
         if closed is not None:
+            lines += lines_between(self._owed_besides(closed, before), self._owed_besides(closed, after))
             place = self._segment_around(now_us, self.lots)[0], closed
             for line in lines:
-                adjusted = posted(adjusted, place, {line.price: line.amount})
+                adjusted = posted(adjusted, place, {posted_name(line): line.amount})
             derived = self._derive(table, adjusted, self.lots, self.woken_us)
         return _Books(table, aggregates, late, adjusted, derived), lines, moves
+
+    def _owed_besides(self, start: int, running: Mapping[tuple[int, str], Running]) -> Mapping[Due, int]:
+        """The same, with what prices run up to."""
+        terms = self.period_terms(start)
+        if terms is None:
+            return {}
+        return terms.owed(lambda price: running[start, price].amount if (start, price) in running else 0)
 
     def _counted(self, table: Table, change: Change) -> Table:
         """The table with what adds up. Raises NotThere."""
@@ -447,6 +482,24 @@ class Account:
         for start in [start for start in self.aggregates if self._closing.gone_us(start) <= instant_us]:
             del self.aggregates[start]
         return self._become(woken_us=instant_us)
+
+    def bill(self, instant_us: int) -> tuple[list[tuple[PeriodTerms, tuple[Line, ...]]], list[Crossing]]:
+        """Log time has reached an instant. What periods that close then owe besides their usage is posted: the lines of
+        each, and the rules that they changed. For lots it is usage of the instant."""
+        found = []
+        adjusted, segment = self.adjusted, self._segment_around(instant_us, self.lots)[0]
+        for closes_us, start in self._closing.closings(instant_us - 1):
+            if closes_us > instant_us:
+                break
+            terms, lines = self.period_terms(start), lines_between({}, self.owed_besides(start))
+            if terms is not None and lines:
+                found.append((terms, lines))
+                adjusted = posted(adjusted, (segment, start), {posted_name(line): line.amount for line in lines})
+        if not found:
+            return [], []
+        crossings = self._become(adjusted=adjusted, woken_us=instant_us)
+        self.newest_event_us = max(self.newest_event_us, instant_us)
+        return found, crossings
 
     def reprice(self) -> None:
         """A catalogue version was published: the newest segment may now end earlier."""

@@ -28,7 +28,7 @@ from engine.meters import MeterDefinition as MeterDefinition  # a catalogue is m
 from engine.money import NANO, PICO, NotADecimal, parse_amount, parse_quantity
 from engine.prices.curve import Rung
 from engine.prices.models import MODELS, compile_price
-from engine.prices.modifiers import Modifiers
+from engine.prices.modifiers import HUNDREDTH, Modifiers
 from engine.prices.per_event import PerEvent
 from engine.prices.price import Price
 from engine.routes import Routes
@@ -59,7 +59,8 @@ class TierDefinition(Struct, forbid_unknown_fields=True, frozen=True):
 class PriceDefinition(Struct, forbid_unknown_fields=True, frozen=True):
     """What is not said of `included` and those behind it, the stored form does not say either. `discount` is a
     percentage; from `percent` on they belong to the model `percentage`, from `factor` on to `dynamic`. `prorate`: whether a
-    short period includes less (it does, unless this is false)."""
+    short period includes less, and owes less of `minimum` (it does, unless this is false). `minimum`: what a period owes at
+    least, behind the discount."""
 
     meter: str
     model: Literal["per_unit", "graduated", "package", "volume", "step", "flat", "percentage", "dynamic"]
@@ -77,6 +78,7 @@ class PriceDefinition(Struct, forbid_unknown_fields=True, frozen=True):
     factor: str | UnsetType = UNSET
     estimate: str | UnsetType = UNSET
     prorate: bool | UnsetType = UNSET
+    minimum: str | UnsetType = UNSET
 
 
 class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -136,6 +138,7 @@ class Plan:
         self.features = features or {}
         self.currency = currency
         self.prices = {price.name: price for price in prices}
+        self.bills = any(price.minimum is not None for price in prices)  # whether a period may owe more than its usage
         self._by_meter: dict[str, list[Price]] = {}
         for price in prices:
             self._by_meter.setdefault(price.meter, []).append(price)
@@ -219,6 +222,16 @@ class Catalogue:
         self.meters_of: dict[str, tuple[Meter, ...]] = {}
         for meter in sorted(meters.values(), key=lambda meter: meter.name):
             self.meters_of[meter.event_type] = (*self.meters_of.get(meter.event_type, ()), meter)
+
+    def closing_anew(self, before: "Catalogue | None") -> set[str]:
+        """The plans whose periods close at another time than under the version before, or owe more, or no longer, than
+        their usage then: their accounts may want waking at another time."""
+
+        def closing(plan: Plan | None) -> tuple[bool, int]:
+            return (False, CLOSE_AFTER_US) if plan is None else (plan.bills, plan.close_after_us)
+
+        earlier = {} if before is None else before.plans
+        return {name for name, plan in self.plans.items() if closing(plan) != closing(earlier.get(name))}
 
     def fields_of(self, event_type: str, data: dict[str, Any]) -> dict[str, Any]:
         """What the meters of a type read of an event: its data, and its tokens by bucket where they have a shape. Raises
@@ -325,7 +338,13 @@ class _Checker:
             if discount > 100:
                 self.fault((*path, "discount"), "a discount is at most 100 percent")
                 discount = Fraction(100)
-        return Modifiers(included, maximum, discount)
+        minimum = None
+        if definition.minimum is not UNSET:
+            minimum = self._number((*path, "minimum"), definition.minimum, parse_amount, 1)
+            if maximum is not None and minimum > maximum * (1 - discount * HUNDREDTH):
+                message = "is more than maximum and discount leave: it would be owed whatever is used"
+                self.fault((*path, "minimum"), message)
+        return Modifiers(included, maximum, discount, minimum)
 
     def price(self, plan: str, name: str, definition: PriceDefinition, meters: dict[str, Meter]) -> Price:
         path = ("plans", plan, "prices", name)
@@ -378,8 +397,9 @@ class _Checker:
             estimate,
             prorate=definition.prorate is not False,
         )
-        if definition.prorate is not UNSET and definition.included is UNSET:
-            self.fault((*path, "prorate"), "is about an included quantity, and this price has none: remove it")
+        if definition.prorate is not UNSET and definition.included is UNSET and definition.minimum is UNSET:
+            message = "is about an included quantity or a minimum, and this price has neither: remove it"
+            self.fault((*path, "prorate"), message)
         if not adds_up:
             price.marginal = False  # what does not add up has no part that is of one version
         return price
@@ -571,6 +591,11 @@ class PriceBook:
         """A published version by its number, whenever it is in force."""
         return next(each for each in self._versions if each.version == version)
 
+    @property
+    def last(self) -> Catalogue | None:
+        """The version that was published last."""
+        return self._versions[-1] if self._versions else None
+
     def plan_at(self, name: str, time_us: int, period_us: int) -> Plan | None:
         """The plan as it is in force at an instant of a period that starts at `period_us`: a price that is no sum of its
         units neither begins nor ends inside a period (README, "Versions inside a period"). None: it is not sold."""
@@ -590,6 +615,16 @@ class PriceBook:
     def places(self, *instants: int) -> tuple[int, ...]:
         """Which version, counted from 0, is in force at each of these."""
         return tuple(bisect_right(self._starts, instant) for instant in instants)
+
+    @property
+    def bills(self) -> bool:
+        """Whether any version has a plan under which a period may owe more than its usage."""
+        return any(plan.bills for version in self._versions for plan in version.plans.values())
+
+    @property
+    def last_start(self) -> int:
+        """The instant from which the last version is in force."""
+        return self._starts[-1] if self._starts else 0
 
     def starts_within(self, after_us: int, until_us: int) -> list[int]:
         """The version starts behind one instant, up to and with another."""

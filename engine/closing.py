@@ -5,7 +5,7 @@ of its own, *late*, with quantities that may be below 0; both together are the *
 that an event makes to what the whole owes is posted as an adjustment.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from engine.catalog import CLOSE_AFTER_MAX_US, TOO_OLD_US
 from engine.charges import Row, Table
@@ -31,14 +31,28 @@ class Closing:
         """Start of the oldest period that is open: what lies before it is closed. None closes before those before it, which
         may have longer."""
         if log_time_us >= self.until_us:
-            start, end = self._period_around(log_time_us)
-            self.since_us, self.until_us = start, end + self._close_after_us(end)
-            while start + CLOSE_AFTER_MAX_US > log_time_us:
-                closes_us = start + self._close_after_us(start)
-                start, _ = self._period_around(start - 1)
-                if closes_us > log_time_us:
-                    self.since_us, self.until_us = start, closes_us
+            self.since_us, self.until_us = self._oldest_open(log_time_us)
         return self.since_us
+
+    def _oldest_open(self, log_time_us: int) -> tuple[int, int]:
+        """Its start, and when it closes."""
+        start, end = self._period_around(log_time_us)
+        found = start, end + self._close_after_us(end)
+        while start + CLOSE_AFTER_MAX_US > log_time_us:
+            closes_us = start + self._close_after_us(start)
+            start, _ = self._period_around(start - 1)
+            if closes_us > log_time_us:
+                found = start, closes_us
+        return found
+
+    def closings(self, after_us: int) -> Iterator[tuple[int, int]]:
+        """(when it closes, its start) of each period that closes behind an instant, in order, without end."""
+        start, closes_us = self._oldest_open(after_us)
+        while True:
+            yield closes_us, start
+            _, start = self._period_around(start)
+            _, end = self._period_around(start)
+            closes_us = max(closes_us, end + self._close_after_us(end))
 
     def look_again(self) -> None:
         """How long a period stays open may have changed."""

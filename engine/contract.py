@@ -154,9 +154,9 @@ class Contract:
         """Start of the billing period of an instant."""
         return self.period_around(time_us)[0]
 
-    def _part(self, time_us: int) -> Fraction:
-        """How much of the whole month its billing period is."""
-        (start, end), (first, last) = self.period_around(time_us), month_around(self.zone, self.anchor_day, time_us)
+    def part_of_month(self, start: int, end: int) -> Fraction:
+        """How much of its month, from the anchor day on, a stretch of time inside it is."""
+        first, last = month_around(self.zone, self.anchor_day, start)
         return Fraction(end - start, last - first)
 
     def around(self, time_us: int) -> tuple[int | None, int | None]:
@@ -166,6 +166,16 @@ class Contract:
             self._starts[index - 1] if index else None,
             self._starts[index] if index < len(self._starts) else None,
         )
+
+    @property
+    def bills(self) -> bool:
+        """Whether it was ever agreed on a price by which a period may owe more than its usage."""
+        return any(price is not None and price.minimum is not None for price in self._prices)
+
+    @property
+    def last_start(self) -> int:
+        """The instant behind which no phase and nothing agreed begins."""
+        return self._starts[-1] if self._starts else 0
 
     def starts_within(self, after_us: int, until_us: int) -> list[int]:
         """The instants behind one, up to and with another, at which a phase or something agreed begins."""
@@ -214,7 +224,8 @@ class Contract:
             *earlier, last = [self.stated_in(found, instant) if found else None for found, instant in catalogues]
             sold = [plan.prices for plan in earlier if plan is not None]
             plan = None if last is None else last.following(sold)
-            self._in_force[key] = plan and plan.for_part(self._part(time_us), self._short.setdefault(period_us, []))
+            part = self.part_of_month(*self.period_around(time_us))
+            self._in_force[key] = plan and plan.for_part(part, self._short.setdefault(period_us, []))
         return self._in_force[key]
 
     def priced_by(self, catalogue: Catalogue, name: str, time_us: int) -> Price | None:
@@ -222,7 +233,7 @@ class Contract:
         plan = catalogue.plans.get(self.plan_name_at(time_us))
         if plan is None or name not in plan.prices:
             return None
-        part = self._part(time_us)
+        part = self.part_of_month(*self.period_around(time_us))
         if part == 1:
             return plan.prices[name]
         return plan.prices[name].for_part(part, self._short.setdefault(self.period_of(time_us), []))

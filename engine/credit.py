@@ -9,6 +9,8 @@ from typing import Final, Literal, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.period_lines import kind_and_price
+
 LOT_KINDS: Final = frozenset({"paid", "promo", "commit", "refund"})
 POSTING_KINDS: Final = ("grant", "burn", "refund", "void", "expire", "carry", "debt")
 NEVER: Final = 1 << 62  # sorts behind every expiry
@@ -84,6 +86,12 @@ class Lot(Struct, frozen=True):
         """Segments never straddle a lot's boundary, so the start decides."""
         ends_us = self.ends_us
         return self.effective_us <= segment_start and (ends_us is None or segment_start < ends_us)
+
+    def may_pay(self, name: str) -> bool:
+        """Whether it pays for this, by the name under which it is posted: usage of a price in its scope, and what a period
+        owes besides, if it pays debt."""
+        kind, price = kind_and_price(name)
+        return (kind is None or self.settles) and (not self.scope or price in self.scope)
 
     def is_void(self, instant_us: int) -> bool:
         """Whether all that remained of it was voided by then."""
@@ -204,7 +212,7 @@ class Allocation:
         self._owe(period, -owed)
         pico -= owed
         back = [lot for lot in reversed(ordered) if not lot.is_void(start)]
-        for lot in sorted(back, key=lambda lot: bool(lot.scope) and price not in lot.scope):
+        for lot in sorted(back, key=lambda lot: not lot.may_pay(price)):
             place = (lot.lot, period)
             part = min(pico, self.burnt.get(place, 0) - self.refunded.get(place, 0))
             if part:
@@ -321,11 +329,11 @@ def _pay_segment(result: Allocation, period: int, by_price: Mapping[str, int], c
 
 def _classes(by_price: Mapping[str, int], covering: list[Lot]) -> list[tuple[list[Lot], int]]:
     """(the lots that may pay, the pico that they may pay), fewest lots first."""
-    if not any(lot.scope for lot in covering):
+    if not any(lot.scope for lot in covering) and all(kind_and_price(name)[0] is None for name in by_price):
         return [(covering, sum(by_price.values()))]
     classes: dict[tuple[str, ...], tuple[list[Lot], int]] = {}
     for name, pico in by_price.items():
-        payers = [lot for lot in covering if not lot.scope or name in lot.scope]
+        payers = [lot for lot in covering if lot.may_pay(name)]
         key = tuple(sorted(lot.lot for lot in payers))
         classes[key] = (payers, classes[key][1] + pico if key in classes else pico)
     return [classes[key] for key in sorted(classes, key=lambda key: (len(key), key))]

@@ -131,6 +131,7 @@ class Line(Struct, frozen=True, gc=False):
     version: int | None = None  # of the price, where an older one than the event's holds through the period
     agreed_us: int | None = None  # from when on the price is agreed with the account alone; None: it is published
     included: int | None = None  # nano-units that the price includes, where a short period makes it less
+    due: str | None = None  # what it owes that is no usage (engine/period_lines.py); such a line has no cell
 
 
 class RatedEvent(Struct, frozen=True, gc=False):
@@ -153,7 +154,7 @@ class RatedEvent(Struct, frozen=True, gc=False):
     tags: dict[str, str] | None = None
     adjusts: int | None = None  # start of the billing period it adjusts, if that was closed
     session: str | None = None  # the one that a stretch of time is of
-    accrued_us: int | None = None  # of no event: what open sessions came to by this log time
+    accrued_us: int | None = None  # of no event: what open sessions came to, or a period owes, by this log time
 
 
 class RatedLine(Struct, omit_defaults=True, gc=False):
@@ -187,6 +188,7 @@ class RatedLine(Struct, omit_defaults=True, gc=False):
     included: str | None = None
     session: str | None = None
     accrued_us: int | None = None
+    due: str | None = None
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -208,8 +210,11 @@ def rated_lines(event: RatedEvent, partition: int, epoch: int, first: int = 0) -
         event.id,
         event.time_us,
     )
+    dimensions = event.dimensions
+    if len(dimensions) < len(event.lines):  # what a period owes comes last, and has no cell
+        dimensions += ((),) * (len(event.lines) - len(dimensions))
     found: list[bytes] = []
-    for line, names in zip(event.lines, event.dimensions, strict=True):
+    for line, names in zip(event.lines, dimensions, strict=True):
         units, tiers = line.quantity, line.tiers
         quantity = quantity_text(units)
         told = RatedLine(
@@ -243,6 +248,7 @@ def rated_lines(event: RatedEvent, partition: int, epoch: int, first: int = 0) -
             None if line.included is None else quantity_text(line.included),
             event.session,
             event.accrued_us,
+            line.due,
         )
         found.append(_encode(told))
     return found

@@ -4,7 +4,7 @@ State is what `apply` made of the records before, and nothing else. The shard dr
 asks for a `Cut` when a checkpoint is due; rating goes on while the cut is encoded (copy on write).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from heapq import heappop, heappush
 from typing import Final
 
@@ -108,10 +108,11 @@ from engine.routes import Usage
 from engine.rules import remove_rule, set_rule
 from engine.runs import Run
 from engine.sessions import SessionConflict, Telling, TooManySessions
-from engine.snapshot import decode_account, decode_partition, encode_account, encode_partition
+from engine.snapshot import decode_account, decode_partition, encode_account, encode_partition, plan_of
 from engine.top_up_commands import answer_top_up, remove_top_up, set_top_up
 
 ACCRUAL: Final = "tallygate.accrual"  # the source of lines that no event makes; they bear `accrued_us` besides
+PERIOD: Final = "tallygate.period"  # the source of lines that a period owes besides its usage
 COMMAND_KEY_US: Final = 30 * 86_400 * 1_000_000
 ADVANCE_MAX_US: Final = 366 * 86_400 * 1_000_000
 DETAIL_MAX: Final = 300
@@ -208,6 +209,7 @@ class Partition:
         self._touched_us: dict[str, int] = {}  # log time of each live account's last touch, oldest first
         self._dirty: dict[str, Account] = {}
         self._sliced: set[str] = set()  # accounts with slices: the ones that a new owner touches
+        self._bound: set[str] = set()  # accounts with agreed prices that bill: the ones that any version may concern
         self._wakes: list[tuple[int, str]] = []
         self._watched: dict[str, int] = {}  # the instant put into `_wakes` last, so that it is not put there again
         self._due: tuple[int | None] | None = None  # what `next_wake_us` found, until the next record
@@ -284,6 +286,7 @@ class Partition:
             if self._wake_of(account_id) == instant:
                 account = self._touch(account_id)
                 self._tell(account, account.wake(instant), offset)
+                self._bill(account, instant, offset)
                 accrues = (account.sessions.wake_us() or instant + 1) <= instant
                 if accrues and not account.sessions.wait(instant, append_us):
                     self._accrue(account, instant, offset)
@@ -308,11 +311,15 @@ class Partition:
         return frozen.wake_us if frozen else self._live[account_id].wake_us()
 
     def _watch(self, account: Account) -> None:
-        """Remember when the account wants waking, and whether it has slices."""
+        """Remember when the account wants waking, whether it has slices, and whether it has agreed on what bills."""
         if account.slices:
             self._sliced.add(account.account)
         else:
             self._sliced.discard(account.account)
+        if account.contract.bills:
+            self._bound.add(account.account)
+        else:
+            self._bound.discard(account.account)
         self._wake_at(account.wake_us(), account.account)
 
     def _wake_at(self, instant: int | None, account_id: str) -> None:
@@ -458,6 +465,29 @@ class Partition:
         if account.parked:
             self._take_up(account, (key, mark), offset)
         return "rated"
+
+    def _bill(self, account: Account, instant: int, offset: int) -> None:
+        """Post what periods that close at this log time owe besides their usage, at the record that has moved it there."""
+        billed, crossings = account.bill(instant)
+        for terms, lines in billed:
+            catalogue = self._book.at(terms.from_us)
+            assert catalogue is not None
+            told = RatedEvent(
+                offset,
+                instant,
+                account.account,
+                PERIOD,
+                str(terms.start),
+                terms.end - 1,
+                catalogue.version,
+                account.currency,
+                lines,
+                (),
+                adjusts=terms.start,
+                accrued_us=instant,
+            )
+            self._tell_lines(told)
+        self._tell(account, crossings, offset)
 
     def _accrue(self, account: Account, instant: int, offset: int) -> None:
         """Charge what open sessions come to by this log time, at the record that has moved it there."""
@@ -696,10 +726,19 @@ class Partition:
             if marker.version <= last_version or marker.effective_us <= earliest:
                 detail = f"version {marker.version} must be above {last_version}, and effective after {earliest}"
                 raise DeadLetter(DeadLetterReason.BAD_CONTROL, detail)
-        self._book.publish(marker.effective_us, self._library[marker.version])
+        before, latest = self._book.last, self._library[marker.version]
+        self._book.publish(marker.effective_us, latest)
         for account in self._live.values():
             account.reprice()
+        anew = latest.closing_anew(before)
+        for account_id in sorted({*self._bound, *(self._sold(anew) if anew else ())}):
+            self._watch(self._touch(account_id))
         return "catalogue"
+
+    def _sold(self, plans: Collection[str]) -> list[str]:
+        """The accounts that are sold one of these."""
+        live = [account_id for account_id, account in self._live.items() if account.plan in plans]
+        return live + [account_id for account_id, frozen in self._frozen.items() if plan_of(frozen.blob) in plans]
 
     def _command(self, command: Command, offset: int, body: bytes) -> str:
         self._forget_commands()
@@ -736,6 +775,7 @@ class Partition:
                 self._changing = True
                 self._live[command.account] = account
                 self._touch(command.account)
+                self._watch(account)
                 return APPLIED
             if not known:
                 raise Refused(Refusal.UNKNOWN_ACCOUNT)
@@ -877,7 +917,9 @@ class Partition:
 
     def header(self) -> bytes:
         """The partition's own state; see engine/snapshot.py."""
-        return encode_partition(self.log_time_us, self.epoch, self._book.versions, self.counts, self._sliced)
+        return encode_partition(
+            self.log_time_us, self.epoch, self._book.versions, self.counts, self._sliced, self._bound
+        )
 
     @property
     def dirty_accounts(self) -> int:
@@ -917,6 +959,7 @@ class Partition:
         self.epoch = state.epoch
         self.counts = dict(state.counts)
         self._sliced = set(state.sliced)
+        self._bound = set(state.bound)
         for row in accounts:
             self._frozen[row.account] = _Frozen(row.blob, row.wake_us)
             self._wake_at(row.wake_us, row.account)

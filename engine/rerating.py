@@ -79,8 +79,11 @@ def _difference(
         if of_price:
             rows[start] = of_price
     rated_at = account.contract.prices_at(book)
-    if not all(again.counts_like(rated_at(start, name)) for start in rows):
+    rated = [rated_at(start, name) for start in rows]
+    if not all(again.counts_like(price) for price in rated):
         raise Refused(Refusal.BAD_PRICE)
+    if any(price.minimum is not None for price in (again, *rated)):
+        raise Refused(Refusal.BAD_PRICE)  # what is missing to it is posted beside, by what was sold
     earlier = [
         line for line in account.lines.values() if line.rerated and (line.period_us, line.price) == (period_us, name)
     ]

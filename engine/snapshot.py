@@ -93,6 +93,7 @@ class _Account(Struct, array_like=True):
     rerated: list[tuple[str, int, int, int]] = []
     recurring: list[_Recurring] = []
     gauges: list[tuple[str, str, tuple[str, ...], str, int, int, bool, list[tuple[int, str, str, str]]]] = []
+    opened_us: int = 0
 
 
 class _Subscription(Struct, array_like=True):
@@ -258,6 +259,7 @@ def encode_account(account: Account) -> bytes:
             ]
             if account.sessions.by_key
             else [],
+            account.opened_us,
         )
     )
 
@@ -305,6 +307,7 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
     )
     account.newest_event_us = stored.newest_event_us
     account.rated = stored.rated
+    account.opened_us = stored.opened_us
     account.sequence = stored.sequence
     account.table = _table(stored.table)
     account.late = _table(stored.late)
@@ -497,7 +500,7 @@ def _words(measure: Struct) -> str:
 
 _PLAIN: Final = (
     *("version", "account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated"),
-    *("sequence", "overdraft", "first_plan"),
+    *("sequence", "overdraft", "first_plan", "opened_us"),
 )
 _OF_SESSION: Final = ("cell", "weight", "scope", "since", "begin_us", "seen_us", "stop_us", "is_open", "charged")
 _OF_GAUGE: Final = ("cell", "scope", "since", "end_us", "is_cut")
@@ -534,17 +537,23 @@ class PartitionState(Struct, array_like=True):
     catalogues: list[tuple[int, int]]  # (version, effective instant)
     counts: list[tuple[str, int]]  # outcomes so far, by name
     sliced: list[str] = []  # accounts with slices
+    bound: list[str] = []  # accounts that have agreed on prices by which a period may owe more than its usage
 
 
 _partition_decoder: Final = msgspec.msgpack.Decoder(PartitionState)
 
 
 def encode_partition(
-    log_time_us: int, epoch: int, catalogues: list[tuple[int, int]], counts: dict[str, int], sliced: Iterable[str]
+    log_time_us: int,
+    epoch: int,
+    catalogues: list[tuple[int, int]],
+    counts: dict[str, int],
+    sliced: Iterable[str],
+    bound: Iterable[str],
 ) -> bytes:
     """The partition's own state; the same state always the same bytes."""
     return _encoder.encode(
-        PartitionState(VERSION, log_time_us, epoch, catalogues, sorted(counts.items()), sorted(sliced))
+        PartitionState(VERSION, log_time_us, epoch, catalogues, sorted(counts.items()), sorted(sliced), sorted(bound))
     )
 
 

@@ -22,7 +22,7 @@ PRICES    name  model  tiers                            `10: 30, 50: 40, rest: 5
                                                         behind it makes a new version of the catalogue; with METERS
                                                         `of METER` behind it, or `of METER where x = a, y = b`; a tier
                                                         may be `10: 30 flat 5`; models are those of a catalogue;
-                                                        behind the tiers `included 100`, `at most 50`, `less 20%`,
+                                                        behind the tiers `included 100`, `at most 50`, `less 20%`, `least $9`,
                                                         `whole in short periods`, `in PLAN` (else `plan`);
                                                         and of a percentage `each 0.30`, `each at least 0.50`, `each at most 9`
 GRANTS    lot  kind  amount  priority  from  until  for  rollover
@@ -154,7 +154,8 @@ class Scenario:
 
         def price(name: str, model: str, tiers: str, *more: str) -> None:
             start = next((instant(each.removeprefix("from ")) for each in more if each[:5] == "from "), 0)
-            around = [each for each in more if each.split(" ")[0] in ("included", "at", "less", "each", "whole")]
+            words = ("included", "at", "less", "each", "whole", "least")
+            around = [each for each in more if each.split(" ")[0] in words]
             sold = read_price(name, model, tiers, around)
             for each in more:
                 if each.startswith("of "):
@@ -231,6 +232,7 @@ def read_price(name: str, model: str, tiers: str, around: list[str]) -> PriceDef
             "included": "included",
             "at most": "maximum",
             "less": "discount",
+            "least": "minimum",
             "each": "per_event",
             "each at least": "event_minimum",
             "each at most": "event_maximum",

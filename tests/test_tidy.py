@@ -96,6 +96,7 @@ TESTED_ELSEWHERE = {
     "loadtest/oracle/fold.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/limits.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/meters.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/period_lines.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/periods.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/prices.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/recurring.py": "tests/loadtest/test_oracle.py",

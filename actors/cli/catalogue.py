@@ -239,6 +239,7 @@ def _model(definition: PriceDefinition) -> str:
     said += [f"{definition.included} included"] if isinstance(definition.included, str) else []
     said += [f"at most {definition.maximum}"] if isinstance(definition.maximum, str) else []
     said += [f"less {definition.discount} %"] if isinstance(definition.discount, str) else []
+    said += [f"at least {definition.minimum} a month"] if isinstance(definition.minimum, str) else []
     return ", ".join(filter(None, said))
 
 

@@ -81,7 +81,8 @@ def _rating_table(lines: Iterable[Mapping[str, Any]], title: str) -> Table:
         if line["repricing"] != "0":
             rows.append(("re-pricing of earlier usage", "", "", "", line["repricing"]))
         if line["beyond"] != "0":
-            rows.append(("later versions, rounding", "", "", "", line["beyond"]))
+            why = "later versions, rounding" if line.get("due") is None else f"no usage: {line['due']} of its period"
+            rows.append((why, "", "", "", line["beyond"]))
         if len(rows) != 1:
             used = "" if line["used_before"] is None else f" ({line['used_before']} used before)"
             rows.append((f"all{used}", "", "", "", line["amount"]))

@@ -122,12 +122,14 @@ class PriceTerms(Struct, frozen=True):
     maximum: int | None  # pico
     discount: Fraction  # percent
     agreed_us: int | None = None  # from when on it is agreed with the account alone
-    prorate: bool = True  # a short period includes less
+    prorate: bool = True  # a short period includes less, and owes less of the minimum
+    minimum: int | None = None  # pico that a month owes at least
 
     @property
     def follows(self) -> bool:
         """Whether it may begin, or end, inside a period."""
-        return self.model in ("per_unit", "graduated", "percentage", "dynamic") and self.maximum is None
+        around = self.maximum is None and self.minimum is None
+        return self.model in ("per_unit", "graduated", "percentage", "dynamic") and around
 
     def reached(self, priced: int) -> Tier:
         """The tier that a quantity behind what is included lies in."""
@@ -239,7 +241,8 @@ def _read_terms(version: int, stated: Mapping[str, Any]) -> PriceTerms:
         start = end if end is not None else start
     maximum = read(stated["maximum"], PICO) if "maximum" in stated else None
     included, discount = read(stated.get("included", "0"), NANO), Fraction(stated.get("discount", "0"))
-    return PriceTerms(version, stated["model"], tiers, included, maximum, discount, prorate=stated.get("prorate", True))
+    minimum, prorate = read(stated["minimum"], PICO) if "minimum" in stated else None, stated.get("prorate", True)
+    return PriceTerms(version, stated["model"], tiers, included, maximum, discount, prorate=prorate, minimum=minimum)
 
 
 # ------------------------------------------------------------------------------------------------------------- account
@@ -277,19 +280,30 @@ class Terms(Struct, frozen=True):
     lots: dict[str, LotTerms]
     agreed: Sequence[tuple[int, str, str, PriceTerms | None]] = ()  # since when, of which plan and price; in order
     phases: Sequence[tuple[int, str]] = ()  # from when on which plan; `plan` is the one before them
+    opened_us: int = 0
 
     def plan_at(self, time_us: int) -> str:
         return [self.plan, *(plan for from_us, plan in self.phases if from_us <= time_us)][-1]
 
     def period(self, time_us: int) -> tuple[int, Fraction]:
         """The start of the billing period of an instant, and how much it is of the month that phases cut it from."""
+        start, end, month = self._bounds(time_us)
+        return start, Fraction(end - start, month)
+
+    def bound(self, time_us: int) -> tuple[int, Fraction]:
+        """Since when the account is bound in the billing period of an instant, and how much of a month that is."""
+        start, end, month = self._bounds(time_us)
+        since_us = max(start, self.opened_us)
+        return since_us, Fraction(end - since_us, month)
+
+    def _bounds(self, time_us: int) -> tuple[int, int, int]:
         first = month_start(self.zone, self.anchor_day, time_us)
         last = month_start(self.zone, self.anchor_day, first + 45 * 86_400_000_000)
         if last <= time_us:
             last = month_start(self.zone, self.anchor_day, first + 75 * 86_400_000_000)
         start = max([first, *(from_us for from_us, _ in self.phases if from_us <= time_us)])
         end = min([last, *(from_us for from_us, _ in self.phases if from_us > time_us)])
-        return start, Fraction(end - start, last - first)
+        return start, end, last - first
 
 
 class Paid(Struct):
@@ -359,6 +373,9 @@ class Rerated:
     def line(self, line: Mapping[str, Any]) -> Iterator[Finding]:
         """One rated line, in the order of the log: what is wrong with it."""
         where = f"rated line {line['line']} of offset {line['offset']}"
+        if "due" in line:
+            yield from self._besides(where, line)
+            return
         time_us, price = line["time_us"], line["price"]
         quantity = read(line["quantity"], NANO)
         _, terms = self._in_force(time_us, price)
@@ -388,6 +405,21 @@ class Rerated:
         row = self.table.setdefault(self._segment(time_us), {})
         cell = tuple(line["cell"].values())
         row[price, cell] = row.get((price, cell), 0) + quantity
+
+    def _besides(self, where: str, line: Mapping[str, Any]) -> Iterator[Finding]:
+        """What a period owes besides its usage: what is missing to a minimum, as far as it was not posted before."""
+        since_us, part = self._terms.bound(line["time_us"])
+        period, price, name = self._period(line["time_us"]), line["price"], f"{line['due']}\0{line['price']}"
+        _, terms = self._in_force(since_us, price)
+        least = Fraction(terms.minimum or 0) * (part if terms.prorate else 1)
+        _, usage = self._whole(period, price, late=True)
+        before = sum(charges.get(name, 0) for place, charges in self.adjusted.items() if place[1] == period)
+        amount = max(0, round(least) - usage) - before
+        yield from _unlike(f"{where}: due", "minimum", line["due"])
+        yield from _unlike(f"{where}: amount", shown(amount, PICO), shown(read(line["amount"], PICO), PICO))
+        yield from _unlike(f"{where}: adjusts", period, line.get("adjusts"))
+        charges = self.adjusted.setdefault((self._segment(line["log_time_us"]), period), {})
+        charges[name] = charges.get(name, 0) + amount
 
     def manual(self, at_us: int, used_us: int, price: str, amount: str) -> None:
         """A manual line that was posted at this log time, for the period of another instant."""
@@ -529,7 +561,7 @@ class Rerated:
             paid.debt[period] = paid.debt.get(period, 0) - less
             pico -= less
             whole = [lot for lot in reversed(lots) if not any(at <= start and x is None for at, _, x in lot.changes)]
-            fit = [lot for lot in whole if not lot.scope or price in lot.scope]
+            fit = [lot for lot in whole if _is_for(lot, price)]
             for lot in [*fit, *(lot for lot in whole if lot not in fit)]:
                 place = lot.lot, period
                 part = min(pico, paid.burnt.get(place, 0) - paid.refunded.get(place, 0))
@@ -596,7 +628,13 @@ def _add(used: Used, since_us: int, terms: PriceTerms, quantity: int) -> None:
 def _may_pay(lot: LotTerms, start: int, price: str) -> bool:
     inside = lot.effective_us <= start and (lot.expires_us is None or start < lot.expires_us)
     voided = any(at_us <= start for at_us, _, amount in lot.changes if amount is None)
-    return inside and not voided and (not lot.scope or price in lot.scope)
+    return inside and not voided and _is_for(lot, price)
+
+
+def _is_for(lot: LotTerms, price: str) -> bool:
+    """Its scope has it; what a period owes besides usage, named by its kind, a NUL and the price, is for who pays debt."""
+    kind, _, name = price.rpartition("\0")
+    return (not kind or lot.pays_debt) and (not lot.scope or name in lot.scope)
 
 
 def _unlike(what: str, expected: object, found: object) -> Iterator[Finding]:

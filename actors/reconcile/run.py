@@ -218,6 +218,7 @@ class Reconciler:
             lots,
             agreed,
             phases,
+            account.opened_us,
         )
         if before is None:
             return Rerated(terms, self._prices, {}, {}, {})

@@ -88,6 +88,7 @@ class RatingLine(Struct):
     version: int  # of the catalogue that has this price; older than the event's where it holds through the period
     agreed_since: str | None = None  # the price is agreed with this account alone, from then on; null: the catalogue's
     included: str | None = None  # what the price includes, where a short period makes it less
+    due: str | None = None  # "minimum": no usage, but what the event changed in what its closed period lacks to it
 
 
 class RatingLot(Struct):
@@ -434,6 +435,7 @@ def _line(charge: LineCharge) -> RatingLine:
         line.version,
         instant_or_none(line.agreed_us),
         line.included,
+        line.due,
     )
 
 
@@ -454,7 +456,8 @@ ROUTES: Final = (
             "for the segment of event time it lies in, and `caps` where it counts. `own` is "
             "what the tiers come to, as the price's included quantity, maximum and discount leave it; `repricing` is what the "
             "event changed in the price of usage rated before it by reaching another tier of a volume price; `beyond` is what "
-            "late usage under an older version changed, and the rounding of the period's total, which is rounded once. "
+            "late usage under an older version changed, and the rounding of the period's total, which is rounded once; of a "
+            "line with `due`, which no units make, it is all. "
             "`corrections` says what amends and a cancel changed since, and `due` what the event comes to with them. Where "
             "`adjusts` is no null, the event (or correction) came when its billing period was closed: its amount is the "
             "difference that it makes to all of that period, was posted when it came, counts in no cap, and `paid_by` says who "
@@ -535,6 +538,7 @@ ROUTES: Final = (
                         "version": 2,
                         "agreed_since": None,
                         "included": None,
+                        "due": None,
                     }
                 ],
                 "corrections": [],

@@ -38,6 +38,7 @@ def compile_price(
     terms = modifiers.applied(row.terms(numbered))
     marginal = row.marginal and modifiers.marginal
     price = Price(name, meter, where, terms, marginal=marginal, version=version, per_event=per_event, estimate=estimate)
+    price.minimum, price.prorates = modifiers.minimum, prorate
     if prorate and modifiers.included:
         price.included = modifiers.included
         price.terms_for = lambda included: replace(modifiers, included=included).applied(row.terms(numbered))

@@ -16,11 +16,14 @@ class Modifiers(Struct, frozen=True):
     included: int = 0  # nano-units that owe nothing; the model's tiers begin behind them
     maximum: int | None = None  # pico that it never owes more than, before the discount
     discount: Fraction = Fraction(0)  # percent
+    minimum: int | None = (
+        None  # pico that a period owes at least, behind the discount; what is missing is a line at its end
+    )
 
     @property
     def marginal(self) -> bool:
-        """Whether each unit still stands by itself: a maximum is one for the whole period."""
-        return self.maximum is None
+        """Whether each unit still stands by itself: a maximum or a minimum is one for the whole period."""
+        return self.maximum is None and self.minimum is None
 
     def applied(self, terms: list[Terms]) -> list[Terms]:
         """The terms with these around them."""

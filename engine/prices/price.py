@@ -39,6 +39,8 @@ class Price:
         self.included = 0  # nano-units, of those that a short period has less of
         self.terms_for: Callable[[int], Sequence[Terms]] | None = None  # with another included quantity
         self.is_short = False  # it is one of a short period: its included quantity is not the published one
+        self.minimum: int | None = None  # pico that a whole period owes at least
+        self.prorates = True  # a short period owes less of that
         self.per_event = per_event  # its quantity is the sum of these fees, not of what the meter says
         self.estimate = estimate  # nano-units of an event that does not say its own
         self.terms = tuple(terms)  # two prices with the very same are of one version
@@ -92,6 +94,7 @@ class Price:
         )
         price.agreed_us = self.agreed_us
         price.included, price.terms_for, price.is_short = self.included, self.terms_for, self.is_short
+        price.minimum, price.prorates = self.minimum, self.prorates
         return price
 
     def counts_like(self, other: "Price") -> bool:

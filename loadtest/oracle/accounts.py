@@ -179,6 +179,16 @@ class ManualLine:
     rerated: tuple[int, int, int] | None = None  # it is what a version makes of usage of these segments: from, to
 
 
+@dataclass(frozen=True)
+class Due:
+    """What a period that closed at an instant of log time owes besides its usage."""
+
+    at_us: int
+    period: int
+    name: str  # what it is, a NUL, and of which price
+    amount: int
+
+
 @dataclass
 class Account:
     account: str
@@ -186,7 +196,9 @@ class Account:
     currency: str
     zone: str
     anchor: int
+    opened: int
     woken: int
+    dues: list[Due] = field(default_factory=list)
     events: list[RatedEvent] = field(default_factory=list)
     rated: int = 0  # events and corrections
     parked: dict[Revision, Correction] = field(default_factory=dict)  # by what they wait for

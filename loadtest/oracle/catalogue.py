@@ -36,8 +36,10 @@ class Version:
             )
             for name, body in document["plans"].items()
         }
-        prices = [price for plan in self.plans.values() for price in plan.prices.values()]
-        self.grains = lcm(*(price.grains for price in prices))  # of a pico: all that is owed is a whole number of them
+        self.prices = [price for plan in self.plans.values() for price in plan.prices.values()]
+        self.grains = lcm(
+            *(price.grains for price in self.prices)
+        )  # of a pico: all that is owed is a whole number of them
         self._found: dict[tuple[str, str, tuple[str, ...]], Price | None] = {}
 
     def fields_of(self, event_type: str, data: dict[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def open_account(state: Partition, fields: Fields, view: View) -> Callable[[], N
             raise RefusedError("unknown_zone")
         if not 1 <= anchor <= 31:
             raise RefusedError("bad_anchor")
-        state.accounts[name] = Account(name, plan, version.plans[plan].currency, zone, anchor, state.log_us)
+        currency = version.plans[plan].currency
+        state.accounts[name] = Account(name, plan, currency, zone, anchor, state.log_us, state.log_us)
 
     return apply
 

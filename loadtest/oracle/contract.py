@@ -184,6 +184,8 @@ def read_terms(name: str, published: Price, said: dict[str, Any]) -> Price:
     except (AssertionError, LookupError) as error:
         raise RefusedError("bad_price") from error
     amounts = [tier.amount for tier in terms.tiers] + [terms.included, terms.maximum or 0]
+    if terms.minimum is not None and not terms.may_owe(terms.minimum):
+        raise RefusedError("bad_price")
     if min(amounts) < 0 or not terms.counts_like(published):
         raise RefusedError("bad_price")
     return terms

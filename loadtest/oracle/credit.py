@@ -48,7 +48,9 @@ class Lot:
         return self.kind == "paid" if self.pays_debt is None else self.pays_debt
 
     def may_pay(self, price: str) -> bool:
-        return not self.scope or price in self.scope
+        """The price's usage; or, behind a NUL, what a period owes for it besides: only who pays debt pays that."""
+        kind, _, name = price.rpartition("\0")
+        return (not self.scope or name in self.scope) and (not kind or self.settles())
 
     def boundaries(self) -> list[int]:
         instants = [self.effective, *(change.at for change in self.changes)]

@@ -11,7 +11,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from math import lcm
 from typing import Any
 
@@ -19,6 +19,7 @@ from loadtest.oracle.accounts import (
     Account,
     Alert,
     Crossing,
+    Due,
     LotStanding,
     OracleAccount,
     Partition,
@@ -35,6 +36,7 @@ from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Rev
 from loadtest.oracle.credit import allocate
 from loadtest.oracle.limits import is_over
 from loadtest.oracle.meters import OF_SESSIONS
+from loadtest.oracle.period_lines import closings, least, minimum_of, next_closing
 from loadtest.oracle.periods import DAY_US, period_of
 from loadtest.oracle.prices import Price, half_even
 from loadtest.oracle.records import (
@@ -240,6 +242,7 @@ class Oracle:
             account.woken = instant
             give(state, account, instant)
             self._evaluate(state, account, instant)
+            self._bill(state, account)
             if instant == last_minute(name, instant) < last_minute(name, reached):
                 self._wait(state, account, last_minute(name, reached))  # the last one says it all
             elif instant == last_minute(name, instant):
@@ -249,6 +252,50 @@ class Oracle:
                     del account.parked[corrects]
                     self._tell_failed(state, account, parked)
         state.log_us = reached
+
+    def _bill(self, state: Partition, account: Account) -> None:
+        """Periods that close at this instant of log time: what is missing to each minimum is posted."""
+        if not self._has_minima(account):
+            return
+        table, place, lines = self._table(state, account), (state.number, state.offset, account.account), {}
+        for closes, start in closings(account, self._versions_of(state)):
+            if closes > state.log_us:
+                break
+            for price, pico in self._least(state, account, start).items() if closes == state.log_us else ():
+                short = pico - table.total(start, price)
+                if short > 0:
+                    account.dues.append(Due(closes, start, minimum_of(price), short))
+                    lines[price] = short
+        if lines:
+            before = self.accrued[place].prices if place in self.accrued else {}
+            for price, pico in lines.items():
+                had = before.get(price, (0, 0))
+                before[price] = (had[0], had[1] + pico)
+            self.accrued[place] = Rated(account.account, "tallygate.period", "", before)
+            account.table = None
+            account.newest_us = max(state.log_us, account.newest_us or state.log_us)
+            self._evaluate(state, account, state.log_us)
+        self._await_closing(state, account)
+
+    def _versions_of(self, state: Partition) -> Callable[[int], Version | None]:
+        return lambda time_us: self._version_at(state, time_us)
+
+    def _least(self, state: Partition, account: Account, start: int) -> dict[str, int]:
+        """Per price with a minimum: what the period that starts then owes for it at least."""
+        return least(account, self._versions_of(state), partial(self._price_at, state, account), start)
+
+    def _has_minima(self, account: Account) -> bool:
+        """Whether any price ever had one."""
+        published = [price for version in self._versions.values() for price in version.prices]
+        agreed = [each.terms for each in account.agreed if each.terms is not None]
+        return any(price.minimum is not None for price in [*published, *agreed])
+
+    def _await_closing(self, state: Partition, account: Account) -> None:
+        if not self._has_minima(account):
+            return
+        due = next_closing(state, account, self._versions_of(state), partial(self._price_at, state, account))
+        if due is not None and (due, account.account) not in state.wakes:
+            insort(state.wakes, (due, account.account))
 
     # ---- usage
 
@@ -553,14 +600,14 @@ class Oracle:
             own = 0
             moved: dict[str, int] = {}
             prices = event.prices
-            before = {price: self._total(state, account, table, event, price) for price in prices}
+            before = {price: self._due(state, account, table, event, price) for price in prices}
             used = {price: sum(self._counted(account, table, event, price).values()) for price in prices}
             seen = event.time_us if event.posted is None else state.log_us
             account.newest_us = seen if account.newest_us is None else max(account.newest_us, seen)
             self._add(state, account, table, event, account.events)
             for price in prices:
                 quantity = moved[price] = sum(self._counted(account, table, event, price).values()) - used[price]
-                amount = self._total(state, account, table, event, price) - before[price]
+                amount = self._due(state, account, table, event, price) - before[price]
                 own += amount - self._repriced(
                     state, account, price, event.time_us, used[price], used[price] + quantity
                 )
@@ -762,6 +809,13 @@ class Oracle:
             return table.total(account.period_of(event.time_us), price)
         return sum(self._segment_amounts(state, account, price, self._counted(account, table, event, price)).values())
 
+    def _due(self, state: Partition, account: Account, table: Table, event: RatedEvent, price: str) -> int:
+        """The same; of a closed period not less than its minimum."""
+        total = self._total(state, account, table, event, price)
+        if event.posted is None:
+            return total
+        return max(total, self._least(state, account, event.posted[1]).get(price, total))
+
     def _add(
         self, state: Partition, account: Account, table: Table, event: RatedEvent, events: list[RatedEvent]
     ) -> None:
@@ -787,6 +841,11 @@ class Oracle:
             table.whole[period, price] = quantities
             after = self._total(state, account, table, event, price)
             charges[price] = charges.get(price, 0) + after - before
+            minimum = self._least(state, account, event.posted[1]).get(price)
+            if minimum is not None:
+                more = max(0, minimum - after) - max(0, minimum - before)
+                if more:
+                    charges[minimum_of(price)] = charges.get(minimum_of(price), 0) + more
 
     def _put(
         self, state: Partition, account: Account, table: Table, period: int, price: str, quantities: dict[int, int]
@@ -861,6 +920,11 @@ class Oracle:
             place = self._segment_of(state, account, line.at_us), start, start + length
             charges = table.adjusted.setdefault(place, {})
             charges[line.price] = charges.get(line.price, 0) + line.amount
+        for due in account.dues:
+            start, length, _ = account.period(due.period)
+            place = self._segment_of(state, account, due.at_us), start, start + length
+            charges = table.adjusted.setdefault(place, {})
+            charges[due.name] = charges.get(due.name, 0) + due.amount
         return table
 
     def _table(self, state: Partition, account: Account) -> Table:
@@ -1003,6 +1067,7 @@ class Oracle:
         state.versions.append((number, effective))
         for account in state.accounts.values():
             account.table = None
+            self._await_closing(state, account)
         return "catalogue"
 
     def _slices(self, state: Partition, fields: Fields) -> str:
@@ -1049,4 +1114,5 @@ class Oracle:
         account.woken = state.log_us
         give(state, account, state.log_us)
         self._evaluate(state, account, state.log_us)
+        self._await_closing(state, account)
         return "applied"

@@ -34,6 +34,7 @@ class Price:
     each: Mapping[str, Fraction] | None  # of a percentage of each event, in its own: percent and EACH, in nano
     adds_up: bool  # what its meter counts
     prorate: bool  # whether a short period includes less
+    minimum: int | None  # pico that a whole period owes at least, behind the discount
 
     def counted(self, quantity: int | None) -> int:
         """What is counted of an event's quantity: itself, the estimate, or its fee, fixed to nine digits."""
@@ -57,7 +58,11 @@ class Price:
     @property
     def marginal(self) -> bool:
         """Whether a new version may begin inside a period."""
-        return self.model in MARGINAL_MODELS and self.maximum is None and self.adds_up
+        return self.model in MARGINAL_MODELS and self.maximum is None and self.minimum is None and self.adds_up
+
+    def may_owe(self, minimum: int) -> bool:
+        """Whether usage may come to a minimum at all; one of nothing is none."""
+        return minimum > 0 and (self.maximum is None or minimum <= self.maximum * self.kept)
 
     @property
     def grains(self) -> int:
@@ -149,4 +154,5 @@ def read_price(name: str, body: Mapping[str, Any], adds_up: bool) -> Price:
         each,
         adds_up,
         body.get("prorate", True),
+        number(body["minimum"], 12) if "minimum" in body else None,
     )

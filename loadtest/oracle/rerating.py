@@ -95,6 +95,8 @@ def of_period(
     rated = {segment: whole_price_at(account, version_at, starts, name, segment) for segment in by_segment}
     if not all(price.counts_like(again) for price in rated.values()):
         raise RefusedError("bad_price")
+    if any(price.minimum is not None for price in [again, *rated.values()]):
+        raise RefusedError("bad_price")
     lines = [
         line
         for line in account.lines.values()

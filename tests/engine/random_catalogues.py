@@ -6,6 +6,7 @@ model, with whatever may stand around one. Its usage meets all of that, and now 
 
 import random
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -143,6 +144,11 @@ class RandomCatalogue:
             price["maximum"] = source.choice(("2", "500"))
         if source.random() < 0.25:
             price["discount"] = source.choice(("10", "33.3", "100"))
+        if source.random() < 0.25:
+            left = Decimal(price.get("maximum", "1000")) * (100 - Decimal(price.get("discount", "0"))) / 100
+            price |= {"minimum": least} if Decimal(least := source.choice(("0.0000007", "1", "40"))) <= left else {}
+            if "minimum" in price and source.random() < 0.3:
+                price["prorate"] = source.choice((True, False))
         return price
 
     def _tiers(self, name: str) -> list[dict[str, Any]]:

@@ -139,6 +139,17 @@ def test_what_cannot_be_is_refused_and_nothing_changes(
     assert (bench.account().lines, bench.debt()) == before
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_price_with_a_minimum_is_not_rated_again(place: int) -> None:
+    """What is missing to it was posted by what was sold; whether it had one then, or has one in the version asked for."""
+    least = document(x=PriceDefinition("units", "per_unit", {"model": "x"}, "2", minimum="9"))
+    bench = Bench(*((least, document()) if place else (document(), least)))
+    bench.open()
+    bench.control({"kind": "catalogue", "version": 2, "effective_us": APRIL})
+    bench.use(3)
+    assert bench.rerate("x", ALL, "again", differences=[[MARCH, "-3"]]) == "refused.bad_price"
+
+
 def test_a_price_that_is_no_sum_is_rated_again_when_its_period_is_over() -> None:
     def volume(amount: str) -> PriceDefinition:
         return PriceDefinition("units", "volume", {"model": "x"}, tiers=(TierDefinition(amount, "1", None),))

@@ -40,7 +40,7 @@ def test_every_kind_of_meter_is_counted(bodies: list[dict[str, Any]]) -> None:
 def test_every_price_model_is_sold_and_all_that_may_stand_around_one(bodies: list[dict[str, Any]]) -> None:
     prices = [price for body in bodies for plan in body["plans"].values() for price in plan["prices"].values()]
     assert {price["model"] for price in prices} == set(MODELS)
-    for around in ("included", "maximum", "discount", "estimate", "per_event"):
+    for around in ("included", "maximum", "discount", "minimum", "estimate", "per_event"):
         assert any(price.get(around) is not None for price in prices), around
 
 

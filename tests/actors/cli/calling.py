@@ -117,6 +117,17 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("POST", "/v1/customers/acme/rerates"): (201, COMMAND),
     ("POST", "/v1/customers/done/rerates"): (409, {"detail": "The account has a line of this id.", "next_step": "-"}),
     ("POST", "/v1/customers/busy/rerates"): (422, {"detail": "The differences are others by now.", "next_step": "-"}),
+    ("GET", "/v1/customers/acme/period-lines"): (
+        200,
+        {
+            "items": [
+                {"period": "2026-10-01T00:00:00Z", "ends": "2026-11-01T00:00:00Z", "kind": "minimum", "price": "output"}
+                | {"amount": "300", "closed": True, "of_month": "1000", "of_period": "1000"},
+                {"period": "2026-11-01T00:00:00Z", "ends": "2026-12-01T00:00:00Z", "kind": "minimum", "price": "output"}
+                | {"amount": "980", "closed": False, "of_month": "1000", "of_period": "1000"},
+            ]
+        },
+    ),
     ("PUT", "/v1/customers/acme/caps/tokens"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/caps/a%2Fb"): (200, COMMAND),
     ("GET", "/v1/customers/acme/grants"): (

@@ -42,13 +42,15 @@ def test_a_charge_says_what_it_re_priced_and_which_hold_it_settles(
     included = RATING["lines"][0]["tiers"][0] | {"tier": 0, "charged": "0"}
     line = RATING["lines"][0] | extra | {"tiers": [included, beyond]}
     hold = {"id": "3.7.41", "scope": "", "admitted": RATING["rated_at"], "settled": "over_hold"}
-    changed = RATING | {"lines": [line], "hold": hold, "final": False, "usage_basis": "estimated"}
+    due = RATING["lines"][0] | {"tiers": [], "quantity": "0", "beyond": "-7", "amount": "-7", "due": "minimum"}
+    changed = RATING | {"lines": [line, due], "hold": hold, "final": False, "usage_basis": "estimated"}
     monkeypatch.setitem(ANSWERS, ("GET", "/v1/events/e/rating"), (200, changed))
     told = call("explain", "e", "--account", "acme", "--source", "s").stdout
     for text in (
         "re-pricing of earlier usage",
         "0.030000000000",
         "later versions, rounding",
+        "no usage: minimum of its period",
         "0.750000000000",
         "included: 0 to",
         "beyond the maximum",

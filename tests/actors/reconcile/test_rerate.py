@@ -25,10 +25,10 @@ from actors.reconcile.rerate import (
     sample_of,
     shown,
 )
-from engine.catalog import document_json
+from engine.catalog import PriceDefinition, document_json
 from engine.money import NANO
 from engine.periods import month_around
-from tests.engine.bench import DAY, DOLLAR, START, Bench, us, versions
+from tests.engine.bench import DAY, DOLLAR, START, Bench, document, us, versions
 
 DOCUMENTS = {number: orjson.loads(document_json(body)) for number, body in enumerate(versions(), start=1)}
 MARCH, APRIL = us("2026-03-01T00:00:00+00:00"), us("2026-04-01T00:00:00+00:00")
@@ -244,3 +244,39 @@ def test_adjustments_of_closed_periods_are_worked_out_again(seed: int) -> None:
     assert next(what for what, _, _ in rerated.finish(end[0], wrong, found, bench.balance())).startswith(
         "adjustment of "
     )
+
+
+def test_what_a_closed_period_lacks_to_its_minimum_is_worked_out_again() -> None:
+    """$1,000 at least, from 10 April on: posted at the close, and less by what comes late. A pico more is found."""
+    catalogue = document(x=PriceDefinition("units", "per_unit", {"model": "x"}, "1", minimum="1000"))
+    bench = Bench(catalogue)
+    bench.now = opened_us = APRIL + 9 * DAY
+    bench.open()
+    bench.grant("promo", "2000", "promo", priority=0)
+    bench.grant("paid", "650")
+    bench.use(300)
+    may = APRIL + 30 * DAY
+    bench.tick(may + DAY)
+    bench.use(50, at=may - 1)
+    lots = {
+        each.lot: LotTerms(
+            *(each.lot, each.kind, each.granted, each.priority, each.effective_us, each.expires_us),
+            *(each.scope, each.settles),
+        )
+        for each in bench.account().lots.values()
+    }
+    terms = Terms("acme", "plan", "USD", "UTC", 1, bench.account().woken_us, lots, opened_us=opened_us)
+    documents = {1: orjson.loads(document_json(catalogue))}
+    lines = [orjson.loads(told) for _, told in bench.partition.outputs.lines]
+    assert [(line["amount"], line.get("due")) for line in lines[1:]] == [
+        ("400", "minimum"),
+        ("50", None),
+        ("-50", "minimum"),
+    ]
+    for more, found in ((0, 0), (1, 1)):
+        rerated = Rerated(terms, Prices(documents, [(1, 0)]), {}, {}, {})
+        said = [line | {"amount": f"400.{more:012d}"} if line["amount"] == "400" else line for line in lines]
+        assert len([finding for line in said for finding in rerated.line(line)]) == found
+        posted = {place: pico for place, pico in bench.allocation().postings().items() if pico}
+        account = bench.account()
+        assert list(rerated.finish(account.table, account.adjusted, posted, bench.balance())) == []

@@ -194,6 +194,7 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
         "version": 1,
         "agreed_since": None,
         "included": None,
+        "due": None,
     }
     (_, asked), (_, then) = shown.stage.doors.asked
     assert asked == FindRated("acme", "gateway-1", "e-2")

@@ -1,0 +1,88 @@
+"""Billing periods over HTTP: what each owes besides its usage, and how that comes about."""
+
+from typing import Final
+
+from msgspec import Struct
+
+from actors.web.customers import ACCOUNT, AS_OF_EXAMPLE, described
+from actors.web.hot import AsOfAnswer, as_of_answer
+from actors.web.times import instant
+from actors.web.wire import Call, Example, KeyScope, Reply, Route
+
+
+class PeriodLineItem(Struct):
+    """A line of a billing period that no usage event makes."""
+
+    period: str  # its start
+    ends: str
+    kind: str  # minimum: what the usage of the price falls short of the least that the period owes for it
+    price: str
+    amount: str
+    closed: bool  # false: a projection, as if nothing more were used in the period
+    of_month: str  # what is sold for a whole month
+    of_period: str  # and for this one, as long as the account had the plan in it
+
+
+class PeriodLineList(Struct):
+    items: list[PeriodLineItem]
+    currency: str
+    as_of: AsOfAnswer
+
+
+async def list_period_lines(call: Call) -> Reply:
+    """GET /v1/customers/{account}/period-lines."""
+    view = await described(call)
+    items = [
+        PeriodLineItem(
+            instant(each.period_us),
+            instant(each.ends_us),
+            each.kind,
+            each.price,
+            each.amount,
+            each.closed,
+            each.month,
+            each.period,
+        )
+        for each in view.period_lines
+    ]
+    return Reply(PeriodLineList(items, view.currency, as_of_answer(view.as_of)))
+
+
+# -------------------------------------------------------------------------------------------------------------- routes
+
+_MINIMUM: Final = {"kind": "minimum", "price": "output-large"}
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/v1/customers/{account}/period-lines",
+        scope=KeyScope.READ,
+        handler=list_period_lines,
+        summary="List what periods owe besides usage",
+        description=(
+            "Lines that no usage event makes. Of a closed period they are posted, each as far as what came late has left it; "
+            "of one that is open they are a projection: what it would owe if it closed with what is used by now. "
+            "`of_period` is the part of `of_month` for as long as the account had the plan in the period, by its seconds; a "
+            "minimum's `amount` is what the price's usage, behind its discount, falls short of that. Only lots that pay debt "
+            "pay for such a line."
+        ),
+        tags=("money",),
+        account_from="path",
+        response=PeriodLineList,
+        example=Example(
+            params=ACCOUNT,
+            response={
+                "items": [
+                    {"period": "2026-10-01T00:00:00Z", "ends": "2026-11-01T00:00:00Z"}
+                    | _MINIMUM
+                    | {"amount": "300", "closed": True, "of_month": "1000", "of_period": "1000"},
+                    {"period": "2026-11-01T00:00:00Z", "ends": "2026-12-01T00:00:00Z"}
+                    | _MINIMUM
+                    | {"amount": "985.600000000000", "closed": False, "of_month": "1000", "of_period": "1000"},
+                ],
+                "currency": "USD",
+                "as_of": AS_OF_EXAMPLE,
+            },
+        ),
+    ),
+)

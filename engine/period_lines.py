@@ -1,0 +1,92 @@
+"""What a billing period owes besides its usage, each as a line of its own (README, "What a period owes besides usage").
+
+A line is known by its kind and by what it is of (a price). What a period owes is a function of what was sold at its start
+and of what its usage comes to; what is posted is the difference to what was posted for it before.
+"""
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Final, NamedTuple
+
+from engine.catalog import Plan, PriceBook
+from engine.contract import Contract
+from engine.money import round_half_even
+from engine.outcomes import Line
+from engine.prices.price import Price
+
+MINIMUM: Final = "minimum"  # what the usage of a price falls short of the least that a period owes for it
+_MARK: Final = "\0"  # no price's name has it
+
+
+class Due(NamedTuple):
+    """A line that a period may owe."""
+
+    kind: str
+    price: str  # the name of the one that it is of
+    version: int | None  # of the price; None: it is agreed
+    agreed_us: int | None  # from when on
+
+
+def posted_name(line: Line) -> str:
+    """Under which a line stands among what is posted: its price, or, of what a period owes besides usage, one that no
+    price has."""
+    return line.price if line.due is None else f"{line.due}{_MARK}{line.price}"
+
+
+def kind_and_price(name: str) -> tuple[str | None, str]:
+    """What stands posted under a name: the kind of a period's line, or None for usage, and the price."""
+    kind, mark, price = name.rpartition(_MARK)
+    return (kind if mark else None), price
+
+
+class PeriodTerms(NamedTuple):
+    """A billing period, as far as the account was open in it. `part` is how much of a whole month that is."""
+
+    start: int
+    end: int
+    from_us: int  # since when the account is bound
+    plan: Plan  # as it is sold then
+    part: Fraction
+
+    def sold(self) -> Mapping[Due, tuple[int, int]]:
+        """What stands behind each line: pico for a whole month, and for this period."""
+        found = {}
+        for price in self.plan.prices.values():
+            if price.minimum is not None:
+                version = price.version if price.agreed_us is None else None
+                due = Due(MINIMUM, price.name, version, price.agreed_us)
+                found[due] = price.minimum, _fixed(price.minimum, self.part, price)
+        return found
+
+    def owed(self, usage: Callable[[str], int]) -> Mapping[Due, int]:
+        """Pico per line, without those of nothing. `usage`: what the usage of a price comes to in the period."""
+        missing = {due: least - usage(due.price) for due, (_, least) in self.sold().items()}
+        return {due: pico for due, pico in missing.items() if pico > 0}
+
+
+def _fixed(amount: int, part: Fraction, price: Price) -> int:
+    """The amount for a part of a month, rounded once."""
+    exact = amount * part if price.prorates else Fraction(amount)
+    return round_half_even(exact.numerator, exact.denominator)
+
+
+def lines_between(before: Mapping[Due, int], after: Mapping[Due, int]) -> tuple[Line, ...]:
+    """What a period owes more, or less, than before, in order of kind and price."""
+    changed = {
+        due: after.get(due, 0) - before.get(due, 0) for due in sorted({*before, *after}, key=lambda due: due[:2])
+    }
+    return tuple(
+        Line(due.price, (), 0, pico, (), version=due.version, agreed_us=due.agreed_us, due=due.kind)
+        for due, pico in changed.items()
+        if pico
+    )
+
+
+def period_terms(contract: Contract, book: PriceBook, opened_us: int, start: int) -> PeriodTerms | None:
+    """What binds an account in its period that starts then; None: nothing but its usage."""
+    _, end = contract.period_around(start)
+    from_us = max(start, opened_us)
+    plan = contract.plan_at(book, from_us) if from_us < end else None
+    if plan is None or not plan.bills:
+        return None
+    return PeriodTerms(start, end, from_us, plan, contract.part_of_month(from_us, end))
