@@ -232,7 +232,7 @@ class Desk:
             meter, feature = (value, None) if isinstance(value, Cap) else (None, value)
         bounds: tuple[Bound, ...] | Unreachable = ()
         if denied is None and question.type is not None:
-            bounds = self._bounds(account, till, catalogue, question)
+            bounds = self._bounds(account, till, catalogue, question, now_us)
             if catalogue is not None and not (isinstance(bounds, Unreachable) and bounds.reason == "no_meter"):
                 denied = list_denies(account, question.scope, catalogue, question.type, question.data, question.reach)
             if denied is None and isinstance(bounds, Unreachable):
@@ -589,16 +589,20 @@ class Desk:
     # ---------------------------------------------------------------------------------------------------- the limits
 
     def _bounds(
-        self, account: Account, till: _Till, catalogue: Catalogue | None, question: Question
+        self, account: Account, till: _Till, catalogue: Catalogue | None, question: Question, now_us: int
     ) -> tuple[Bound, ...] | Unreachable:
-        assert question.type is not None
+        event_type = question.type
+        assert event_type is not None
         plan = till.ledger.plan
         name = account.contract.plan_name_at(till.ledger.segment)
+        if question.hold_us is not None and catalogue is not None and event_type in catalogue.hours_of:
+            # What is held is rated at its admission, so its hour is known.
+            question = replace(question, data={**question.data, **catalogue.hours_at(event_type, now_us)})
         parts = self._reach(name, plan, catalogue, question)
         if isinstance(parts, Unreachable):
             return parts
         if question.hold_us is not None and catalogue is not None:
-            for meter in catalogue.meters_of[question.type]:
+            for meter in catalogue.meters_of[event_type]:
                 if meter.session is not None:  # a session goes on past the instant that a hold is admitted and rated at
                     return Unreachable("unbounded", meter.name)
         bounds = []

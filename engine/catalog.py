@@ -17,12 +17,15 @@ from engine.events import is_text
 from engine.meters import (
     Cell,
     DimensionDefinition,
+    Hours,
     Meter,
     TokenShapeDefinition,
     TokenUsage,
     compile_dimension,
+    compile_hours,
     compile_meter,
     compile_token_shape,
+    field_of,
 )
 from engine.meters import MeterDefinition as MeterDefinition  # a catalogue is made of it
 from engine.money import NANO, PICO, NotADecimal, parse_amount, parse_quantity
@@ -214,6 +217,7 @@ class Catalogue:
         meters: dict[str, Meter],
         plans: dict[str, Plan],
         token_shapes: dict[str, TokenUsage] | None = None,
+        hours: Iterable[Hours] = (),
     ) -> None:
         self.version = version
         self.plans = plans
@@ -222,6 +226,12 @@ class Catalogue:
         self.meters_of: dict[str, tuple[Meter, ...]] = {}
         for meter in sorted(meters.values(), key=lambda meter: meter.name):
             self.meters_of[meter.event_type] = (*self.meters_of.get(meter.event_type, ()), meter)
+        self.hours_of: dict[str, tuple[Hours, ...]] = {}  # by event type, of those whose meters look at some
+        for event_type, taking in self.meters_of.items():
+            looks_at = {field for meter in taking for field in meter.looks_at}
+            if found := tuple(each for each in hours if field_of(each.dimension) in looks_at):
+                self.hours_of[event_type] = found
+        self.reads_as_sent = not self.token_shapes and not self.hours_of
 
     def closing_anew(self, before: "Catalogue | None") -> set[str]:
         """The plans whose periods close at another time than under the version before, or owe more, or no longer, than
@@ -233,11 +243,16 @@ class Catalogue:
         earlier = {} if before is None else before.plans
         return {name for name, plan in self.plans.items() if closing(plan) != closing(earlier.get(name))}
 
-    def fields_of(self, event_type: str, data: dict[str, Any]) -> dict[str, Any]:
-        """What the meters of a type read of an event: its data, and its tokens by bucket where they have a shape. Raises
-        BadUsage."""
+    def fields_of(self, event_type: str, data: dict[str, Any], time_us: int) -> dict[str, Any]:
+        """What the meters of a type read of an event that is rated at a time: its data, its tokens by bucket where they
+        have a shape, and what the hours are called. Raises BadUsage."""
         shape = self.token_shapes.get(event_type)
-        return data if shape is None else shape.normalised(data)
+        seen = data if shape is None else shape.normalised(data)
+        return seen | self.hours_at(event_type, time_us) if event_type in self.hours_of else seen
+
+    def hours_at(self, event_type: str, time_us: int) -> dict[str, str]:
+        """What the hours of a time are called, by the field under which meters of a type find that."""
+        return {field_of(each.dimension): each.name_at(time_us) for each in self.hours_of.get(event_type, ())}
 
 
 class _Checker:
@@ -253,6 +268,16 @@ class _Checker:
     def name(self, path: tuple[str | int, ...], value: object) -> None:
         if not is_text(value, 128):
             self.fault(path, "a name must be a string of 1 to 128 characters without NUL")
+
+    def of_time(self, meters: Iterable[Meter], hours: Mapping[str, str]) -> None:
+        """Sessions go on through the hours of the day, in the cell where they began: `hours`, dimensions by field."""
+        for meter in meters:
+            if meter.session is not None:
+                for field in sorted(meter.looks_at & hours.keys()):
+                    message = (
+                        f"{hours[field]} changes with the hours, and a session goes through them: use another meter"
+                    )
+                    self.fault(("meters", meter.name), message)
 
     def _number(self, path: tuple[str | int, ...], text: str | None, parse: Any, minimum: int) -> int:
         try:
@@ -482,6 +507,12 @@ def compile_catalogue(version: int, document: CatalogueDocument) -> Catalogue:
         event_type: compile_token_shape(event_type, definition, meters.values(), checker.fault)
         for event_type, definition in document.token_shapes.items()
     }
+    hours = [
+        each
+        for name, definition in document.dimensions.items()
+        if (each := compile_hours(name, definition, checker.fault)) is not None
+    ]
+    checker.of_time(meters.values(), {field_of(each.dimension): each.dimension for each in hours})
     plans = {name: checker.plan(name, definition, meters) for name, definition in document.plans.items()}
     if not meters:
         checker.fault(("meters",), "a catalogue needs at least one meter")
@@ -489,7 +520,7 @@ def compile_catalogue(version: int, document: CatalogueDocument) -> Catalogue:
         checker.fault(("plans",), "a catalogue needs at least one plan")
     if checker.faults:
         raise BadCatalogue(checker.faults)
-    return Catalogue(version, meters, plans, shapes)
+    return Catalogue(version, meters, plans, shapes, hours)
 
 
 def agreed_price(name: str, definition: PriceDefinition, agreed_us: int, *, adds_up: bool) -> Price:

@@ -74,8 +74,8 @@ class Metering:
         data = event.data
         try:
             estimated = is_estimated(data)
-            if catalogue.token_shapes:
-                data = catalogue.fields_of(event.type, data)
+            if not catalogue.reads_as_sent:
+                data = catalogue.fields_of(event.type, data, time_us)
             routed = None if plan is None or estimated else plan.routes(event.type).usages(data)
             if routed is not None:
                 return Metered(time_us, catalogue, routed[0], [], routed[1], False)

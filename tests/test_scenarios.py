@@ -16,7 +16,8 @@ METERS    name  what  by                                `count of TYPE`, `sum of
                                                         has said last
 SHAPES    TYPE  shape                                   of the usage objects of an event type: vllm, anthropic ...
 DIMENSIONS  name  of  what                              `up to 10: a, up to 20: b, rest: c`, or `x: a, y: a, rest: b`;
-                                                        `none: d` is where the field is missing
+                                                        `none: d` is where the field is missing; `of hours of ZONE`:
+                                                        `22:00 to 06:00: a, 08:00 to 12:00 on sat sun: b, rest: c`
 PRICES    name  model  tiers                            `10: 30, 50: 40, rest: 50` is $30 each up to 10, and so on;
                                                         `rest: 0.15 per 1000000` is a price per unit; `from TIME`
                                                         behind it makes a new version of the catalogue; with METERS
@@ -80,6 +81,8 @@ from engine.meters import (
     MeterDefinition,
     TokenShapeDefinition,
 )
+from engine.meters.definitions import HoursDefinition
+from engine.meters.hours import DAYS
 from engine.money import NANO
 from engine.top_up import request_id
 from tests.engine.bench import DAY, KEY, MINUTE, Bench, pico_of, told, us
@@ -281,6 +284,13 @@ def read_dimension(of: str, what: str) -> DimensionDefinition:
     said = dict(pairs(what, ": "))
     default, rest = said.pop("none", None), said.pop("rest", None)
     field = of.removeprefix("of ")
+    if field.startswith("hours of "):
+        hours = []
+        for text, name in pairs(what, ": "):
+            if stretch := re.fullmatch(r"(\S+) to (\S+)(?: on (.+))?", text):
+                days = tuple(stretch[3].split(" ")) if stretch[3] else DAYS
+                hours.append(HoursDefinition(name, stretch[1], stretch[2], days))
+        return DimensionDefinition(hours=tuple(hours), zone=field.removeprefix("hours of "), otherwise=rest)
     if not any(text.startswith("up to ") for text in said):
         return DimensionDefinition(field, (), said, rest, default)
     bands = [BandDefinition(name, plain(text.removeprefix("up to "))) for text, name in said.items()]

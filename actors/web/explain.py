@@ -243,11 +243,11 @@ async def _counting(call: Call, event: UsageEvent) -> tuple[int | None, list[Met
     if event.hold is not None:
         time_us = read_token(call.services.settings.control_key_bytes(), event.hold).admitted_us
     row = None if time_us is None else await call.services.records.catalogue_at(time_us)
-    if row is None or row.body is None:
+    if time_us is None or row is None or row.body is None:
         return None, []
     catalogue = load_catalogue(row.version, row.body)
     try:
-        data = catalogue.fields_of(event.type, event.data)
+        data = catalogue.fields_of(event.type, event.data, time_us)
         return row.version, [meter for meter in catalogue.meters_of.get(event.type, ()) if meter.counts(data)]
     except (BadDimension, BadUsage):
         return None, []

@@ -8,11 +8,13 @@ from engine.meters.definitions import (
     MeterDefinition,
     TokenShapeDefinition,
     compile_dimension,
+    compile_hours,
     compile_meter,
     compile_token_shape,
 )
 from engine.meters.dimensions import DIMENSION_TEXT_MAX, BadDimension, Dimension
 from engine.meters.fields import tags_of
+from engine.meters.hours import Hours, field_of
 from engine.meters.meter import BadQuantity, Cell, Meter
 from engine.meters.sessions import LEVEL, BadSession, Heard, State
 from engine.meters.tokens import ESTIMATED, MEASURED, BadUsage, TokenUsage, is_estimated
@@ -34,6 +36,7 @@ __all__ = [
     "Dimension",
     "DimensionDefinition",
     "Heard",
+    "Hours",
     "Meter",
     "MeterDefinition",
     "State",
@@ -42,8 +45,10 @@ __all__ = [
     "TooManyValues",
     "Unique",
     "compile_dimension",
+    "compile_hours",
     "compile_meter",
     "compile_token_shape",
+    "field_of",
     "is_estimated",
     "kept",
     "merged",

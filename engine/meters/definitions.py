@@ -1,5 +1,6 @@
 """What a catalogue says of meters and dimensions, and how it becomes what rates. Every breach is told to a `Tell`."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, cast
 
@@ -12,10 +13,12 @@ from engine.meters.conditions import Condition
 from engine.meters.dimensions import DIMENSION_TEXT_MAX, Band, Dimension
 from engine.meters.expressions import BadExpression, Expression, compile_expression
 from engine.meters.fields import keys_of
+from engine.meters.hours import DAYS, Hours, Stretch, field_of
 from engine.meters.meter import Meter
 from engine.meters.sessions import STATE_FIELD, TIMEOUT_S, TIMEOUT_S_MAX, SessionFields
 from engine.meters.tokens import BUCKETS, SIDES, TOKENS, ShapeName, TokenUsage
 from engine.money import NANO, NotADecimal, parse_quantity
+from engine.periods import UnknownZone, zone_of
 
 BANDS_MAX: Final = 100
 _ADDING_UP: Final = ("count", "sum", "duration", "time_weighted_sum")
@@ -32,8 +35,20 @@ class BandDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defau
     up_to: str | None = None
 
 
+class HoursDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True, rename={"from_": "from"}):
+    """A stretch of the day by the wall clock, `from` 08:00 `to` 20:00, on these days (default: all). One that does not end
+    behind its beginning ends on the next day."""
+
+    name: str
+    from_: str
+    to: str
+    days: tuple[str, ...] = DAYS
+
+
 class DimensionDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
-    """`of`: the field it comes from, if that has another name; or `expression`, for bands."""
+    """`of`: the field it comes from, if that has another name; or `expression`, for bands. With `hours` it comes from no
+    field: the time at which the event is rated has its name from the first stretch of the `zone` (default UTC) that it
+    lies in, else from `otherwise`."""
 
     of: str | None = None
     bands: tuple[BandDefinition, ...] = ()
@@ -41,6 +56,8 @@ class DimensionDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_
     otherwise: str | None = None
     default: str | None = None
     expression: str | None = None
+    hours: tuple[HoursDefinition, ...] = ()
+    zone: str | None = None
 
 
 class ConditionDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -130,6 +147,11 @@ def compile_dimension(name: str, definition: DimensionDefinition, tell: Tell) ->
     """A declared dimension; its faults are told."""
     path = ("dimensions", name)
     _name(path, name, tell)
+    if definition.hours:
+        names = sorted({stretch.name for stretch in definition.hours} | {definition.otherwise or ""})
+        return Dimension(name, field_of(name), (), {each: each for each in names}, definition.otherwise)
+    if definition.zone is not None:
+        tell((*path, "zone"), "is of hours, and there are none: remove it")
     for key in ("of", "otherwise", "default"):
         if getattr(definition, key) is not None:
             _name((*path, key), getattr(definition, key), tell)
@@ -161,6 +183,53 @@ def compile_dimension(name: str, definition: DimensionDefinition, tell: Tell) ->
         definition.default,
         _expression((*path, "expression"), definition.expression, tell),
     )
+
+
+def compile_hours(name: str, definition: DimensionDefinition, tell: Tell) -> Hours | None:
+    """The hours of a declared dimension, if it has any; their faults are told."""
+    if not definition.hours:
+        return None
+    path = ("dimensions", name)
+    for key in ("of", "bands", "values", "default", "expression"):
+        if getattr(definition, key):
+            tell((*path, key), "a dimension of hours comes from no field: remove it")
+    if definition.otherwise is None:
+        tell((*path, "otherwise"), "is missing: name the hours that are in no stretch")
+    else:
+        _name((*path, "otherwise"), definition.otherwise, tell)
+    if len(definition.hours) > BANDS_MAX:
+        tell((*path, "hours"), f"a dimension has at most {BANDS_MAX} stretches")
+    zone = definition.zone or "UTC"
+    try:
+        zone_of(zone)
+    except UnknownZone:
+        tell((*path, "zone"), f"there is no IANA time zone {zone}")
+    stretches = tuple(
+        _stretch((*path, "hours", place), each, tell) for place, each in enumerate(definition.hours[:BANDS_MAX])
+    )
+    return Hours(name, zone, stretches, definition.otherwise or "")
+
+
+def _stretch(path: tuple[str | int, ...], definition: HoursDefinition, tell: Tell) -> Stretch:
+    _name((*path, "name"), definition.name, tell)
+    if definition.from_ == definition.to:
+        tell((*path, "to"), "is where it begins: a whole day is from 00:00 to 24:00")
+    if not definition.days or len(set(definition.days)) < len(definition.days) or not {*definition.days} <= {*DAYS}:
+        tell((*path, "days"), f"must name each of its days once: {', '.join(DAYS)}")
+    return Stretch(
+        definition.name,
+        _minutes((*path, "from"), definition.from_, tell),
+        _minutes((*path, "to"), definition.to, tell),
+        frozenset(DAYS.index(day) for day in definition.days if day in DAYS),
+    )
+
+
+def _minutes(path: tuple[str | int, ...], text: str, tell: Tell) -> int:
+    read = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)|24:00", text)
+    if read is None:
+        tell(path, "must be a time of day from 00:00 to 24:00, as 08:30")
+        return 0
+    return 24 * 60 if read[1] is None else int(read[1]) * 60 + int(read[2])
 
 
 def _expression(path: tuple[str | int, ...], text: str | None, tell: Tell) -> Expression | None:

@@ -35,7 +35,7 @@ from loadtest.oracle.contract import View, price_at, segment_of, stated
 from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Revision, read_correction
 from loadtest.oracle.credit import allocate
 from loadtest.oracle.limits import is_over
-from loadtest.oracle.meters import OF_SESSIONS
+from loadtest.oracle.meters import OF_SESSIONS, RATED_AT
 from loadtest.oracle.period_lines import closings, least, minimum_of, next_closing
 from loadtest.oracle.periods import DAY_US, period_of
 from loadtest.oracle.prices import Price, half_even
@@ -411,7 +411,7 @@ class Oracle:
             raise DeadLetterError("no_meter")
         if data.get("usage_basis") not in (None, "measured", "estimated"):
             raise DeadLetterError("bad_usage")
-        seen = version.fields_of(event_type, data)
+        seen = version.fields_of(event_type, data) | {RATED_AT: time_us}
         parts = []
         said = []
         heard = []

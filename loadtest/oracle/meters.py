@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loadtest.oracle.expressions import NoValueError, field_of, names_in, nano_of
+from loadtest.oracle.periods import local_time
 from loadtest.oracle.records import SECOND_US, DeadLetterError, Number, fixed_point, is_name
 
 DIMENSION_CHARACTERS_MAX = 128
@@ -42,10 +43,34 @@ def band_of(number: int, bands: list[Mapping[str, Any]]) -> str:
     return next(str(band["name"]) for band in bands if "up_to" not in band or number <= number_of(band["up_to"]))
 
 
+WEEK = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+RATED_AT = "\0rated at"  # where an event's data has the time at which it is rated
+
+
+def minutes(text: str) -> int:
+    hours, _, rest = text.partition(":")
+    return int(hours) * 60 + int(rest)
+
+
+def hours_of(time_us: int, body: Mapping[str, Any]) -> str:
+    """What the hours are called that an instant lies in: of today's stretches, or of those that began yesterday."""
+    here = local_time(body.get("zone", "UTC"), time_us)
+    today = here.hour * 60 + here.minute
+    for stretch in body["hours"]:
+        begin, end = minutes(stretch["from"]), minutes(stretch["to"])
+        length = end - begin if end > begin else end - begin + 24 * 60
+        for minute, weekday in ((today, here.weekday()), (today + 24 * 60, here.weekday() - 1)):
+            if WEEK[weekday] in stretch.get("days", WEEK) and begin <= minute < begin + length:
+                return str(stretch["name"])
+    return str(body["otherwise"])
+
+
 def dimension_of(data: Mapping[str, Any], name: str, declared: Mapping[str, Mapping[str, Any]]) -> str:
     if name not in declared:
         return text_of(field_of(data, name))
     body = declared[name]
+    if body.get("hours"):
+        return hours_of(data[RATED_AT], body)
     if "expression" in body:
         try:
             return band_of(nano_of(body["expression"], data), body["bands"])
