@@ -19,6 +19,7 @@ from actors.door_wire import (
     NotFound,
     Payers,
     PeriodLineView,
+    QuantityGrantView,
     RateLimitView,
     RecurringView,
     ReratedView,
@@ -41,6 +42,7 @@ from engine.money import amount_text, quantity_text
 from engine.outcomes import Refusal
 from engine.partition import Partition
 from engine.period_lines import kind_and_price
+from engine.quantity_grants import QuantityGrant
 from engine.reasons import TRANSIENT, Binding
 from engine.recurring import Recurring
 from engine.rules import stated
@@ -129,6 +131,10 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
         pauses=tuple((each.from_us, each.paused) for each in account.contract.pauses),
         recurring=tuple(_recurring(each, account.contract) for _, each in sorted(account.recurring.items())),
         period_lines=_period_lines(account, log_time_us),
+        quantity_grants=tuple(
+            _quantity_grant(account, each, derived.taken.get(each.grant, 0), log_time_us)
+            for each in sorted(account.quantity_grants.values(), key=lambda each: each.order)
+        ),
     )
 
 
@@ -210,6 +216,16 @@ def _adjustments(account: Account) -> tuple[AdjustmentView, ...]:
         if pico:
             views.append(AdjustmentView(None, period_us, segment_us, price, amount_text(pico)))
     return tuple(sorted(views, key=lambda view: (view.posted_us, view.period_us, view.price, view.line or "")))
+
+
+def _quantity_grant(account: Account, each: QuantityGrant, used: int, log_time_us: int) -> QuantityGrantView:
+    """A period that a plan's change ends ends its grants."""
+    rest, expires_us = each.granted - used, min(each.expires_us, account.period_around(each.effective_us)[1])
+    voided = 0 if each.voided_us is None or each.voided_us > log_time_us else rest
+    expired = rest if not voided and expires_us <= log_time_us else 0
+    granted, remaining = quantity_text(each.granted), quantity_text(rest - voided - expired)
+    gone = quantity_text(used), quantity_text(expired), quantity_text(voided)
+    return QuantityGrantView(each.grant, each.price, granted, remaining, *gone, each.effective_us, expires_us)
 
 
 def _recurring(each: Recurring, contract: Contract) -> RecurringView:

@@ -283,6 +283,20 @@ class AdjustmentView(Struct):
     by: str = ""
 
 
+class QuantityGrantView(Struct):
+    """granted = remaining + used + expired + voided."""
+
+    grant: str
+    price: str
+    granted: str
+    remaining: str
+    used: str
+    expired: str
+    voided: str
+    effective_us: int
+    expires_us: int
+
+
 class RecurringView(Struct):
     grant: str
     every: str
@@ -350,6 +364,7 @@ class AccountView(Struct, tag_field="op", tag="account"):
     pauses: tuple[tuple[int, bool], ...] = ()  # from when on it is paused, or is not
     recurring: tuple[RecurringView, ...] = ()
     period_lines: tuple[PeriodLineView, ...] = ()  # by period, kind and price
+    quantity_grants: tuple[QuantityGrantView, ...] = ()
 
 
 class AppliedView(Struct, tag_field="op", tag="applied"):

@@ -31,6 +31,7 @@ from engine.money import amount_text, parse_amount, parse_quantity, quantity_tex
 from engine.outcomes import RatedLine
 from engine.prices.curve import INCLUDED
 from engine.prices.price import Price
+from engine.quantity_grants import GRANTED
 
 LOOK_BACK_MS: Final = (1_000, CLOCKS_APART_MS)  # how far two brokers' clocks may lie apart: mostly, and at all
 LOOKED_THROUGH_MAX: Final = 32 << 20  # bytes of blocks; a hundred thousand lines
@@ -259,7 +260,8 @@ def explained(line: RatedLine, definition: PriceDefinition, price: Price, meter:
     """The line beside its price."""
     published = _published(definition)
     before = _used_before(line, published)
-    used, taken = 0 if line.used is None else parse_quantity(line.used), parse_quantity(line.quantity)
+    granted = sum(parse_quantity(text) for number, text in line.tiers if number == GRANTED)
+    used, taken = 0 if line.used is None else parse_quantity(line.used), parse_quantity(line.quantity) - granted
     curve = price.curve_at(max(used, used + taken))
     at = min(used, used + taken)
     rates = {stretch.tier: Fraction(stretch.rate, stretch.size * curve.denominator) for stretch in curve.stretches}
@@ -267,6 +269,9 @@ def explained(line: RatedLine, definition: PriceDefinition, price: Price, meter:
     exact = Fraction(0)
     for number, text in line.tiers:
         quantity = parse_quantity(text)
+        if number == GRANTED:
+            tiers.append(TierCharge(number, "0", None, "0", "1", text, "0", "0"))
+            continue
         owed = quantity * rates[number]
         if line.used is not None:
             steps = curve.numerator(at + abs(quantity)) - curve.numerator(at)

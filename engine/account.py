@@ -34,6 +34,7 @@ from engine.outcomes import Line, PostingRow, Settled
 from engine.period_lines import Due, PeriodTerms, lines_between, period_terms, posted_name
 from engine.periods import month_around
 from engine.prices.price import Price
+from engine.quantity_grants import GRANTED, QuantityGrant, Served, Service
 from engine.recurring import Recurring, due, is_of
 from engine.recurring import wakes_us as grants_us
 from engine.routes import Usage
@@ -83,6 +84,8 @@ class _Walked(NamedTuple):
     spend: dict[int, int]  # calendar month start -> pico
     running: dict[tuple[int, str], Running]  # (period start, price) -> what it owes
     amounts: Amounts
+    served: Served
+    taken: dict[str, int]  # quantity grant -> nano-units
 
 
 class _Books(NamedTuple):
@@ -129,10 +132,14 @@ class Account:
         self.lines: dict[str, ManualLine] = {}  # by id
         self.sessions = Sessions(account)
         self.recurring: dict[str, Recurring] = {}
+        self.quantity_grants: dict[str, QuantityGrant] = {}
         self.top_up = NONE
         self._book = book
         self._closing = Closing(self.period_around, self._close_after_us)
-        self._closed: tuple[int, _Walked] = 0, _Walked({}, {}, [])  # what lies before an instant comes to: it stands
+        self._closed: tuple[int, _Walked] = (
+            0,
+            _Walked({}, {}, [], {}, {}),
+        )  # what lies before an instant comes to: it stands
         self._guard: Guard | None = None
         self._derived: Derived | None = None
         self._draw_ends: list[tuple[int, str]] = []  # a heap of (until, hold id): when draws are forgotten
@@ -202,6 +209,8 @@ class Account:
         boundaries += [instant for instant in priced if instant is not None]
         for lot in lots.values():
             boundaries += lot.boundaries
+        for grant in self.quantity_grants.values():
+            boundaries += grant.boundaries
         for boundary in boundaries:
             if boundary <= time_us:
                 start = max(start, boundary)
@@ -387,7 +396,7 @@ class Account:
             rows, before = table, derived.running
         else:
             rows = whole(table, late, lambda start: self.period_of(start) == closed)
-            before = self._walk(rows).running
+            before = self._walk(rows, fixed=derived.served).running
         moves: list[Usage] = []
         if change.readings:
             rows, aggregates, moves = self._observed(rows, aggregates, change)
@@ -401,7 +410,7 @@ class Account:
             raise TooManyCells(f"account {self.account} would hold more than {CELLS_MAX} cells")
         if closed is None:
             derived = self._derive(table, adjusted, self.lots, self.woken_us)
-        after = derived.running if closed is None else self._walk(rows).running
+        after = derived.running if closed is None else self._walk(rows, fixed=derived.served).running
         period = self.period_of(change.time_us)
         lines = tuple(
             self._line(change.time_us, price.name, cell, quantity, before.get((period, price.name)), after)
@@ -455,10 +464,12 @@ class Account:
         added, or, below 0, taken out again."""
         price = self._price_at(time_us, name)
         run = running[self.period_of(time_us), name]
-        used, owed = (earlier.quantity, earlier.amount) if earlier else (0, 0)
-        others, high = sorted((used, used + quantity))
-        before, after = price.curve_at(used), price.curve_at(used + quantity)
+        used, owed, served = (earlier.priced, earlier.amount, earlier.served) if earlier else (0, 0, 0)
+        others, high = sorted((used, run.priced))
+        before, after = price.curve_at(used), price.curve_at(run.priced)
         parts = price.curve_at(high).parts(others, high)
+        if run.served != served:
+            parts = (*parts, (GRANTED, abs(run.served - served)))
         agreed_us = price.agreed_us
         version = None if agreed_us is not None or price.version == self._version_at(time_us) else price.version
         return Line(
@@ -468,7 +479,7 @@ class Account:
             run.amount - owed,
             parts if quantity >= 0 else tuple((tier, -units) for tier, units in parts),
             0 if after is before else after.owed(others) - before.owed(others),
-            None if price.is_even and version is None and price.is_published else used,
+            None if price.is_even and version is None and price.is_published and run.served == served else used,
             version,
             agreed_us,
             price.included if price.is_short else None,
@@ -634,7 +645,7 @@ class Account:
 
         def shown(sold: Contract) -> dict[tuple[int, str], object]:
             running = self._walk(started, sold).running.items()
-            return {place: (run.amount, run.curve.parts(0, run.quantity)) for place, run in running}
+            return {place: (run.amount, run.curve.parts(0, run.priced)) for place, run in running}
 
         return shown(self.contract) != shown(contract)
 
@@ -667,6 +678,13 @@ class Account:
         """Set or replace a recurring grant; None: it is gone."""
         kept = {each: stays for each, stays in self.recurring.items() if each != name}
         return self._become(recurring=kept if recurring is None else kept | {name: recurring}, woken_us=woken_us)
+
+    def set_quantity_grant(self, grant: QuantityGrant, woken_us: int) -> list[Crossing]:
+        """Add one, or change it, behind all usage rated so far."""
+        changed_us = grant.effective_us if grant.voided_us is None else grant.voided_us
+        assert changed_us > self.newest_event_us or not self.has_usage
+        self.quantity_grants = {**self.quantity_grants, grant.grant: grant}
+        return self._become(woken_us=woken_us)
 
     def set_top_up(self, top_up: TopUp, woken_us: int, paid: Lot | None = None) -> list[Crossing]:
         """Other terms, or an answer to the open request, and the lot that was paid for."""
@@ -752,19 +770,23 @@ class Account:
         for month, pico in walked.spend.items():
             spend[month] = spend.get(month, 0) + pico
         amounts = with_adjustments([*closed.amounts, *walked.amounts], adjusted)
-        return Derived(spend, {**closed.running, **walked.running}, amounts, lots, woken_us)
+        served, taken = closed.served | walked.served, closed.taken | walked.taken
+        return Derived(spend, {**closed.running, **walked.running}, amounts, lots, woken_us, served, taken)
 
-    def _walk(self, table: Table, contract: Contract | None = None) -> _Walked:
-        """What whole periods come to. `contract`: another than the account's."""
+    def _walk(self, table: Table, contract: Contract | None = None, fixed: Served | None = None) -> _Walked:
+        """What whole periods come to. `contract`: another than the account's; `fixed`: what quantity grants took of closed
+        periods, and take no more of."""
+        service = Service(self.quantity_grants.values(), fixed) if self.quantity_grants else None
         sold = self.contract if contract is None else contract
         spend: dict[int, int] = {}
         amounts = []
         running: dict[tuple[int, str], Running] = {}
-        for start, period, by_price, running in segments(table, sold.period_of, sold.prices_at(self._book)):  # noqa: B007
+        for start, period, by_price, running in segments(table, sold.period_of, sold.prices_at(self._book), service):  # noqa: B007
             month = self.month_of(start)
             spend[month] = spend.get(month, 0) + sum(by_price.values())
             amounts.append((start, period, by_price))
-        return _Walked(spend, running, amounts)
+        served, taken = (service.served, service.taken) if service is not None else ({}, {})
+        return _Walked(spend, running, amounts, served, taken)
 
     def _scope_spends(self) -> dict[str, dict[int, int]]:
         return {scope: each.spend for scope, each in self.scopes.items()}
@@ -847,6 +869,11 @@ class Account:
                 for name, counts in self.tallies.items()
             ],
             told_at=room.quantities,
+            granted={
+                each.price
+                for each in self.quantity_grants.values()
+                if each.covers(start, period) and derived.taken.get(each.grant, 0) < each.granted
+            },
             scopes=self.scopes,
             zone=self.zone,
             closes_us=self._closing.until_us,

@@ -14,13 +14,12 @@ from msgspec.structs import replace
 
 from engine.account import Account
 from engine.catalog import Catalogue, Plan, PriceBook
-from engine.credit import Lot
 from engine.entitlements import ceiling_denies, ceilings_on, granted, list_denies, standing_denies
 from engine.events import TOKEN_TEXT_MAX
 from engine.holds import VALID_GAP_US, Bound, Hold, held_by
 from engine.limits import ROOT, Cap, RateLimit, scope_path
 from engine.money import NANO, WHOLE_DIGITS_MAX
-from engine.outlook import Asked, Ledger, Outlook, held_by_payers
+from engine.outlook import Asked, Ledger, Outlook, held_by_payers, payers_of
 from engine.prices.price import Price
 from engine.rates import Pace, counted_by
 from engine.reach import Part, Unreachable, reach_of
@@ -606,16 +605,15 @@ class Desk:
                 if meter.session is not None:  # a session goes on past the instant that a hold is admitted and rated at
                     return Unreachable("unbounded", meter.name)
         bounds = []
-        scoped: list[Lot] | None = None
+        payers: list[tuple[str, ...]] | None = None
         for part in parts:
             quantity = question.n * (NANO if part.bound is None else question.bounds[part.bound].up_to)
             held = part.held
             if len(part.reached) > len(held):
-                if scoped is None:
-                    here = till.ledger.segment
-                    scoped = [lot for lot in account.lots.values() if lot.scope and lot.covers(here)]
-                if scoped and plan is not None:
-                    held = held_by_payers(plan, part.reached, scoped)
+                if payers is None:
+                    payers = payers_of(account, till.ledger.segment)
+                if payers and plan is not None:
+                    held = held_by_payers(plan, part.reached, payers)
             bounds.append(Bound(quantity, part.reached, held))
         return tuple(bounds)
 

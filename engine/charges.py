@@ -4,13 +4,14 @@ An account's usage is one table, segment start -> {(price, cell): quantity}. Amo
 derived here, so that they cannot drift from the quantities, nor depend on the order of arrival.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from fractions import Fraction
 
 from engine.meters import Cell
 from engine.money import round_half_even
 from engine.prices.curve import Curve
 from engine.prices.price import Price
+from engine.quantity_grants import QuantityGrant, Served, Service, granted_in
 
 Row = dict[tuple[str, Cell], int]  # (price name, cell) -> nano-units
 Table = dict[int, Row]  # by segment start, microseconds
@@ -20,20 +21,27 @@ PriceAt = Callable[[int, str], Price]  # (event time, price name) -> the price i
 class Running:
     """What one price owes in one period, while its segments are walked in time order."""
 
-    __slots__ = ("_carried", "_price", "_since", "amount", "curve", "quantity")
+    __slots__ = ("_carried", "_price", "_since", "amount", "curve", "quantity", "served")
 
     def __init__(self, price: Price, period_quantity: int = 0) -> None:
-        """`period_quantity`: the nano-units that the period comes to; they choose the terms, if there are several."""
+        """`period_quantity`: the nano-units that the period comes to, without what grants serve; they choose the terms, if
+        there are several."""
         self.quantity = 0  # nano-units so far
+        self.served = 0  # of these, what quantity grants took
         self.amount = 0  # pico so far, rounded once on the exact cumulative amount
         self.curve = price.curve_at(period_quantity)
         self._price = price
         self._carried: Fraction | None = None  # exact pico owed when this version of the price came into force
-        self._since = 0  # nano-units used by then
+        self._since = 0  # nano-units priced by then
+
+    @property
+    def priced(self) -> int:
+        """Nano-units so far that the price counts: what is included, and what its model sees."""
+        return self.quantity - self.served
 
     def exact(self) -> tuple[int, int]:
         """What is owed before rounding: pico, as numerator and denominator."""
-        numerator = self.curve.numerator(self.quantity)
+        numerator = self.curve.numerator(self.quantity - self.served)
         if self._since:
             numerator -= self.curve.numerator(self._since)
         if self._carried is None:
@@ -41,15 +49,16 @@ class Running:
         exact = self._carried + Fraction(numerator, self.curve.denominator)
         return exact.numerator, exact.denominator
 
-    def add(self, price: Price, quantity: int) -> int:
-        """Use `quantity` more under the version `price`; the pico that this adds."""
+    def add(self, price: Price, quantity: int, served: int = 0) -> int:
+        """Use `quantity` more under the version `price`, of which grants have `served`; the pico that this adds."""
         if price.terms is not self._price.terms:
             assert price.marginal
             self._carried = Fraction(*self.exact())
-            self._since = self.quantity
+            self._since = self.priced
             self._price = price
             self.curve = price.curves[0]
         self.quantity += quantity
+        self.served += served
         before = self.amount
         self.amount = round_half_even(*self.exact())
         return self.amount - before
@@ -58,6 +67,7 @@ class Running:
         """The same, with the version `price` in force from here on."""
         same = Running(self._price)
         same.quantity, same.amount, same.curve = self.quantity, self.amount, self.curve
+        same.served = self.served
         same._carried, same._since = self._carried, self._since
         same.add(price, 0)
         return same
@@ -65,7 +75,7 @@ class Running:
     def peek(self, price: Price, quantity: int) -> int:
         """The pico that `add` would add; nothing is used."""
         if price.terms is self._price.terms and self._carried is None and not self._since:
-            numerator = self.curve.numerator(self.quantity + quantity)
+            numerator = self.curve.numerator(self.priced + quantity)
             return round_half_even(numerator, self.curve.denominator) - self.amount
         return self.under(price).add(price, quantity)
 
@@ -79,14 +89,18 @@ def by_price(row: Row) -> dict[str, int]:
 
 
 def segments(
-    table: Mapping[int, Row], period_of: Callable[[int], int], price_at: PriceAt
+    table: Mapping[int, Row], period_of: Callable[[int], int], price_at: PriceAt, service: Service | None = None
 ) -> Iterator[tuple[int, int, dict[str, int], dict[tuple[int, str], Running]]]:
-    """(segment start, its period's start, pico per price, what runs) in time order."""
+    """(segment start, its period's start, pico per price, what runs) in time order. `service`: what quantity grants take."""
     running: dict[tuple[int, str], Running] = {}
     rows = [(start, period_of(start), by_price(table[start])) for start in sorted(table)]
-    wholes: dict[tuple[int, str], int] = {}  # nano-units of each period
-    for _, period, used in rows:
+    wholes: dict[tuple[int, str], int] = {}  # nano-units of each period that are priced
+    served: Served = {}
+    for start, period, used in rows:
         for name, quantity in used.items():
+            if service is not None:
+                taken = served[start, name] = service.take(start, period, price_at(start, name), quantity)
+                quantity -= taken
             wholes[period, name] = wholes.get((period, name), 0) + quantity
     for start, period, used in rows:
         amounts = {}
@@ -95,19 +109,26 @@ def segments(
             run = running.get((period, name))
             if run is None:
                 run = running[period, name] = Running(price, wholes[period, name])
-            amounts[name] = run.add(price, quantity)
+            amounts[name] = run.add(price, quantity, served.get((start, name), 0))
         yield start, period, amounts, running
 
 
 def foreseen(
-    table: Mapping[int, Row], held: Mapping[int, Mapping[str, int]], period_of: Callable[[int], int], price_at: PriceAt
+    table: Mapping[int, Row],
+    held: Mapping[int, Mapping[str, int]],
+    period_of: Callable[[int], int],
+    price_at: PriceAt,
+    grants: Collection[QuantityGrant] = (),
 ) -> list[tuple[int, int, dict[str, int]]]:
     """(segment start, its period's start, pico per price) in time order, never less than what comes of it, if what is
     `held` (segment start -> {price: nano-units}) is used in full, in part or not at all.
 
     Where nothing held lies before a segment in its period, full use is the dearest under any terms that the period may
     come to. Behind something held, units may come to lie in any tier that its use leaves them in, and the dearest
-    counts. There the start is no longer known to the last digit, so what rounding may add is added: at most one pico."""
+    counts. There the start is no longer known to the last digit, so what rounding may add is added: at most one pico.
+
+    Quantity grants serve what is held in the first segment in which anything is; behind it, as if they served no more:
+    what they do there depends on how much of it is used."""
     places = []
     least: dict[tuple[int, str], int] = {}  # nano-units that a period comes to, if nothing held is used
     most: dict[tuple[int, str], int] = {}  # and if all of it is
@@ -120,8 +141,11 @@ def foreseen(
             least[here] = least.get(here, 0) + used.get(name, 0)
             most[here] = most.get(here, 0) + used.get(name, 0) + reserved.get(name, 0)
         places.append((start, period, used, reserved))
+    service = Service(grants)
+    for period, name in least:
+        least[period, name] = max(0, least[period, name] - granted_in(grants, name, period, period_of))
     running: dict[tuple[int, str], Running] = {}
-    loose: dict[tuple[int, str], int] = {}  # held quantity before this segment, in its period
+    loose: dict[tuple[int, str], int] = {}  # quantity before this segment, in its period, that may yet not be priced
     rough: set[tuple[int, str]] = set()  # prices whose amounts are not whole pico wherever they start
     found = []
     for start, period, used, reserved in places:
@@ -135,16 +159,16 @@ def foreseen(
             if price.rounds:
                 rough.add(here)
             quantity = used.get(name, 0) + reserved.get(name, 0)
-            high, before = run.quantity, loose.get(here, 0)
-            amount = run.add(price, quantity)
+            high, before = run.priced, loose.get(here, 0)
+            amount = run.add(price, quantity, 0 if before else service.take(start, period, price, quantity))
             curves = price.curves_between(least[here], most[here])
             if before:
                 amount = max(curve.dearest_span(high - before, high, quantity) // curve.denominator for curve in curves)
                 amount += here in rough and quantity > 0
             elif len(curves) > 1:
-                amount = max(_between(curve, high, high + quantity) for curve in curves)
-            if name in reserved:
-                loose[here] = before + reserved[name]
+                amount = max(_between(curve, high, run.priced) for curve in curves)
+            if name in reserved or (before and grants):
+                loose[here] = before + (quantity if before and grants else reserved[name])
             amounts[name] = amount
         found.append((start, period, amounts))
     return found

@@ -3,6 +3,7 @@
 from engine.charges import Running
 from engine.closing import Amounts
 from engine.credit import Allocation, Lot, allocate
+from engine.quantity_grants import Served
 
 
 class Derived:
@@ -15,9 +16,13 @@ class Derived:
         amounts: Amounts,
         lots: dict[str, Lot],
         woken_us: int,
+        served: Served,
+        taken: dict[str, int],
     ) -> None:
         self.spend = spend  # calendar month start -> pico
         self.running = running  # (period start, price) -> what it owes
+        self.served = served  # what quantity grants took
+        self.taken = taken  # quantity grant -> nano-units of that
         self._allocated = amounts, lots, woken_us
         self._allocation: Allocation | None = None
 

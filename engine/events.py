@@ -515,6 +515,25 @@ class RemoveRecurringGrant(
     grant: str
 
 
+class GrantQuantity(Struct, tag_field="kind", tag="grant_quantity", forbid_unknown_fields=True, frozen=True):
+    """Units of one price that owe nothing, in the billing period of `effective_us`. Absent: from log time on, to the end of
+    the period."""
+
+    account: str
+    command_key: str
+    grant: str
+    price: str
+    quantity: str
+    effective_us: Whole | None = None
+    expires_us: Whole | None = None
+
+
+class VoidQuantityGrant(Struct, tag_field="kind", tag="void_quantity_grant", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    grant: str
+
+
 class SetTopUp(Struct, tag_field="kind", tag="set_top_up", forbid_unknown_fields=True, frozen=True):
     """Ask for `amount` once the balance is at or below `threshold`."""
 
@@ -563,6 +582,8 @@ Command = (
     | SetPrice
     | SetRecurringGrant
     | RemoveRecurringGrant
+    | GrantQuantity
+    | VoidQuantityGrant
     | SetTopUp
     | RemoveTopUp
     | AnswerTopUp
@@ -633,8 +654,10 @@ def parse_control(body: bytes) -> Control:
                 names += [control.field, *(control.values or ())]
             case SetRecurringGrant():
                 names += [control.grant, control.every, control.lot_kind, control.currency, *control.scope]
-            case RemoveRecurringGrant():
+            case RemoveRecurringGrant() | VoidQuantityGrant():
                 names += [control.grant]
+            case GrantQuantity():
+                names += [control.grant, control.price]
             case SetTopUp():
                 names += [control.currency]
             case AnswerTopUp():

@@ -8,7 +8,7 @@ the account follows from them when somebody asks. A guard holds these bounds. It
 What a guard does not know it does not let pass: `rate` says None, having changed nothing, and the full path decides.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import gcd, lcm
 from typing import NamedTuple
 
@@ -36,18 +36,20 @@ class _Use:
         "owed",
         "quantity",
         "rate",
+        "served",
         "size",
         "tier",
         "version",
     )
 
     def __init__(self, run: Running, price: Price, version: int) -> None:
-        stretch = run.curve.next_at(run.quantity)
-        ends = [end for end in (stretch.end, price.end_at(run.quantity)) if end is not None]
+        stretch = run.curve.next_at(run.priced)
+        ends = [end + run.served for end in (stretch.end, price.end_at(run.priced)) if end is not None]
         self.edge = min(ends, default=UNBOUNDED)
-        if run.quantity == stretch.start and run.curve.numerator(run.quantity) != stretch.base:
+        if run.priced == stretch.start and run.curve.numerator(run.priced) != stretch.base:
             self.edge = run.quantity  # the next unit owes what is due on entering its tier
         self.quantity = run.quantity  # nano-units in the period
+        self.served = run.served  # of these, what quantity grants took
         self.tier = stretch.tier
         self.owed = run.amount  # pico, rounded
         exact, denominator = run.exact()
@@ -56,7 +58,7 @@ class _Use:
         self.rate = stretch.rate * (self.denominator // run.curve.denominator)
         shared = gcd(self.rate, self.denominator, self.over)
         self.rate, self.denominator, self.over = self.rate // shared, self.denominator // shared, self.over // shared
-        self._start, self.size = stretch.start, stretch.size
+        self._start, self.size = stretch.start + run.served, stretch.size
         self.agreed_us = price.agreed_us
         self.version = None if price.agreed_us is not None or price.version == version else price.version
         self.included = price.included if price.is_short else None
@@ -99,7 +101,19 @@ class Guard:
     """The newest segment, from `start` to before `end`. Used or not: `row` is what the table has of it, or will have."""
 
     __slots__ = (
-        *("_cells", "_price_at", "_room", "_running", "_scopes", "_tallied", "_told_at", "_uses", "_version", "_zone"),
+        *(
+            "_cells",
+            "_granted",
+            "_price_at",
+            "_room",
+            "_running",
+            "_scopes",
+            "_tallied",
+            "_told_at",
+            "_uses",
+            "_version",
+            "_zone",
+        ),
         *("charged", "closes_us", "end", "month", "payment", "period", "row", "start"),
     )
 
@@ -118,13 +132,15 @@ class Guard:
         room: int,
         tallied: list[Tallied],
         told_at: Mapping[str, int],
+        granted: Collection[str],
         scopes: Mapping[str, Scope],
         zone: str,
         closes_us: int,
     ) -> None:
         """`running`: what each price owes by now; `version`: the catalogue's in force; `cells`: how many may be added;
         `room`: the pico below which a charge changes no rule; `told_at`: per price, the nano-units of the period at which a
-        rule wants to know; `closes_us`: the log time by which the period may be closed."""
+        rule wants to know; `granted`: prices of which a quantity grant serves the next unit; `closes_us`: the log time by
+        which the period may be closed."""
         self.start = start
         self.end = end
         self.closes_us = closes_us
@@ -140,6 +156,7 @@ class Guard:
         self._room = room
         self._tallied = tallied
         self._told_at = told_at
+        self._granted = granted
         self._scopes = scopes
         self._zone = zone
         self._uses: dict[str, _Use] = {}
@@ -169,8 +186,9 @@ class Guard:
             if use.is_plain:
                 lines.append(Line(name, cell, quantity, amount, tiers))
             else:
+                used = use.quantity - use.served
                 lines.append(
-                    Line(name, cell, quantity, amount, tiers, 0, use.quantity, use.version, use.agreed_us, use.included)
+                    Line(name, cell, quantity, amount, tiers, 0, used, use.version, use.agreed_us, use.included)
                 )
             steps.append((use, key, quantity, amount, over))
             total += amount
@@ -197,6 +215,8 @@ class Guard:
         use = _Use(Running(price) if run is None else run.under(price), price, self._version)
         if name in self._told_at:
             use.edge = min(use.edge, self._told_at[name] - 1)
+        if name in self._granted:
+            use.edge = use.quantity
         return use
 
     def _tally(self, time_us: int, usages: list[Usage], scopes: tuple[str, ...], charge: int, now_us: int) -> bool:

@@ -97,6 +97,8 @@ class Refusal(StrEnum):
     BAD_RECURRING = "bad_recurring"
     UNKNOWN_RECURRING = "unknown_recurring"
     TOO_MANY_RECURRING = "too_many_recurring"
+    BAD_QUANTITY_GRANT = "bad_quantity_grant"
+    TOO_MANY_QUANTITY_GRANTS = "too_many_quantity_grants"
 
 
 APPLIED = "applied"
@@ -125,9 +127,11 @@ class Line(Struct, frozen=True, gc=False):
     cell: Cell
     quantity: int  # nano-units
     amount: int  # pico
-    tiers: tuple[tuple[int, int], ...]  # (tier number from 1, nano-units); 0: included, -1: beyond a maximum
+    tiers: tuple[
+        tuple[int, int], ...
+    ]  # (tier number from 1, nano-units); 0: included, -1: beyond a maximum, -2: a grant's
     repricing: int = 0  # pico of the amount that earlier units' new terms make (law R9); the rest is its own
-    used: int | None = None  # nano-units of the period before, where the tiers alone do not tell the amount
+    used: int | None = None  # nano-units priced before in the period, where the tiers alone do not tell the amount
     version: int | None = None  # of the price, where an older one than the event's holds through the period
     agreed_us: int | None = None  # from when on the price is agreed with the account alone; None: it is published
     included: int | None = None  # nano-units that the price includes, where a short period makes it less

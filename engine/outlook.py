@@ -21,6 +21,7 @@ from engine.holds import Bound
 from engine.limits import ROOT, Cap
 from engine.money import NANO
 from engine.prices.price import Price
+from engine.quantity_grants import QuantityGrant, Service, granted_in
 from engine.reach import dominates, undominated
 
 Signature = tuple[tuple[str, ...], tuple[str, ...]]  # prices reached, prices held
@@ -82,6 +83,7 @@ class Ledger:
         self.piles: dict[int, dict[str, Piles]] = {}  # segment start -> scope -> what is held in it and below
         self.withheld: dict[int, Piles] = {}  # segment start -> what slices of other owners keep, on every path
         self._lots: dict[str, Lot] | None = None
+        self._grants: dict[str, QuantityGrant] = {}
         self._contract: Contract | None = None
         self._publications = 0
         self._here = (0, 0)
@@ -95,11 +97,13 @@ class Ledger:
         self._book = book
         self._now_us = now_us
         moved = False
-        contract = account.contract
-        if account.lots is not self._lots or book.publications != self._publications or contract is not self._contract:
-            same = self._lots == account.lots and contract.is_like(self._contract)
+        contract, grants = account.contract, account.quantity_grants
+        kept = account.lots is self._lots and contract is self._contract and grants is self._grants
+        if not kept or book.publications != self._publications:
+            same = self._lots == account.lots and contract.is_like(self._contract) and grants == self._grants
             moved = not same or book.publications != self._publications
             self._lots, self._contract, self._publications = account.lots, contract, book.publications
+            self._grants = grants
             if moved:
                 self._here = (0, 0)
                 self._ground = None
@@ -162,6 +166,10 @@ class Ledger:
                     break
                 start, _ = self._account.segment_around(start - 1)
 
+    def _serves(self, segment: int) -> bool:
+        period = self._calendar(segment)[0]
+        return any(each.covers(segment, period) for each in self._grants.values())
+
     # --------------------------------------------------------------------------------------------------- the wallet
 
     def look(self, *, held: bool = True, withheld: bool = True, asked: Asked | None = None) -> Outlook:
@@ -176,6 +184,8 @@ class Ledger:
         start = self._here[0]
         if any(posted >= start for posted, _ in self._account.adjusted):
             return None  # they are paid behind what is used here
+        if self._serves(start):
+            return None  # what is used here is not all priced
         if any(segment != start for segment in self.piles) or (asked and asked.segment != start):
             return None
         account = self._account
@@ -198,7 +208,8 @@ class Ledger:
         amounts = []
         spend: dict[int, int] = {}
         running: dict[tuple[int, str], Running] = {}
-        for segment, period, owed, running in segments(earlier, account.period_of, self._price_at):  # noqa: B007
+        service = Service(self._grants.values()) if self._grants else None
+        for segment, period, owed, running in segments(earlier, account.period_of, self._price_at, service):  # noqa: B007
             amounts.append((segment, period, owed))
             _, month = self._calendar(segment)
             spend[month] = spend.get(month, 0) + sum(owed.values())
@@ -260,7 +271,8 @@ class Ledger:
         kept, roundings = {}, {}
         for segment in places:
             kept[segment], roundings[segment] = self._held_in(segment, self._piles_in(segment, held, withheld, asked))
-        amounts = foreseen(account.table, kept, account.period_of, self._price_at)
+        grants = self._grants.values()
+        amounts = foreseen(account.table, kept, account.period_of, self._price_at, grants)
         paid_for = with_adjustments(amounts, account.adjusted)
         spend: dict[int, int] = {}
         extra: dict[int, int] = {}
@@ -309,11 +321,11 @@ class Ledger:
         if not piles:
             return quantities, rounding
         plan = self._plan(segment)
-        scoped = [lot for lot in self._account.lots.values() if lot.scope and lot.covers(segment)]
+        payers = payers_of(self._account, segment)
         for signature, quantity, _ in piles:
             reached, held = signature
-            if scoped and len(reached) > len(held):
-                held = held_by_payers(plan, reached, scoped)
+            if payers and len(reached) > len(held):
+                held = held_by_payers(plan, reached, payers)
             for name in held:
                 if name in plan.prices:
                     quantities[name] = quantities.get(name, 0) + quantity
@@ -371,6 +383,7 @@ class Ledger:
             for segment, row in self._account.table.items()
             if self._calendar(segment)[0] == period
         )
+        used = max(0, used - granted_in(self._grants.values(), name, period, self._account.period_of))
         alike: list[tuple[Price, int, int]] = []
         exact = Fraction(0)
         for segment, (quantity, pieces) in wanted.items():
@@ -426,12 +439,20 @@ class Ledger:
         return self._plan(segment).prices[name]
 
 
-def held_by_payers(plan: Plan, reached: tuple[str, ...], lots: Iterable[Lot]) -> tuple[str, ...]:
-    """The prices to hold on where some lots may pay only some prices: a dear price stands for a cheap one only if the
-    same lots may pay both."""
-    groups: dict[tuple[str, ...], list[Price]] = {}
+def payers_of(account: Account, segment: int) -> list[tuple[str, ...]]:
+    """Of each lot and quantity grant that pays or serves only some prices in a segment: which."""
+    period = account.period_of(segment)
+    grants = account.quantity_grants.values()
+    lots = [lot.scope for lot in account.lots.values() if lot.scope and lot.covers(segment)]
+    return lots + [(each.price,) for each in grants if each.covers(segment, period)]
+
+
+def held_by_payers(plan: Plan, reached: tuple[str, ...], payers: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """The prices to hold on where some lots may pay, or quantity grants serve, only some prices: a dear price stands for a
+    cheap one only if the same do for both."""
+    groups: dict[tuple[int, ...], list[Price]] = {}
     for name in reached:
         if name in plan.prices:
-            payers = tuple(lot.lot for lot in lots if name in lot.scope)
-            groups.setdefault(payers, []).append(plan.prices[name])
+            of = tuple(number for number, scope in enumerate(payers) if name in scope)
+            groups.setdefault(of, []).append(plan.prices[name])
     return tuple(sorted(name for prices in groups.values() for name in undominated(prices)))

@@ -48,6 +48,7 @@ from engine.events import (
     Command,
     Control,
     Grant,
+    GrantQuantity,
     Malformed,
     OpenAccount,
     Owner,
@@ -72,6 +73,7 @@ from engine.events import (
     Tick,
     UsageEvent,
     VoidLot,
+    VoidQuantityGrant,
     command_digest,
     fingerprint,
     parse_control,
@@ -102,6 +104,7 @@ from engine.outcomes import (
     rated_lines,
 )
 from engine.placement import partition_for
+from engine.quantity_grant_commands import grant_quantity, void_quantity_grant
 from engine.recurring_commands import remove_recurring, set_recurring
 from engine.rerating import Difference, by_price, rerate
 from engine.routes import Usage
@@ -817,6 +820,10 @@ class Partition:
                     crossings = set_recurring(account, command, self._book, self.log_time_us)
                 case RemoveRecurringGrant():
                     crossings = remove_recurring(account, command, self.log_time_us)
+                case GrantQuantity():
+                    crossings = grant_quantity(account, command, self._book, self.log_time_us)
+                case VoidQuantityGrant():
+                    crossings = void_quantity_grant(account, command, self.log_time_us)
                 case SetTopUp():
                     crossings = set_top_up(account, command, self.log_time_us)
                 case RemoveTopUp():

@@ -13,6 +13,7 @@ from engine.events import Rerate
 from engine.manual_lines import LINES_MAX, ManualLine, Rerating, says_why
 from engine.outcomes import Refusal
 from engine.prices.price import Price
+from engine.quantity_grants import Service
 
 
 class Difference(NamedTuple):
@@ -105,8 +106,11 @@ def _difference(
         log_time_us < account.period_around(period_us)[1] or any(price.terms is not owed[0].terms for price in owed)
     ):
         raise Refused(Refusal.MID_PERIOD)
+    grants, served = account.quantity_grants.values(), account.derive().served
     before, after = (
-        sum(sum(amounts.values()) for _, _, amounts, _ in segments(rows, account.period_of, price_at))
+        sum(
+            sum(owes.values()) for _, _, owes, _ in segments(rows, account.period_of, price_at, Service(grants, served))
+        )
         for price_at in (rated_at, owed_at)
     )
     return Difference(period_us, before, sum(line.amount for line in earlier), after)

@@ -23,6 +23,7 @@ from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 from engine.manual_lines import ManualLine, Rerating
 from engine.meters import kept, read_kept
+from engine.quantity_grants import QuantityGrant
 from engine.recurring import Every, Recurring
 from engine.sessions import Key, Session, Sessions, Timed
 from engine.top_up import NONE, Terms, TopUp
@@ -94,6 +95,7 @@ class _Account(Struct, array_like=True):
     recurring: list[_Recurring] = []
     gauges: list[tuple[str, str, tuple[str, ...], str, int, int, bool, list[tuple[int, str, str, str]]]] = []
     opened_us: int = 0
+    quantity_grants: list[tuple[str, str, str, int, int, int | None]] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -260,6 +262,12 @@ def encode_account(account: Account) -> bytes:
             if account.sessions.by_key
             else [],
             account.opened_us,
+            [
+                (each.grant, each.price, str(each.granted), each.effective_us, each.expires_us, each.voided_us)
+                for _, each in sorted(account.quantity_grants.items())
+            ]
+            if account.quantity_grants
+            else [],
         )
     )
 
@@ -399,6 +407,10 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
     if stored.sessions or stored.gauges:
         account.sessions = Sessions(stored.account, _sessions_of(stored), stored.sessions_us)
     account.parked = {mark: Parked(until_us, value) for mark, until_us, value in stored.parked}
+    account.quantity_grants = {
+        grant: QuantityGrant(grant, price, int(granted), effective_us, expires_us, voided_us)
+        for grant, price, granted, effective_us, expires_us, voided_us in stored.quantity_grants
+    }
     account.recurring = {each[0]: _read_recurring(each) for each in stored.recurring}
     if stored.top_up is not None:
         stated, ordinal, failed, since_us, asked, low = stored.top_up
@@ -524,6 +536,7 @@ _NAMED: Final = {
     "recurring": (
         *("every", "next_us", "kind", "amount", "priority", "scope", "pays_debt", "expires", "days", "rollover"),
     ),
+    "quantity_grants": ("price", "granted", "effective_us", "expires_us", "voided_us"),
     "lines": ("posted_us", "segment_us", "period_us", "price", "amount", "reason", "by"),
 }
 

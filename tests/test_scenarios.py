@@ -41,6 +41,7 @@ EVENTS    time  what                 charge  balance  alerts
           what: `3 PRICE`, `3 PRICE in SCOPE`, `3 PRICE held since TIME`, or `grant LOT AMOUNT`, or
           `adjust $5 because REASON`, `adjust -$5 for TIME because REASON` (of the period of that time), or
           `rerate PRICE by 1 from TIME to TIME because REASON` (by that version of the catalogue), or
+          `units NAME 1000 PRICE` (a quantity grant), `no units NAME` (its rest is void), or
           `void LOT` (its rest), `void LOT AMOUNT`, `refund LOT AMOUNT`, or `cap NAME AMOUNT`,
           `cap NAME AMOUNT in SCOPE`, or `agree PRICE at MODEL TIERS; MODIFIER`, `agree PRICE from TIME at ...`,
           `agree PRICE as published`, `plan PLAN`, `plan PLAN from TIME`, `top-up $50 at $20` (behind it
@@ -401,6 +402,11 @@ def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, ale
     elif word == "grant":
         lot, amount = rest.split(" ")
         applied(bench.grant(lot, plain(amount)))
+    elif word == "units":
+        name, units, price = rest.split(" ")
+        applied(bench.grant_units(name, price, plain(units)))
+    elif what.startswith("no units "):
+        applied(bench.command("void_quantity_grant", grant=what.removeprefix("no units ")))
     elif word == "adjust":
         said = re.fullmatch(r"(\S+)(?: for (\S+ \S+))? because (.+)", rest)
         assert said, "an adjustment is `adjust $5 because REASON` or `adjust $5 for TIME because REASON`"

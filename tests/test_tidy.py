@@ -99,6 +99,7 @@ TESTED_ELSEWHERE = {
     "loadtest/oracle/period_lines.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/periods.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/prices.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/quantity_grants.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/recurring.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/records.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/rerating.py": "tests/loadtest/test_oracle.py",

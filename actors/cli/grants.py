@@ -65,6 +65,43 @@ def set_recurring(
     told(answer, f"{amount} {currency} are granted every {every}, as {grant}")
 
 
+@app.command("units")
+def grant_units(
+    account: Account,
+    price: Annotated[str, typer.Argument(help="The price whose units they are.")],
+    quantity: Annotated[str, typer.Argument(help="A decimal, in units of the price's meter.")],
+    grant: Annotated[str | None, typer.Option(help="The grant's id; default: a new one.")] = None,
+    expires: Annotated[str | None, typer.Option(help="An RFC 3339 instant; default: with the billing period.")] = None,
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Grant units of a price in this billing period: they owe nothing, behind what the price includes."""
+    body = {"price": price, "quantity": quantity, "grant": grant, "expires": expires}
+    said = {name: value for name, value in body.items() if value is not None}
+    answer = change(url, key, "POST", path_to("customers", account, "quantity-grants"), said)
+    told(answer, f"{quantity} units of {price} granted, as {answer['id']}")
+
+
+@app.command("void-units")
+def void_units(
+    account: Account,
+    grant: Annotated[str, typer.Argument(help="The quantity grant's id.")],
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Take the rest of a quantity grant away."""
+    path = path_to("customers", account, "quantity-grants", grant, "void")
+    told(change(url, key, "POST", path), f"the rest of {grant} is void")
+
+
+@app.command("quantities")
+def list_quantities(account: Account, url: Url = None, key: ApiKey = None) -> None:
+    """List the quantity grants of an account, and what is left of each."""
+    items = get(url, key, path_to("customers", account, "quantity-grants"))["items"]
+    columns = ("grant", "price", "granted", "used", "remaining", "expired", "voided", "expires")
+    print_rows("Quantity grants", items, columns, right=columns[2:7])
+
+
 @app.command("stop")
 def remove_recurring(
     account: Account,

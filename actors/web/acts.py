@@ -420,6 +420,12 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "with a rollover.",
         "Remove one of them, or grant by the month.",
     ),
+    Refusal.BAD_QUANTITY_GRANT: (
+        "A quantity grant ends at the latest with the billing period in which it begins, and serves a price whose meter adds "
+        "units up.",
+        "Leave `expires` out, or grant for another price.",
+    ),
+    Refusal.TOO_MANY_QUANTITY_GRANTS: ("An account has at most 1,000 quantity grants.", "Open another account."),
     Refusal.NOT_ASKED: (
         "This request is not open: it was answered before, or never made.",
         "Compare with GET /v1/customers/{account}/auto-top-up. Money that came in all the same is booked by POST .../top-ups.",

@@ -59,7 +59,7 @@ class RatingHold(Struct):
 class RatingTier(Struct):
     """Of the event's `quantity` in this tier, each `per` units cost `amount`; entering it costs `flat`."""
 
-    tier: int  # from 1; 0: what the price includes, -1: what is beyond its maximum
+    tier: int  # from 1; 0: what the price includes, -1: beyond its maximum, -2: a quantity grant's
     above: str
     up_to: str | None
     amount: str

@@ -20,7 +20,19 @@ SNAPSHOT_VERSIONS: Final = (3,)
 # Places in the array of an account.
 _PLAN, _CURRENCY, _ZONE, _ANCHOR, _NEWEST, _RATED = 2, 3, 4, 5, 7, 8
 _TABLE, _LOTS, _CAPS, _CROSSINGS, _CAP_SCOPES, _SCOPES = 10, 11, 12, 15, 16, 17
-_RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES, _CARRIES, _CAP_WINDOWS, _TALLIES, _ADJUSTED, _RULES, _TOP_UP, _RECURRING = (
+(
+    _RATE_LIMITS,
+    _DEBT_PAYERS,
+    _LOT_CHANGES,
+    _CARRIES,
+    _CAP_WINDOWS,
+    _TALLIES,
+    _ADJUSTED,
+    _RULES,
+    _TOP_UP,
+    _RECURRING,
+    _GRANTED,
+) = (
     19,
     24,
     25,
@@ -31,6 +43,7 @@ _RATE_LIMITS, _DEBT_PAYERS, _LOT_CHANGES, _CARRIES, _CAP_WINDOWS, _TALLIES, _ADJ
     33,
     41,
     44,
+    47,
 )
 # And of a partition.
 _LOG_TIME, _EPOCH, _CATALOGUES, _COUNTS = 1, 2, 3, 4
@@ -56,7 +69,7 @@ def _bytes(form: dict[str, Any]) -> bytes:
 
 def account_of_snapshot(blob: bytes) -> bytes:
     """The form of a stored account. Raises Unreadable."""
-    stored = _array(blob, _RECURRING)
+    stored = _array(blob, _GRANTED)
     return _bytes(
         {
             "plan": stored[_PLAN],
@@ -88,6 +101,7 @@ def account_of_snapshot(blob: bytes) -> bytes:
             "adjusted": stored[_ADJUSTED],
             "top_up": stored[_TOP_UP],
             "recurring": stored[_RECURRING],
+            "quantity_grants": stored[_GRANTED],
         }
     )
 
@@ -184,6 +198,10 @@ def account_of_oracle(oracle: Oracle, partition: int, account: Account) -> bytes
             ),
             "top_up": _top_up(account.top_up),
             "recurring": [_recurring(each) for _, each in sorted(account.recurring.items())],
+            "quantity_grants": [
+                [each.name, each.price, str(each.units), each.begins, each.expires, each.voided]
+                for _, each in sorted(account.quantity_grants.items())
+            ],
         }
     )
 

@@ -131,6 +131,26 @@ class Recurring:
     rollover: tuple[int, int, int | None] | None
 
 
+@dataclass(frozen=True)
+class QuantityGrant:
+    """Units of a price (nano) in the period of `begins`; behind `ends` its rest is gone."""
+
+    name: str
+    price: str
+    units: int
+    begins: int
+    expires: int
+    voided: int | None = None
+
+    @property
+    def boundaries(self) -> list[int]:
+        return [self.begins, self.expires, self.ends]
+
+    @property
+    def ends(self) -> int:
+        return self.expires if self.voided is None else min(self.expires, self.voided)
+
+
 class TopUpTerms(NamedTuple):
     threshold: int
     amount: int
@@ -220,6 +240,7 @@ class Account:
     sessions: dict[tuple[str, str], Session] = field(default_factory=dict)  # by meter and id
     top_up: TopUp = field(default_factory=TopUp)
     recurring: dict[str, Recurring] = field(default_factory=dict)
+    quantity_grants: dict[str, QuantityGrant] = field(default_factory=dict)
 
     def awaits(self, lot: str) -> bool:
         """Whether a lot of this id is to come: of a recurring grant, or of a request that is open."""

@@ -32,6 +32,8 @@ def segment_of(state: Partition, account: Account, time_us: int) -> int:
     boundaries += [each.start for each in account.agreed]
     for lot in account.lots:
         boundaries += lot.boundaries()
+    for grant in account.quantity_grants.values():
+        boundaries += grant.boundaries
     return max(instant for instant in boundaries if instant <= time_us)
 
 

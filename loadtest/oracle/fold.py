@@ -39,6 +39,7 @@ from loadtest.oracle.meters import OF_SESSIONS, RATED_AT
 from loadtest.oracle.period_lines import closings, least, minimum_of, next_closing
 from loadtest.oracle.periods import DAY_US, period_of
 from loadtest.oracle.prices import Price, half_even
+from loadtest.oracle.quantity_grants import as_before, grant_quantity, served, void_quantity_grant
 from loadtest.oracle.records import (
     CONTROL_PREFIX,
     MAC_BYTES,
@@ -76,6 +77,8 @@ COMMANDS = ON_ACCOUNTS | {
     "remove_rule": remove_rule,
     "set_recurring_grant": set_recurring,
     "remove_recurring_grant": remove_recurring,
+    "grant_quantity": grant_quantity,
+    "void_quantity_grant": void_quantity_grant,
     "set_top_up": set_top_up,
     "remove_top_up": remove_top_up,
     "answer_top_up": answer_top_up,
@@ -496,6 +499,7 @@ class Oracle:
         """Every boundary of segments from the one that holds `low` on, to `high`."""
         boundaries = {effective for _, effective in state.versions[1:]} | {each.start for each in account.agreed}
         boundaries |= {instant for lot in account.lots for instant in lot.boundaries()}
+        boundaries |= {instant for grant in account.quantity_grants.values() for instant in grant.boundaries}
         boundaries = {each for each in boundaries if low < each < high}
         time_us = low
         while time_us < high:
@@ -602,15 +606,15 @@ class Oracle:
             prices = event.prices
             before = {price: self._due(state, account, table, event, price) for price in prices}
             used = {price: sum(self._counted(account, table, event, price).values()) for price in prices}
+            priced = {price: self._priced(state, account, table, event, price) for price in prices}
             seen = event.time_us if event.posted is None else state.log_us
             account.newest_us = seen if account.newest_us is None else max(account.newest_us, seen)
             self._add(state, account, table, event, account.events)
             for price in prices:
                 quantity = moved[price] = sum(self._counted(account, table, event, price).values()) - used[price]
                 amount = self._due(state, account, table, event, price) - before[price]
-                own += amount - self._repriced(
-                    state, account, price, event.time_us, used[price], used[price] + quantity
-                )
+                now = self._priced(state, account, table, event, price)
+                own += amount - self._repriced(state, account, price, event.time_us, priced[price], now)
                 had = lines.get(price, (0, 0))
                 lines[price] = (had[0] + quantity, had[1] + amount)
             month = period_of(account.zone, 1, event.time_us)
@@ -807,7 +811,19 @@ class Oracle:
         """What a price comes to in the event's period; of a closed one with all that came late."""
         if event.posted is None:
             return table.total(account.period_of(event.time_us), price)
-        return sum(self._segment_amounts(state, account, price, self._counted(account, table, event, price)).values())
+        quantities = self._counted(account, table, event, price)
+        closed = self._closed(account, table, event, price)
+        return sum(self._segment_amounts(state, account, price, quantities, closed).values())
+
+    def _closed(self, account: Account, table: Table, event: RatedEvent, price: str) -> dict[int, int] | None:
+        """The quantities that the event's period was closed with, if it was."""
+        return None if event.posted is None else table.quantities.get((account.period_of(event.time_us), price), {})
+
+    def _priced(self, state: Partition, account: Account, table: Table, event: RatedEvent, price: str) -> int:
+        """How many units of the event's period no grant takes."""
+        quantities = self._counted(account, table, event, price)
+        closed = self._closed(account, table, event, price)
+        return sum(quantities.values()) - sum(self._granted(state, account, price, quantities, closed).values())
 
     def _due(self, state: Partition, account: Account, table: Table, event: RatedEvent, price: str) -> int:
         """The same; of a closed period not less than its minimum."""
@@ -885,18 +901,40 @@ class Oracle:
         return totals
 
     def _segment_amounts(
-        self, state: Partition, account: Account, name: str, quantities: dict[int, int]
+        self,
+        state: Partition,
+        account: Account,
+        name: str,
+        quantities: dict[int, int],
+        closed: dict[int, int] | None = None,
     ) -> dict[int, int]:
-        """A through each segment less A before it, where a new version continues the count of the last one."""
+        """A through each segment less A before it, where a new version continues the count of the last one. `closed`: what
+        the period was closed with, of which grants took what they took, and no more now."""
+        granted = self._granted(state, account, name, quantities, closed)
         amounts = {}
-        quantity, owed, whole, grains = 0, 0, sum(quantities.values()), self._grains_of(account)
+        quantity, owed, grains = 0, 0, self._grains_of(account)
+        whole = sum(quantities.values()) - sum(granted.values())
         for segment in sorted(quantities):
             price = self._price_at(state, account, name, segment)
-            after = quantity + quantities[segment]
+            after = quantity + quantities[segment] - granted.get(segment, 0)
             through = owed + price.owed(after, whole, grains) - price.owed(quantity, whole, grains)
             amounts[segment] = half_even(through, grains) - half_even(owed, grains)
             quantity, owed = after, through
         return amounts
+
+    def _granted(
+        self, state: Partition, account: Account, name: str, quantities: dict[int, int], closed: dict[int, int] | None
+    ) -> dict[int, int]:
+        """What quantity grants take in each segment of a period."""
+        if all(grant.price != name for grant in account.quantity_grants.values()):
+            return {}
+        included = {
+            segment: self._price_at(state, account, name, segment).included
+            for segment in [*quantities, *(closed or {})]
+        }
+        if closed is None:
+            return served(account, name, quantities, included)
+        return as_before(served(account, name, closed, included), quantities, included)
 
     def _derive(self, state: Partition, account: Account) -> Table:
         """The table from the raw events alone: what was on time, then what came when its period was closed."""

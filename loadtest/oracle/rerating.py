@@ -8,6 +8,7 @@ from loadtest.oracle.accounts import Account, ManualLine, Partition
 from loadtest.oracle.commands import LINES_MAX, known_account, says_why
 from loadtest.oracle.contract import VersionAt, View, in_period, segment_of, whole_price_at
 from loadtest.oracle.prices import Price, half_even
+from loadtest.oracle.quantity_grants import as_before, served
 from loadtest.oracle.records import Fields, RefusedError, pico_of
 
 
@@ -117,20 +118,26 @@ def of_period(
         runs = state.log_us < period + account.period(period)[1]
         if runs or any(price is not first for price in owed.values()):
             raise RefusedError("mid_period")
+    assert account.table is not None
+    on_time = account.table.quantities.get((period, name), {})
+    sold = {each: whole_price_at(account, version_at, starts, name, each) for each in on_time}
+    took = served(account, name, on_time, {each: in_period(account, sold[each], each).included for each in on_time})
     after, before = (
-        total(by_segment, {segment: in_period(account, price, segment) for segment, price in prices.items()})
+        total(by_segment, {segment: in_period(account, price, segment) for segment, price in prices.items()}, took)
         for prices in (owed, rated)
     )
     return after - before - sum(line.amount for line in lines)
 
 
-def total(by_segment: dict[int, int], prices: dict[int, Price]) -> int:
-    """A of the period: each stretch at its own price, from where the count stands, rounded once."""
+def total(by_segment: dict[int, int], prices: dict[int, Price], took: dict[int, int]) -> int:
+    """A of the period: each stretch at its own price, from where the count stands, rounded once. What quantity grants
+    `took` they keep."""
     grains = lcm(*(price.grains for price in prices.values()))
+    granted = as_before(took, by_segment, {segment: price.included for segment, price in prices.items()})
     quantity = owed = 0
-    whole = sum(by_segment.values())
+    whole = sum(by_segment.values()) - sum(granted.values())
     for segment in sorted(by_segment):
-        after = quantity + by_segment[segment]
+        after = quantity + by_segment[segment] - granted[segment]
         owed += prices[segment].owed(after, whole, grains) - prices[segment].owed(quantity, whole, grains)
         quantity = after
     return half_even(owed, grains)

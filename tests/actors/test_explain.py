@@ -93,6 +93,23 @@ async def test_each_tier_says_its_bounds_its_rate_and_what_it_charges(desk: Desk
     assert desk.bench.charges() == [] and [told["amount"] for told in desk.lines()] == ["240", "260"]
 
 
+async def test_what_a_quantity_grant_served_is_a_tier_that_costs_nothing(desk: Desk) -> None:
+    """8 units priced, then 7, of which 4 are the grant's: the other three go on where the first 8 ended."""
+    desk.use("first", 8)
+    desk.bench.grant_units("pack", "tiered", "4")
+    offset = desk.use("second", 7)
+    line = await desk.line(offset, "second")
+    shown = [(t.number, t.amount, t.quantity, t.charged) for t in line.tiers]
+    assert shown == [(1, "30", "2", "60"), (2, "40", "1", "40"), (-2, "0", "4", "0")]
+    assert (line.own, line.beyond, line.line.amount, line.used_before, line.used_after) == (
+        "100",
+        "0",
+        "100",
+        "8",
+        "11",
+    )
+
+
 async def test_an_agreed_price_is_explained_by_what_was_agreed(desk: Desk) -> None:
     desk.bench.agree("tiered", {"model": "graduated", "tiers": [{"amount": "3", "up_to": "5"}, {"amount": "2"}]})
     (agreed,) = desk.bench.account().contract.agreed

@@ -255,6 +255,9 @@ class Bench:
         body = {"grant": name, "every": "period", "lot_kind": "promo", "amount": dollars, "currency": "USD"}
         return self.command("set_recurring_grant", account, **(body | fields))
 
+    def grant_units(self, name: str, price: str, quantity: str, account: str = "acme", **fields: Any) -> str:
+        return self.command("grant_quantity", account, grant=name, price=price, quantity=quantity, **fields)
+
     def top_up(self, threshold: str, amount: str, account: str = "acme", **fields: Any) -> str:
         body = {"threshold": threshold, "amount": amount, "currency": "USD"}
         return self.command("set_top_up", account, **(body | fields))
@@ -708,6 +711,7 @@ class RandomLog:
         ] * 2
         kinds += ["set_price", "set_plan", "set_pause"] * 2 + ["measure"] * 4 + ["remove_rule", "remove_cap"]
         kinds += ["set_recurring_grant"] * 2 + ["remove_recurring_grant"]
+        kinds += ["grant_quantity"] * 4 + ["void_quantity_grant"]
         kinds += ["set_top_up", *["answer_top_up"] * 6, "remove_top_up", *["rerate"] * 3]
         kind = source.choice([*kinds, *["set_scope", "set_overdraft", "set_rate_limit", "set_allowed"] * 2])
         if kind == "grant":
@@ -795,6 +799,18 @@ class RandomLog:
             }
         elif kind == "remove_recurring_grant":
             body |= {"kind": kind, "grant": source.choice(["a", "b"])}
+        elif kind == "grant_quantity":
+            at = bench.now + source.randrange(-self.stride_us, self.stride_us * 40)
+            body |= {
+                "kind": kind,
+                "grant": f"units-{source.randrange(10)}",
+                "price": source.choice(["x", "x", "rest", "calls", "unheard"]),
+                "quantity": source.choice(["3", "11.5", "40", "0"]),
+                "effective_us": source.choice([None, None, at]),
+                "expires_us": source.choice([None, None, None, at + self.stride_us, bench.now + 99 * DAY]),
+            }
+        elif kind == "void_quantity_grant":
+            body |= {"kind": kind, "grant": f"units-{source.randrange(10)}"}
         elif kind == "set_top_up":
             threshold = source.choice(["30", "30", "0", "-200", "x"])
             body |= {"kind": kind, "threshold": threshold, "amount": source.choice(["25", "150", "0"])}

@@ -97,6 +97,11 @@ class HeldLife:
                 fields["scope"] = source.sample(sorted(bench.documents[1].plans["plan"].prices), 3)
             kind = source.choice(["paid", "promo"])
             bench.grant(f"lot-{number}", str(source.randrange(1, 40)), kind, **fields)
+        for number in range(source.choice([0, 0, 1, 3])):
+            name = source.choice(sorted(bench.documents[1].plans["plan"].prices))
+            units, at = str(source.randrange(1, 12)), first + source.randrange(3 * HOUR)
+            at_once: dict[str, Any] = {} if source.random() < 0.5 else {"effective_us": at, "expires_us": at + 2 * HOUR}
+            bench.grant_units(f"units-{number}", name, units, **at_once)
         if source.random() < 0.5:
             bench.publish(2, bench.now + source.randrange(MINUTE * 6, 3 * HOUR))
         if source.random() < 0.5:

@@ -2,12 +2,13 @@
 
 from fractions import Fraction
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.charges import Running, Table, by_price, foreseen, segments
 from engine.money import NANO
 from engine.prices.price import Price
+from engine.quantity_grants import QuantityGrant, Service
 from tests.engine.bench import priced
 
 ONE = priced([(None, 6, NANO)])
@@ -99,11 +100,13 @@ SPREAD = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, m
 STEPS = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9), st.integers(1, 3)), max_size=3)
 
 
+@settings(max_examples=300)
 @given(SPREAD, STEPS, st.integers(0, 9), st.integers(1, 3), st.data())
 def test_no_use_of_what_is_held_costs_a_segment_more_than_was_foreseen(
     spread: list[tuple[int, int]], steps: list[tuple[int, int, int]], last: int, per: int, data: st.DataObject
 ) -> None:
-    """Rising tiers, falling ones, and rates that round: each segment alone stays within what was foreseen for it."""
+    """Rising tiers, falling ones, rates that round, and quantity grants: each segment alone stays within what was foreseen
+    for it."""
     reached = 0
     tiers: list[tuple[int | None, int, int]] = []
     for length, amount, divisor in steps:
@@ -116,14 +119,19 @@ def test_no_use_of_what_is_held_costs_a_segment_more_than_was_foreseen(
     def price_at(time_us: int, _: str) -> Price:
         return second if time_us >= changes else first
 
+    terms = st.tuples(st.integers(1, 9), st.integers(0, 30), st.integers(1, 30))
+    grants = [
+        QuantityGrant(str(number), "p", units, begins, begins + lasts)
+        for number, (units, begins, lasts) in enumerate(data.draw(st.lists(terms, max_size=2)))
+    ]
     table: Table = {10 * place: {("p", ()): used} for place, (used, _) in enumerate(spread) if used}
     held = {10 * place: {"p": reserved} for place, (_, reserved) in enumerate(spread) if reserved}
-    limits = {start: owed["p"] for start, _, owed in foreseen(table, held, lambda _: 0, price_at)}
+    limits = {start: owed["p"] for start, _, owed in foreseen(table, held, lambda _: 0, price_at, grants)}
     after = {start: dict(row) for start, row in table.items()}
     for start, by_name in held.items():
         row = after.setdefault(start, {})
         row["p", ()] = row.get(("p", ()), 0) + data.draw(st.integers(0, by_name["p"]))
-    for start, _, owed, _ in segments(after, lambda _: 0, price_at):
+    for start, _, owed, _ in segments(after, lambda _: 0, price_at, Service(grants)):
         assert owed["p"] <= limits[start]
 
 

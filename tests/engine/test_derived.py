@@ -7,7 +7,7 @@ from tests.engine.bench import START
 
 def test_who_pays_is_worked_out_when_it_is_asked_for_and_only_once() -> None:
     lot = Lot("l", "paid", 30, 1, START, None, ())
-    derived = Derived({START: 50}, {}, [(START, START, {"x": 50})], {"l": lot}, START)
+    derived = Derived({START: 50}, {}, [(START, START, {"x": 50})], {"l": lot}, START, {}, {})
     assert derived.allocation is derived.allocation
     assert (derived.allocation.remaining["l"], derived.allocation.balance) == (0, -20)
 
@@ -15,7 +15,7 @@ def test_who_pays_is_worked_out_when_it_is_asked_for_and_only_once() -> None:
 def test_who_pays_for_a_segment_is_what_it_adds_on_top_of_those_before_it() -> None:
     lot = Lot("l", "paid", 30, 1, START, None, ())
     amounts = [(START, START, {"x": 20}), (START + 5, START, {"x": 20})]
-    derived = Derived({START: 40}, {}, amounts, {"l": lot}, START)
+    derived = Derived({START: 40}, {}, amounts, {"l": lot}, START, {}, {})
     assert derived.paid(START, START) == ({"x": 20}, {"l": 20}, 0)
     assert derived.paid(START + 5, START) == ({"x": 20}, {"l": 10}, 10)
     assert derived.paid(START + 9, START) is None

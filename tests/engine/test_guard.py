@@ -44,6 +44,7 @@ def guard(price: Price, run: Running | None = None, **said: Any) -> Guard:
         "room": UNBOUNDED,
         "tallied": [],
         "told_at": {},
+        "granted": (),
         "scopes": {},
         "zone": "UTC",
         "closes_us": START + 2 * HOUR,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.catalog import compile_catalogue
 from engine.holds import Bound
 from engine.money import NANO
-from engine.outlook import Asked, Ledger, held_by_payers
+from engine.outlook import Asked, Ledger, held_by_payers, payers_of
 from tests.engine.bench import DOLLAR, HOUR, MINUTE, document, graduated
 from tests.engine.desk_bench import DeskBench
 from tests.engine.held_life import HeldLife
@@ -129,6 +129,9 @@ def test_prices_that_different_lots_may_pay_are_held_apart() -> None:
     bench.open()
     bench.grant("l", "1", scope=["x"])
     plan = compile_catalogue(1, document()).plans["plan"]
-    lots = list(bench.account().lots.values())
+    payers = payers_of(bench.account(), bench.partition.log_time_us)
     assert held_by_payers(plan, ("x", "y", "tiered"), []) == ("tiered",)
-    assert held_by_payers(plan, ("x", "y", "tiered"), lots) == ("tiered", "x")
+    assert held_by_payers(plan, ("x", "y", "tiered"), payers) == ("tiered", "x")
+    bench.grant_units("g", "y", "1")
+    payers = payers_of(bench.account(), bench.partition.log_time_us)
+    assert held_by_payers(plan, ("x", "y", "tiered"), payers) == ("tiered", "x", "y")

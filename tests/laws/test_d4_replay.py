@@ -171,5 +171,6 @@ def test_the_recorded_log_holds_something_to_notice() -> None:
     assert any(line.rerated for account in accounts if account for line in account.lines.values())
     assert any(account and account.contract.phases for account in accounts)
     assert any(account and account.recurring for account in accounts)
+    assert any(account and account.derive().taken for account in accounts)
     assert any(account and account.top_up.ordinal for account in accounts)
     assert any(account and account.contract.pauses for account in accounts)

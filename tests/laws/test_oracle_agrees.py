@@ -214,5 +214,5 @@ def test_the_random_logs_reach_every_outcome_that_can_be_reached() -> None:
         "expires_too_soon", "unknown_cap", "bad_scope", "unknown_scope", "bad_standing", "bad_limit",
         "unknown_lot", "lot_over", "exceeds_lot", "bad_rollover",
         "unknown_meter", "bad_cap", "bad_rule", "cap_in_use", "unknown_rule", "would_reprice", "unknown_plan",
-        "bad_top_up", "no_top_up", "not_asked", "bad_recurring", "unknown_recurring",
+        "bad_top_up", "no_top_up", "not_asked", "bad_recurring", "unknown_recurring", "bad_quantity_grant",
     }  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import tallygate
-from actors.web import explain, recurring_routes, top_up_routes
+from actors.web import explain, quantity_grant_routes, recurring_routes, top_up_routes
 from config.settings import WELL_KNOWN
 
 EXAMPLE = Path(__file__).parents[3] / "config" / "catalogue.example.yaml"
@@ -68,6 +68,9 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
             ]
         },
     ),
+    ("POST", "/v1/customers/acme/quantity-grants"): (200, COMMAND),
+    ("POST", "/v1/customers/acme/quantity-grants/pack/void"): (200, COMMAND),
+    ("GET", "/v1/customers/acme/quantity-grants"): (200, quantity_grant_routes.ROUTES[1].example.response),
     ("PUT", "/v1/customers/acme/recurring-grants/monthly"): (200, COMMAND),
     ("DELETE", "/v1/customers/acme/recurring-grants/monthly"): (200, COMMAND),
     ("GET", "/v1/customers/acme/recurring-grants"): (200, recurring_routes.ROUTES[2].example.response),

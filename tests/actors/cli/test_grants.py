@@ -19,6 +19,16 @@ ASKS = [
         "acme: 1000 USD are granted every period, as monthly (log 3/18)",
     ),
     (
+        ("grants", "units", "acme", "tokens", "1000000", "--grant", "pack"),
+        ("POST", "/v1/customers/acme/quantity-grants", {"price": "tokens", "quantity": "1000000", "grant": "pack"}),
+        "acme: 1000000 units of tokens granted, as welcome (log 3/18)",
+    ),
+    (
+        ("grants", "void-units", "acme", "pack"),
+        ("POST", "/v1/customers/acme/quantity-grants/pack/void", {}),
+        "acme: the rest of pack is void (log 3/18)",
+    ),
+    (
         ("grants", "stop", "acme", "monthly"),
         ("DELETE", MONTHLY, {}),
         "acme: monthly is granted no more (log 3/18)",
@@ -71,6 +81,12 @@ def test_lots_are_listed(api: FakeApi) -> None:
     beside_up(api.url)
     result = call("grants", "list", "acme")
     assert (result.exit_code, "promo" in result.stdout, "24" in result.stdout) == (0, True, True)
+
+
+def test_quantity_grants_are_listed(api: FakeApi) -> None:
+    beside_up(api.url)
+    result = call("grants", "quantities", "acme")
+    assert (result.exit_code, "pack-1" in result.stdout, "600000" in result.stdout) == (0, True, True)
 
 
 def test_recurring_grants_are_listed(api: FakeApi) -> None:
