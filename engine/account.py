@@ -497,6 +497,8 @@ class Account:
     def bill(self, instant_us: int) -> tuple[list[tuple[PeriodTerms, tuple[Line, ...]]], list[Crossing]]:
         """Log time has reached an instant. What periods that close then owe besides their usage is posted: the lines of
         each, and the rules that they changed. For lots it is usage of the instant."""
+        if not (self._book.bills or self.contract.bills):
+            return [], []
         found = []
         adjusted, segment = self.adjusted, self._segment_around(instant_us, self.lots)[0]
         for closes_us, start in self._closing.closings(instant_us - 1):

@@ -38,6 +38,7 @@ from engine.routes import Routes
 
 TIERS_MAX: Final = 100
 FEATURES_MAX: Final = 1_000
+FEES_MAX: Final = 100
 FEATURE_TEXT_MAX: Final = 256
 CELL_LOOKUPS_MAX: Final = 65_536
 _EACH: Final = ("per_event", "event_minimum", "event_maximum")  # what a percentage price says of each event
@@ -84,15 +85,24 @@ class PriceDefinition(Struct, forbid_unknown_fields=True, frozen=True):
     minimum: str | UnsetType = UNSET
 
 
+class FeeDefinition(Struct, forbid_unknown_fields=True, frozen=True):
+    """An amount that each month owes whatever is used, when its period closes. `prorate`: whether a short or paused period
+    owes less (it does, unless this is false)."""
+
+    amount: str
+    prorate: bool | UnsetType = UNSET
+
+
 class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """`features`: what the plan has besides prices, as true, false or a text. Without any, its stored form says nothing
     of them, as it did before there were features. `close_after_s`: how long a billing period stays open for late usage
-    once it has ended."""
+    once it has ended. `fees`: by name, what a month owes besides usage."""
 
     currency: str
     prices: dict[str, PriceDefinition]
     features: dict[str, bool | str] = field(default_factory=dict)
     close_after_s: int = CLOSE_AFTER_S
+    fees: dict[str, FeeDefinition] = field(default_factory=dict)
 
 
 class CatalogueDocument(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -124,6 +134,13 @@ class NoPrice(ValueError):
     """A meter takes the event, but the account's plan has no price for its cell. Free is an explicit price of 0."""
 
 
+class Fee(Struct, frozen=True):
+    """What a month owes whatever is used."""
+
+    amount: int  # pico
+    prorates: bool
+
+
 class Plan:
     """A compiled plan. `price_of` is the only look-up on the rating path."""
 
@@ -135,13 +152,16 @@ class Plan:
         meters: dict[str, Meter],
         features: dict[str, bool | str] | None = None,
         close_after_us: int = CLOSE_AFTER_US,
+        fees: Mapping[str, Fee] | None = None,
     ) -> None:
         self.name = name
+        self.fees = fees or {}
         self.close_after_us = close_after_us
         self.features = features or {}
         self.currency = currency
         self.prices = {price.name: price for price in prices}
-        self.bills = any(price.minimum is not None for price in prices)  # whether a period may owe more than its usage
+        # Whether a period may owe more than its usage.
+        self.bills = bool(self.fees) or any(price.minimum is not None for price in prices)
         self._by_meter: dict[str, list[Price]] = {}
         for price in prices:
             self._by_meter.setdefault(price.meter, []).append(price)
@@ -198,7 +218,7 @@ class Plan:
         return self._like(prices)
 
     def _like(self, prices: list[Price]) -> "Plan":
-        return Plan(self.name, self.currency, prices, self._meters, self.features, self.close_after_us)
+        return Plan(self.name, self.currency, prices, self._meters, self.features, self.close_after_us, self.fees)
 
     def _find(self, meter: Meter, cell: Cell) -> Price:
         values = dict(zip(meter.group_by, cell, strict=True))
@@ -475,7 +495,21 @@ class _Checker:
         if not CLOSE_AFTER_S <= definition.close_after_s <= CLOSE_AFTER_S_MAX:
             self.fault((*path, "close_after_s"), f"must be {CLOSE_AFTER_S} to {CLOSE_AFTER_S_MAX} seconds")
         close_after_us = definition.close_after_s * 1_000_000
-        return Plan(name, definition.currency, prices, meters, definition.features, close_after_us)
+        fees = self.fees((*path, "fees"), definition)
+        return Plan(name, definition.currency, prices, meters, definition.features, close_after_us, fees)
+
+    def fees(self, path: tuple[str | int, ...], definition: PlanDefinition) -> dict[str, Fee]:
+        if len(definition.fees) > FEES_MAX:
+            self.fault(path, f"a plan has at most {FEES_MAX} fees")
+        found = {}
+        for name, fee in definition.fees.items():
+            self.name((*path, name), name)
+            if name in definition.prices:
+                self.fault((*path, name), "is the name of a price: credit for that would pay for it; choose another")
+            found[name] = Fee(
+                self._number((*path, name, "amount"), fee.amount, parse_amount, 1), fee.prorate is not False
+            )
+        return found
 
     def features(self, path: tuple[str | int, ...], features: dict[str, bool | str]) -> None:
         if len(features) > FEATURES_MAX:
@@ -604,6 +638,7 @@ class PriceBook:
         self._starts: list[int] = []  # of every version but the first
         self._versions: list[Catalogue] = []
         self._in_force: dict[tuple[str, int, int], Plan] = {}  # by plan, and places of the versions from and to
+        self.bills = False  # whether any version has a plan under which a period may owe more than its usage
 
     def publish(self, effective_us: int, catalogue: Catalogue) -> None:
         """Add a version behind all others; the first one's instant does not matter."""
@@ -611,6 +646,7 @@ class PriceBook:
             assert effective_us > (self._starts[-1] if self._starts else effective_us - 1)
             self._starts.append(effective_us)
         self._versions.append(catalogue)
+        self.bills = self.bills or any(plan.bills for plan in catalogue.plans.values())
 
     def at(self, time_us: int) -> Catalogue | None:
         """The version in force at an event's own time; None before any publication."""
@@ -646,11 +682,6 @@ class PriceBook:
     def places(self, *instants: int) -> tuple[int, ...]:
         """Which version, counted from 0, is in force at each of these."""
         return tuple(bisect_right(self._starts, instant) for instant in instants)
-
-    @property
-    def bills(self) -> bool:
-        """Whether any version has a plan under which a period may owe more than its usage."""
-        return any(plan.bills for version in self._versions for plan in version.plans.values())
 
     @property
     def last_start(self) -> int:

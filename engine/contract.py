@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
@@ -129,6 +130,11 @@ class Contract:
         """The instant behind this one at which a pause ends or begins; None: nobody has said."""
         paused = self.paused_at(time_us)
         return next((each.from_us for each in self.pauses if each.from_us > time_us and each.paused != paused), None)
+
+    def paused_us(self, start: int, end: int) -> int:
+        """How long the account is paused in [start, end), as far as anybody has said."""
+        turns = [start, *(each.from_us for each in self.pauses if start < each.from_us < end), end]
+        return sum(until - since for since, until in pairwise(turns) if self.paused_at(since))
 
     def unpaused_from(self, time_us: int) -> int | None:
         """The first instant from this one on at which the account is not paused; None: nobody has said."""

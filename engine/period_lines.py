@@ -12,9 +12,10 @@ from engine.catalog import Plan, PriceBook
 from engine.contract import Contract
 from engine.money import round_half_even
 from engine.outcomes import Line
-from engine.prices.price import Price
 
+FEE: Final = "fee"  # what is due whatever is used; it is of a fee of the plan, and no price
 MINIMUM: Final = "minimum"  # what the usage of a price falls short of the least that a period owes for it
+_WHOLE: Final = Fraction(1)
 _MARK: Final = "\0"  # no price's name has it
 
 
@@ -22,8 +23,8 @@ class Due(NamedTuple):
     """A line that a period may owe."""
 
     kind: str
-    price: str  # the name of the one that it is of
-    version: int | None  # of the price; None: it is agreed
+    price: str  # the name of the one that it is of, or of the fee
+    version: int | None  # of the price; None: it is agreed, or of a fee
     agreed_us: int | None  # from when on
 
 
@@ -47,26 +48,30 @@ class PeriodTerms(NamedTuple):
     from_us: int  # since when the account is bound
     plan: Plan  # as it is sold then
     part: Fraction
+    active: Fraction  # how much of a month it is without pauses
 
     def sold(self) -> Mapping[Due, tuple[int, int]]:
         """What stands behind each line: pico for a whole month, and for this period."""
-        found = {}
+        found = {
+            Due(FEE, name, None, None): (fee.amount, _fixed(fee.amount, self.active if fee.prorates else _WHOLE))
+            for name, fee in self.plan.fees.items()
+        }
         for price in self.plan.prices.values():
             if price.minimum is not None:
                 version = price.version if price.agreed_us is None else None
                 due = Due(MINIMUM, price.name, version, price.agreed_us)
-                found[due] = price.minimum, _fixed(price.minimum, self.part, price)
+                found[due] = price.minimum, _fixed(price.minimum, self.part if price.prorates else _WHOLE)
         return found
 
     def owed(self, usage: Callable[[str], int]) -> Mapping[Due, int]:
         """Pico per line, without those of nothing. `usage`: what the usage of a price comes to in the period."""
-        missing = {due: least - usage(due.price) for due, (_, least) in self.sold().items()}
-        return {due: pico for due, pico in missing.items() if pico > 0}
+        owed = {due: pico - (usage(due.price) if due.kind == MINIMUM else 0) for due, (_, pico) in self.sold().items()}
+        return {due: pico for due, pico in owed.items() if pico > 0}
 
 
-def _fixed(amount: int, part: Fraction, price: Price) -> int:
+def _fixed(amount: int, part: Fraction) -> int:
     """The amount for a part of a month, rounded once."""
-    exact = amount * part if price.prorates else Fraction(amount)
+    exact = amount * part
     return round_half_even(exact.numerator, exact.denominator)
 
 
@@ -89,4 +94,6 @@ def period_terms(contract: Contract, book: PriceBook, opened_us: int, start: int
     plan = contract.plan_at(book, from_us) if from_us < end else None
     if plan is None or not plan.bills:
         return None
-    return PeriodTerms(start, end, from_us, plan, contract.part_of_month(from_us, end))
+    part = contract.part_of_month(from_us, end)
+    active = part * Fraction(end - from_us - contract.paused_us(from_us, end), end - from_us)
+    return PeriodTerms(start, end, from_us, plan, part, active)

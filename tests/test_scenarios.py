@@ -26,6 +26,7 @@ PRICES    name  model  tiers                            `10: 30, 50: 40, rest: 5
                                                         behind the tiers `included 100`, `at most 50`, `less 20%`, `least $9`,
                                                         `whole in short periods`, `in PLAN` (else `plan`);
                                                         and of a percentage `each 0.30`, `each at least 0.50`, `each at most 9`
+FEES      name  amount                                  of a month; behind it `whole in short periods`, `in PLAN`
 GRANTS    lot  kind  amount  priority  from  until  for  rollover
                                                         `for`: prices, or `all`; kind: `promo`, or `promo, pays debt`;
                                                         rollover: `50% for 30 days`, `50% up to $9 for 30 days`; its
@@ -71,7 +72,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from engine.catalog import CatalogueDocument, PlanDefinition, PriceDefinition, TierDefinition
+from engine.catalog import CatalogueDocument, FeeDefinition, PlanDefinition, PriceDefinition, TierDefinition
 from engine.corrections import AMEND
 from engine.holds import Bound, seal_token
 from engine.manual_lines import Rerating
@@ -91,6 +92,7 @@ from tests.engine.desk_bench import DeskBench
 
 SCENARIOS: Final = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
 SECTIONS: Final = (
+    "FEES",
     "ACCOUNT",
     "METERS",
     "SHAPES",
@@ -188,7 +190,12 @@ class Scenario:
             plans: dict[str, dict[str, PriceDefinition]] = {}
             for (plan, name), definition in sold.items():
                 plans.setdefault(plan, {})[name] = definition
-            of = {plan: PlanDefinition("USD", each) for plan, each in plans.items()}
+            fees: dict[str, dict[str, FeeDefinition]] = {}
+            for _, (name, amount, *more) in self.sections["FEES"]:
+                where = next((each.removeprefix("in ") for each in more if each[:3] == "in "), "plan")
+                whole = {"prorate": False} if "whole in short periods" in more else {}
+                fees.setdefault(where, {})[name] = FeeDefinition(plain(amount), **whole)
+            of = {plan: PlanDefinition("USD", each, fees=fees.get(plan, {})) for plan, each in plans.items()}
             documents.append(CatalogueDocument(meters, of, dimensions, shapes))
         return documents, sorted(prices)
 

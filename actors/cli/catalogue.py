@@ -28,6 +28,7 @@ from config.catalogue_diff import as_json as diff_json
 from config.settings import Settings, load_settings
 from engine.catalog import (
     CatalogueDocument,
+    FeeDefinition,
     MeterDefinition,
     Plan,
     PriceDefinition,
@@ -65,7 +66,7 @@ def show_catalogue(file: CatalogueFile) -> None:
     screen = console()
     screen.print(_meters_table(document.meters))
     for name, plan in compile_catalogue(1, document).plans.items():
-        screen.print(_plan_table(plan, document.plans[name].prices))
+        screen.print(_plan_table(plan, document.plans[name].prices, document.plans[name].fees))
 
 
 @app.command("publish")
@@ -205,7 +206,7 @@ def _conditions(meter: MeterDefinition) -> str:
     return "; ".join(said)
 
 
-def _plan_table(plan: Plan, definitions: dict[str, PriceDefinition]) -> Table:
+def _plan_table(plan: Plan, definitions: dict[str, PriceDefinition], fees: Mapping[str, FeeDefinition]) -> Table:
     numbers = ("above", "up to", "amount", "per", "flat")
     title = f"Plan {plan.name}, {plan.currency}"
     table = new_table(title, "price", "meter", "where", "model", *numbers, right=numbers)
@@ -219,6 +220,9 @@ def _plan_table(plan: Plan, definitions: dict[str, PriceDefinition]) -> Table:
             table.add_row(*head, above, up_to, tier.amount, _quantity(tier.per), flat)
             head, above = ("", "", "", ""), up_to
         table.add_section()
+    for name, fee in fees.items():
+        shared = "" if fee.prorate is not False else ", whole in short periods"
+        table.add_row(name, "", "", f"fee of a month{shared}", "", "", fee.amount, "", "")
     return table
 
 

@@ -211,6 +211,11 @@ class Prices:
             raise KeyError(price)
         return found
 
+    def fee(self, version: int, plan: str, name: str) -> tuple[int, bool]:
+        """Pico of a month, and whether a part of one owes less. Raises KeyError."""
+        stated = self._documents[version]["plans"][plan]["fees"][name]
+        return read(stated["amount"], PICO), stated.get("prorate", True)
+
     def terms(self, version: int, plan: str, price: str) -> PriceTerms | None:
         """As a version has it; None: it does not."""
         key = version, plan, price
@@ -281,6 +286,7 @@ class Terms(Struct, frozen=True):
     agreed: Sequence[tuple[int, str, str, PriceTerms | None]] = ()  # since when, of which plan and price; in order
     phases: Sequence[tuple[int, str]] = ()  # from when on which plan; `plan` is the one before them
     opened_us: int = 0
+    pauses: Sequence[tuple[int, bool]] = ()  # from when on it is paused, or is not; in order
 
     def plan_at(self, time_us: int) -> str:
         return [self.plan, *(plan for from_us, plan in self.phases if from_us <= time_us)][-1]
@@ -295,6 +301,17 @@ class Terms(Struct, frozen=True):
         start, end, month = self._bounds(time_us)
         since_us = max(start, self.opened_us)
         return since_us, Fraction(end - since_us, month)
+
+    def active(self, time_us: int) -> Fraction:
+        """How much of a month the account is bound and not paused in the billing period of an instant."""
+        start, end, month = self._bounds(time_us)
+        turns = [(max(start, self.opened_us), self.paused_at(max(start, self.opened_us)))]
+        turns += [turn for turn in self.pauses if turns[0][0] < turn[0] < end]
+        ends = [*(since for since, _ in turns[1:]), end]
+        return Fraction(sum(until - since for (since, off), until in zip(turns, ends, strict=True) if not off), month)
+
+    def paused_at(self, time_us: int) -> bool:
+        return [False, *(off for since, off in self.pauses if since <= time_us)][-1]
 
     def _bounds(self, time_us: int) -> tuple[int, int, int]:
         first = month_start(self.zone, self.anchor_day, time_us)
@@ -410,12 +427,16 @@ class Rerated:
         """What a period owes besides its usage: what is missing to a minimum, as far as it was not posted before."""
         since_us, part = self._terms.bound(line["time_us"])
         period, price, name = self._period(line["time_us"]), line["price"], f"{line['due']}\0{line['price']}"
-        _, terms = self._in_force(since_us, price)
-        least = Fraction(terms.minimum or 0) * (part if terms.prorate else 1)
-        _, usage = self._whole(period, price, late=True)
         before = sum(charges.get(name, 0) for place, charges in self.adjusted.items() if place[1] == period)
-        amount = max(0, round(least) - usage) - before
-        yield from _unlike(f"{where}: due", "minimum", line["due"])
+        if line["due"] == "fee":
+            pico, shared = self._prices.fee(self._prices.at(since_us), self._terms.plan_at(since_us), price)
+            amount = round(pico * (self._terms.active(line["time_us"]) if shared else 1)) - before
+        else:
+            yield from _unlike(f"{where}: due", "minimum", line["due"])
+            _, terms = self._in_force(since_us, price)
+            least = Fraction(terms.minimum or 0) * (part if terms.prorate else 1)
+            _, usage = self._whole(period, price, late=True)
+            amount = max(0, round(least) - usage) - before
         yield from _unlike(f"{where}: amount", shown(amount, PICO), shown(read(line["amount"], PICO), PICO))
         yield from _unlike(f"{where}: adjusts", period, line.get("adjusts"))
         charges = self.adjusted.setdefault((self._segment(line["log_time_us"]), period), {})

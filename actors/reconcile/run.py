@@ -219,6 +219,7 @@ class Reconciler:
             agreed,
             phases,
             account.opened_us,
+            [(each.from_us, each.paused) for each in account.contract.pauses],
         )
         if before is None:
             return Rerated(terms, self._prices, {}, {}, {})

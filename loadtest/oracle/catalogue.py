@@ -7,7 +7,7 @@ from typing import Any
 
 from loadtest.oracle.meters import Meter, read_meter
 from loadtest.oracle.prices import Price, read_price
-from loadtest.oracle.records import SECOND_US
+from loadtest.oracle.records import SECOND_US, fixed_point
 from loadtest.oracle.tokens import with_tokens
 
 
@@ -16,6 +16,7 @@ class Plan:
     currency: str
     prices: dict[str, Price]
     close_after_us: int
+    fees: dict[str, tuple[int, bool]]  # pico of a month, and whether a part of it owes less
 
 
 class Version:
@@ -33,6 +34,7 @@ class Version:
                 body["currency"],
                 {price: read_price(price, text, adds_up[text["meter"]]) for price, text in body["prices"].items()},
                 body.get("close_after_s", 86_400) * SECOND_US,
+                {fee: (pico(said["amount"]), said.get("prorate", True)) for fee, said in body.get("fees", {}).items()},
             )
             for name, body in document["plans"].items()
         }
@@ -65,6 +67,12 @@ class Version:
                 if price.meter == meter.name and all(values.get(name) == want for name, want in price.where.items()):
                     return price
         return None
+
+
+def pico(text: str) -> int:
+    amount = fixed_point(text, 12)
+    assert amount, f"{text} is no fee that may be published"
+    return amount
 
 
 def version_of(number: int, catalogue: Mapping[str, Any] | Version) -> Version:

@@ -36,7 +36,7 @@ from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Rev
 from loadtest.oracle.credit import allocate
 from loadtest.oracle.limits import is_over
 from loadtest.oracle.meters import OF_SESSIONS, RATED_AT
-from loadtest.oracle.period_lines import closings, least, minimum_of, next_closing
+from loadtest.oracle.period_lines import closings, fees, least, minimum_of, next_closing
 from loadtest.oracle.periods import DAY_US, period_of
 from loadtest.oracle.prices import Price, half_even
 from loadtest.oracle.quantity_grants import as_before, grant_quantity, served, void_quantity_grant
@@ -269,6 +269,9 @@ class Oracle:
                 if short > 0:
                     account.dues.append(Due(closes, start, minimum_of(price), short))
                     lines[price] = short
+            for fee, pico in fees(account, self._versions_of(state), start).items() if closes == state.log_us else ():
+                account.dues.append(Due(closes, start, f"fee\0{fee}", pico))
+                lines[fee] = pico
         if lines:
             before = self.accrued[place].prices if place in self.accrued else {}
             for price, pico in lines.items():
@@ -288,7 +291,9 @@ class Oracle:
         return least(account, self._versions_of(state), partial(self._price_at, state, account), start)
 
     def _has_minima(self, account: Account) -> bool:
-        """Whether any price ever had one."""
+        """Whether any price ever had one, or a plan a fee."""
+        if any(plan.fees for version in self._versions.values() for plan in version.plans.values()):
+            return True
         published = [price for version in self._versions.values() for price in version.prices]
         agreed = [each.terms for each in account.agreed if each.terms is not None]
         return any(price.minimum is not None for price in [*published, *agreed])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import pairwise
 
 from loadtest.oracle.accounts import Account, Partition
 from loadtest.oracle.contract import VersionAt
@@ -47,12 +48,36 @@ def least(account: Account, version_at: VersionAt, price_at: PriceAt, start: int
     }
 
 
+def fees(account: Account, version_at: VersionAt, start: int) -> Terms:
+    """By name, in the plan of the same moment: what of a month's fee is due for the time bound and not paused."""
+    _, length, month = account.period(start)
+    bound, end = max(start, account.opened), start + length
+    version = version_at(bound)
+    if bound >= end or version is None or account.plan_at(bound) not in version.plans:
+        return {}
+    turns = sorted({bound, end, *(turn for turn in account.pauses if bound < turn < end)})
+    active = sum(until - since for since, until in pairwise(turns) if not is_paused(account, since))
+    found = {
+        name: round(amount * Fraction(active, month)) if shared else amount
+        for name, (amount, shared) in version.plans[account.plan_at(bound)].fees.items()
+    }
+    return {name: amount for name, amount in found.items() if amount}
+
+
+def is_paused(account: Account, time_us: int) -> bool:
+    said = [paused for turn, paused in sorted(account.pauses.items()) if turn <= time_us]
+    return bool(said) and said[-1]
+
+
 def next_closing(state: Partition, account: Account, version_at: VersionAt, price_at: PriceAt) -> int | None:
-    """When the next period closes that has a minimum."""
+    """When the next period closes that has a minimum, or a fee."""
     changes = [each for _, each in state.versions[1:]]
     changes += [each for each, _ in account.phases] + [each.start for each in account.agreed]
     for closes, start in closings(account, version_at):
-        if closes > state.log_us and least(account, version_at, price_at, start):
+        version = version_at(max(start, account.opened))
+        plan = None if version is None else version.plans.get(account.plan_at(max(start, account.opened)))
+        bound = plan is not None and plan.fees and start + account.period(start)[1] > account.opened
+        if closes > state.log_us and (bound or least(account, version_at, price_at, start)):
             return closes
         if start > max([state.log_us, *changes]):
             return None

@@ -84,6 +84,7 @@ PRICES = (*STARTER, "prices")
         ((*STARTER, "features", "batch"), True, "feature batch: false -> true"),
         ((*STARTER, "features", "batch"), None, "feature batch: gone: false"),
         ((*STARTER, "features", "seats"), "5", "feature seats: new: 5"),
+        ((*STARTER, "fees"), {"base": {"amount": "30"}}, "fee base: new: amount 30"),
     ],
 )  # fmt: skip
 def test_a_change_says_what_becomes_of_what(path: tuple[str | int, ...], to: Any, line: str) -> None:

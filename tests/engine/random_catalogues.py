@@ -68,11 +68,18 @@ class RandomCatalogue:
                 "currency": "USD",
                 "prices": self._prices(),
                 "close_after_s": self._source.choice((1, 1, 4, 30)) * 86_400,
+                "fees": self._fees(),
             }
             for name in (PLAN, OTHER)
         }
         body = {"meters": self._meters, "plans": plans, "dimensions": self._dimensions}
         return msgspec.convert(body, CatalogueDocument)
+
+    def _fees(self) -> dict[str, Any]:
+        if self._source.random() < 0.7:
+            return {}
+        shared = self._source.choice(({}, {}, {"prorate": False}))
+        return {"base fee": {"amount": self._source.choice(("5", "0.000000000001", "19.99"))} | shared}
 
     def _prices(self) -> dict[str, Any]:
         prices = {}

@@ -18,7 +18,7 @@ X, Y = Due("minimum", "x", 4, None), Due("minimum", "y", 4, None)
 
 
 def terms(part: Fraction) -> PeriodTerms:
-    return PeriodTerms(0, 3, 0, PLAN, part)
+    return PeriodTerms(0, 3, 0, PLAN, part, part)
 
 
 def test_a_part_of_a_month_owes_a_part_rounded_once_unless_it_is_not_shared() -> None:

@@ -49,6 +49,9 @@ def rated_at_random(seed: int) -> Bench:
         elif roll < 0.2:
             at = source.choice((None, bench.now + source.randrange(20 * DAY)))
             bench.sell(source.choice((PLAN, OTHER)), at, source.choice(accounts))
+        elif roll < 0.21:
+            at = source.choice((None, bench.now + source.randrange(20 * DAY)))
+            bench.pause(at, paused=source.random() < 0.6, account=source.choice(accounts))
         elif roll < 0.22:
             bench.grant(f"lot-{number}", "10", account=source.choice(accounts))
         else:

@@ -11,7 +11,7 @@ from tests.actors.cli.calling import EXAMPLE, call
 
 def test_check_counts_what_a_good_catalogue_holds() -> None:
     result = call("catalogue", "check", str(EXAMPLE))
-    assert (result.exit_code, result.stdout) == (0, f"{EXAMPLE}: 14 meters, 2 plans, 38 prices; no faults\n")
+    assert (result.exit_code, result.stdout) == (0, f"{EXAMPLE}: 15 meters, 2 plans, 41 prices; no faults\n")
 
 
 def test_check_tells_every_fault_on_a_line_of_stderr(tmp_path: Path) -> None:
@@ -26,7 +26,15 @@ def test_check_tells_every_fault_on_a_line_of_stderr(tmp_path: Path) -> None:
 def test_show_prints_every_tier() -> None:
     result = call("catalogue", "show", str(EXAMPLE))
     assert result.exit_code == 0
-    for text in ("Plan growth, USD", "model = atlas-large", "20,000,000", "6.50", "1,000,000"):
+    for text in (
+        "Plan growth, USD",
+        "model = atlas-large",
+        "20,000,000",
+        "6.50",
+        "1,000,000",
+        "fee of a month",
+        "500.00",
+    ):
         assert text in result.stdout
 
 

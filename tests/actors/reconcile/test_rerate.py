@@ -10,6 +10,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from actors.reconcile import rerate
 from actors.reconcile.rerate import (
@@ -25,7 +26,7 @@ from actors.reconcile.rerate import (
     sample_of,
     shown,
 )
-from engine.catalog import PriceDefinition, document_json
+from engine.catalog import FeeDefinition, PriceDefinition, document_json
 from engine.money import NANO
 from engine.periods import month_around
 from tests.engine.bench import DAY, DOLLAR, START, Bench, document, us, versions
@@ -279,4 +280,27 @@ def test_what_a_closed_period_lacks_to_its_minimum_is_worked_out_again() -> None
         assert len([finding for line in said for finding in rerated.line(line)]) == found
         posted = {place: pico for place, pico in bench.allocation().postings().items() if pico}
         account = bench.account()
+        assert list(rerated.finish(account.table, account.adjusted, posted, bench.balance())) == []
+
+
+def test_a_fee_of_a_short_and_paused_period_is_worked_out_again() -> None:
+    """$30 a month, from 10 April on, paused for seven of 21 days: $14. A pico more is found."""
+    plan = document().plans["plan"]
+    catalogue = replace(document(), plans={"plan": replace(plan, fees={"base": FeeDefinition("30")})})
+    bench = Bench(catalogue)
+    bench.now = opened_us = APRIL + 9 * DAY
+    bench.open()
+    bench.pause(APRIL + 12 * DAY)
+    bench.pause(APRIL + 19 * DAY, paused=False)
+    bench.tick(APRIL + 31 * DAY)
+    pauses = [(each.from_us, each.paused) for each in bench.account().contract.pauses]
+    account = bench.account()
+    terms = Terms("acme", "plan", "USD", "UTC", 1, account.woken_us, {}, opened_us=opened_us, pauses=pauses)
+    documents = {1: orjson.loads(document_json(catalogue))}
+    (line,) = [orjson.loads(told) for _, told in bench.partition.outputs.lines]
+    assert (line["amount"], line["due"]) == ("14", "fee")
+    for amount, found in (("14", 0), ("14.000000000001", 1)):
+        rerated = Rerated(terms, Prices(documents, [(1, 0)]), {}, {}, {})
+        assert len(list(rerated.line(line | {"amount": amount}))) == found
+        posted = {place: pico for place, pico in bench.allocation().postings().items() if pico}
         assert list(rerated.finish(account.table, account.adjusted, posted, bench.balance())) == []
