@@ -193,10 +193,13 @@ def compare_rated(
     for place, rows in settled_lines(lines).items():
         for row in rows:
             if _kind(row) == "accrual":
-                accruals.setdefault((*place, str(row["account"])), []).append({**row, "id": ""})
+                accruals.setdefault((*place, str(row["account"])), []).append({**row, "id": "", "source": ""})
             else:
                 told[_kind(row)].setdefault(place, []).append(row)
-    settled = told["event"]
+    # What a late event changes in what its closed period owes besides usage is a line beside the price's own.
+    settled: dict[tuple[int, int], list[Mapping[str, Any]]] = {
+        place: [*(_net(rows) if any(row.get("due") for row in rows) else rows)] for place, rows in told["event"].items()
+    }
     for place, rows in told["session"].items():
         settled[place] = [*settled.get(place, ()), *_net(rows)]
     corrections = {place: _net(rows) for place, rows in told["correction"].items()}
@@ -209,7 +212,8 @@ def compare_rated(
     for moment in sorted({*accrued, *accruals}):
         spot = f"partition {moment[0]}, offset {moment[1]}, account {moment[2]}, accrued"
         if moment in accrued and moment in accruals:
-            _compare_event(spot, accrued[moment], _net(accruals[moment]), differences)
+            # What sessions accrue and what a period owes may meet here: neither has an event to name.
+            _compare_event(spot, accrued[moment]._replace(source=""), _net(accruals[moment]), differences)
         else:
             differences.add(f"{spot}: expected {moment in accrued}, found {moment in accruals}")
     lost = double = 0

@@ -42,7 +42,7 @@ IDENTITY: Final = np.dtype("<u8")
 SAMPLE: Final = 20
 LINE_FIELDS: Final = (
     *("partition", "offset", "line", "epoch", "account", "source", "id", "price", "quantity", "amount"),
-    *("correction", "session", "accrued_us"),
+    *("correction", "session", "accrued_us", "due"),
 )
 
 

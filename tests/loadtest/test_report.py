@@ -195,6 +195,9 @@ def accruals() -> list[dict[str, Any]]:
             None,
         ),
         ([*accruals(), line()], None),
+        ([{**accruals()[0], "source": "tallygate.period"}, accruals()[1], line()], None),
+        ([line(), *accruals(), line(line=1, quantity="0", amount="0", due="minimum")], None),
+        ([line(), *accruals(), line(line=1, quantity="0", amount="-0.000000000001", due="minimum")], "amount in pico"),
         ([line(), *accruals()[:1]], "accrued: price in: quantity in nano: expected 9000000000, found 4500000000"),
         ([line()], "partition 0, offset 9, account acme, accrued: expected True, found False"),
         (
