@@ -63,7 +63,10 @@ def test_agreed_prices_make_the_same_money_as_a_version_of_the_same_terms(block:
             published.now = agreed.now = max(published.now, now, START)
             assert published.record(b"acme", event) == agreed.record(b"acme", event), f"seed {seed}"
         assert amounts(published)[0] == amounts(agreed)[0], f"seed {seed}"
-        assert amounts(published)[1:] == amounts(agreed)[1:], f"seed {seed}"
+        if (
+            "applied" in outcomes
+        ):  # else a segment begins only with the version: what is posted in it is paid behind others
+            assert amounts(published)[1:] == amounts(agreed)[1:], f"seed {seed}"
     assert applied > 5
 
 
