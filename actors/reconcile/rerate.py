@@ -1,8 +1,9 @@
 """R-rerate: rated lines against a second arithmetic, which shares no code with the engine.
 
 It knows what was published (catalogues as JSON), what stands in the topic `rated`, and the laws as engine/README.md has
-them in prose: it adds up the quantities, owes what they cost as exact fractions rounded once, pays from the lots, and
-holds the result against table, lots and postings, line by line and lot by lot. Slow and plain, for a sample of accounts.
+them in prose: it adds up the quantities, takes off what quantity grants serve, owes what the rest costs as exact
+fractions rounded once, pays from the lots, and holds the result against table, lots and postings, line by line, grant by
+grant and lot by lot. Slow and plain, for a sample of accounts.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ CHECK = "rerate"
 PICO = 10**12
 NANO = 10**9
 ABSENT = "nothing"
+SERVED = -2  # the number of a tier: of units that a quantity grant took
 
 Cell = tuple[str, ...]
 Table = dict[int, dict[tuple[str, Cell], int]]  # segment start -> {(price, cell): nano-units}
@@ -193,20 +195,18 @@ class Prices:
         later = [version for version, effective_us in self.versions[1:] if effective_us <= time_us]
         return later[-1] if later else self.versions[0][0]
 
-    def in_force(
-        self, plan: str, price: str, period_us: int, time_us: int, agreed: "Agreed" = ()
-    ) -> tuple[int, PriceTerms]:
-        """What holds at an instant of a period, and since when in it: another than what it began with only if both are
-        sums of their units. Raises KeyError."""
+    def in_force(self, plan: str, price: str, period_us: int, time_us: int, agreed: "Agreed" = ()) -> PriceTerms:
+        """What holds at an instant of a period: another than what it began with only if both are sums of their units.
+        Raises KeyError."""
         changes = [effective_us for _, effective_us in self.versions[1:]] + [from_us for from_us, _, _ in agreed]
-        found: tuple[int, PriceTerms] | None = None
+        found: PriceTerms | None = None
         for since_us in [period_us, *sorted({each for each in changes if period_us < each <= time_us})]:
             terms = self.terms(self.at(since_us), plan, price)
             own = [said for from_us, name, said in agreed if name == price and from_us <= since_us]
             if terms is not None and own and own[-1] is not None:
                 terms = own[-1]
-            if terms is not None and (found is None or (found[1].follows and terms.follows)):
-                found = since_us, terms
+            if terms is not None and (found is None or (found.follows and terms.follows)):
+                found = terms
         if found is None:
             raise KeyError(price)
         return found
@@ -273,6 +273,26 @@ class LotTerms(Struct, frozen=True):
         return self.priority, self.expires_us is None, self.expires_us or 0, self.effective_us, self.lot
 
 
+class UnitTerms(Struct, frozen=True):
+    """A quantity grant."""
+
+    grant: str
+    price: str
+    granted: int  # nano-units
+    effective_us: int
+    expires_us: int
+    voided_us: int | None = None
+
+    @property
+    def rank(self) -> tuple[int, int, str]:
+        """Which serves first: earliest expiry, earliest effective, id."""
+        return self.expires_us, self.effective_us, self.grant
+
+    @property
+    def ends_us(self) -> int:
+        return self.expires_us if self.voided_us is None else min(self.expires_us, self.voided_us)
+
+
 class Terms(Struct, frozen=True):
     """What an account is rated and billed by."""
 
@@ -287,6 +307,7 @@ class Terms(Struct, frozen=True):
     phases: Sequence[tuple[int, str]] = ()  # from when on which plan; `plan` is the one before them
     opened_us: int = 0
     pauses: Sequence[tuple[int, bool]] = ()  # from when on it is paused, or is not; in order
+    units: Sequence[UnitTerms] = ()
 
     def plan_at(self, time_us: int) -> str:
         return [self.plan, *(plan for from_us, plan in self.phases if from_us <= time_us)][-1]
@@ -337,7 +358,24 @@ class Paid(Struct):
     balance: int
 
 
-Used = dict[int, tuple[PriceTerms, int]]  # of a price in a period: since when -> the terms, and nano-units under them
+class Stretch(Struct, frozen=True):
+    """What a segment has used of a price; nano-units."""
+
+    start: int
+    terms: PriceTerms
+    priced: int
+    served: int  # by quantity grants, which owes nothing
+
+
+class Whole(Struct, frozen=True):
+    """What a period has used of a price; nano-units."""
+
+    priced: int
+    served: int
+    owed: int  # pico
+
+
+Used = dict[int, tuple[PriceTerms, int]]  # of a price in a period: segment -> the terms there, and nano-units
 
 
 class Rerated:
@@ -362,6 +400,8 @@ class Rerated:
         for lot in terms.lots.values():
             edges += [lot.effective_us] if lot.expires_us is None else [lot.effective_us, lot.expires_us]
             edges += [at_us for at_us, _, _ in lot.changes]
+        for units in terms.units:
+            edges += [units.effective_us, units.expires_us, units.ends_us]
         self._edges = edges
 
     def _period(self, time_us: int) -> int:
@@ -371,21 +411,18 @@ class Rerated:
         months = [self._period(time_us), month_start(self._terms.zone, 1, time_us)]
         return max([*months, *(edge for edge in self._edges if edge <= time_us)])
 
-    def _in_force(self, time_us: int, price: str) -> tuple[int, PriceTerms]:
+    def _in_force(self, time_us: int, price: str) -> PriceTerms:
         period_us, part = self._terms.period(time_us)
         plan = self._terms.plan_at(time_us)
         agreed = [(since, name, said) for since, sold, name, said in self._terms.agreed if sold == plan]
-        since_us, terms = self._prices.in_force(plan, price, period_us, time_us, agreed)
+        terms = self._prices.in_force(plan, price, period_us, time_us, agreed)
         if part != 1 and terms.prorate and terms.included:
             terms = replace(terms, included=round(terms.included * part))
-        return since_us, terms
+        return terms
 
-    def _use(
-        self, time_us: int, price: str, quantity: int, into: dict[tuple[int, str], Used] | None = None
-    ) -> tuple[int, str]:
-        place = self._period(time_us), price
-        _add((self._used if into is None else into).setdefault(place, {}), *self._in_force(time_us, price), quantity)
-        return place
+    def _use(self, start: int, price: str, quantity: int, into: dict[tuple[int, str], Used] | None = None) -> None:
+        used = (self._used if into is None else into).setdefault((self._period(start), price), {})
+        _add(used, start, self._in_force(start, price), quantity)
 
     def line(self, line: Mapping[str, Any]) -> Iterator[Finding]:
         """One rated line, in the order of the log: what is wrong with it."""
@@ -395,23 +432,26 @@ class Rerated:
             return
         time_us, price = line["time_us"], line["price"]
         quantity = read(line["quantity"], NANO)
-        _, terms = self._in_force(time_us, price)
+        terms = self._in_force(time_us, price)
         version = self._prices.at(time_us) if terms.agreed_us is not None else terms.version
         yield from _unlike(f"{where}: version", version, line["version"])
         yield from _unlike(f"{where}: agreed", terms.agreed_us, line.get("agreed_us"))
         yield from _unlike(f"{where}: currency", self._terms.currency, line["currency"])
         period, late = self._period(time_us), "adjusts" in line
-        used, before = self._whole(period, price, late)
-        self._use(time_us, price, quantity, self._late if late else None)
-        _, after = self._whole(period, price, late)
-        amount = after - before
+        before = self._whole(period, price, late)
+        self._use(self._segment(time_us), price, quantity, self._late if late else None)
+        after = self._whole(period, price, late)
+        amount = after.owed - before.owed
         yield from _unlike(f"{where}: amount", shown(amount, PICO), shown(read(line["amount"], PICO), PICO))
-        low, high = sorted((used, used + quantity))  # below 0: it is taken back
-        repriced = round(terms.owed(low, used + quantity)) - round(terms.owed(low, used))
+        low, high = sorted((before.priced, after.priced))  # below 0: it is taken back
+        repriced = round(terms.owed(low, after.priced)) - round(terms.owed(low, before.priced))
         told = read(line.get("repricing", "0"), PICO)
         yield from _unlike(f"{where}: repricing", shown(repriced, PICO), shown(told, PICO))
         sign = 1 if quantity >= 0 else -1
-        tiers = [[number, shown(sign * units, NANO)] for number, units in terms.parts(low, high)]
+        parts = terms.parts(low, high)
+        if after.served != before.served:
+            parts.append((SERVED, abs(after.served - before.served)))
+        tiers = [[number, shown(sign * units, NANO)] for number, units in parts]
         stated = [[number, shown(read(text, NANO), NANO)] for number, text in line["tiers"]]
         yield from _unlike(f"{where}: tiers", tiers, stated)
         if late:
@@ -433,10 +473,9 @@ class Rerated:
             amount = round(pico * (self._terms.active(line["time_us"]) if shared else 1)) - before
         else:
             yield from _unlike(f"{where}: due", "minimum", line["due"])
-            _, terms = self._in_force(since_us, price)
+            terms = self._in_force(since_us, price)
             least = Fraction(terms.minimum or 0) * (part if terms.prorate else 1)
-            _, usage = self._whole(period, price, late=True)
-            amount = max(0, round(least) - usage) - before
+            amount = max(0, round(least) - self._whole(period, price, late=True).owed) - before
         yield from _unlike(f"{where}: amount", shown(amount, PICO), shown(read(line["amount"], PICO), PICO))
         yield from _unlike(f"{where}: adjusts", period, line.get("adjusts"))
         charges = self.adjusted.setdefault((self._segment(line["log_time_us"]), period), {})
@@ -447,18 +486,49 @@ class Rerated:
         charges = self.adjusted.setdefault((self._segment(at_us), self._period(used_us)), {})
         charges[price] = charges.get(price, 0) + read(amount, PICO)
 
-    def _whole(self, period: int, price: str, late: bool) -> tuple[int, int]:
-        """(nano-units, pico) of a period; of a closed one with what came late."""
+    def _whole(self, period: int, price: str, late: bool) -> Whole:
+        """What a period comes to; a closed one with what came late."""
+        stretches, _ = self._walk(period, price, late)
+        priced, served = sum(each.priced for each in stretches), sum(each.served for each in stretches)
+        return Whole(priced, served, sum(pico for _, pico in _owed(stretches)))
+
+    def _walk(self, period: int, price: str, late: bool = False) -> tuple[list[Stretch], dict[str, int]]:
+        """A period's segments in time order, and what each quantity grant took of them (README, "Quantity grants"). With
+        what came `late` they take no more in a segment than they took of the table, which is what it was closed with."""
         used = dict(self._used.get((period, price), {}))
-        for since_us, (terms, units) in self._late.get((period, price), {}).items() if late else ():
-            _add(used, since_us, terms, units)
-        quantity = sum(units for _, units in used.values())
-        return quantity, self._rounded(used, quantity)
+        closed: dict[int, int] | None = None
+        if late:
+            closed = {each.start: each.served for each in self._walk(period, price)[0]}
+            for start, (terms, quantity) in self._late.get((period, price), {}).items():
+                _add(used, start, terms, quantity)
+        grants = [each for each in self._terms.units if each.price == price]
+        grants = [each for each in grants if self._period(each.effective_us) == period]
+        grants.sort(key=lambda each: each.rank)
+        stretches: list[Stretch] = []
+        took = {each.grant: 0 for each in grants}
+        through = 0
+        for start, (terms, quantity) in sorted(used.items(), key=lambda item: item[0]):
+            wanted = max(0, through + quantity - terms.included) - max(0, through - terms.included)
+            through += quantity
+            served = 0 if closed is None else min(wanted, closed.get(start, 0))
+            for grant in grants if closed is None else ():
+                if grant.effective_us <= start < grant.ends_us:
+                    part = min(wanted - served, grant.granted - took[grant.grant])
+                    took[grant.grant] += part
+                    served += part
+            stretches.append(Stretch(start, terms, quantity - served, served))
+        return stretches, took
 
     def finish(
-        self, table: Table, adjusted: Adjusted, posted: Mapping[tuple[str, str, int | None], int], balance: int
+        self,
+        table: Table,
+        adjusted: Adjusted,
+        posted: Mapping[tuple[str, str, int | None], int],
+        balance: int,
+        took: Mapping[str, int],
     ) -> Iterator[Finding]:
-        """Against the account's own table and adjustments, its postings (lot, kind, usage period) and its balance."""
+        """Against the account's own table and adjustments, its postings (lot, kind, usage period), its balance, and what it
+        says that each quantity grant `took` (nano-units); what is granted less that remains, has expired or is void."""
         for place in sorted(self.adjusted.keys() | adjusted.keys()):
             ours, stored = self.adjusted.get(place, {}), adjusted.get(place, {})
             for price in sorted(ours.keys() | stored.keys()):
@@ -472,6 +542,10 @@ class Rerated:
                     for row in (mine.get((price, cell)), theirs.get((price, cell)))
                 ]
                 yield from _unlike(f"quantity of {price} {'/'.join(cell)} in the segment from {start}", *told)
+        taken = {grant: units for place in self._used for grant, units in self._walk(*place)[1].items()}
+        for grant in sorted(taken.keys() | took.keys()):
+            told = [shown(side.get(grant, 0), NANO) for side in (taken, took)]
+            yield from _unlike(f"units that quantity grant {grant} took", *told)
         paid = self.paid()
         expected: dict[tuple[str, str, int | None], int] = {
             (lot, "grant", None): pico for lot, pico in paid.granted.items()
@@ -619,31 +693,26 @@ class Rerated:
 
     def _amounts(self) -> Iterator[tuple[int, dict[str, int]]]:
         """(segment start, pico per price) in time order: what each segment adds to its period's rounded total."""
-        through: dict[tuple[int, str], Used] = {}
-        for start, row in sorted(self.table.items()):
-            amounts: dict[str, int] = {}
-            for price in {price for price, _ in row}:
-                quantity = sum(units for (name, _), units in row.items() if name == price)
-                place = self._period(start), price
-                used, whole = through.setdefault(place, {}), sum(units for _, units in self._used[place].values())
-                before = self._rounded(used, whole)
-                _add(used, *self._in_force(start, price), quantity)
-                amounts[price] = self._rounded(used, whole) - before
-            yield start, amounts
-
-    @staticmethod
-    def _rounded(used: "Used", whole: int) -> int:
-        """What a price owes for a period: each of its terms for what was used under them; a tie goes to the even
-        neighbour."""
-        exact, through = Fraction(0), 0
-        for _, (terms, quantity) in sorted(used.items(), key=lambda item: item[0]):
-            exact += terms.owed(through + quantity, whole) - terms.owed(through, whole)
-            through += quantity
-        return round(exact)
+        amounts: dict[int, dict[str, int]] = {start: {} for start in sorted(self.table)}
+        for period, price in self._used:
+            for start, pico in _owed(self._walk(period, price)[0]):
+                amounts[start][price] = pico
+        yield from amounts.items()
 
 
-def _add(used: Used, since_us: int, terms: PriceTerms, quantity: int) -> None:
-    used[since_us] = terms, quantity + (used[since_us][1] if since_us in used else 0)
+def _owed(stretches: Sequence[Stretch]) -> Iterator[tuple[int, int]]:
+    """(segment start, pico): what each adds to what a price owes for a period, which is each of its terms for what was
+    priced under them, rounded once; a tie goes to the even neighbour."""
+    exact, through, whole = Fraction(0), 0, sum(each.priced for each in stretches)
+    for each in stretches:
+        before = round(exact)
+        exact += each.terms.owed(through + each.priced, whole) - each.terms.owed(through, whole)
+        through += each.priced
+        yield each.start, round(exact) - before
+
+
+def _add(used: Used, start: int, terms: PriceTerms, quantity: int) -> None:
+    used[start] = terms, quantity + (used[start][1] if start in used else 0)
 
 
 def _may_pay(lot: LotTerms, start: int, price: str) -> bool:

@@ -15,7 +15,7 @@ from actors.reconcile.offsets import Stretch, beyond_drifts, counted_in, end_dri
 from actors.reconcile.outbox import outbox_drifts, told_drifts
 from actors.reconcile.rated import RatedTopic
 from actors.reconcile.rerate import CHECK as RERATE
-from actors.reconcile.rerate import LotTerms, Prices, Rerated, Table, Terms, read_agreed, sample_of
+from actors.reconcile.rerate import LotTerms, Prices, Rerated, Table, Terms, UnitTerms, read_agreed, sample_of
 from engine.account import Account
 from engine.outcomes import APPLIED
 from engine.partition import Partition
@@ -220,6 +220,10 @@ class Reconciler:
             phases,
             account.opened_us,
             [(each.from_us, each.paused) for each in account.contract.pauses],
+            [
+                UnitTerms(each.grant, each.price, each.granted, each.effective_us, each.expires_us, each.voided_us)
+                for each in account.quantity_grants.values()
+            ],
         )
         if before is None:
             return Rerated(terms, self._prices, {}, {}, {})
@@ -238,7 +242,8 @@ class Reconciler:
             for line in self._facts.postings
             if line.account == name
         }
-        for finding in rerated.finish(_table(account), account.adjusted, posted, self._rows[name].balance):
+        balance, took = self._rows[name].balance, account.derive().taken
+        for finding in rerated.finish(_table(account), account.adjusted, posted, balance, took):
             yield Drift(RERATE, self._number, name, *finding)
 
 

@@ -20,6 +20,7 @@ from actors.reconcile.rerate import (
     Rerated,
     Table,
     Terms,
+    UnitTerms,
     month_start,
     read,
     read_agreed,
@@ -29,7 +30,7 @@ from actors.reconcile.rerate import (
 from engine.catalog import FeeDefinition, PriceDefinition, document_json
 from engine.money import NANO
 from engine.periods import month_around
-from tests.engine.bench import DAY, DOLLAR, START, Bench, document, us, versions
+from tests.engine.bench import DAY, DOLLAR, START, Bench, document, graduated, us, versions
 
 DOCUMENTS = {number: orjson.loads(document_json(body)) for number, body in enumerate(versions(), start=1)}
 MARCH, APRIL = us("2026-03-01T00:00:00+00:00"), us("2026-04-01T00:00:00+00:00")
@@ -152,10 +153,10 @@ def test_the_end_is_held_against_table_postings_and_balance() -> None:
     assert list(rerated.line(line("x", "4", "4", [[1, "4"]]))) == []
     table: Table = {MARCH: {("x", ("x",)): 4 * 10**9}}
     posted = {("first", "grant", None): 10 * DOLLAR, ("first", "burn", MARCH): 4 * DOLLAR}
-    assert list(rerated.finish(table, {}, posted, 6 * DOLLAR)) == []
+    assert list(rerated.finish(table, {}, posted, 6 * DOLLAR, {})) == []
     table[MARCH]["x", ("x",)] += 1
     posted["first", "burn", MARCH] -= 1
-    assert list(rerated.finish(table, {}, posted, 6 * DOLLAR + 1)) == [
+    assert list(rerated.finish(table, {}, posted, 6 * DOLLAR + 1, {})) == [
         (f"quantity of x x in the segment from {MARCH}", "4.000000000", "4.000000001"),
         (f"burn of lot first in the period from {MARCH}", "4.000000000000", "3.999999999999"),
         ("balance", "6.000000000000", "6.000000000001"),
@@ -239,10 +240,10 @@ def test_adjustments_of_closed_periods_are_worked_out_again(seed: int) -> None:
     posted = bench.allocation().postings()
     found = {place: pico for place, pico in posted.items() if pico}
     end = (bench.account().table, bench.account().adjusted)
-    assert list(rerated.finish(*end, found, bench.balance())) == []
+    assert list(rerated.finish(*end, found, bench.balance(), {})) == []
     place, charges = next(iter(bench.account().adjusted.items()))
     wrong = {**bench.account().adjusted, place: {name: pico + 1 for name, pico in charges.items()}}
-    assert next(what for what, _, _ in rerated.finish(end[0], wrong, found, bench.balance())).startswith(
+    assert next(what for what, _, _ in rerated.finish(end[0], wrong, found, bench.balance(), {})).startswith(
         "adjustment of "
     )
 
@@ -280,7 +281,7 @@ def test_what_a_closed_period_lacks_to_its_minimum_is_worked_out_again() -> None
         assert len([finding for line in said for finding in rerated.line(line)]) == found
         posted = {place: pico for place, pico in bench.allocation().postings().items() if pico}
         account = bench.account()
-        assert list(rerated.finish(account.table, account.adjusted, posted, bench.balance())) == []
+        assert list(rerated.finish(account.table, account.adjusted, posted, bench.balance(), {})) == []
 
 
 def test_a_fee_of_a_short_and_paused_period_is_worked_out_again() -> None:
@@ -303,4 +304,66 @@ def test_a_fee_of_a_short_and_paused_period_is_worked_out_again() -> None:
         rerated = Rerated(terms, Prices(documents, [(1, 0)]), {}, {}, {})
         assert len(list(rerated.line(line | {"amount": amount}))) == found
         posted = {place: pico for place, pico in bench.allocation().postings().items() if pico}
-        assert list(rerated.finish(account.table, account.adjusted, posted, bench.balance())) == []
+        assert list(rerated.finish(account.table, account.adjusted, posted, bench.balance(), {})) == []
+
+
+def test_a_quantity_grant_of_1000_leaves_400_of_1400_units_to_be_priced() -> None:
+    """LAWS, golden values. Behind its end nothing is served, and what it took is held against what the account says."""
+    pack = UnitTerms("pack", "x", 1000 * NANO, START, APRIL)
+    terms = Terms("acme", "plan", "USD", "UTC", 1, START, {}, units=[pack])
+    rerated = Rerated(terms, Prices(DOCUMENTS, [(1, 0)]), {}, {}, {})
+    assert list(rerated.line(line("x", "3", "3", [[1, "3"]], time_us=START - 1))) == []
+    assert list(rerated.line(line("x", "1400", "400", [[1, "400"], [-2, "1000"]]))) == []
+    assert list(rerated.line(line("x", "2", "2", [[1, "2"]], time_us=APRIL))) == []
+    wrong = list(rerated.line(line("x", "-500", "-500", [[1, "-500"]])))
+    assert [what.rpartition(": ")[2] for what, _, _ in wrong] == ["amount", "tiers"]
+    found = {what: told for what, *told in rerated.finish(rerated.table, {}, {}, 0, {"pack": 1000 * NANO})}
+    assert found["units that quantity grant pack took"] == ["900.000000000", "1000.000000000"]
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=25, deadline=None)
+def test_what_quantity_grants_served_is_worked_out_again(seed: int) -> None:
+    """Behind what is included, with a void, and usage and cancels of a March that is open, or was closed in between:
+    nothing is found; that a grant took a nano-unit more is, and so is every line that one served, if it is not known."""
+    draw = random.Random(seed)
+    catalogue = document(x=replace(graduated(("6", "3"), (None, "1"), model="x"), included=draw.choice(["0", "3"])))
+    bench = Bench(catalogue)
+    bench.open()
+    for number in range(3):
+        at = START + draw.randrange(DAY)
+        until = draw.choice([at + DAY, APRIL])
+        bench.grant_units(f"g{number}", "x", draw.choice(["2", "9.5"]), effective_us=at, expires_us=until)
+    events = [
+        bench.event(draw.choice([1, 2.5, 7]), "x", START + draw.randrange(day * DAY)) for day in 4 * [1] + 4 * [3]
+    ]
+    bench.now = START + DAY
+    for event in events[:4]:
+        bench.record(b"acme", event)
+    if draw.random() < 0.5:
+        bench.command("void_quantity_grant", grant="g1")
+    bench.now = START + 3 * DAY
+    if draw.random() < 0.7:
+        bench.tick(APRIL + 3 * DAY)
+    for event in [bench.correction(events[0]), *events[4:], bench.correction(events[5])]:
+        bench.record(b"acme", event)
+    account_of = bench.account()
+    units = [
+        UnitTerms(each.grant, each.price, each.granted, each.effective_us, each.expires_us, each.voided_us)
+        for each in account_of.quantity_grants.values()
+    ]
+    terms = Terms("acme", "plan", "USD", "UTC", 1, account_of.woken_us, {}, units=units)
+    prices = Prices({1: orjson.loads(document_json(catalogue))}, [(1, 0)])
+    lines = [orjson.loads(told) for _, told in bench.partition.outputs.lines]
+    rerated = Rerated(terms, prices, {}, {}, {})
+    assert [finding for told in lines for finding in rerated.line(told)] == []
+    posted = {place: pico for place, pico in bench.allocation().postings().items() if pico}
+    stored = (account_of.table, account_of.adjusted, posted, bench.balance())
+    took = account_of.derive().taken
+    assert list(rerated.finish(*stored, took)) == []
+    (finding,) = rerated.finish(*stored, took | {"g0": took.get("g0", 0) + 1})
+    assert finding[0] == "units that quantity grant g0 took"
+    unaware = Rerated(replace(terms, units=()), prices, {}, {}, {})
+    for told in lines:
+        served = any(number == -2 for number, _ in told["tiers"])
+        assert not served or list(unaware.line(told))

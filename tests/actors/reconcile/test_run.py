@@ -291,8 +291,9 @@ def a_line_told_for_another_offset(rig: ProofRig) -> str:
 
 def a_line_under_a_higher_number(rig: ProofRig) -> str:
     lines, put = lines_of(rig)
-    fields = orjson.loads(lines[5])
-    put([*lines, lines[5].replace(b'"line":%d' % fields["line"], b'"line":9')])
+    line = next(line for line in lines if b'"correction"' not in line)
+    fields = orjson.loads(line)
+    put([*lines, line.replace(b'"line":%d' % fields["line"], b'"line":9')])
     return f"account {fields['account']}: rated line 9 of offset {fields['offset']} (the record was rated): expected nothing"
 
 
