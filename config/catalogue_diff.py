@@ -103,9 +103,9 @@ def _refusals(before: CatalogueDocument, after: CatalogueDocument) -> list[str]:
 
 
 def _read_by_meters(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[set[str], list[Change]]]:
-    """What changes of each declared dimension and token shape, beside the meters that look at it."""
+    """What changes of each declared dimension, token shape and kind of stream, beside the meters that look at it."""
     found = []
-    for key, word in (("dimensions", "dimension"), ("token_shapes", "token shape")):
+    for key, word in (("dimensions", "dimension"), ("token_shapes", "token shape"), ("streams", "streams of")):
         was, becomes = old.get(key, {}), new.get(key, {})
         for name in sorted(was.keys() | becomes.keys()):
             using = {
@@ -120,7 +120,7 @@ def _read_by_meters(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tupl
 
 
 def _looks_at(key: str, meter: Mapping[str, Any]) -> set[str]:
-    if key == "token_shapes":
+    if key in ("token_shapes", "streams"):
         return {meter["event_type"]}
     return {*meter.get("group_by", ()), *meter.get("when", ())}
 

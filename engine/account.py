@@ -39,6 +39,7 @@ from engine.recurring import Recurring, due, is_of
 from engine.recurring import wakes_us as grants_us
 from engine.routes import Usage
 from engine.sessions import Sessions
+from engine.streams import Streams
 from engine.top_up import NONE, TopUp, request, request_id
 from engine.windows import Counts, is_named_gone
 
@@ -133,6 +134,7 @@ class Account:
         self.sessions = Sessions(account)
         self.recurring: dict[str, Recurring] = {}
         self.quantity_grants: dict[str, QuantityGrant] = {}
+        self.streams = Streams(account)
         self.top_up = NONE
         self._book = book
         self._closing = Closing(self.period_around, self._close_after_us)
@@ -235,8 +237,7 @@ class Account:
             pending.append(bills_us)
         if self.aggregates:
             pending.append(self._closing.gone_us(min(self.aggregates)))
-        if (accrues_us := self.sessions.wake_us()) is not None:
-            pending.append(accrues_us)
+        pending += [each for each in (self.sessions.wake_us(), self.streams.wake_us()) if each is not None]
         now = Moment(self.caps, self.tallies, self.lots, self.zone, woken_us)
         for name, rule in self.rules.items():
             pending += wakes_us(name, rule, now, self.standings)
@@ -492,6 +493,8 @@ class Account:
             del self.slices[epoch]
         for start in [start for start in self.aggregates if self._closing.gone_us(start) <= instant_us]:
             del self.aggregates[start]
+        if (self.streams.wake_us() or instant_us + 1) <= instant_us:
+            self.streams.drop(instant_us)
         return self._become(woken_us=instant_us)
 
     def bill(self, instant_us: int) -> tuple[list[tuple[PeriodTerms, tuple[Line, ...]]], list[Crossing]]:

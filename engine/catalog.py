@@ -47,6 +47,8 @@ CLOSE_AFTER_S: Final = 86_400  # no less: a hold is reported within a day, and w
 CLOSE_AFTER_US: Final = CLOSE_AFTER_S * 1_000_000
 CLOSE_AFTER_S_MAX: Final = 30 * 86_400  # later, no usage of the period would be young enough to be rated
 CLOSE_AFTER_MAX_US: Final = CLOSE_AFTER_S_MAX * 1_000_000
+WINDOW_S: Final = 3_600  # how long a stream of events stays open
+WINDOW_MAX_S: Final = 30 * 86_400  # by then a first event may still be known
 SKEW_US: Final = 5 * 60 * 1_000_000  # how far an event's own time may run ahead of log time
 TOO_OLD_US: Final = 35 * 86_400 * 1_000_000 - SKEW_US  # and how far behind it
 
@@ -105,14 +107,22 @@ class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defau
     fees: dict[str, FeeDefinition] = field(default_factory=dict)
 
 
+class StreamDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """Events of a type may come as streams. `window_s`: how long behind the first event of one another may take its
+    place."""
+
+    window_s: int = WINDOW_S
+
+
 class CatalogueDocument(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """`dimensions`: those that are more than the field of their name; every meter may group by them. `token_shapes`: by
-    event type, how its events say what tokens they used."""
+    event type, how its events say what tokens they used. `streams`: types whose events may carry a `seq`."""
 
     meters: dict[str, MeterDefinition]
     plans: dict[str, PlanDefinition]
     dimensions: dict[str, DimensionDefinition] = {}
     token_shapes: dict[str, TokenShapeDefinition] = {}
+    streams: dict[str, StreamDefinition] = {}
 
 
 class CatalogueFault(Struct, frozen=True):
@@ -238,11 +248,14 @@ class Catalogue:
         plans: dict[str, Plan],
         token_shapes: dict[str, TokenUsage] | None = None,
         hours: Iterable[Hours] = (),
+        windows_us: dict[str, int] | None = None,
     ) -> None:
+        """`windows_us`: of event types that may come as streams, how long one stays open."""
         self.version = version
         self.plans = plans
         self.meters = meters
         self.token_shapes = token_shapes or {}
+        self.windows_us = windows_us or {}
         self.meters_of: dict[str, tuple[Meter, ...]] = {}
         for meter in sorted(meters.values(), key=lambda meter: meter.name):
             self.meters_of[meter.event_type] = (*self.meters_of.get(meter.event_type, ()), meter)
@@ -511,6 +524,17 @@ class _Checker:
             )
         return found
 
+    def stream(self, path: tuple[str, ...], definition: StreamDefinition, meters: list[Meter]) -> None:
+        """That what an event has counted can be taken out again."""
+        if not meters:
+            self.fault(path, "no meter takes events of this type")
+        if not 1 <= definition.window_s <= WINDOW_MAX_S:
+            self.fault((*path, "window_s"), f"must be 1 to {WINDOW_MAX_S} seconds")
+        for meter in meters:
+            if meter.kind is not None or meter.session is not None:
+                takes = "tells of sessions" if meter.kind is None else f"takes the {meter.kind} of a period"
+                self.fault(path, f"meter {meter.name} {takes}: what an event has counted cannot be taken out again")
+
     def features(self, path: tuple[str | int, ...], features: dict[str, bool | str]) -> None:
         if len(features) > FEATURES_MAX:
             self.fault(path, f"a plan has at most {FEATURES_MAX} features")
@@ -547,6 +571,8 @@ def compile_catalogue(version: int, document: CatalogueDocument) -> Catalogue:
         if (each := compile_hours(name, definition, checker.fault)) is not None
     ]
     checker.of_time(meters.values(), {field_of(each.dimension): each.dimension for each in hours})
+    for event_type, definition in document.streams.items():
+        checker.stream(("streams", event_type), definition, [m for m in meters.values() if m.event_type == event_type])
     plans = {name: checker.plan(name, definition, meters) for name, definition in document.plans.items()}
     if not meters:
         checker.fault(("meters",), "a catalogue needs at least one meter")
@@ -554,7 +580,8 @@ def compile_catalogue(version: int, document: CatalogueDocument) -> Catalogue:
         checker.fault(("plans",), "a catalogue needs at least one plan")
     if checker.faults:
         raise BadCatalogue(checker.faults)
-    return Catalogue(version, meters, plans, shapes, hours)
+    windows_us = {name: definition.window_s * 1_000_000 for name, definition in document.streams.items()}
+    return Catalogue(version, meters, plans, shapes, hours, windows_us)
 
 
 def agreed_price(name: str, definition: PriceDefinition, agreed_us: int, *, adds_up: bool) -> Price:

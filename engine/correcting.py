@@ -28,7 +28,10 @@ class Identities(NamedTuple):
 class Step(NamedTuple):
     """What is taken back, or put in its place, and what that charges."""
 
-    metered: Metered
+    time_us: int  # the instant it is rated at
+    version: int  # in force then
+    dimensions: tuple[tuple[str, ...], ...]  # names of each line's cell
+    estimated: bool
     tags: dict[str, str] | None
     lines: tuple[Line, ...]
 
@@ -105,7 +108,10 @@ def correct(
         raise _mismatch(correction) from None
     about = identities(account.account, correction)
     made = about.cancelled if amended is None else about.next, correction.becomes
-    steps = [Step(metered, tags, lines) for (metered, tags, _), lines in zip(found, charged, strict=True)]
+    steps = [
+        Step(metered.time_us, metered.catalogue.version, metered.dimensions, metered.estimated, tags, lines)
+        for (metered, tags, _), lines in zip(found, charged, strict=True)
+    ]
     return Corrected(correction, hold, made, steps, crossings)
 
 

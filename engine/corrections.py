@@ -92,6 +92,8 @@ def read_correction(account: str, event: UsageEvent) -> Correction:
     for name, part in zip(parts, events, strict=True):
         if part.type in FORMS:
             raise BadCorrection(f"data.{name} is itself a correction; name the event that it corrects")
+        if part.seq is not None:
+            raise BadCorrection(f"data.{name} is of a stream: send an event with a higher seq instead")
         if part.subject is not None and part.subject != account:
             raise BadCorrection(f"data.{name} is of account {part.subject!r}; a correction stays in its account")
     original, amended = events[0], events[1] if len(events) > 1 else None

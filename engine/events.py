@@ -23,6 +23,7 @@ KEY_BYTES_MAX: Final = 256
 TEXT_MAX: Final = 256
 DATA_FIELDS_MAX: Final = 64
 SCOPE_PARTS_MAX: Final = 8
+SEQ_MAX: Final = 1_000_000_000
 TOKEN_TEXT_MAX: Final = 4096  # characters of a hold's token
 SLICES_MAX: Final = 1_000  # accounts in one record
 LINGER_US_MAX: Final = 86_400_000_000
@@ -56,6 +57,7 @@ class _CloudEvent(Struct, gc=False):
     scope: str = ""
     hold: Annotated[str, msgspec.Meta(min_length=1, max_length=TOKEN_TEXT_MAX)] | None = None
     holdfinal: bool = True
+    seq: Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)] | None = None
 
 
 class UsageEvent(Struct, gc=False):
@@ -70,6 +72,7 @@ class UsageEvent(Struct, gc=False):
     scope: str = ""
     hold: str | None = None  # the token of the hold it settles (engine/holds.py)
     hold_final: bool = True  # nothing more will come for that hold
+    seq: int | None = None  # which event of its stream it is (engine/streams.py)
 
 
 class Scientific(Decimal):
@@ -155,7 +158,8 @@ def _checked(event: _CloudEvent, *, may_hold_nul: bool) -> UsageEvent:
         raise Malformed(f"scope {event.scope[:40]!r} is not a path of 1 to 8 parts of A-Z a-z 0-9 . _ : @ -")
     time_us = None if event.time is None else parse_time(event.time)
     return UsageEvent(
-        event.id, event.source, event.type, event.subject, time_us, event.data, event.scope, event.hold, event.holdfinal
+        *(event.id, event.source, event.type, event.subject, time_us, event.data, event.scope, event.hold),
+        *(event.holdfinal, event.seq),
     )
 
 
@@ -184,13 +188,15 @@ def _canonical(value: Any) -> Any:
 
 
 def fingerprint(event: UsageEvent, time_us: int) -> bytes:
-    """4 bytes over the billing fields: type, time, scope, hold and the whole of data."""
+    """4 bytes over the billing fields: type, time, scope, hold, seq and the whole of data."""
     data = event.data if _WRITTEN_ONE_WAY.issuperset(map(type, event.data.values())) else _canonical(event.data)
     fields = b"%b\x00%d\x00%b" % (_canonical_encoder.encode(data), time_us, event.type.encode())
     if event.scope or event.hold is not None:
         # Only then: what was recorded before events had these fields must still be known again.
         hold = b"-" if event.hold is None else b"%d%b" % (event.hold_final, event.hold.encode())
         fields = b"%b\x00%b\x00%b" % (fields, event.scope.encode(), hold)
+    if event.seq is not None:
+        fields = b"%b\x00seq %d" % (fields, event.seq)
     return xxhash.xxh3_64_digest(fields)[:4]
 
 

@@ -124,6 +124,28 @@ class Metering:
         return Metered(time_us, catalogue, usages, readings, (*names, *read_names), estimated, tuple(heard))
 
 
+def window_of(book: PriceBook, event: UsageEvent, hold: Hold | None) -> int:
+    """How long a stream stays open that the event begins, in microseconds. `time_of` comes first."""
+    time_us = event.time_us if hold is None else hold.admitted_us
+    assert time_us is not None, "time_of comes first"
+    catalogue = book.at(time_us)
+    window_us = None if catalogue is None else catalogue.windows_us.get(event.type)
+    if window_us is None:
+        detail = f"event {event.id!r} has a seq, and no streams are declared of its type {event.type!r}"
+        raise DeadLetter(DeadLetterReason.BAD_STREAM, detail)
+    return window_us
+
+
+def used_of(metered: Metered) -> dict[str, int]:
+    """Nano-units by price."""
+    used: dict[str, int] = {}
+    for price, _, quantity in metered.usages:
+        used[price.name] = used.get(price.name, 0) + quantity
+    for price, _, aggregate in metered.readings:
+        used[price.name] = used.get(price.name, 0) + aggregate.quantity
+    return used
+
+
 def time_of(event: UsageEvent, hold: Hold | None, log_time_us: int) -> int:
     """The event's own time, if that is not too far from log time, nor the admission that it is rated at."""
     time_us = event.time_us

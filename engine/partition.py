@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from engine.account import Account, Change, Reading, TooManyCells
+from engine.account import Account, Change, TooManyCells
 from engine.accrual import Stretch, accrue, rate_heard
 from engine.admission import Decision, Desk, FieldBound, Question, SliceNeeded, Wallet
 from engine.alerts import ID_CONFLICT, Crossing, alert_body
@@ -31,8 +31,8 @@ from engine.commands import (
     void_lot,
 )
 from engine.contract_commands import set_pause, set_plan, set_price
-from engine.correcting import Corrected, correct, failed, identities, park, rated_at, take_up
-from engine.corrections import FORMS, BadCorrection, read_correction, read_parked
+from engine.correcting import Corrected, Step, correct, failed, identities, park, rated_at, take_up
+from engine.corrections import FORMS, BadCorrection, read_correction, read_parked, revision_name
 from engine.cut import Cut, Journal
 from engine.dedup import BUCKET_US, Dedup, RowsAway, identity
 from engine.events import (
@@ -83,7 +83,7 @@ from engine.events import (
 from engine.gauges import TooManyPoints
 from engine.holds import Hold
 from engine.manual_lines import Rerating
-from engine.metering import Metering, scopes_of, time_of
+from engine.metering import Metering, scopes_of, time_of, used_of, window_of
 from engine.meters import (
     TooManyValues,
     tags_of,
@@ -107,11 +107,12 @@ from engine.placement import partition_for
 from engine.quantity_grant_commands import grant_quantity, void_quantity_grant
 from engine.recurring_commands import remove_recurring, set_recurring
 from engine.rerating import Difference, by_price, rerate
-from engine.routes import Usage
 from engine.rules import remove_rule, set_rule
 from engine.runs import Run
 from engine.sessions import SessionConflict, Telling, TooManySessions
 from engine.snapshot import decode_account, decode_partition, encode_account, encode_partition, plan_of
+from engine.streaming import Said, drawn, take_the_place
+from engine.streams import Name, TooManyStreams
 from engine.top_up_commands import answer_top_up, remove_top_up, set_top_up
 
 ACCRUAL: Final = "tallygate.accrual"  # the source of lines that no event makes; they bear `accrued_us` besides
@@ -399,16 +400,73 @@ class Partition:
     def _rate_event(self, offset: int, account_id: str, event: UsageEvent, key: bytes) -> str:
         hold = None if event.hold is None else self._metering.hold_of(account_id, event)
         mark = fingerprint(event, time_of(event, hold, self.log_time_us))
+        if event.seq is not None:
+            return self._rate_of_stream(offset, account_id, event, hold, key, mark)
         known = self.dedup.find(key)
         if known is not None:
             if known[0] == mark:
                 return "duplicate"
-            self._tell_conflict(account_id, event, offset)
-            raise DeadLetter(
-                DeadLetterReason.ID_CONFLICT,
-                f"event {event.id!r} from {event.source!r} was rated before with other billing fields",
-            )
+            raise self._conflict(account_id, event, offset)
+        return self._rate_new(offset, self._touch(account_id), event, hold, key, mark)
+
+    def _conflict(self, account_id: str, event: UsageEvent, offset: int) -> DeadLetter:
+        self._tell_conflict(account_id, event, offset)
+        detail = f"event {event.id!r} from {event.source!r} was rated before with other billing fields"
+        return DeadLetter(DeadLetterReason.ID_CONFLICT, detail)
+
+    def _rate_of_stream(
+        self, offset: int, account_id: str, event: UsageEvent, hold: Hold | None, key: bytes, mark: bytes
+    ) -> str:
+        """Rate an event with a seq; README, "Streams". Raises DeadLetter."""
+        assert event.seq is not None
+        window_us = window_of(self._book, event, hold)
         account = self._touch(account_id)
+        stream = account.streams.open_one(Name(event.type, event.source, event.id), self.log_time_us)
+        if stream is None:
+            if self.dedup.find(key) is not None:
+                detail = f"event {event.id!r} was rated before without a seq, or its stream is over"
+                raise DeadLetter(DeadLetterReason.STREAM_OVER, detail)
+            try:
+                account.streams.need_room(self.log_time_us)
+            except TooManyStreams as error:
+                raise DeadLetter(DeadLetterReason.TOO_MANY_STREAMS, str(error)) from None
+            return self._rate_new(offset, account, event, hold, key, mark, self.log_time_us + window_us)
+        if event.seq < stream.seq:
+            return "outdated"
+        if event.seq == stream.seq:
+            if mark == stream.mark:
+                return "duplicate"
+            raise self._conflict(account_id, event, offset)
+        if stream.hold != (None if hold is None else hold.id):
+            detail = f"event {event.id!r} names another hold than its stream did before"
+            raise DeadLetter(DeadLetterReason.BAD_HOLD, detail)
+        metered = self._metering.metered(account.contract, event, hold)
+        said = Said(event, mark, hold, metered, scopes_of(account.scopes, event, hold), offset)
+        steps, crossings = take_the_place(account, self._book, stream, said, self.log_time_us)
+        self._changing = True
+        following = said.stream(stream.until_us, stream.revision + 1)
+        account.streams.put(said.name, following, self.log_time_us)
+        made = identity(account_id, event.source, revision_name(event.id, following.revision)), mark
+        self.dedup.remember(*made, offset, self.log_time_us)
+        settled = None if hold is None else self._settle(account, hold, drawn(stream, metered), final=event.hold_final)
+        self._tell_steps(account, event, "amend", hold, steps, settled, offset)
+        self._tell(account, crossings, offset)
+        self._watch(account)
+        if account.parked:
+            self._take_up(account, made, offset)
+        return "amended"
+
+    def _rate_new(
+        self,
+        offset: int,
+        account: Account,
+        event: UsageEvent,
+        hold: Hold | None,
+        key: bytes,
+        mark: bytes,
+        until_us: int | None = None,
+    ) -> str:
+        """Rate an event that nothing is known of. `until_us`: it begins a stream that is open until then."""
         metered = self._metering.metered(account.contract, event, hold)
         if hold is not None and metered.heard:
             detail = (
@@ -439,11 +497,14 @@ class Partition:
             raise DeadLetter(DeadLetterReason.NO_PRICE, f"event {event.id!r}: {error}") from None
         self._changing = True
         self.dedup.remember(key, mark, offset, self.log_time_us)
-        settled = None if hold is None else self._settle(account, hold, usages, readings, final=event.hold_final)
+        if until_us is not None:
+            said = Said(event, mark, hold, metered, scopes, offset)
+            account.streams.put(said.name, said.stream(until_us), self.log_time_us)
+        settled = None if hold is None else self._settle(account, hold, used_of(metered), final=event.hold_final)
         rated = RatedEvent(
             offset,
             self.log_time_us,
-            account_id,
+            account.account,
             event.source,
             event.id,
             metered.time_us,
@@ -463,7 +524,7 @@ class Partition:
             self._tell_lines(self._stretched(account, stretch, offset, event.source, event.id, tags_of(event.data)))
         if crossings:
             self._tell(account, crossings, offset)
-        if crossings or metered.heard or (account.unguarded and account.fades):
+        if crossings or metered.heard or until_us is not None or (account.unguarded and account.fades):
             self._watch(account)
         if account.parked:
             self._take_up(account, (key, mark), offset)
@@ -535,14 +596,7 @@ class Partition:
             self.outputs.lines.append((offset, line))
         self._numbered = offset, first + len(rated.lines)
 
-    def _settle(
-        self, account: Account, hold: Hold, usages: list[Usage], readings: list[Reading], *, final: bool
-    ) -> Settled:
-        used: dict[str, int] = {}
-        for price, _, quantity in usages:
-            used[price.name] = used.get(price.name, 0) + quantity
-        for price, _, aggregate in readings:
-            used[price.name] = used.get(price.name, 0) + aggregate.quantity
+    def _settle(self, account: Account, hold: Hold, used: dict[str, int], *, final: bool) -> Settled:
         slices = len(account.slices)
         settled = account.draw(hold, used, final=final, log_time_us=self.log_time_us)
         if len(account.slices) != slices:
@@ -597,29 +651,41 @@ class Partition:
     def _tell_corrected(self, account: Account, done: Corrected, offset: int) -> None:
         self._changing = True
         self.dedup.remember(*done.made, offset, self.log_time_us)
-        correction = done.correction
-        for metered, tags, lines in done.steps:
+        self._tell_steps(account, done.correction.original, done.correction.kind, done.hold, done.steps, None, offset)
+        self._tell(account, done.crossings, offset)
+        self._watch(account)
+
+    def _tell_steps(
+        self,
+        account: Account,
+        event: UsageEvent,
+        kind: str,
+        hold: Hold | None,
+        steps: list[Step],
+        settled: Settled | None,
+        offset: int,
+    ) -> None:
+        """`settled`: what the last of the steps means to the hold."""
+        for step in steps:
             told = RatedEvent(
                 offset,
                 self.log_time_us,
                 account.account,
-                correction.original.source,
-                correction.original.id,
-                metered.time_us,
-                metered.catalogue.version,
+                event.source,
+                event.id,
+                step.time_us,
+                step.version,
                 account.currency,
-                lines,
-                metered.dimensions,
-                None if done.hold is None else done.hold.id,
-                None,
-                correction.kind,
-                metered.estimated,
-                tags,
-                account.closed_period(metered.time_us, self.log_time_us),
+                step.lines,
+                step.dimensions,
+                None if hold is None else hold.id,
+                settled if step is steps[-1] else None,
+                kind,
+                step.estimated,
+                step.tags,
+                account.closed_period(step.time_us, self.log_time_us),
             )
             self._tell_lines(told)
-        self._tell(account, done.crossings, offset)
-        self._watch(account)
 
     def _dead_letter(
         self, offset: int, key: bytes | None, value: bytes | None, reason: DeadLetterReason, detail: str

@@ -26,6 +26,7 @@ from engine.meters import kept, read_kept
 from engine.quantity_grants import QuantityGrant
 from engine.recurring import Every, Recurring
 from engine.sessions import Key, Session, Sessions, Timed
+from engine.streams import Name, Part, Stream
 from engine.top_up import NONE, Terms, TopUp
 from engine.windows import MONTH, Window
 
@@ -43,6 +44,25 @@ _Recurring = tuple[  # engine/recurring.py, in its order
 
 class UnknownSnapshot(ValueError):
     """The bytes were written by a version that this one does not read."""
+
+
+class _Stream(Struct, array_like=True):
+    """Name and stream (engine/streams.py)."""
+
+    event_type: str
+    source: str
+    id: str
+    seq: int
+    revision: int
+    mark: bytes
+    until_us: int
+    time_us: int
+    offset: int
+    scopes: tuple[str, ...]
+    parts: list[tuple[str, tuple[str, ...], str]]
+    hold: str | None
+    estimated: bool
+    tags: dict[str, str] | None
 
 
 class _Account(Struct, array_like=True):
@@ -96,6 +116,8 @@ class _Account(Struct, array_like=True):
     gauges: list[tuple[str, str, tuple[str, ...], str, int, int, bool, list[tuple[int, str, str, str]]]] = []
     opened_us: int = 0
     quantity_grants: list[tuple[str, str, str, int, int, int | None]] = []
+    streams: list[_Stream] = []
+    streams_us: int = 0
 
 
 class _Subscription(Struct, array_like=True):
@@ -268,6 +290,8 @@ def encode_account(account: Account) -> bytes:
             ]
             if account.quantity_grants
             else [],
+            [_stream(name, stream) for name, stream in account.streams],
+            account.streams.as_of_us if account.streams.by_type else 0,
         )
     )
 
@@ -285,6 +309,22 @@ def _recurring(each: Recurring) -> _Recurring:
     rollover = None if rolled is None else (rolled[0], rolled[1], _amount_or_none(rolled[2]))
     before = each.name, each.every, each.next_us, each.kind, str(each.amount)
     return (*before, each.priority, each.scope, each.pays_debt, each.expires, each.days, rollover)
+
+
+def _stream(name: Name, stream: Stream) -> _Stream:
+    parts = [(part.price, part.cell, str(part.quantity)) for part in stream.parts]
+    return _Stream(
+        *(*name, stream.seq, stream.revision, stream.mark, stream.until_us, stream.time_us, stream.offset),
+        *(stream.scopes, parts, stream.hold, stream.estimated, stream.tags),
+    )
+
+
+def _read_stream(row: _Stream) -> Stream:
+    parts = tuple(Part(price, cell, int(quantity)) for price, cell, quantity in row.parts)
+    return Stream(
+        *(row.seq, row.revision, row.mark, row.until_us, row.time_us, row.offset, row.scopes, parts),
+        *(row.hold, row.estimated, row.tags),
+    )
 
 
 def _amount_or_none(amount: int | None) -> str | None:
@@ -406,6 +446,10 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
         )
     if stored.sessions or stored.gauges:
         account.sessions = Sessions(stored.account, _sessions_of(stored), stored.sessions_us)
+    for row in stored.streams:
+        of_type = account.streams.by_type.setdefault(row.event_type, {})
+        of_type[Name(row.event_type, row.source, row.id)] = _read_stream(row)
+    account.streams.as_of_us = stored.streams_us
     account.parked = {mark: Parked(until_us, value) for mark, until_us, value in stored.parked}
     account.quantity_grants = {
         grant: QuantityGrant(grant, price, int(granted), effective_us, expires_us, voided_us)
@@ -496,6 +540,10 @@ def account_fields(blob: bytes) -> dict[str, str]:
             fields[f"{name}: {part}"] = str(value)
         for time_us, source, event_id, level in gauge[-1]:
             fields[f"{name}: level at {time_us} by {source}, {event_id}"] = level
+    for stream in stored.streams:
+        for part in stream.__struct_fields__[3:]:
+            name = f"stream {stream.id} of {stream.source}, type {stream.event_type}: {part}"
+            fields[name] = str(getattr(stream, part))
     for mark, until_us, value in stored.parked:
         fields[f"parked for {mark.hex()}"] = f"until {until_us}: {value.decode('utf-8', 'backslashreplace')}"
     top_up = ("terms", "ordinal", "failed", "since_us", "asked", "low")

@@ -15,6 +15,7 @@ METERS    name  what  by                                `count of TYPE`, `sum of
                                                         `seconds at FIELD of TYPE`: each counts the level that FIELD
                                                         has said last
 SHAPES    TYPE  shape                                   of the usage objects of an event type: vllm, anthropic ...
+STREAMS   TYPE  how long                                of which events may have a number, and for how long: `7 days`
 DIMENSIONS  name  of  what                              `up to 10: a, up to 20: b, rest: c`, or `x: a, y: a, rest: b`;
                                                         `none: d` is where the field is missing; `of hours of ZONE`:
                                                         `22:00 to 06:00: a, 08:00 to 12:00 on sat sun: b, rest: c`
@@ -53,6 +54,7 @@ EVENTS    time  what                 charge  balance  alerts
           Usage may have a name (`3 PRICE as NAME`); then `cancel NAME` takes it back and `amend NAME to 5 PRICE` makes
           it what it should have been, once the time has come at which they are sent. `refused REASON: WHAT` is
           refused. With METERS: `TYPE: FIELD 3, FIELD.INNER word`; the charge may then be the reason why it is set aside.
+          With STREAMS: `TYPE of NAME no. 2: FIELD 3`; the charge may be what became of it instead of being rated.
           A time before the one above is usage that arrives late. Alerts: `RULE crossed`, `RULE recovered`.
 FINALLY   lot  remaining  burnt  expired  refunded  voided  carried
                                                         one line per lot (the last three may be left out), `debt  AMOUNT`,
@@ -72,7 +74,14 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from engine.catalog import CatalogueDocument, FeeDefinition, PlanDefinition, PriceDefinition, TierDefinition
+from engine.catalog import (
+    CatalogueDocument,
+    FeeDefinition,
+    PlanDefinition,
+    PriceDefinition,
+    StreamDefinition,
+    TierDefinition,
+)
 from engine.corrections import AMEND
 from engine.holds import Bound, seal_token
 from engine.manual_lines import Rerating
@@ -96,6 +105,7 @@ SECTIONS: Final = (
     "ACCOUNT",
     "METERS",
     "SHAPES",
+    "STREAMS",
     "DIMENSIONS",
     "PRICES",
     "GRANTS",
@@ -182,6 +192,10 @@ class Scenario:
                 {event_type: msgspec.convert({"shape": shape}, TokenShapeDefinition)}
             ),
         )
+        streams: dict[str, StreamDefinition] = {}
+        self.each(
+            "STREAMS", lambda name, window: streams.update({name: StreamDefinition(int(window.split(" ")[0]) * 86_400)})
+        )
         meters = meters or {"units": MeterDefinition("use", "sum", "units", ("price",))}
         documents = []
         sold: dict[tuple[str, str], PriceDefinition] = {}
@@ -196,7 +210,7 @@ class Scenario:
                 whole = {"prorate": False} if "whole in short periods" in more else {}
                 fees.setdefault(where, {})[name] = FeeDefinition(plain(amount), **whole)
             of = {plan: PlanDefinition("USD", each, fees=fees.get(plan, {})) for plan, each in plans.items()}
-            documents.append(CatalogueDocument(meters, of, dimensions, shapes))
+            documents.append(CatalogueDocument(meters, of, dimensions, shapes, streams))
         return documents, sorted(prices)
 
     # ---- running
@@ -464,6 +478,13 @@ def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, ale
     elif word in ("cancel", "amend"):
         outcome = correct(bench, word, rest)
         assert outcome in ("cancelled", "amended"), f"the engine answered {outcome}"
+    elif numbered := re.fullmatch(r"(\S+) of (\S+) no\. (\d+): (.+)", what):
+        event_type, name, seq, said_of = numbered.groups()
+        outcome = bench.use(at=at, type=event_type, id=name, seq=int(seq), data=read_data(said_of))
+        if charge == outcome.removeprefix("dead_lettered."):
+            charge = "-"
+        else:
+            assert outcome in ("rated", "amended"), f"the engine answered {outcome}"
     elif word.endswith(":"):
         outcome = bench.use(at=at, type=word.removesuffix(":"), data=read_data(rest))
         if charge == outcome.removeprefix("dead_lettered."):

@@ -36,6 +36,7 @@ class SentEvent(Struct, omit_defaults=True):
     subject: str | None = None
     scope: str = ""
     holdfinal: bool = True
+    seq: int | None = None
 
 
 class RatingPeriod(Struct):

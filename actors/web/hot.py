@@ -57,7 +57,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _list_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _encoder: Final = msgspec.json.Encoder()
 _ATTRIBUTES: Final = frozenset(
-    ["specversion", "id", "source", "type", "subject", "time", "data", "scope", "hold", "holdfinal"]
+    ["specversion", "id", "source", "type", "subject", "time", "data", "scope", "hold", "holdfinal", "seq"]
 )
 
 
@@ -180,6 +180,8 @@ def record_of(raw: bytes, key: Key | None) -> Outgoing:
         _check_correction(event, subject or "", key)
     elif event.time_us is None:
         raise Unacceptable("missing_time", "time", "It says when the usage was, as RFC 3339 with an offset.", event.id)
+    if event.seq is not None and key is not None and key.account is not None:
+        raise Unacceptable("not_allowed", "seq", "A key of one account may not replace its usage.", event.id)
     if key is not None and key.account is not None and subject != key.account:
         raise Unacceptable("not_found", "subject", "There is no such account, or this key may not see it.", event.id)
     return Outgoing("usage", raw, account)
@@ -578,8 +580,9 @@ def _routes() -> Iterator[Route]:
             "when the answer comes. When none can be taken the answer is 400, with the same list. Sending an event again, "
             "with the same `source` and `id`, is harmless. An event of type `tallygate.cancel` takes back the one that its "
             "`data.original` carries whole, as it was sent; `tallygate.amend` also says, in `data.amended`, what it should "
-            "have been. They need no `time`, and may come first. A batch that is no JSON array is refused whole; "
-            "newline-delimited JSON has no such whole."
+            "have been. They need no `time`, and may come first. Of a type that the catalogue has as streams, events of one "
+            "`source` and `id` may carry a `seq`: the highest one counts, and those before it no longer do. A batch that is "
+            "no JSON array is refused whole; newline-delimited JSON has no such whole."
         ),
         tags=("usage",),
         example=Example(

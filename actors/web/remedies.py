@@ -58,6 +58,17 @@ _REMEDIES: Final[Mapping[str, str]] = {
         "The account has 10,000 sessions of the last 35 days, the most that are kept: report longer sessions, or what is "
         "already over as a sum of seconds. When older ones are forgotten, " + _AGAIN
     ),
+    Why.BAD_STREAM: (
+        "It has a `seq`, and the catalogue has no `streams` of its type: publish one that does. " + _FROM_THEN_ON
+    ),
+    Why.STREAM_OVER: (
+        "Its stream was open for the catalogue's `window_s`, or its id was rated without a `seq`: settle what it is worth by "
+        "POST /v1/customers/{account}/adjustments."
+    ),
+    Why.TOO_MANY_STREAMS: (
+        "The account has 10,000 open streams: give them a shorter `window_s` in the catalogue. When older ones are over, "
+        + _AGAIN
+    ),
     Why.NOT_CANCELLABLE: (
         "It counts in a max, min, latest, average or unique count, out of which nothing is taken, or it tells of a session, "
         "which a later stop or level corrects: what it is worth is settled outside, or by POST /v1/customers/{account}/grants."

@@ -151,6 +151,17 @@ class QuantityGrant:
         return self.expires if self.voided is None else min(self.expires, self.voided)
 
 
+class Stream(NamedTuple):
+    """What counts of a stream: the event with the highest seq."""
+
+    seq: int
+    billing: object
+    until_us: int  # log time at which it is over
+    revision: int  # how many have taken the place of another
+    rated: RatedEvent
+    hold: str | None
+
+
 class TopUpTerms(NamedTuple):
     threshold: int
     amount: int
@@ -241,6 +252,7 @@ class Account:
     top_up: TopUp = field(default_factory=TopUp)
     recurring: dict[str, Recurring] = field(default_factory=dict)
     quantity_grants: dict[str, QuantityGrant] = field(default_factory=dict)
+    streams: dict[tuple[str, str, str], Stream] = field(default_factory=dict)  # by type, source and id
 
     def awaits(self, lot: str) -> bool:
         """Whether a lot of this id is to come: of a recurring grant, or of a request that is open."""

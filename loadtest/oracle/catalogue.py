@@ -28,6 +28,10 @@ class Version:
             read_meter(name, body, document.get("dimensions", {})) for name, body in sorted(document["meters"].items())
         ]
         self.token_shapes: Mapping[str, Mapping[str, Any]] = document.get("token_shapes", {})
+        self.stream_windows_us = {
+            event_type: body.get("window_s", 3_600) * SECOND_US
+            for event_type, body in document.get("streams", {}).items()
+        }
         adds_up = {meter.name: meter.adds_up for meter in self.meters}
         self.plans = {
             name: Plan(

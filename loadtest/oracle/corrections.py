@@ -45,7 +45,7 @@ def read_correction(account: str, event: dict[str, Any], record_bytes: int) -> C
         raise DeadLetterError("malformed")
     parts = [event_of(data[name]) for name in names]
     for part in parts:
-        if part["type"] in PARTS or part["subject"] not in (None, account):
+        if part["type"] in PARTS or part["seq"] is not None or part["subject"] not in (None, account):
             raise DeadLetterError("bad_correction")
     if len({(part["id"], part["source"], part["hold"], part["final"]) for part in parts}) > 1:
         raise DeadLetterError("bad_correction")

@@ -25,6 +25,7 @@ from loadtest.oracle.accounts import (
     Partition,
     Rated,
     RatedEvent,
+    Stream,
     Table,
     told_id,
 )
@@ -90,6 +91,7 @@ BUCKET_US = 7 * DAY_US
 COMMAND_MEMORY_US = 30 * DAY_US
 VALUE_BYTES_MAX = 65_536
 CELLS_MAX = 10_000
+STREAMS_MAX = 10_000
 SLICES_MAX = 1_000
 LINGER_US_MAX = DAY_US
 ADVANCE_US_MAX = 366 * DAY_US
@@ -332,6 +334,14 @@ class Oracle:
         self._check_time(state, event, held)
         revision = (event["source"], event["id"], 0)
         known = self._known(state, name, revision)
+        if event["seq"] is not None:
+            stream = self._stream_of(state, account, event, held)
+            if stream is not None:
+                return self._follow(state, account, stream, event, held)
+            if known is not None:
+                raise DeadLetterError("stream_over")
+            if sum(each.until_us > state.log_us for each in account.streams.values()) >= STREAMS_MAX:
+                raise DeadLetterError("too_many_streams")
         if known is not None:
             if known[1] == event["billing"]:
                 return "duplicate"
@@ -345,8 +355,66 @@ class Oracle:
         self._went(state, account, sessions)
         self.rated[(state.number, state.offset)] = Rated(name, event["source"], event["id"], lines)
         self._remember(state, name, revision, event["billing"], rated)
+        if event["seq"] is not None:
+            until_us = state.log_us + self._stream_window(state, event, held)
+            self._put_stream(account, event, until_us, 0, rated)
         self._take_up(state, account, revision)
         return "rated"
+
+    # ---- streams
+
+    def _stream_window(self, state: Partition, event: dict[str, Any], held: tuple[int, str] | None) -> int:
+        """How long a stream stays open that the event begins."""
+        version = self._version_at(state, event["time_us"] if held is None else held[0])
+        if version is None or event["type"] not in version.stream_windows_us:
+            raise DeadLetterError("bad_stream")
+        return int(version.stream_windows_us[event["type"]])
+
+    def _stream_of(
+        self, state: Partition, account: Account, event: dict[str, Any], held: tuple[int, str] | None
+    ) -> Stream | None:
+        """The stream that goes on with the event."""
+        self._stream_window(state, event, held)
+        stream = account.streams.get((event["type"], event["source"], event["id"]))
+        return None if stream is None or stream.until_us <= state.log_us else stream
+
+    def _follow(
+        self,
+        state: Partition,
+        account: Account,
+        stream: Stream,
+        event: dict[str, Any],
+        held: tuple[int, str] | None,
+    ) -> str:
+        """The event takes the place of the last one, if it is a later one."""
+        name = account.account
+        if event["seq"] < stream.seq:
+            return "outdated"
+        if event["seq"] == stream.seq:
+            if event["billing"] == stream.billing:
+                return "duplicate"
+            self._tell(state, name, "id_conflict", f"{event['source']}\0{event['id']}", 1, "crossed")
+            raise DeadLetterError("id_conflict")
+        if self._hold_id(event) != stream.hold:
+            raise DeadLetterError("bad_hold")
+        back = stream.rated.taken_back(self._posted(state, account, stream.rated.time_us))
+        rated = self._measured(state, account, event, held)
+        lines = self._enter(state, account, [self._in_time(account, each) for each in (back, rated)])
+        self.corrected[state.number, state.offset] = Rated(name, event["source"], event["id"], lines)
+        made = event["source"], event["id"], stream.revision + 1
+        self._remember(state, name, made, event["billing"], rated)
+        self._put_stream(account, event, stream.until_us, stream.revision + 1, rated)
+        self._take_up(state, account, made)
+        return "amended"
+
+    def _put_stream(
+        self, account: Account, event: dict[str, Any], until_us: int, revision: int, rated: RatedEvent
+    ) -> None:
+        place = event["type"], event["source"], event["id"]
+        account.streams[place] = Stream(event["seq"], event["billing"], until_us, revision, rated, self._hold_id(event))
+
+    def _hold_id(self, event: dict[str, Any]) -> str | None:
+        return None if event["hold"] is None else read_hold(self._control_key, event["hold"]).id
 
     def _check_time(self, state: Partition, event: dict[str, Any], held: tuple[int, str] | None) -> None:
         time_us = event["time_us"]
@@ -752,11 +820,7 @@ class Oracle:
             if events[-1].readings or events[-1].heard:
                 raise DeadLetterError("not_cancellable")
             billing = amended["billing"]
-        by_time = {
-            name for name, cap in account.counting.items() if cap.window != "bucket"
-        }  # others count what arrives
-        events = [replace(event, caps=[cap for cap in event.caps if cap[0] in by_time]) for event in events]
-        lines = self._enter(state, account, events)
+        lines = self._enter(state, account, [self._in_time(account, event) for event in events])
         place = (state.number, state.offset)
         before = self.corrected[place].prices if place in self.corrected else {}
         for price, (quantity, amount) in before.items():
@@ -765,6 +829,12 @@ class Oracle:
         source, event_id, _ = correction.corrects
         self.corrected[place] = Rated(name, source, event_id, lines)
         self._remember(state, name, correction.makes, billing, events[-1])
+
+    @staticmethod
+    def _in_time(account: Account, event: RatedEvent) -> RatedEvent:
+        """The event in the caps that count by its time; others count what arrives."""
+        by_time = {name for name, cap in account.counting.items() if cap.window != "bucket"}
+        return replace(event, caps=[cap for cap in event.caps if cap[0] in by_time])
 
     def _tell_failed(self, state: Partition, account: Account, correction: Correction) -> None:
         source, event_id, revision = correction.corrects

@@ -188,18 +188,21 @@ def event_of(document: object) -> dict[str, Any]:
         time_us = time_us_of(time) if is_text(time) else None
         if time_us is None:
             raise DeadLetterError("malformed")
+    seq = document.get("seq")
+    if seq is not None and not (isinstance(seq, Number) and re.fullmatch(r"[0-9]{1,10}", seq) and int(seq) <= 10**9):
+        raise DeadLetterError("malformed")
     scope, hold, final = document.get("scope", ""), document.get("hold"), document.get("holdfinal", True)
     if not is_text(scope) or (scope and not SCOPE.fullmatch(scope)) or not isinstance(final, bool):
         raise DeadLetterError("malformed")
     if hold is not None and not (is_text(hold) and 1 <= len(hold) <= TOKEN_CHARACTERS_MAX and "\0" not in hold):
         raise DeadLetterError("malformed")
     try:
-        billing = (document["type"], time_us, canonical(data), scope, hold, final or hold is None)
+        billing = (document["type"], time_us, canonical(data), scope, hold, final or hold is None, seq)
     except RecursionError as error:
         raise DeadLetterError("malformed") from error
     event = {name: document[name] for name in ("id", "source", "type", "data")}
     event |= {"subject": subject, "time_us": time_us, "billing": billing, "scope": scope}
-    return event | {"hold": hold, "final": final or hold is None}
+    return event | {"hold": hold, "final": final or hold is None, "seq": None if seq is None else int(seq)}
 
 
 def is_text(value: object) -> TypeGuard[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from actors import dryrun, rebuild
 from actors.dryrun import Comparison, Draft, DryRun, Shadow, TooLate
@@ -33,10 +34,13 @@ from tests.engine.bench import (
 )
 from tests.laws.test_r3_durations import document as sessions
 
-DRAFT = document(
-    third=per_unit("0.000000000002", "9", model="third"),
-    tiered=graduated(("5", "3"), ("40", "60"), (None, "0.25"), model="tiered"),
-    x=per_unit("1.25", model="x"),
+DRAFT = replace(
+    document(
+        third=per_unit("0.000000000002", "9", model="third"),
+        tiered=graduated(("5", "3"), ("40", "60"), (None, "0.25"), model="tiered"),
+        x=per_unit("1.25", model="x"),
+    ),
+    streams=versions()[0].streams,
 )
 ANY_TIME = (-(10**18), 10**18)
 Sums = dict[str, tuple[int, int]]  # by account: pico, events
@@ -118,10 +122,10 @@ async def test_a_draft_charges_what_its_publication_would_have_charged(
         before, after = told(found)
         assert before == charged(actual, *within)
         assert after == charged(published_instead(bench, DRAFT, from_us), *within)
-        # At other prices a lot has burnt more, or less, than a command takes back.
+        # At other prices a lot has burnt more, or less, than a command takes back, and credit is asked for at other times.
         # A re-rating states what it found by the versions of its time.
         assert {each for turn in found.turns for each in (turn.before, turn.after)} <= {
-            *("applied", "refused.exceeds_lot", "refused.rerate_changed", "refused.no_difference"),
+            *("applied", "refused.exceeds_lot", "refused.not_asked", "refused.rerate_changed", "refused.no_difference"),
             *("refused.unknown_version", "refused.unknown_price", "refused.mid_segment", "refused.mid_period"),
         }
     assert before != after

@@ -6,12 +6,13 @@ from typing import Any
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from actors import explain
 from actors.door_wire import AsOf, FindRated, RatedAt
 from actors.explain import Charge, Charges, EventGone, LineCharge, LinesAway, VersionLost
 from actors.ports import Record
-from engine.catalog import CatalogueDocument
+from engine.catalog import CatalogueDocument, StreamDefinition
 from tests.actors.proof_rig import RATED, BenchReader, ProofRig
 from tests.engine.bench import MINUTE, SECOND, TOPIC, Bench, document, graduated, us
 from tests.laws.test_r3_durations import document as sessions
@@ -222,6 +223,19 @@ async def test_a_correction_that_waited_is_told_apart_from_the_charge_at_the_sam
     assert [line.line.amount for line in charge.lines] == ["380"]
     ((kind, at, lines),) = [(each.kind, each.offset, each.lines) for each in charge.corrections]
     assert (kind, at, [line.line.amount for line in lines]) == ("amend", offset, ["-380", "120"])
+
+
+async def test_what_takes_the_place_of_an_event_of_a_stream_is_told_as_an_amend() -> None:
+    desk = Desk(replace(document(), streams={"use": StreamDefinition()}))
+    offset = desk.use("s", 4, seq=1)
+    assert desk.bench.use(9, "tiered", id="s", seq=2) == "amended"
+    desk.checkpoint()
+    later = len(desk.bench.log) - 1
+    place = RatedAt(offset, True, "plan", "UTC", 1, AsOf(0, 0, later + 1, 0, 0), (later,))
+    charge = await desk.charges.of(FindRated("acme", "gateway-1", "s"), place)
+    assert [line.line.amount for line in charge.lines] == ["120"]
+    ((kind, at, lines),) = [(each.kind, each.offset, each.lines) for each in charge.corrections]
+    assert (kind, at, [line.line.amount for line in lines]) == ("amend", later, ["-120", "270"])
 
 
 # -------------------------------------------------------------------------------------------------- which lines count

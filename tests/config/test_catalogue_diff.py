@@ -187,6 +187,13 @@ def test_a_condition_that_changes_is_told_by_its_field() -> None:
     ] * 2
 
 
+def test_how_long_streams_stay_open_changes_the_plans_that_price_their_events() -> None:
+    after = DOCUMENT | {"streams": {"llm": {"window_s": 60}}}
+    found = difference(*(msgspec.convert(body, CatalogueDocument) for body in (DOCUMENT, after)))
+    text = "streams of llm: new: window_s 60"
+    assert said(found) == [("growth", "changed", [text]), ("starter", "changed", [text])]
+
+
 def test_a_token_shape_changes_the_plans_that_price_its_events() -> None:
     before = DOCUMENT | {"token_shapes": {"llm": {"shape": "vllm"}}}
     after = DOCUMENT | {"token_shapes": {"llm": {"shape": "anthropic"}, "gpu": {}}}

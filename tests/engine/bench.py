@@ -19,6 +19,7 @@ from engine.catalog import (
     MeterDefinition,
     PlanDefinition,
     PriceDefinition,
+    StreamDefinition,
     TierDefinition,
     compile_catalogue,
 )
@@ -505,7 +506,9 @@ def versions() -> tuple[CatalogueDocument, CatalogueDocument, CatalogueDocument]
         third=per_unit("0.000000000005", "7", model="third"),
         tiered=graduated(("20", "7"), (None, "0.5"), model="tiered"),
     )
-    return document(), second, document(x=per_unit("0", model="x"))
+    third = document(x=per_unit("0", model="x"))
+    streams = {"use": StreamDefinition(6 * 3_600)}
+    return replace(document(), streams=streams), replace(second, streams=streams), replace(third, streams=streams)
 
 
 NEXT_MONTHS: Final = [us(f"2026-{month:02}-01T00:00:00+00:00") for month in range(4, 10)]
@@ -522,6 +525,7 @@ class RandomLog:
         self.accounts = self.accounts[:accounts]
         self.sent: list[tuple[bytes | None, bytes]] = []
         self.commands: list[dict[str, Any]] = []
+        self.streams: list[tuple[str, str, int, Hold | None]] = []  # account, id, seq, hold
         self.published = 1
         for account in self.accounts:
             bench.open(account, zone=source.choice(ZONES), anchor_day=source.choice([1, 15, 31]))
@@ -571,6 +575,7 @@ class RandomLog:
                 "use",
                 "llm",
                 "correct",
+                "stream",
                 "held",
                 "slices",
                 "again",
@@ -581,7 +586,7 @@ class RandomLog:
                 "tick",
                 "elsewhere",
             ],
-            [50, 8, 10, 10, 3, 4, 1, 4, 11, 1, 2, 1],
+            [50, 8, 10, 8, 10, 3, 4, 1, 4, 11, 1, 2, 1],
         )[0]
         account = source.choice(self.accounts)
         key = account.encode()
@@ -602,6 +607,8 @@ class RandomLog:
             return bench.control({"kind": source.choice(["tick", "tick", "owner"]), "epoch": epoch})
         if kind == "correct":
             return self._correct(key)
+        if kind == "stream":
+            return self._stream(account)
         if kind == "held":
             return self._settle(account)
         if kind == "slices":
@@ -658,6 +665,24 @@ class RandomLog:
             self.chains[at] = key, amended.encode(), revision + 1
         self.sent.append((key, record))
         return bench.record(key, record)
+
+    def _stream(self, account: str) -> str:
+        """An event of a stream: the first, a later one, one that was overtaken, or one too late."""
+        source, bench = self.source, self.bench
+        if not self.streams or source.random() < 0.4:
+            of_account = [hold for hold in self.holds[-6:] if hold.account == account]
+            hold = of_account[-1] if of_account and source.random() < 0.3 else None
+            self.streams.append((account, f"stream-{len(self.streams)}", 0, hold))
+        at = source.randrange(max(0, len(self.streams) - 4), len(self.streams))
+        account, name, seq, hold = self.streams[at]
+        seq = max(0, seq + source.choice([1, 1, 1, 2, 0, -1]))
+        self.streams[at] = account, name, max(seq, self.streams[at][2]), hold
+        more: dict[str, object] = {"id": name, "seq": seq}
+        if hold is not None and source.random() < 0.95:
+            more |= {"hold": seal_token(KEY, hold), "holdfinal": source.random() < 0.3}
+        value = self._event(account.encode(), source.choice(["use"] * 9 + ["llm"]), **more)
+        self.sent.append((account.encode(), value))
+        return bench.record(*self.sent[-1])
 
     def _slices(self, account: str) -> str:
         """Now and then by an owner that is no longer in office, or for nobody."""

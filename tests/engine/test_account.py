@@ -53,7 +53,7 @@ class Held:
 
     def grant(self, name: str, dollars: int, effective_us: int = START, **fields: Any) -> list[Crossing]:
         body: dict[str, Any] = {"kind": "paid", "priority": 100, "expires_us": None, "scope": ()}
-        if self.account.table:
+        if self.account.has_usage:
             effective_us = max(effective_us, self.account.newest_event_us + 1)
         lot = Lot(lot=name, granted=dollars * DOLLAR, effective_us=effective_us, **(body | fields))
         return self.account.grant([lot], max(START, self.account.woken_us))

@@ -15,6 +15,7 @@ from engine.catalog import (
     PlanDefinition,
     PriceBook,
     PriceDefinition,
+    StreamDefinition,
     TierDefinition,
     compile_catalogue,
     document_json,
@@ -285,3 +286,25 @@ def test_the_price_that_holds_is_the_very_same_but_for_its_cells() -> None:
     assert late.prices["p"].where == {"model": "z"}
     assert book.plan_at("basic", 100, 0) is late
     assert book.plan_at("gone", 100, 0) is None
+
+
+def test_streams_are_of_types_whose_events_can_be_taken_out_again() -> None:
+    meters = {
+        "tokens": TOKENS,
+        "peak": MeterDefinition("store", "max", "gigabytes"),
+        "gpus": MeterDefinition("gpu", "duration", session="session"),
+    }
+    plan = PlanDefinition("USD", {"any": ANY})
+    for event_type, window_s, paths in (
+        ("llm.request", 60, []),
+        ("llm.request", 0, ["streams.llm.request.window_s"]),
+        ("llm.request", 30 * 86_400 + 1, ["streams.llm.request.window_s"]),
+        ("store", 60, ["streams.store"]),
+        ("gpu", 60, ["streams.gpu"]),
+        ("unheard", 60, ["streams.unheard"]),
+    ):
+        stated = CatalogueDocument(meters, {"basic": plan}, streams={event_type: StreamDefinition(window_s)})
+        if paths:
+            assert fault_paths(stated) == paths
+        else:
+            assert compile_catalogue(1, stated).windows_us == {event_type: 60_000_000}

@@ -50,6 +50,8 @@ def test_what_cannot_be_read_says_where(kind: str, data: dict[str, Any], said: s
     [
         (EVENT | {"subject": "other"}, EVENT, "data.original is of account 'other'"),
         (EVENT, EVENT | {"subject": "other"}, "data.amended is of account 'other'"),
+        (EVENT | {"seq": 1}, EVENT, "data.original is of a stream"),
+        (EVENT, EVENT | {"seq": 1}, "data.amended is of a stream"),
         (EVENT, EVENT | {"id": "f"}, "another id"),
         (EVENT, EVENT | {"source": "f"}, "another source"),
         (EVENT, EVENT | {"hold": "token"}, "another hold"),

@@ -21,8 +21,8 @@ CATALOGUES: Final = Path(__file__).with_name("catalogues.jsonl")  # versions 1, 
 LOG: Final = Path(__file__).with_name("log.jsonl")
 HASH: Final = Path(__file__).with_name("state.sha256")
 PARTITIONS: Final = 2
-SEED: Final = 61
-STEPS: Final = 600
+SEED: Final = 16
+STEPS: Final = 1_000
 VALUE_BYTES_KEPT_MAX: Final = 10_000  # a record that is too large to be rated would be most of the file
 
 

@@ -174,3 +174,4 @@ def test_the_recorded_log_holds_something_to_notice() -> None:
     assert any(account and account.derive().taken for account in accounts)
     assert any(account and account.top_up.ordinal for account in accounts)
     assert any(account and account.contract.pauses for account in accounts)
+    assert any(account and account.streams.by_type for account in accounts)

@@ -198,6 +198,7 @@ def test_the_random_logs_reach_every_outcome_that_can_be_reached() -> None:
         "cancelled",
         "amended",
         "parked",
+        "outdated",
         "alert_recovered",
         "alert_requested",
     ):
@@ -206,7 +207,7 @@ def test_the_random_logs_reach_every_outcome_that_can_be_reached() -> None:
     assert letters == {
         "too_large", "malformed", "bad_mac", "bad_control", "unknown_account", "missing_time", "too_far_ahead",
         "too_old", "id_conflict", "bad_hold", "no_meter", "bad_quantity", "bad_dimension", "no_price",
-        "bad_correction", "correction_mismatch", "superseded",
+        "bad_correction", "correction_mismatch", "superseded", "bad_stream", "stream_over",
     }  # fmt: skip
     refusals = {name.removeprefix("refused.") for name in reached if name.startswith("refused.")}
     assert refusals >= {

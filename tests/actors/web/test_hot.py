@@ -146,8 +146,9 @@ async def test_a_correction_that_can_be_seen_to_fail_is_refused(
 
 
 async def test_who_pays_may_not_correct_what_is_to_be_paid(stage: Stage, bound: Client) -> None:
-    (refused,) = (await bound.post("/v1/events", [correction(event())])).json()["refused"]
-    assert (refused["reason"], stage.appender.records) == ("not_allowed", [])
+    for sent, field in ((correction(event()), "type"), (event(seq=2), "seq")):
+        (refused,) = (await bound.post("/v1/events", [sent])).json()["refused"]
+        assert (refused["reason"], refused["field"], stage.appender.records) == ("not_allowed", field, [])
 
 
 async def test_nothing_is_acknowledged_that_is_not_durable(stage: Stage, client: Client) -> None:

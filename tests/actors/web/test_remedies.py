@@ -11,6 +11,7 @@ MENDED_ELSEWHERE = {
     DeadLetterReason.TOO_OLD,
     DeadLetterReason.ID_CONFLICT,
     DeadLetterReason.NOT_CANCELLABLE,
+    DeadLetterReason.STREAM_OVER,
     *(reason for reason in DeadLetterReason if "correct" in reason or reason in ("superseded", "too_many_parked")),
 }
 
