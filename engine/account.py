@@ -138,10 +138,8 @@ class Account:
         self.top_up = NONE
         self._book = book
         self._closing = Closing(self.period_around, self._close_after_us)
-        self._closed: tuple[int, _Walked] = (
-            0,
-            _Walked({}, {}, [], {}, {}),
-        )  # what lies before an instant comes to: it stands
+        # What lies before an instant comes to: it stands.
+        self._closed: tuple[int, _Walked] = 0, _Walked({}, {}, [], {}, {})
         self._guard: Guard | None = None
         self._derived: Derived | None = None
         self._draw_ends: list[tuple[int, str]] = []  # a heap of (until, hold id): when draws are forgotten

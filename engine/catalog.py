@@ -25,7 +25,6 @@ from engine.meters import (
     compile_hours,
     compile_meter,
     compile_token_shape,
-    field_of,
 )
 from engine.meters import MeterDefinition as MeterDefinition  # a catalogue is made of it
 from engine.money import NANO, PICO, NotADecimal, parse_amount, parse_quantity
@@ -262,7 +261,7 @@ class Catalogue:
         self.hours_of: dict[str, tuple[Hours, ...]] = {}  # by event type, of those whose meters look at some
         for event_type, taking in self.meters_of.items():
             looks_at = {field for meter in taking for field in meter.looks_at}
-            if found := tuple(each for each in hours if field_of(each.dimension) in looks_at):
+            if found := tuple(each for each in hours if each.field in looks_at):
                 self.hours_of[event_type] = found
         self.reads_as_sent = not self.token_shapes and not self.hours_of
 
@@ -285,7 +284,7 @@ class Catalogue:
 
     def hours_at(self, event_type: str, time_us: int) -> dict[str, str]:
         """What the hours of a time are called, by the field under which meters of a type find that."""
-        return {field_of(each.dimension): each.name_at(time_us) for each in self.hours_of.get(event_type, ())}
+        return {each.field: each.name_at(time_us) for each in self.hours_of.get(event_type, ())}
 
 
 class _Checker:
@@ -555,8 +554,12 @@ _document_decoder: Final = msgspec.json.Decoder(CatalogueDocument)
 def compile_catalogue(version: int, document: CatalogueDocument) -> Catalogue:
     """The document as look-up tables. Raises BadCatalogue with every fault."""
     checker = _Checker(version)
-    dimensions = {
-        name: compile_dimension(name, definition, checker.fault) for name, definition in document.dimensions.items()
+    declared = document.dimensions.items()
+    hours = [compile_hours(name, definition, checker.fault) for name, definition in declared if definition.hours]
+    dimensions = {each.dimension: each.as_read() for each in hours} | {
+        name: compile_dimension(name, definition, checker.fault)
+        for name, definition in declared
+        if not definition.hours
     }
     meters = {
         name: compile_meter(name, definition, dimensions, checker.fault) for name, definition in document.meters.items()
@@ -565,12 +568,7 @@ def compile_catalogue(version: int, document: CatalogueDocument) -> Catalogue:
         event_type: compile_token_shape(event_type, definition, meters.values(), checker.fault)
         for event_type, definition in document.token_shapes.items()
     }
-    hours = [
-        each
-        for name, definition in document.dimensions.items()
-        if (each := compile_hours(name, definition, checker.fault)) is not None
-    ]
-    checker.of_time(meters.values(), {field_of(each.dimension): each.dimension for each in hours})
+    checker.of_time(meters.values(), {each.field: each.dimension for each in hours})
     for event_type, definition in document.streams.items():
         checker.stream(("streams", event_type), definition, [m for m in meters.values() if m.event_type == event_type])
     plans = {name: checker.plan(name, definition, meters) for name, definition in document.plans.items()}

@@ -14,7 +14,7 @@ from engine.meters.definitions import (
 )
 from engine.meters.dimensions import DIMENSION_TEXT_MAX, BadDimension, Dimension
 from engine.meters.fields import tags_of
-from engine.meters.hours import Hours, field_of
+from engine.meters.hours import Hours
 from engine.meters.meter import BadQuantity, Cell, Meter
 from engine.meters.sessions import LEVEL, BadSession, Heard, State
 from engine.meters.tokens import ESTIMATED, MEASURED, BadUsage, TokenUsage, is_estimated
@@ -48,7 +48,6 @@ __all__ = [
     "compile_hours",
     "compile_meter",
     "compile_token_shape",
-    "field_of",
     "is_estimated",
     "kept",
     "merged",

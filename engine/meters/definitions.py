@@ -13,7 +13,7 @@ from engine.meters.conditions import Condition
 from engine.meters.dimensions import DIMENSION_TEXT_MAX, Band, Dimension
 from engine.meters.expressions import BadExpression, Expression, compile_expression
 from engine.meters.fields import keys_of
-from engine.meters.hours import DAYS, Hours, Stretch, field_of
+from engine.meters.hours import DAYS, Hours, Stretch
 from engine.meters.meter import Meter
 from engine.meters.sessions import STATE_FIELD, TIMEOUT_S, TIMEOUT_S_MAX, SessionFields
 from engine.meters.tokens import BUCKETS, SIDES, TOKENS, ShapeName, TokenUsage
@@ -147,9 +147,6 @@ def compile_dimension(name: str, definition: DimensionDefinition, tell: Tell) ->
     """A declared dimension; its faults are told."""
     path = ("dimensions", name)
     _name(path, name, tell)
-    if definition.hours:
-        names = sorted({stretch.name for stretch in definition.hours} | {definition.otherwise or ""})
-        return Dimension(name, field_of(name), (), {each: each for each in names}, definition.otherwise)
     if definition.zone is not None:
         tell((*path, "zone"), "is of hours, and there are none: remove it")
     for key in ("of", "otherwise", "default"):
@@ -185,11 +182,10 @@ def compile_dimension(name: str, definition: DimensionDefinition, tell: Tell) ->
     )
 
 
-def compile_hours(name: str, definition: DimensionDefinition, tell: Tell) -> Hours | None:
-    """The hours of a declared dimension, if it has any; their faults are told."""
-    if not definition.hours:
-        return None
+def compile_hours(name: str, definition: DimensionDefinition, tell: Tell) -> Hours:
+    """A declared dimension of hours; its faults are told."""
     path = ("dimensions", name)
+    _name(path, name, tell)
     for key in ("of", "bands", "values", "default", "expression"):
         if getattr(definition, key):
             tell((*path, key), "a dimension of hours comes from no field: remove it")

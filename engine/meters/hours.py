@@ -8,15 +8,11 @@ from typing import Final
 
 from msgspec import Struct
 
+from engine.meters.dimensions import Dimension
 from engine.periods import EPOCH, zone_of
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _UNSEEN: Final = "\x00"  # no field of an event is read by such a path: what stands there is put there
-
-
-def field_of(dimension: str) -> str:
-    """The path under which meters find what the hours of a dimension are called."""
-    return _UNSEEN + dimension
 
 
 class Stretch(Struct, frozen=True):
@@ -43,6 +39,11 @@ class Hours(Struct, frozen=True):
     stretches: tuple[Stretch, ...]
     otherwise: str
 
+    @property
+    def field(self) -> str:
+        """The path under which meters find what the hours are called."""
+        return _UNSEEN + self.dimension
+
     def name_at(self, time_us: int) -> str:
         local = (EPOCH + timedelta(microseconds=time_us)).astimezone(zone_of(self.zone))
         minute = local.hour * 60 + local.minute
@@ -52,3 +53,9 @@ class Hours(Struct, frozen=True):
     def names(self) -> frozenset[str]:
         """All that it may be."""
         return frozenset({each.name for each in self.stretches} | {self.otherwise})
+
+    def as_read(self) -> Dimension:
+        """The dimension, of the field where the name of the hour stands."""
+        return Dimension(
+            self.dimension, self.field, values={each: each for each in self.names}, otherwise=self.otherwise
+        )

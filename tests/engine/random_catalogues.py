@@ -106,10 +106,12 @@ class RandomCatalogue:
             meter["aggregation"] = source.choice(("max", "min", "latest", "average", "unique_count"))
             meter["field"] = "region" if meter["aggregation"] == "unique_count" else "tokens"
         elif kind == "time":
-            timeout_s = source.choice((1, 150, None))
-            of = source.choice(({}, {"field": "tokens"}, {"expression": "tokens / 7"}))
-            meter |= {"session": "session", "aggregation": "duration" if timeout_s else "time_weighted_sum"}
-            meter |= {"timeout_s": timeout_s} | of if timeout_s else of or {"field": "tokens"}
+            timeout_s = source.choice((1, 150, None))  # None: it has levels, of which no silence is the end
+            of: dict[str, str] = source.choice(({}, {"field": "tokens"}, {"expression": "tokens / 7"}))
+            if timeout_s:
+                meter |= {"aggregation": "duration", "session": "session", "timeout_s": timeout_s, **of}
+            else:
+                meter |= {"aggregation": "time_weighted_sum", "session": "session", **(of or {"field": "tokens"})}
         else:
             meter |= {"aggregation": "sum", kind: source.choice(EXPRESSIONS) if kind == "expression" else "tokens"}
         if source.random() < 0.4:

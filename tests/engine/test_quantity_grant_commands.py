@@ -7,8 +7,8 @@ from msgspec.structs import replace
 
 from engine.quantity_grant_commands import QUANTITY_GRANTS_MAX
 from engine.quantity_grants import QuantityGrant
-from engine.snapshot import encode_account
 from tests.engine.bench import MINUTE, START, Bench, document, us
+from tests.engine.precedence import assert_the_first_reason_wins
 
 APRIL = us("2026-04-01T00:00:00+00:00")
 BASE: dict[str, Any] = {"grant": "g", "price": "x", "quantity": "10"}
@@ -35,12 +35,7 @@ def bench() -> Bench:
 
 @pytest.mark.parametrize("top", range(len(WRONG)))
 def test_the_first_reason_in_order_wins_and_nothing_changes(bench: Bench, top: int) -> None:
-    body: dict[str, Any] = {**BASE}
-    for _, change in reversed(WRONG[top:]):
-        body |= change
-    account, before = body.pop("account", "acme"), encode_account(bench.account())
-    assert bench.command("grant_quantity", account, **body) == f"refused.{WRONG[top][0]}"
-    assert encode_account(bench.account()) == before
+    assert_the_first_reason_wins(bench, "grant_quantity", BASE, WRONG[top:])
 
 
 def test_a_meter_that_does_not_add_up_has_nothing_to_grant() -> None:

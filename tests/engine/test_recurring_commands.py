@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from engine.snapshot import encode_account
 from tests.engine.bench import Bench
+from tests.engine.precedence import assert_the_first_reason_wins
 
 BASE: dict[str, Any] = {"grant": "m", "every": "period", "lot_kind": "promo", "amount": "10", "currency": "USD"}
 # In the order of precedence.
@@ -30,12 +30,7 @@ def bench() -> Bench:
 
 @pytest.mark.parametrize("top", range(len(WRONG)))
 def test_the_first_reason_in_order_wins_and_nothing_changes(bench: Bench, top: int) -> None:
-    body: dict[str, Any] = {**BASE}
-    for _, change in reversed(WRONG[top:]):
-        body |= change
-    account, before = body.pop("account", "acme"), encode_account(bench.account())
-    assert bench.command("set_recurring_grant", account, **body) == f"refused.{WRONG[top][0]}"
-    assert encode_account(bench.account()) == before
+    assert_the_first_reason_wins(bench, "set_recurring_grant", BASE, WRONG[top:])
 
 
 @pytest.mark.parametrize(

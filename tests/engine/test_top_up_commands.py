@@ -7,6 +7,7 @@ import pytest
 from engine.snapshot import encode_account
 from engine.top_up import Terms
 from tests.engine.bench import DOLLAR, SECOND, Bench
+from tests.engine.precedence import assert_the_first_reason_wins
 
 BASE: dict[str, Any] = {"threshold": "20", "amount": "50", "currency": "USD"}
 # In the order of precedence.
@@ -29,12 +30,7 @@ def bench() -> Bench:
 
 @pytest.mark.parametrize("top", range(len(WRONG)))
 def test_the_first_reason_in_order_wins_and_nothing_changes(bench: Bench, top: int) -> None:
-    body: dict[str, Any] = {**BASE}
-    for _, change in reversed(WRONG[top:]):
-        body |= change
-    account, before = body.pop("account", "acme"), encode_account(bench.account())
-    assert bench.command("set_top_up", account, **body) == f"refused.{WRONG[top][0]}"
-    assert encode_account(bench.account()) == before
+    assert_the_first_reason_wins(bench, "set_top_up", BASE, WRONG[top:])
 
 
 @pytest.mark.parametrize(

@@ -104,12 +104,12 @@ def test_no_order_and_no_repetition_changes_what_is_owed_or_who_pays(
     shuffled = order * 2
     source.shuffle(shuffled)
     first, second = folded(events, order), folded(events, shuffled)
-    assert _used(first) == _used(second)
+    assert used(first) == used(second)
     assert_the_same(first, oracle_of(first), str(events))
     assert_the_same(second, oracle_of(second, paranoid=len(events) < 4), str(events))
 
 
-def _used(bench: Bench) -> dict[str, object]:
+def used(bench: Bench) -> dict[str, object]:
     """What money depends on; a cell that holds nothing is none."""
     found = standing(bench)
     found["table"] = {
@@ -148,7 +148,12 @@ def test_every_second_of_every_session_is_in_the_table_once(events: list[tuple[s
 def test_cuts_freezing_and_replay_end_in_the_same_bytes(events: list[tuple[str, str, int]], at: int) -> None:
     """A checkpoint anywhere, loaded and gone on with, is the replay from the start: state and lines."""
     bench = folded(events, list(range(len(events))))
-    at = len(bench.log) - min(at, len(events) + 2)
+    assert_cuts_leave_no_trace(bench, len(bench.log) - min(at, len(events) + 2))
+    assert any(name.startswith("session ") for name in account_fields(encode_account(bench.account())))
+
+
+def assert_cuts_leave_no_trace(bench: Bench, at: int) -> None:
+    """A checkpoint at a record, loaded and gone on with, and what was frozen there, are the replay from the start."""
     store, partition = Store(), bench.fresh()
     for record in bench.log[:at]:
         partition.apply(*record)
@@ -164,7 +169,6 @@ def test_cuts_freezing_and_replay_end_in_the_same_bytes(events: list[tuple[str, 
     blob = encode_account(account)
     again = decode_account(blob, bench.partition._book)
     assert (encode_account(again), again.wake_us()) == (blob, account.wake_us())
-    assert any(name.startswith("session ") for name in account_fields(blob))
 
 
 @pytest.mark.parametrize("model", ["percentage", "dynamic"])

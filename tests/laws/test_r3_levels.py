@@ -14,11 +14,11 @@ from engine.catalog import CatalogueDocument, PlanDefinition
 from engine.meters import MeterDefinition
 from engine.money import NANO
 from engine.sessions import last_accrual
-from engine.snapshot import account_fields, decode_account, encode_account
-from tests.engine.bench import DAY, HOUR, MINUTE, SECOND, START, Bench, Store, graduated, kept_open, per_unit
+from engine.snapshot import account_fields, encode_account
+from tests.engine.bench import DAY, HOUR, MINUTE, SECOND, START, Bench, graduated, kept_open, per_unit
 from tests.laws.test_oracle_agrees import assert_the_same, oracle_of
 from tests.laws.test_r1_marginal import standing
-from tests.laws.test_r3_durations import _used
+from tests.laws.test_r3_durations import assert_cuts_leave_no_trace, used
 
 KINDS = {"one": "ssd", "two": "hdd", "six": "ssd"}
 LEVELS = st.lists(
@@ -83,7 +83,7 @@ def test_no_order_and_no_repetition_changes_what_is_owed_or_who_pays(
     shuffled = order * 2
     source.shuffle(shuffled)
     first, second = folded(levels, order), folded(levels, shuffled)
-    assert _used(first) == _used(second)
+    assert used(first) == used(second)
     assert_the_same(first, oracle_of(first), str(levels))
     assert_the_same(second, oracle_of(second, paranoid=len(levels) < 4), str(levels))
 
@@ -119,23 +119,8 @@ def test_every_second_counts_the_level_that_held_in_it(levels: list[tuple[str, s
 def test_cuts_freezing_and_replay_end_in_the_same_bytes(levels: list[tuple[str, str, int]], at: int) -> None:
     """A checkpoint anywhere, loaded and gone on with, is the replay from the start: state and lines."""
     bench = folded(levels, list(range(len(levels))))
-    at = len(bench.log) - min(at, len(levels) + 2)
-    store, partition = Store(), bench.fresh()
-    for record in bench.log[:at]:
-        partition.apply(*record)
-    store.checkpoint(partition)
-    partition.freeze_idle(0, 9)
-    resumed = store.load_into(bench.fresh())
-    for record in bench.log[at:]:
-        partition.apply(*record)
-        resumed.apply(*record)
-    assert partition.state_bytes() == resumed.state_bytes() == bench.partition.state_bytes()
-    assert partition.outputs.lines == bench.partition.outputs.lines
-    account = bench.account()
-    blob = encode_account(account)
-    again = decode_account(blob, bench.partition._book)
-    assert (encode_account(again), again.wake_us()) == (blob, account.wake_us())
-    assert any("level at" in name for name in account_fields(blob))
+    assert_cuts_leave_no_trace(bench, len(bench.log) - min(at, len(levels) + 2))
+    assert any("level at" in name for name in account_fields(encode_account(bench.account())))
 
 
 def test_a_level_that_is_told_late_holds_until_the_next_one_and_no_longer() -> None:
