@@ -343,7 +343,7 @@ def test_open_holds_never_exceed_the_slice_in_the_log(seed: int) -> None:
         else:
             bench.wait(source.choice([SECOND, 40 * SECOND]))
             bench.settle_wishes()
-        holds = [hold for hold in holds if hold.report_until_us >= bench.now - 2 * SECOND]
+        holds = [hold for hold in holds if hold.report_until_us >= bench.now]  # what may be reclaimed is no longer held
         slice_ = bench.account().slices.get(bench.epoch)
         held = sum(hold.held()["x"] for hold in holds)
         assert held <= (slice_.quantities.get("x", 0) if slice_ else 0)
