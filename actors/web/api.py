@@ -6,6 +6,7 @@ import orjson
 
 from actors.web import (
     adjustments,
+    batch_checks,
     contracts,
     customers,
     dialect_routes,
@@ -36,6 +37,7 @@ def all_routes(health: Health) -> tuple[Route, ...]:
     """Every route, in the order of the documents."""
     routes = (
         *hot.ROUTES,
+        *batch_checks.ROUTES,
         *dialect_routes.ROUTES,
         *explain.ROUTES,
         *customers.ROUTES,

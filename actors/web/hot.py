@@ -327,6 +327,11 @@ class CheckAnswer(Struct):
 async def check(call: Call) -> Reply:
     """POST /v1/check."""
     asked: CheckRequest = call.body
+    return Reply(await decided(call.services, asked))
+
+
+async def decided(services: Services, asked: CheckRequest, within_s: float = DOOR_WITHIN_S) -> CheckAnswer:
+    """The owner's decision. Raises Problem, as `put` does."""
     hold = asked.hold
     ttl_ms = None
     if hold:
@@ -342,17 +347,17 @@ async def check(call: Call) -> Reply:
         asked.feature,
         ttl_ms,
     )
-    return Reply(_decision(await put(call.services, asked.account, question)))
+    return _decision(await put(services, asked.account, question, within_s))
 
 
 def _limits(bounds: tuple[BoundWish, ...]) -> tuple[FieldLimit, ...]:
     return tuple(FieldLimit(bound.fields, str(bound.up_to)) for bound in bounds)
 
 
-async def put(services: Services, account: str, question: Question) -> Answer:
+async def put(services: Services, account: str, question: Question, within_s: float = DOOR_WITHIN_S) -> Answer:
     """The owner's answer. Raises Problem: 503 when there is none, 400 naming the field it cannot read."""
     try:
-        answer = await services.doors.ask(account, question, DOOR_WITHIN_S)
+        answer = await services.doors.ask(account, question, within_s)
     except DoorUnavailable as error:
         raise unavailable(
             "The owner of the account gave no answer; what was asked may have happened.", ceil(error.retry_after_s)
@@ -549,7 +554,7 @@ _BALANCE: Final = {
 }
 _HOLD: Final = {"id": "3.7.41", "token": "<token>", "valid_for_s": 60.0, "expires_in_s": 65.0}
 _BINDING: Final = {"kind": "wallet", "scope": "", "name": "", "remaining": "12.47", "frees_in_s": None, "unit": ""}
-_ALLOWED: Final = {
+ALLOWED: Final = {
     "allowed": True,
     "reason": None,
     "transient": False,
@@ -562,8 +567,8 @@ _ALLOWED: Final = {
     "as_of": _AS_OF,
     "entitlement": None,
 }
-_TOO_SOON: Final = {503: "The log or the account's owner is away for now; `Retry-After` says when to try again."}
-NONE_TAKEN: Final = {400: "No event was taken; `refused` says why.", **_TOO_SOON}
+TOO_SOON: Final = {503: "The log or the account's owner is away for now; `Retry-After` says when to try again."}
+NONE_TAKEN: Final = {400: "No event was taken; `refused` says why.", **TOO_SOON}
 
 
 def _routes() -> Iterator[Route]:
@@ -628,13 +633,13 @@ def _routes() -> Iterator[Route]:
                 "bounds": [{"fields": ["input_tokens"], "up_to": 1000}, {"fields": ["output_tokens"], "up_to": "4096"}],
                 "hold": {"ttl_s": 60},
             },
-            response=_ALLOWED,
+            response=ALLOWED,
         ),
         request=CheckRequest,
         response=CheckAnswer,
         account_from="body",
         body_bytes_max=CHECK_BYTES_MAX,
-        also=_TOO_SOON,
+        also=TOO_SOON,
     )
     yield Route(
         method="POST",
@@ -665,7 +670,7 @@ def _routes() -> Iterator[Route]:
         response=CaptureAnswer,
         status=202,
         confines=True,
-        also={404: "The token is none of this deployment, or of an account that the key may not see.", **_TOO_SOON},
+        also={404: "The token is none of this deployment, or of an account that the key may not see.", **TOO_SOON},
     )
     yield Route(
         method="POST",
@@ -680,13 +685,13 @@ def _routes() -> Iterator[Route]:
         tags=("holds",),
         example=Example(
             request={"token": "<token>", "ttl_s": 60, "bounds": [{"fields": ["output_tokens"], "up_to": 4096}]},
-            response=_ALLOWED,
+            response=ALLOWED,
         ),
         request=ExtendRequest,
         response=CheckAnswer,
         confines=True,
         body_bytes_max=CHECK_BYTES_MAX,
-        also={404: "The token is none of this deployment, or of an account that the key may not see.", **_TOO_SOON},
+        also={404: "The token is none of this deployment, or of an account that the key may not see.", **TOO_SOON},
     )
     yield Route(
         method="POST",
@@ -701,7 +706,7 @@ def _routes() -> Iterator[Route]:
         response=ReleaseAnswer,
         confines=True,
         body_bytes_max=CHECK_BYTES_MAX,
-        also={404: "The token is none of this deployment, or of an account that the key may not see.", **_TOO_SOON},
+        also={404: "The token is none of this deployment, or of an account that the key may not see.", **TOO_SOON},
     )
 
 

@@ -35,7 +35,7 @@ from actors.door_wire import (
 from actors.idempotency import KeptAnswer, KeyReused
 from actors.keys import Key, KeyRecord, KeyScope, KeysUnavailable, KeyUnknown, new_key_text
 from actors.ports import LogUnavailable, Outgoing, StoreUnavailable
-from actors.web import dialect_routes, hot, key_routes
+from actors.web import batch_checks, dialect_routes, hot, key_routes
 from actors.web.api import all_routes
 from actors.web.app import App
 from actors.web.health import Health, health_routes
@@ -247,6 +247,7 @@ OWN_PATHS = frozenset(
     route.path
     for route in (
         *hot.ROUTES,
+        *batch_checks.ROUTES,
         *dialect_routes.ROUTES,
         *key_routes.ROUTES,
         *health_routes(Health("own")),
