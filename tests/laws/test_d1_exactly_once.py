@@ -1,6 +1,7 @@
 """Law D1: an event counts once per (account, source, id) for the window, and an identity is taken only by a rated event."""
 
 import json
+from random import Random
 from typing import Any
 
 import pytest
@@ -29,6 +30,23 @@ def test_however_often_events_come_each_is_billed_once(sent: list[int]) -> None:
             bench.record(b"acme", values[number])
     assert sum(bench.charges()) == sum((1 + number) * DOLLAR for number in set(sent))
     assert bench.partition.counts.get("duplicate", 0) == 2 * len(sent) - len(set(sent))
+
+
+def test_ten_thousand_duplicates_in_any_order_never_show_in_a_balance() -> None:
+    """Whoever reads at any moment, between any two of them, finds each event once."""
+    bench = opened()
+    random = Random(2)
+    values = [bench.event(1 + number % 7, id=f"e{number}") for number in range(500)]
+    sent = list(range(500)) + random.choices(range(500), k=10_000)
+    random.shuffle(sent)
+    rated: set[int] = set()
+    owed = 0
+    for number in sent:
+        owed += 0 if number in rated else (1 + number % 7) * DOLLAR
+        assert bench.record(b"acme", values[number]) == ("duplicate" if number in rated else "rated")
+        rated.add(number)
+        assert bench.balance() == -owed
+    assert bench.partition.counts["duplicate"] == 10_000
 
 
 def test_an_identity_is_of_account_source_and_id() -> None:

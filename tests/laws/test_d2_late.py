@@ -53,6 +53,21 @@ def test_a_period_closes_at_its_end_and_the_grace(at: int, late: bool) -> None:
     assert line.get("adjusts") == (MARCH if late else None)
 
 
+@pytest.mark.parametrize(("grace_days", "late"), [(1, True), (30, False)])
+def test_what_comes_thirty_days_late_counts_at_once(grace_days: int, late: bool) -> None:
+    """In an open period as if on time; of a closed one it is an adjustment, and the closed totals stay."""
+    bench = opened(days=grace_days)
+    bench.now = APRIL - HOUR
+    bench.use(60, "tiered")
+    bench.now = APRIL + 29 * DAY
+    before = closed_totals(bench)
+    bench.use(40, "tiered", at=bench.now - 30 * DAY)
+    assert bench.charges()[-1] == 2_000 * DOLLAR
+    assert bench.balance() == (1_000 - 4_400) * DOLLAR
+    assert (closed_totals(bench) == before) == late
+    assert (adjusted(bench) == 2_000 * DOLLAR) == late
+
+
 @pytest.mark.parametrize("days", [1, 2, 30])
 def test_the_plan_says_how_long_a_period_stays_open(days: int) -> None:
     """In the version that is in force at the period's end."""

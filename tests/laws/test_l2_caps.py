@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.admission import Decision
+from engine.holds import seal_token
 from engine.money import NANO
 from engine.reasons import Binding, Reason
-from tests.engine.bench import DAY, DOLLAR, HOUR, MINUTE, SECOND, document, graduated, us
+from tests.engine.bench import DAY, DOLLAR, HOUR, KEY, MINUTE, SECOND, document, graduated, us
 from tests.engine.desk_bench import LINGER, DeskBench
 
 APRIL = us("2026-04-01T00:00:00+00:00")
@@ -39,6 +40,23 @@ def test_a_hard_cap_counts_what_is_rated_and_what_is_held() -> None:
     assert binding(decision) == ("cap", "", "monthly", DOLLAR)
     assert decision.retry_after_us == APRIL - bench.now
     assert bench.refused("1") is None
+
+
+def test_of_a_thousand_requests_at_the_edge_of_a_cap_those_run_that_fit() -> None:
+    """All of them ask before the first is settled; some use less than they held, and one more fits for each dollar left."""
+    bench = opened()
+    bench.cap("100")
+    asked = [bench.check("1") for _ in range(1_000)]
+    held = [decision.hold for decision in asked if decision.hold is not None]
+    refused = [decision for decision in asked if decision.hold is None]
+    assert len(held) == 100
+    assert {(decision.reason, *binding(decision)) for decision in refused} == {
+        (Reason.CAP_REACHED, "cap", "", "monthly", 0)
+    }
+    for number, hold in enumerate(held):
+        assert bench.use(0 if number < 10 else 1, hold=seal_token(KEY, hold)) == "rated"
+    assert sum(bench.check("1").hold is not None for _ in range(1_000)) == 10
+    assert sum(bench.charges()) == 90 * DOLLAR
 
 
 def test_a_soft_cap_denies_nothing() -> None:
