@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("engine", "config", "actors", "loadtest")
+SDK = ROOT / "sdk" / "tallygate_sdk"  # a package of its own, installed beside an application
 
 # All that the engine may import. Everything here is a pure function of its arguments, or a type. What waits, draws lots
 # or looks at a clock, a file or the environment would make a replay differ from the run.
@@ -108,6 +109,9 @@ TESTED_ELSEWHERE = {
     "loadtest/oracle/tokens.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/top_up.py": "tests/loadtest/test_oracle.py",
     "tallygate.py": "tests/test_cli.py",
+    "sdk/tallygate_sdk/answers.py": "tests/sdk/test_client.py",  # types, which the real app's answers are read into
+    "sdk/tallygate_sdk/errors.py": "tests/sdk/test_calls.py",  # types, made where an answer is read
+    "sdk/tallygate_sdk/retrying.py": "tests/sdk/test_client.py",  # seen by what a client puts again
 }
 BANNED_NAMES = frozenset({"utils", "util", "common", "base", "types", "helpers", "helper", "misc", "stuff", "manager"})
 
@@ -212,10 +216,11 @@ def test_one_file_of_the_actors_reads_a_clock() -> None:
 
 def test_every_module_has_its_test_file() -> None:
     missing = []
-    for path in [*python_files(*PACKAGES), ROOT / "tallygate.py"]:
+    for path in [*python_files(*PACKAGES), *SDK.glob("*.py"), ROOT / "tallygate.py"]:
         if path.name == "__init__.py":
             continue
-        mirrored = f"tests/{Path(named(path)).parent.as_posix()}/test_{path.name}"
+        folder = "sdk" if path.parent == SDK else Path(named(path)).parent.as_posix()
+        mirrored = f"tests/{folder}/test_{path.name}"
         expected = TESTED_ELSEWHERE.get(named(path), mirrored)
         if not (ROOT / expected).exists():
             missing.append(f"{named(path)}: {expected}")
@@ -253,7 +258,7 @@ def test_no_file_names_a_machine_or_a_place_to_download_from() -> None:
 
 
 def test_no_work_is_left_for_later() -> None:
-    for path in [*python_files(*PACKAGES, "tests"), ROOT / "tallygate.py"]:
+    for path in [*python_files(*PACKAGES, "sdk", "tests"), ROOT / "tallygate.py"]:
         marks = re.findall(r"#.*\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b", path.read_text())
         assert not marks, f"{named(path)}: {marks}"
 
@@ -269,6 +274,14 @@ def test_the_page_for_operators_quotes_what_the_code_says() -> None:
     assert not [quoted for quoted in (*logged, *metrics) if f'"{quoted}' not in code]
 
 
+def wheel(folder: Path, out: Path) -> set[str]:
+    """The files of the package that lies in `folder`, as it would be installed elsewhere."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--wheel-dir", str(out), str(folder)], check=True)
+    (made,) = out.glob("*.whl")
+    return set(zipfile.ZipFile(made).namelist())
+
+
 def test_an_installed_tallygate_has_every_module_and_file_that_it_reads(tmp_path: Path) -> None:
     """An editable install reads the tree, and would miss nothing; a wheel holds what pyproject.toml names."""
     wanted = [path for path in tree_files() if path.relative_to(ROOT).parts[0] in PACKAGES and path.suffix != ".md"]
@@ -276,9 +289,13 @@ def test_an_installed_tallygate_has_every_module_and_file_that_it_reads(tmp_path
         copy = tmp_path / "tree" / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*command, "--wheel-dir", str(tmp_path), str(tmp_path / "tree")], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    held = set(zipfile.ZipFile(wheel).namelist())
+    held = wheel(tmp_path / "tree", tmp_path)
     assert not [named(path) for path in wanted if named(path) not in held]
     assert "tallygate.py" in held
+
+
+def test_an_installed_sdk_has_every_module_and_says_that_it_is_typed(tmp_path: Path) -> None:
+    shutil.copytree(SDK.parent, tmp_path / "sdk", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__", "build"))
+    held = wheel(tmp_path / "sdk", tmp_path)
+    wanted = {f"tallygate_sdk/{path.name}" for path in SDK.iterdir() if path.suffix in (".py", ".typed")}
+    assert len(wanted) > 5 and not wanted - held

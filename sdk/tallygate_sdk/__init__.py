@@ -1,0 +1,63 @@
+"""Ask tallygate before you spend, and report what was used."""
+
+from tallygate_sdk.answers import (
+    AccountBalance,
+    Balance,
+    Binding,
+    Captured,
+    Decision,
+    Hold,
+    Outcome,
+    Price,
+    RefusedEvent,
+    Released,
+    Reported,
+    Undecided,
+)
+from tallygate_sdk.async_client import AsyncClient
+from tallygate_sdk.client import Client
+from tallygate_sdk.errors import (
+    BadEvent,
+    BadKey,
+    NotFound,
+    Refused,
+    SpoolBusy,
+    SpoolFull,
+    TallygateError,
+    Unavailable,
+)
+from tallygate_sdk.policy import CLOSED, OPEN, Budget, FailurePolicy, Overdraft
+from tallygate_sdk.questions import Bound, Check, Usage
+
+__all__ = [
+    "CLOSED",
+    "OPEN",
+    "AccountBalance",
+    "AsyncClient",
+    "BadEvent",
+    "BadKey",
+    "Balance",
+    "Binding",
+    "Bound",
+    "Budget",
+    "Captured",
+    "Check",
+    "Client",
+    "Decision",
+    "FailurePolicy",
+    "Hold",
+    "NotFound",
+    "Outcome",
+    "Overdraft",
+    "Price",
+    "Refused",
+    "RefusedEvent",
+    "Released",
+    "Reported",
+    "SpoolBusy",
+    "SpoolFull",
+    "TallygateError",
+    "Unavailable",
+    "Undecided",
+    "Usage",
+]

@@ -1,0 +1,124 @@
+"""The client for code that waits by blocking. It may be shared by threads."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import httpx2
+from tenacity import Retrying
+
+from tallygate_sdk import calls
+from tallygate_sdk.answers import AccountBalance, Captured, Decision, Outcome, Released, Reported
+from tallygate_sdk.calls import Call
+from tallygate_sdk.errors import Unavailable
+from tallygate_sdk.policy import CLOSED, FailurePolicy, decided_by
+from tallygate_sdk.questions import HOLD_S, Bound, Check, Usage
+from tallygate_sdk.retrying import SHORTEST_TRY_S, Recovering, settled, until
+
+T = TypeVar("T")
+
+CHECK_DEADLINE_S: Final = 2.0  # a takeover takes a second or two
+DEADLINE_S: Final = 15.0
+
+
+class Client:
+    """Calls one service with one key.
+
+    What was not answered is put again until the call's deadline. All of it is safe to repeat: usage by its id, a
+    release by its token; a check whose answer was lost may leave a hold behind, which expires by itself. Then the call
+    raises Unavailable, but for checks, which `on_away` decides. What the service refuses raises Refused at once."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        check_deadline_s: float = CHECK_DEADLINE_S,
+        deadline_s: float = DEADLINE_S,
+        on_away: FailurePolicy = CLOSED,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        """`transport`: another way to the service than the network."""
+        self._check_deadline_s = check_deadline_s
+        self._deadline_s = deadline_s
+        self._on_away = on_away
+        headers = {"authorization": f"Bearer {key}"}
+        self._http = httpx2.Client(base_url=url, headers=headers, transport=transport, follow_redirects=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def check(self, check: Check, *, deadline_s: float | None = None, on_away: FailurePolicy | None = None) -> Decision:
+        """May the request run? Never raises Unavailable: `on_away` decides where the service does not."""
+        try:
+            return self._call(
+                calls.check_call(check), self._check_deadline_s if deadline_s is None else deadline_s, settles=True
+            )
+        except Unavailable as error:
+            last = error.decision if isinstance(error, Recovering) else None
+            return decided_by(self._on_away if on_away is None else on_away, check, last)
+
+    def checks(self, checks: Sequence[Check], *, deadline_s: float | None = None) -> list[Outcome]:
+        """An outcome for each of up to 100 checks, in their order. Put again only as a whole: see `Outcome.problem`."""
+        deadline_s = self._check_deadline_s if deadline_s is None else deadline_s
+        return self._call(calls.checks_call(checks), deadline_s).outcomes
+
+    def extend(
+        self,
+        token: str,
+        *,
+        hold_s: float = HOLD_S,
+        bounds: Sequence[Bound] = (),
+        deadline_s: float | None = None,
+    ) -> Decision:
+        """Reserve more, or for longer. The answer's hold has a new token, which replaces the old one."""
+        deadline_s = self._check_deadline_s if deadline_s is None else deadline_s
+        return self._call(calls.extend_call(token, hold_s, bounds), deadline_s, settles=True)
+
+    def capture(self, usage: Usage, *, deadline_s: float | None = None) -> Captured:
+        """Settle the hold that the usage names. Returns once it is durable."""
+        return self._call(calls.capture_call(usage), self._deadline_s if deadline_s is None else deadline_s)
+
+    def release(self, token: str, *, deadline_s: float | None = None) -> Released:
+        """Nothing (more) was used: what is reserved is free at once."""
+        return self._call(calls.release_call(token), self._deadline_s if deadline_s is None else deadline_s)
+
+    def report(self, usage: Sequence[Usage], *, deadline_s: float | None = None) -> Reported:
+        """Send up to 1,000 usage events. Returns once they are durable; look at `refused`."""
+        return self.report_encoded([each.cloud_event() for each in usage], deadline_s=deadline_s)
+
+    def report_encoded(self, events: Sequence[bytes], *, deadline_s: float | None = None) -> Reported:
+        """The same of events that were encoded before (`Usage.cloud_event`)."""
+        return self._call(calls.EventsCall(events), self._deadline_s if deadline_s is None else deadline_s)
+
+    def balance(self, account: str, *, deadline_s: float | None = None) -> AccountBalance:
+        """What the account has."""
+        return self._call(calls.balance_call(account), self._deadline_s if deadline_s is None else deadline_s)
+
+    def _call(self, call: Call[T], deadline_s: float, *, settles: bool = False) -> T:
+        until_s = time.monotonic() + deadline_s
+        for attempt in Retrying(**until(deadline_s)):
+            with attempt:
+                answer = self._once(call, max(SHORTEST_TRY_S, until_s - time.monotonic()))
+                if settles and isinstance(answer, Decision):
+                    settled(answer)
+                return answer
+        raise AssertionError("the loop ends by an answer or an error")
+
+    def _once(self, call: Call[T], within_s: float) -> T:
+        try:
+            answer = self._http.request(
+                call.method, call.path, content=call.body, headers=call.headers, timeout=within_s
+            )
+        except httpx2.TransportError as error:
+            raise Unavailable(f"{self._http.base_url}: nobody answered ({type(error).__name__})") from error
+        return call.read(answer.status_code, answer.headers, answer.content)
