@@ -26,6 +26,7 @@ from actors.cli import (
     settings,
     shards,
     tail,
+    telemetry,
     top_up,
     topics,
     up,
@@ -53,6 +54,7 @@ app.add_typer(shards.app, name="shards")
 app.add_typer(clock.app, name="clock")
 app.add_typer(topics.app, name="topics")
 app.add_typer(bases.app, name="base")
+app.add_typer(telemetry.app, name="telemetry")
 app.command("migrate")(migrate.migrate_tables)
 app.command("dead-letters")(dead_letters.show_dead_letters)
 app.command("settings")(settings.show_settings)

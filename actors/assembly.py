@@ -16,7 +16,7 @@ from actors.door_client import Doors
 from actors.door_wire import door_token
 from actors.endpoints import PostgresEndpoints
 from actors.incarnation import Incarnation, LockDeaths, give_back_large_blocks, process_load
-from actors.kafka import KafkaAppender, KafkaLog, TopicReader, TopicSettings
+from actors.kafka import KafkaAppender, KafkaLog, TopicAppender, TopicReader, TopicSettings
 from actors.keys import REFRESH_EVERY_S, Keys, KeyScope
 from actors.lease import Heartbeat, HeartbeatThread, Lease
 from actors.local_runs import LocalFolder
@@ -90,7 +90,16 @@ def topic_settings(settings: Settings) -> TopicSettings:
         min_insync_replicas=kafka.min_insync_replicas,
         usage_retention_ms=retention_ms,
         rated_retention_ms=retention_ms,
+        measured=(kafka.topic_served, kafka.topic_gpu_telemetry),
     )
+
+
+def telemetry_appender(settings: Settings) -> TopicAppender:
+    """The way to the topic of what machines say, not yet started."""
+    kafka = settings.kafka
+    if kafka.bootstrap_servers is None:
+        raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
+    return TopicAppender(kafka.bootstrap_servers, {"gpu-telemetry": kafka.topic_gpu_telemetry})
 
 
 def postgres_store(settings: Settings) -> PostgresStore:

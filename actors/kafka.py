@@ -169,25 +169,21 @@ class KafkaLog:
         return self._reader
 
 
-class KafkaAppender:
-    """The `Appender` port: one idempotent producer, opened anew after a refusal. `topics` as for `KafkaLog`."""
+class TopicAppender:
+    """One idempotent producer, opened anew after a refusal. `topics` maps roles to topic names."""
 
     def __init__(self, bootstrap: str, topics: Mapping[str, str], timeout_s: float = 10.0, linger_ms: int = 5) -> None:
-        missing = [role for role in ROLES if role not in topics]
-        if missing:
-            raise ValueError(f"topics: no name for {', '.join(missing)}")
         self._bootstrap = bootstrap
         self._topics = dict(topics)
         self._timeout_s = timeout_s
         self._linger_ms = linger_ms
-        self.partitions = 0
         self._producer: aiokafka.AIOKafkaProducer | None = None
         self._producer_lock: asyncio.Lock | None = None
 
     async def start(self) -> None:
-        """Connect. Raises `LogUnavailable`, and `LogDamaged` when the topic's timestamps are not LogAppendTime."""
+        """Connect. Raises `LogUnavailable`, also where a topic is missing."""
         self._producer_lock = asyncio.Lock()
-        self.partitions = await self._checked_partitions()
+        await self._check_topics()
         await self._live_producer()
 
     async def stop(self) -> None:
@@ -197,22 +193,17 @@ class KafkaAppender:
         if producer is not None:
             await _stopped(producer.stop(), self._timeout_s)
 
-    async def _checked_partitions(self) -> int:
-        usage = self._topics["usage"]
+    async def _check_topics(self) -> None:
         async with _Admin(self._bootstrap, self._timeout_s) as admin:
-            counts = await admin.partition_counts(list(self._topics.values()))
-            absent = [topic for topic, count in counts.items() if count is None]
-            if absent:
-                raise LogUnavailable(f"Kafka: no topic {', '.join(absent)}: create the topics first")
-            kind = (await admin.timestamp_types([usage]))[usage]
-        if kind != _APPEND_TIME:
-            raise LogDamaged(
-                f"topic {usage}: message.timestamp.type is {kind}, and must be {_APPEND_TIME}, because log time is "
-                "made of append times: create the topics with tallygate"
-            )
-        count = counts[usage]
-        assert count is not None
-        return count
+            await self._counts(admin)
+
+    async def _counts(self, admin: "_Admin") -> dict[str, int]:
+        """Partitions by topic. Raises `LogUnavailable` where one is missing."""
+        counts = await admin.partition_counts(list(self._topics.values()))
+        absent = [topic for topic, count in counts.items() if count is None]
+        if absent:
+            raise LogUnavailable(f"Kafka: no topic {', '.join(absent)}: create the topics first")
+        return {topic: count for topic, count in counts.items() if count is not None}
 
     async def append(self, records: Sequence[Outgoing]) -> list[int]:
         for record in records:
@@ -245,12 +236,13 @@ class KafkaAppender:
         return [future.result().offset for future in sent]
 
     async def _send(self, producer: aiokafka.AIOKafkaProducer, record: Outgoing) -> "asyncio.Future[Any]":
-        partition = record.partition
-        if partition is None and record.key is not None and record.topic == "usage":
-            partition = partition_for(record.key, self.partitions)
-        topic = self._topics[record.topic]
+        topic, partition = self._topics[record.topic], self._partition(record)
         future: asyncio.Future[Any] = await producer.send(topic, record.value, key=record.key, partition=partition)
         return future
+
+    def _partition(self, record: Outgoing) -> int | None:
+        """Where the record goes; None leaves it to the client."""
+        return record.partition
 
     async def _live_producer(self) -> aiokafka.AIOKafkaProducer:
         if self._producer_lock is None:
@@ -286,6 +278,38 @@ class KafkaAppender:
             return
         self._producer = None
         await _stopped(producer.stop(), 1.0)
+
+
+class KafkaAppender(TopicAppender):
+    """The `Appender` port. `topics` as for `KafkaLog`."""
+
+    def __init__(self, bootstrap: str, topics: Mapping[str, str], timeout_s: float = 10.0, linger_ms: int = 5) -> None:
+        missing = [role for role in ROLES if role not in topics]
+        if missing:
+            raise ValueError(f"topics: no name for {', '.join(missing)}")
+        super().__init__(bootstrap, topics, timeout_s, linger_ms)
+        self.partitions = 0
+
+    async def start(self) -> None:
+        """Connect. Raises `LogUnavailable`, and `LogDamaged` when the topic's timestamps are not LogAppendTime."""
+        await super().start()
+
+    async def _check_topics(self) -> None:
+        usage = self._topics["usage"]
+        async with _Admin(self._bootstrap, self._timeout_s) as admin:
+            counts = await self._counts(admin)
+            kind = (await admin.timestamp_types([usage]))[usage]
+        if kind != _APPEND_TIME:
+            raise LogDamaged(
+                f"topic {usage}: message.timestamp.type is {kind}, and must be {_APPEND_TIME}, because log time is "
+                "made of append times: create the topics with tallygate"
+            )
+        self.partitions = counts[usage]
+
+    def _partition(self, record: Outgoing) -> int | None:
+        if record.partition is None and record.key is not None and record.topic == "usage":
+            return partition_for(record.key, self.partitions)
+        return record.partition
 
 
 class TopicReader:
@@ -395,6 +419,7 @@ class TopicSettings(Struct, frozen=True):
     min_insync_replicas: int = 2
     usage_retention_ms: int = 45 * 24 * 3_600_000  # the longest outage plus the age of a checkpoint, with much to spare
     rated_retention_ms: int = 45 * 24 * 3_600_000
+    measured: tuple[str, ...] = ()  # of what machines say; as long as it may change what a billing period has cost
 
 
 async def create_topics(bootstrap: str, settings: TopicSettings, timeout_s: float = 30.0) -> list[str]:
@@ -415,6 +440,7 @@ async def create_topics(bootstrap: str, settings: TopicSettings, timeout_s: floa
         settings.usage: shared | {"retention.ms": str(settings.usage_retention_ms)},
         settings.rated: shared | large | rated_retention,
         settings.dead_letters: shared | large | rated_retention,
+        **dict.fromkeys(settings.measured, shared | rated_retention),
     }
     async with _Admin(bootstrap, timeout_s) as admin:
         counts = await admin.partition_counts(list(wanted))

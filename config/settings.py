@@ -137,6 +137,12 @@ class KafkaSettings(_Group):
     topic_dead_letters: str = _setting(
         "dead-letters", "records that could not be rated, with the reason", pattern=_TOPIC_PATTERN
     )
+    topic_served: str = _setting(
+        "served", "requests as they were executed, and replicas as they come and go", pattern=_TOPIC_PATTERN
+    )
+    topic_gpu_telemetry: str = _setting(
+        "gpu-telemetry", "what GPUs and inference engines say of themselves", pattern=_TOPIC_PATTERN
+    )
     partitions: int = _setting(
         8,
         "the most shards that can ever share the work, since an account's partition follows from this number: "
@@ -184,9 +190,9 @@ class KafkaSettings(_Group):
     def _replicas_suffice(self) -> Self:
         if self.min_insync_replicas > self.replication_factor:
             raise ValueError("min_insync_replicas is above replication_factor: no record could ever be written")
-        topics = {self.topic_usage, self.topic_rated, self.topic_dead_letters}
-        if len(topics) < 3:
-            raise ValueError("topic_usage, topic_rated and topic_dead_letters must be three different topics")
+        topics = [getattr(self, name) for name in type(self).model_fields if name.startswith("topic_")]
+        if len(set(topics)) < len(topics):
+            raise ValueError("two of the topics have one name: each must be a topic of its own")
         return self
 
 

@@ -15,11 +15,12 @@ def test_topics_without_brokers_say_what_to_set(command: str) -> None:
 
 def test_topics_are_made_and_checked_on_a_real_broker(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka)
-    for role in ("USAGE", "RATED", "DEAD_LETTERS"):
+    roles = ("USAGE", "RATED", "DEAD_LETTERS", "SERVED", "GPU_TELEMETRY")
+    for role in roles:
         monkeypatch.setenv(f"TALLYGATE_KAFKA__TOPIC_{role}", f"cli-{role}")
     assert call("topics", "check").exit_code == FAILED
     created = call("topics", "create")
-    assert (created.exit_code, created.stdout) == (0, "created cli-USAGE, cli-RATED, cli-DEAD_LETTERS\n")
+    assert (created.exit_code, created.stdout) == (0, f"created {', '.join(f'cli-{role}' for role in roles)}\n")
     assert call("topics", "create").stdout == "all topics exist\n"
     assert call("topics", "check").exit_code == 0
     monkeypatch.setenv("TALLYGATE_KAFKA__PARTITIONS", "4")
