@@ -23,12 +23,12 @@ help:
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: requirements/bootstrap.txt requirements/lock.txt pyproject.toml sdk/pyproject.toml
+$(VENV)/.ready: requirements/bootstrap.txt requirements/lock.txt pyproject.toml sdk/pyproject.toml sdk/served/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tallygate needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) # one that is there keeps its interpreter
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/lock.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --editable sdk
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --editable sdk --editable sdk/served
 	@touch $@
 
 up: setup
@@ -74,4 +74,4 @@ lint: setup
 
 lock: setup
 	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 requirements/bootstrap.in --output-file requirements/bootstrap.txt
-	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 pyproject.toml sdk/pyproject.toml --extra dev --extra stack --output-file requirements/lock.txt
+	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 pyproject.toml sdk/pyproject.toml sdk/served/pyproject.toml --extra dev --extra stack --output-file requirements/lock.txt

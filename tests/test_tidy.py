@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("engine", "config", "actors", "loadtest")
 SDK = ROOT / "sdk" / "tallygate_sdk"  # a package of its own, installed beside an application
+SERVED = ROOT / "sdk" / "served" / "tallygate_served"  # likewise, into an inference server or a gateway
 
 # All that the engine may import. Everything here is a pure function of its arguments, or a type. What waits, draws lots
 # or looks at a clock, a file or the environment would make a replay differ from the run.
@@ -216,10 +217,10 @@ def test_one_file_of_the_actors_reads_a_clock() -> None:
 
 def test_every_module_has_its_test_file() -> None:
     missing = []
-    for path in [*python_files(*PACKAGES), *SDK.glob("*.py"), ROOT / "tallygate.py"]:
+    for path in [*python_files(*PACKAGES), *SDK.glob("*.py"), *SERVED.glob("*.py"), ROOT / "tallygate.py"]:
         if path.name == "__init__.py":
             continue
-        folder = "sdk" if path.parent == SDK else Path(named(path)).parent.as_posix()
+        folder = {SDK: "sdk", SERVED: "served"}.get(path.parent, Path(named(path)).parent.as_posix())
         mirrored = f"tests/{folder}/test_{path.name}"
         expected = TESTED_ELSEWHERE.get(named(path), mirrored)
         if not (ROOT / expected).exists():
@@ -294,8 +295,12 @@ def test_an_installed_tallygate_has_every_module_and_file_that_it_reads(tmp_path
     assert "tallygate.py" in held
 
 
-def test_an_installed_sdk_has_every_module_and_says_that_it_is_typed(tmp_path: Path) -> None:
-    shutil.copytree(SDK.parent, tmp_path / "sdk", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__", "build"))
-    held = wheel(tmp_path / "sdk", tmp_path)
-    wanted = {f"tallygate_sdk/{path.name}" for path in SDK.iterdir() if path.suffix in (".py", ".typed")}
+@pytest.mark.parametrize("package", [SDK, SERVED], ids=named)
+def test_an_installed_package_of_clients_has_every_module_and_says_that_it_is_typed(
+    package: Path, tmp_path: Path
+) -> None:
+    ignored = shutil.ignore_patterns("*.egg-info", "__pycache__", "build")
+    shutil.copytree(package.parent, tmp_path / "tree", ignore=ignored)
+    held = wheel(tmp_path / "tree", tmp_path)
+    wanted = {f"{package.name}/{path.name}" for path in package.iterdir() if path.suffix in (".py", ".typed")}
     assert len(wanted) > 5 and not wanted - held

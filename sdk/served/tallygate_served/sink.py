@@ -1,0 +1,125 @@
+"""Into Kafka from a thread of its own: whoever puts never waits, and the memory for what waits is bounded."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol
+
+PENDING_MAX = 100_000
+_BATCH = 1_000
+_BACKOFF_MAX_S = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class Sink(Protocol):
+    """Takes records."""
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Never waits, never raises."""
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Sends what is left, for as long as that."""
+
+
+class KafkaSink:
+    """A thread with one idempotent producer. `lost` counts records that did not fit, or that Kafka refused."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str = "served",
+        pending_max: int = PENDING_MAX,
+        producer: Callable[[str], Any] | None = None,
+    ) -> None:
+        """`producer` makes the client; None: aiokafka, which the extra `kafka` installs. Raises ImportError without it."""
+        self._make = producer or _aiokafka(bootstrap)
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._pending_max = pending_max
+        self._pending: list[tuple[bytes, bytes]] = []
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = False
+        self.lost = 0
+        self.sent = 0
+        self._thread = threading.Thread(target=self._run, name="tallygate-served", daemon=True)
+        self._thread.start()
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Never waits, never raises."""
+        with self._lock:
+            if self._closing or len(self._pending) >= self._pending_max:
+                self.lost += 1
+                first = self.lost == 1
+            else:
+                self._pending.append((key, value))
+                first = False
+        if first:
+            _log.error("served records are being lost: Kafka at %s takes none, or not enough", self._bootstrap)
+        self._wake.set()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Sends what is left, for as long as that."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            _log.error("%d served records were not sent before the end", len(self._pending))
+
+    def _run(self) -> None:
+        asyncio.run(self._work())
+
+    async def _work(self) -> None:
+        producer: Any = None
+        wait_s = 0.1
+        while True:
+            await asyncio.to_thread(self._wake.wait, 1.0)
+            self._wake.clear()
+            with self._lock:
+                batch = self._pending[:_BATCH]
+            if not batch:
+                if self._closing:
+                    break
+                continue
+            try:
+                if producer is None:
+                    producer = self._make(self._bootstrap)
+                    await producer.start()
+                sent = [await producer.send(self._topic, value, key=key) for key, value in batch]
+                await asyncio.gather(*sent)
+            except Exception as error:
+                # Whatever it was: sent again, all of it. A record that arrives twice counts once.
+                _log.warning("Kafka at %s: %s: %s", self._bootstrap, type(error).__name__, error)
+                await _stopped(producer)
+                producer = None
+                if self._closing:
+                    break
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, _BACKOFF_MAX_S)
+                self._wake.set()
+                continue
+            wait_s = 0.1
+            with self._lock:
+                del self._pending[: len(batch)]
+                self.sent += len(batch)
+                if self._pending:
+                    self._wake.set()
+        await _stopped(producer)
+
+
+async def _stopped(producer: Any) -> None:
+    if producer is not None:
+        with suppress(Exception):
+            await asyncio.wait_for(producer.stop(), 5.0)
+
+
+def _aiokafka(bootstrap: str) -> Callable[[str], Any]:
+    from aiokafka import AIOKafkaProducer
+
+    def make(servers: str) -> Any:
+        return AIOKafkaProducer(bootstrap_servers=servers, acks="all", enable_idempotence=True)
+
+    return make
