@@ -12,6 +12,7 @@ from actors.cli import (
     caps,
     catalogue,
     clock,
+    costs,
     customers,
     dead_letters,
     explain,
@@ -54,6 +55,7 @@ app.add_typer(shards.app, name="shards")
 app.add_typer(clock.app, name="clock")
 app.add_typer(topics.app, name="topics")
 app.add_typer(bases.app, name="base")
+app.add_typer(costs.app, name="costs")
 app.add_typer(telemetry.app, name="telemetry")
 app.command("migrate")(migrate.migrate_tables)
 app.command("dead-letters")(dead_letters.show_dead_letters)
