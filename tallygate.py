@@ -30,6 +30,7 @@ from actors.cli import (
     telemetry,
     top_up,
     topics,
+    unbilled,
     up,
 )
 from actors.cli.terminal import expected_errors
@@ -65,6 +66,7 @@ app.command("balance")(balance.show_balance)
 app.command("explain")(explain.explain_event)
 app.command("tail")(tail.tail_rated)
 app.command("rebuild")(rebuild.rebuild_accounts)
+app.command("unbilled")(unbilled.find_unbilled_tokens)
 app.command("reconcile")(reconcile.reconcile_partitions)
 
 
