@@ -28,6 +28,8 @@ from tallygate_sdk.errors import (
 )
 from tallygate_sdk.policy import CLOSED, OPEN, Budget, FailurePolicy, Overdraft
 from tallygate_sdk.questions import Bound, Check, Usage
+from tallygate_sdk.reporter import HttpSink, Reporter, Sink
+from tallygate_sdk.spool import Spool
 
 __all__ = [
     "CLOSED",
@@ -46,6 +48,7 @@ __all__ = [
     "Decision",
     "FailurePolicy",
     "Hold",
+    "HttpSink",
     "NotFound",
     "Outcome",
     "Overdraft",
@@ -54,6 +57,9 @@ __all__ = [
     "RefusedEvent",
     "Released",
     "Reported",
+    "Reporter",
+    "Sink",
+    "Spool",
     "SpoolBusy",
     "SpoolFull",
     "TallygateError",

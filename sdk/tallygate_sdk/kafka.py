@@ -1,0 +1,67 @@
+"""Usage straight into the log, for whoever may produce to it: the extra `tallygate-sdk[kafka]`."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from tallygate_sdk.answers import RefusedEvent
+from tallygate_sdk.errors import Unavailable
+
+ATTEMPT_S: Final = 10.0
+
+
+class _Subject(msgspec.Struct):
+    subject: str
+
+
+_subject: Final = msgspec.json.Decoder(_Subject)
+
+
+class KafkaSink:
+    """Batches to a topic, keyed by account: the partitioner is Kafka's own (murmur2), so each event reaches the owner of
+    its account. Durable means acknowledged by all in-sync replicas. It must be used by one thread, the reporter's."""
+
+    def __init__(self, bootstrap_servers: str, topic: str = "usage", **options: Any) -> None:
+        """`options` go to the producer: security, compression."""
+        self._topic = topic
+        self._options = {"bootstrap_servers": bootstrap_servers, "acks": "all", "enable_idempotence": True} | options
+        self._runner: asyncio.Runner | None = None
+        self._producer: AIOKafkaProducer | None = None
+
+    def send(self, events: Sequence[bytes]) -> Sequence[RefusedEvent]:
+        """Nothing is refused here: what cannot be rated becomes a dead letter of the service."""
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        try:
+            self._runner.run(self._send(events))
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the topic {self._topic} took no usage in time: {type(error).__name__}") from error
+        return ()
+
+    async def _send(self, events: Sequence[bytes]) -> None:
+        async with asyncio.timeout(ATTEMPT_S):
+            if self._producer is None:
+                producer = AIOKafkaProducer(**self._options)
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
+                self._producer = producer
+            sent = [
+                await self._producer.send(self._topic, event, key=_subject.decode(event).subject.encode())
+                for event in events
+            ]
+            await asyncio.gather(*sent)
+
+    def close(self) -> None:
+        if self._runner is None:
+            return
+        if self._producer is not None:
+            self._runner.run(self._producer.stop())
+        self._runner.close()
+        self._runner = self._producer = None
