@@ -1,0 +1,278 @@
+"""What an OpenAI-compatible endpoint says about tokens: the most a request can use, and what an answer has used."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+from msgspec import Raw, Struct
+
+from tallygate_sdk.questions import Bound
+
+TEMPLATE_TOKENS: Final = 64  # what a chat template adds to a prompt, at most
+MESSAGE_TOKENS: Final = 32  # and to each message
+TOOLS_WIDER: Final = 4  # templates write tools out with indentation
+BYTES_OF_A_TOKEN: Final = 4  # of an estimate: English text has about so many
+EVENT_BYTES_MAX: Final = 1 << 20  # of one server-sent event
+
+_PROMPTS: Final = ("messages", "prompt", "input", "functions", "response_format")
+_fields: Final = msgspec.json.Decoder(dict[str, Raw])
+
+
+class BadRequest(ValueError):
+    """The request cannot be bounded. `param` names what is wrong, as the protocol has it."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class Used(Struct, frozen=True):
+    """What a request has used. `usage` is the object that the endpoint stated; None: `estimated` from what was sent."""
+
+    input: int
+    output: int
+    usage: Mapping[str, Any] | None
+
+    @property
+    def estimated(self) -> bool:
+        return self.usage is None
+
+
+class Meaning(Protocol):
+    """How tokens stand in the events that the catalogue counts."""
+
+    type: str
+
+    def bounds(self, input_max: int, output_max: int) -> tuple[Bound, ...]: ...
+
+    def data(self, used: Used) -> dict[str, Any]: ...
+
+
+class TokenFields:
+    """Two numbers in `data`, as the example catalogue's `llm.request` has them."""
+
+    def __init__(self, type: str = "llm.request", input: str = "input_tokens", output: str = "output_tokens") -> None:
+        self.type = type
+        self._input = input
+        self._output = output
+
+    def bounds(self, input_max: int, output_max: int) -> tuple[Bound, ...]:
+        return Bound((self._input,), input_max), Bound((self._output,), output_max)
+
+    def data(self, used: Used) -> dict[str, Any]:
+        told: dict[str, Any] = {self._input: used.input, self._output: used.output}
+        return told | {"usage_basis": "estimated"} if used.estimated else told
+
+
+class UsageObject:
+    """The endpoint's own usage object, in `data.usage`, which the catalogue splits into buckets (`token_shapes`)."""
+
+    _INPUT: Final = ("text", "cached", "cache_write", "audio", "image", "video")
+    _OUTPUT: Final = ("text", "reasoning", "audio", "rejected")
+
+    def __init__(self, type: str = "llm.usage", shape: str | None = "openai_chat") -> None:
+        """`shape`: what to say in `usage_shape`; None where the catalogue says it."""
+        self.type = type
+        self._shape = shape
+
+    def bounds(self, input_max: int, output_max: int) -> tuple[Bound, ...]:
+        return (
+            Bound(("tokens.input",), input_max),
+            Bound(tuple(f"tokens.input_{bucket}" for bucket in self._INPUT), input_max),
+            Bound(("tokens.output",), output_max),
+            Bound(tuple(f"tokens.output_{bucket}" for bucket in self._OUTPUT), output_max),
+        )
+
+    def data(self, used: Used) -> dict[str, Any]:
+        stated = {"prompt_tokens": used.input, "completion_tokens": used.output}
+        told: dict[str, Any] = {"usage": stated if used.usage is None else used.usage}
+        if self._shape is not None:
+            told["usage_shape"] = self._shape
+        return told | {"usage_basis": "estimated"} if used.estimated else told
+
+
+# ------------------------------------------------------------------------------------------------------------ requests
+
+
+class Request(Struct):
+    """A request as it will be forwarded, and the most it can use."""
+
+    body: bytes
+    model: str
+    stream: bool
+    hides_usage: bool  # the caller did not ask for the chunk of usage: it is not shown to him
+    input_max: int
+    output_max: int
+    input_likely: int  # for an estimate
+
+
+def read_request(
+    body: bytes,
+    *,
+    answers: bool,
+    output_default: int,
+    count_prompt: Callable[[Mapping[str, Any]], int] | None = None,
+) -> Request:
+    """`answers` false: an endpoint that writes no tokens (embeddings). A request that sets itself no limit is given
+    `output_default`. `count_prompt`: the tokens of the prompt, where more is known than its bytes. Raises BadRequest."""
+    try:
+        raw = _fields.decode(body)
+        whole: dict[str, Any] = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest("", f"the body is no JSON object: {error}") from None
+    model = whole.get("model")
+    if not isinstance(model, str) or not 0 < len(model) <= 256:
+        raise BadRequest("model", "model must be a text of 1 to 256 characters")
+    stream = answers and whole.get("stream") is True
+    options = whole.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise BadRequest("stream_options", "stream_options must be an object")
+    changed: dict[str, Any] = {}
+    if stream and options.get("include_usage") is not True:
+        changed["stream_options"] = options | {"include_usage": True}
+    output_max = 0
+    if answers:
+        limits = [
+            _count(whole, name) for name in ("max_completion_tokens", "max_tokens") if whole.get(name) is not None
+        ]
+        if not limits:
+            changed["max_tokens"] = output_default
+        choices = max(_count(whole, "n", 1), _count(whole, "best_of", 1))
+        output_max = max(limits, default=output_default) * choices * _prompts(whole)
+    if changed:
+        body = msgspec.json.encode(raw | changed)
+    likely = sum(len(raw[name]) for name in (*_PROMPTS, "tools") if name in raw) // BYTES_OF_A_TOKEN
+    if count_prompt is not None:
+        input_max = likely = count_prompt(whole)
+    else:
+        input_max = _prompt_max(whole, raw)
+    return Request(body, model, stream, "stream_options" in changed, input_max, output_max, min(likely, input_max))
+
+
+def _count(whole: Mapping[str, Any], name: str, default: int = 0) -> int:
+    value = whole.get(name)
+    if value is None:
+        return default
+    if type(value) is not int or not 0 < value <= 10_000_000:
+        raise BadRequest(name, f"{name} must be a whole number from 1 to 10000000")
+    return value
+
+
+def _prompts(whole: Mapping[str, Any]) -> int:
+    """How many prompts a completion request has: a list of texts, or of lists of tokens, is many."""
+    prompt = whole.get("prompt")
+    return len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+
+
+def _prompt_max(whole: Mapping[str, Any], raw: Mapping[str, Raw]) -> int:
+    """No token is shorter than a byte of what it stands for, and a text in JSON is no shorter than in UTF-8."""
+    messages = whole.get("messages")
+    messages = messages if isinstance(messages, list) else []
+    for place, message in enumerate(messages):
+        parts = message.get("content") if isinstance(message, dict) else None
+        for part in parts if isinstance(parts, list) else ():
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind not in ("text", "refusal"):
+                raise BadRequest(f"messages[{place}].content", f"a part of type {kind!r} has no bound known here")
+    text = sum(len(raw[name]) for name in _PROMPTS if name in raw)
+    tools = TOOLS_WIDER * len(raw["tools"]) if "tools" in raw else 0
+    return text + tools + MESSAGE_TOKENS * len(messages) + TEMPLATE_TOKENS
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
+
+
+class _Message(Struct):
+    content: Any = None
+    reasoning_content: Any = None
+    tool_calls: Any = None
+
+
+class _Choice(Struct):
+    delta: _Message | None = None
+    message: _Message | None = None
+    text: str | None = None
+
+
+class _Answer(Struct):
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+
+
+_answer: Final = msgspec.json.Decoder(_Answer)
+
+
+class Observed:
+    """What an answer has said so far. An endpoint that never states its usage is estimated: a token for each piece that
+    was streamed, or for each four bytes, whichever is more."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._usage: dict[str, Any] | None = None
+        self._pieces = 0
+        self._bytes = 0
+
+    def note(self, document: bytes) -> bool:
+        """One JSON object of the answer; whether it holds nothing but the usage. What cannot be read counts as text."""
+        try:
+            answer = _answer.decode(document)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self._pieces += 1
+            self._bytes += len(document)
+            return False
+        if answer.usage is not None and isinstance(answer.usage.get("prompt_tokens"), int):
+            self._usage = answer.usage
+        for choice in answer.choices or ():
+            said = choice.delta or choice.message or _Message()
+            size = sum(_size(part) for part in (choice.text, said.content, said.reasoning_content, said.tool_calls))
+            self._pieces += size > 0
+            self._bytes += size
+        return not answer.choices and answer.usage is not None
+
+    def used(self) -> Used:
+        """By now. An estimate never exceeds what the request could use."""
+        if self._usage is not None:
+            written = self._usage.get("completion_tokens")
+            return Used(self._usage["prompt_tokens"], written if isinstance(written, int) else 0, self._usage)
+        written = max(self._pieces, -(-self._bytes // BYTES_OF_A_TOKEN))
+        return Used(self._request.input_likely, min(written, self._request.output_max), None)
+
+
+def _size(part: Any) -> int:
+    if part is None:
+        return 0
+    return len(part.encode(errors="replace")) if isinstance(part, str) else len(msgspec.json.encode(part))
+
+
+class EventReader:
+    """Cuts a stream of server-sent events into whole ones, each with the bytes it came as."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The events that are whole by now; one that does not end is let go in pieces."""
+        self._rest += data
+        found = []
+        while True:
+            ends = [place for mark in (b"\n\n", b"\r\n\r\n") if (place := self._rest.find(mark)) >= 0]
+            if not ends:
+                break
+            end = min(ends) + (2 if self._rest[min(ends)] == 10 else 4)
+            found.append(self._rest[:end])
+            self._rest = self._rest[end:]
+        if len(self._rest) > EVENT_BYTES_MAX:
+            found.append(self.rest())
+        return found
+
+    def rest(self) -> bytes:
+        """What is left, at the end of the stream."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+
+def event_data(event: bytes) -> bytes:
+    """The data of a server-sent event; b"" for one that has none, or is the last."""
+    lines: Sequence[bytes] = [line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")]
+    data = b"\n".join(lines)
+    return b"" if data.strip() == b"[DONE]" else data

@@ -1,0 +1,105 @@
+"""The SDK as a gateway uses it, on a real deployment: an OpenAI-compatible endpoint behind the middleware."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import uvicorn
+
+from actors.deployment import until
+from tallygate_sdk import AsyncClient, Bound, Check, Client, HttpSink, Reporter, Spool
+from tallygate_sdk.middleware import Payer, TallygateMiddleware
+from tests.integration.front import Front, front
+from tests.sdk.endpoint import Endpoint
+
+WALLET = Decimal(1)
+INPUT, OUTPUT = Decimal("0.0000025"), Decimal("0.00001")  # USD for a token of atlas-large
+CHAT = {"model": "atlas-large", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 100}
+STREAM = CHAT | {"stream": True}
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    """The application behind a real socket, and a caller of it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", interface="asgi3"))
+    task = asyncio.create_task(server.serve([listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as caller:
+            yield caller
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def opened(at: Front, account: str) -> None:
+    operator = await at.operator()
+    await operator.done("POST", "/v1/customers", {"account": account, "plan": "starter"})
+    grant = {"amount": str(WALLET), "currency": "USD", "lot": "paid"}
+    await operator.done("POST", f"/v1/customers/{account}/grants", grant, idempotency_key=f"{account}-1")
+
+
+async def booked_with_nothing_held(client: AsyncClient, account: str, below: Decimal) -> Decimal:
+    """Once all holds are settled, and something below `below` is left."""
+    found = WALLET
+
+    async def there() -> bool:
+        nonlocal found
+        balance = (await client.balance(account)).balance
+        assert balance.booked is not None
+        found = balance.booked
+        return balance.held == 0 and found < below
+
+    await until(there, f"the usage of {account} to be rated, and its holds to be settled")
+    return found
+
+
+async def test_a_gateway_asks_before_it_spends_and_settles_what_was_used(
+    database: str, kafka: str, tmp_path: Path
+) -> None:
+    """A whole answer, a stream, a stream that is broken off, a request that the wallet cannot pay: to the last digit."""
+    async with front(database, kafka, tmp_path) as at:
+        await opened(at, "acme")
+        key = await at.key()
+        url = f"http://127.0.0.1:{at.replicas[0].port}"
+        endpoint = Endpoint()
+        client = AsyncClient(url, key)
+        reporter = Reporter(HttpSink(Client(url, key)), Spool(tmp_path / "spool"))
+        middleware = TallygateMiddleware(
+            endpoint, client=client, reporter=reporter, payer=lambda scope: Payer("acme"), hold_s=10
+        )
+        async with serving(middleware) as caller:
+            whole = await caller.post("/v1/chat/completions", json=CHAT)
+            streamed = await caller.post("/v1/chat/completions", json=STREAM)
+            assert whole.json()["usage"] == {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+            assert streamed.text.endswith("data: [DONE]\n\n") and '"prompt_tokens"' not in streamed.text
+            left = await booked_with_nothing_held(client, "acme", WALLET - 9 * (INPUT + OUTPUT))
+            assert left == WALLET - 10 * (INPUT + OUTPUT)
+
+            denied = await caller.post("/v1/chat/completions", json=CHAT | {"max_tokens": 100_000})
+            assert (denied.status_code, denied.json()["error"]["code"]) == (402, "credit_depleted")
+            assert len(endpoint.seen) == 2
+
+            # It would write for many minutes, if nobody told it that nobody listens any more.
+            endpoint.words, endpoint.pause_s = 10_000, 0.05
+            async with caller.stream("POST", "/v1/chat/completions", json=STREAM | {"max_tokens": 10_000}) as answer:
+                async for _ in answer.aiter_bytes():
+                    break
+            after = await booked_with_nothing_held(client, "acme", left)
+            assert left - 10_000 * OUTPUT - 200 * INPUT < after < left, "what was sent, and no more than was held"
+
+        check = Check("acme", type="llm.request", data={"model": "atlas-large"}, bounds=(Bound(("input_tokens",), 1),))
+        outcomes = await client.checks([check, Check("nobody"), Check("acme")])
+        assert [each.answer.reason if each.answer else None for each in outcomes][1] == "unknown_account"
+        assert outcomes[2].answer is not None and outcomes[2].answer.allowed
+        await middleware.close()
+        assert await asyncio.to_thread(reporter.close) and (reporter.sent, reporter.refused) == (3, 0)
+        await client.close()
+        await at.end()

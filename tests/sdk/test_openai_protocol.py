@@ -1,0 +1,211 @@
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tallygate_sdk.openai_protocol import (
+    BadRequest,
+    EventReader,
+    Observed,
+    Request,
+    TokenFields,
+    UsageObject,
+    Used,
+    event_data,
+    read_request,
+)
+
+CHAT = {"model": "small", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 100}
+
+
+def read(document: Any, *, answers: bool = True, **more: Any) -> Request:
+    body = document if isinstance(document, bytes) else msgspec.json.encode(document)
+    return read_request(body, answers=answers, output_default=4096, **more)
+
+
+# ---------------------------------------------------------------------------------------------------------- requests
+
+
+@pytest.mark.parametrize(
+    ("change", "output_max"),
+    [
+        ({}, 100),
+        ({"n": 3}, 300),
+        ({"max_completion_tokens": 250}, 250),
+        ({"max_completion_tokens": 50}, 100),
+        ({"max_tokens": None}, 4096),
+        ({"max_tokens": None, "n": 2}, 8192),
+        ({"prompt": ["a", "b", "c"]}, 300),
+        ({"prompt": [1, 2, 3]}, 100),
+        ({"prompt": [[1, 2], [3]], "best_of": 4}, 800),
+    ],
+)
+def test_the_most_that_can_be_written(change: dict[str, Any], output_max: int) -> None:
+    assert read(CHAT | change).output_max == output_max
+
+
+def test_a_request_without_a_limit_is_given_one_and_else_left_as_it_came() -> None:
+    body = b'{ "model":"small", "temperature":1e-05, "messages":[{"role":"user","content":"h\\u00e9"}] }'
+    limited = msgspec.json.decode(read(body).body, type=dict[str, msgspec.Raw])
+    assert bytes(limited["max_tokens"]) == b"4096" and bytes(limited["temperature"]) == b"1e-05"
+    assert bytes(limited["messages"]) == b'[{"role":"user","content":"h\\u00e9"}]'
+    same = body.replace(b"{ ", b'{ "max_tokens":7,', 1)
+    assert read(same).body == same
+
+
+def test_a_stream_is_asked_for_its_usage() -> None:
+    asked = read(CHAT | {"stream": True})
+    assert msgspec.json.decode(asked.body)["stream_options"] == {"include_usage": True} and asked.hides_usage
+    asked = read(CHAT | {"stream": True, "stream_options": {"continuous_usage_stats": True}})
+    assert msgspec.json.decode(asked.body)["stream_options"] == {"continuous_usage_stats": True, "include_usage": True}
+    shown = CHAT | {"stream": True, "stream_options": {"include_usage": True}}
+    assert not read(shown).hides_usage and read(shown).body == msgspec.json.encode(shown)
+
+
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=5), st.booleans())
+def test_no_prompt_has_more_tokens_than_its_bound(texts: list[str], in_parts: bool) -> None:
+    """A tokenizer over bytes cannot make more tokens than there are bytes, beside what the template adds."""
+    texts = [text.encode(errors="replace").decode() for text in texts]
+    content: list[Any] = [[{"type": "text", "text": text}] if in_parts else text for text in texts]
+    asked = read(CHAT | {"messages": [{"role": "user", "content": each} for each in content]})
+    assert asked.input_max >= sum(len(text.encode()) for text in texts) + 32 * len(texts) + 64
+    assert asked.input_likely <= asked.input_max
+
+
+def test_tools_count_wider_than_they_are_sent() -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    assert read(CHAT | {"tools": tools}).input_max - read(CHAT).input_max == 4 * len(msgspec.json.encode(tools))
+
+
+def test_an_embedding_writes_nothing() -> None:
+    asked = read({"model": "small", "input": "hello"}, answers=False)
+    assert asked.output_max == 0 and asked.input_max >= 5 and "max_tokens" not in msgspec.json.decode(asked.body)
+
+
+def test_images_need_somebody_who_can_count_them() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}
+    asked = CHAT | {"messages": [{"role": "user", "content": [image]}]}
+    with pytest.raises(BadRequest, match="'image_url' has no bound") as refused:
+        read(asked)
+    assert refused.value.param == "messages[0].content"
+
+    def count(request: Mapping[str, Any]) -> int:
+        return 1_000 * len(request["messages"])
+
+    assert read(asked, count_prompt=count).input_max == 1_000
+
+
+@pytest.mark.parametrize(
+    ("document", "param"),
+    [
+        (b"{", ""),
+        (b"[]", ""),
+        (b"\xff", ""),
+        ({"messages": []}, "model"),
+        (CHAT | {"model": 5}, "model"),
+        (CHAT | {"max_tokens": -1}, "max_tokens"),
+        (CHAT | {"max_tokens": "5"}, "max_tokens"),
+        (CHAT | {"max_tokens": 1.5}, "max_tokens"),
+        (CHAT | {"n": 0}, "n"),
+        (CHAT | {"n": True}, "n"),
+        (CHAT | {"stream": True, "stream_options": 5}, "stream_options"),
+    ],
+)
+def test_what_cannot_be_bounded_is_refused(document: Any, param: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        read(document)
+    assert refused.value.param == param
+
+
+# ----------------------------------------------------------------------------------------------------------- answers
+
+
+def chunk(text: str | None = None, usage: Any = None, choices: int = 1) -> bytes:
+    return msgspec.json.encode({"choices": [{"delta": {"content": text}}] * choices, "usage": usage})
+
+
+def test_what_the_endpoint_states_is_what_was_used() -> None:
+    observed = Observed(read(CHAT))
+    usage = {"prompt_tokens": 12, "completion_tokens": 7, "completion_tokens_details": {"reasoning_tokens": 3}}
+    assert not observed.note(chunk("a"))
+    assert observed.note(chunk(usage=usage, choices=0))
+    assert observed.used() == Used(12, 7, usage) and not observed.used().estimated
+
+
+def test_the_last_stated_usage_counts() -> None:
+    observed = Observed(read(CHAT))
+    for written in (1, 2, 3):
+        assert not observed.note(chunk("a", {"prompt_tokens": 5, "completion_tokens": written}))
+    assert observed.used().output == 3
+
+
+@pytest.mark.parametrize(
+    ("texts", "output"), [(["a", "b", "c"], 3), (["x" * 400], 100), ([None, ""], 0), (["y" * 9_999], 100)]
+)
+def test_without_a_statement_it_is_estimated_within_the_bound(texts: list[str | None], output: int) -> None:
+    observed = Observed(read(CHAT))
+    for text in texts:
+        observed.note(chunk(text))
+    used = observed.used()
+    assert used.estimated and used.output == output and 0 < used.input <= read(CHAT).input_max
+
+
+def test_tools_reasoning_and_plain_text_count_as_written() -> None:
+    observed = Observed(read(CHAT))
+    observed.note(b'{"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"{}"}}]}}]}')
+    observed.note(b'{"choices":[{"delta":{"reasoning_content":"hm"}}]}')
+    observed.note(b'{"choices":[{"text":"hm"}]}')
+    observed.note(b"not JSON")
+    assert observed.used().output >= 4
+
+
+def test_what_is_told_of_it() -> None:
+    measured, estimated = Used(3, 4, {"prompt_tokens": 3, "completion_tokens": 4, "x": 1}), Used(3, 4, None)
+    assert TokenFields().data(measured) == {"input_tokens": 3, "output_tokens": 4}
+    assert TokenFields().data(estimated)["usage_basis"] == "estimated"
+    assert UsageObject().data(measured) == {"usage": measured.usage, "usage_shape": "openai_chat"}
+    assert UsageObject(shape=None).data(estimated) == {
+        "usage": {"prompt_tokens": 3, "completion_tokens": 4},
+        "usage_basis": "estimated",
+    }
+    fields = [field for bound in UsageObject().bounds(1, 2) for field in bound.fields]
+    assert len(fields) == len(set(fields)), "a field stands in one bound"
+
+
+# ------------------------------------------------------------------------------------------------------------ events
+
+
+@given(
+    st.lists(st.sampled_from([b"data: {}\n\n", b"data: x\r\n\r\n", b": ping\n\n", b"event: a\ndata: b\n\n"])), st.data()
+)
+def test_events_come_out_whole_however_they_are_cut(events: list[bytes], draw: st.DataObject) -> None:
+    whole = b"".join(events)
+    cuts = sorted(draw.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
+    reader = EventReader()
+    found = []
+    for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
+        found += reader.feed(whole[start:end])
+    assert found == events and reader.rest() == b""
+
+
+def test_an_event_that_never_ends_is_let_go() -> None:
+    reader = EventReader()
+    assert reader.feed(b"data: ") == []
+    assert sum(len(piece) for piece in reader.feed(b"x" * (2 << 20))) == (2 << 20) + 6
+
+
+@pytest.mark.parametrize(
+    ("event", "data"),
+    [
+        (b"data: {}\n\n", b"{}"),
+        (b"data:{}\r\n\r\n", b"{}"),
+        (b"event: x\ndata: a\ndata: b\n\n", b"a\nb"),
+        (b"data: [DONE]\n\n", b""),
+        (b": ping\n\n", b""),
+    ],
+)
+def test_the_data_of_an_event(event: bytes, data: bytes) -> None:
+    assert event_data(event) == data
