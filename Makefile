@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Where it is set, each process compiles all that it imports anew: two seconds of processor time for a shard's.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup up demo test test-long sim chaos bench-engine bench-check bench-dedup bench-takeover bench-checkpoint lint lock
+.PHONY: help setup up demo test test-long sim chaos bench-engine bench-check bench-dedup bench-takeover bench-checkpoint bench-cost lint lock
 
 help:
 	@echo "make setup   install everything below this folder"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench-engine  what rating an event costs beside a bare decode of it, and what a customer takes; figures to build/bench-engine.json"
 	@echo "make bench-check  what a check costs, beside a no-op endpoint and an echo; figures to build/check.json"
 	@echo "make bench-dedup  what the memory of rated events costs with 50 million identities in it; figures to build/bench-dedup.json"
+	@echo "make bench-cost  what cost attribution misallocates beside other ways, that no pico is lost, and its speed; figures to build/bench-cost.json"
 	@echo "make bench-takeover  how long callers wait after kills, in moves, after a cold start; figures to build/bench-takeover.json"
 	@echo "make bench-checkpoint  what checkpoints cost the rate; figures to build/bench-checkpoint.json"
 	@echo "make lint    style, types and import direction"
@@ -58,6 +59,9 @@ bench-engine: setup
 
 bench-check: setup
 	$(BIN)/python -m loadtest.check_bench
+
+bench-cost: setup
+	$(BIN)/python -m loadtest.cost_bench $(ARGS)
 
 bench-dedup: setup
 	$(BIN)/python -m loadtest.dedup_bench
