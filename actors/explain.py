@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any, Final, Protocol
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from actors.door_wire import FindRated, RatedAt
 from actors.ports import Record
@@ -79,7 +79,7 @@ class LineCharge(Struct, frozen=True):
     """A rated line, and what its price says. `own` + `repricing` + `beyond` is the line's amount."""
 
     line: RatedLine
-    meter: Meter
+    meter: Meter | None  # None: it is of several prices together, and no usage
     where: dict[str, str]
     tiers: list[TierCharge]
     own: str  # what its tiers come to, rounded once
@@ -164,6 +164,8 @@ class Charges:
     async def _explained(self, line: RatedLine, found: RatedAt) -> LineCharge:
         document, catalogue = await self._version(line.version)
         plan = contract_of(found).plan_name_at(line.time_us)
+        if line.due is not None and line.price not in catalogue.plans[plan].prices:
+            return LineCharge(line, None, {}, [], "0", "0", line.amount, None, None)
         try:
             price = catalogue.plans[plan].prices[line.price]
             definition = document.plans[plan].prices[line.price]
@@ -176,7 +178,12 @@ class Charges:
             definition = _terms_decoder.decode(terms)
         if line.included is not None:
             definition = msgspec.structs.replace(definition, included=line.included)
-        if line.agreed_us is not None or line.included is not None:
+        if line.commitment is not None:
+            bound = bool(parse_amount(line.commitment))
+            overage = definition.overage if bound else UNSET
+            commitment = line.commitment if bound else UNSET
+            definition = msgspec.structs.replace(definition, commitment=commitment, overage=overage)
+        if any(said is not None for said in (line.agreed_us, line.included, line.commitment)):
             price = agreed_price(line.price, definition, line.agreed_us or 0, adds_up=True).placed(price.where)
         return explained(line, definition, price, catalogue.meters[price.meter])
 

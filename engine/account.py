@@ -103,14 +103,22 @@ class Account:
     """See the module's docstring. `woken_us` is the log time up to which lots have begun and expired."""
 
     def __init__(
-        self, account: str, plan: str, currency: str, zone: str, anchor_day: int, woken_us: int, book: PriceBook
+        self,
+        account: str,
+        plan: str,
+        currency: str,
+        zone: str,
+        anchor_day: int,
+        woken_us: int,
+        book: PriceBook,
+        opened_us: int | None = None,
     ) -> None:
+        """`opened_us`: absent, it is opened at the log time `woken_us`."""
         self.account = account
-        self.contract = Contract(zone, anchor_day, plan)
+        self.contract = Contract(zone, anchor_day, plan, opened_us=woken_us if opened_us is None else opened_us)
         self.currency = currency
         self.zone = zone
         self.anchor_day = anchor_day
-        self.opened_us = woken_us
         self.woken_us = woken_us
         self.newest_event_us = 0
         self.rated = 0  # events
@@ -248,7 +256,7 @@ class Account:
     def _bills_us(self) -> int | None:
         """When the next period closes that may owe more than its usage."""
         if self._book.bills or self.contract.bills:
-            last_us = max(self._book.last_start, self.contract.last_start, self.opened_us)
+            last_us = max(self._book.last_start, self.contract.last_start, self.contract.opened_us)
             for closes_us, start in self._closing.closings(self.woken_us):
                 if self.period_terms(start) is not None:
                     return closes_us
@@ -258,7 +266,7 @@ class Account:
 
     def period_terms(self, start: int) -> PeriodTerms | None:
         """What binds it in its period that starts then, besides what usage costs."""
-        return period_terms(self.contract, self._book, self.opened_us, start)
+        return period_terms(self.contract, self._book, start)
 
     def owed_besides(self, start: int) -> Mapping[Due, int]:
         """Pico that the period which starts then owes besides its usage, if it closes with what is used by now."""
@@ -481,7 +489,7 @@ class Account:
             None if price.is_even and version is None and price.is_published and run.served == served else used,
             version,
             agreed_us,
-            price.included if price.is_short else None,
+            price.short,
         )
 
     def wake(self, instant_us: int) -> list[Crossing]:

@@ -64,8 +64,8 @@ class TierDefinition(Struct, forbid_unknown_fields=True, frozen=True):
 class PriceDefinition(Struct, forbid_unknown_fields=True, frozen=True):
     """What is not said of `included` and those behind it, the stored form does not say either. `discount` is a
     percentage; from `percent` on they belong to the model `percentage`, from `factor` on to `dynamic`. `prorate`: whether a
-    short period includes less, and owes less of `minimum` (it does, unless this is false). `minimum`: what a period owes at
-    least, behind the discount."""
+    short period includes less, and owes less of `minimum` or `commitment` (it does, unless this is false). `minimum`: what a
+    period owes at least, behind the discount; `commitment`: the same, beyond which usage counts by the factor `overage`."""
 
     meter: str
     model: Literal["per_unit", "graduated", "package", "volume", "step", "flat", "percentage", "dynamic"]
@@ -84,6 +84,18 @@ class PriceDefinition(Struct, forbid_unknown_fields=True, frozen=True):
     estimate: str | UnsetType = UNSET
     prorate: bool | UnsetType = UNSET
     minimum: str | UnsetType = UNSET
+    commitment: str | UnsetType = UNSET
+    overage: str | UnsetType = UNSET
+
+
+class CommitmentDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """What a month owes at least for several prices together; none named: for all of the plan. `overage` is of one price,
+    and known here only to be refused with that word."""
+
+    amount: str
+    prices: tuple[str, ...] = ()
+    prorate: bool | UnsetType = UNSET
+    overage: str | UnsetType = UNSET
 
 
 class FeeDefinition(Struct, forbid_unknown_fields=True, frozen=True):
@@ -97,13 +109,14 @@ class FeeDefinition(Struct, forbid_unknown_fields=True, frozen=True):
 class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """`features`: what the plan has besides prices, as true, false or a text. Without any, its stored form says nothing
     of them, as it did before there were features. `close_after_s`: how long a billing period stays open for late usage
-    once it has ended. `fees`: by name, what a month owes besides usage."""
+    once it has ended. `fees`: by name, what a month owes besides usage; `commitments`: by name, what it owes at least."""
 
     currency: str
     prices: dict[str, PriceDefinition]
     features: dict[str, bool | str] = field(default_factory=dict)
     close_after_s: int = CLOSE_AFTER_S
     fees: dict[str, FeeDefinition] = field(default_factory=dict)
+    commitments: dict[str, CommitmentDefinition] = field(default_factory=dict)
 
 
 class StreamDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -150,6 +163,14 @@ class Fee(Struct, frozen=True):
     prorates: bool
 
 
+class Commitment(Struct, frozen=True):
+    """What a month owes at least for some prices together."""
+
+    amount: int  # pico
+    prices: tuple[str, ...]
+    prorates: bool
+
+
 class Plan:
     """A compiled plan. `price_of` is the only look-up on the rating path."""
 
@@ -162,15 +183,18 @@ class Plan:
         features: dict[str, bool | str] | None = None,
         close_after_us: int = CLOSE_AFTER_US,
         fees: Mapping[str, Fee] | None = None,
+        commitments: Mapping[str, Commitment] | None = None,
     ) -> None:
         self.name = name
         self.fees = fees or {}
+        self.commitments = commitments or {}
         self.close_after_us = close_after_us
         self.features = features or {}
         self.currency = currency
         self.prices = {price.name: price for price in prices}
         # Whether a period may owe more than its usage.
-        self.bills = bool(self.fees) or any(price.minimum is not None for price in prices)
+        self.bills = bool(self.fees or self.commitments) or any(price.floor is not None for price in prices)
+        self.has_overage = any(price.has_overage for price in prices)
         self._by_meter: dict[str, list[Price]] = {}
         for price in prices:
             self._by_meter.setdefault(price.meter, []).append(price)
@@ -218,16 +242,21 @@ class Plan:
         sold = [prices.get(name, price).placed(price.where) for name, price in self.prices.items()]
         return self._like(sold)
 
-    def for_part(self, part: Fraction, made: list[tuple[Price, Price]]) -> "Plan":
-        """This plan in a period that is a part of a month. `made`: prices that were put into that period before, each
-        beside what it became: of the same terms come the same."""
-        if part == 1 or not any(price.included for price in self.prices.values()):
+    def commits(self, price: str) -> str | None:
+        """The commitment that covers a price with others."""
+        return next((name for name, each in self.commitments.items() if price in each.prices), None)
+
+    def for_part(self, part: Fraction, bound: Fraction, made: list[tuple[Price, Price]]) -> "Plan":
+        """This plan in a period that is a `part` of a month, for `bound` of which the account is there. `made`: prices that
+        were put into that period before, each beside what it became: of the same terms come the same."""
+        if part == bound == 1 or not any(price.in_part for price in self.prices.values()):
             return self
-        prices = [price.for_part(part, made) for price in self.prices.values()]
+        prices = [price.for_part(part, bound, made) for price in self.prices.values()]
         return self._like(prices)
 
     def _like(self, prices: list[Price]) -> "Plan":
-        return Plan(self.name, self.currency, prices, self._meters, self.features, self.close_after_us, self.fees)
+        besides = self.features, self.close_after_us, self.fees, self.commitments
+        return Plan(self.name, self.currency, prices, self._meters, *besides)
 
     def _find(self, meter: Meter, cell: Cell) -> Price:
         values = dict(zip(meter.group_by, cell, strict=True))
@@ -395,13 +424,26 @@ class _Checker:
             if discount > 100:
                 self.fault((*path, "discount"), "a discount is at most 100 percent")
                 discount = Fraction(100)
-        minimum = None
-        if definition.minimum is not UNSET:
-            minimum = self._number((*path, "minimum"), definition.minimum, parse_amount, 1)
-            if maximum is not None and minimum > maximum * (1 - discount * HUNDREDTH):
+        floors = {
+            key: self._number((*path, key), text, parse_amount, 1)
+            for key, text in (("minimum", definition.minimum), ("commitment", definition.commitment))
+            if text is not UNSET
+        }
+        for key, floor in floors.items():
+            if maximum is not None and floor > maximum * (1 - discount * HUNDREDTH):
                 message = "is more than maximum and discount leave: it would be owed whatever is used"
-                self.fault((*path, "minimum"), message)
-        return Modifiers(included, maximum, discount, minimum)
+                self.fault((*path, key), message)
+        if len(floors) > 1:
+            self.fault(
+                (*path, "minimum"), "stands beside a commitment, and both would be missed at once: keep one of them"
+            )
+        overage = Fraction(1)
+        if definition.overage is not UNSET:
+            overage = Fraction(self._number((*path, "overage"), definition.overage, parse_quantity, 1), NANO)
+            if "commitment" not in floors:
+                self.fault((*path, "overage"), "is the factor of usage beyond a commitment, and this price has none")
+                overage = Fraction(1)
+        return Modifiers(included, maximum, discount, floors.get("minimum"), floors.get("commitment"), overage)
 
     def price(self, plan: str, name: str, definition: PriceDefinition, meters: dict[str, Meter]) -> Price:
         path = ("plans", plan, "prices", name)
@@ -454,8 +496,8 @@ class _Checker:
             estimate,
             prorate=definition.prorate is not False,
         )
-        if definition.prorate is not UNSET and definition.included is UNSET and definition.minimum is UNSET:
-            message = "is about an included quantity or a minimum, and this price has neither: remove it"
+        if definition.prorate is not UNSET and definition.included is UNSET and price.floor is None:
+            message = "is about an included quantity, a minimum or a commitment, and this price has none: remove it"
             self.fault((*path, "prorate"), message)
         if not adds_up:
             price.marginal = False  # what does not add up has no part that is of one version
@@ -507,8 +549,9 @@ class _Checker:
         if not CLOSE_AFTER_S <= definition.close_after_s <= CLOSE_AFTER_S_MAX:
             self.fault((*path, "close_after_s"), f"must be {CLOSE_AFTER_S} to {CLOSE_AFTER_S_MAX} seconds")
         close_after_us = definition.close_after_s * 1_000_000
-        fees = self.fees((*path, "fees"), definition)
-        return Plan(name, definition.currency, prices, meters, definition.features, close_after_us, fees)
+        besides = definition.features, close_after_us, self.fees((*path, "fees"), definition)
+        commitments = self.commitments((*path, "commitments"), definition, prices)
+        return Plan(name, definition.currency, prices, meters, *besides, commitments)
 
     def fees(self, path: tuple[str | int, ...], definition: PlanDefinition) -> dict[str, Fee]:
         if len(definition.fees) > FEES_MAX:
@@ -521,6 +564,36 @@ class _Checker:
             found[name] = Fee(
                 self._number((*path, name, "amount"), fee.amount, parse_amount, 1), fee.prorate is not False
             )
+        return found
+
+    def commitments(
+        self, path: tuple[str | int, ...], definition: PlanDefinition, prices: list[Price]
+    ) -> dict[str, Commitment]:
+        """That no usage is missed twice, or counts for two."""
+        if len(definition.commitments) > FEES_MAX:
+            self.fault(path, f"a plan has at most {FEES_MAX} commitments")
+        floors = {price.name: price.floor for price in prices}
+        found: dict[str, Commitment] = {}
+        for name, each in definition.commitments.items():
+            self.name((*path, name), name)
+            if name in floors:
+                self.fault((*path, name), "is the name of a price: credit for that would pay for it; choose another")
+            if each.overage is not UNSET:
+                message = (
+                    "is of one price, as which units lie beyond it must not depend on others: put it on that price"
+                )
+                self.fault((*path, name, "overage"), message)
+            covered = each.prices or tuple(floors)
+            for price in covered:
+                floor, earlier = floors.get(price), [other for other, said in found.items() if price in said.prices]
+                if price not in floors:
+                    self.fault((*path, name, "prices"), f"there is no price {price} in this plan")
+                elif floor is not None:
+                    self.fault((*path, name, "prices"), f"price {price} has a {floor.kind} of its own: leave it out")
+                elif earlier:
+                    self.fault((*path, name, "prices"), f"commitment {earlier[0]} covers price {price}: name others")
+            amount = self._number((*path, name, "amount"), each.amount, parse_amount, 1)
+            found[name] = Commitment(amount, covered, each.prorate is not False)
         return found
 
     def stream(self, path: tuple[str, ...], definition: StreamDefinition, meters: list[Meter]) -> None:
@@ -664,6 +737,7 @@ class PriceBook:
         self._versions: list[Catalogue] = []
         self._in_force: dict[tuple[str, int, int], Plan] = {}  # by plan, and places of the versions from and to
         self.bills = False  # whether any version has a plan under which a period may owe more than its usage
+        self.has_overage = False  # or one with a price that costs other beyond a commitment than up to it
 
     def publish(self, effective_us: int, catalogue: Catalogue) -> None:
         """Add a version behind all others; the first one's instant does not matter."""
@@ -672,6 +746,7 @@ class PriceBook:
             self._starts.append(effective_us)
         self._versions.append(catalogue)
         self.bills = self.bills or any(plan.bills for plan in catalogue.plans.values())
+        self.has_overage = self.has_overage or any(plan.has_overage for plan in catalogue.plans.values())
 
     def at(self, time_us: int) -> Catalogue | None:
         """The version in force at an event's own time; None before any publication."""

@@ -80,13 +80,16 @@ class Contract:
         phases: Iterable[Phase] = (),
         agreed: Iterable[Agreement] = (),
         pauses: Iterable[Pause] = (),
+        opened_us: int = 0,
     ) -> None:
+        """`opened_us`: since when the account is there, and bound."""
         self.zone = zone
         self.anchor_day = anchor_day
         self.plan = plan  # the first
         self.phases = _told_apart(plan, phases)
         self.agreed = tuple(sorted(agreed, key=lambda each: (each.from_us, each.price, each.plan)))
         self.pauses = tuple(sorted(pauses, key=lambda each: each.from_us))
+        self.opened_us = opened_us
         self._plans = [plan, *(each.plan for each in self.phases)]
         self._cuts = [each.from_us for each in self.phases]
         self._prices = [
@@ -103,17 +106,33 @@ class Contract:
         """The contract with this in place of what was agreed of the same price for the same instant."""
         place = agreement.from_us, agreement.plan, agreement.price
         kept = [each for each in self.agreed if (each.from_us, each.plan, each.price) != place]
-        return Contract(self.zone, self.anchor_day, self.plan, self.phases, [*kept, agreement], self.pauses)
+        return self._with(agreed=[*kept, agreement])
 
     def with_phase(self, phase: Phase) -> "Contract":
         """The contract with this plan from its instant on, until the next phase."""
         kept = [each for each in self.phases if each.from_us != phase.from_us]
-        return Contract(self.zone, self.anchor_day, self.plan, [*kept, phase], self.agreed, self.pauses)
+        return self._with(phases=[*kept, phase])
 
     def with_pause(self, pause: Pause) -> "Contract":
         """The contract paused, or no longer, from its instant on, until the next such instant."""
         kept = [each for each in self.pauses if each.from_us != pause.from_us]
-        return Contract(self.zone, self.anchor_day, self.plan, self.phases, self.agreed, [*kept, pause])
+        return self._with(pauses=[*kept, pause])
+
+    def _with(
+        self,
+        phases: Iterable[Phase] | None = None,
+        agreed: Iterable[Agreement] | None = None,
+        pauses: Iterable[Pause] | None = None,
+    ) -> "Contract":
+        return Contract(
+            self.zone,
+            self.anchor_day,
+            self.plan,
+            self.phases if phases is None else phases,
+            self.agreed if agreed is None else agreed,
+            self.pauses if pauses is None else pauses,
+            self.opened_us,
+        )
 
     def is_like(self, other: "Contract | None") -> bool:
         """Whether the other says the same."""
@@ -165,6 +184,14 @@ class Contract:
         first, last = month_around(self.zone, self.anchor_day, start)
         return Fraction(end - start, last - first)
 
+    def parts_of(self, time_us: int) -> tuple[Fraction, Fraction]:
+        """How much of its month the billing period of an instant is, and for how much of one the account is there in it."""
+        start, end = self.period_around(time_us)
+        part, from_us = self.part_of_month(start, end), max(start, self.opened_us)
+        if from_us == start:
+            return part, part
+        return part, self.part_of_month(from_us, end) if from_us < end else Fraction(0)
+
     def around(self, time_us: int) -> tuple[int | None, int | None]:
         """The nearest instants at or before, and after, at which a phase or something agreed begins."""
         index = bisect_right(self._starts, time_us)
@@ -176,7 +203,7 @@ class Contract:
     @property
     def bills(self) -> bool:
         """Whether it was ever agreed on a price by which a period may owe more than its usage."""
-        return any(price is not None and price.minimum is not None for price in self._prices)
+        return any(price is not None and price.floor is not None for price in self._prices)
 
     @property
     def last_start(self) -> int:
@@ -221,7 +248,7 @@ class Contract:
         """The plan as it is in force at an instant: a price that is no sum of its units neither begins nor ends inside a
         period, and in a short period included quantities are short as well. None: it is not sold."""
         period_us, _ = self.period_around(time_us)
-        if not self._starts:
+        if not self._starts and (period_us >= self.opened_us or not book.has_overage):
             return book.plan_at(self.plan, time_us, period_us)
         key = (period_us, *book.places(period_us, time_us), bisect_right(self._starts, time_us))
         if key not in self._in_force:
@@ -230,8 +257,8 @@ class Contract:
             *earlier, last = [self.stated_in(found, instant) if found else None for found, instant in catalogues]
             sold = [plan.prices for plan in earlier if plan is not None]
             plan = None if last is None else last.following(sold)
-            part = self.part_of_month(*self.period_around(time_us))
-            self._in_force[key] = plan and plan.for_part(part, self._short.setdefault(period_us, []))
+            made = self._short.setdefault(period_us, [])
+            self._in_force[key] = plan and plan.for_part(*self.parts_of(time_us), made)
         return self._in_force[key]
 
     def priced_by(self, catalogue: Catalogue, name: str, time_us: int) -> Price | None:
@@ -239,10 +266,10 @@ class Contract:
         plan = catalogue.plans.get(self.plan_name_at(time_us))
         if plan is None or name not in plan.prices:
             return None
-        part = self.part_of_month(*self.period_around(time_us))
-        if part == 1:
+        part, bound = self.parts_of(time_us)
+        if part == bound == 1:
             return plan.prices[name]
-        return plan.prices[name].for_part(part, self._short.setdefault(self.period_of(time_us), []))
+        return plan.prices[name].for_part(part, bound, self._short.setdefault(self.period_of(time_us), []))
 
     def prices_at(self, book: PriceBook) -> Callable[[int, str], Price]:
         """The look-up that derivation asks for: (instant, name) -> the price in force."""

@@ -28,7 +28,7 @@ def set_price(account: Account, command: SetPrice, book: PriceBook, log_time_us:
     from_us = _start(account, command.from_us, log_time_us)
     published = plan.prices[command.price]
     meter = catalogue.meters[published.meter]
-    terms = _terms(command, published, meter)
+    terms = _terms(command, published, meter, covered=plan.commits(command.price) is not None)
     agreement = Agreement(from_us, name, command.price, terms, meter.kind is None)
     contract = account.contract.with_agreed(agreement)
     if len(contract.agreed) > AGREED_MAX:
@@ -81,8 +81,8 @@ def _start(account: Account, from_us: int | None, log_time_us: int) -> int:
     return from_us
 
 
-def _terms(command: SetPrice, published: Price, meter: Meter) -> str | None:
-    """As they are kept."""
+def _terms(command: SetPrice, published: Price, meter: Meter, *, covered: bool) -> str | None:
+    """As they are kept. `covered`: by a commitment of the plan, beside which the price has none of its own."""
     if command.terms is None:
         return None
     try:
@@ -92,6 +92,6 @@ def _terms(command: SetPrice, published: Price, meter: Meter) -> str | None:
         agreed = compiled(command.price, terms, 0, meter.kind is None)
     except BadCatalogue:
         raise Refused(Refusal.BAD_PRICE) from None
-    if not agreed.counts_like(published):
+    if not agreed.counts_like(published) or (covered and agreed.floor is not None):
         raise Refused(Refusal.BAD_PRICE)
     return terms

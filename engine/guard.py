@@ -30,13 +30,13 @@ class _Use:
         "agreed_us",
         "denominator",
         "edge",
-        "included",
         "is_plain",
         "over",
         "owed",
         "quantity",
         "rate",
         "served",
+        "short",
         "size",
         "tier",
         "version",
@@ -61,7 +61,7 @@ class _Use:
         self._start, self.size = stretch.start + run.served, stretch.size
         self.agreed_us = price.agreed_us
         self.version = None if price.agreed_us is not None or price.version == version else price.version
-        self.included = price.included if price.is_short else None
+        self.short = price.short
         self.is_plain = price.is_even and self.version is None and price.is_published
 
     def begun(self, quantity: int) -> int:
@@ -187,9 +187,7 @@ class Guard:
                 lines.append(Line(name, cell, quantity, amount, tiers))
             else:
                 used = use.quantity - use.served
-                lines.append(
-                    Line(name, cell, quantity, amount, tiers, 0, used, use.version, use.agreed_us, use.included)
-                )
+                lines.append(Line(name, cell, quantity, amount, tiers, 0, used, use.version, use.agreed_us, use.short))
             steps.append((use, key, quantity, amount, over))
             total += amount
         if total >= self._room or fresh > self._cells:

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from engine.meters import ESTIMATED, MEASURED, Cell
 from engine.money import amount_text, quantity_text
+from engine.prices.price import Short
 
 
 class DeadLetterReason(StrEnum):
@@ -137,7 +138,7 @@ class Line(Struct, frozen=True, gc=False):
     used: int | None = None  # nano-units priced before in the period, where the tiers alone do not tell the amount
     version: int | None = None  # of the price, where an older one than the event's holds through the period
     agreed_us: int | None = None  # from when on the price is agreed with the account alone; None: it is published
-    included: int | None = None  # nano-units that the price includes, where a short period makes it less
+    short: Short | None = None  # what is not as published of the price, in a period that is a part of a month
     due: str | None = None  # what it owes that is no usage (engine/period_lines.py); such a line has no cell
 
 
@@ -196,6 +197,7 @@ class RatedLine(Struct, omit_defaults=True, gc=False):
     session: str | None = None
     accrued_us: int | None = None
     due: str | None = None
+    commitment: str | None = None
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -252,10 +254,11 @@ def rated_lines(event: RatedEvent, partition: int, epoch: int, first: int = 0) -
             None if line.used is None else quantity_text(line.used),
             line.agreed_us,
             event.adjusts,
-            None if line.included is None else quantity_text(line.included),
+            None if line.short is None or line.short.included is None else quantity_text(line.short.included),
             event.session,
             event.accrued_us,
             line.due,
+            None if line.short is None or line.short.commitment is None else amount_text(line.short.commitment),
         )
         found.append(_encode(told))
     return found

@@ -1,7 +1,8 @@
 """What a billing period owes besides its usage, each as a line of its own (README, "What a period owes besides usage").
 
-A line is known by its kind and by what it is of (a price). What a period owes is a function of what was sold at its start
-and of what its usage comes to; what is posted is the difference to what was posted for it before.
+A line is known by its kind and by what it is of: a price, or a fee or commitment of the plan. What a period owes is a
+function of what was sold at its start and of what its usage comes to; what is posted is the difference to what was posted
+for it before.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from engine.money import round_half_even
 from engine.outcomes import Line
 
 FEE: Final = "fee"  # what is due whatever is used; it is of a fee of the plan, and no price
-MINIMUM: Final = "minimum"  # what the usage of a price falls short of the least that a period owes for it
+COMMITMENT: Final = "commitment"  # what usage falls short of it, of the price of that name or of several together
 _WHOLE: Final = Fraction(1)
 _MARK: Final = "\0"  # no price's name has it
 
@@ -56,16 +57,28 @@ class PeriodTerms(NamedTuple):
             Due(FEE, name, None, None): (fee.amount, _fixed(fee.amount, self.active if fee.prorates else _WHOLE))
             for name, fee in self.plan.fees.items()
         }
+        for name, each in self.plan.commitments.items():
+            found[Due(COMMITMENT, name, None, None)] = self._least(each.amount, prorates=each.prorates)
         for price in self.plan.prices.values():
-            if price.minimum is not None:
+            if price.floor is not None:
                 version = price.version if price.agreed_us is None else None
-                due = Due(MINIMUM, price.name, version, price.agreed_us)
-                found[due] = price.minimum, _fixed(price.minimum, self.part if price.prorates else _WHOLE)
+                due = Due(price.floor.kind, price.name, version, price.agreed_us)
+                found[due] = self._least(price.floor.amount, prorates=price.prorates)
         return found
+
+    def _least(self, amount: int, *, prorates: bool) -> tuple[int, int]:
+        return amount, _fixed(amount, self.part if prorates else _WHOLE)
+
+    def covered(self, due: Due) -> tuple[str, ...]:
+        """The prices whose usage counts for a line."""
+        if due.kind == FEE:
+            return ()
+        together = self.plan.commitments.get(due.price) if due.kind == COMMITMENT else None
+        return (due.price,) if together is None else together.prices
 
     def owed(self, usage: Callable[[str], int]) -> Mapping[Due, int]:
         """Pico per line, without those of nothing. `usage`: what the usage of a price comes to in the period."""
-        owed = {due: pico - (usage(due.price) if due.kind == MINIMUM else 0) for due, (_, pico) in self.sold().items()}
+        owed = {due: pico - sum(map(usage, self.covered(due))) for due, (_, pico) in self.sold().items()}
         return {due: pico for due, pico in owed.items() if pico > 0}
 
 
@@ -87,13 +100,13 @@ def lines_between(before: Mapping[Due, int], after: Mapping[Due, int]) -> tuple[
     )
 
 
-def period_terms(contract: Contract, book: PriceBook, opened_us: int, start: int) -> PeriodTerms | None:
+def period_terms(contract: Contract, book: PriceBook, start: int) -> PeriodTerms | None:
     """What binds an account in its period that starts then; None: nothing but its usage."""
     _, end = contract.period_around(start)
-    from_us = max(start, opened_us)
+    from_us = max(start, contract.opened_us)
     plan = contract.plan_at(book, from_us) if from_us < end else None
     if plan is None or not plan.bills:
         return None
-    part = contract.part_of_month(from_us, end)
+    _, part = contract.parts_of(start)
     active = part * Fraction(end - from_us - contract.paused_us(from_us, end), end - from_us)
     return PeriodTerms(start, end, from_us, plan, part, active)

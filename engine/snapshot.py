@@ -283,7 +283,7 @@ def encode_account(account: Account) -> bytes:
             ]
             if account.sessions.by_key
             else [],
-            account.opened_us,
+            account.contract.opened_us,
             [
                 (each.grant, each.price, str(each.granted), each.effective_us, each.expires_us, each.voided_us)
                 for _, each in sorted(account.quantity_grants.items())
@@ -350,12 +350,10 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
         raise UnknownSnapshot(str(error)) from error
     if stored.version not in READABLE:
         raise UnknownSnapshot(f"account snapshot version {stored.version}; this engine reads up to {VERSION}")
-    account = Account(
-        stored.account, stored.plan, stored.currency, stored.zone, stored.anchor_day, stored.woken_us, book
-    )
+    where = stored.zone, stored.anchor_day
+    account = Account(stored.account, stored.plan, stored.currency, *where, stored.woken_us, book, stored.opened_us)
     account.newest_event_us = stored.newest_event_us
     account.rated = stored.rated
-    account.opened_us = stored.opened_us
     account.sequence = stored.sequence
     account.table = _table(stored.table)
     account.late = _table(stored.late)
@@ -443,6 +441,7 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
             [Phase(*each) for each in stored.phases],
             [Agreement(*each) for each in stored.agreed],
             [Pause(*each) for each in stored.pauses],
+            stored.opened_us,
         )
     if stored.sessions or stored.gauges:
         account.sessions = Sessions(stored.account, _sessions_of(stored), stored.sessions_us)

@@ -25,9 +25,11 @@ PRICES    name  model  tiers                            `10: 30, 50: 40, rest: 5
                                                         `of METER` behind it, or `of METER where x = a, y = b`; a tier
                                                         may be `10: 30 flat 5`; models are those of a catalogue;
                                                         behind the tiers `included 100`, `at most 50`, `less 20%`, `least $9`,
+                                                        `commitment $9`, `beyond it times 1.5`,
                                                         `whole in short periods`, `in PLAN` (else `plan`);
                                                         and of a percentage `each 0.30`, `each at least 0.50`, `each at most 9`
 FEES      name  amount                                  of a month; behind it `whole in short periods`, `in PLAN`
+COMMITMENTS  name  amount  for                          of a month, for `all` or `PRICE, PRICE`; behind it the same
 GRANTS    lot  kind  amount  priority  from  until  for  rollover
                                                         `for`: prices, or `all`; kind: `promo`, or `promo, pays debt`;
                                                         rollover: `50% for 30 days`, `50% up to $9 for 30 days`; its
@@ -76,6 +78,7 @@ from msgspec.structs import replace
 
 from engine.catalog import (
     CatalogueDocument,
+    CommitmentDefinition,
     FeeDefinition,
     PlanDefinition,
     PriceDefinition,
@@ -102,6 +105,7 @@ from tests.engine.desk_bench import DeskBench
 SCENARIOS: Final = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
 SECTIONS: Final = (
     "FEES",
+    "COMMITMENTS",
     "ACCOUNT",
     "METERS",
     "SHAPES",
@@ -170,7 +174,7 @@ class Scenario:
 
         def price(name: str, model: str, tiers: str, *more: str) -> None:
             start = next((instant(each.removeprefix("from ")) for each in more if each[:5] == "from "), 0)
-            words = ("included", "at", "less", "each", "whole", "least")
+            words = ("included", "at", "less", "each", "whole", "least", "commitment", "beyond")
             around = [each for each in more if each.split(" ")[0] in words]
             sold = read_price(name, model, tiers, around)
             for each in more:
@@ -206,10 +210,19 @@ class Scenario:
                 plans.setdefault(plan, {})[name] = definition
             fees: dict[str, dict[str, FeeDefinition]] = {}
             for _, (name, amount, *more) in self.sections["FEES"]:
-                where = next((each.removeprefix("in ") for each in more if each[:3] == "in "), "plan")
-                whole = {"prorate": False} if "whole in short periods" in more else {}
+                where, whole = read_terms(more)
                 fees.setdefault(where, {})[name] = FeeDefinition(plain(amount), **whole)
-            of = {plan: PlanDefinition("USD", each, fees=fees.get(plan, {})) for plan, each in plans.items()}
+            commitments: dict[str, dict[str, CommitmentDefinition]] = {}
+            for _, (name, amount, covered, *more) in self.sections["COMMITMENTS"]:
+                where, whole = read_terms(more)
+                of_prices = () if covered == "all" else tuple(covered.split(", "))
+                commitments.setdefault(where, {})[name] = CommitmentDefinition(
+                    plain(amount), of_prices, **cast(Any, whole)
+                )
+            of = {
+                plan: PlanDefinition("USD", each, fees=fees.get(plan, {}), commitments=commitments.get(plan, {}))
+                for plan, each in plans.items()
+            }
             documents.append(CatalogueDocument(meters, of, dimensions, shapes, streams))
         return documents, sorted(prices)
 
@@ -239,6 +252,12 @@ def applied(outcome: str) -> None:
     assert outcome == "applied", f"the engine answered {outcome}"
 
 
+def read_terms(said: list[str]) -> tuple[str, dict[str, bool]]:
+    """Of which plan it is, and what else."""
+    where = next((each.removeprefix("in ") for each in said if each[:3] == "in "), "plan")
+    return where, {"prorate": False} if "whole in short periods" in said else {}
+
+
 def read_price(name: str, model: str, tiers: str, around: list[str]) -> PriceDefinition:
     rows = []
     for tier in tiers.split(", "):
@@ -258,6 +277,8 @@ def read_price(name: str, model: str, tiers: str, around: list[str]) -> PriceDef
             "at most": "maximum",
             "less": "discount",
             "least": "minimum",
+            "commitment": "commitment",
+            "beyond it times": "overage",
             "each": "per_event",
             "each at least": "event_minimum",
             "each at most": "event_maximum",

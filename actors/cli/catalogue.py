@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import orjson
 import typer
+from msgspec import UnsetType
 from rich.console import Console
 from rich.table import Table
 
@@ -28,9 +29,9 @@ from config.catalogue_diff import as_json as diff_json
 from config.settings import Settings, load_settings
 from engine.catalog import (
     CatalogueDocument,
-    FeeDefinition,
     MeterDefinition,
     Plan,
+    PlanDefinition,
     PriceDefinition,
     TierDefinition,
     compile_catalogue,
@@ -66,7 +67,7 @@ def show_catalogue(file: CatalogueFile) -> None:
     screen = console()
     screen.print(_meters_table(document.meters))
     for name, plan in compile_catalogue(1, document).plans.items():
-        screen.print(_plan_table(plan, document.plans[name].prices, document.plans[name].fees))
+        screen.print(_plan_table(plan, document.plans[name]))
 
 
 @app.command("publish")
@@ -206,12 +207,12 @@ def _conditions(meter: MeterDefinition) -> str:
     return "; ".join(said)
 
 
-def _plan_table(plan: Plan, definitions: dict[str, PriceDefinition], fees: Mapping[str, FeeDefinition]) -> Table:
+def _plan_table(plan: Plan, stated: PlanDefinition) -> Table:
     numbers = ("above", "up to", "amount", "per", "flat")
     title = f"Plan {plan.name}, {plan.currency}"
     table = new_table(title, "price", "meter", "where", "model", *numbers, right=numbers)
     for name, price in plan.prices.items():
-        definition = definitions[name]
+        definition = stated.prices[name]
         where = ", ".join(f"{dimension} = {value}" for dimension, value in price.where.items())
         head, above = (name, price.meter, where, _model(definition)), "0"
         for tier in definition.tiers or (TierDefinition(*_rate(definition)),):
@@ -220,10 +221,17 @@ def _plan_table(plan: Plan, definitions: dict[str, PriceDefinition], fees: Mappi
             table.add_row(*head, above, up_to, tier.amount, _quantity(tier.per), flat)
             head, above = ("", "", "", ""), up_to
         table.add_section()
-    for name, fee in fees.items():
-        shared = "" if fee.prorate is not False else ", whole in short periods"
-        table.add_row(name, "", "", f"fee of a month{shared}", "", "", fee.amount, "", "")
+    for name, fee in stated.fees.items():
+        table.add_row(name, "", "", f"fee of a month{_shared(fee.prorate)}", "", "", fee.amount, "", "")
+    for name, commitment in stated.commitments.items():
+        of = f"for {', '.join(commitment.prices)}" if commitment.prices else "for all prices"
+        of = f"at least {commitment.amount} a month {of}{_shared(commitment.prorate)}"
+        table.add_row(name, "", "", of, "", "", "", "", "")
     return table
+
+
+def _shared(prorate: bool | UnsetType) -> str:
+    return "" if prorate is not False else ", whole in short periods"
 
 
 def _rate(definition: PriceDefinition) -> tuple[str, str]:
@@ -244,6 +252,8 @@ def _model(definition: PriceDefinition) -> str:
     said += [f"at most {definition.maximum}"] if isinstance(definition.maximum, str) else []
     said += [f"less {definition.discount} %"] if isinstance(definition.discount, str) else []
     said += [f"at least {definition.minimum} a month"] if isinstance(definition.minimum, str) else []
+    said += [f"at least {definition.commitment} a month"] if isinstance(definition.commitment, str) else []
+    said += [f"times {definition.overage} beyond that"] if isinstance(definition.overage, str) else []
     return ", ".join(filter(None, said))
 
 

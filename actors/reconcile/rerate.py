@@ -126,11 +126,13 @@ class PriceTerms(Struct, frozen=True):
     agreed_us: int | None = None  # from when on it is agreed with the account alone
     prorate: bool = True  # a short period includes less, and owes less of the minimum
     minimum: int | None = None  # pico that a month owes at least
+    commitment: int | None = None  # the same, beyond which usage counts by `overage`
+    overage: Fraction = Fraction(1)
 
     @property
     def follows(self) -> bool:
         """Whether it may begin, or end, inside a period."""
-        around = self.maximum is None and self.minimum is None
+        around = self.maximum is None and self.minimum is None and self.commitment is None
         return self.model in ("per_unit", "graduated", "percentage", "dynamic") and around
 
     def reached(self, priced: int) -> Tier:
@@ -157,7 +159,9 @@ class PriceTerms(Struct, frozen=True):
         exact = self.by_model(quantity - self.included, whole)
         if self.maximum is not None:
             exact = min(exact, Fraction(self.maximum))
-        return exact * (100 - self.discount) / 100
+        exact = exact * (100 - self.discount) / 100
+        beyond = Fraction(0) if self.commitment is None else max(Fraction(0), exact - self.commitment)
+        return exact + beyond * (self.overage - 1)
 
     def parts(self, before: int, after: int) -> list[tuple[int, int]]:
         """(number, nano-units) of the tiers that units fall in; 0: included, -1: beyond the maximum."""
@@ -216,6 +220,14 @@ class Prices:
         stated = self._documents[version]["plans"][plan]["fees"][name]
         return read(stated["amount"], PICO), stated.get("prorate", True)
 
+    def commitment(self, version: int, plan: str, name: str) -> tuple[int, bool, list[str]] | None:
+        """Pico of a month, whether a part of one owes less, and the prices it is for; None: it is of one price."""
+        sold = self._documents[version]["plans"][plan]
+        stated = sold.get("commitments", {}).get(name)
+        if stated is None:
+            return None
+        return read(stated["amount"], PICO), stated.get("prorate", True), stated.get("prices") or list(sold["prices"])
+
     def terms(self, version: int, plan: str, price: str) -> PriceTerms | None:
         """As a version has it; None: it does not."""
         key = version, plan, price
@@ -246,8 +258,18 @@ def _read_terms(version: int, stated: Mapping[str, Any]) -> PriceTerms:
         start = end if end is not None else start
     maximum = read(stated["maximum"], PICO) if "maximum" in stated else None
     included, discount = read(stated.get("included", "0"), NANO), Fraction(stated.get("discount", "0"))
-    minimum, prorate = read(stated["minimum"], PICO) if "minimum" in stated else None, stated.get("prorate", True)
-    return PriceTerms(version, stated["model"], tiers, included, maximum, discount, prorate=prorate, minimum=minimum)
+    least = {key: read(stated[key], PICO) for key in ("minimum", "commitment") if key in stated}
+    return PriceTerms(
+        version,
+        stated["model"],
+        tiers,
+        included,
+        maximum,
+        discount,
+        prorate=stated.get("prorate", True),
+        overage=Fraction(stated.get("overage", "1")),
+        **least,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- account
@@ -418,6 +440,11 @@ class Rerated:
         terms = self._prices.in_force(plan, price, period_us, time_us, agreed)
         if part != 1 and terms.prorate and terms.included:
             terms = replace(terms, included=round(terms.included * part))
+        _, bound = self._terms.bound(time_us)
+        if terms.commitment is not None and bound <= 0:
+            return replace(terms, commitment=None)
+        if terms.commitment is not None and terms.prorate:
+            terms = replace(terms, commitment=round(Fraction(terms.commitment) * bound))
         return terms
 
     def _use(self, start: int, price: str, quantity: int, into: dict[tuple[int, str], Used] | None = None) -> None:
@@ -464,7 +491,7 @@ class Rerated:
         row[price, cell] = row.get((price, cell), 0) + quantity
 
     def _besides(self, where: str, line: Mapping[str, Any]) -> Iterator[Finding]:
-        """What a period owes besides its usage: what is missing to a minimum, as far as it was not posted before."""
+        """What a period owes besides its usage, as far as it was not posted before."""
         since_us, part = self._terms.bound(line["time_us"])
         period, price, name = self._period(line["time_us"]), line["price"], f"{line['due']}\0{line['price']}"
         before = sum(charges.get(name, 0) for place, charges in self.adjusted.items() if place[1] == period)
@@ -472,14 +499,23 @@ class Rerated:
             pico, shared = self._prices.fee(self._prices.at(since_us), self._terms.plan_at(since_us), price)
             amount = round(pico * (self._terms.active(line["time_us"]) if shared else 1)) - before
         else:
-            yield from _unlike(f"{where}: due", "minimum", line["due"])
-            terms = self._in_force(since_us, price)
-            least = Fraction(terms.minimum or 0) * (part if terms.prorate else 1)
-            amount = max(0, round(least) - self._whole(period, price, late=True).owed) - before
+            least, shared, covered = self._least(since_us, line["due"], price)
+            used = sum(self._whole(period, each, late=True).owed for each in covered)
+            amount = max(0, round(least * (part if shared else 1)) - used) - before
         yield from _unlike(f"{where}: amount", shown(amount, PICO), shown(read(line["amount"], PICO), PICO))
         yield from _unlike(f"{where}: adjusts", period, line.get("adjusts"))
         charges = self.adjusted.setdefault((self._segment(line["log_time_us"]), period), {})
         charges[name] = charges.get(name, 0) + amount
+
+    def _least(self, since_us: int, kind: str, name: str) -> tuple[int, bool, list[str]]:
+        """What a month owes at least by a line of this kind, whether a part of one owes less, and for which prices."""
+        plan, version = self._terms.plan_at(since_us), self._prices.at(since_us)
+        together = self._prices.commitment(version, plan, name) if kind == "commitment" else None
+        if together is not None:
+            return together
+        agreed = [(since, of, said) for since, sold, of, said in self._terms.agreed if sold == plan]
+        terms = self._prices.in_force(plan, name, self._period(since_us), since_us, agreed)
+        return (terms.commitment if kind == "commitment" else terms.minimum) or 0, terms.prorate, [name]
 
     def manual(self, at_us: int, used_us: int, price: str, amount: str) -> None:
         """A manual line that was posted at this log time, for the period of another instant."""

@@ -218,7 +218,7 @@ class Reconciler:
             lots,
             agreed,
             phases,
-            account.opened_us,
+            account.contract.opened_us,
             [(each.from_us, each.paused) for each in account.contract.pauses],
             [
                 UnitTerms(each.grant, each.price, each.granted, each.effective_us, each.expires_us, each.voided_us)

@@ -89,7 +89,10 @@ class RatingLine(Struct):
     version: int  # of the catalogue that has this price; older than the event's where it holds through the period
     agreed_since: str | None = None  # the price is agreed with this account alone, from then on; null: the catalogue's
     included: str | None = None  # what the price includes, where a short period makes it less
-    due: str | None = None  # "minimum": no usage, but what the event changed in what its closed period lacks to it
+    due: str | None = (
+        None  # "minimum", "commitment": no usage, but what the event changed in what its closed period lacks to it
+    )
+    commitment: str | None = None  # beyond what amount usage counts by its overage, where the period makes that less
 
 
 class RatingLot(Struct):
@@ -421,8 +424,8 @@ def _line(charge: LineCharge) -> RatingLine:
     ]
     return RatingLine(
         line.price,
-        meter.name,
-        meter.measured,
+        "" if meter is None else meter.name,
+        "" if meter is None else meter.measured,
         charge.where,
         line.cell,
         line.quantity,
@@ -437,6 +440,7 @@ def _line(charge: LineCharge) -> RatingLine:
         instant_or_none(line.agreed_us),
         line.included,
         line.due,
+        line.commitment,
     )
 
 
@@ -540,6 +544,7 @@ ROUTES: Final = (
                         "agreed_since": None,
                         "included": None,
                         "due": None,
+                        "commitment": None,
                     }
                 ],
                 "corrections": [],

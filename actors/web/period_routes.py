@@ -15,8 +15,8 @@ class PeriodLineItem(Struct):
 
     period: str  # its start
     ends: str
-    kind: str  # fee: of the plan; minimum: what the usage of the price falls short of the least that the period owes for it
-    price: str  # or the fee's name
+    kind: str  # fee: of the plan; minimum, commitment: what usage falls short of the least that the period owes for it
+    price: str  # or the name of the plan's fee, or of its commitment
     amount: str
     closed: bool  # false: a projection, as if nothing more were used in the period
     of_month: str  # what is sold for a whole month
@@ -63,7 +63,8 @@ ROUTES: Final = (
             "Lines that no usage event makes. Of a closed period they are posted, each as far as what came late has left it; "
             "of one that is open they are a projection: what it would owe if it closed with what is used by now. "
             "`of_period` is the part of `of_month` for as long as the account had the plan in the period, by its seconds (of a "
-            "fee, those not paused); a minimum's `amount` is what the price's usage, behind its discount, falls short of that. "
+            "fee, those not paused); the `amount` of a minimum or a commitment is what the usage of what it covers, behind the "
+            "discount of each price, falls short of that. "
             "Only lots that pay debt pay for such a line."
         ),
         tags=("money",),

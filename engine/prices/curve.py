@@ -13,6 +13,7 @@ from math import gcd, lcm
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.money import round_half_even
 
@@ -200,28 +201,51 @@ class Curve:
             kept.append(each)
         return Curve([*kept, _flat(end, level)], self.denominator)
 
+    def beyond(self, level: int, factor: Fraction) -> "Curve":
+        """What is owed above so many pico counts by the factor, and what is owed up to them as it stands.
+
+        The size (a nano-unit, a package) that crosses the level is a stretch of its own, so that nothing but its own rate is
+        ever due for it."""
+        if factor == 1:
+            return self
+        edge, denominator = level * self.denominator, self.denominator * factor.denominator
+
+        def owed(numerator: int) -> int:
+            above = max(0, numerator - edge)
+            return (numerator - above) * factor.denominator + above * factor.numerator
+
+        found: list[Stretch] = []
+        for each in self.stretches:
+            cuts = [each.start]
+            if each.rate and each.base < edge:
+                below = each.start + (edge - each.base) // each.rate * each.size
+                cuts += [below, below + each.size]
+            starts = sorted({cut for cut in cuts if each.end is None or cut < each.end})
+            for start, end in zip(starts, [*starts[1:], each.end], strict=True):
+                base = each.base + each.rate * ((start - each.start) // each.size)
+                rate = owed(base + each.rate) - owed(base)
+                found.append(Stretch(start, end, owed(base), rate, each.size, each.tier))
+        return _reduced(found, denominator)
+
     def scaled(self, factor: Fraction) -> "Curve":
         """Everything times a factor that is not negative."""
         if factor == 1:
             return self
-        denominator = self.denominator * factor.denominator
-        numbers = [number * factor.numerator for each in self.stretches for number in (each.base, each.rate)]
-        shared = gcd(denominator, *numbers)
-        denominator //= shared
-        return Curve(
-            (
-                Stretch(
-                    each.start,
-                    each.end,
-                    each.base * factor.numerator // shared,
-                    each.rate * factor.numerator // shared,
-                    each.size,
-                    each.tier,
-                )
-                for each in self.stretches
-            ),
-            denominator,
+        stretches = (
+            replace(each, base=each.base * factor.numerator, rate=each.rate * factor.numerator)
+            for each in self.stretches
         )
+        return _reduced(stretches, self.denominator * factor.denominator)
+
+
+def _reduced(stretches: Iterable[Stretch], denominator: int) -> Curve:
+    """Of the same money in the largest parts of a pico that it is a whole number of."""
+    stretches = tuple(stretches)
+    shared = gcd(denominator, *(number for each in stretches for number in (each.base, each.rate)))
+    return Curve(
+        (replace(each, base=each.base // shared, rate=each.rate // shared) for each in stretches),
+        denominator // shared,
+    )
 
 
 def _flat(start: int, level: int) -> Stretch:

@@ -1,6 +1,7 @@
 """The models that a catalogue may name (law R4), and prices compiled by them."""
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Final
 
 from msgspec.structs import replace
@@ -10,13 +11,14 @@ from engine.prices.curve import Rung
 from engine.prices.model import Model
 from engine.prices.modifiers import Modifiers
 from engine.prices.per_event import PerEvent
-from engine.prices.price import Price
+from engine.prices.price import Price, Short
 
 MODELS: Final[dict[str, Model]] = {
     module.MODEL.name: module.MODEL
     for module in (per_unit, graduated, package, volume, step, flat, percentage, dynamic)
 }
 PLAIN: Final = Modifiers()
+_ALL: Final = Fraction(1)
 
 
 def compile_price(
@@ -38,8 +40,16 @@ def compile_price(
     terms = modifiers.applied(row.terms(numbered))
     marginal = row.marginal and modifiers.marginal
     price = Price(name, meter, where, terms, marginal=marginal, version=version, per_event=per_event, estimate=estimate)
-    price.minimum, price.prorates = modifiers.minimum, prorate
-    if prorate and modifiers.included:
-        price.included = modifiers.included
-        price.terms_for = lambda included: replace(modifiers, included=included).applied(row.terms(numbered))
+    price.floor, price.prorates, price.has_overage = modifiers.floor, prorate, modifiers.overage != 1
+
+    def in_part(part: Fraction, bound: Fraction) -> Short | None:
+        short = modifiers.for_part(part if prorate else _ALL, bound if prorate or not bound else _ALL)
+        if short == modifiers:
+            return None
+        included = None if short.included == modifiers.included else short.included
+        commitment = None if short.commitment == modifiers.commitment else short.commitment or 0
+        return Short(included, commitment, tuple(short.applied(row.terms(numbered))))
+
+    if modifiers.has_parts:
+        price.in_part = in_part
     return price

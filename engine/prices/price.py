@@ -7,12 +7,34 @@ range of that quantity. All others have one curve. Rounding is left to the one p
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from typing import Literal
 
-from engine.money import round_half_even
+from msgspec import Struct
+
 from engine.prices.curve import Curve
 from engine.prices.per_event import PerEvent
 
 Terms = tuple[int | None, Curve]  # up to which quantity of the period, and what then holds for all of it
+
+
+class Floor(Struct, frozen=True):
+    """What a month owes at least for a price, behind its discount; what is missing is a line at the period's end."""
+
+    kind: Literal["minimum", "commitment"]
+    amount: int  # pico
+
+
+class Short(Struct, frozen=True):
+    """A price in a period that is a part of a month: of what is not as published, what it is."""
+
+    included: int | None  # nano-units
+    commitment: int | None  # pico behind which usage counts by the overage factor; 0: nobody is bound to it
+    terms: tuple[Terms, ...]
+
+
+InPart = Callable[
+    [Fraction, Fraction], Short | None
+]  # how much of a month, and for how much of it the account is bound
 
 
 class Price:
@@ -36,11 +58,11 @@ class Price:
         self.marginal = marginal
         self.version = version  # of the catalogue
         self.agreed_us: int | None = None  # from when on it is an account's own, and of no catalogue
-        self.included = 0  # nano-units, of those that a short period has less of
-        self.terms_for: Callable[[int], Sequence[Terms]] | None = None  # with another included quantity
-        self.is_short = False  # it is one of a short period: its included quantity is not the published one
-        self.minimum: int | None = None  # pico that a whole period owes at least
+        self.in_part: InPart | None = None  # what becomes of it in a part of a month; None: it stays as it is
+        self.short: Short | None = None  # what it is in such a period; None: it is as published
+        self.floor: Floor | None = None  # what a whole month owes at least
         self.prorates = True  # a short period owes less of that
+        self.has_overage = False  # beyond its commitment it costs other than up to it
         self.per_event = per_event  # its quantity is the sum of these fees, not of what the meter says
         self.estimate = estimate  # nano-units of an event that does not say its own
         self.terms = tuple(terms)  # two prices with the very same are of one version
@@ -48,36 +70,38 @@ class Price:
         self.ends = tuple(end for end, _ in terms if end is not None)  # nano-units; of all terms but the last
         self.rounds = any(curve.denominator != 1 for curve in self.curves)  # whether it may owe part of a pico
         # Whether a charge is what each unit costs by the rate of the tier that explains it.
-        self.is_even = len(self.curves) == 1 and self.curves[0].is_smooth
+        smooth = len(self.curves) == 1 and self.curves[0].is_smooth
+        self.is_even = smooth and len({each.tier for each in terms[0][1].stretches}) == len(terms[0][1].stretches)
         rates = [rate for curve in self.curves for rate in curve.rates]
         self.steepest = max(rates)  # the most that a nano-unit can cost by its own rate, in pico; packages: on average
         free = not any(curve.stretches[-1].base or curve.stretches[-1].rate for curve in self.curves)
         # The most and the least that a nano-unit can cost, in pico, whatever is used; None: what comes at once has no rate.
-        self.dearest_rate: Fraction | None = self.steepest if self.is_even or free else None
+        self.dearest_rate: Fraction | None = self.steepest if smooth or free else None
         steps = len(self.curves) > 1 or any(each.size > 1 for each in self.curves[0].stretches)
         self.cheapest_rate = Fraction(0) if steps else min(rates)
 
     @property
     def is_published(self) -> bool:
         """Whether it stands in the catalogue as it is: neither agreed with one account, nor that of a short period."""
-        return self.agreed_us is None and not self.is_short
+        return self.agreed_us is None and self.short is None
 
     def placed(self, where: Mapping[str, str]) -> "Price":
         """The same for these cells."""
         return self if self.where == where else self._like(where, self.terms)
 
-    def for_part(self, part: Fraction, made: list[tuple["Price", "Price"]]) -> "Price":
-        """The same in a period that is a part of a whole one: it includes less, fixed to nine digits, half-even. `made`:
-        as of `Plan.for_part`."""
-        if self.terms_for is None:
+    def for_part(self, part: Fraction, bound: Fraction, made: list[tuple["Price", "Price"]]) -> "Price":
+        """The same in a period that is a `part` of a month, for `bound` of which the account is there: it may include less,
+        and a commitment be met sooner. `made`: as of `Plan.for_part`."""
+        if self.in_part is None:
             return self
         for whole, short in made:
             if whole.terms is self.terms:
                 return short.placed(self.where)
-        exact = self.included * part
-        included = round_half_even(exact.numerator, exact.denominator)
-        price = self._like(self.where, self.terms_for(included))
-        price.included, price.is_short = included, True
+        found = self.in_part(part, bound)
+        price = self
+        if found is not None:
+            price = self._like(self.where, found.terms)
+            price.short = found
         made.append((self, price))
         return price
 
@@ -93,8 +117,8 @@ class Price:
             estimate=self.estimate,
         )
         price.agreed_us = self.agreed_us
-        price.included, price.terms_for, price.is_short = self.included, self.terms_for, self.is_short
-        price.minimum, price.prorates = self.minimum, self.prorates
+        price.in_part, price.short = self.in_part, self.short
+        price.floor, price.prorates, price.has_overage = self.floor, self.prorates, self.has_overage
         return price
 
     def counts_like(self, other: "Price") -> bool:

@@ -17,6 +17,7 @@ class Plan:
     prices: dict[str, Price]
     close_after_us: int
     fees: dict[str, tuple[int, bool]]  # pico of a month, and whether a part of it owes less
+    commitments: dict[str, tuple[int, bool, list[str]]]  # the same, and for which prices; none named: for all
 
 
 class Version:
@@ -39,6 +40,10 @@ class Version:
                 {price: read_price(price, text, adds_up[text["meter"]]) for price, text in body["prices"].items()},
                 body.get("close_after_s", 86_400) * SECOND_US,
                 {fee: (pico(said["amount"]), said.get("prorate", True)) for fee, said in body.get("fees", {}).items()},
+                {
+                    each: (pico(said["amount"]), said.get("prorate", True), said.get("prices", []))
+                    for each, said in body.get("commitments", {}).items()
+                },
             )
             for name, body in document["plans"].items()
         }

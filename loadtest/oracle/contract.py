@@ -65,8 +65,9 @@ def whole_price_at(account: Account, version_at: VersionAt, starts: Iterable[int
 
 
 def in_period(account: Account, price: Price, time_us: int) -> Price:
-    _, length, whole = account.period(time_us)
-    return price if length == whole else price.for_part(Fraction(length, whole))
+    start, length, whole = account.period(time_us)
+    bound = min(length, max(0, start + length - account.opened))
+    return price if bound == whole else price.for_part(Fraction(length, whole), Fraction(bound, whole))
 
 
 def set_price(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
@@ -86,6 +87,9 @@ def set_price(state: Partition, fields: Fields, view: View) -> Callable[[], None
         published = version.plans[plan].prices[price]
         start = read_start(state, account, requested)
         terms = None if said is None else read_terms(price, published, said)
+        covered = any(price in (prices or [price]) for _, _, prices in version.plans[plan].commitments.values())
+        if covered and terms is not None and terms.floor is not None:
+            raise RefusedError("bad_price")
         others = [each for each in account.agreed if each[:3] != (start, plan, price)]
         if len(others) >= AGREED_MAX:
             raise RefusedError("too_many_prices")
@@ -186,7 +190,9 @@ def read_terms(name: str, published: Price, said: dict[str, Any]) -> Price:
     except (AssertionError, LookupError) as error:
         raise RefusedError("bad_price") from error
     amounts = [tier.amount for tier in terms.tiers] + [terms.included, terms.maximum or 0]
-    if terms.minimum is not None and not terms.may_owe(terms.minimum):
+    if terms.floor is not None and not terms.may_owe(terms.floor):
+        raise RefusedError("bad_price")
+    if terms.overage <= 0 or (terms.of_month is None and "overage" in said) or {"minimum", "commitment"} <= said.keys():
         raise RefusedError("bad_price")
     if min(amounts) < 0 or not terms.counts_like(published):
         raise RefusedError("bad_price")

@@ -37,7 +37,7 @@ from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Rev
 from loadtest.oracle.credit import allocate
 from loadtest.oracle.limits import is_over
 from loadtest.oracle.meters import OF_SESSIONS, RATED_AT
-from loadtest.oracle.period_lines import closings, fees, least, minimum_of, next_closing
+from loadtest.oracle.period_lines import Least, closings, fees, least, next_closing
 from loadtest.oracle.periods import DAY_US, period_of
 from loadtest.oracle.prices import Price, half_even
 from loadtest.oracle.quantity_grants import as_before, grant_quantity, served, void_quantity_grant
@@ -259,21 +259,22 @@ class Oracle:
         state.log_us = reached
 
     def _bill(self, state: Partition, account: Account) -> None:
-        """Periods that close at this instant of log time: what is missing to each minimum is posted."""
+        """Periods that close at this instant of log time: what each owes besides its usage is posted."""
         if not self._has_minima(account):
             return
-        table, place, lines = self._table(state, account), (state.number, state.offset, account.account), {}
+        table, place = self._table(state, account), (state.number, state.offset, account.account)
+        lines: dict[str, int] = {}
         for closes, start in closings(account, self._versions_of(state)):
             if closes > state.log_us:
                 break
-            for price, pico in self._least(state, account, start).items() if closes == state.log_us else ():
-                short = pico - table.total(start, price)
-                if short > 0:
-                    account.dues.append(Due(closes, start, minimum_of(price), short))
-                    lines[price] = short
-            for fee, pico in fees(account, self._versions_of(state), start).items() if closes == state.log_us else ():
-                account.dues.append(Due(closes, start, f"fee\0{fee}", pico))
-                lines[fee] = pico
+            if closes < state.log_us:
+                continue
+            dues = self._missing(state, account, table, start)
+            dues |= {f"fee\0{fee}": pico for fee, pico in fees(account, self._versions_of(state), start).items()}
+            for name, pico in dues.items():
+                account.dues.append(Due(closes, start, name, pico))
+                _, _, of = name.partition("\0")
+                lines[of] = lines.get(of, 0) + pico
         if lines:
             before = self.accrued[place].prices if place in self.accrued else {}
             for price, pico in lines.items():
@@ -288,17 +289,26 @@ class Oracle:
     def _versions_of(self, state: Partition) -> Callable[[int], Version | None]:
         return lambda time_us: self._version_at(state, time_us)
 
-    def _least(self, state: Partition, account: Account, start: int) -> dict[str, int]:
-        """Per price with a minimum: what the period that starts then owes for it at least."""
+    def _least(self, state: Partition, account: Account, start: int) -> Least:
+        """What the period that starts then owes at least, for which prices."""
         return least(account, self._versions_of(state), partial(self._price_at, state, account), start)
 
+    def _missing(self, state: Partition, account: Account, table: Table, start: int) -> dict[str, int]:
+        """What the usage of a period, with all that came late, falls short of that."""
+        found = {}
+        for name, (pico, prices) in self._least(state, account, start).items():
+            missing = pico - sum(self._whole_total(state, account, table, start, price) for price in prices)
+            if missing > 0:
+                found[name] = missing
+        return found
+
     def _has_minima(self, account: Account) -> bool:
-        """Whether any price ever had one, or a plan a fee."""
-        if any(plan.fees for version in self._versions.values() for plan in version.plans.values()):
+        """Whether any price ever had one, or a plan a fee or a commitment."""
+        if any(plan.fees or plan.commitments for version in self._versions.values() for plan in version.plans.values()):
             return True
         published = [price for version in self._versions.values() for price in version.prices]
         agreed = [each.terms for each in account.agreed if each.terms is not None]
-        return any(price.minimum is not None for price in [*published, *agreed])
+        return any(price.floor is not None for price in [*published, *agreed])
 
     def _await_closing(self, state: Partition, account: Account) -> None:
         if not self._has_minima(account):
@@ -677,7 +687,8 @@ class Oracle:
             own = 0
             moved: dict[str, int] = {}
             prices = event.prices
-            before = {price: self._due(state, account, table, event, price) for price in prices}
+            before = {price: self._total(state, account, table, event, price) for price in prices}
+            missing = self._missing(state, account, table, event.posted[1]) if event.posted else {}
             used = {price: sum(self._counted(account, table, event, price).values()) for price in prices}
             priced = {price: self._priced(state, account, table, event, price) for price in prices}
             seen = event.time_us if event.posted is None else state.log_us
@@ -685,11 +696,16 @@ class Oracle:
             self._add(state, account, table, event, account.events)
             for price in prices:
                 quantity = moved[price] = sum(self._counted(account, table, event, price).values()) - used[price]
-                amount = self._due(state, account, table, event, price) - before[price]
+                amount = self._total(state, account, table, event, price) - before[price]
                 now = self._priced(state, account, table, event, price)
                 own += amount - self._repriced(state, account, price, event.time_us, priced[price], now)
                 had = lines.get(price, (0, 0))
                 lines[price] = (had[0] + quantity, had[1] + amount)
+            after = self._missing(state, account, table, event.posted[1]) if event.posted else {}
+            for name in missing.keys() | after.keys():
+                more, (_, _, of) = after.get(name, 0) - missing.get(name, 0), name.partition("\0")
+                if more:
+                    lines[of] = (lines.get(of, (0, 0))[0], lines.get(of, (0, 0))[1] + more)
             month = period_of(account.zone, 1, event.time_us)
             for scope in event.scopes if event.posted is None else []:
                 spend = account.scopes[scope]
@@ -884,11 +900,17 @@ class Oracle:
 
     def _total(self, state: Partition, account: Account, table: Table, event: RatedEvent, price: str) -> int:
         """What a price comes to in the event's period; of a closed one with all that came late."""
+        start = account.period_of(event.time_us)
         if event.posted is None:
-            return table.total(account.period_of(event.time_us), price)
-        quantities = self._counted(account, table, event, price)
-        closed = self._closed(account, table, event, price)
-        return sum(self._segment_amounts(state, account, price, quantities, closed).values())
+            return table.total(start, price)
+        return self._whole_total(state, account, table, start, price)
+
+    def _whole_total(self, state: Partition, account: Account, table: Table, start: int, price: str) -> int:
+        """What a price comes to in a period with all that came late."""
+        if (start, price) not in table.whole:
+            return table.total(start, price)
+        closed = table.quantities.get((start, price), {})
+        return sum(self._segment_amounts(state, account, price, table.whole[start, price], closed).values())
 
     def _closed(self, account: Account, table: Table, event: RatedEvent, price: str) -> dict[int, int] | None:
         """The quantities that the event's period was closed with, if it was."""
@@ -899,13 +921,6 @@ class Oracle:
         quantities = self._counted(account, table, event, price)
         closed = self._closed(account, table, event, price)
         return sum(quantities.values()) - sum(self._granted(state, account, price, quantities, closed).values())
-
-    def _due(self, state: Partition, account: Account, table: Table, event: RatedEvent, price: str) -> int:
-        """The same; of a closed period not less than its minimum."""
-        total = self._total(state, account, table, event, price)
-        if event.posted is None:
-            return total
-        return max(total, self._least(state, account, event.posted[1]).get(price, total))
 
     def _add(
         self, state: Partition, account: Account, table: Table, event: RatedEvent, events: list[RatedEvent]
@@ -927,16 +942,16 @@ class Oracle:
                 self._put(state, account, table, period, price, quantities)
             return
         charges = table.adjusted.setdefault(event.posted, {})
+        missing = self._missing(state, account, table, period)
         for price, quantities in changed.items():
             before = self._total(state, account, table, event, price)
             table.whole[period, price] = quantities
             after = self._total(state, account, table, event, price)
             charges[price] = charges.get(price, 0) + after - before
-            minimum = self._least(state, account, event.posted[1]).get(price)
-            if minimum is not None:
-                more = max(0, minimum - after) - max(0, minimum - before)
-                if more:
-                    charges[minimum_of(price)] = charges.get(minimum_of(price), 0) + more
+        now = self._missing(state, account, table, period)
+        for name in missing.keys() | now.keys():
+            if more := now.get(name, 0) - missing.get(name, 0):
+                charges[name] = charges.get(name, 0) + more
 
     def _put(
         self, state: Partition, account: Account, table: Table, period: int, price: str, quantities: dict[int, int]

@@ -5,17 +5,13 @@ from fractions import Fraction
 from itertools import pairwise
 
 from loadtest.oracle.accounts import Account, Partition
+from loadtest.oracle.catalogue import Plan
 from loadtest.oracle.contract import VersionAt
 from loadtest.oracle.periods import DAY_US
 from loadtest.oracle.prices import Price
 
 PriceAt = Callable[[str, int], Price]
-Terms = dict[str, int]  # price -> the least pico that the period owes for it
-
-
-def minimum_of(price: str) -> str:
-    """The name under which what is missing to a price's minimum is posted."""
-    return f"minimum\0{price}"
+Least = dict[str, tuple[int, list[str]]]  # as posted -> the least pico that the period owes, and for which prices
 
 
 def closings(account: Account, version_at: VersionAt) -> Iterator[tuple[int, int]]:
@@ -31,35 +27,43 @@ def closings(account: Account, version_at: VersionAt) -> Iterator[tuple[int, int
         start = end
 
 
-def least(account: Account, version_at: VersionAt, price_at: PriceAt, start: int) -> Terms:
-    """By what was sold when the period began, or the account was opened in it: each minimum of a month, for as long as
-    the account was bound."""
-    _, length, month = account.period(start)
+def sold(account: Account, version_at: VersionAt, start: int) -> Plan | None:
+    """What binds in the period that starts then: the plan of its start, or of when the account was opened in it."""
     bound = max(start, account.opened)
     version = version_at(bound)
-    if bound >= start + length or version is None or account.plan_at(bound) not in version.plans:
+    if bound >= start + account.period(start)[1] or version is None:
+        return None
+    return version.plans.get(account.plan_at(bound))
+
+
+def least(account: Account, version_at: VersionAt, price_at: PriceAt, start: int) -> Least:
+    """Each minimum and commitment of a month, for as long as the account was bound."""
+    _, length, month = account.period(start)
+    bound, plan = max(start, account.opened), sold(account, version_at, start)
+    if plan is None:
         return {}
     part = Fraction(start + length - bound, month)
-    prices = [price_at(name, bound) for name in version.plans[account.plan_at(bound)].prices]
-    return {
-        price.name: round(price.minimum * part) if price.prorate else price.minimum
-        for price in prices
-        if price.minimum is not None
-    }
+    found: Least = {}
+    for price in (price_at(name, bound) for name in plan.prices):
+        for kind, amount in (("minimum", price.minimum), ("commitment", price.of_month)):
+            if amount is not None:
+                found[f"{kind}\0{price.name}"] = round(amount * part) if price.prorate else amount, [price.name]
+    for name, (amount, shared, prices) in plan.commitments.items():
+        found[f"commitment\0{name}"] = round(amount * part) if shared else amount, prices or list(plan.prices)
+    return found
 
 
-def fees(account: Account, version_at: VersionAt, start: int) -> Terms:
-    """By name, in the plan of the same moment: what of a month's fee is due for the time bound and not paused."""
+def fees(account: Account, version_at: VersionAt, start: int) -> dict[str, int]:
+    """By name: what of a month's fee is due for the time bound and not paused."""
     _, length, month = account.period(start)
-    bound, end = max(start, account.opened), start + length
-    version = version_at(bound)
-    if bound >= end or version is None or account.plan_at(bound) not in version.plans:
+    bound, end, plan = max(start, account.opened), start + length, sold(account, version_at, start)
+    if plan is None:
         return {}
     turns = sorted({bound, end, *(turn for turn in account.pauses if bound < turn < end)})
     active = sum(until - since for since, until in pairwise(turns) if not is_paused(account, since))
     found = {
         name: round(amount * Fraction(active, month)) if shared else amount
-        for name, (amount, shared) in version.plans[account.plan_at(bound)].fees.items()
+        for name, (amount, shared) in plan.fees.items()
     }
     return {name: amount for name, amount in found.items() if amount}
 
@@ -70,14 +74,12 @@ def is_paused(account: Account, time_us: int) -> bool:
 
 
 def next_closing(state: Partition, account: Account, version_at: VersionAt, price_at: PriceAt) -> int | None:
-    """When the next period closes that has a minimum, or a fee."""
+    """When the next period closes that has a minimum, a commitment or a fee."""
     changes = [each for _, each in state.versions[1:]]
     changes += [each for each, _ in account.phases] + [each.start for each in account.agreed]
     for closes, start in closings(account, version_at):
-        version = version_at(max(start, account.opened))
-        plan = None if version is None else version.plans.get(account.plan_at(max(start, account.opened)))
-        bound = plan is not None and plan.fees and start + account.period(start)[1] > account.opened
-        if closes > state.log_us and (bound or least(account, version_at, price_at, start)):
+        plan = sold(account, version_at, start)
+        if closes > state.log_us and ((plan is not None and plan.fees) or least(account, version_at, price_at, start)):
             return closes
         if start > max([state.log_us, *changes]):
             return None

@@ -35,6 +35,9 @@ class Price:
     adds_up: bool  # what its meter counts
     prorate: bool  # whether a short period includes less
     minimum: int | None  # pico that a whole period owes at least, behind the discount
+    of_month: int | None  # the same, as a commitment
+    overage: Fraction  # what is owed beyond the commitment counts by it
+    commitment: int | None  # pico from which it does in the period at hand
 
     def counted(self, quantity: int | None) -> int:
         """What is counted of an event's quantity: itself, the estimate, or its fee, fixed to nine digits."""
@@ -51,14 +54,23 @@ class Price:
         """Whether both count the same: units of one meter, or the fees of its events."""
         return self.meter == other.meter and (self.each is None) == (other.each is None)
 
-    def for_part(self, part: Fraction) -> "Price":
-        """In a period that is a part of a whole one."""
-        return replace(self, included=round(self.included * part)) if self.prorate else self
+    def for_part(self, part: Fraction, bound: Fraction) -> "Price":
+        """In a period that is a part of a whole one, for `bound` of which the account is there."""
+        if not bound:
+            return replace(self.for_part(part, Fraction(1)), commitment=None)
+        if not self.prorate:
+            return self
+        commitment = None if self.of_month is None else round(self.of_month * bound)
+        return replace(self, included=round(self.included * part), commitment=commitment)
 
     @property
     def marginal(self) -> bool:
         """Whether a new version may begin inside a period."""
-        return self.model in MARGINAL_MODELS and self.maximum is None and self.minimum is None and self.adds_up
+        return self.model in MARGINAL_MODELS and self.maximum is None and self.floor is None and self.adds_up
+
+    @property
+    def floor(self) -> int | None:
+        return self.minimum if self.of_month is None else self.of_month
 
     def may_owe(self, minimum: int) -> bool:
         """Whether usage may come to a minimum at all; one of nothing is none."""
@@ -67,7 +79,9 @@ class Price:
     @property
     def grains(self) -> int:
         """Parts of a pico so small that all that this price can owe is a whole number of them."""
-        return lcm(*(Fraction(tier.amount, tier.per).denominator for tier in self.tiers)) * self.kept.denominator
+        return lcm(*(Fraction(tier.amount, tier.per).denominator for tier in self.tiers)) * (
+            self.kept.denominator * self.overage.denominator
+        )
 
     def owed(self, quantity: int, period_quantity: int, grains: int) -> int:
         """What the first `quantity` nano-units of a period owe that comes to `period_quantity` in all."""
@@ -77,7 +91,9 @@ class Price:
         total = self._by_model(priced, max(0, period_quantity - self.included), grains)
         if self.maximum is not None:
             total = min(total, self.maximum * grains)
-        return total * self.kept.numerator // self.kept.denominator
+        total = total * self.kept.numerator // self.kept.denominator
+        beyond = 0 if self.commitment is None else max(0, total - self.commitment * grains)
+        return total - beyond + beyond * self.overage.numerator // self.overage.denominator
 
     def _by_model(self, quantity: int, period_quantity: int, grains: int) -> int:
         if self.model == "package":
@@ -155,4 +171,7 @@ def read_price(name: str, body: Mapping[str, Any], adds_up: bool) -> Price:
         adds_up,
         body.get("prorate", True),
         number(body["minimum"], 12) if "minimum" in body else None,
+        number(body["commitment"], 12) if "commitment" in body else None,
+        Fraction(body.get("overage", "1")),
+        number(body["commitment"], 12) if "commitment" in body else None,
     )

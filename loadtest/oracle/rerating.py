@@ -7,6 +7,7 @@ from typing import NamedTuple
 from loadtest.oracle.accounts import Account, ManualLine, Partition
 from loadtest.oracle.commands import LINES_MAX, known_account, says_why
 from loadtest.oracle.contract import VersionAt, View, in_period, segment_of, whole_price_at
+from loadtest.oracle.period_lines import sold as sold_when
 from loadtest.oracle.prices import Price, half_even
 from loadtest.oracle.quantity_grants import as_before, served
 from loadtest.oracle.records import Fields, RefusedError, pico_of
@@ -96,7 +97,9 @@ def of_period(
     rated = {segment: whole_price_at(account, version_at, starts, name, segment) for segment in by_segment}
     if not all(price.counts_like(again) for price in rated.values()):
         raise RefusedError("bad_price")
-    if any(price.minimum is not None for price in [again, *rated.values()]):
+    plan = sold_when(account, version_at, period)
+    together = [] if plan is None else [prices or [name] for _, _, prices in plan.commitments.values()]
+    if any(price.floor is not None for price in [again, *rated.values()]) or any(name in each for each in together):
         raise RefusedError("bad_price")
     lines = [
         line

@@ -12,9 +12,9 @@ from actors import explain
 from actors.door_wire import AsOf, FindRated, RatedAt
 from actors.explain import Charge, Charges, EventGone, LineCharge, LinesAway, VersionLost
 from actors.ports import Record
-from engine.catalog import CatalogueDocument, StreamDefinition
+from engine.catalog import CatalogueDocument, CommitmentDefinition, PriceDefinition, StreamDefinition
 from tests.actors.proof_rig import RATED, BenchReader, ProofRig
-from tests.engine.bench import MINUTE, SECOND, TOPIC, Bench, document, graduated, us
+from tests.engine.bench import HOUR, MINUTE, SECOND, TOPIC, Bench, document, graduated, us
 from tests.laws.test_r3_durations import document as sessions
 from tests.simulation.sim_log import SimRecord
 
@@ -90,6 +90,7 @@ async def test_each_tier_says_its_bounds_its_rate_and_what_it_charges(desk: Desk
     assert shown == [(1, "0", "10", "30", "1", "2", "60"), (2, "10", "50", "40", "1", "5", "200")]
     assert (line.own, line.beyond, line.line.amount, line.used_before) == ("260", "0", "260", "8")
     assert line.used_after == "15"
+    assert line.meter is not None
     assert (line.meter.name, line.meter.field, line.where) == ("units", "units", {"model": "tiered"})
     assert desk.bench.charges() == [] and [told["amount"] for told in desk.lines()] == ["240", "260"]
 
@@ -128,6 +129,28 @@ async def test_an_agreed_price_is_explained_by_what_was_agreed(desk: Desk) -> No
         await desk.line(offset, "e")
 
 
+async def test_usage_beyond_a_commitment_is_explained_by_what_is_committed_to_in_its_period() -> None:
+    """$30 of x a month are $21 from 10 April on: of 10 units, one as it stands and nine at twice that. Late usage of a
+    closed period tells what it changes in a commitment of several prices, too, which no meter is of."""
+    sold = document(x=PriceDefinition("units", "per_unit", {"model": "x"}, "1", commitment="30", overage="2"))
+    plan = replace(sold.plans["plan"], commitments={"y's": CommitmentDefinition("90", ("y",))})
+    desk = Desk(replace(sold, plans={"plan": plan}))
+    desk.bench.now = us("2026-04-10T00:00:00+00:00")
+    desk.bench.open("late")
+    desk.use("e1", 20, "x", account="late")
+    offset = desk.use("e2", 10, "x", account="late")
+    (line,) = (await desk.of(offset, "e2", account="late")).lines
+    assert (line.line.commitment, line.line.used) == ("21", "20")
+    assert [(t.number, t.amount, t.quantity, t.charged) for t in line.tiers] == [(1, "1", "10", "19")]
+    assert (line.own, line.beyond, line.line.amount) == ("19", "0", "19")
+    first = us("2026-05-02T00:00:00+00:00")
+    desk.bench.tick(first)
+    offset = desk.use("e3", 10, "y", at=first - 40 * HOUR, account="late")
+    usage, missing = (await desk.of(offset, "e3", account="late")).lines
+    assert (usage.line.amount, missing.line.amount, missing.beyond) == ("10", "-10", "-10")
+    assert (missing.line.due, missing.line.price, missing.meter) == ("commitment", "y's", None)
+
+
 async def test_a_short_period_is_explained_by_what_it_includes(desk: Desk) -> None:
     """A day of 31 is left of the month in which plan `pro` includes 20 units."""
     last = us("2026-03-31T00:00:00+00:00")
@@ -163,6 +186,7 @@ async def test_where_one_tier_takes_all_nothing_says_what_was_used_before(desk: 
 async def test_an_event_that_feeds_several_meters_has_a_line_for_each(desk: Desk) -> None:
     offset = desk.use("e", 0, type="llm.request", data={"model": "any", "tokens": 1_500})
     calls, tokens = (await desk.of(offset, "e")).lines
+    assert calls.meter is not None
     assert (calls.meter.field, calls.line.quantity, calls.own) == (None, "1", "0.250000000000")
     assert (calls.tiers[0].amount, calls.tiers[0].per, calls.tiers[0].end) == ("0.25", "1", None)
     assert [(tier.quantity, tier.charged) for tier in tokens.tiers] == [("1000", "2"), ("500", "0.500000000000")]
@@ -189,6 +213,7 @@ async def test_what_accrued_at_the_record_of_an_event_is_no_part_of_its_charge()
     assert (second.line.quantity, second.own, second.line.version) == ("120", "0.240000000000", 2)
     assert int(first.line.quantity) == 600 - 241, "up to the new price, but for what was charged by the heartbeat"
     (line,) = (await desk.of(beaten, "beat")).lines
+    assert line.meter is not None
     assert line.meter.measured == "seconds of gpus"
 
 

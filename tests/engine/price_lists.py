@@ -26,6 +26,9 @@ def random_price(source: random.Random, meter: str, **where: str) -> PriceDefini
         said["maximum"] = str(source.randrange(30))
     if source.random() < 0.2:
         said["discount"] = source.choice(["0", "10", "33.3", "100"])
+    if not {"maximum", "discount"} & said.keys() and source.random() < 0.2:
+        said["commitment"] = source.choice(["0.5", "7", "60"])
+        said["overage"] = source.choice(["1.5", "0.25", "3"])
     if model == "percentage":
         return PriceDefinition(meter, model, percent=source.choice(["0", "2.9", "150"]), **said)
     if model == "dynamic":

@@ -63,15 +63,12 @@ class RandomCatalogue:
 
     def version(self) -> CatalogueDocument:
         """A catalogue that may follow any other that was drawn here: the same prices by name, at other terms."""
-        plans = {
-            name: {
-                "currency": "USD",
-                "prices": self._prices(),
-                "close_after_s": self._source.choice((1, 1, 4, 30)) * 86_400,
-                "fees": self._fees(),
-            }
-            for name in (PLAN, OTHER)
-        }
+        plans = {}
+        for name in (PLAN, OTHER):
+            close_after_s = self._source.choice((1, 1, 4, 30)) * 86_400
+            prices = self._prices()
+            plan = {"currency": "USD", "prices": prices, "close_after_s": close_after_s, "fees": self._fees()}
+            plans[name] = plan | {"commitments": self._commitments(prices)}
         body = {"meters": self._meters, "plans": plans, "dimensions": self._dimensions}
         return msgspec.convert(body, CatalogueDocument)
 
@@ -80,6 +77,15 @@ class RandomCatalogue:
             return {}
         shared = self._source.choice(({}, {}, {"prorate": False}))
         return {"base fee": {"amount": self._source.choice(("5", "0.000000000001", "19.99"))} | shared}
+
+    def _commitments(self, prices: dict[str, Any]) -> dict[str, Any]:
+        """Of what has none of its own."""
+        free = [name for name, price in prices.items() if not {"minimum", "commitment"} & price.keys()]
+        if not free or self._source.random() < 0.6:
+            return {}
+        amount, shared = self._source.choice(("3", "45")), self._source.choice(({}, {}, {"prorate": False}))
+        covered = self._source.sample(free, self._source.randint(1, len(free)))
+        return {"together": {"amount": amount, "prices": covered} | shared}
 
     def _prices(self) -> dict[str, Any]:
         prices = {}
@@ -155,8 +161,11 @@ class RandomCatalogue:
             price["discount"] = source.choice(("10", "33.3", "100"))
         if source.random() < 0.25:
             left = Decimal(price.get("maximum", "1000")) * (100 - Decimal(price.get("discount", "0"))) / 100
-            price |= {"minimum": least} if Decimal(least := source.choice(("0.0000007", "1", "40"))) <= left else {}
-            if "minimum" in price and source.random() < 0.3:
+            if Decimal(least := source.choice(("0.0000007", "1", "40"))) <= left:
+                price[source.choice(("minimum", "commitment"))] = least
+            if "commitment" in price and source.random() < 0.7:
+                price["overage"] = source.choice(("1.5", "0.333333333", "7"))
+            if {"minimum", "commitment"} & price.keys() and source.random() < 0.3:
                 price["prorate"] = source.choice((True, False))
         return price
 

@@ -147,7 +147,11 @@ def test_a_short_period_includes_less_to_the_ninth_digit() -> None:
     contract = Contract("UTC", 1, "pro", [Phase(third, "plan")])
     back = Contract("UTC", 1, "plan", [Phase(third, "pro")])
     found = [owner.plan_at(book(), at) for owner, at in ((contract, APRIL), (back, third), (back, MAY))]
-    assert [plan.prices["x"].included for plan in found if plan] == [6_666_666_667, 13_333_333_333, 20 * 10**9]
+    assert [plan.prices["x"].curves[0].included for plan in found if plan] == [
+        6_666_666_667,
+        13_333_333_333,
+        20 * 10**9,
+    ]
     assert [plan.prices["x"].is_published for plan in found if plan] == [False, False, True]
 
 

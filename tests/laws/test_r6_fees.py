@@ -24,10 +24,10 @@ def with_fees(**fees: FeeDefinition) -> CatalogueDocument:
     return replace(catalogue, plans={**catalogue.plans, "plan": replace(catalogue.plans["plan"], fees=fees)})
 
 
-def due(bench: Bench) -> list[tuple[str, str, int]]:
-    """(name, amount, the period's start) of each line of a fee."""
+def due(bench: Bench, kind: str = "fee") -> list[tuple[str, str, int]]:
+    """(name, amount, the period's start) of each line of a kind."""
     lines = [json.loads(line) for _, line in bench.partition.outputs.lines]
-    return [(line["price"], line["amount"], line["adjusts"]) for line in lines if line.get("due") == "fee"]
+    return [(line["price"], line["amount"], line["adjusts"]) for line in lines if line.get("due") == kind]
 
 
 def test_a_fee_is_due_at_each_close_used_or_not() -> None:

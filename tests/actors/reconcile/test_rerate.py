@@ -27,7 +27,7 @@ from actors.reconcile.rerate import (
     sample_of,
     shown,
 )
-from engine.catalog import FeeDefinition, PriceDefinition, document_json
+from engine.catalog import CommitmentDefinition, FeeDefinition, PriceDefinition, document_json
 from engine.money import NANO
 from engine.periods import month_around
 from tests.engine.bench import DAY, DOLLAR, START, Bench, document, graduated, us, versions
@@ -303,6 +303,42 @@ def test_a_fee_of_a_short_and_paused_period_is_worked_out_again() -> None:
     for amount, found in (("14", 0), ("14.000000000001", 1)):
         rerated = Rerated(terms, Prices(documents, [(1, 0)]), {}, {}, {})
         assert len(list(rerated.line(line | {"amount": amount}))) == found
+        posted = {place: pico for place, pico in bench.allocation().postings().items() if pico}
+        assert list(rerated.finish(account.table, account.adjusted, posted, bench.balance(), {})) == []
+
+
+def test_commitments_are_worked_out_again() -> None:
+    """$300 of x from 10 April on are $210, and usage beyond that costs twice; y and third together are committed to $30. A
+    pico more is found in each."""
+    sold = document(x=PriceDefinition("units", "per_unit", {"model": "x"}, "1", commitment="300", overage="2"))
+    plan = replace(sold.plans["plan"], commitments={"both": CommitmentDefinition("30", ("y", "third"))})
+    catalogue = replace(sold, plans={"plan": plan})
+    bench = Bench(catalogue)
+    bench.now = opened_us = APRIL + 9 * DAY
+    bench.open()
+    bench.use(200)
+    bench.use(20)
+    bench.use(6, "y")
+    may = APRIL + 30 * DAY
+    bench.tick(may + DAY)
+    bench.use(5, "y", at=may - 1)
+    bench.use(100)
+    bench.tick(may + 32 * DAY)
+    account = bench.account()
+    terms = Terms("acme", "plan", "USD", "UTC", 1, account.woken_us, {}, opened_us=opened_us)
+    documents = {1: orjson.loads(document_json(catalogue))}
+    lines = [orjson.loads(told) for _, told in bench.partition.outputs.lines]
+    assert [(line["amount"], line.get("due")) for line in lines] == [
+        *(("200", None), ("30", None), ("6", None), ("15", "commitment"), ("5", None), ("-5", "commitment")),
+        *(("100", None), ("30", "commitment"), ("200", "commitment")),
+    ]
+    for wrong in (None, 1, 3, 5, 7, 8):
+        rerated = Rerated(terms, Prices(documents, [(1, 0)]), {}, {}, {})
+        said = [
+            line | {"amount": f"{line['amount']}.000000000001"} if number == wrong else line
+            for number, line in enumerate(lines)
+        ]
+        assert len([finding for line in said for finding in rerated.line(line)]) == (wrong is not None)
         posted = {place: pico for place, pico in bench.allocation().postings().items() if pico}
         assert list(rerated.finish(account.table, account.adjusted, posted, bench.balance(), {})) == []
 

@@ -195,6 +195,7 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
         "agreed_since": None,
         "included": None,
         "due": None,
+        "commitment": None,
     }
     (_, asked), (_, then) = shown.stage.doors.asked
     assert asked == FindRated("acme", "gateway-1", "e-2")

@@ -34,6 +34,8 @@ def small_curves(draw: st.DrawFn) -> Curve:
         curve = curve.capped(draw(st.integers(0, 20)))
     if draw(st.booleans()):
         curve = curve.scaled(Fraction(draw(st.integers(0, 4)), 4))
+    if draw(st.booleans()):
+        curve = curve.beyond(draw(st.integers(0, 20)), Fraction(draw(st.integers(1, 7)), 3))
     return curve.until(draw(st.integers(1, 15))) if draw(st.booleans()) else curve
 
 
@@ -93,6 +95,17 @@ def test_what_is_included_owes_nothing_and_moves_the_tiers(curve: Curve, include
     assert exact(curve.capped(maximum), q) == min(maximum, exact(curve, q))
     assert exact(curve.scaled(Fraction(3, 7)), q) == exact(curve, q) * Fraction(3, 7)
     assert exact(curve.until(9), q) == exact(curve, min(q, 9))
+
+
+@given(small_curves(), st.integers(0, 30), st.integers(0, 9), st.integers(1, 4), st.integers(0, 40))
+def test_what_is_owed_beyond_a_level_counts_by_the_factor(
+    curve: Curve, level: int, factor: int, parts: int, q: int
+) -> None:
+    """Exactly, also of the unit or package that crosses it; and nothing comes at once that did not before."""
+    beyond, owed = curve.beyond(level, Fraction(factor, parts)), exact(curve, q)
+    above = max(Fraction(0), owed - level)
+    assert exact(beyond, q) == owed - above + above * Fraction(factor, parts)
+    assert beyond.is_smooth or not curve.is_smooth
 
 
 def test_units_that_owe_nothing_say_why() -> None:

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 from engine.money import NANO, PICO
 from engine.prices.modifiers import Modifiers
+from engine.prices.price import Floor
 from tests.engine.bench import priced
 
 UNIT = [(None, PICO, NANO)]
@@ -46,4 +47,24 @@ def test_a_discount_of_everything_owes_nothing() -> None:
 
 def test_a_maximum_is_one_for_the_whole_period_so_no_version_begins_inside_it() -> None:
     assert not Modifiers(maximum=5).marginal
+    assert not Modifiers(minimum=5).marginal
+    assert not Modifiers(commitment=5).marginal
     assert Modifiers(NANO, None, Fraction(10)).marginal
+
+
+def test_what_comes_beyond_a_commitment_counts_by_its_factor_behind_the_discount() -> None:
+    """350 units at $2 less 50 % owe $350: $100 as they stand, $250 at one and a half."""
+    around = Modifiers(discount=Fraction(50), commitment=100 * PICO, overage=Fraction(3, 2))
+    price = priced([(None, 2 * PICO, NANO)], model="per_unit", modifiers=around)
+    assert [price.owed(units * NANO) // PICO for units in (50, 100, 102, 350)] == [50, 100, 103, 475]
+    assert price.floor == Floor("commitment", 100 * PICO)
+    assert not price.is_even, "one tier has two rates"
+
+
+def test_in_a_part_of_a_month_it_is_met_sooner() -> None:
+    """Of what an account that is not there in the period is committed to, nothing is left."""
+    around = Modifiers(4 * NANO, commitment=10, overage=Fraction(2))
+    half, third = Fraction(1, 2), Fraction(1, 3)
+    assert around.for_part(half, third) == Modifiers(2 * NANO, commitment=3, overage=Fraction(2))
+    assert around.for_part(half, Fraction(0)) == Modifiers(2 * NANO, overage=Fraction(2))
+    assert Modifiers(commitment=10).for_part(half, third) == Modifiers(commitment=10), "its price is the same"
