@@ -16,6 +16,7 @@ from actors.cli import (
     customers,
     dead_letters,
     explain,
+    export,
     grants,
     keys,
     migrate,
@@ -57,6 +58,7 @@ app.add_typer(clock.app, name="clock")
 app.add_typer(topics.app, name="topics")
 app.add_typer(bases.app, name="base")
 app.add_typer(costs.app, name="costs")
+app.add_typer(export.app, name="export")
 app.add_typer(telemetry.app, name="telemetry")
 app.command("migrate")(migrate.migrate_tables)
 app.command("dead-letters")(dead_letters.show_dead_letters)

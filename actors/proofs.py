@@ -15,11 +15,12 @@ from actors.checkpoints import Checkpoints
 from actors.dryrun import Comparison, Draft, DryRun, Shadow
 from actors.kafka import TopicReader
 from actors.rebuild import Fold, Stored, find_base, read_stored
-from actors.reconcile.rated import RatedTopic
+from actors.reconcile.rated import CLOCKS_APART_MS, RatedTopic, sets_of
 from actors.reconcile.run import Reconciler, Report, read_facts
 from actors.sealed_base import Base, BaseHead, base_path, seal_base
 from config.settings import Settings
 from engine.catalog import check_succession, read_document
+from engine.partition import Partition
 
 Say = Callable[[str], None]
 
@@ -80,6 +81,28 @@ async def reconcile(
             fold = _fold(settings, checkpoints, reader, stored, base)
             rated = RatedTopic(reader, settings.kafka.topic_rated, number)
             yield await Reconciler(fold, stored, facts, rated, share=share, seed=seed).run(_progress(fold, say))
+
+
+async def committed_lines(settings: Settings, from_ms: int, say: Say) -> AsyncIterator[tuple[Partition, list[bytes]]]:
+    """Of each partition its accounts as they are stored, and the rated lines up to there that were told since then, in
+    the order of the log."""
+    topic = settings.kafka.topic_rated
+    async with AsyncExitStack() as doors:
+        checkpoints = await _checkpoints(settings, doors)
+        reader = await _reader(settings, doors)
+        for number in await _chosen(checkpoints, None):
+            say(f"Partition {number}: reading its checkpoint")
+            stored = await checkpoints.read(number, read_stored)
+            fold = _fold(settings, checkpoints, reader, stored, None)
+            begin = await reader.offset_from(topic, number, max(0, from_ms - CLOCKS_APART_MS))
+            _, end = await reader.bounds(topic, number)
+            say(f"Partition {number}: reading rated lines")
+            blocks = (
+                [block.value or b"" async for block in reader.read(topic, number, begin, end)] if begin < end else []
+            )
+            sets = sets_of(blocks, 0, fold.end)
+            lines = [line for offset in sorted(sets) for _, line in sorted(sets[offset].lines.items())]
+            yield fold.stored_partition(), lines
 
 
 async def dry_run(

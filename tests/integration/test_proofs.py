@@ -3,6 +3,7 @@
 The deployment goes on running while it is looked at."""
 
 import asyncio
+import csv
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -90,6 +91,7 @@ async def test_a_running_deployment_is_sealed_and_rebuilt(
         assert '"account":"' + account.account in await cli.fine("rebuild", "--account", account.account, "--json")
 
         await dry_runs(cli, database, run.at, tmp_path, folder)
+        await exports(cli, kafka, run.at, tmp_path)
 
         cut_short = "UPDATE account SET blob = substr(blob, 1, length(blob) - 1) WHERE account = '{}' RETURNING account"
         await Spoiled(database, run.at).change(cut_short.format(account.account))
@@ -98,6 +100,33 @@ async def test_a_running_deployment_is_sealed_and_rebuilt(
         cut_off(files[0])
         assert "damaged or cut off" in await cli.drift("base", "check", *files)
         assert "damaged or cut off" in await cli.drift("rebuild", "--base", str(folder))
+
+
+async def exports(cli: Cli, kafka: str, at: Deployment, tmp_path: Path) -> None:
+    """The rows of each partition's committed lines add up to these lines, and are billed in the accounts' own periods."""
+    out = tmp_path / "focus.csv"
+    told = await cli.fine("export", "focus", "--out", str(out), "--provider", "Example AI")
+    newest: dict[tuple[int, int], tuple[int, dict[int, Decimal]]] = {}
+    reader = TopicReader(kafka)
+    await reader.start()
+    try:
+        for number in range(at.settings.kafka.partitions):
+            for block in await reader.read_all(at.settings.kafka.topic_rated, number):
+                for line in map(orjson.loads, (block.value or b"").splitlines()):
+                    place = line["partition"], line["offset"]
+                    epoch, amounts = newest.get(place, (line["epoch"], {}))
+                    if line["epoch"] >= epoch:
+                        amounts = amounts if line["epoch"] == epoch else {}
+                        newest[place] = line["epoch"], {**amounts, line["line"]: Decimal(line["amount"])}
+    finally:
+        await reader.stop()
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(Decimal(row["BilledCost"]) for row in rows) == sum(
+        amount for _, amounts in newest.values() for amount in amounts.values()
+    )
+    assert f"{sum(len(amounts) for _, amounts in newest.values())} rated lines" in told
+    assert all(row["BillingPeriodStart"] <= row["ChargePeriodStart"] < row["BillingPeriodEnd"] for row in rows)
 
 
 async def dry_runs(cli: Cli, database: str, at: Deployment, tmp_path: Path, bases: Path) -> None:

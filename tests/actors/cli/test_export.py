@@ -1,0 +1,71 @@
+"""`tallygate export focus` of rated lines in a file; of a deployment: tests/integration/test_proofs.py."""
+
+import csv
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from actors.cli.terminal import WRONG_INPUT
+from tests.actors.cli.calling import call, without_settings
+from tests.actors.focus.focus_lines import LINES
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    file = tmp_path / "lines.jsonl"
+    file.write_bytes(b"\n".join(map(msgspec.json.encode, LINES)))
+    return file
+
+
+def test_lines_of_a_file_become_rows(lines: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rows.csv"
+    done = call(
+        "export", "focus", "--lines", str(lines), "--out", str(out), "--provider", "P", "--unit", "tokens_out=Tokens"
+    )
+    assert (done.exit_code, done.stdout) == (0, f"{out}: 7 rows of 8 rated lines\n")
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(Decimal(row["BilledCost"]) for row in rows) == sum(Decimal(line.amount) for line in LINES)
+    assert {row["PricingUnit"] for row in rows} == {"Tokens", "Units", ""}
+    again = call("export", "focus", "--lines", str(lines), "--out", str(out), "--provider", "P")
+    assert (again.exit_code, "is there already" in again.stderr) == (WRONG_INPUT, True)
+
+
+def test_ranges_that_adjoin_have_each_line_once(lines: Path, tmp_path: Path) -> None:
+    told = []
+    for number, span in enumerate((("--to", "2025-12-01T00:00:00Z"), ("--from", "2025-12-01T00:00:00Z"))):
+        out = tmp_path / f"{number}.parquet"
+        done = call(
+            "export", "focus", "--lines", str(lines), "--out", str(out), "--provider", "P", "--format", "parquet", *span
+        )
+        told.append(done.stdout.split(": ")[1])
+    assert told == ["5 rows of 6 rated lines\n", "2 rows of 2 rated lines\n"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--unit", "Tokens"), "PRICE=Unit"),
+        (("--from", "May"), "May"),
+        (("--zone", "Mars/Olympus"), "Mars"),
+    ],
+)
+def test_what_is_wrong_is_told(lines: Path, tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
+    out = tmp_path / "x.csv"
+    done = call("export", "focus", "--lines", str(lines), "--out", str(out), "--provider", "P", *arguments)
+    assert (done.exit_code, told in done.stderr, out.exists()) == (WRONG_INPUT, True, False)
+
+
+def test_a_line_that_is_none_is_named(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("\n{}\n")
+    done = call("export", "focus", "--lines", str(bad), "--out", str(tmp_path / "x.csv"), "--provider", "P")
+    assert (done.exit_code, "line 2" in done.stderr) == (WRONG_INPUT, True)
+
+
+def test_without_a_deployment_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    without_settings(monkeypatch, tmp_path)
+    done = call("export", "focus", "--out", str(tmp_path / "x.csv"), "--provider", "P")
+    assert (done.exit_code, "DATABASE_URL" in done.stderr) == (WRONG_INPUT, True)
