@@ -1,4 +1,4 @@
-"""The stat logger, fed with what vLLM hands to it: the shapes of 2025 and of 2026."""
+"""The stat logger, fed with what vLLM hands to it: either of its two shapes."""
 
 import atexit
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class FinishReason(IntEnum):
 
 
 @dataclass
-class Finished2025:
+class FlatStats:
     """`FinishedRequestStats` with its times in itself."""
 
     finish_reason: FinishReason
@@ -66,7 +66,7 @@ class CompletedTiming:
 
 
 @dataclass
-class Finished2026:
+class TimedStats:
     """`FinishedRequestStats` with a `timing` that says how far the request came."""
 
     finish_reason: FinishReason
@@ -121,16 +121,16 @@ def test_the_entry_point_is_this_class() -> None:
     assert point.load().__name__ == "TallygateStatLogger"
 
 
-@pytest.mark.parametrize("shape", [2025, 2026])
-def test_a_finished_request_is_a_record(shape: int, kept: Kept) -> None:
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_finished_request_is_a_record(flat: bool, kept: Kept) -> None:
     """Times count backwards from the wall time of the step."""
     request_id = f"chatcmpl-{mark(Who('evt-1', 'acme', 'team:red', 'chat'))}"
     counts: dict[str, Any] = {"num_prompt_tokens": 100, "num_generation_tokens": 20, "num_cached_tokens": 60}
     times: dict[str, Any] = {"queued_time": 0.25, "prefill_time": 0.5, "decode_time": 2.0, "inference_time": 2.5}
     finished: Any = (
-        Finished2025(FinishReason.LENGTH, request_id, e2e_latency=2.75, **counts, **times)
-        if shape == 2025
-        else Finished2026(FinishReason.LENGTH, request_id, e2e_latency=2.75, **counts, timing=CompletedTiming(**times))
+        FlatStats(FinishReason.LENGTH, request_id, e2e_latency=2.75, **counts, **times)
+        if flat
+        else TimedStats(FinishReason.LENGTH, request_id, e2e_latency=2.75, **counts, timing=CompletedTiming(**times))
     )
     logger().record(None, step(finished), None, 0)
     assert kept.records == [
@@ -151,13 +151,13 @@ def test_a_finished_request_is_a_record(shape: int, kept: Kept) -> None:
     ]
 
 
-@pytest.mark.parametrize("shape", [2025, 2026])
-def test_one_that_was_stopped_before_its_first_token(shape: int, kept: Kept) -> None:
-    """The old shape then has times from the zero of a clock that is somewhere else."""
+@pytest.mark.parametrize("flat", [True, False])
+def test_one_that_was_stopped_before_its_first_token(flat: bool, kept: Kept) -> None:
+    """The flat shape then has times from the zero of a clock that is somewhere else."""
     finished: Any = (
-        Finished2025(FinishReason.ABORT, "a", 3.0, 100, 0, queued_time=1.0, prefill_time=-5e5, decode_time=0.0)
-        if shape == 2025
-        else Finished2026(FinishReason.ABORT, "a", 3.0, 100, 0, timing=ScheduledTiming(1.0))
+        FlatStats(FinishReason.ABORT, "a", 3.0, 100, 0, queued_time=1.0, prefill_time=-5e5, decode_time=0.0)
+        if flat
+        else TimedStats(FinishReason.ABORT, "a", 3.0, 100, 0, timing=ScheduledTiming(1.0))
     )
     logger().record(None, step(finished))
     (record,) = kept.records
@@ -167,8 +167,8 @@ def test_one_that_was_stopped_before_its_first_token(shape: int, kept: Kept) -> 
 
 
 def test_one_that_never_left_the_queue_has_no_record(kept: Kept) -> None:
-    old = Finished2025(FinishReason.ABORT, "a", 3.0, 100, 0, queued_time=-5e5)
-    new = Finished2026(FinishReason.ABORT, "a", 3.0, 100, 0)
+    old = FlatStats(FinishReason.ABORT, "a", 3.0, 100, 0, queued_time=-5e5)
+    new = TimedStats(FinishReason.ABORT, "a", 3.0, 100, 0)
     logger().record(None, step(old, new))
     assert kept.records == []
 
@@ -176,9 +176,7 @@ def test_one_that_never_left_the_queue_has_no_record(kept: Kept) -> None:
 def test_the_choices_and_retries_of_a_request_are_executions_of_their_own(kept: Kept) -> None:
     here = logger()
     for _ in range(3):
-        here.record(
-            None, step(Finished2026(FinishReason.STOP, "a", 1.0, 5, 5, timing=CompletedTiming(0, 0.1, 0.2, 0.3)))
-        )
+        here.record(None, step(TimedStats(FinishReason.STOP, "a", 1.0, 5, 5, timing=CompletedTiming(0, 0.1, 0.2, 0.3))))
     assert [record.attempt for record in kept.records if isinstance(record, service.Served)] == [0, 1, 2]
 
 
@@ -188,9 +186,7 @@ def test_an_old_vllm_and_one_that_has_changed_are_told_once_and_stop_nothing(
     here = logger()
     here.record(None, None)
     for _ in range(3):
-        here.record(
-            None, step(Finished2025(FinishReason.STOP), SimpleNamespace(request_id="a", timing=SimpleNamespace()))
-        )
+        here.record(None, step(FlatStats(FinishReason.STOP), SimpleNamespace(request_id="a", timing=SimpleNamespace())))
     assert kept.records == []
     assert caplog.text.count("tells stat loggers no request ids") == 1
     assert caplog.text.count("has another shape than is known") == 1
@@ -228,7 +224,7 @@ def test_without_its_settings_it_does_nothing_and_says_so(
         monkeypatch.setenv(f"TALLYGATE_SERVED_{name}", value)
     here = logger()
     here.log_engine_initialized()
-    here.record(None, step(Finished2025(FinishReason.STOP, "a")))
+    here.record(None, step(FlatStats(FinishReason.STOP, "a")))
     assert told in caplog.text
 
 

@@ -1,7 +1,7 @@
 """A stat logger for vLLM, found by the entry point `vllm.stat_logger_plugins`: a served record per finished request.
 
-It reads what vLLM hands to stat loggers: `IterationStats.finished_requests`, in the shapes of 2025 (times in the record)
-and of 2026 (times in its `timing`), and `iteration_timestamp`, which is wall time. Times inside the engine are
+It reads what vLLM hands to stat loggers: `IterationStats.finished_requests`, in either of its shapes (times in the record
+itself, or in its `timing`), and `iteration_timestamp`, which is wall time. Times inside the engine are
 monotonic; here they only ever count backwards from that timestamp. It never stops the server.
 """
 
@@ -142,7 +142,7 @@ _STATUS = {
 
 def _instants(finished: Any, timestamp_s: float) -> tuple[int, int | None, int] | None:
     """(scheduled, first token, last token) in wall time; None for a request that was never scheduled."""
-    timing = getattr(finished, "timing", finished)  # before 2026 the times stood in the record itself
+    timing = getattr(finished, "timing", finished)  # in the other shape the times stand in the record itself
     if timing is None:
         return None
     last_s = timestamp_s
