@@ -26,6 +26,7 @@ from engine.credit import UNBOUNDED, Lot, LotChange, posting_order
 from engine.derived import Derived
 from engine.guard import Guard, Payment, Tallied
 from engine.holds import Drawn, Hold
+from engine.leases import LeaseBook
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice, own_count
 from engine.manual_lines import ManualLine
 from engine.measures import Moment, View, counts_of, readings, rooms, unit_of, wakes_us
@@ -135,6 +136,7 @@ class Account:
         self.rate_limits: dict[str, RateLimit] = {}
         self.slices: dict[int, Slice] = {}  # by epoch
         self.draws: dict[str, Drawn] = {}  # by hold id
+        self.leases = LeaseBook()
         self.parked: dict[bytes, Parked] = {}  # corrections, by the mark of the revision that each waits for
         self.late: Table = {}  # usage of closed periods, beside what `table` has of them
         self.adjusted: Adjusted = {}  # what that changed, and manual lines
@@ -243,7 +245,11 @@ class Account:
             pending.append(bills_us)
         if self.aggregates:
             pending.append(self._closing.gone_us(min(self.aggregates)))
-        pending += [each for each in (self.sessions.wake_us(), self.streams.wake_us()) if each is not None]
+        pending += [
+            each
+            for each in (self.sessions.wake_us(), self.streams.wake_us(), self.leases.wake_us())
+            if each is not None
+        ]
         now = Moment(self.caps, self.tallies, self.lots, self.zone, woken_us)
         for name, rule in self.rules.items():
             pending += wakes_us(name, rule, now, self.standings)
@@ -501,6 +507,7 @@ class Account:
             del self.aggregates[start]
         if (self.streams.wake_us() or instant_us + 1) <= instant_us:
             self.streams.drop(instant_us)
+        self.leases.forget(instant_us)
         return self._become(woken_us=instant_us)
 
     def bill(self, instant_us: int) -> tuple[list[tuple[PeriodTerms, tuple[Line, ...]]], list[Crossing]]:

@@ -17,6 +17,8 @@ from engine.catalog import Catalogue, Plan, PriceBook
 from engine.entitlements import ceiling_denies, ceilings_on, granted, list_denies, standing_denies
 from engine.events import TOKEN_TEXT_MAX
 from engine.holds import VALID_GAP_US, Bound, Hold, held_by
+from engine.leases import LEASES_MAX
+from engine.leasing import Leased, at_most_half, only_owner_keeps, per_request, times
 from engine.limits import ROOT, Cap, RateLimit, scope_path
 from engine.money import NANO, WHOLE_DIGITS_MAX
 from engine.outlook import Asked, Ledger, Outlook, held_by_payers, payers_of
@@ -96,6 +98,13 @@ class SliceNeeded(Struct, frozen=True):
     quantities: Mapping[str, int]  # nano-units per price
 
 
+class LeaseNeeded(Struct, frozen=True):
+    """Admitted; the decision's hold is the lease. Put it into the log: it is granted when it has been read back."""
+
+    decision: Decision
+    hold: Hold
+
+
 class _Open(Struct):
     """An open hold; `left` is what may still come of each bound, in nano-units."""
 
@@ -111,6 +120,7 @@ class _Till:
     __slots__ = (
         "asked_slices",
         "held",
+        "leased",
         "ledger",
         "numbers",
         "pace",
@@ -121,6 +131,7 @@ class _Till:
 
     def __init__(self) -> None:
         self.ledger = Ledger()
+        self.leased = Leased()
         self.numbers: set[int] = set()  # of its open holds
         self.held: dict[str, int] = {}  # price -> nano-units in open holds
         self.pace = Pace()
@@ -218,7 +229,7 @@ class Desk:
         """Decide, and reserve if a hold is asked for and admitted."""
         if account is None:
             return _refused(Reason.UNKNOWN_ACCOUNT)
-        till = self._face(account, book, now_us)
+        till = self.face(account, book, now_us)
         catalogue = book.at(now_us)
         denied = standing_denies(account, question.scope, now_us)
         feature: bool | str | None = None
@@ -229,27 +240,20 @@ class Desk:
             if value is None:
                 denied = Reason.FEATURE_NOT_ENTITLED, Binding("feature", "", question.feature, None, None)
             meter, feature = (value, None) if isinstance(value, Cap) else (None, value)
-        bounds: tuple[Bound, ...] | Unreachable = ()
+        bounds: tuple[Bound, ...] = ()
         if denied is None and question.type is not None:
-            bounds = self._bounds(account, till, catalogue, question, now_us)
-            if catalogue is not None and not (isinstance(bounds, Unreachable) and bounds.reason == "no_meter"):
-                denied = list_denies(account, question.scope, catalogue, question.type, question.data, question.reach)
-            if denied is None and isinstance(bounds, Unreachable):
-                kind = "bound" if bounds.reason == "unbounded" else "meter"
-                denied = Reason(bounds.reason), Binding(kind, "", bounds.name, None, None)
+            denied, bounds = self._reached(account, till, catalogue, question, now_us)
         rates: list[tuple[RateLimit, int]] = []
         if denied is None:
-            assert not isinstance(bounds, Unreachable)
             rates = _rates(account, till, question.scope, bounds)
             denied = _too_fast(till, rates, now_us)
         if denied is None and question.hold_us is not None and len(till.numbers) >= HOLDS_MAX:
             denied = Reason.TOO_MANY_HOLDS, _MANY_HOLDS
         if denied is not None:
             return _turned_down(account, till, catalogue, *denied, feature)
-        assert not isinstance(bounds, Unreachable)
         asked = Asked(till.ledger.segment, bounds, question.n)
         kept = question.hold_us is not None
-        verdict = self._weigh(account, till, question.scope, asked, now_us, kept=kept)
+        verdict = self.weigh(account, till, question.scope, asked, now_us, kept=kept)
         if meter is not None and meter.hard:
             verdict = _metered(account, till, meter, verdict, now_us)
         hold = None
@@ -293,7 +297,7 @@ class Desk:
         A bound adds to each bound of the hold that has one of its fields; what the hold does not know costs nothing."""
         if account is None:
             return _refused(Reason.UNKNOWN_ACCOUNT)
-        till = self._face(account, book, now_us)
+        till = self.face(account, book, now_us)
         found = self._open.get(hold.number) if self._is_mine(hold) else None
         catalogue = book.at(now_us)
         denied: tuple[Reason, Binding] | None = None
@@ -318,7 +322,7 @@ class Desk:
         rates = _rates(account, till, hold.scope, more, is_request=False)
         if (denied := _too_fast(till, rates, now_us)) is not None:
             return _turned_down(account, till, catalogue, *denied, None)
-        verdict = self._weigh(account, till, found.hold.scope, asked, now_us, kept=True, whole=(found, grown.bounds))
+        verdict = self.weigh(account, till, found.hold.scope, asked, now_us, kept=True, whole=(found, grown.bounds))
         if verdict.reason is None:
             if len(msgspec.json.encode(grown)) > HOLD_JSON_MAX:
                 return _turned_down(account, till, catalogue, *_TOO_WIDE, None)
@@ -344,9 +348,109 @@ class Desk:
             found.hold if verdict.reason is None else None,
         )
 
+    def lease(
+        self, account: Account | None, book: PriceBook, question: Question, requests: int, least: int, now_us: int
+    ) -> Decision | LeaseNeeded:
+        """Grant a lease of up to so many requests like the question, none below `least` (README, "Leases"). What is
+        granted counts as held from now on."""
+        assert question.hold_us is not None
+        assert question.n == 1
+        if account is None:
+            return _refused(Reason.UNKNOWN_ACCOUNT)
+        till = self.face(account, book, now_us)
+        catalogue = book.at(now_us)
+        denied = standing_denies(account, question.scope, now_us)
+        bounds: tuple[Bound, ...] = ()
+        if denied is None:
+            denied, bounds = self._reached(account, till, catalogue, question, now_us)
+        if denied is None and till.leased.count(account) >= LEASES_MAX:
+            denied = Reason.TOO_MANY_LEASES, _MANY_LEASES
+        if denied is not None:
+            return _turned_down(account, till, catalogue, *denied, None)
+        granted = self._part_of(account, till, question.scope, bounds, requests, least, now_us)
+        if isinstance(granted, _Verdict):
+            return _decided(granted, catalogue, None)
+        number, verdict = granted
+        question = replace(question, hold_us=min(question.hold_us, till.ledger.ends - now_us))
+        hold = self._hold(account, question, times(bounds, number), _version(catalogue), now_us)
+        return self._grant(account, till, catalogue, replace(hold, requests=number), verdict)
+
+    def extend_lease(
+        self,
+        account: Account | None,
+        book: PriceBook,
+        hold: Hold,
+        requests: int,
+        least: int,
+        hold_us: int,
+        now_us: int,
+    ) -> Decision | LeaseNeeded:
+        """Admit up to so many more requests into an open lease (0: only its time is extended)."""
+        if account is None:
+            return _refused(Reason.UNKNOWN_ACCOUNT)
+        till = self.face(account, book, now_us)
+        catalogue = book.at(now_us)
+        found = till.leased.open_one(account, hold.id)
+        denied: tuple[Reason, Binding] | None = None
+        if found is None or now_us >= found.expires_us:
+            denied = Reason.HOLD_NOT_OPEN, Binding("hold", hold.scope, hold.id, None, None)
+        else:
+            denied = standing_denies(account, found.scope, now_us)
+            if denied is None and account.segment_around(found.admitted_us)[0] != till.ledger.segment:
+                denied = Reason.BOUNDARY_PASSED, Binding("hold", hold.scope, hold.id, None, None)
+        if denied is not None or found is None:
+            assert denied is not None
+            return _turned_down(account, till, catalogue, *denied, None)
+        one = per_request(found)
+        granted = self._part_of(account, till, found.scope, one, requests, min(least, requests), now_us)
+        if isinstance(granted, _Verdict):
+            return _decided(granted, catalogue, None)
+        number, verdict = granted
+        more = times(one, number)
+        added = [bound.quantity for bound in more] if number else [0] * len(one)
+        until_us = max(found.valid_until_us, min(now_us + hold_us, till.ledger.ends))
+        grown = replace(self._grown(found, added, until_us), requests=found.requests + number)
+        return self._grant(account, till, catalogue, grown, verdict)
+
+    def _part_of(
+        self,
+        account: Account,
+        till: _Till,
+        scope: str,
+        one: tuple[Bound, ...],
+        requests: int,
+        least: int,
+        now_us: int,
+    ) -> "tuple[int, _Verdict] | _Verdict":
+        """How many of the requests a lease may have, each with these bounds, and what they come to; or why none."""
+
+        def weighed(number: int, *, kept: bool = True) -> _Verdict:
+            asked = Asked(till.ledger.segment, times(one, number), number)
+            return self.weigh(account, till, scope, asked, now_us, kept=kept)
+
+        keeper = only_owner_keeps(account, scope)
+        number = 0 if keeper is not None else at_most_half(requests, least, lambda n: weighed(n).reason is None)
+        if number or not requests:
+            return number, weighed(number)
+        verdict = weighed(1, kept=False)
+        if verdict.reason is not None:
+            return verdict
+        binding = keeper or weighed(2 * least).binding
+        return replace(verdict, reason=Reason.STRICT, binding=binding, retry_after_us=None, price=0)
+
+    def _grant(
+        self, account: Account, till: _Till, catalogue: Catalogue | None, hold: Hold, verdict: _Verdict
+    ) -> Decision | LeaseNeeded:
+        if len(msgspec.json.encode(hold)) > HOLD_JSON_MAX:
+            return _turned_down(account, till, catalogue, *_TOO_WIDE, None)
+        self._last_number = max(self._last_number, hold.number if hold.epoch == self.epoch else 0)
+        till.leased.begin(hold)
+        till.leased.mind(till.ledger, account)
+        return LeaseNeeded(_decided(verdict, catalogue, hold), hold)
+
     def wallet(self, account: Account, book: PriceBook, now_us: int) -> Wallet:
         """Booked, held and available at this moment."""
-        return _wallet(account, self._face(account, book, now_us).ledger)
+        return _wallet(account, self.face(account, book, now_us).ledger)
 
     # ---------------------------------------------------------------------------------------------------- what happens
 
@@ -374,6 +478,12 @@ class Desk:
                 found.left[place] -= drawn
                 till.ledger.put(found.segment, path, bound, -drawn, 0)
                 _take(till.held, bound.held, drawn)
+
+    def leased(self, hold: Hold) -> None:
+        """A lease of this owner's was read from the log. Called by the fold."""
+        till = self._tills.get(hold.account)
+        if till is not None:
+            till.leased.read(hold)
 
     def sliced(self, account_id: str, quantities: Mapping[str, int]) -> None:
         """A slice of this owner's was read from the log. Called by the fold."""
@@ -439,7 +549,7 @@ class Desk:
     def _is_mine(self, hold: Hold) -> bool:
         return hold.epoch == self.epoch and hold.partition == self.partition
 
-    def _face(self, account: Account, book: PriceBook, now_us: int) -> _Till:
+    def face(self, account: Account, book: PriceBook, now_us: int) -> _Till:
         """The till of the account, with its ledger turned to how the account stands now."""
         self._now_us = max(self._now_us, now_us)
         name = account.account
@@ -450,6 +560,7 @@ class Desk:
         self._tills[name] = till
         if till.ledger.face(account, book, now_us):
             self._put_anew(till, account)
+        till.leased.mind(till.ledger, account)
         mine = account.slices.get(self.epoch)
         quantities = mine.quantities if mine is not None and mine.closed_us is None else {}
         if quantities != till.read_slice:
@@ -469,7 +580,7 @@ class Desk:
                 return
             name, till = next(iter(self._tills.items()))
             del self._tills[name]
-            busy = till.numbers or till.read_slice or till.asked_slices
+            busy = till.numbers or till.read_slice or till.asked_slices or till.leased.granting
             if busy or not till.pace.idle(now_us):
                 self._tills[name] = till
 
@@ -483,6 +594,7 @@ class Desk:
                 start, end = account.segment_around(found.hold.admitted_us)
             found.segment = start
             self._pile_up(till, found, 1)
+        till.leased.put_anew(till.ledger, account)
 
     @staticmethod
     def _pile_up(till: _Till, found: _Open, sign: int) -> None:
@@ -587,6 +699,20 @@ class Desk:
 
     # ---------------------------------------------------------------------------------------------------- the limits
 
+    def _reached(
+        self, account: Account, till: _Till, catalogue: Catalogue | None, question: Question, now_us: int
+    ) -> tuple[tuple[Reason, Binding] | None, tuple[Bound, ...]]:
+        """The bounds of a question with a type, or why it has none."""
+        assert question.type is not None
+        bounds = self._bounds(account, till, catalogue, question, now_us)
+        denied = None
+        if catalogue is not None and not (isinstance(bounds, Unreachable) and bounds.reason == "no_meter"):
+            denied = list_denies(account, question.scope, catalogue, question.type, question.data, question.reach)
+        if not isinstance(bounds, Unreachable):
+            return denied, bounds
+        kind = "bound" if bounds.reason == "unbounded" else "meter"
+        return denied or (Reason(bounds.reason), Binding(kind, "", bounds.name, None, None)), ()
+
     def _bounds(
         self, account: Account, till: _Till, catalogue: Catalogue | None, question: Question, now_us: int
     ) -> tuple[Bound, ...] | Unreachable:
@@ -647,7 +773,7 @@ class Desk:
             self._shapes[shape] = found
         return found
 
-    def _weigh(
+    def weigh(
         self,
         account: Account,
         till: _Till,
@@ -718,6 +844,7 @@ class Desk:
 
 _TOO_WIDE: Final = Reason.UNBOUNDED, Binding("bound", "", "reach", None, None)
 _MANY_HOLDS: Final = Binding("holds", "", "", 0, RETRY_US)
+_MANY_LEASES: Final = Binding("leases", "", "", 0, RETRY_US)
 
 
 def _sold(till: _Till) -> Mapping[str, Price]:
@@ -851,6 +978,13 @@ def _wallet(account: Account, ledger: Ledger) -> Wallet:
 
 def _refused(reason: Reason) -> Decision:
     return Decision(reason, None, None, 0, None, None, None, None)
+
+
+def _decided(verdict: _Verdict, catalogue: Catalogue | None, lease: Hold | None) -> Decision:
+    return Decision(
+        *(verdict.reason, verdict.binding, verdict.wallet, verdict.price),
+        *(_version(catalogue), verdict.retry_after_us, None, lease),
+    )
 
 
 def _turned_down(

@@ -26,6 +26,7 @@ SCOPE_PARTS_MAX: Final = 8
 SEQ_MAX: Final = 1_000_000_000
 TOKEN_TEXT_MAX: Final = 4096  # characters of a hold's token
 SLICES_MAX: Final = 1_000  # accounts in one record
+LEASES_IN_RECORD_MAX: Final = 100  # each with a token of up to TOKEN_TEXT_MAX
 LINGER_US_MAX: Final = 86_400_000_000
 CONTROL_MAGIC: Final = b"TGC1"
 _MAC_BYTES: Final = 32
@@ -244,6 +245,15 @@ class Slices(Struct, tag_field="kind", tag="slices", forbid_unknown_fields=True,
             (account, {price: parse_quantity(text) for price, text in by_price.items()})
             for account, by_price in self.of
         ]
+
+
+class Leases(Struct, tag_field="kind", tag="leases", forbid_unknown_fields=True, frozen=True):
+    """Leases that the owner of this epoch grants or extends, as their tokens, and such as their holders have closed:
+    account, lease, and how many usage events there are of it."""
+
+    epoch: Whole
+    granted: tuple[str, ...]
+    closed: tuple[tuple[str, str, Whole], ...]
 
 
 class OpenAccount(Struct, tag_field="kind", tag="open_account", forbid_unknown_fields=True, frozen=True):
@@ -594,7 +604,7 @@ Command = (
     | RemoveTopUp
     | AnswerTopUp
 )
-Control = Tick | Advance | Owner | CatalogueMarker | Slices | Command
+Control = Tick | Advance | Owner | CatalogueMarker | Slices | Leases | Command
 
 _control_decoder: Final = msgspec.json.Decoder(Control)
 
@@ -672,6 +682,8 @@ def parse_control(body: bytes) -> Control:
             raise Malformed(f"every name must be a string of 1 to {TEXT_MAX} characters without NUL")
     if isinstance(control, Slices):
         _check_slices(control)
+    if isinstance(control, Leases):
+        _check_leases(control)
     return control
 
 
@@ -694,6 +706,15 @@ def _check_slices(slices: Slices) -> None:
         raise Malformed(str(error)) from error
     if any(quantity <= 0 for quantity in quantities):
         raise Malformed("a slice's quantity is above 0; a price without one is left out")
+
+
+def _check_leases(leases: Leases) -> None:
+    """Raises Malformed. Tokens are read by whoever has the key."""
+    if len(leases.granted) + len(leases.closed) > LEASES_IN_RECORD_MAX:
+        raise Malformed(f"leases has at most {LEASES_IN_RECORD_MAX} grants and closes")
+    for account, lease, events in leases.closed:
+        if not (is_text(account) and is_text(lease)) or events < 0:
+            raise Malformed("a close names an account and a lease, and at least 0 events")
 
 
 def command_digest(body: bytes) -> bytes:

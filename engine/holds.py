@@ -45,6 +45,12 @@ class Hold(Struct, frozen=True, array_like=True):
     expires_us: int
     report_until_us: int  # usage that reaches the log by then is covered
     bounds: tuple[Bound, ...]
+    requests: int = 0  # of a lease: how many usage events may name it; 0: it is the hold of one request
+
+    @property
+    def is_lease(self) -> bool:
+        """Whether its holder decides many requests by it."""
+        return self.requests > 0
 
     @property
     def id(self) -> str:
@@ -73,6 +79,16 @@ def held_by(bounds: tuple[Bound, ...]) -> dict[str, int]:
     return totals
 
 
+def hold_text(hold: Hold) -> str:
+    """The hold as a snapshot has it."""
+    return msgspec.json.encode(hold).decode()
+
+
+def read_hold(text: str) -> Hold:
+    """Raises msgspec.MsgspecError."""
+    return _hold_decoder.decode(text)
+
+
 class _Sealed(Struct, array_like=True):
     version: int
     hold: Hold
@@ -80,6 +96,7 @@ class _Sealed(Struct, array_like=True):
 
 # Quantities may exceed what a msgpack integer holds (2^64 nano-units are 1.8 * 10^10 units): JSON has no such end.
 _decoder: Final = msgspec.json.Decoder(_Sealed)
+_hold_decoder: Final = msgspec.json.Decoder(Hold)
 
 
 def seal_token(control_key: bytes, hold: Hold) -> str:

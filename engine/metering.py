@@ -162,7 +162,9 @@ def time_of(event: UsageEvent, hold: Hold | None, log_time_us: int) -> int:
 
 def scopes_of(declared: Collection[str], event: UsageEvent, hold: Hold | None) -> tuple[str, ...]:
     """The declared scopes below the root that an event lies in."""
-    where = event.scope if hold is None else hold.scope
+    where = event.scope
+    if hold is not None and not (hold.is_lease and hold.scope in scope_path(event.scope)):
+        where = hold.scope
     if not where or where in declared:
         return scope_path(where)[1:]  # whatever is declared has its parents declared
     return tuple([scope for scope in scope_path(where)[1:] if scope in declared])

@@ -120,6 +120,11 @@ class Ledger:
         return self._here[0]
 
     @property
+    def ends(self) -> int:
+        """When it ends."""
+        return self._here[1]
+
+    @property
     def plan(self) -> Plan | None:
         """The account's, as it is in force at this moment."""
         return self._sold(self._here[0])

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from engine.account import Account, Change, TooManyCells
 from engine.accrual import Stretch, accrue, rate_heard
-from engine.admission import Decision, Desk, FieldBound, Question, SliceNeeded, Wallet
+from engine.admission import Decision, Desk, FieldBound, LeaseNeeded, Question, SliceNeeded, Wallet
 from engine.alerts import ID_CONFLICT, Crossing, alert_body
 from engine.catalog import SKEW_US, Catalogue, NoPrice, PriceBook
 from engine.commands import (
@@ -49,6 +49,7 @@ from engine.events import (
     Control,
     Grant,
     GrantQuantity,
+    Leases,
     Malformed,
     OpenAccount,
     Owner,
@@ -81,7 +82,7 @@ from engine.events import (
     unseal,
 )
 from engine.gauges import TooManyPoints
-from engine.holds import Hold
+from engine.holds import BadToken, Hold, read_token
 from engine.manual_lines import Rerating
 from engine.metering import Metering, scopes_of, time_of, used_of, window_of
 from engine.meters import (
@@ -213,6 +214,7 @@ class Partition:
         self._touched_us: dict[str, int] = {}  # log time of each live account's last touch, oldest first
         self._dirty: dict[str, Account] = {}
         self._sliced: set[str] = set()  # accounts with slices: the ones that a new owner touches
+        self._leased: set[str] = set()  # accounts with leases
         self._bound: set[str] = set()  # accounts with agreed prices that bill: the ones that any version may concern
         self._wakes: list[tuple[int, str]] = []
         self._watched: dict[str, int] = {}  # the instant put into `_wakes` last, so that it is not put there again
@@ -315,11 +317,15 @@ class Partition:
         return frozen.wake_us if frozen else self._live[account_id].wake_us()
 
     def _watch(self, account: Account) -> None:
-        """Remember when the account wants waking, whether it has slices, and whether it has agreed on what bills."""
+        """Remember when the account wants waking, whether it has slices and leases, and has agreed on what bills."""
         if account.slices:
             self._sliced.add(account.account)
         else:
             self._sliced.discard(account.account)
+        if account.leases.of:
+            self._leased.add(account.account)
+        else:
+            self._leased.discard(account.account)
         if account.contract.bills:
             self._bound.add(account.account)
         else:
@@ -448,7 +454,9 @@ class Partition:
         account.streams.put(said.name, following, self.log_time_us)
         made = identity(account_id, event.source, revision_name(event.id, following.revision)), mark
         self.dedup.remember(*made, offset, self.log_time_us)
-        settled = None if hold is None else self._settle(account, hold, drawn(stream, metered), final=event.hold_final)
+        settled = None
+        if hold is not None:
+            settled = self._settle(account, hold, drawn(stream, metered), final=event.hold_final, events=0)
         self._tell_steps(account, event, "amend", hold, steps, settled, offset)
         self._tell(account, crossings, offset)
         self._watch(account)
@@ -596,7 +604,9 @@ class Partition:
             self.outputs.lines.append((offset, line))
         self._numbered = offset, first + len(rated.lines)
 
-    def _settle(self, account: Account, hold: Hold, used: dict[str, int], *, final: bool) -> Settled:
+    def _settle(self, account: Account, hold: Hold, used: dict[str, int], *, final: bool, events: int = 1) -> Settled:
+        if hold.is_lease:
+            return account.leases.draw(hold, used, events, self.log_time_us)
         slices = len(account.slices)
         settled = account.draw(hold, used, final=final, log_time_us=self.log_time_us)
         if len(account.slices) != slices:
@@ -750,6 +760,8 @@ class Partition:
                 return self._advance_to(control.until_us, offset)
             case Slices():
                 return self._slice(control)
+            case Leases():
+                return self._lease(control)
             case Owner():
                 self._close_slices(control.epoch)
                 self.epoch = max(self.epoch, control.epoch)
@@ -777,6 +789,27 @@ class Partition:
                 if self.desk.epoch and slices.epoch == self.desk.epoch:
                     self.desk.sliced(account_id, quantities)
         return "slices"
+
+    def _lease(self, leases: Leases) -> str:
+        """Raises DeadLetter, having changed nothing."""
+        if leases.epoch < self.epoch:
+            return "void"
+        try:
+            granted = [read_token(self._control_key, token) for token in leases.granted]
+        except BadToken as error:
+            raise DeadLetter(DeadLetterReason.BAD_CONTROL, str(error)) from None
+        self._changing = True
+        for hold in granted:
+            if hold.account in self._live or hold.account in self._frozen:
+                account = self._touch(hold.account)
+                account.leases.put(hold, self.log_time_us)
+                self._watch(account)
+                if self.desk.epoch and leases.epoch == self.desk.epoch:
+                    self.desk.leased(hold)
+        for account_id, lease, sent in leases.closed:
+            if account_id in self._live or account_id in self._frozen:
+                self._touch(account_id).leases.close(lease, sent)
+        return "leases"
 
     def _close_slices(self, epoch: int) -> None:
         """What earlier owners approved is theirs until it can no longer be reported."""
@@ -966,6 +999,16 @@ class Partition:
         """Admit more, or more time, into a hold."""
         return self.desk.extend(self._thawed(hold.account), self._book, hold, bounds, hold_us, self._now(now_us))
 
+    def lease(self, question: Question, requests: int, least: int, now_us: int) -> Decision | LeaseNeeded:
+        """Decide about a lease of so many requests like the question."""
+        account = self._thawed(question.account)
+        return self.desk.lease(account, self._book, question, requests, least, self._now(now_us))
+
+    def extend_lease(self, hold: Hold, requests: int, least: int, hold_us: int, now_us: int) -> Decision | LeaseNeeded:
+        """Admit more requests, or more time, into a lease."""
+        account = self._thawed(hold.account)
+        return self.desk.extend_lease(account, self._book, hold, requests, least, hold_us, self._now(now_us))
+
     def wallet(self, account_id: str, now_us: int) -> Wallet | None:
         """What the account has at this moment; None: not open here."""
         account = self._thawed(account_id)
@@ -991,7 +1034,7 @@ class Partition:
     def header(self) -> bytes:
         """The partition's own state; see engine/snapshot.py."""
         return encode_partition(
-            self.log_time_us, self.epoch, self._book.versions, self.counts, self._sliced, self._bound
+            self.log_time_us, self.epoch, self._book.versions, self.counts, self._sliced, self._bound, self._leased
         )
 
     @property
@@ -1033,6 +1076,7 @@ class Partition:
         self.counts = dict(state.counts)
         self._sliced = set(state.sliced)
         self._bound = set(state.bound)
+        self._leased = set(state.leased)
         for row in accounts:
             self._frozen[row.account] = _Frozen(row.blob, row.wake_us)
             self._wake_at(row.wake_us, row.account)

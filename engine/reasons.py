@@ -21,16 +21,21 @@ class Reason(StrEnum):
     UNBOUNDED = "unbounded"
     RATE_LIMITED = "rate_limited"
     TOO_MANY_HOLDS = "too_many_holds"
+    TOO_MANY_LEASES = "too_many_leases"
     OVER_CEILING = "over_ceiling"
     CAP_REACHED = "cap_reached"
     CREDIT_DEPLETED = "credit_depleted"
     WITHHELD = "withheld"
+    STRICT = "strict"  # of leases: a request may run, if the owner is asked for it
     HOLD_NOT_OPEN = "hold_not_open"  # of extensions
     BOUNDARY_PASSED = "boundary_passed"  # of extensions
 
 
 TRANSIENT: Final = frozenset(
-    {Reason.RECOVERING, Reason.RATE_LIMITED, Reason.TOO_MANY_HOLDS, Reason.CAP_REACHED, Reason.WITHHELD}
+    {
+        *(Reason.RECOVERING, Reason.RATE_LIMITED, Reason.TOO_MANY_HOLDS, Reason.TOO_MANY_LEASES, Reason.CAP_REACHED),
+        *(Reason.WITHHELD, Reason.STRICT),
+    }
 )
 
 
@@ -38,7 +43,8 @@ class Binding(Struct, frozen=True):
     """The limit that refused, or that has the least left. `remaining` is pico for wallet and cap, nano-units for what has
     a unit, else a count."""
 
-    kind: str  # "wallet", "cap", "rate", "holds", "standing", "scope", "feature", "meter", "bound", "slice", "hold", "list"
+    # "wallet", "cap", "rate", "holds", "leases", "standing", "scope", "feature", "meter", "bound", "slice", "hold", "list"
+    kind: str
     scope: str
     name: str
     remaining: int | None

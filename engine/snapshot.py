@@ -19,7 +19,8 @@ from engine.contract import Agreement, Contract, Pause, Phase
 from engine.corrections import Parked
 from engine.credit import Carry, Lot, LotChange
 from engine.gauges import Gauge, Point
-from engine.holds import Drawn
+from engine.holds import Drawn, hold_text, read_hold
+from engine.leases import Lease
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
 from engine.manual_lines import ManualLine, Rerating
 from engine.meters import kept, read_kept
@@ -118,6 +119,7 @@ class _Account(Struct, array_like=True):
     quantity_grants: list[tuple[str, str, str, int, int, int | None]] = []
     streams: list[_Stream] = []
     streams_us: int = 0
+    leases: list[tuple[str, str, list[str], int, int | None]] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -292,6 +294,10 @@ def encode_account(account: Account) -> bytes:
             else [],
             [_stream(name, stream) for name, stream in account.streams],
             account.streams.as_of_us if account.streams.by_type else 0,
+            [
+                (name, hold_text(each.hold), [str(quantity) for quantity in each.left], each.rated, each.sent)
+                for name, each in sorted(account.leases.of.items())
+            ],
         )
     )
 
@@ -449,6 +455,10 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
         of_type = account.streams.by_type.setdefault(row.event_type, {})
         of_type[Name(row.event_type, row.source, row.id)] = _read_stream(row)
     account.streams.as_of_us = stored.streams_us
+    account.leases.of = {
+        name: Lease(read_hold(hold), tuple(int(quantity) for quantity in left), rated, sent)
+        for name, hold, left, rated, sent in stored.leases
+    }
     account.parked = {mark: Parked(until_us, value) for mark, until_us, value in stored.parked}
     account.quantity_grants = {
         grant: QuantityGrant(grant, price, int(granted), effective_us, expires_us, voided_us)
@@ -573,6 +583,7 @@ _NAMED: Final = {
     "rate_limits": ("scope", "per_minute"),
     "slices": ("quantities", "linger_us", "closed_us"),
     "draws": ("until_us", "quantities", "done"),
+    "leases": ("hold", "left", "rated", "sent"),
     "debt_payers": ("pays_debt",),
     "lot_changes": ("changes",),
     "carries": ("source", "percent", "cap"),
@@ -598,6 +609,7 @@ class PartitionState(Struct, array_like=True):
     counts: list[tuple[str, int]]  # outcomes so far, by name
     sliced: list[str] = []  # accounts with slices
     bound: list[str] = []  # accounts that have agreed on prices by which a period may owe more than its usage
+    leased: list[str] = []  # accounts with leases
 
 
 _partition_decoder: Final = msgspec.msgpack.Decoder(PartitionState)
@@ -610,10 +622,14 @@ def encode_partition(
     counts: dict[str, int],
     sliced: Iterable[str],
     bound: Iterable[str],
+    leased: Iterable[str],
 ) -> bytes:
     """The partition's own state; the same state always the same bytes."""
     return _encoder.encode(
-        PartitionState(VERSION, log_time_us, epoch, catalogues, sorted(counts.items()), sorted(sliced), sorted(bound))
+        PartitionState(
+            *(VERSION, log_time_us, epoch, catalogues, sorted(counts.items())),
+            *(sorted(sliced), sorted(bound), sorted(leased)),
+        )
     )
 
 

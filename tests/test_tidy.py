@@ -89,6 +89,7 @@ TESTED_ELSEWHERE = {
     # The oracle is tested whole: a rule of money lies across its files, as its text does.
     "loadtest/oracle/accounts.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/aggregates.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/approvals.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/catalogue.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/commands.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/contract.py": "tests/loadtest/test_oracle.py",

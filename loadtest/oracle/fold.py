@@ -30,6 +30,7 @@ from loadtest.oracle.accounts import (
     told_id,
 )
 from loadtest.oracle.aggregates import Reading, added
+from loadtest.oracle.approvals import leases, slices
 from loadtest.oracle.catalogue import Version, version_of
 from loadtest.oracle.commands import COMMANDS as ON_ACCOUNTS
 from loadtest.oracle.contract import View, price_at, segment_of, stated
@@ -48,9 +49,6 @@ from loadtest.oracle.records import (
     DeadLetterError,
     Fields,
     RefusedError,
-    fixed_point,
-    is_name,
-    is_text,
     partition_of,
     read_event,
     read_hold,
@@ -92,8 +90,6 @@ COMMAND_MEMORY_US = 30 * DAY_US
 VALUE_BYTES_MAX = 65_536
 CELLS_MAX = 10_000
 STREAMS_MAX = 10_000
-SLICES_MAX = 1_000
-LINGER_US_MAX = DAY_US
 ADVANCE_US_MAX = 366 * DAY_US
 
 
@@ -340,7 +336,7 @@ class Oracle:
             raise DeadLetterError("unknown_account")
         if event["type"] in PARTS:
             return self._correct(state, account, read_correction(name, event, len(value)))
-        held = self._admission(name, event["hold"])
+        held = self._admission(name, event)
         self._check_time(state, event, held)
         revision = (event["source"], event["id"], 0)
         known = self._known(state, name, revision)
@@ -465,16 +461,18 @@ class Oracle:
             end = account.period_of(end - 1)
         return self._segment_of(state, account, state.log_us), start, start + length
 
-    def _admission(self, name: str, token: str | None) -> tuple[int, str] | None:
-        """When and in which scope the hold that an event names was admitted: how it is rated."""
-        if token is None:
+    def _admission(self, name: str, event: dict[str, Any]) -> tuple[int, str] | None:
+        """When the hold that an event names was admitted, and in which scope its usage lies: how it is rated."""
+        if event["hold"] is None:
             return None
         try:
-            hold = read_hold(self._control_key, token)
+            hold = read_hold(self._control_key, event["hold"])
         except (ValueError, LookupError, TypeError) as error:
             raise DeadLetterError("bad_hold") from error
         if hold.account != name:
             raise DeadLetterError("bad_hold")
+        if hold.is_lease and (not hold.scope or (event["scope"] + "/").startswith(hold.scope + "/")):
+            return hold.admitted, event["scope"]
         return hold.admitted, hold.scope
 
     def _known(self, state: Partition, name: str, revision: Revision) -> tuple[int, object, RatedEvent] | None:
@@ -773,7 +771,7 @@ class Oracle:
 
     def _correct(self, state: Partition, account: Account, correction: Correction) -> str:
         original, amended = correction.original, correction.amended
-        held = self._admission(account.account, original["hold"])
+        held = self._admission(account.account, original)
         self._check_time(state, original, held)
         if amended is not None:
             self._check_time(state, amended, held)
@@ -832,7 +830,7 @@ class Oracle:
         events = [rated.taken_back(self._posted(state, account, rated.time_us))]
         billing = correction.original["billing"]
         if amended is not None:
-            events.append(self._measured(state, account, amended, self._admission(name, amended["hold"])))
+            events.append(self._measured(state, account, amended, self._admission(name, amended)))
             if events[-1].readings or events[-1].heard:
                 raise DeadLetterError("not_cancellable")
             billing = amended["billing"]
@@ -1174,7 +1172,9 @@ class Oracle:
         if kind == "catalogue":
             return self._catalogue(state, fields)
         if kind == "slices":
-            return self._slices(state, fields)
+            return slices(fields, state.epoch)
+        if kind == "leases":
+            return leases(fields, state.epoch, self._control_key)
         if kind not in COMMANDS:
             raise DeadLetterError("bad_control")
         return self._command(state, fields, body, COMMANDS[kind])
@@ -1197,23 +1197,6 @@ class Oracle:
             account.table = None
             self._await_closing(state, account)
         return "catalogue"
-
-    def _slices(self, state: Partition, fields: Fields) -> str:
-        """Slices bind checks and move no money: only what makes one void or unreadable matters here."""
-        epoch, linger, rows = fields.integer("epoch"), fields.integer("linger_us"), fields.list_of("of")
-        fields.close()
-        if not 0 < linger <= LINGER_US_MAX or len(rows) > SLICES_MAX:
-            raise DeadLetterError("bad_control")
-        for row in rows:
-            if not isinstance(row, list) or len(row) != 2 or not isinstance(row[1], dict):
-                raise DeadLetterError("bad_control")
-            names = [row[0], *row[1]]
-            quantities = [fixed_point(text, 9) if is_text(text) else None for text in row[1].values()]
-            if not all(is_name(name) for name in names) or not all(
-                quantity and quantity > 0 for quantity in quantities
-            ):
-                raise DeadLetterError("bad_control")
-        return "slices" if epoch >= state.epoch else "void"
 
     def _command(
         self,

@@ -318,10 +318,10 @@ class Fields:
         if default is not None and name not in self._body:
             self._asked.add(name)
             return default
-        return self._whole(self._get(name))
+        return self.whole(self._get(name))
 
     @staticmethod
-    def _whole(value: Any) -> int:
+    def whole(value: Any) -> int:
         if not isinstance(value, Number) or re.fullmatch(r"-?[0-9]{1,19}", value) is None:
             raise DeadLetterError("bad_control")
         if not -(2**63) <= int(value) < 2**63:
@@ -333,7 +333,7 @@ class Fields:
         rows = self.list_of(name)
         if not all(isinstance(row, list) and len(row) == 2 and is_text(row[1]) for row in rows):
             raise DeadLetterError("bad_control")
-        return {self._whole(row[0]): row[1] for row in rows}
+        return {self.whole(row[0]): row[1] for row in rows}
 
     def optional_integer(self, name: str) -> int | None:
         return None if self._get(name) is None else self.integer(name)
@@ -349,6 +349,7 @@ class HoldToken(NamedTuple):
     number: int  # ascending within an epoch
     admitted: int
     held: dict[str, int]  # price -> nano
+    is_lease: bool
 
 
 def read_hold(control_key: bytes, token: str) -> HoldToken:
@@ -366,4 +367,5 @@ def read_hold(control_key: bytes, token: str) -> HoldToken:
     for quantity, _, prices in hold[10]:
         for price in prices:
             held[price] = held.get(price, 0) + int(quantity)
-    return HoldToken(account, scope, f"{partition}.{epoch}.{number}", int(epoch), int(number), int(admitted), held)
+    name = f"{partition}.{epoch}.{number}"
+    return HoldToken(account, scope, name, int(epoch), int(number), int(admitted), held, any(map(int, hold[11:])))

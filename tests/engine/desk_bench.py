@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from engine.admission import Decision, FieldBound, Question, SliceNeeded
+from engine.admission import Decision, FieldBound, LeaseNeeded, Question, SliceNeeded
 from engine.catalog import CatalogueDocument
-from engine.holds import Hold
+from engine.holds import Hold, seal_token
 from engine.money import NANO
 from engine.partition import Partition
 from engine.reasons import Reason
-from tests.engine.bench import MINUTE, SECOND, Bench
+from tests.engine.bench import KEY, MINUTE, SECOND, Bench
 
 LINGER: int = 10 * MINUTE
 ASKS_MAX = 20
@@ -75,6 +75,36 @@ class DeskBench(Bench):
                 return answer
             self.write(answer)
         raise AssertionError("slices without end")
+
+    def lease(self, requests: int = 10, units: str = "1", model: str = "x", *, least: int = 1, **more: Any) -> Decision:
+        """A lease of so many requests of so many units each, for a minute, in the log."""
+        fields = {"type": "use", "data": {"model": model}, "hold_us": MINUTE, "bounds": self.bounds(units)}
+        return self.lease_for(Question("acme", **(fields | more)), requests, least)
+
+    def lease_for(self, question: Question, requests: int, least: int = 1) -> Decision:
+        return self._put(self.partition.lease(question, requests, least, self.now))
+
+    def leased(self, requests: int = 10, units: str = "1", model: str = "x", **more: Any) -> Hold:
+        """A lease that was granted."""
+        decision = self.lease(requests, units, model, **more)
+        assert decision.reason is None, decision
+        assert decision.hold is not None
+        return decision.hold
+
+    def extend_lease(self, lease: Hold, requests: int = 0, least: int = 1, hold_us: int = MINUTE) -> Decision:
+        return self._put(self.partition.extend_lease(lease, requests, least, hold_us, self.now))
+
+    def _put(self, answer: Decision | LeaseNeeded) -> Decision:
+        if isinstance(answer, Decision):
+            return answer
+        assert self.lease_record(granted=[seal_token(KEY, answer.hold)]) == "leases"
+        return answer.decision
+
+    def close_lease(self, lease: Hold, events: int) -> None:
+        assert self.lease_record(closed=[(lease.account, lease.id, events)]) == "leases"
+
+    def lease_record(self, **body: Any) -> str:
+        return self.control({"kind": "leases", "epoch": self.epoch, "granted": [], "closed": []} | body)
 
     def wallet(self, account: str = "acme") -> tuple[int, int]:
         """Pico: booked, held."""

@@ -1,0 +1,125 @@
+"""How leases stand with whoever grants them: what they hold of an account, and how large one may be (README, "Leases")."""
+
+from collections.abc import Callable
+
+from engine.account import Account
+from engine.holds import Bound, Hold
+from engine.leases import LeaseBook
+from engine.limits import scope_path
+from engine.outlook import Ledger
+from engine.reasons import Binding
+
+
+class Leased:
+    """The leases of one account as its owner counts them: those in the log, and those on their way into it."""
+
+    def __init__(self) -> None:
+        self.granting: dict[str, Hold] = {}  # decided, and not read back yet
+        self._piled: dict[
+            str, tuple[int, Hold, tuple[int, ...]]
+        ] = {}  # segment, hold, what is left: as the ledger has it
+        self._seen: tuple[LeaseBook, int] | None = None
+
+    def begin(self, hold: Hold) -> None:
+        """It was decided: it counts from now on."""
+        self.granting[hold.id] = hold
+        self._seen = None
+
+    def read(self, hold: Hold) -> None:
+        """The log says so now. A later extension of it may still be on its way."""
+        if self.granting.get(hold.id) == hold:
+            del self.granting[hold.id]
+            self._seen = None
+
+    def count(self, account: Account) -> int:
+        """How many there are, or will be."""
+        return len(account.leases.of.keys() | self.granting.keys())
+
+    def open_one(self, account: Account, lease: str) -> Hold | None:
+        """What was granted of a lease that was not closed; extensions that are on their way included."""
+        known = account.leases.of.get(lease)
+        if known is not None and known.sent is not None:
+            return None
+        return self.granting.get(lease) or (None if known is None else known.hold)
+
+    def mind(self, ledger: Ledger, account: Account) -> None:
+        """Let the ledger hold what is left of each."""
+        book = account.leases
+        if self._seen is not None and self._seen[0] is book and self._seen[1] == book.revision:
+            return
+        self._seen = book, book.revision
+        wanted = self._wanted(book)
+        for name in self._piled.keys() - wanted.keys():
+            self._pile(ledger, self._piled.pop(name), -1)
+        for name, (hold, left) in wanted.items():
+            before = self._piled.get(name)
+            if before is None or before[1:] != (hold, left):
+                if before is not None:
+                    self._pile(ledger, before, -1)
+                after = account.segment_around(hold.admitted_us)[0], hold, left
+                self._pile(ledger, after, 1)
+                self._piled[name] = after
+
+    def put_anew(self, ledger: Ledger, account: Account) -> None:
+        """The ledger was cleared: boundaries have moved."""
+        self._piled.clear()
+        self._seen = None
+        self.mind(ledger, account)
+
+    def _wanted(self, book: LeaseBook) -> dict[str, tuple[Hold, tuple[int, ...]]]:
+        wanted = {name: (each.hold, each.left) for name, each in book.of.items() if any(each.left)}
+        for name, hold in self.granting.items():
+            known = book.of.get(name)
+            had = [bound.quantity for bound in known.hold.bounds] if known is not None else [0] * len(hold.bounds)
+            left = known.left if known is not None else (0,) * len(hold.bounds)
+            more = [max(0, bound.quantity - before) for bound, before in zip(hold.bounds, had, strict=True)]
+            wanted[name] = hold, tuple(map(sum, zip(left, more, strict=True)))
+        return wanted
+
+    @staticmethod
+    def _pile(ledger: Ledger, piled: tuple[int, Hold, tuple[int, ...]], sign: int) -> None:
+        segment, hold, left = piled
+        path = scope_path(hold.scope)
+        for bound, quantity in zip(hold.bounds, left, strict=True):
+            ledger.put(segment, path, bound, sign * quantity, sign * hold.requests)
+
+
+def at_most_half(requests: int, least: int, is_admitted: Callable[[int], bool]) -> int:
+    """How many of the requests a lease may have: all, half, a quarter and so on, the first that twice as many of would be
+    admitted too; 0: fewer than `least`. So whoever comes next still finds as much."""
+    number = requests
+    while number >= max(1, least):
+        if is_admitted(2 * number):
+            return number
+        number = number // 2 if number // 2 >= least or number == least else least
+    return 0
+
+
+def only_owner_keeps(account: Account, scope: str) -> Binding | None:
+    """A limit on the path that binds each request at its own moment, or by its own price: no lease can keep it."""
+    path = scope_path(scope)
+    for name, rate in sorted(account.rate_limits.items()):
+        if rate.scope in path:
+            return Binding("rate", rate.scope, name, None, None, rate.meter or "")
+    for name, cap in sorted(account.caps.items()):
+        if cap.hard and cap.per_request and cap.in_money and cap.scope in path:
+            return Binding("cap", cap.scope, name, None, None)
+    return None
+
+
+def narrower_limits(account: Account, scope: str) -> list[str]:
+    """The scopes below a lease's that have limits of their own, which its holder does not know."""
+    limited = {cap.scope for cap in account.caps.values() if cap.hard}
+    limited |= {rate.scope for rate in account.rate_limits.values()}
+    limited |= {name for name, each in account.scopes.items() if each.standing != "active" or each.allowed}
+    return sorted(each for each in limited if each != scope and scope in scope_path(each))
+
+
+def times(bounds: tuple[Bound, ...], number: int) -> tuple[Bound, ...]:
+    """Of so many requests; none of no request."""
+    return tuple(Bound(number * each.quantity, each.reached, each.held) for each in bounds) if number else ()
+
+
+def per_request(lease: Hold) -> tuple[Bound, ...]:
+    """What each of a lease's requests may use at most."""
+    return tuple(Bound(each.quantity // lease.requests, each.reached, each.held) for each in lease.bounds)
