@@ -15,6 +15,8 @@ from actors.door_wire import (
     Checked,
     DifferenceView,
     HoldView,
+    LeasedBoundView,
+    LeaseView,
     LotView,
     NotFound,
     Payers,
@@ -27,6 +29,7 @@ from actors.door_wire import (
     ScopeView,
     ShowRerated,
     TopUpView,
+    UnitCeilingView,
     UsageView,
     WalletView,
 )
@@ -35,6 +38,8 @@ from engine.admission import Decision, Wallet
 from engine.commands import Refused
 from engine.contract import ELSEWHERE, Agreement, Contract
 from engine.derived import Derived
+from engine.holds import Hold
+from engine.leasing import LeaseTerms
 from engine.limits import ROOT, Cap, scope_path
 from engine.manual_lines import Rerating
 from engine.meters import Cell
@@ -79,6 +84,26 @@ def checked_view(decision: Decision, hold: HoldView | None, as_of: AsOf) -> Chec
     )
 
 
+def lease_view(lease: Hold, token: str, terms: LeaseTerms, now_us: int) -> LeaseView:
+    """What the holder of a lease needs to know."""
+    until = (lease.valid_until_us, lease.expires_us, lease.report_until_us)
+    return LeaseView(
+        lease.id,
+        token,
+        lease.requests,
+        tuple(
+            LeasedBoundView(bound.fields, quantity_text(bound.up_to), quantity_text(bound.granted))
+            for bound in terms.bounds
+        ),
+        tuple(
+            UnitCeilingView(each.price, each.meter, each.fields, None if each.pico is None else amount_text(each.pico))
+            for each in terms.ceilings
+        ),
+        terms.owner_decides,
+        *(max(0, (instant - now_us) // 1000) for instant in until),
+    )
+
+
 def _ms(microseconds: int | None) -> int | None:
     """Rounded up: whoever comes back when told to is not too early."""
     return None if microseconds is None else -(-microseconds // 1000)
@@ -88,7 +113,7 @@ def binding_view(binding: Binding) -> BindingView:
     """A limit; what remains of it is units for what has a unit, a count for other rates and for holds, else money."""
     left = None
     if binding.remaining is not None:
-        counted = binding.kind in ("rate", "holds") and not binding.unit
+        counted = binding.kind in ("rate", "holds", "leases") and not binding.unit
         text = quantity_text if binding.unit else amount_text
         left = str(binding.remaining) if counted else text(binding.remaining)
     return BindingView(binding.kind, binding.scope, binding.name, left, _ms(binding.frees_in_us), binding.unit)

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from actors.account_view import account_view, checked_view, payers_view, rerated_view, wallet_view
+from actors.account_view import account_view, checked_view, lease_view, payers_view, rerated_view, wallet_view
 from actors.door_wire import (
     AlertsView,
     Answer,
@@ -27,11 +27,15 @@ from actors.door_wire import (
     BalanceView,
     Check,
     Checked,
+    CloseLease,
     Describe,
     Extend,
+    ExtendLease,
     FieldLimit,
     FindRated,
     HoldView,
+    LeaseAnswered,
+    LeaseClosed,
     NotFound,
     Question,
     RatedAt,
@@ -43,6 +47,7 @@ from actors.door_wire import (
     ShowRerated,
     Status,
     StatusView,
+    TakeLease,
     TooLate,
     WrongOwner,
 )
@@ -52,7 +57,7 @@ from actors.ports import Clock, Log, Place, StoreRefused, StoreUnavailable
 from actors.sealing import RowsLost
 from actors.slices import SliceWriter
 from config.settings import ShardSettings
-from engine.admission import Decision, FieldBound, SliceNeeded
+from engine.admission import Decision, FieldBound, LeaseNeeded, SliceNeeded
 from engine.admission import Question as Asked
 from engine.corrections import cancelled_name, revision_name
 from engine.dedup import OFFSETS, RowsAway, identity
@@ -68,8 +73,12 @@ _log = logging.getLogger(__name__)
 EVENT_TIME_END_US: Final = 1 << 57
 RETRY_MS: Final = 250  # a takeover takes about a second
 CORRECTIONS_SHOWN_MAX: Final = 100  # of one event; each is looked for by itself
-N_MAX: Final = 1_000_000  # events of one request
+N_MAX: Final = 1_000_000  # events of one request, and requests of one lease
+EVENTS_MAX: Final = 10**9  # that a closed lease may have
 CELLS_MAX: Final = 10_000  # that one request may reach: the product of its open dimensions' values
+
+
+_ByToken = Extend | Release | ExtendLease | CloseLease  # questions about what a token names
 
 
 class _Bad(Exception):
@@ -120,7 +129,9 @@ class Answers:
         self._status = status
 
     def answer_now(self, question: Question) -> Answer | None:
-        """The answer; None when it takes waiting."""
+        """The answer; None when it takes waiting: as a lease always does, it is in the log before it is given."""
+        if isinstance(question, TakeLease | ExtendLease | CloseLease):
+            return None
         answer = self._try(question)
         return None if isinstance(answer, _Wait) else answer
 
@@ -131,7 +142,7 @@ class Answers:
             async with asyncio.timeout(within_s):
                 while isinstance(answer, _Wait):
                     await self._until_there(answer)
-                    answer = self._try(question)
+                    answer = self._try(question, answer)
         except TimeoutError:
             return TooLate()
         except (StoreUnavailable, StoreRefused, RowsLost) as error:
@@ -146,16 +157,22 @@ class Answers:
             await self._slices.written(owned, awaited)
         elif isinstance(awaited, int):
             await owned.folded(awaited)
+        elif isinstance(awaited, LeaseNeeded):
+            await self._slices.granted(owned, seal_token(self._control_key, awaited.hold))
+        elif isinstance(awaited, _Close):
+            await self._slices.closed(owned, awaited.account, awaited.lease, awaited.events)
         else:
             owned.fold.dedup.supply(await self._rows(owned, sorted(awaited)))
 
     # ------------------------------------------------------------------------------------------------ whom it concerns
 
-    def _try(self, question: Question) -> "Answer | _Wait":
+    def _try(self, question: Question, waited: "_Wait | None" = None) -> "Answer | _Wait":
+        """`waited`: what there is now that was waited for; what was decided for it is not decided again."""
         if isinstance(question, Status):
             return self._status()
+        decided = waited is not None and isinstance(waited.awaited, LeaseNeeded | _Close)
         try:
-            hold = self._hold(question) if isinstance(question, Extend | Release) else None
+            hold = self._hold(question) if isinstance(question, _ByToken) else None
             partition = self._partition(question, hold)
         except _Bad as bad:
             return bad.answer
@@ -164,10 +181,13 @@ class Answers:
             return WrongOwner(partition)
         if not self._may_answer(owned):
             return self._recovering(owned, question)
-        if owned.giving and isinstance(question, Check | Extend | Release):
+        if owned.giving and not decided and isinstance(question, Check | TakeLease | _ByToken):
             return self._recovering(owned, question)
         try:
-            answer = self._say(owned, question, hold)
+            if waited is not None and decided:
+                answer: Answer | _Wait = self._in_the_log(owned, waited, hold)
+            else:
+                answer = self._say(owned, question, hold)
         except _Bad as bad:
             return bad.answer
         except Exception:
@@ -176,8 +196,9 @@ class Answers:
             return Recovering(partition, RETRY_MS)
         if not self._may_answer(owned):  # the lease ran out while we decided: a successor may have spoken meanwhile
             return self._recovering(owned, question)
-        if isinstance(answer, Checked):
-            self.checks[answer.reason or "allowed"] += 1
+        checked = answer.checked if isinstance(answer, LeaseAnswered) else answer
+        if isinstance(checked, Checked):
+            self.checks[checked.reason or "allowed"] += 1
         return answer
 
     def _may_answer(self, owned: Owned) -> bool:
@@ -192,7 +213,7 @@ class Answers:
             raise _Bad("account", f"must be 1 to {KEY_BYTES_MAX} bytes of text without NUL")
         return partition_for(key, self._log.partitions)
 
-    def _hold(self, question: Extend | Release) -> Hold:
+    def _hold(self, question: _ByToken) -> Hold:
         try:
             return read_token(self._control_key, question.token)
         except BadToken as error:
@@ -204,7 +225,7 @@ class Answers:
         if isinstance(question, Check | Balance | Describe):
             account = owned.fold.account(question.account)
             booked = None if account is None else amount_text(account.derive().allocation.balance)
-        if isinstance(question, Check | Extend):
+        if isinstance(question, Check | Extend | TakeLease | ExtendLease):
             self.checks["recovering"] += 1
         return Recovering(owned.number, RETRY_MS, booked)
 
@@ -222,6 +243,24 @@ class Answers:
             case Release():
                 assert hold is not None
                 return Released(owned.fold.desk.release(hold), self._as_of(owned))
+            case TakeLease():
+                asked = self._asked_for_each(question)
+                number, least = _requests(question, 1)
+                return self._leased(owned, owned.fold.lease(asked, number, least, self._clock.wall_us()))
+            case ExtendLease():
+                assert hold is not None
+                number, least = _requests(question, 0)
+                ttl_us = self._ttl_us(question.ttl_ms)
+                decision = owned.fold.extend_lease(_lease(hold), number, least, ttl_us, self._clock.wall_us())
+                return self._leased(owned, decision)
+            case CloseLease():
+                assert hold is not None
+                if not 0 <= question.events <= EVENTS_MAX:
+                    raise _Bad("events", f"must be 0 to {EVENTS_MAX}")
+                known = owned.fold.lease_of(hold.account, _lease(hold).id)
+                if known is None or known.sent is not None:
+                    return self._closed(owned, hold)
+                return _Wait(owned, _Close(hold.account, hold.id, question.events))
             case Applied():
                 return self._applied(owned, question)
             case RecentAlerts():
@@ -251,6 +290,30 @@ class Answers:
             return _Wait(owned, decision)
         hold = None if decision.hold is None else self._hold_view(owned, decision.hold)
         return checked_view(decision, hold, self._as_of(owned))
+
+    def _leased(self, owned: Owned, decision: Decision | LeaseNeeded) -> "Answer | _Wait":
+        if isinstance(decision, LeaseNeeded):
+            return _Wait(owned, decision)
+        return LeaseAnswered(checked_view(decision, None, self._as_of(owned)))
+
+    def _in_the_log(self, owned: Owned, waited: "_Wait", hold: Hold | None) -> Answer:
+        """A lease that was read back; one that was not, because its owner was replaced, was never given."""
+        needed = waited.awaited
+        if isinstance(needed, _Close):
+            assert hold is not None
+            return self._closed(owned, hold)
+        assert isinstance(needed, LeaseNeeded)
+        terms = owned.fold.lease_terms(needed.hold)
+        if terms is None:
+            return Recovering(owned.number, RETRY_MS)
+        now_us = max(owned.fold.log_time_us, self._clock.wall_us())
+        lease = lease_view(needed.hold, seal_token(self._control_key, needed.hold), terms, now_us)
+        return LeaseAnswered(checked_view(needed.decision, None, self._as_of(owned)), lease)
+
+    def _closed(self, owned: Owned, hold: Hold) -> LeaseClosed:
+        known = owned.fold.lease_of(hold.account, hold.id)
+        is_open = known is not None and not known.is_done
+        return LeaseClosed(is_open, None if known is None else known.rated, self._as_of(owned))
 
     def _hold_view(self, owned: Owned, hold: Hold) -> HoldView:
         now_us = max(owned.fold.log_time_us, self._clock.wall_us())
@@ -365,6 +428,14 @@ class Answers:
             hold_us,
         )
 
+    def _asked_for_each(self, question: TakeLease) -> Asked:
+        """The engine's question of one request of a lease. Raises _Bad."""
+        if question.of.ttl_ms is None or question.of.type is None:
+            raise _Bad("type", "a lease needs the type of the events to come, and a ttl")
+        if question.of.n != 1 or question.of.feature is not None:
+            raise _Bad("n", "a lease says in `requests` how many, and asks for no feature")
+        return self._asked(question.of)
+
     def _ttl_us(self, ttl_ms: int) -> int:
         longest_ms = int(self._settings.hold_ttl_max_s * 1000)
         if not 1 <= ttl_ms <= longest_ms:
@@ -372,14 +443,40 @@ class Answers:
         return ttl_ms * 1000
 
 
+class _Close(Struct):
+    """A lease that its holder closes."""
+
+    account: str
+    lease: str
+    events: int
+
+
 class _Wait(Struct):
-    """There is no answer before this slice, or this offset, has been read, or these rows are here."""
+    """There is no answer before this slice, lease, close or offset has been read, or these rows are here."""
 
     owned: Owned
-    awaited: SliceNeeded | int | frozenset[Place]
+    awaited: SliceNeeded | LeaseNeeded | _Close | int | frozenset[Place]
+
+
+def _requests(question: TakeLease | ExtendLease, fewest: int) -> tuple[int, int]:
+    """How many requests are wanted, and how few are of use. Raises _Bad."""
+    if not fewest <= question.requests <= N_MAX:
+        raise _Bad("requests", f"must be {fewest} to {N_MAX}")
+    if not min(1, question.requests) <= question.least <= max(1, question.requests):
+        raise _Bad("least", "must be 1 to `requests`")
+    return question.requests, question.least
+
+
+def _lease(hold: Hold) -> Hold:
+    """Raises _Bad."""
+    if not hold.is_lease:
+        raise _Bad("token", "it is the token of a hold, and of no lease")
+    return hold
 
 
 def _account_of(question: Question) -> str:
+    if isinstance(question, TakeLease):
+        return question.of.account
     assert isinstance(question, Check | Balance | Describe | RecentAlerts | FindRated | ShowPayers | ShowRerated)
     return question.account
 

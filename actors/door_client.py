@@ -21,6 +21,7 @@ from actors.door_wire import (
     BadFrame,
     Check,
     Extend,
+    ExtendLease,
     Frames,
     Hello,
     Question,
@@ -28,6 +29,7 @@ from actors.door_wire import (
     Release,
     Status,
     StatusView,
+    TakeLease,
     WrongOwner,
     answered_decoder,
     frame,
@@ -128,9 +130,10 @@ class Doors:
 
         Put again, until the deadline, when nobody owns the partition, the wrong shard was asked, the connection broke,
         or the answer came from an owner that has been replaced. But a Check, Extend or Release that may have been
-        received is never put again: DoorUnavailable then means that it is not known whether it happened (a hold may be
-        open that nobody knows of; it expires by itself). `Recovering` is returned at once: to fail closed or to wait
-        is for the caller to decide; only `Applied` waits for the owner until the deadline.
+        received is never put again, nor what takes or extends a lease: DoorUnavailable then means that it is not known
+        whether it happened (a hold or a lease may be open that nobody knows of; it expires by itself). `Recovering` is
+        returned at once: to fail closed or to wait is for the caller to decide; only `Applied` waits for the owner until
+        the deadline.
         Raises DoorUnavailable, at once when too many questions are in flight."""
         if self._in_flight >= self._settings.in_flight_max:
             raise self._unavailable(f"{self._in_flight} questions are waiting for the shards already")
@@ -164,7 +167,7 @@ class Doors:
                 except _Unsent as error:
                     why = str(error)
                 except _Unanswered as error:
-                    if isinstance(question, Check | Extend | Release):
+                    if isinstance(question, Check | Extend | Release | TakeLease | ExtendLease):
                         raise self._unavailable(f"partition {partition}: {error}; it may have happened") from None
                     why = str(error)
                 else:

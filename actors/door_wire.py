@@ -61,6 +61,26 @@ class Release(Struct, tag_field="op", tag="release"):
     token: str
 
 
+class TakeLease(Struct, tag_field="op", tag="take_lease"):
+    """`of` is one request, with the ttl of the lease."""
+
+    of: Check
+    requests: int
+    least: int
+
+
+class ExtendLease(Struct, tag_field="op", tag="extend_lease"):
+    token: str
+    requests: int
+    least: int
+    ttl_ms: int
+
+
+class CloseLease(Struct, tag_field="op", tag="close_lease"):
+    token: str
+    events: int  # of it, those included that are still on their way
+
+
 class Balance(Struct, tag_field="op", tag="balance"):
     account: str
 
@@ -124,6 +144,9 @@ Question = (
     Check
     | Extend
     | Release
+    | TakeLease
+    | ExtendLease
+    | CloseLease
     | Balance
     | Describe
     | Applied
@@ -193,6 +216,46 @@ class Checked(Struct, tag_field="op", tag="checked"):
     feature: bool | str | None = None
     hold: HoldView | None = None
     entitlement: BindingView | None = None  # what a metered feature has left, and when it frees
+
+
+class LeasedBoundView(Struct):
+    fields: tuple[str, ...]  # none: requests are counted
+    up_to: str
+    granted: str
+
+
+class UnitCeilingView(Struct):
+    price: str
+    meter: str
+    fields: tuple[str, ...]
+    unit: str | None
+
+
+class LeaseView(Struct):
+    id: str
+    token: str
+    requests: int
+    bounds: tuple[LeasedBoundView, ...]
+    prices: tuple[UnitCeilingView, ...]
+    owner_decides: tuple[str, ...]  # scopes below the lease's that have limits of their own
+    valid_for_ms: int
+    expires_in_ms: int
+    report_within_ms: int
+
+
+class LeaseAnswered(Struct, tag_field="op", tag="lease"):
+    """To TakeLease and ExtendLease."""
+
+    checked: Checked
+    lease: LeaseView | None = None
+
+
+class LeaseClosed(Struct, tag_field="op", tag="lease_closed"):
+    """`is_open`: its rest waits for events. `events_rated` None: it is not remembered."""
+
+    is_open: bool
+    events_rated: int | None
+    as_of: AsOf
 
 
 class Released(Struct, tag_field="op", tag="released"):
@@ -442,6 +505,9 @@ class PartitionStatus(Struct):
     open_holds: int
     accounts: int
     counts: dict[str, int]
+    leases_open: int = 0
+    leased: dict[str, str] = {}  # by currency: the most that leases have left
+    unheld: dict[str, str] = {}  # by currency: the most that may be used of what was allowed without a hold
 
 
 class StatusView(Struct, tag_field="op", tag="status"):
@@ -489,6 +555,8 @@ class TooLate(Struct, tag_field="op", tag="too_late"):
 
 Answer = (
     Checked
+    | LeaseAnswered
+    | LeaseClosed
     | Released
     | BalanceView
     | AccountView

@@ -45,6 +45,7 @@ from actors.takeover import CatalogueLost, load_version, may_speak, take_over
 from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from engine.catalog import BadCatalogue, Catalogue
 from engine.events import Owner, Tick, seal
+from engine.money import amount_text
 from engine.outcomes import DeadLetterReason, DeadLetterRow
 from engine.partition import CatalogueMissing, HalfApplied, foresee
 from engine.snapshot import UnknownSnapshot
@@ -215,6 +216,8 @@ class Shard:
 
     def _status_of(self, owned: Owned) -> PartitionStatus:
         end = self._log.end(owned.number)
+        leases, leased = owned.fold.leased()
+        unheld = owned.fold.desk.unheld(self._clock.wall_us())
         return PartitionStatus(
             partition=owned.number,
             stage=owned.stage.value,
@@ -228,6 +231,9 @@ class Shard:
             open_holds=owned.fold.desk.open_holds,
             accounts=owned.fold.accounts,
             counts=dict(owned.fold.counts),
+            leases_open=leases,
+            leased={currency: amount_text(pico) for currency, pico in leased.items()},
+            unheld={currency: amount_text(pico) for currency, pico in unheld.items()},
         )
 
     def alerts(self) -> OutboxCounts:

@@ -1,4 +1,4 @@
-"""Slices on their way into the log: one record for all that wait, and the next one gathers meanwhile.
+"""Slices and leases on their way into the log: one record for all that wait, and the next one gathers meanwhile.
 
 A hold is approved only within a slice that its owner has read back from the log (engine/README.md, "Holds"). Slices are
 written as the desk asked for them and in that order, because the desk knows each again when it is read.
@@ -16,7 +16,7 @@ from actors.owned import Owned
 from actors.ports import Clock, Log, LogUnavailable, Outgoing
 from config.settings import LeaseSettings, ShardSettings
 from engine.admission import SliceNeeded
-from engine.events import SLICES_MAX, Slices, seal
+from engine.events import LEASES_IN_RECORD_MAX, SLICES_MAX, Leases, Slices, seal
 from engine.holds import VALID_GAP_US
 from engine.money import quantity_text
 
@@ -40,10 +40,12 @@ class _Batch(Struct, eq=False):
     epoch: int
     read: "asyncio.Future[None]"
     of: dict[str, Mapping[str, int]] = {}
+    granted: list[str] = []  # tokens of leases
+    closed: list[tuple[str, str, int]] = []  # account, lease, events
 
 
 class SliceWriter:
-    """Puts the slices of one shard's partitions into the log."""
+    """Puts the slices and leases of one shard's partitions into the log."""
 
     def __init__(
         self,
@@ -67,6 +69,18 @@ class SliceWriter:
         """Return once the slice has been read back, or the partition is no longer ours: then ask again."""
         await asyncio.shield(self._batch(owned, needed).read)
 
+    async def granted(self, owned: Owned, token: str) -> None:
+        """Likewise, of a lease. If the partition is no longer ours it may be in the log, or not."""
+        batch = self._gathered(owned)
+        batch.granted.append(token)
+        await asyncio.shield(batch.read)
+
+    async def closed(self, owned: Owned, account: str, lease: str, events: int) -> None:
+        """Likewise, of a lease that its holder has closed."""
+        batch = self._gathered(owned)
+        batch.closed.append((account, lease, events))
+        await asyncio.shield(batch.read)
+
     def wish(self, owned: Owned, needed: SliceNeeded) -> None:
         """Put the slice into the log; nobody waits."""
         self._batch(owned, needed)
@@ -76,6 +90,11 @@ class SliceWriter:
         same_epoch = writing is not None and writing.epoch == owned.epoch
         if writing is not None and same_epoch and writing.of.get(needed.account) == needed.quantities:
             return writing
+        gathering = self._gathered(owned)
+        gathering.of[needed.account] = needed.quantities
+        return gathering
+
+    def _gathered(self, owned: Owned) -> _Batch:
         gathering = self._gathering.get(owned)
         if gathering is not None and gathering.epoch != owned.epoch:
             self._settle(gathering)
@@ -83,7 +102,6 @@ class SliceWriter:
         if gathering is None:
             gathering = _Batch(owned.epoch, asyncio.get_running_loop().create_future())
             self._gathering[owned] = gathering
-        gathering.of[needed.account] = needed.quantities
         if owned.slicing is None:
             owned.slicing = self._spawn(self._write(owned))
         return gathering
@@ -112,8 +130,18 @@ class SliceWriter:
         epoch that the slices are for is over."""
         accounts = list(batch.of.items())
         records = [
-            self._record(owned, batch.epoch, accounts[start : start + SLICES_MAX])
-            for start in range(0, len(accounts), SLICES_MAX)
+            *(
+                self._slices(owned, batch.epoch, accounts[start : start + SLICES_MAX])
+                for start in range(0, len(accounts), SLICES_MAX)
+            ),
+            *(
+                self._record(owned, Leases(batch.epoch, tuple(batch.granted[start : start + LEASES_IN_RECORD_MAX]), ()))
+                for start in range(0, len(batch.granted), LEASES_IN_RECORD_MAX)
+            ),
+            *(
+                self._record(owned, Leases(batch.epoch, (), tuple(batch.closed[start : start + LEASES_IN_RECORD_MAX])))
+                for start in range(0, len(batch.closed), LEASES_IN_RECORD_MAX)
+            ),
         ]
         while batch.epoch == owned.epoch:
             try:
@@ -123,10 +151,13 @@ class SliceWriter:
                 await self._clock.sleep(RETRY_S)
         return None
 
-    def _record(self, owned: Owned, epoch: int, accounts: list[tuple[str, Mapping[str, int]]]) -> Outgoing:
+    def _slices(self, owned: Owned, epoch: int, accounts: list[tuple[str, Mapping[str, int]]]) -> Outgoing:
         of = tuple(
             (account, {price: quantity_text(quantity) for price, quantity in quantities.items()})
             for account, quantities in accounts
         )
-        body = msgspec.json.encode(Slices(epoch, self._linger_us, of))
+        return self._record(owned, Slices(epoch, self._linger_us, of))
+
+    def _record(self, owned: Owned, control: Slices | Leases) -> Outgoing:
+        body = msgspec.json.encode(control)
         return Outgoing("usage", seal(self._control_key, self._topic, owned.number, body), partition=owned.number)

@@ -16,6 +16,7 @@ from engine.account import Account
 from engine.catalog import Catalogue, Plan, PriceBook
 from engine.entitlements import ceiling_denies, ceilings_on, granted, list_denies, standing_denies
 from engine.events import TOKEN_TEXT_MAX
+from engine.exposure import Exposure
 from engine.holds import VALID_GAP_US, Bound, Hold, held_by
 from engine.leases import LEASES_MAX
 from engine.leasing import Leased, at_most_half, only_owner_keeps, per_request, times
@@ -215,6 +216,7 @@ class Desk:
         self._unused: dict[str, int] = {}  # account -> since when its slice is unused, oldest first
         self._strained: dict[str, None] = {}  # accounts whose slices are nearly used up
         self._now_us = 0  # the latest clock that was told; the fold tells none
+        self._exposure = Exposure()
 
     def begin(self, epoch: int) -> None:
         """Answer from now on as the owner of this epoch; what was held under another is left to its slices."""
@@ -271,6 +273,8 @@ class Desk:
             self._watch_use(account.account, till)
         if verdict.reason is None:
             till.pace.count(rates, now_us)
+            if hold is None and bounds:
+                self._exposure.note(account.currency, verdict.price, now_us)
         return Decision(
             verdict.reason,
             verdict.binding,
@@ -533,6 +537,10 @@ class Desk:
                 till.wanted = {}
                 wishes.append(SliceNeeded(account_id, {}))
         return wishes
+
+    def unheld(self, now_us: int) -> dict[str, int]:
+        """Pico by currency: at most so much may still be used that was allowed without a hold."""
+        return self._exposure.bound(self.report_delay_us, now_us)
 
     @property
     def open_holds(self) -> int:

@@ -1,13 +1,43 @@
 """How leases stand with whoever grants them: what they hold of an account, and how large one may be (README, "Leases")."""
 
 from collections.abc import Callable
+from math import ceil
+
+from msgspec import Struct
 
 from engine.account import Account
+from engine.catalog import Catalogue, Plan
 from engine.holds import Bound, Hold
 from engine.leases import LeaseBook
 from engine.limits import scope_path
+from engine.money import NANO
 from engine.outlook import Ledger
 from engine.reasons import Binding
+
+
+class LeasedBound(Struct, frozen=True):
+    """What a lease's requests may use of these fields together; no fields: they are counted."""
+
+    fields: tuple[str, ...]
+    up_to: int  # nano-units, of one request
+    granted: int  # of all
+
+
+class UnitCeiling(Struct, frozen=True):
+    """The most that a unit of a price can cost under a lease."""
+
+    price: str
+    meter: str
+    fields: tuple[str, ...]
+    pico: int | None  # None: it comes in steps, and no unit has a price of its own
+
+
+class LeaseTerms(Struct, frozen=True):
+    """What a holder needs to know to decide alone."""
+
+    bounds: tuple[LeasedBound, ...]
+    ceilings: tuple[UnitCeiling, ...]
+    owner_decides: tuple[str, ...]  # scopes below the lease's
 
 
 class Leased:
@@ -113,6 +143,32 @@ def narrower_limits(account: Account, scope: str) -> list[str]:
     limited |= {rate.scope for rate in account.rate_limits.values()}
     limited |= {name for name, each in account.scopes.items() if each.standing != "active" or each.allowed}
     return sorted(each for each in limited if each != scope and scope in scope_path(each))
+
+
+def terms_of(account: Account, plan: Plan, catalogue: Catalogue, lease: Hold) -> LeaseTerms:
+    """`plan` and `catalogue` as they were in force when it was granted."""
+    bounds: dict[tuple[str, ...], LeasedBound] = {}
+    ceilings: dict[str, UnitCeiling] = {}
+    for bound in lease.bounds:
+        read = {catalogue.meters[plan.prices[name].meter].bounded_by for name in bound.reached}
+        fields = tuple(sorted(field for field in read if field is not None))
+        bounds[fields] = LeasedBound(fields, bound.quantity // lease.requests, bound.quantity)
+        for name in bound.reached:
+            price = plan.prices[name]
+            rate = price.dearest_rate
+            ceilings[name] = UnitCeiling(name, price.meter, fields, None if rate is None else ceil(rate * NANO))
+    by_name = tuple(ceilings[name] for name in sorted(ceilings))
+    return LeaseTerms(tuple(bounds.values()), by_name, tuple(narrower_limits(account, lease.scope)))
+
+
+def leased_pico(account: Account, plan: Plan) -> int:
+    """What all leases of an account have left, at the dearest a unit of it can cost; of steps, on average."""
+    total = 0
+    for each in account.leases.of.values():
+        for bound, left in zip(each.hold.bounds, each.left, strict=True):
+            rates = [plan.prices[name].steepest for name in bound.held if name in plan.prices]
+            total += ceil(left * sum(rates))
+    return total
 
 
 def times(bounds: tuple[Bound, ...], number: int) -> tuple[Bound, ...]:

@@ -83,6 +83,8 @@ from engine.events import (
 )
 from engine.gauges import TooManyPoints
 from engine.holds import BadToken, Hold, read_token
+from engine.leases import Lease
+from engine.leasing import LeaseTerms, leased_pico, terms_of
 from engine.manual_lines import Rerating
 from engine.metering import Metering, scopes_of, time_of, used_of, window_of
 from engine.meters import (
@@ -1008,6 +1010,32 @@ class Partition:
         """Admit more requests, or more time, into a lease."""
         account = self._thawed(hold.account)
         return self.desk.extend_lease(account, self._book, hold, requests, least, hold_us, self._now(now_us))
+
+    def lease_terms(self, lease: Hold) -> LeaseTerms | None:
+        """What the holder of a lease is told; None: it is not in the log, or over."""
+        account = self._thawed(lease.account)
+        known = None if account is None else account.leases.of.get(lease.id)
+        catalogue = self._book.at(lease.admitted_us)
+        if account is None or known is None or catalogue is None or known.hold.requests < lease.requests:
+            return None
+        plan = account.contract.plan_at(self._book, lease.admitted_us)
+        return None if plan is None else terms_of(account, plan, catalogue, lease)
+
+    def lease_of(self, account_id: str, lease: str) -> Lease | None:
+        """As far as the log has been read."""
+        account = self._thawed(account_id)
+        return None if account is None else account.leases.of.get(lease)
+
+    def leased(self) -> tuple[int, dict[str, int]]:
+        """How many leases hold something, and what they have left at the most, in pico by currency."""
+        number, money = 0, dict[str, int]()
+        for account_id in self._leased:
+            account = self.account(account_id)
+            plan = None if account is None else account.contract.plan_at(self._book, self.log_time_us)
+            if account is not None and plan is not None:
+                number += sum(any(each.left) for each in account.leases.of.values())
+                money[account.currency] = money.get(account.currency, 0) + leased_pico(account, plan)
+        return number, money
 
     def wallet(self, account_id: str, now_us: int) -> Wallet | None:
         """What the account has at this moment; None: not open here."""

@@ -53,6 +53,9 @@ EVENTS    time  what                 charge  balance  alerts
           `pause`, `resume from TIME`, or `pass` (log time moves on, nothing else), or
           `check 3 PRICE`, `check 3 PRICE in SCOPE`: may it run? Under charge stands `allowed` or why not, or
           `cap_reached by CAP`, or `cap_reached by CAP for 90 min` (until it frees).
+          `lease NAME of 64 requests of 2 PRICE`, `... in SCOPE`, `extend NAME by 5 requests`: under charge stands how many
+          are granted (`32 requests`), or why none. `2 PRICE of lease NAME` is usage of it, `close NAME after 3` gives it
+          back behind its third event.
           Usage may have a name (`3 PRICE as NAME`); then `cancel NAME` takes it back and `amend NAME to 5 PRICE` makes
           it what it should have been, once the time has come at which they are sent. `refused REASON: WHAT` is
           refused. With METERS: `TYPE: FIELD 3, FIELD.INNER word`; the charge may then be the reason why it is set aside.
@@ -434,6 +437,26 @@ def checked(bench: DeskBench, units: str, price: str, scope: str) -> str:
     return f"{decision.reason.value} by {binding.name}{frees}"
 
 
+def leased(bench: DeskBench, word: str, rest: str) -> str:
+    """How many requests a lease is granted, or is extended by, or why none."""
+    said = re.fullmatch(r"(\S+) (?:of|by) (\d+) requests(?: of (\S+) (\S+))?(?: in (\S+))?", rest)
+    assert said, "a lease is `lease NAME of 64 requests of 2 PRICE in SCOPE`, or `extend NAME by 5 requests`"
+    name, number, units, price, scope = said.groups()
+    before = 0
+    if word == "extend":
+        before = bench.leases[name].requests
+        decision = bench.extend_lease(bench.leases[name], int(number))
+    else:
+        decision = bench.lease(int(number), plain(units), data={"price": price}, scope=scope or "")
+    if decision.reason is None and decision.hold is not None:
+        bench.leases[name] = decision.hold
+        return f"{decision.hold.requests - before} requests"
+    binding = decision.binding
+    if binding is None or binding.kind not in ("cap", "rate"):
+        return str(decision.reason)
+    return f"{decision.reason} by {binding.name}"
+
+
 def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, alerts: str = "-") -> None:
     at = instant(time)
     bench.now = max(bench.now, at)
@@ -486,6 +509,14 @@ def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, ale
     elif what.startswith("refused ") and ": agree " in what:
         reason, _, tried = rest.partition(": agree ")
         assert agree(bench, tried) == f"refused.{reason}"
+    elif word in ("lease", "extend"):
+        assert bench.tick(bench.now) == "tick"
+        answer = leased(bench, word, rest)
+        assert answer == charge, f"lease: the engine says {answer}"
+        charge = "-"
+    elif word == "close":
+        name, events = rest.split(" after ")
+        bench.close_lease(bench.leases[name], int(events))
     elif word == "check":
         assert bench.tick(bench.now) == "tick"
         units, price, *scope = rest.replace(" in ", " ").split(" ")
@@ -531,15 +562,17 @@ def rerate(bench: Bench, text: str) -> str:
     return bench.rerate(said[1], asked, f"rerate {len(bench.log)}", reason=said[5])
 
 
-def use(bench: Bench, at: int, units: str, rest: str) -> str:
-    used = re.fullmatch(r"(\S+)(?: in (\S+))?(?: held since (.+))?(?: as (\S+))?", rest)
+def use(bench: DeskBench, at: int, units: str, rest: str) -> str:
+    used = re.fullmatch(r"(\S+)(?: in (\S+))?(?: held since (.+))?(?: of lease (\S+))?(?: as (\S+))?", rest)
     assert used, "usage is `3 PRICE`, `3 PRICE in SCOPE` or `3 PRICE held since TIME`, and may end in `as NAME`"
-    price, scope, since, name = used.groups()
+    price, scope, since, lease, name = used.groups()
     more: dict[str, Any] = {"scope": scope} if scope else {}
     if since:
         number = len(bench.log)
         hold = bench.hold(Bound(1000 * NANO, (price,), (price,)), at=instant(since), number=number, ttl_us=10 * DAY)
         more["hold"] = seal_token(KEY, hold)
+    if lease:
+        more["hold"] = seal_token(KEY, bench.leases[lease])
     if name:
         more["id"] = name
     return bench.use(at=at, data={"units": units, "price": price}, **more)

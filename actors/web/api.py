@@ -14,6 +14,7 @@ from actors.web import (
     explain,
     hot,
     key_routes,
+    lease_routes,
     limit_routes,
     money,
     operations,
@@ -38,6 +39,7 @@ def all_routes(health: Health) -> tuple[Route, ...]:
     routes = (
         *hot.ROUTES,
         *batch_checks.ROUTES,
+        *lease_routes.ROUTES,
         *dialect_routes.ROUTES,
         *explain.ROUTES,
         *customers.ROUTES,

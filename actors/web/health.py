@@ -121,6 +121,7 @@ def _partitions(views: Iterable[StatusView]) -> Iterator[tuple[str, PartitionSta
 
 _ByShard = dict[str, tuple[str, Callable[[StatusView], float]]]
 _ByPartition = dict[str, tuple[str, Callable[[PartitionStatus], float | None]]]
+_Money = dict[str, tuple[str, Callable[[PartitionStatus], dict[str, str]]]]
 
 
 class _Shards(Collector):
@@ -172,6 +173,7 @@ class _Shards(Collector):
             "tallygate_checkpoint_age_seconds": ("Since the last checkpoint.", lambda s: s.checkpoint_age_s),
             "tallygate_log_time_seconds": ("Log time, since 1970.", lambda s: s.log_time_us / 1e6),
             "tallygate_holds_open": ("Open holds.", lambda s: s.open_holds),
+            "tallygate_leases_open": ("Leases that hold something.", lambda s: s.leases_open),
             "tallygate_accounts": ("Accounts of the partition.", lambda s: s.accounts),
         }
         for name, (text, figure) in gauges.items():
@@ -179,6 +181,19 @@ class _Shards(Collector):
             for shard, status in statuses:
                 if (value := figure(status)) is not None:
                     gauge.add_metric([shard, str(status.partition)], value)
+            yield gauge
+        bounds: _Money = {
+            "tallygate_leased_amount": ("The most that open leases have left.", lambda s: s.leased),
+            "tallygate_unheld_bound_amount": (
+                "The most that may still be used of what was allowed without a hold: how far it may pass a limit.",
+                lambda s: s.unheld,
+            ),
+        }
+        for name, (text, amounts) in bounds.items():
+            gauge = GaugeMetricFamily(name, text, labels=["shard", "partition", "currency"])
+            for shard, status in statuses:
+                for currency, amount in sorted(amounts(status).items()):
+                    gauge.add_metric([shard, str(status.partition), currency], float(amount))
             yield gauge
         stage = GaugeMetricFamily(
             "tallygate_shard_owned", "1: the partition is at this stage.", labels=["shard", "partition", "stage"]

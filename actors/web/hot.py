@@ -342,15 +342,15 @@ async def decided(services: Services, asked: CheckRequest, within_s: float = DOO
         asked.type,
         asked.data,
         asked.reach,
-        _limits(asked.bounds),
+        field_limits(asked.bounds),
         asked.n,
         asked.feature,
         ttl_ms,
     )
-    return _decision(await put(services, asked.account, question, within_s))
+    return decision(await put(services, asked.account, question, within_s))
 
 
-def _limits(bounds: tuple[BoundWish, ...]) -> tuple[FieldLimit, ...]:
+def field_limits(bounds: tuple[BoundWish, ...]) -> tuple[FieldLimit, ...]:
     return tuple(FieldLimit(bound.fields, str(bound.up_to)) for bound in bounds)
 
 
@@ -372,7 +372,7 @@ def as_of_answer(as_of: AsOf) -> AsOfAnswer:
     return AsOfAnswer(as_of.partition, as_of.epoch, as_of.offset, log_time, as_of.lag_records)
 
 
-def _decision(answer: Answer) -> CheckAnswer:
+def decision(answer: Answer) -> CheckAnswer:
     if isinstance(answer, Checked):
         return _checked(answer)
     if isinstance(answer, Recovering):
@@ -474,21 +474,21 @@ class _CloudEvent(Struct, omit_defaults=True):
     scope: str = ""
 
 
-def _hold(call: Call, token: str) -> Hold:
-    """The hold in a token. One of another account is as absent as one that was never sealed here."""
+def hold_in(call: Call, token: str, what: str = "hold") -> Hold:
+    """The hold, or the lease, in a token. One of another account is as absent as one that was never sealed here."""
     try:
         hold = read_token(call.services.settings.control_key_bytes(), token)
     except BadToken:
-        raise absent("hold") from None
+        raise absent(what) from None
     if call.account is not None and hold.account != call.account:
-        raise absent("hold")
+        raise absent(what)
     return hold
 
 
 async def capture(call: Call) -> Reply:
     """POST /v1/holds/capture."""
     asked: CaptureRequest = call.body
-    hold = _hold(call, asked.token)
+    hold = hold_in(call, asked.token)
     sent = asked.event
     admitted = (_EPOCH + timedelta(microseconds=hold.admitted_us)).isoformat()
     event = _CloudEvent(
@@ -519,15 +519,15 @@ async def capture(call: Call) -> Reply:
 async def extend(call: Call) -> Reply:
     """POST /v1/holds/extend."""
     asked: ExtendRequest = call.body
-    hold = _hold(call, asked.token)
-    question = Extend(asked.token, round(asked.ttl_s * 1000) or 1, _limits(asked.bounds))
-    return Reply(_decision(await put(call.services, hold.account, question)))
+    hold = hold_in(call, asked.token)
+    question = Extend(asked.token, round(asked.ttl_s * 1000) or 1, field_limits(asked.bounds))
+    return Reply(decision(await put(call.services, hold.account, question)))
 
 
 async def release(call: Call) -> Reply:
     """POST /v1/holds/release."""
     asked: ReleaseRequest = call.body
-    hold = _hold(call, asked.token)
+    hold = hold_in(call, asked.token)
     answer = await put(call.services, hold.account, Release(asked.token))
     if isinstance(answer, Released):
         return Reply(ReleaseAnswer(answer.was_open, as_of_answer(answer.as_of)))
@@ -538,7 +538,7 @@ async def release(call: Call) -> Reply:
 
 # ------------------------------------------------------------------------------------------------------------- routes
 
-_AS_OF: Final = {
+AS_OF: Final = {
     "partition": 3,
     "epoch": 7,
     "offset": 18250,
@@ -564,7 +564,7 @@ ALLOWED: Final = {
     "balance": _BALANCE,
     "feature": None,
     "hold": _HOLD,
-    "as_of": _AS_OF,
+    "as_of": AS_OF,
     "entitlement": None,
 }
 TOO_SOON: Final = {503: "The log or the account's owner is away for now; `Retry-After` says when to try again."}
@@ -701,7 +701,7 @@ def _routes() -> Iterator[Route]:
         summary="Give a hold back unused",
         description="The caller asserts that nothing (more) was used. What was reserved is free at once. Again is harmless.",
         tags=("holds",),
-        example=Example(request={"token": "<token>"}, response={"was_open": True, "as_of": _AS_OF}),
+        example=Example(request={"token": "<token>"}, response={"was_open": True, "as_of": AS_OF}),
         request=ReleaseRequest,
         response=ReleaseAnswer,
         confines=True,

@@ -18,10 +18,14 @@ from actors.door_wire import (
     BalanceView,
     Check,
     Checked,
+    CloseLease,
     Describe,
     Extend,
+    ExtendLease,
     FieldLimit,
     FindRated,
+    LeaseAnswered,
+    LeaseClosed,
     NotFound,
     Payers,
     Question,
@@ -35,11 +39,12 @@ from actors.door_wire import (
     ShowRerated,
     Status,
     StatusView,
+    TakeLease,
     TooLate,
     WrongOwner,
 )
 from engine.corrections import AMEND, CANCEL
-from engine.events import Grant, OpenAccount, Owner, SetScope, Slices, Tick, command_digest
+from engine.events import Grant, Leases, OpenAccount, Owner, SetScope, Slices, Tick, command_digest
 from engine.holds import read_token
 from engine.money import parse_amount
 from tests.actors.shard_rig import CONTROL_KEY, Process, Rig
@@ -525,3 +530,146 @@ async def test_a_dry_run_of_a_re_rating_is_answered_by_the_owner(rig: Rig, proce
     assert isinstance(
         process.shard.answer_now(ShowRerated("nobody" + rig.account(0), None, 1, 0, 1)), NotFound | WrongOwner
     )
+
+
+# ------------------------------------------------------------------------------------------------------------- leases
+
+
+async def leased(rig: Rig, process: Process, requests: int = 1, least: int = 1) -> LeaseAnswered:
+    question = TakeLease(Check(rig.account(0), type="call", ttl_ms=60_000), requests, least)
+    answer = await told(rig, process.shard.answer(question, PATIENCE_S))
+    assert isinstance(answer, LeaseAnswered), answer
+    return answer
+
+
+async def closed(rig: Rig, process: Process, token: str, events: int) -> LeaseClosed:
+    answer = await told(rig, process.shard.answer(CloseLease(token, events), PATIENCE_S))
+    assert isinstance(answer, LeaseClosed), answer
+    return answer
+
+
+async def test_a_lease_is_in_the_log_before_it_is_given(rig: Rig, process: Process) -> None:
+    question = TakeLease(Check(rig.account(0), type="call", ttl_ms=60_000), 2, 1)
+    assert process.shard.answer_now(question) is None
+    assert rig.controls(0, Leases) == [], "asking whether it can be answered at once grants nothing"
+    answer = await leased(rig, process, 2)
+    lease = answer.lease
+    assert answer.checked.allowed and lease is not None
+    (record,) = rig.controls(0, Leases)
+    assert record == Leases(1, (lease.token,), ())
+    assert answer.checked.as_of.offset == rig.end(0), "given only behind its record"
+    hold = read_token(CONTROL_KEY, lease.token)
+    assert (hold.id, hold.requests, lease.requests) == (lease.id, 1, 1)  # of three dollars at most half
+    (bound,) = lease.bounds
+    assert (bound.fields, bound.up_to, bound.granted) == ((), "1", "1")
+    (price,) = lease.prices
+    assert (price.meter, price.unit) == ("calls", "1")
+    assert 59_000 <= lease.valid_for_ms <= 60_000
+    assert lease.expires_in_ms - lease.valid_for_ms == 5_000
+    assert lease.report_within_ms - lease.expires_in_ms == 60_000
+    assert answer.checked.wallet is not None
+    assert (answer.checked.wallet.held, answer.checked.wallet.available) == ("1", "2")
+    (status,) = process.shard.status().partitions
+    assert (status.leases_open, status.leased, status.unheld) == (1, {"USD": "1"}, {})
+
+
+async def test_a_lease_is_extended_and_closed_behind_its_last_event(rig: Rig, process: Process) -> None:
+    rig.control(0, Grant(rig.account(0), "more", "more", "paid", "7", "USD"))
+    await rig.clock.until(lambda: process.shard.partitions()[0].next_offset == rig.end(0), 5)
+    first = (await leased(rig, process, 1)).lease
+    assert first is not None
+    grown = await told(rig, process.shard.answer(ExtendLease(first.token, 2, 1, 60_000), PATIENCE_S))
+    assert isinstance(grown, LeaseAnswered) and grown.lease is not None
+    assert (grown.lease.id, grown.lease.requests) == (first.id, 3)
+    held_event(rig, first.token, "e1")
+    waiting = await closed(rig, process, grown.lease.token, 2)
+    assert (waiting.is_open, waiting.events_rated) == (True, 1)
+    held_event(rig, grown.lease.token, "e2")
+    await rig.clock.until(lambda: process.counts(0).get("rated") == 2, 5)
+    records = len(rig.controls(0, Leases))
+    over = await closed(rig, process, first.token, 9)
+    assert (over.is_open, over.events_rated) == (False, 2)
+    assert len(rig.controls(0, Leases)) == records, "the first word stands; another is not written"
+    balance = process.shard.answer_now(Balance(rig.account(0)))
+    assert isinstance(balance, BalanceView)
+    assert (balance.wallet.booked, balance.wallet.held) == ("8", "0")
+    refused = await told(rig, process.shard.answer(ExtendLease(first.token, 1, 1, 60_000), PATIENCE_S))
+    assert isinstance(refused, LeaseAnswered)
+    assert (refused.checked.reason, refused.lease) == ("hold_not_open", None)
+
+
+async def test_a_refused_lease_writes_nothing_and_says_why(rig: Rig, process: Process) -> None:
+    answer = await leased(rig, process, 3, 2)
+    assert (answer.checked.allowed, answer.checked.reason, answer.lease) == (False, "strict", None)
+    assert answer.checked.transient
+    assert rig.controls(0, Leases) == []
+    assert process.shard.status().checks == {"strict": 1}
+
+
+@pytest.mark.parametrize(
+    ("requests", "least", "check", "field"),
+    [
+        (0, 1, {}, "requests"),
+        (1_000_001, 1, {}, "requests"),
+        (3, 0, {}, "least"),
+        (3, 4, {}, "least"),
+        (1, 1, {"type": None}, "type"),
+        (1, 1, {"ttl_ms": None}, "type"),
+        (1, 1, {"n": 2}, "n"),
+        (1, 1, {"feature": "f"}, "n"),
+        (1, 1, {"scope": "a//b"}, "scope"),
+        (1, 1, {"ttl_ms": 10**9}, "ttl"),
+    ],
+)
+async def test_a_lease_that_makes_no_sense_is_refused_by_field(
+    rig: Rig, process: Process, requests: int, least: int, check: dict[str, object], field: str
+) -> None:
+    of = Check(rig.account(0), **({"type": "call", "ttl_ms": 60_000} | check))  # type: ignore[arg-type]
+    answer = await told(rig, process.shard.answer(TakeLease(of, requests, least), PATIENCE_S))
+    assert isinstance(answer, BadQuestion)
+    assert answer.field == field
+
+
+async def test_a_hold_is_no_lease_and_a_lease_no_hold(rig: Rig, process: Process) -> None:
+    hold, lease = (await checked(rig, process)).hold, (await leased(rig, process)).lease
+    assert hold is not None and lease is not None
+    for question in (ExtendLease(hold.token, 1, 1, 60_000), CloseLease(hold.token, 1)):
+        answer = await told(rig, process.shard.answer(question, PATIENCE_S))
+        assert isinstance(answer, BadQuestion) and answer.field == "token"
+    bad = await told(rig, process.shard.answer(CloseLease(lease.token, -1), PATIENCE_S))
+    assert isinstance(bad, BadQuestion) and bad.field == "events"
+    released = process.shard.answer_now(Release(lease.token))
+    assert isinstance(released, Released) and not released.was_open
+    extended = process.shard.answer_now(Extend(lease.token, 60_000))
+    assert isinstance(extended, Checked) and extended.reason == "hold_not_open"
+
+
+async def test_a_lease_whose_owner_was_replaced_before_it_was_written_was_never_given(
+    rig: Rig, process: Process
+) -> None:
+    rig.broker.down = True
+    question = TakeLease(Check(rig.account(0), type="call", ttl_ms=60_000), 1, 1)
+    asking = asyncio.ensure_future(process.shard.answer(question, PATIENCE_S))
+    await rig.clock.advance(0.5)
+    assert not asking.done()
+    rig.broker.down = False
+    rig.control(0, Owner(9))
+    await rig.clock.until(asking.done, 20)
+    assert isinstance(asking.result(), Recovering | WrongOwner | TooLate)
+    assert not isinstance(asking.result(), LeaseAnswered)
+
+
+async def test_a_successor_closes_what_its_predecessor_granted(rig: Rig, process: Process) -> None:
+    lease = (await leased(rig, process)).lease
+    assert lease is not None
+    for task in process.tasks:
+        task.cancel()
+    rig.database.members["a"].lease_until_s = 0.0
+    other = await ready(rig, "b", 0)
+    balance = other.shard.answer_now(Balance(rig.account(0)))
+    assert isinstance(balance, BalanceView)
+    assert balance.wallet.held == "1"
+    assert (await closed(rig, other, lease.token, 0)).is_open is False
+    balance = other.shard.answer_now(Balance(rig.account(0)))
+    assert isinstance(balance, BalanceView)
+    assert balance.wallet.held == "0"

@@ -16,12 +16,14 @@ from actors.door_wire import (
     BalanceView,
     Check,
     Extend,
+    ExtendLease,
     NotFound,
     Question,
     Recovering,
     Release,
     Status,
     StatusView,
+    TakeLease,
     WalletView,
     WrongOwner,
     door_token,
@@ -190,7 +192,16 @@ async def test_who_is_not_there_any_more_is_not_reached(world: World) -> None:
         await world.doors.ask_partition(0, Check("acme"), 0.2)
 
 
-@pytest.mark.parametrize("question", [Check("acme"), Extend("token", 1), Release("token")])
+@pytest.mark.parametrize(
+    "question",
+    [
+        Check("acme"),
+        Extend("token", 1),
+        Release("token"),
+        TakeLease(Check("acme"), 1, 1),
+        ExtendLease("token", 1, 1, 1),
+    ],
+)
 async def test_what_may_have_been_received_is_not_asked_again(world: World, question: Question) -> None:
     shard = await world.shard(CUT, view())
     await world.start(shard.owns({0: 1}))

@@ -92,7 +92,7 @@ async def test_versions_are_in_force_from_the_instants_of_their_markers(
     for version in (1, 2, 3):
         await store.publish_catalogue(version, b"{%d}" % version)
     assert await records.catalogue_at(10**18) is None
-    blob = encode_partition(5, 1, [(1, 700), (2, 1_000)], {}, (), ())
+    blob = encode_partition(5, 1, [(1, 700), (2, 1_000)], {}, (), (), ())
     await store.commit(cut(claim, blob=blob))
     rows, cursor = await records.catalogues(2)
     assert [(row.version, row.effective_us, row.body) for row in rows] == [(3, None, None), (2, 1_000, None)]

@@ -8,7 +8,7 @@ from actors.owned import Owned
 from actors.slices import CLOCK_MARGIN_S, SliceWriter, linger_us
 from config.settings import LeaseSettings, ShardSettings
 from engine.admission import SliceNeeded
-from engine.events import Slices
+from engine.events import LEASES_IN_RECORD_MAX, Leases, Slices
 from tests.actors.shard_rig import CONTROL_KEY, TOPIC, Process, Rig
 from tests.simulation.hand_clock import settle
 
@@ -123,3 +123,22 @@ def test_a_slice_lingers_for_the_longest_hold_of_the_last_moment_of_a_lease() ->
     assert linger_us(settings, LeaseSettings()) == int((100 + 5 + 10 + 1.2 + CLOCK_MARGIN_S) * 1e6)
     longest = ShardSettings(hold_ttl_max_s=43_200, report_delay_s=3_600)
     assert linger_us(longest, LeaseSettings(lease_s=30)) < 86_400_000_000, "the most that a record may say"
+
+
+async def test_leases_go_with_the_slices_grants_before_closes(bench: Bench) -> None:
+    slices = bench.need("acme", call=10**9)
+    await settle()
+    closing = asyncio.create_task(bench.writer.closed(bench.owned, "acme", "0.1.1", 7))
+    granting = [
+        asyncio.create_task(bench.writer.granted(bench.owned, f"token-{number}"))
+        for number in range(LEASES_IN_RECORD_MAX + 1)
+    ]
+    await settle()
+    await bench.fold()
+    assert slices.done() and not closing.done() and not any(task.done() for task in granting)
+    first, second, closed = bench.rig.controls(0, Leases)
+    assert isinstance(first, Leases) and isinstance(second, Leases)
+    assert [len(first.granted), second.granted] == [LEASES_IN_RECORD_MAX, (f"token-{LEASES_IN_RECORD_MAX}",)]
+    assert closed == Leases(1, (), (("acme", "0.1.1", 7),))
+    await bench.fold()
+    assert closing.done() and all(task.done() for task in granting)

@@ -22,6 +22,7 @@ class DeskBench(Bench):
         super().__init__(*documents)
         self.epoch = 0
         self.slices_written = 0
+        self.leases: dict[str, Hold] = {}  # those of a scenario, by what it calls them
         self.take_over()
 
     def take_over(self) -> Partition:
@@ -78,7 +79,8 @@ class DeskBench(Bench):
 
     def lease(self, requests: int = 10, units: str = "1", model: str = "x", *, least: int = 1, **more: Any) -> Decision:
         """A lease of so many requests of so many units each, for a minute, in the log."""
-        fields = {"type": "use", "data": {"model": model}, "hold_us": MINUTE, "bounds": self.bounds(units)}
+        fields: dict[str, Any] = {"type": "use", "data": {"model": model}, "hold_us": MINUTE}
+        fields["bounds"] = self.bounds(units)
         return self.lease_for(Question("acme", **(fields | more)), requests, least)
 
     def lease_for(self, question: Question, requests: int, least: int = 1) -> Decision:

@@ -1,6 +1,8 @@
 """Random lives as of tests/engine/held_life.py, with gateways that decide many requests by leases: they die, report late,
 close before their last event has come, and extend."""
 
+from typing import Any
+
 from engine.admission import FieldBound, Question
 from engine.holds import Hold
 from engine.leasing import narrower_limits, per_request
@@ -62,7 +64,10 @@ class LeasedLife(HeldLife):
     def take(self) -> None:
         source, bench = self.source, self.bench
         models = source.sample(MODELS, source.choice([1, 1, 2, 3]))
-        bounds = (FieldBound(("units",), self._quantity() // 4), FieldBound(("out",), self._quantity() // 4))
+        bounds: tuple[FieldBound, ...] = (
+            FieldBound(("units",), self._quantity() // 4),
+            FieldBound(("out",), self._quantity() // 4),
+        )
         if self.whole:
             bounds = tuple(FieldBound(each.fields, max(NANO, each.up_to // NANO * NANO)) for each in bounds)
         scope = source.choice(["", *SCOPES]) if len(bench.account().scopes) > 1 else ""
@@ -96,7 +101,7 @@ class LeasedLife(HeldLife):
         if holder.spool:
             data, scope = holder.spool.pop(self.source.randrange(len(holder.spool)))
             self.partial += 1
-            where = {"scope": scope} if scope else {}
+            where: dict[str, Any] = {"scope": scope} if scope else {}
             assert self.bench.spend_held(holder.lease, 0, data=data, **where) == "rated", self.bench.letter()
             self._note(holder.lease.admitted_us, scope)
 

@@ -185,7 +185,7 @@ def test_another_version_is_refused(version: int) -> None:
     with pytest.raises(UnknownSnapshot, match=f"version {version}; this engine reads up to {VERSION}"):
         decode_account(versioned(encode_account(account), version), BOOK)
     with pytest.raises(UnknownSnapshot, match=f"version {version}; this engine reads up to {VERSION}"):
-        decode_partition(versioned(encode_partition(START, 1, [(1, 0)], {}, (), ()), version))
+        decode_partition(versioned(encode_partition(START, 1, [(1, 0)], {}, (), (), ()), version))
 
 
 @pytest.mark.parametrize("blob", [b"", b"\xc0", b"\x91\x01", b"not msgpack", msgspec.msgpack.encode({"version": 1})])
@@ -197,13 +197,14 @@ def test_what_is_no_snapshot_is_refused(blob: bytes) -> None:
 
 
 def test_a_partition_comes_back_as_it_was() -> None:
-    blob = encode_partition(START, 7, [(1, 0), (4, START)], {"rated": 3, "applied": 1}, {"b", "a"}, {"c"})
+    blob = encode_partition(START, 7, [(1, 0), (4, START)], {"rated": 3, "applied": 1}, {"b", "a"}, {"c"}, {"e", "d"})
     state = decode_partition(blob)
     assert (state.log_time_us, state.epoch) == (START, 7)
     assert state.catalogues == [(1, 0), (4, START)]
     assert dict(state.counts) == {"rated": 3, "applied": 1}
-    assert (state.sliced, state.bound) == (["a", "b"], ["c"])
-    assert encode_partition(START, 7, [(1, 0), (4, START)], {"applied": 1, "rated": 3}, {"a", "b"}, {"c"}) == blob
+    assert (state.sliced, state.bound, state.leased) == (["a", "b"], ["c"], ["d", "e"])
+    sets = {"a", "b"}, {"c"}, {"d", "e"}
+    assert encode_partition(START, 7, [(1, 0), (4, START)], {"applied": 1, "rated": 3}, *sets) == blob
 
 
 def test_version_1_is_read_as_it_was_written() -> None:

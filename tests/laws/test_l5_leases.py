@@ -301,10 +301,11 @@ def test_refusals_come_in_one_order_and_say_what_binds() -> None:
 
 def test_a_limit_that_binds_each_request_at_its_own_moment_leaves_no_lease() -> None:
     """A rate, and a ceiling on the price of one request: the owner alone can keep them."""
-    for kind, fields, binding in (
+    limits: list[tuple[str, dict[str, Any], Binding]] = [
         ("set_rate_limit", {"limit": "slow", "per_minute": 600}, Binding("rate", "", "slow", None, None)),
         ("cap", {}, Binding("cap", "", "each", None, None)),
-    ):
+    ]
+    for kind, fields, binding in limits:
         bench = rich()
         if kind == "cap":
             bench.cap("5", "each", window="request")

@@ -208,10 +208,12 @@ def test_the_wire_names_are_stable() -> None:
         "unbounded",
         "rate_limited",
         "too_many_holds",
+        "too_many_leases",
         "over_ceiling",
         "cap_reached",
         "credit_depleted",
         "withheld",
+        "strict",
         "hold_not_open",
         "boundary_passed",
     ]
@@ -221,6 +223,8 @@ def test_the_wire_names_are_stable() -> None:
         "too_many_holds",
         "cap_reached",
         "withheld",
+        "too_many_leases",
+        "strict",
     }
 
 

@@ -71,7 +71,7 @@ def test_each_row_that_is_missing_too_many_or_changed_is_named() -> None:
 
 
 def head(**changed: object) -> Head:
-    blob = encode_partition(1, 1, [(1, 0)], {"rated": 6, "tick": 4, "alert_crossed": 5}, (), ())
+    blob = encode_partition(1, 1, [(1, 0)], {"rated": 6, "tick": 4, "alert_crossed": 5}, (), (), ())
     return msgspec.structs.replace(Head(0, 1, 1, 10, LAST, blob), **changed)
 
 

@@ -20,8 +20,14 @@ from actors.door_wire import (
     BindingView,
     Check,
     Checked,
+    CloseLease,
     Extend,
+    ExtendLease,
     HoldView,
+    LeaseAnswered,
+    LeaseClosed,
+    LeasedBoundView,
+    LeaseView,
     NotFound,
     PartitionStatus,
     Question,
@@ -30,12 +36,14 @@ from actors.door_wire import (
     Released,
     Status,
     StatusView,
+    TakeLease,
+    UnitCeilingView,
     WalletView,
 )
 from actors.idempotency import KeptAnswer, KeyReused
 from actors.keys import Key, KeyRecord, KeyScope, KeysUnavailable, KeyUnknown, new_key_text
 from actors.ports import LogUnavailable, Outgoing, StoreUnavailable
-from actors.web import batch_checks, dialect_routes, hot, key_routes
+from actors.web import batch_checks, dialect_routes, hot, key_routes, lease_routes
 from actors.web.api import all_routes
 from actors.web.app import App
 from actors.web.health import Health, health_routes
@@ -51,6 +59,18 @@ WALLET = WalletView("USD", "12.5", "0.03", "12.47", "0")
 HELD = HoldView("3.7.41", "a-token", 60_000, 65_000)
 ALLOWED = Checked(
     True, AS_OF, binding=BindingView("wallet", "", "", "12.47", None), wallet=WALLET, price="0.03", version=1, hold=HELD
+)
+
+LEASE = LeaseView(
+    "3.7.42",
+    "a-token",
+    250,
+    (LeasedBoundView((), "1", "250"), LeasedBoundView(("units",), "4", "1000")),
+    (UnitCeilingView("p", "units", ("units",), "0.5"), UnitCeilingView("steps", "units", ("units",), None)),
+    ("team:red/user:ann",),
+    60_000,
+    65_000,
+    125_000,
 )
 
 
@@ -118,6 +138,10 @@ class FakeDoors:
                 return ALLOWED
             case Release():
                 return Released(True, AS_OF)
+            case TakeLease() | ExtendLease():
+                return LeaseAnswered(ALLOWED, LEASE)
+            case CloseLease():
+                return LeaseClosed(False, question.events, AS_OF)
             case Balance():
                 return BalanceView(WALLET, AS_OF)
             case RecentAlerts():
@@ -126,7 +150,10 @@ class FakeDoors:
 
     async def ask_every_shard(self, question: Status, within_s: float) -> list[StatusView]:
         partitions = tuple(
-            PartitionStatus(number, stage, "", 7, 100, 0, START_US, 90, 0.4, 2, 5, {"rated": 42})
+            PartitionStatus(
+                *(number, stage, "", 7, 100, 0, START_US, 90, 0.4, 2, 5, {"rated": 42}),
+                *(1, {"USD": "2.5"}, {"EUR": "0.5", "USD": "3"}),
+            )
             for number, stage in enumerate(self.stages)
         )
         return [StatusView("shard-0", "shard-0.1", 123_456_789, 4.5, 0.9, {"allowed": 3}, partitions, 6, 1)]
@@ -248,6 +275,7 @@ OWN_PATHS = frozenset(
     for route in (
         *hot.ROUTES,
         *batch_checks.ROUTES,
+        *lease_routes.ROUTES,
         *dialect_routes.ROUTES,
         *key_routes.ROUTES,
         *health_routes(Health("own")),

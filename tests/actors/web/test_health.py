@@ -52,6 +52,10 @@ async def test_metrics_tell_of_the_replica_and_of_every_shard(stage: Stage, clie
         'tallygate_shard_owned{partition="3",shard="shard-0",stage="ready"} 1.0',
         'tallygate_lease_remaining_seconds{shard="shard-0"} 0.9',
         'tallygate_holds_open{partition="0",shard="shard-0"} 2.0',
+        'tallygate_leases_open{partition="0",shard="shard-0"} 1.0',
+        'tallygate_leased_amount{currency="USD",partition="0",shard="shard-0"} 2.5',
+        'tallygate_unheld_bound_amount{currency="USD",partition="0",shard="shard-0"} 3.0',
+        'tallygate_unheld_bound_amount{currency="EUR",partition="0",shard="shard-0"} 0.5',
     ):
         assert series in text
     assert set(re.findall(r"^(?!#)(\w+?)_", text, re.MULTILINE)) == {"tallygate"}
