@@ -101,6 +101,17 @@ def revoke_key(
     typer.echo(f"{public_id} is revoked")
 
 
+@app.command("door")
+def show_door_token() -> None:
+    """Print the token that opens the shards' doors, for SmartClient inside the deployment: every account, no scopes.
+
+    It follows from the control key, and changes with it; the control key cannot be worked out from it."""
+    from actors.door_wire import door_token
+
+    with expected_errors():
+        typer.echo(door_token(load_settings().control_key_bytes()))
+
+
 def _with_keys(work: "Callable[[Keys], Awaitable[Any]]") -> Any:
     """What comes of `work` on the keys in Postgres."""
     from actors.assembly import key_ring

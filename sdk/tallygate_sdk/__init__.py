@@ -29,6 +29,7 @@ from tallygate_sdk.errors import (
 from tallygate_sdk.policy import CLOSED, OPEN, Budget, FailurePolicy, Overdraft
 from tallygate_sdk.questions import Bound, Check, Usage
 from tallygate_sdk.reporter import HttpSink, Reporter, Sink
+from tallygate_sdk.smart_client import SmartClient
 from tallygate_sdk.spool import Spool
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "Reported",
     "Reporter",
     "Sink",
+    "SmartClient",
     "Spool",
     "SpoolBusy",
     "SpoolFull",

@@ -43,6 +43,11 @@ class Hold(Struct, frozen=True):
     valid_for_s: float
     expires_in_s: float
 
+    @property
+    def partition(self) -> int:
+        """Whose owner knows it: an id is partition, epoch and number."""
+        return int(self.id.partition(".")[0])
+
 
 class AsOf(Struct, frozen=True):
     """The state that an answer was given from."""

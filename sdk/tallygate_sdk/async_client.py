@@ -9,7 +9,7 @@ import httpx2
 from tenacity import AsyncRetrying
 
 from tallygate_sdk import calls
-from tallygate_sdk.answers import AccountBalance, Captured, Decision, Outcome, Released, Reported
+from tallygate_sdk.answers import AccountBalance, Captured, Decision, Hold, Outcome, Released, Reported
 from tallygate_sdk.calls import Call
 from tallygate_sdk.errors import Unavailable
 from tallygate_sdk.policy import CLOSED, FailurePolicy, decided_by
@@ -62,37 +62,34 @@ class AsyncClient:
     ) -> Decision:
         """May the request run? Never raises Unavailable: `on_away` decides where the service does not."""
         try:
-            return await self._call(
-                calls.check_call(check), self._check_deadline_s if deadline_s is None else deadline_s, settles=True
-            )
+            return await self._call(calls.check_call(check), self._check_deadline(deadline_s), settles=True)
         except Unavailable as error:
             last = error.decision if isinstance(error, Recovering) else None
             return decided_by(self._on_away if on_away is None else on_away, check, last)
 
     async def checks(self, checks: Sequence[Check], *, deadline_s: float | None = None) -> list[Outcome]:
         """An outcome for each of up to 100 checks, in their order. Put again only as a whole: see `Outcome.problem`."""
-        deadline_s = self._check_deadline_s if deadline_s is None else deadline_s
-        return (await self._call(calls.checks_call(checks), deadline_s)).outcomes
+        return (await self._call(calls.checks_call(checks), self._check_deadline(deadline_s))).outcomes
 
     async def extend(
         self,
-        token: str,
+        hold: Hold | str,
         *,
         hold_s: float = HOLD_S,
         bounds: Sequence[Bound] = (),
         deadline_s: float | None = None,
     ) -> Decision:
-        """Reserve more, or for longer. The answer's hold has a new token, which replaces the old one."""
-        deadline_s = self._check_deadline_s if deadline_s is None else deadline_s
-        return await self._call(calls.extend_call(token, hold_s, bounds), deadline_s, settles=True)
+        """Reserve more, or for longer, in a hold or by its token. The answer's hold replaces it."""
+        call = calls.extend_call(_token(hold), hold_s, bounds)
+        return await self._call(call, self._check_deadline(deadline_s), settles=True)
 
     async def capture(self, usage: Usage, *, deadline_s: float | None = None) -> Captured:
         """Settle the hold that the usage names. Returns once it is durable."""
-        return await self._call(calls.capture_call(usage), self._deadline_s if deadline_s is None else deadline_s)
+        return await self._call(calls.capture_call(usage), self._deadline(deadline_s))
 
-    async def release(self, token: str, *, deadline_s: float | None = None) -> Released:
+    async def release(self, hold: Hold | str, *, deadline_s: float | None = None) -> Released:
         """Nothing (more) was used: what is reserved is free at once."""
-        return await self._call(calls.release_call(token), self._deadline_s if deadline_s is None else deadline_s)
+        return await self._call(calls.release_call(_token(hold)), self._deadline(deadline_s))
 
     async def report(self, usage: Sequence[Usage], *, deadline_s: float | None = None) -> Reported:
         """Send up to 1,000 usage events. Returns once they are durable; look at `refused`."""
@@ -100,11 +97,17 @@ class AsyncClient:
 
     async def report_encoded(self, events: Sequence[bytes], *, deadline_s: float | None = None) -> Reported:
         """The same of events that were encoded before (`Usage.cloud_event`)."""
-        return await self._call(calls.EventsCall(events), self._deadline_s if deadline_s is None else deadline_s)
+        return await self._call(calls.EventsCall(events), self._deadline(deadline_s))
 
     async def balance(self, account: str, *, deadline_s: float | None = None) -> AccountBalance:
         """What the account has."""
-        return await self._call(calls.balance_call(account), self._deadline_s if deadline_s is None else deadline_s)
+        return await self._call(calls.balance_call(account), self._deadline(deadline_s))
+
+    def _check_deadline(self, deadline_s: float | None) -> float:
+        return self._check_deadline_s if deadline_s is None else deadline_s
+
+    def _deadline(self, deadline_s: float | None) -> float:
+        return self._deadline_s if deadline_s is None else deadline_s
 
     async def _call(self, call: Call[T], deadline_s: float, *, settles: bool = False) -> T:
         until_s = asyncio.get_running_loop().time() + deadline_s
@@ -125,3 +128,7 @@ class AsyncClient:
         except (httpx2.TransportError, TimeoutError) as error:
             raise Unavailable(f"{self._http.base_url}: nobody answered ({type(error).__name__})") from error
         return call.read(answer.status_code, answer.headers, answer.content)
+
+
+def _token(hold: Hold | str) -> str:
+    return hold if isinstance(hold, str) else hold.token

@@ -9,7 +9,7 @@ import httpx2
 from tenacity import Retrying
 
 from tallygate_sdk import calls
-from tallygate_sdk.answers import AccountBalance, Captured, Decision, Outcome, Released, Reported
+from tallygate_sdk.answers import AccountBalance, Captured, Decision, Hold, Outcome, Released, Reported
 from tallygate_sdk.calls import Call
 from tallygate_sdk.errors import Unavailable
 from tallygate_sdk.policy import CLOSED, FailurePolicy, decided_by
@@ -60,37 +60,34 @@ class Client:
     def check(self, check: Check, *, deadline_s: float | None = None, on_away: FailurePolicy | None = None) -> Decision:
         """May the request run? Never raises Unavailable: `on_away` decides where the service does not."""
         try:
-            return self._call(
-                calls.check_call(check), self._check_deadline_s if deadline_s is None else deadline_s, settles=True
-            )
+            return self._call(calls.check_call(check), self._check_deadline(deadline_s), settles=True)
         except Unavailable as error:
             last = error.decision if isinstance(error, Recovering) else None
             return decided_by(self._on_away if on_away is None else on_away, check, last)
 
     def checks(self, checks: Sequence[Check], *, deadline_s: float | None = None) -> list[Outcome]:
         """An outcome for each of up to 100 checks, in their order. Put again only as a whole: see `Outcome.problem`."""
-        deadline_s = self._check_deadline_s if deadline_s is None else deadline_s
-        return self._call(calls.checks_call(checks), deadline_s).outcomes
+        return self._call(calls.checks_call(checks), self._check_deadline(deadline_s)).outcomes
 
     def extend(
         self,
-        token: str,
+        hold: Hold | str,
         *,
         hold_s: float = HOLD_S,
         bounds: Sequence[Bound] = (),
         deadline_s: float | None = None,
     ) -> Decision:
-        """Reserve more, or for longer. The answer's hold has a new token, which replaces the old one."""
-        deadline_s = self._check_deadline_s if deadline_s is None else deadline_s
-        return self._call(calls.extend_call(token, hold_s, bounds), deadline_s, settles=True)
+        """Reserve more, or for longer, in a hold or by its token. The answer's hold replaces it."""
+        call = calls.extend_call(_token(hold), hold_s, bounds)
+        return self._call(call, self._check_deadline(deadline_s), settles=True)
 
     def capture(self, usage: Usage, *, deadline_s: float | None = None) -> Captured:
         """Settle the hold that the usage names. Returns once it is durable."""
-        return self._call(calls.capture_call(usage), self._deadline_s if deadline_s is None else deadline_s)
+        return self._call(calls.capture_call(usage), self._deadline(deadline_s))
 
-    def release(self, token: str, *, deadline_s: float | None = None) -> Released:
+    def release(self, hold: Hold | str, *, deadline_s: float | None = None) -> Released:
         """Nothing (more) was used: what is reserved is free at once."""
-        return self._call(calls.release_call(token), self._deadline_s if deadline_s is None else deadline_s)
+        return self._call(calls.release_call(_token(hold)), self._deadline(deadline_s))
 
     def report(self, usage: Sequence[Usage], *, deadline_s: float | None = None) -> Reported:
         """Send up to 1,000 usage events. Returns once they are durable; look at `refused`."""
@@ -98,11 +95,17 @@ class Client:
 
     def report_encoded(self, events: Sequence[bytes], *, deadline_s: float | None = None) -> Reported:
         """The same of events that were encoded before (`Usage.cloud_event`)."""
-        return self._call(calls.EventsCall(events), self._deadline_s if deadline_s is None else deadline_s)
+        return self._call(calls.EventsCall(events), self._deadline(deadline_s))
 
     def balance(self, account: str, *, deadline_s: float | None = None) -> AccountBalance:
         """What the account has."""
-        return self._call(calls.balance_call(account), self._deadline_s if deadline_s is None else deadline_s)
+        return self._call(calls.balance_call(account), self._deadline(deadline_s))
+
+    def _check_deadline(self, deadline_s: float | None) -> float:
+        return self._check_deadline_s if deadline_s is None else deadline_s
+
+    def _deadline(self, deadline_s: float | None) -> float:
+        return self._deadline_s if deadline_s is None else deadline_s
 
     def _call(self, call: Call[T], deadline_s: float, *, settles: bool = False) -> T:
         until_s = time.monotonic() + deadline_s
@@ -122,3 +125,7 @@ class Client:
         except httpx2.TransportError as error:
             raise Unavailable(f"{self._http.base_url}: nobody answered ({type(error).__name__})") from error
         return call.read(answer.status_code, answer.headers, answer.content)
+
+
+def _token(hold: Hold | str) -> str:
+    return hold if isinstance(hold, str) else hold.token

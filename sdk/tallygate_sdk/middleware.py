@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from tallygate_sdk.answers import Decision
+from tallygate_sdk.answers import Decision, Hold
 from tallygate_sdk.async_client import AsyncClient
 from tallygate_sdk.errors import Refused, SpoolFull, TallygateError, Unavailable
 from tallygate_sdk.openai_protocol import (
@@ -193,18 +193,18 @@ class TallygateMiddleware:
             _log.error("%s; usage %s goes to the service directly", error, usage.id)
             self._later(self._report_now(usage))
 
-    def usage(self, payer: Payer, data: dict[str, Any], token: str | None) -> Usage:
+    def usage(self, payer: Payer, data: dict[str, Any], hold: Hold | None) -> Usage:
         return Usage(
             account=payer.account,
             type=self._meaning.type,
             data=data,
             source=self._source,
             scope=payer.scope,
-            hold=token,
+            hold=None if hold is None else hold.token,
         )
 
-    def release(self, token: str) -> None:
-        self._later(self._release_now(token))
+    def release(self, hold: Hold) -> None:
+        self._later(self._release_now(hold))
 
     def data(self, model: str, observed: Observed) -> dict[str, Any]:
         return {"model": model} | self._meaning.data(observed.used())
@@ -227,9 +227,9 @@ class TallygateMiddleware:
         if refused:
             _log.error("usage %s of %s is refused: %s", usage.id, usage.account, refused[0].detail)
 
-    async def _release_now(self, token: str) -> None:
+    async def _release_now(self, hold: Hold) -> None:
         try:
-            await self._client.release(token)
+            await self._client.release(hold)
         except TallygateError as error:
             _log.warning("a hold was not released, and expires by itself: %s", error)
 
@@ -245,7 +245,7 @@ class _Running:
         self._owner = owner
         self.payer = payer
         self._request = request
-        self._token = None if decision.hold is None else decision.hold.token
+        self._hold = decision.hold
         self._observed = Observed(request)
         self._status: int | None = None
         self._events: EventReader | None = None  # of an answer that is streamed
@@ -253,17 +253,17 @@ class _Running:
 
     async def keep_open(self, client: AsyncClient, hold_s: float) -> None:
         """Extend the hold for as long as the request runs. What comes after it has expired is charged all the same."""
-        while self._token is not None:
+        while self._hold is not None:
             await asyncio.sleep(hold_s / 2)
             try:
-                decision = await client.extend(self._token, hold_s=hold_s)
+                decision = await client.extend(self._hold, hold_s=hold_s)
             except (Unavailable, Refused) as error:
                 _log.warning("a hold of %s could not be extended: %s", self.payer.account, error)
                 continue
             if decision.hold is None:
                 _log.warning("a hold of %s is not extended: %s", self.payer.account, decision.reason)
                 return
-            self._token = decision.hold.token
+            self._hold = decision.hold
 
     def watched(self, send: Send, gone: asyncio.Event) -> Send:
         """Looks at what is sent. An answer that is not streamed is let come to its end, which says what it has used."""
@@ -303,13 +303,13 @@ class _Running:
     def settle(self) -> None:
         """Nothing is waited for here: it also runs while the request is being cancelled."""
         if self._status is None or self._status >= 400:
-            if self._token is not None:
-                self._owner.release(self._token)
+            if self._hold is not None:
+                self._owner.release(self._hold)
             return
         if self._events is None:
             self._observed.note(bytes(self._body))
         data = self._owner.data(self._request.model, self._observed)
-        self._owner.report(self._owner.usage(self.payer, data, self._token))
+        self._owner.report(self._owner.usage(self.payer, data, self._hold))
 
 
 # ------------------------------------------------------------------------------------------------------ ASGI, in parts

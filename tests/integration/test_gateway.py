@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
 import uvicorn
 
 from actors.deployment import until
-from tallygate_sdk import AsyncClient, Bound, Check, Client, HttpSink, Reporter, Spool
+from actors.door_wire import door_token
+from tallygate_sdk import AsyncClient, Bound, Check, Client, HttpSink, Reporter, SmartClient, Spool
 from tallygate_sdk.middleware import Payer, TallygateMiddleware
 from tests.integration.front import Front, front
 from tests.sdk.endpoint import Endpoint
@@ -95,10 +97,24 @@ async def test_a_gateway_asks_before_it_spends_and_settles_what_was_used(
             after = await booked_with_nothing_held(client, "acme", left)
             assert left - 10_000 * OUTPUT - 200 * INPUT < after < left, "what was sent, and no more than was held"
 
-        check = Check("acme", type="llm.request", data={"model": "atlas-large"}, bounds=(Bound(("input_tokens",), 1),))
+        check = Check(
+            "acme",
+            type="llm.request",
+            data={"model": "atlas-large"},
+            bounds=(Bound(("input_tokens",), 1), Bound(("output_tokens",), 0)),
+        )
         outcomes = await client.checks([check, Check("nobody"), Check("acme")])
-        assert [each.answer.reason if each.answer else None for each in outcomes][1] == "unknown_account"
-        assert outcomes[2].answer is not None and outcomes[2].answer.allowed
+        reasons = [each.answer.reason if each.answer else "no answer" for each in outcomes]
+        assert reasons == [None, "unknown_account", None]
+        smart = SmartClient(url, key, door_token(at.at.settings.control_key_bytes()))
+        held = await smart.check(msgspec.structs.replace(check, hold_s=30))
+        assert held.allowed and held.hold is not None and held.as_of is not None
+        extended = await smart.extend(held.hold, bounds=[Bound(("input_tokens",), 9)])
+        assert extended.hold is not None and (await smart.balance("acme")).balance.held == 10 * INPUT
+        assert (await smart.release(extended.hold)).was_open
+        assert (await smart.balance("acme")).balance.held == 0
+        assert (smart.answered_by_doors, smart.sent_by_http) == (5, 0)
+        await smart.close()
         await middleware.close()
         assert await asyncio.to_thread(reporter.close) and (reporter.sent, reporter.refused) == (3, 0)
         await client.close()

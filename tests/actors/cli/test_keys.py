@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from actors.cli.terminal import WRONG_INPUT
+from actors.door_wire import door_token
 from tests.actors.cli.calling import FakeApi, asks_once, call
 
 ASKS = [
@@ -45,3 +46,13 @@ def test_keys_are_made_listed_and_ended_in_a_real_database(database: str, monkey
     assert call("keys", "revoke", public_id).stdout == f"{public_id} is revoked\n"
     unknown = call("keys", "revoke", "nobody")
     assert (unknown.exit_code, "tallygate keys list" in unknown.stderr) == (WRONG_INPUT, True)
+
+
+def test_the_token_of_the_doors_follows_from_the_control_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALLYGATE_CONTROL_KEY", "5a" * 32)
+    shown = call("keys", "door")
+    assert (shown.exit_code, shown.stdout.strip()) == (0, door_token(bytes.fromhex("5a" * 32)))
+    assert "5a5a" not in shown.stdout
+    monkeypatch.delenv("TALLYGATE_CONTROL_KEY")
+    missing = call("keys", "door")
+    assert missing.exit_code != 0 and "TALLYGATE_CONTROL_KEY" in missing.stderr
