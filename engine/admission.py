@@ -616,7 +616,7 @@ class Desk:
         till.numbers.add(number)
         self._pile_up(till, found, 1)
         for bound, left in zip(found.hold.bounds, found.left, strict=True):
-            for price in bound.held:
+            for price in bound.held if left else ():
                 till.held[price] = till.held.get(price, 0) + left
         second = found.hold.report_until_us // SECOND_US
         due = self._due.get(second)

@@ -71,10 +71,10 @@ class Drawn(Struct):
 
 
 def held_by(bounds: tuple[Bound, ...]) -> dict[str, int]:
-    """Nano-units per price that the bounds hold."""
+    """Nano-units per price that the bounds hold; a price of which they hold nothing is left out, as in a slice."""
     totals: dict[str, int] = {}
     for bound in bounds:
-        for price in bound.held:
+        for price in bound.held if bound.quantity else ():
             totals[price] = totals.get(price, 0) + bound.quantity
     return totals
 

@@ -84,6 +84,24 @@ def test_a_hold_without_quantity_needs_no_slice() -> None:
     assert isinstance(bench.partition.check(question(0), bench.now), Decision)
 
 
+def test_a_hold_of_nothing_of_one_price_is_held_beside_what_it_holds_of_another() -> None:
+    """A slice names no price that it has nothing of: a record that did would be turned away, and its caller would wait."""
+    meters = {name: MeterDefinition("use", "sum", name, ("model",)) for name in ("units", "words")}
+    prices = {name: per_unit("1", meter=name) for name in meters}
+    bench = DeskBench(CatalogueDocument(meters, {"plan": PlanDefinition("USD", prices)}))
+    bench.open()
+    bench.grant("l", "1000")
+    bounds = (FieldBound(("units",), 10 * NANO), FieldBound(("words",), 0))
+    asked = question(0, bounds=bounds)
+    first = bench.partition.check(asked, bench.now)
+    assert isinstance(first, SliceNeeded)
+    assert set(first.quantities) == {"units"}
+    for _ in range(3):
+        assert bench.ask(asked).hold is not None
+    assert bench.wallet() == (1000 * DOLLAR, 30 * DOLLAR)
+    assert all(all(wish.values()) for _, wish in bench.settle_wishes())
+
+
 def test_a_slice_asked_for_later_replaces_none_before_it_is_read() -> None:
     """What was given back is not used any more, although the log does not say so yet."""
     bench = opened()
