@@ -9,9 +9,9 @@ check and the release of its hold; two calls that do nothing), of which the firs
 on a stack of its own; figures and the machine's facts go to build/check.json.
 """
 
+import argparse
 import asyncio
 import os
-import platform
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -63,6 +63,7 @@ from engine.events import seal
 from engine.placement import partition_for
 from loadtest.echo import echo
 from loadtest.gateways import wallets
+from loadtest.machine import machine
 from loadtest.report import percentiles
 from loadtest.workload import EVENT_TYPE, Workload
 
@@ -193,16 +194,6 @@ def beside(measured: Mapping[str, Measured], ours: str, least: str) -> dict[str,
 
 def _times(ours: float | None, least: float | None) -> float | None:
     return round(ours / least, 2) if ours is not None and least else None
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "load_before": [round(value, 2) for value in os.getloadavg()],
-    }
 
 
 def cold_and_warm(cold_s: Sequence[float], warm_s: Sequence[float]) -> dict[str, Any]:
@@ -451,8 +442,16 @@ def _http_question(account: str) -> dict[str, Any]:
 
 def main() -> None:
     """`make bench-check`."""
+    default = BenchOptions()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--accounts", type=int, default=default.accounts, help="that are asked about in turn")
+    parser.add_argument("--rounds", type=int, default=default.rounds, help="turns of each pair of contenders")
+    parser.add_argument("--turns", type=int, default=default.turns, help="of each contender in each round")
+    parser.add_argument("--report", type=Path, default=default.report, help="where the figures go")
+    asked = parser.parse_args()
+    options = BenchOptions(asked.accounts, asked.rounds, asked.turns, asked.report)
     console = Console()
-    figures = run(load_settings(), BenchOptions(), lambda line: console.print(line, highlight=False, markup=False))
+    figures = run(load_settings(), options, lambda line: console.print(line, highlight=False, markup=False))
     console.print_json(data=figures)
 
 

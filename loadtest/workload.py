@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
+from msgspec import Struct
 
 from loadtest.oracle.catalogue import Version, version_of
 from loadtest.oracle.prices import half_even
@@ -50,6 +51,40 @@ PERCENTILES = (0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 99.9, 100)
 INPUT_TOKENS = (2, 29, 181, 207, 387, 403, 703, 1020, 1071, 1130, 1315, 2735, 4083, 4142, 6179, 14050)
 OUTPUT_TOKENS = (7, 16, 41, 54, 77, 91, 103, 129, 177, 384, 400, 424, 451, 601, 954, 1000)
 GAPS = (0.0, 0.003, 0.035, 0.089, 0.202, 0.336, 0.483, 0.655, 0.878, 1.181, 1.597, 2.326, 3.126, 4.92, 7.804, 23.86)
+
+
+class Shape(Struct, frozen=True):
+    """How a workload departs from an even flow; the defaults are the demo's."""
+
+    zipf: float = ZIPF_EXPONENT  # of customers; 0 makes them all alike
+    hot_share: float = 0.0  # of the events, those of one customer
+    burst_factor: float = 1.0  # in bursts, so many times the mean rate
+    burst_every_s: float = 10.0  # each takes a tenth of this
+    duplicate_share: float = DUPLICATE_SHARE
+    late_share: float = 0.0  # events that tell of up to `late_max_s` ago
+    late_max_s: float = 3_600.0
+
+    def weights(self, customers: int) -> "np.ndarray[Any, Any]":
+        """The share of each rank. Raises ValueError."""
+        if not (0 <= self.hot_share < 1 and 0 <= self.late_share <= 1 and 0 <= self.duplicate_share <= 1):
+            raise ValueError("hot_share must lie in [0, 1), late_share and duplicate_share in [0, 1]")
+        shares = 1 / np.arange(1, customers + 1) ** self.zipf
+        shares /= shares.sum()
+        if self.hot_share and customers > 1:
+            shares[1:] *= (1 - self.hot_share) / shares[1:].sum()
+            shares[0] = self.hot_share
+        return shares
+
+    def burst(self, at_s: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+        """The same arrivals, of which `burst_factor` tenths fall into the first tenth of each `burst_every_s`."""
+        if not 1 <= self.burst_factor <= 9:
+            raise ValueError(f"burst_factor is {self.burst_factor}: give 1 to 9")
+        if self.burst_factor == 1:
+            return at_s
+        inside, part = self.burst_factor / 10, 0.1
+        cycle, phase = np.divmod(at_s / self.burst_every_s, 1.0)
+        warped = np.where(phase < inside, phase * part / inside, part + (phase - inside) * (1 - part) / (1 - inside))
+        return (cycle + warped) * self.burst_every_s
 
 
 class Send(NamedTuple):
@@ -198,6 +233,7 @@ class Workload:
         partitions: int = 8,
         prefix: str = "cus",
         rare: int = FEW_MIN,
+        shape: Shape | None = None,
     ) -> None:
         if not 1 <= events <= EVENTS_MAX:
             raise ValueError(f"events is {events}: give 1 to {EVENTS_MAX}")
@@ -207,6 +243,7 @@ class Workload:
             raise ValueError(f"duration_s is {duration_s}, partitions {partitions}: both must be above 0")
         self.seed, self.events, self.duration_s, self.partitions = seed, events, duration_s, partitions
         self._rare = rare
+        self._shape = shape = shape or Shape()
         self.customers = [f"{prefix}_{number:04d}" for number in range(1, customers + 1)]
         self.plans = [PLANS[number % len(PLANS)] for number in range(customers)]
         self._keys = [customer.encode() for customer in self.customers]
@@ -224,16 +261,18 @@ class Workload:
             gaps = np.tile(trace_gaps, loops)[:events]
             self._input, self._output = np.tile(tokens_in, loops)[:events], np.tile(tokens_out, loops)[:events]
         arrivals = np.cumsum(gaps)
-        self._at_s = arrivals * (duration_s / max(float(arrivals[-1]), 1e-9))
+        self._at_s = shape.burst(arrivals * (duration_s / max(float(arrivals[-1]), 1e-9)))
 
-        weights = 1 / np.arange(1, customers + 1) ** ZIPF_EXPONENT
         ranked = source.permutation(customers)
-        self._customer = ranked[source.choice(customers, size=events, p=weights / weights.sum())]
+        self._customer = ranked[source.choice(customers, size=events, p=shape.weights(customers))]
         self._model = source.choice(len(MODELS), size=events, p=MODEL_WEIGHTS)
         set_back = source.random(events) < OUT_OF_ORDER_SHARE
         self._set_back_us = np.where(set_back, source.uniform(0.1, OUT_OF_ORDER_MAX_S, events) * SECOND_US, 0).astype(
             np.int64
         )
+        if shape.late_share:
+            late = source.random(events) < shape.late_share
+            self._set_back_us[late] = (source.uniform(0.0, shape.late_max_s, events) * SECOND_US).astype(np.int64)[late]
         few = source.permutation(events)
         wrong = self._few(WRONG_PARTITION_SHARE) if partitions > 1 else 0
         self._wrong_partition = set(few[:wrong].tolist())
@@ -287,7 +326,10 @@ class Workload:
     def _draw_extras(self, source: np.random.Generator) -> list[Extra]:
         events = self.events
         extras = []
-        for kind, count in (("duplicate", round(events * DUPLICATE_SHARE)), ("conflict", self._few(CONFLICT_SHARE))):
+        for kind, count in (
+            ("duplicate", round(events * self._shape.duplicate_share)),
+            ("conflict", self._few(CONFLICT_SHARE)),
+        ):
             chosen = source.choice(events, size=count, replace=False).tolist()
             after = source.integers(1, DUPLICATE_DISTANCE_MAX, count).tolist()
             extras += [Extra(base + later, kind, base) for base, later in zip(chosen, after, strict=True)]

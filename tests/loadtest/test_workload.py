@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from loadtest.workload import (
     MALFORMED,
     PERCENTILES,
     Send,
+    Shape,
     Workload,
     decimal,
     read_trace,
@@ -278,3 +280,56 @@ def test_decimal_text() -> None:
         "1.000000000000",
         "1.500000000000",
     ]
+
+
+def shaped(shape: Shape, **more: Any) -> Workload:
+    return Workload(5, 20_000, 50, None, 100.0, catalogue=catalogue(), shape=shape, **more)
+
+
+def test_one_customer_may_have_a_share_of_its_own() -> None:
+    counts = Counter(call.customer for call in shaped(Shape(hot_share=0.3)).calls())
+    (_, most), (_, next_most) = counts.most_common(2)
+    assert 0.28 < most / 20_000 < 0.32
+    assert next_most < most / 1.5
+
+
+def test_customers_may_be_all_alike() -> None:
+    counts = Counter(call.customer for call in shaped(Shape(zipf=0.0)).calls())
+    assert max(counts.values()) < 1.5 * min(counts.values())
+
+
+def test_bursts_fall_into_a_tenth_of_the_time_and_keep_the_total() -> None:
+    times = [call.at_s for call in shaped(Shape(burst_factor=5.0)).calls()]
+    inside = sum(at_s % 10 < 1 for at_s in times)
+    assert 0.48 < inside / len(times) < 0.52
+    assert times == sorted(times)
+    assert max(times) <= 100.0
+
+
+def test_late_events_tell_of_what_lies_hours_back() -> None:
+    now_us = 1_788_264_000_000_000
+    workload = shaped(Shape(late_share=0.2, late_max_s=7_200.0))
+    ages = []
+    for send in workload:
+        if send.kind == "event":
+            stated = orjson.loads(send.render(now_us) or b"")["time"]
+            ages.append(now_us / 1e6 - datetime.fromisoformat(stated).timestamp())
+    assert 0.18 < sum(age > 10 for age in ages) / len(ages) < 0.22
+    assert 7_000 < max(ages) <= 7_200
+
+
+def test_there_may_be_more_duplicates() -> None:
+    kinds = Counter(send.kind for send in shaped(Shape(duplicate_share=0.5)))
+    assert kinds["duplicate"] == 10_000
+
+
+def test_the_plain_shape_is_the_demo() -> None:
+    plain = Workload(5, 2_000, 50, None, 100.0, catalogue=catalogue())
+    given = Workload(5, 2_000, 50, None, 100.0, catalogue=catalogue(), shape=Shape())
+    assert [send.render(10**15) for send in plain] == [send.render(10**15) for send in given]
+
+
+@pytest.mark.parametrize("shape", [Shape(hot_share=1.0), Shape(burst_factor=10.0), Shape(late_share=-0.1)])
+def test_a_shape_has_limits(shape: Shape) -> None:
+    with pytest.raises(ValueError):
+        shaped(shape)
