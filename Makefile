@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Where it is set, each process compiles all that it imports anew: two seconds of processor time for a shard's.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup up demo test test-long sim chaos bench-engine bench-check bench-dedup bench-takeover bench-checkpoint bench-cost lint lock
+.PHONY: help setup up demo test test-long sim chaos bench bench-long bench-peers bench-engine bench-check bench-dedup bench-takeover bench-checkpoint bench-cost lint lock
 
 help:
 	@echo "make setup   install everything below this folder"
@@ -15,6 +15,9 @@ help:
 	@echo "make test-long  the proofs that take many minutes: 100,000 checks against nearly empty wallets while owners die"
 	@echo "make sim     seeds of the simulation under faults, on all cores: SEEDS=100000 START=0 JOBS=2; figures to build/sim.json"
 	@echo "make chaos   kill, pause, cut off and fill the disks of real deployments under load and check every amount (KILLS=100 PAUSES=20 COMMITS=40 EVENTS=1000000 SEED=1; ONLY=kills, pauses, cuts, disk or packets); figures to build/chaos.json"
+	@echo "make bench   one shard to saturation, checks over HTTP and at a door, webhooks, patterns that a user would build instead, scale; all checked by the oracle; figures to build/bench.json, plots to build/bench.html (ARGS=--smoke: in short)"
+	@echo "make bench-long  two hours of hot, bursty, late and doubled traffic, every amount checked at the end (ARGS='--hours 8 --rate 100'); figures to build/bench-long.json"
+	@echo "make bench-peers  LiteLLM's budget path and our engine in one process, same prompt and price; figures to build/bench-peers.json"
 	@echo "make bench-engine  what rating an event costs beside a bare decode of it, and what a customer takes; figures to build/bench-engine.json"
 	@echo "make bench-check  what a check costs, beside a no-op endpoint and an echo; figures to build/check.json"
 	@echo "make bench-dedup  what the memory of rated events costs with 50 million identities in it; figures to build/bench-dedup.json"
@@ -54,6 +57,25 @@ bench-takeover: setup
 bench-checkpoint: setup
 	$(BIN)/python -m loadtest.checkpoint_bench $(ARGS)
 
+bench: setup $(VENV)/.bench-ready
+	$(BIN)/python -m loadtest.bench $(ARGS)
+
+bench-long: setup
+	$(BIN)/python -m loadtest.bench.soak $(ARGS)
+
+bench-peers: setup $(VENV)/.bench-ready build/peers/.ready
+	$(BIN)/python -m loadtest.peers --python build/peers/bin/python $(ARGS)
+
+build/peers/.ready: requirements/peers.txt $(VENV)/.ready
+	$(BIN)/python -m venv build/peers
+	$(BIN)/uv pip install --quiet --python build/peers/bin/python --require-hashes -r requirements/peers.txt
+	@touch $@
+
+# What is measured beside ours; not of the product's lock.
+$(VENV)/.bench-ready: requirements/bench.txt $(VENV)/.ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/bench.txt
+	@touch $@
+
 bench-engine: setup
 	$(BIN)/python -m loadtest.engine_bench $(ARGS)
 
@@ -81,3 +103,5 @@ lint: setup
 lock: setup
 	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 requirements/bootstrap.in --output-file requirements/bootstrap.txt
 	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 pyproject.toml sdk/pyproject.toml sdk/served/pyproject.toml --extra dev --extra stack --output-file requirements/lock.txt
+	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --group bench --constraint requirements/lock.txt --output-file requirements/bench.txt
+	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --group peers --output-file requirements/peers.txt

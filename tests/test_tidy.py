@@ -56,6 +56,7 @@ ENGINE_MAY_NOT_CALL = frozenset(
 )
 
 ENVIRONMENT_READERS = {
+    "loadtest/peers/litellm_budget.py": "the peer takes its own settings from the environment only, on import",
     "config/settings.py": "the one reader of settings",
     "config/stack/ray_local.py": "Ray takes its own settings from the environment only, and they are put there",
 }
@@ -80,12 +81,20 @@ TESTED_ELSEWHERE = {
     "loadtest/chaos/cuts.py": "tests/integration/test_cuts.py",  # likewise
     "loadtest/chaos/pauses.py": "tests/integration/test_pauses.py",  # likewise
     "loadtest/process_child.py": "tests/integration/test_shard_process.py",  # likewise
+    "loadtest/bench/one_shard.py": "tests/integration/test_bench.py",  # needs Kafka, Postgres and Ray
+    "loadtest/bench/stage.py": "tests/integration/test_bench.py",  # likewise
     "loadtest/chaos/__main__.py": "tests/integration/test_chaos.py",  # needs a deployment of its own, to be killed
     "loadtest/chaos/deployer.py": "tests/integration/test_chaos.py",  # likewise
     "loadtest/chaos/faults.py": "tests/integration/test_chaos.py",  # likewise
     "loadtest/chaos/run.py": "tests/integration/test_chaos.py",  # likewise
     "loadtest/chaos/stage.py": "tests/integration/test_chaos.py",  # likewise
     "loadtest/chaos/traffic.py": "tests/integration/test_chaos.py",  # likewise
+    "loadtest/patterns/ground.py": "tests/integration/test_patterns.py",  # needs Kafka, Postgres and Ray
+    "loadtest/patterns/truth.py": "tests/integration/test_patterns.py",  # likewise
+    "loadtest/patterns/try_hosted.py": "tests/integration/test_patterns.py",  # likewise
+    "loadtest/patterns/try_in_process.py": "tests/integration/test_patterns.py",  # likewise
+    "loadtest/patterns/try_ours.py": "tests/integration/test_patterns.py",  # likewise
+    "loadtest/patterns/try_redis.py": "tests/integration/test_patterns.py",  # likewise
     # The oracle is tested whole: a rule of money lies across its files, as its text does.
     "loadtest/oracle/accounts.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/aggregates.py": "tests/loadtest/test_oracle.py",

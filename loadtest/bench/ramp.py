@@ -1,0 +1,279 @@
+"""The whole stack under an open load: step by step up to where it no longer keeps up, then at half of that.
+
+A step offers a rate, and asks: did the load leave at its time, and was the log rated as it grew? The highest rate at
+which both hold is the stack's saturation; the broker, the database, the load and this bench share the machine. At half
+of it callers ask a door a thousand times a second, and alerts are timed from the broker to the receiver.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from actors.assembly import doors
+from actors.cluster import Cluster, ShardStatus
+from actors.deployment import until
+from actors.door_client import Doors, DoorUnavailable
+from actors.door_wire import Check, Checked, FieldLimit, Release
+from loadtest.bench.arrivals import Offered, open_loop, poisson, steps
+from loadtest.bench.feeder import Fed, Order, feed
+from loadtest.bench.latency import Latencies
+from loadtest.bench.stage import Stage, counts_of, places_of
+from loadtest.bench.watch import Look, cores_between
+from loadtest.probes import MODEL, TOKENS, customers
+from loadtest.workload import EVENT_TYPE, Shape
+
+LOOK_EVERY_S: Final = 0.25
+KEPT_UP_S: Final = 1.0  # a step keeps up when no more than this much of its load is still to be rated at its end
+ON_TIME_S: Final = 0.25  # and its load left no later than this
+SETUP_US: Final = 3_000_000
+ASKED: Final = 64  # customers that callers ask about
+WITHIN_S: Final = 5.0
+HOLD_TTL_MS: Final = 30_000
+BOUNDS: Final = (FieldLimit(("input_tokens",), str(TOKENS)), FieldLimit(("output_tokens",), "0"))
+
+
+class NotHeld(Exception):
+    """A customer with plenty was refused, or its owner did not answer in time."""
+
+
+class Climb(Struct, frozen=True):
+    """How the ramp goes."""
+
+    start_per_s: float = 2_000
+    factor: float = 1.5
+    ceiling_per_s: float = 60_000
+    step_s: float = 6.0
+    customers: int = 500  # of each step
+    half_s: float = 20.0
+    checks_per_s: float = 1_000
+    shape: Shape = Shape()
+    trace: str | None = None
+
+
+class Step(Struct, frozen=True):
+    """One rate, and what became of it."""
+
+    offered_per_s: float
+    rated_per_s: float  # from the first record sent to the last one rated
+    kept_up: bool
+    behind_s: float  # how late the load left at the end
+    lag_at_end: int
+    lag_max: int
+    webhook_ms: dict[str, Any]
+    cores: dict[str, float]
+    rss_mib: dict[str, float]
+    series: list[dict[str, Any]]
+    check_ms: dict[str, Any] | None = None
+    check_curve: list[tuple[float, float]] = []
+    webhook_curve: list[tuple[float, float]] = []
+    checks: dict[str, Any] | None = None
+
+
+def kept_up(offered_per_s: float, behind_s: float, lag_at_end: int) -> bool:
+    """Whether the load was open and the fold followed it."""
+    return behind_s <= ON_TIME_S and lag_at_end <= offered_per_s * KEPT_UP_S
+
+
+def sustained(climbed: Sequence[Step]) -> float:
+    """The highest rate below the first that was too much. Raises ValueError when already the first was."""
+    rate = 0.0
+    for step in climbed:
+        if not step.kept_up:
+            break
+        rate = step.offered_per_s
+    if not rate:
+        raise ValueError("the stack did not keep up with the first step: start lower")
+    return rate
+
+
+class Ramp:
+    """Steps on one stage whose shards rate."""
+
+    def __init__(self, stage: Stage, cluster: Cluster, climb: Climb) -> None:
+        self._stage = stage
+        self._cluster = cluster
+        self._climb = climb
+        self._number = 0
+
+    async def run(self) -> dict[str, Any]:
+        """The steps of the ramp, the saturation, and the step at half of it."""
+        climbed: list[Step] = []
+        for rate in steps(self._climb.start_per_s, self._climb.factor, self._climb.ceiling_per_s):
+            climbed.append(await self.step(rate, self._climb.step_s))
+            if not climbed[-1].kept_up:
+                break
+        saturation = sustained(climbed)
+        half = await self.step(saturation / 2, self._climb.half_s, self._climb.checks_per_s)
+        return {
+            "steps": msgspec.to_builtins(climbed),
+            "saturation_per_s": saturation,
+            "ceiling_reached": climbed[-1].kept_up,  # the ramp ended before the stack did
+            "half": msgspec.to_builtins(half),
+        }
+
+    async def step(self, rate: float, seconds: float, checks_per_s: float = 0.0) -> Step:
+        """Offer `rate` for so long, with customers of the step's own; ask at a door meanwhile if told to."""
+        stage = self._stage
+        self._number += 1
+        order = Order(
+            seed=100 + self._number,
+            events=round(rate * seconds),
+            customers=self._climb.customers,
+            duration_s=seconds,
+            prefix=f"step{self._number}",
+            shape=self._climb.shape,
+            trace=self._climb.trace,
+        )
+        await self._open(order)
+        asked = customers(f"asked{self._number}", ASKED, stage.settings.kafka.partitions) if checks_per_s else []
+        await stage.send([command for customer in asked for command in customer.commands()])
+        await stage.settled(self._cluster)
+        durations = Latencies()
+        checks: Offered | None = None
+        async with asking(stage, [customer.account for customer in asked]) as asker:
+            feeding = await feed(stage.settings, order, stage.catalogue)
+            stage.load_is([feeding.pid])
+            await stage.clock.sleep(max(0.0, (feeding.start_us - stage.clock.wall_us()) / 1_000_000))
+            stage.say(f"{rate:,.0f} events/s for {seconds:g} s, {checks_per_s:g} checks/s")
+            run = _Run(stage, self._cluster, feeding.start_us)
+            async with run.watching():
+                if checks_per_s:
+                    checks = await asker.ask(poisson(checks_per_s, seconds, self._number), durations)
+                fed = await feeding.done()
+                lag_at_end = await run.lag()
+                rated_per_s = await run.rated_to_the_end(fed)
+        await stage.settled(self._cluster)
+        webhooks = stage.webhook_delays(feeding.start_us)
+        first, last = run.looks[0], run.looks[-1]
+        return Step(
+            offered_per_s=round(rate, 1),
+            rated_per_s=round(rated_per_s, 1),
+            kept_up=kept_up(rate, fed.behind_s, lag_at_end),
+            behind_s=fed.behind_s,
+            lag_at_end=lag_at_end,
+            lag_max=max(look.lag for look in run.looks),
+            webhook_ms=webhooks.summary(),
+            cores=cores_between(first, last),
+            rss_mib={role: taken.rss_mib for role, taken in last.taken.items()},
+            series=run.watch.series(first.at_s),
+            check_ms=durations.summary() if checks else None,
+            check_curve=durations.curve(),
+            webhook_curve=webhooks.curve(),
+            checks=msgspec.to_builtins(checks) if checks else None,
+        )
+
+    async def _open(self, order: Order) -> None:
+        stage = self._stage
+        workload = order.workload(stage.catalogue, stage.settings.kafka.partitions)
+        await stage.send(workload.setup(stage.clock.wall_us() + SETUP_US))
+
+
+class _Run:
+    """Looks at a step while it goes."""
+
+    def __init__(self, stage: Stage, cluster: Cluster, start_us: int) -> None:
+        self.watch = stage.watch()
+        self._stage = stage
+        self._cluster = cluster
+        self._start_us = start_us
+
+    @property
+    def looks(self) -> list[Look]:
+        return self.watch.looks
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Look every quarter of a second, and once more at the end."""
+        task = asyncio.create_task(self._look_on())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self._look()
+
+    async def _look_on(self) -> None:
+        while True:
+            await self._look()
+            await self._stage.clock.sleep(LOOK_EVERY_S)
+
+    async def _look(self) -> None:
+        statuses = await self._cluster.statuses()
+        self.watch.look(counts_of(statuses)["rated"], await self._behind(statuses))
+
+    async def lag(self) -> int:
+        """Records in the log that the fold has not reached."""
+        return await self._behind(await self._cluster.statuses())
+
+    async def _behind(self, statuses: list[ShardStatus]) -> int:
+        places = places_of(statuses)
+        return sum(max(0, end - places.get(number, 0)) for number, end in (await self._stage.ends()).items())
+
+    async def rated_to_the_end(self, fed: Fed) -> float:
+        """Wait for it; records per second from the first one's time on."""
+
+        async def caught_up() -> bool:
+            return await self.lag() == 0
+
+        await until(caught_up, "the step to be rated")
+        return fed.sent / ((self._stage.clock.wall_us() - self._start_us) / 1_000_000)
+
+
+@asynccontextmanager
+async def asking(stage: Stage, accounts: Sequence[str]) -> AsyncIterator["Asker"]:
+    """One who asks about these accounts, each of which has had its first hold."""
+    opened = doors(stage.settings)
+    await opened.start()
+    try:
+        asker = Asker(stage, opened, accounts)
+        await asker.warm()
+        yield asker
+    finally:
+        await opened.stop()
+
+
+class Asker:
+    """Asks doors for holds of one request each, and gives them back."""
+
+    def __init__(self, stage: Stage, opened: Doors, accounts: Sequence[str]) -> None:
+        self._stage = stage
+        self._doors = opened
+        self._accounts = accounts
+        self._releases: set[asyncio.Task[None]] = set()
+
+    async def warm(self) -> None:
+        """One hold of every account: the first waits for its slice to come back from the log, and is no common check."""
+        for number in range(len(self._accounts)):
+            await until(lambda number=number: self._was_held(number), "the first holds")  # type: ignore[misc]
+
+    async def _was_held(self, number: int) -> bool:
+        try:
+            await self.check(number)
+        except (DoorUnavailable, NotHeld):
+            return False
+        return True
+
+    async def check(self, number: int) -> None:
+        """A check with a hold, about the accounts in turn. Raises NotHeld, DoorUnavailable."""
+        account = self._accounts[number % len(self._accounts)]
+        question = Check(account, type=EVENT_TYPE, data={"model": MODEL}, bounds=BOUNDS, ttl_ms=HOLD_TTL_MS)
+        answer = await self._doors.ask(account, question, WITHIN_S)
+        if not isinstance(answer, Checked) or answer.hold is None:
+            raise NotHeld(f"account {account}: expected a hold, got {answer}")
+        task = asyncio.create_task(self._release(account, answer.hold.token))
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+
+    async def _release(self, account: str, token: str) -> None:
+        with suppress(DoorUnavailable):  # it expires by itself
+            await self._doors.ask(account, Release(token), WITHIN_S)
+
+    async def ask(self, times: Sequence[float], durations: Latencies) -> Offered:
+        """A check at each time; the release of its hold is not timed."""
+        offered = await open_loop(times, self.check, self._stage.clock, durations, (DoorUnavailable, NotHeld))
+        await asyncio.gather(*self._releases)
+        return offered

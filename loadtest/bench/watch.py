@@ -1,0 +1,95 @@
+"""What each part of the deployment takes of the machine while a run goes on: processor time and memory, by role."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psutil
+from msgspec import Struct
+
+from actors.ports import Clock
+
+Roles = Callable[[], Mapping[str, list[int]]]  # role -> pids, whose descendants count with them
+
+
+class Taken(Struct, frozen=True):
+    """What one role has taken: processor seconds since its processes began, and MiB now."""
+
+    cpu_s: float
+    rss_mib: float
+
+
+class Look(Struct, frozen=True):
+    """One look at everybody."""
+
+    at_s: float  # boot clock
+    taken: Mapping[str, Taken]
+    rated: int = 0
+    lag: int = 0  # records in the log that the fold has not reached
+
+
+def look_at(roles: Mapping[str, list[int]]) -> dict[str, Taken]:
+    """Every process counts once, for the first role that names it or an ancestor of it."""
+    seen: set[int] = set()
+    found = {}
+    for role, pids in roles.items():
+        cpu_s = rss = 0.0
+        for pid in pids:
+            for process in _family(pid):
+                if process.pid in seen:
+                    continue
+                seen.add(process.pid)
+                try:
+                    times, memory = process.cpu_times(), process.memory_info()
+                except psutil.Error:
+                    continue  # it has ended
+                cpu_s += times.user + times.system
+                rss += memory.rss
+        found[role] = Taken(round(cpu_s, 3), round(rss / 2**20, 1))
+    return found
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        first = psutil.Process(pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def cores_between(first: Look, last: Look) -> dict[str, float]:
+    """Cores that each role kept busy, on the mean, between two looks."""
+    seconds = last.at_s - first.at_s
+    if seconds <= 0:
+        raise ValueError("the second look must come after the first")
+    return {
+        role: round(max(0.0, taken.cpu_s - first.taken[role].cpu_s) / seconds, 3)
+        for role, taken in last.taken.items()
+        if role in first.taken
+    }
+
+
+class Watch:
+    """Looks again and again; `looks` grows."""
+
+    def __init__(self, clock: Clock, roles: Roles) -> None:
+        self.looks: list[Look] = []
+        self._clock = clock
+        self._roles = roles
+
+    def look(self, rated: int = 0, lag: int = 0) -> Look:
+        """Look once, and keep it."""
+        seen = Look(self._clock.boot_s(), look_at(self._roles()), rated, lag)
+        self.looks.append(seen)
+        return seen
+
+    def series(self, origin_s: float) -> list[dict[str, Any]]:
+        """For a plot: seconds since `origin_s`, rated, lag, memory by role."""
+        return [
+            {
+                "at_s": round(seen.at_s - origin_s, 2),
+                "rated": seen.rated,
+                "lag": seen.lag,
+                "rss_mib": {role: taken.rss_mib for role, taken in seen.taken.items()},
+            }
+            for seen in self.looks
+        ]
