@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
 import typer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Charges as others read them.", no_args_is_help=True)
 _EVER = 1 << 62
+Line = TypeVar("Line")
 
 
 class Format(StrEnum):
@@ -63,7 +64,7 @@ def export_focus(
     if out.exists():
         fail(f"{out} is there already: choose another name", WRONG_INPUT)
     if lines is not None:
-        found, periods = _of_file(lines), _months(zone, anchor_day)
+        found, periods = _decoded(lines, msgspec.json.Decoder(RatedLine)), _months(zone, anchor_day)
     else:
         with proving("Reading rated lines") as (settings, say):
             found, periods = asyncio.run(_of_deployment(settings, from_us, say))
@@ -71,6 +72,36 @@ def export_focus(
     rows = focus_rows(wanted, periods, Issuer(provider, service, units=units))
     _write(rows, out, file_format)
     typer.echo(f"{out}: {len(rows)} rows of {len(wanted)} rated lines")
+
+
+@app.command("focus-costs")
+def export_focus_costs(
+    lines: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="Lines of the topic costs, a JSON object each.")
+    ],
+    out: Annotated[Path, typer.Option(help="The file; one that is there is not touched.")],
+    provider: Annotated[str, typer.Option(help="Who serves.")],
+    payer: Annotated[str, typer.Option(help="Whose bill the GPUs are on.")],
+    service: Annotated[str, typer.Option(help="What is served.")] = "AI inference",
+    file_format: Annotated[Format, typer.Option("--format", help="Parquet needs the extra `export`.")] = Format.CSV,
+) -> None:
+    """What serving has cost as rows of FOCUS 1.2, a dataset of its own: per hour and replica to customers, models and
+    features, and what no request took. They add up to what the replica cost, or nothing is written."""
+    from actors.focus.cost_rows import NotConserved, focus_cost_rows
+    from actors.focus.rows import Issuer
+    from engine.cost.lines import RequestLine, WindowLine
+
+    if out.exists():
+        fail(f"{out} is there already: choose another name", WRONG_INPUT)
+    decoder: msgspec.json.Decoder[RequestLine | WindowLine] = msgspec.json.Decoder(RequestLine | WindowLine)
+    try:
+        made = focus_cost_rows(_decoded(lines, decoder), Issuer(provider, service), payer)
+    except NotConserved as error:
+        fail(str(error), FAILED)
+    _write(made.rows, out, file_format)
+    if made.unknown:
+        typer.echo(f"{made.unknown} costs are not known, and in no row: rates are missing", err=True)
+    typer.echo(f"{out}: {len(made.rows)} rows")
 
 
 def _unit(text: str) -> tuple[str, str]:
@@ -84,8 +115,7 @@ def _months(zone: str, anchor_day: int) -> "Periods":
     return lambda account, at_us: month_around(zone, anchor_day, at_us)
 
 
-def _of_file(file: Path) -> list[RatedLine]:
-    decoder = msgspec.json.Decoder(RatedLine)
+def _decoded(file: Path, decoder: "msgspec.json.Decoder[Line]") -> list[Line]:
     found = []
     for number, text in enumerate(file.read_bytes().splitlines(), start=1):
         if text.strip():

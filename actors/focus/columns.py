@@ -72,16 +72,22 @@ COLUMNS: Final[dict[str, Column]] = {
     "PricingUnit": Column(Kind.TEXT, nullable=True),
     "ProviderName": Column(Kind.TEXT),
     "PublisherName": Column(Kind.TEXT),
+    "ResourceId": Column(Kind.TEXT, nullable=True),
+    "ResourceType": Column(Kind.TEXT, nullable=True),
     "ServiceCategory": Column(Kind.TEXT, allowed=("AI and Machine Learning",)),
     "ServiceName": Column(Kind.TEXT),
     "ServiceSubcategory": Column(Kind.TEXT, allowed=("Generative AI",)),
     "SkuId": Column(Kind.TEXT, nullable=True),
     "SkuMeter": Column(Kind.TEXT, nullable=True),
     "SkuPriceId": Column(Kind.TEXT, nullable=True),
+    "SubAccountId": Column(Kind.TEXT, nullable=True),
     "Tags": Column(Kind.TAGS, nullable=True),
     # ours
-    "x_Lines": Column(Kind.QUANTITY),  # rated lines that the row adds up
-    "x_PriceVersion": Column(Kind.TEXT),  # of the catalogue
+    "x_CostRole": Column(Kind.TEXT, nullable=True),  # of costs: the bucket (engine/README.md, "Cost")
+    "x_Feature": Column(Kind.TEXT, nullable=True),
+    "x_Lines": Column(Kind.QUANTITY),  # that the row adds up
+    "x_Model": Column(Kind.TEXT, nullable=True),
+    "x_PriceVersion": Column(Kind.TEXT, nullable=True),  # of the catalogue
 }
 
 

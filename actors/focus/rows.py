@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from actors.focus.columns import ADJUSTMENT, CORRECTION, PURCHASE, USAGE, Row, check_row
+from actors.focus.columns import ADJUSTMENT, COLUMNS, CORRECTION, PURCHASE, USAGE, Row, Value, check_row
 from engine.money import amount_text, parse_amount, parse_quantity, quantity_text
 from engine.outcomes import RatedLine
 from engine.partition import PERIOD
@@ -105,50 +105,51 @@ def _key(line: RatedLine, periods: Periods) -> _Key:
 
 
 def _row(key: _Key, total: _Sum, issuer: Issuer) -> Row:
-    cost = Decimal(amount_text(total.pico))
     used = key.category == USAGE
     quantity = Decimal(quantity_text(total.nano)) if used else None
     unit = issuer.units.get(key.price, issuer.unit) if used else None
-    cell = json.dumps(dict(key.cell), ensure_ascii=False, sort_keys=True) if key.cell else None
-    return {
-        "BilledCost": cost,
+    return plain_row(issuer, Decimal(amount_text(total.pico)), key.billing, key.charge) | {
         "BillingAccountId": key.account,
         "BillingAccountName": key.account,
-        "BillingAccountType": "Account",
         "BillingCurrency": key.currency,
-        "BillingPeriodEnd": _instant(key.billing[1]),
-        "BillingPeriodStart": _instant(key.billing[0]),
         "ChargeCategory": key.category,
         "ChargeClass": CORRECTION if key.correction else None,
         "ChargeDescription": _description(key),
         "ChargeFrequency": key.frequency,
-        "ChargePeriodEnd": _instant(key.charge[1]),
-        "ChargePeriodStart": _instant(key.charge[0]),
         "ConsumedQuantity": quantity,
         "ConsumedUnit": unit,
-        # What a price comes to depends on all units of its period; lines do not say what a list or a contract without
-        # tiers would have charged. So all four costs are the amount, and there is no unit price.
-        "ContractedCost": cost,
-        "ContractedUnitPrice": None,
-        "EffectiveCost": cost,
-        "InvoiceId": None,  # whoever invoices gives it
-        "InvoiceIssuerName": issuer.provider,
-        "ListCost": cost,
-        "ListUnitPrice": None,
         "PricingCategory": "Standard" if used else None,
         "PricingQuantity": quantity,
         "PricingUnit": unit,
+        "SkuId": key.price if used else None,
+        "SkuMeter": key.price if used else None,
+        "Tags": json.dumps(dict(key.cell), ensure_ascii=False, sort_keys=True) if key.cell else None,
+        "x_Lines": Decimal(total.lines),
+        "x_PriceVersion": str(key.version),
+    }
+
+
+def plain_row(issuer: Issuer, cost: Decimal, billing: tuple[int, int], charge: tuple[int, int]) -> dict[str, Value]:
+    """Every column, with what all rows have; the rest is null.
+
+    What a price comes to depends on all units of its period; lines do not say what a list, or a contract without tiers,
+    would have charged. So all four costs are the amount, and there is no unit price."""
+    return dict.fromkeys(COLUMNS) | {
+        "BilledCost": cost,
+        "BillingAccountType": "Account",
+        "BillingPeriodEnd": instant_of(billing[1]),
+        "BillingPeriodStart": instant_of(billing[0]),
+        "ChargePeriodEnd": instant_of(charge[1]),
+        "ChargePeriodStart": instant_of(charge[0]),
+        "ContractedCost": cost,
+        "EffectiveCost": cost,
+        "InvoiceIssuerName": issuer.provider,
+        "ListCost": cost,
         "ProviderName": issuer.provider,
         "PublisherName": issuer.provider,
         "ServiceCategory": "AI and Machine Learning",
         "ServiceName": issuer.service,
         "ServiceSubcategory": "Generative AI",
-        "SkuId": key.price if used else None,
-        "SkuMeter": key.price if used else None,
-        "SkuPriceId": None,
-        "Tags": cell,
-        "x_Lines": Decimal(total.lines),
-        "x_PriceVersion": str(key.version),
     }
 
 
@@ -157,6 +158,6 @@ def _description(key: _Key) -> str:
     return what + " ".join([key.price, *(value for _, value in key.cell)])
 
 
-def _instant(us: int) -> datetime:
+def instant_of(us: int) -> datetime:
     """To the second: a boundary inside one is that of the second it lies in."""
     return _EPOCH + timedelta(seconds=us // 1_000_000)

@@ -97,6 +97,12 @@ async def test_lines_told_again_by_a_later_epoch_count_once() -> None:
     assert answer.found.total().rated == 38
 
 
+async def test_counters_outside_the_stretch_are_left_out() -> None:
+    topics = memory()
+    topics.records["t"] += [counter(-60, 0), counter(3_600, 999)]
+    assert (await find(topics)).found.total().counted == 100
+
+
 async def test_topics_are_read_from_a_while_before() -> None:
     topics = memory()
     await find(topics)

@@ -7,9 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from actors.cli.terminal import WRONG_INPUT
+from actors.cli.terminal import FAILED, WRONG_INPUT
 from tests.actors.cli.calling import call, without_settings
 from tests.actors.focus.focus_lines import LINES
+from tests.actors.focus.test_cost_rows import LINES as COST_LINES
 
 
 @pytest.fixture
@@ -69,3 +70,16 @@ def test_without_a_deployment_it_says_what_to_set(monkeypatch: pytest.MonkeyPatc
     without_settings(monkeypatch, tmp_path)
     done = call("export", "focus", "--out", str(tmp_path / "x.csv"), "--provider", "P")
     assert (done.exit_code, "DATABASE_URL" in done.stderr) == (WRONG_INPUT, True)
+
+
+def test_costs_of_a_file_become_rows_unless_lines_are_missing(tmp_path: Path) -> None:
+    file, out = tmp_path / "costs.jsonl", tmp_path / "costs.csv"
+    asked = ("export", "focus-costs", "--lines", str(file), "--out", str(out), "--provider", "P", "--payer", "fleet")
+    file.write_bytes(b"\n".join(map(msgspec.json.encode, COST_LINES[1:])))
+    missing = call(*asked)
+    assert (missing.exit_code, "differ by 0.003" in missing.stderr, out.exists()) == (FAILED, True, False)
+    file.write_bytes(b"\n".join(map(msgspec.json.encode, COST_LINES)))
+    done = call(*asked)
+    assert (done.exit_code, done.stdout) == (0, f"{out}: 4 rows\n")
+    with out.open(newline="") as rows:
+        assert sum(Decimal(row["BilledCost"]) for row in csv.DictReader(rows)) == Decimal("0.02")

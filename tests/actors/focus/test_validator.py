@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from actors.focus.columns import Row
+from actors.focus.cost_rows import focus_cost_rows
 from actors.focus.files import write_csv
 from actors.focus.rows import Issuer, focus_rows
 from tests.actors.focus.focus_lines import LINES, periods
+from tests.actors.focus.test_cost_rows import LINES as COST_LINES
 
 # Two rules that the validator tests without the condition that the specification states for them.
 FALSE_FAILURES = {
@@ -22,13 +25,18 @@ FALSE_FAILURES = {
 }
 
 
-def test_the_public_validator_finds_nothing(tmp_path: Path) -> None:
+ISSUER = Issuer("Example AI", "Inference")
+SETS = {"charges": focus_rows(LINES, periods, ISSUER), "costs": focus_cost_rows(COST_LINES, ISSUER, "fleet").rows}
+
+
+@pytest.mark.parametrize("rows", SETS.values(), ids=SETS)
+def test_the_public_validator_finds_nothing(rows: list[Row], tmp_path: Path) -> None:
     program = os.environ.get("FOCUS_VALIDATOR") or shutil.which("focus-validator")
     if program is None:
         pytest.skip("no focus-validator: set FOCUS_VALIDATOR to its program to hold the export against FOCUS 1.2")
     file = tmp_path / "rows.csv"
     with file.open("w", newline="") as out:
-        write_csv(focus_rows(LINES, periods, Issuer("Example AI", "Inference")), out)
+        write_csv(rows, out)
     command = [program, "--data-file", str(file), "--validate-version", "1.2", "--focus-dataset", "CostAndUsage"]
     # It looks for a file of its own package in the folder that it is called in.
     place = next(Path(program).parents[1].glob("lib/python*/site-packages"))

@@ -46,6 +46,13 @@ def test_each_minute_has_its_part() -> None:
     assert found.minutes["r", Side.GENERATED, MINUTE_US] == Tokens(counted=80, missing=20)
 
 
+def test_a_prompt_counts_at_its_first_token() -> None:
+    """Scheduled in one minute, first token in the next."""
+    found = reconcile(SAMPLES, [ran("a", 60, 70, 1)], {})
+    assert found.minutes["r", Side.PROMPT, 0].missing == 0
+    assert found.minutes["r", Side.PROMPT, MINUTE_US].missing == 100
+
+
 def test_what_was_billed_is_held_against_what_was_served() -> None:
     found = reconcile(SAMPLES, [ran("a", 10, 50, 60)], {"a": Rated(generated=45)})
     assert found.total() == Tokens(counted=130, rated=45, short=15)
