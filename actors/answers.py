@@ -25,9 +25,12 @@ from actors.door_wire import (
     BadQuestion,
     Balance,
     BalanceView,
+    CarriedOn,
+    CarryOn,
     Check,
     Checked,
     CloseLease,
+    CoveredView,
     Describe,
     Extend,
     ExtendLease,
@@ -61,11 +64,11 @@ from engine.admission import Decision, FieldBound, LeaseNeeded, SliceNeeded
 from engine.admission import Question as Asked
 from engine.corrections import cancelled_name, revision_name
 from engine.dedup import OFFSETS, RowsAway, identity
-from engine.events import DATA_FIELDS_MAX, KEY_BYTES_MAX, is_scope, is_text
+from engine.events import DATA_FIELDS_MAX, KEY_BYTES_MAX, Malformed, is_scope, is_text, parse_usage
 from engine.holds import BadToken, Hold, read_token, seal_token
 from engine.meters import DIMENSION_TEXT_MAX
-from engine.money import NotADecimal, amount_text, parse_quantity
-from engine.outcomes import Refusal
+from engine.money import NotADecimal, amount_text, parse_quantity, quantity_text
+from engine.outcomes import DeadLetter, Refusal
 from engine.placement import partition_for
 
 _log = logging.getLogger(__name__)
@@ -74,11 +77,12 @@ EVENT_TIME_END_US: Final = 1 << 57
 RETRY_MS: Final = 250  # a takeover takes about a second
 CORRECTIONS_SHOWN_MAX: Final = 100  # of one event; each is looked for by itself
 N_MAX: Final = 1_000_000  # events of one request, and requests of one lease
+CHEAPER_MAX: Final = 8  # alternatives of one running stream
 EVENTS_MAX: Final = 10**9  # that a closed lease may have
 CELLS_MAX: Final = 10_000  # that one request may reach: the product of its open dimensions' values
 
 
-_ByToken = Extend | Release | ExtendLease | CloseLease  # questions about what a token names
+_ByToken = Extend | Release | CarryOn | ExtendLease | CloseLease  # questions about what a token names
 
 
 class _Bad(Exception):
@@ -196,7 +200,7 @@ class Answers:
             return Recovering(partition, RETRY_MS)
         if not self._may_answer(owned):  # the lease ran out while we decided: a successor may have spoken meanwhile
             return self._recovering(owned, question)
-        checked = answer.checked if isinstance(answer, LeaseAnswered) else answer
+        checked = answer.checked if isinstance(answer, LeaseAnswered | CarriedOn) else answer
         if isinstance(checked, Checked):
             self.checks[checked.reason or "allowed"] += 1
         return answer
@@ -225,7 +229,7 @@ class Answers:
         if isinstance(question, Check | Balance | Describe):
             account = owned.fold.account(question.account)
             booked = None if account is None else amount_text(account.derive().allocation.balance)
-        if isinstance(question, Check | Extend | TakeLease | ExtendLease):
+        if isinstance(question, Check | Extend | CarryOn | TakeLease | ExtendLease):
             self.checks["recovering"] += 1
         return Recovering(owned.number, RETRY_MS, booked)
 
@@ -240,6 +244,9 @@ class Answers:
                 bounds = _bounds(question.bounds)
                 ttl_us = self._ttl_us(question.ttl_ms)
                 return self._checked(owned, owned.fold.extend(hold, bounds, ttl_us, self._clock.wall_us()))
+            case CarryOn():
+                assert hold is not None
+                return self._carried_on(owned, question, hold)
             case Release():
                 assert hold is not None
                 return Released(owned.fold.desk.release(hold), self._as_of(owned))
@@ -290,6 +297,37 @@ class Answers:
             return _Wait(owned, decision)
         hold = None if decision.hold is None else self._hold_view(owned, decision.hold)
         return checked_view(decision, hold, self._as_of(owned))
+
+    def _carried_on(self, owned: Owned, question: CarryOn, hold: Hold) -> "Answer | _Wait":
+        if hold.is_lease:
+            raise _Bad("token", "it is the token of a lease; a stream runs on a hold of its own")
+        if len(question.cheaper) > CHEAPER_MAX:
+            raise _Bad("cheaper", f"{len(question.cheaper)} alternatives; at most {CHEAPER_MAX} are allowed")
+        for place, data in enumerate(question.cheaper):
+            if len(data) > DATA_FIELDS_MAX:
+                raise _Bad(f"cheaper.{place}", f"has {len(data)} fields; at most {DATA_FIELDS_MAX} are allowed")
+            for name, value in data.items():
+                _need_dimension(f"cheaper.{place}.{name[:64]}", name, (value,))
+        ahead, ttl_us = _bounds(question.ahead), self._ttl_us(question.ttl_ms)
+        try:
+            event = parse_usage(question.event)
+            said = owned.fold.carry_on(hold, event, ahead, ttl_us, question.cheaper, self._clock.wall_us())
+        except Malformed as error:
+            raise _Bad("event", str(error)) from None
+        except DeadLetter as letter:
+            raise _Bad("event", str(letter)) from None
+        if said is None:
+            return NotFound(self._as_of(owned))
+        if isinstance(said, SliceNeeded):
+            return _Wait(owned, said)
+        decision = said.decision
+        held = None if decision.hold is None else self._hold_view(owned, decision.hold)
+        return CarriedOn(
+            said.action,
+            tuple(CoveredView(each.fields, quantity_text(each.left)) for each in said.covered),
+            checked_view(decision, held, self._as_of(owned)),
+            None if said.alternative is None else dict(said.alternative),
+        )
 
     def _leased(self, owned: Owned, decision: Decision | LeaseNeeded) -> "Answer | _Wait":
         if isinstance(decision, LeaseNeeded):

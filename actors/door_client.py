@@ -19,6 +19,7 @@ from actors.door_wire import (
     Applied,
     Asked,
     BadFrame,
+    CarryOn,
     Check,
     Extend,
     ExtendLease,
@@ -167,7 +168,7 @@ class Doors:
                 except _Unsent as error:
                     why = str(error)
                 except _Unanswered as error:
-                    if isinstance(question, Check | Extend | Release | TakeLease | ExtendLease):
+                    if isinstance(question, Check | Extend | Release | CarryOn | TakeLease | ExtendLease):
                         raise self._unavailable(f"partition {partition}: {error}; it may have happened") from None
                     why = str(error)
                 else:

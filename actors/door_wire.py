@@ -8,7 +8,7 @@ decimal text.
 """
 
 import hmac
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -59,6 +59,16 @@ class Extend(Struct, tag_field="op", tag="extend"):
 
 class Release(Struct, tag_field="op", tag="release"):
     token: str
+
+
+class CarryOn(Struct, tag_field="op", tag="carry_on"):
+    """May the stream that runs on a hold go on? `event`: a CloudEvent with all that it has used so far."""
+
+    token: str
+    event: bytes
+    ttl_ms: int
+    ahead: tuple[FieldLimit, ...] = ()
+    cheaper: tuple[dict[str, str], ...] = ()  # dimensions of requests that would cost less
 
 
 class TakeLease(Struct, tag_field="op", tag="take_lease"):
@@ -144,6 +154,7 @@ Question = (
     Check
     | Extend
     | Release
+    | CarryOn
     | TakeLease
     | ExtendLease
     | CloseLease
@@ -216,6 +227,20 @@ class Checked(Struct, tag_field="op", tag="checked"):
     feature: bool | str | None = None
     hold: HoldView | None = None
     entitlement: BindingView | None = None  # what a metered feature has left, and when it frees
+
+
+class CoveredView(Struct):
+    fields: tuple[str, ...]  # none: events
+    left: str
+
+
+class CarriedOn(Struct, tag_field="op", tag="carried_on"):
+    """engine/midstream.py, `Running`."""
+
+    action: Literal["continue", "stop", "cheaper"]
+    covered: tuple[CoveredView, ...]
+    checked: Checked
+    alternative: dict[str, str] | None = None
 
 
 class LeasedBoundView(Struct):
@@ -555,6 +580,7 @@ class TooLate(Struct, tag_field="op", tag="too_late"):
 
 Answer = (
     Checked
+    | CarriedOn
     | LeaseAnswered
     | LeaseClosed
     | Released

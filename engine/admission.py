@@ -225,8 +225,13 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------------ questions
 
+    def would_run(self, account: Account, book: PriceBook, question: Question, now_us: int) -> bool:
+        """Whether such a request without a hold would be allowed. It is not, and counts nowhere."""
+        decision = self.check(account, book, question, now_us, counts=False)
+        return isinstance(decision, Decision) and decision.allowed
+
     def check(
-        self, account: Account | None, book: PriceBook, question: Question, now_us: int
+        self, account: Account | None, book: PriceBook, question: Question, now_us: int, *, counts: bool = True
     ) -> Decision | SliceNeeded:
         """Decide, and reserve if a hold is asked for and admitted."""
         if account is None:
@@ -271,7 +276,7 @@ class Desk:
             self._last_number = hold.number
             self._keep(till, _Open(hold, asked.segment, [bound.quantity for bound in bounds], question.n))
             self._watch_use(account.account, till)
-        if verdict.reason is None:
+        if verdict.reason is None and counts:
             till.pace.count(rates, now_us)
             if hold is None and bounds:
                 self._exposure.note(account.currency, verdict.price, now_us)
@@ -457,6 +462,11 @@ class Desk:
         return _wallet(account, self.face(account, book, now_us).ledger)
 
     # ---------------------------------------------------------------------------------------------------- what happens
+
+    def opened(self, hold: Hold) -> Hold | None:
+        """The hold with all its extensions; None: it is not open here (any more)."""
+        found = self._open.get(hold.number) if self._is_mine(hold) else None
+        return None if found is None else found.hold
 
     def release(self, hold: Hold) -> bool:
         """The holder asserts that nothing was used (or nothing more). False: the hold is not open here (any more)."""

@@ -150,8 +150,7 @@ def terms_of(account: Account, plan: Plan, catalogue: Catalogue, lease: Hold) ->
     bounds: dict[tuple[str, ...], LeasedBound] = {}
     ceilings: dict[str, UnitCeiling] = {}
     for bound in lease.bounds:
-        read = {catalogue.meters[plan.prices[name].meter].bounded_by for name in bound.reached}
-        fields = tuple(sorted(field for field in read if field is not None))
+        fields = fields_of(bound, plan, catalogue)
         bounds[fields] = LeasedBound(fields, bound.quantity // lease.requests, bound.quantity)
         for name in bound.reached:
             price = plan.prices[name]
@@ -159,6 +158,12 @@ def terms_of(account: Account, plan: Plan, catalogue: Catalogue, lease: Hold) ->
             ceilings[name] = UnitCeiling(name, price.meter, fields, None if rate is None else ceil(rate * NANO))
     by_name = tuple(ceilings[name] for name in sorted(ceilings))
     return LeaseTerms(tuple(bounds.values()), by_name, tuple(narrower_limits(account, lease.scope)))
+
+
+def fields_of(bound: Bound, plan: Plan, catalogue: Catalogue) -> tuple[str, ...]:
+    """What a question names to bound it: fields of events, or meters; nothing where events are counted."""
+    read = {catalogue.meters[plan.prices[name].meter].bounded_by for name in bound.reached}
+    return tuple(sorted(field for field in read if field is not None))
 
 
 def leased_pico(account: Account, plan: Plan) -> int:

@@ -91,6 +91,7 @@ from engine.meters import (
     TooManyValues,
     tags_of,
 )
+from engine.midstream import Cheaper, Running, carry_on
 from engine.outcomes import (
     APPLIED,
     AccountRow,
@@ -1000,6 +1001,20 @@ class Partition:
     def extend(self, hold: Hold, bounds: tuple[FieldBound, ...], hold_us: int, now_us: int) -> Decision | SliceNeeded:
         """Admit more, or more time, into a hold."""
         return self.desk.extend(self._thawed(hold.account), self._book, hold, bounds, hold_us, self._now(now_us))
+
+    def carry_on(
+        self, hold: Hold, event: UsageEvent, ahead: tuple[FieldBound, ...], hold_us: int, cheaper: Cheaper, now_us: int
+    ) -> Running | SliceNeeded | None:
+        """What a stream is told that runs on the hold and has used what the event says; None: its account is not open
+        here. Raises DeadLetter for an event that could not be rated."""
+        account = self._thawed(hold.account)
+        if account is None:
+            return None
+        if event.seq is not None:
+            window_of(self._book, event, hold)
+        used = used_of(self._metering.metered(account.contract, event, hold))
+        now_us = self._now(now_us)
+        return carry_on(self.desk, account, self._book, hold, used, event.type, ahead, hold_us, cheaper, now_us)
 
     def lease(self, question: Question, requests: int, least: int, now_us: int) -> Decision | LeaseNeeded:
         """Decide about a lease of so many requests like the question."""

@@ -119,11 +119,12 @@ async def take(call: Call, events: list[bytes], record: Callable[[bytes, Key | N
             await asyncio.sleep(0)
     if not records:
         return _none_accepted(refused, call.request_id)
-    await _append(call.services, records)
+    await append(call.services, records)
     return Reply(EventsAnswer(len(records), refused))
 
 
-async def _append(services: Services, records: list[Outgoing]) -> None:
+async def append(services: Services, records: list[Outgoing]) -> None:
+    """Return once they are durable. Raises Problem."""
     try:
         async with asyncio.timeout(APPEND_S):
             await services.appender.append(records)
@@ -472,6 +473,7 @@ class _CloudEvent(Struct, omit_defaults=True):
     hold: str
     holdfinal: bool
     scope: str = ""
+    seq: int | None = None
 
 
 def hold_in(call: Call, token: str, what: str = "hold") -> Hold:
@@ -489,7 +491,13 @@ async def capture(call: Call) -> Reply:
     """POST /v1/holds/capture."""
     asked: CaptureRequest = call.body
     hold = hold_in(call, asked.token)
-    sent = asked.event
+    value = held_event(hold, asked.token, asked.event, final=asked.final)
+    await append(call.services, [Outgoing("usage", value, hold.account.encode())])
+    return Reply(CaptureAnswer(asked.event.id, hold.account, hold.id))
+
+
+def held_event(hold: Hold, token: str, sent: CapturedEvent, *, final: bool, seq: int | None = None) -> bytes:
+    """The usage event of a hold. Raises Problem, naming what no such event may have."""
     admitted = (_EPOCH + timedelta(microseconds=hold.admitted_us)).isoformat()
     event = _CloudEvent(
         "1.0",
@@ -500,9 +508,10 @@ async def capture(call: Call) -> Reply:
         # Not the clock's: a repetition must be the same event to the last field, or it would be a conflict.
         admitted if sent.time is None else sent.time,
         sent.data,
-        asked.token,
-        asked.final,
+        token,
+        final,
         hold.scope,
+        seq,
     )
     value = _encoder.encode(event)
     if len(value) > VALUE_BYTES_MAX:
@@ -512,8 +521,7 @@ async def capture(call: Call) -> Reply:
     except Malformed as error:
         field, detail = _place(str(error))
         raise invalid(f"event.{field}".rstrip("."), detail) from None
-    await _append(call.services, [Outgoing("usage", value, hold.account.encode())])
-    return Reply(CaptureAnswer(sent.id, hold.account, hold.id))
+    return value
 
 
 async def extend(call: Call) -> Reply:

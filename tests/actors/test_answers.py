@@ -16,6 +16,8 @@ from actors.door_wire import (
     BadQuestion,
     Balance,
     BalanceView,
+    CarriedOn,
+    CarryOn,
     Check,
     Checked,
     CloseLease,
@@ -673,3 +675,46 @@ async def test_a_successor_closes_what_its_predecessor_granted(rig: Rig, process
     balance = other.shard.answer_now(Balance(rig.account(0)))
     assert isinstance(balance, BalanceView)
     assert balance.wallet.held == "0"
+
+
+# -------------------------------------------------------------------------------------------------- running streams
+
+
+async def carried_on(rig: Rig, process: Process, token: str, **more: object) -> Answer:
+    event = orjson.loads(rig.event(rig.account(0), "stream")) | {"hold": token}
+    question = CarryOn(token, orjson.dumps(event), 60_000, **more)  # type: ignore[arg-type]
+    return await told(rig, process.shard.answer(question, PATIENCE_S))
+
+
+async def test_a_running_stream_is_told_what_its_hold_covers(rig: Rig, process: Process) -> None:
+    hold = (await checked(rig, process, n=2)).hold
+    assert hold is not None
+    answer = await carried_on(rig, process, hold.token)
+    assert isinstance(answer, CarriedOn)
+    (covered,) = answer.covered
+    assert (answer.action, covered.fields, covered.left) == ("continue", (), "1")
+    assert answer.checked.hold is not None and answer.checked.hold.id == hold.id
+    held_event(rig, hold.token, "stream")
+    await rig.clock.until(lambda: process.counts(0).get("rated") == 1, 5)
+    stopped = await carried_on(rig, process, hold.token)
+    assert isinstance(stopped, CarriedOn)
+    assert (stopped.action, stopped.checked.reason) == ("continue", "hold_not_open")
+
+
+async def test_a_stream_that_makes_no_sense_is_refused_by_field(rig: Rig, process: Process) -> None:
+    hold, lease = (await checked(rig, process)).hold, (await leased(rig, process)).lease
+    assert hold is not None and lease is not None
+    for token, more, field in (
+        (lease.token, {}, "token"),
+        (hold.token, {"cheaper": ({},) * 9}, "cheaper"),
+        (hold.token, {"cheaper": ({"model": ""},)}, "cheaper.0.model"),
+        (hold.token, {"cheaper": ({str(number): "x" for number in range(65)},)}, "cheaper.0"),
+        (hold.token, {"ahead": (FieldLimit(("a",), "x"),)}, "bounds.0.up_to"),
+    ):
+        answer = await carried_on(rig, process, token, **more)
+        assert isinstance(answer, BadQuestion)
+        assert answer.field == field
+    for event in (b"{}", rig.event(rig.account(0), "e").replace(b'"call"', b'"unheard"')):
+        bad = await told(rig, process.shard.answer(CarryOn(hold.token, event, 60_000), PATIENCE_S))
+        assert isinstance(bad, BadQuestion)
+        assert bad.field == "event"

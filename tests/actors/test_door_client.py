@@ -14,6 +14,7 @@ from actors.door_wire import (
     AsOf,
     Balance,
     BalanceView,
+    CarryOn,
     Check,
     Extend,
     ExtendLease,
@@ -199,6 +200,7 @@ async def test_who_is_not_there_any_more_is_not_reached(world: World) -> None:
         Extend("token", 1),
         Release("token"),
         TakeLease(Check("acme"), 1, 1),
+        CarryOn("token", b"{}", 1),
         ExtendLease("token", 1, 1, 1),
     ],
 )

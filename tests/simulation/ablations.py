@@ -28,7 +28,9 @@ from engine.admission import Desk, _Till
 from engine.alerts import Phase, Standing, step
 from engine.cut import Cut
 from engine.dedup import Dedup, identity
-from engine.events import Malformed, Slices, fingerprint, parse_usage
+from engine.events import Leases, Malformed, Slices, fingerprint, parse_usage
+from engine.leases import LeaseBook
+from engine.leasing import Leased
 from engine.outcomes import DeadLetterReason
 from engine.outlook import Ledger
 from engine.partition import Partition
@@ -199,6 +201,27 @@ def _free_slices(self: Account, epoch: int, log_time_us: int) -> None:
     self.slices = {other: each for other, each in self.slices.items() if other >= epoch}
 
 
+def _lease_of_any_epoch(self: Partition, leases: Leases) -> str:
+    epoch, self.epoch = self.epoch, leases.epoch
+    try:
+        return _lease(self, leases)
+    finally:
+        self.epoch = epoch
+
+
+def _free_what_is_closed(self: LeaseBook, lease: str, sent: int) -> None:
+    _close(self, lease, sent)
+    known = self.of.get(lease)
+    if known is not None and known.sent is not None:
+        self._set(msgspec.structs.replace(known, left=(0,) * len(known.left)))
+
+
+def _forget_leases_with_their_owner(self: Partition, epoch: int) -> None:
+    for account_id in sorted(self._leased):
+        self._touch(account_id).leases.of.clear()
+    _close_slices(self, epoch)
+
+
 def _speak_at_once(_owned: Owned, _deaths: Deaths, _clock: Clock) -> bool:
     return True
 
@@ -220,6 +243,7 @@ _commit, _claim, _load, _renew = SimStore.commit, SimStore.claim, SimStore.load,
 _reclaim = Desk.reclaim
 _append, _fetch = SimBroker.append, SimLog.fetch
 _apply, _dead_letter, _slice = Partition.apply, Partition._dead_letter, Partition._slice
+_lease, _close_slices, _close = Partition._lease, Partition._close_slices, LeaseBook.close
 
 Patch = Callable[[], Any]
 
@@ -318,6 +342,16 @@ ABLATIONS: Final = (
     Ablation("the id of a dead letter is remembered", (_method(Partition, "_dead_letter", _remember_the_dead),)),
     Ablation("slices of an epoch that is over are honoured", (_method(Partition, "_slice", _slice_of_any_epoch),)),
     Ablation("a slice is freed when its owner is followed", (_method(Account, "close_slices", _free_slices),)),
+    Ablation("a lease is not debited when it is granted", (_method(Leased, "mind", lambda *_: None),)),
+    Ablation(
+        "a lease is free once it is closed, whatever is in the spool",
+        (_method(LeaseBook, "close", _free_what_is_closed),),
+    ),
+    Ablation(
+        "leases end with the owner who granted them",
+        (_method(Partition, "_close_slices", _forget_leases_with_their_owner),),
+    ),
+    Ablation("leases of an epoch that is over are honoured", (_method(Partition, "_lease", _lease_of_any_epoch),)),
     Ablation("a tick that came too early is not asked again", (_method(shard_module, "TICK_AGAIN_S", 1e9),)),
 )
 
@@ -354,6 +388,10 @@ NOTICED_BY: Final = {
     "rated lines count by who wrote last": 210,
     "slices of an epoch that is over are honoured": 296,
     "a slice is freed when its owner is followed": 522,
+    "a lease is not debited when it is granted": 17,
+    "a lease is free once it is closed, whatever is in the spool": 17,
+    "leases end with the owner who granted them": 97,
+    "leases of an epoch that is over are honoured": 47,
     "a tick that came too early is not asked again": 104,
 }
 

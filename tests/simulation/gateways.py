@@ -12,7 +12,21 @@ from typing import Any, Final
 import orjson
 from msgspec import Struct
 
-from actors.door_wire import Answer, AsOf, Check, Checked, Extend, FieldLimit, Question, Release, Released
+from actors.door_wire import (
+    Answer,
+    AsOf,
+    CarriedOn,
+    CarryOn,
+    Check,
+    Checked,
+    Extend,
+    FieldLimit,
+    LeaseAnswered,
+    LeaseClosed,
+    Question,
+    Release,
+    Released,
+)
 from engine.account import Account
 from engine.events import seal
 from engine.holds import Hold, read_token
@@ -22,6 +36,7 @@ from engine.partition import Partition
 from engine.reasons import Reason
 from loadtest.oracle.records import partition_of
 from loadtest.workload import cloud_time
+from tests.simulation.holders import LEASING_GATEWAYS, GivenLease, Returns, hold_leases
 from tests.simulation.invariants import Breach
 from tests.simulation.terms import FEATURE
 from tests.simulation.traffic import CONTROL_KEY, TOPIC
@@ -60,13 +75,15 @@ class Given(Struct):
 class Gateways:
     """Callers of one world. `given` is every answer, in the order in which they were given."""
 
-    NAMES: Final = ("answers", "overspend", "holds")
+    NAMES: Final = ("answers", "overspend", "holds", "leases")
 
-    def __init__(self, world: World, random: Random, seconds: float) -> None:
+    def __init__(self, world: World, random: Random, seconds: float, *, leasing: bool = False) -> None:
         self.given: list[Given] = []
+        self.leases: list[GivenLease] = []
         self._world = world
         self._random = random
         self._seconds = seconds
+        self._leasing = leasing
         self._sent = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._epochs: dict[int, int] = {}  # the highest that has answered
@@ -97,6 +114,9 @@ class Gateways:
     async def run(self) -> None:
         """Until the seed's time is over, and what was asked by then has been used or was forgotten."""
         callers = [self._begin(self._call(Random(self._random.random()))) for _ in range(self._random.randint(3, 8))]
+        for account in self.accounts * LEASING_GATEWAYS if self._leasing else ():
+            work = hold_leases(self._world, account, self._ask, self._report_leased, Random(self._random.random()))
+            callers.append(self._begin(work))
         await asyncio.sleep(self._seconds)
         for caller in callers:
             caller.cancel()
@@ -142,7 +162,10 @@ class Gateways:
             for _ in range(random.randint(1, 2)):
                 await self._ask(account, Release(token), random)
             return
-        if fate == "extend":
+        if fate == "extend" and self._leasing:
+            token, tokens = await self._go_on(account, model, tokens, token, random)
+            hold = read_token(CONTROL_KEY, token)
+        elif fate == "extend":
             answer = await self._ask(account, Extend(token, int(0.5 * self._world.plan.pace * 1000)), random)
             if isinstance(answer, Checked) and answer.hold is not None:
                 token = answer.hold.token
@@ -163,6 +186,22 @@ class Gateways:
         if account in self.sloppy and random.random() < 0.3:
             await asyncio.sleep(random.choice([0.0, 0.3]))
             await self._ask(account, Release(token), random)
+
+    async def _go_on(self, account: str, model: str, tokens: int, token: str, random: Random) -> tuple[str, int]:
+        """A long stream: it has used all that it asked for, and asks for as much again. The token to go on with, and what
+        may be used by it in all."""
+        event: dict[str, Any] = {"specversion": "1.0", "id": "long", "source": "gateways", "type": "llm.request"}
+        event |= {"time": cloud_time(self._world.clock.wall_us()), "subject": account, "hold": token}
+        event |= {"data": {"model": model, "input_tokens": tokens, "output_tokens": tokens}}
+        ahead = FieldLimit(("input_tokens",), str(tokens)), FieldLimit(("output_tokens",), str(tokens))
+        question = CarryOn(token, orjson.dumps(event), int(0.5 * self._world.plan.pace * 1000), ahead)
+        answer = await self._ask(account, question, random)
+        if isinstance(answer, CarriedOn) and answer.action == "continue" and answer.checked.hold is not None:
+            return answer.checked.hold.token, 2 * tokens
+        return token, tokens
+
+    async def _report_leased(self, account: str, model: str, tokens: int, token: str) -> None:
+        await self._report(account, model, tokens, token, final=True)
 
     async def _report(self, account: str, model: str, tokens: int, token: str, *, final: bool) -> None:
         world = self._world
@@ -200,6 +239,8 @@ class Gateways:
             if not lease.valid():
                 self._world.breached("answers", f"{process.name} answered beyond its lease: {answer.as_of}")
             self._note(question, answer, process)
+        elif isinstance(answer, LeaseAnswered | LeaseClosed):
+            self._note_lease(answer, process, is_valid=lease.valid())
         elif isinstance(answer, Released) and isinstance(question, Release):
             hold = read_token(CONTROL_KEY, question.token)
             self._accounts_of_holds[hold.id] = hold.account
@@ -208,11 +249,23 @@ class Gateways:
         if not reply.done():
             reply.set_result(answer)
 
-    def _note(self, question: Question, answer: Checked, process: Process) -> None:
-        as_of = answer.as_of
+    def _note_lease(self, answer: LeaseAnswered | LeaseClosed, process: Process, *, is_valid: bool) -> None:
+        as_of = answer.as_of if isinstance(answer, LeaseClosed) else answer.checked.as_of
+        if not is_valid:
+            self._world.breached("answers", f"{process.name} answered beyond its lease: {as_of}")
+        self._note_epoch(as_of, process)
+        if isinstance(answer, LeaseAnswered) and answer.lease is not None:
+            lease = read_token(CONTROL_KEY, answer.lease.token)
+            self.leases.append(GivenLease(lease.account, as_of, lease))
+
+    def _note_epoch(self, as_of: AsOf, process: Process) -> None:
         if as_of.epoch < self._epochs.get(as_of.partition, 0):
             self._world.breached("answers", f"{process.name} answered at {as_of}, after a later owner had")
         self._epochs[as_of.partition] = max(as_of.epoch, self._epochs.get(as_of.partition, 0))
+
+    def _note(self, question: Question, answer: Checked, process: Process) -> None:
+        as_of = answer.as_of
+        self._note_epoch(as_of, process)
         if not isinstance(question, Check):
             return
         wallet = answer.wallet
@@ -247,8 +300,7 @@ class Gateways:
         """Every breach. `folds` are fresh: the log is folded into them, and looked at on the way."""
         late: set[str] = set()
         for number, fold in folds.items():
-            for sentence in self._follow(number, fold, late):
-                yield "answers", sentence
+            yield from self._follow(number, fold, late)
         for sentence in self._fates():
             yield "holds", sentence
         if not self._world.fired.keys().isdisjoint([("clock_jump", ""), ("host_jump", "")]):
@@ -282,13 +334,20 @@ class Gateways:
                 if captured is not None and captured < as_of.offset:
                     yield f"hold {hold_id} was captured at offset {captured}, and released at {as_of}"
 
-    def _follow(self, number: int, fold: Partition, late: set[str]) -> Iterator[str]:
+    def _follow(self, number: int, fold: Partition, late: set[str]) -> Iterator[Breach]:
         answers = sorted(
             (given for given in self.given if given.as_of.partition == number), key=lambda given: given.as_of.offset
         )
+        leases = sorted(
+            (given for given in self.leases if given.as_of.partition == number), key=lambda given: given.as_of.offset
+        )
+        returns, accounts = Returns(), {given.account for given in leases}
         for record in self._world.broker.topic("usage", number).records:
             while answers and answers[0].as_of.offset <= record.offset:
-                yield from _inconsistent(answers.pop(0), fold)
+                yield from (("answers", sentence) for sentence in _inconsistent(answers.pop(0), fold))
+            while leases and leases[0].as_of.offset <= record.offset:
+                yield from (("leases", sentence) for sentence in _not_in_the_log(leases.pop(0), fold))
+            used_of = None
             rated = fold.counts.get("rated", 0)
             fold.apply(record.offset, record.timestamp, record.key, record.value)
             value = record.value or b""
@@ -297,10 +356,25 @@ class Gateways:
                 hold = read_token(CONTROL_KEY, event["hold"])
                 if fold.log_time_us > hold.report_until_us:
                     late.add(event["subject"])
-                if event["holdfinal"] and fold.counts.get("rated", 0) > rated:
+                used_of = hold.id if hold.is_lease else None
+                if event["holdfinal"] and not hold.is_lease and fold.counts.get("rated", 0) > rated:
                     self._captured.setdefault(hold.id, record.offset)
+            for account_id in accounts:
+                yield from (("leases", sentence) for sentence in returns.follow(fold, account_id, used_of))
         for given in answers:
-            yield from _inconsistent(given, fold)
+            yield from (("answers", sentence) for sentence in _inconsistent(given, fold))
+        for lease in leases:
+            yield from (("leases", sentence) for sentence in _not_in_the_log(lease, fold))
+
+
+def _not_in_the_log(given: GivenLease, fold: Partition) -> Iterator[str]:
+    """A lease that was given before its record was read, or is not what the record says."""
+    account = fold.account(given.account)
+    known = None if account is None else account.leases.of.get(given.lease.id)
+    if fold.log_time_us > given.lease.report_until_us:
+        return
+    if known is None or known.hold.requests < given.lease.requests:
+        yield f"lease {given.lease.id} of {given.account} was given at {given.as_of}, where the log has {known}"
 
 
 def _inconsistent(given: Given, fold: Partition) -> Iterator[str]:

@@ -13,6 +13,7 @@
 | answers | an answer agrees with the log at its offset; none is given beyond a lease, or behind a later owner | end |
 | overspend | usage that was held and reported in time takes no wallet below zero | end |
 | holds | a hold is captured, released or expired, never two of them; none stays open beyond its time | end |
+| leases | a lease is given behind its record; its rest goes back once, behind its last event or when it has ended | end |
 | orphans | no task works for a partition that was let go, none for a shard that has stopped | end |
 | fold | the checkpoint is the fold of its log without faults, and what the oracle says, to the last byte | end |
 """

@@ -24,6 +24,7 @@ from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualL
 from tests.simulation.world import Plan, World, mended_engine, short_limits
 
 SEALING_SEEDS: Final = 7  # one seed in so many seals the memory of rated events
+LEASING_SEEDS: Final = 10  # in one seed of so many gateways decide by leases, and ask
 QUIET_MAX_S: Final = 20.0
 LOOK_EVERY_S: Final = 0.2
 STOP_MAX_S: Final = 20.0
@@ -103,6 +104,9 @@ def simulate(seed: int, faults: bool = True) -> Outcome:
 def _simulate(seed: int, faults: bool) -> Outcome:
     random = Random(seed)
     plan = msgspec.structs.replace(draw_plan(random), seals=seed % SEALING_SEEDS == 2)
+    leasing = seed % LEASING_SEEDS == 7
+    if leasing and plan.pace > PACE_MAX:
+        plan = msgspec.structs.replace(plan, pace=1.0)
     seconds = random.uniform(1.5, 4.0)
     asked = plan.pace <= PACE_MAX  # gateways ask, and bring usage of their own
     telling = tells(seed)
@@ -123,7 +127,7 @@ def _simulate(seed: int, faults: bool) -> Outcome:
     strikes = draw_strikes(random, seconds, seed)
     loop = VirtualLoop()
     world = World(plan, Random(random.random()), loop)
-    gateways = Gateways(world, Random(random.random()), seconds) if asked else None
+    gateways = Gateways(world, Random(random.random()), seconds, leasing=leasing) if asked else None
     play(loop, world, traffic, gateways, strikes if faults else [], seconds)
     for fault, times in world.receivers.met.items():
         world.fired[f"receiver_{fault}", ""] += times

@@ -18,9 +18,12 @@ from actors.door_wire import (
     Balance,
     BalanceView,
     BindingView,
+    CarriedOn,
+    CarryOn,
     Check,
     Checked,
     CloseLease,
+    CoveredView,
     Extend,
     ExtendLease,
     HoldView,
@@ -43,7 +46,7 @@ from actors.door_wire import (
 from actors.idempotency import KeptAnswer, KeyReused
 from actors.keys import Key, KeyRecord, KeyScope, KeysUnavailable, KeyUnknown, new_key_text
 from actors.ports import LogUnavailable, Outgoing, StoreUnavailable
-from actors.web import batch_checks, dialect_routes, hot, key_routes, lease_routes
+from actors.web import batch_checks, dialect_routes, hot, key_routes, lease_routes, midstream_routes
 from actors.web.api import all_routes
 from actors.web.app import App
 from actors.web.health import Health, health_routes
@@ -138,6 +141,8 @@ class FakeDoors:
                 return ALLOWED
             case Release():
                 return Released(True, AS_OF)
+            case CarryOn():
+                return CarriedOn("continue", (CoveredView(("units",), "1000"),), ALLOWED)
             case TakeLease() | ExtendLease():
                 return LeaseAnswered(ALLOWED, LEASE)
             case CloseLease():
@@ -276,6 +281,7 @@ OWN_PATHS = frozenset(
         *hot.ROUTES,
         *batch_checks.ROUTES,
         *lease_routes.ROUTES,
+        *midstream_routes.ROUTES,
         *dialect_routes.ROUTES,
         *key_routes.ROUTES,
         *health_routes(Health("own")),
