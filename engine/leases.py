@@ -30,12 +30,12 @@ class Lease(Struct, frozen=True):
 
 
 class LeaseBook:
-    """All leases of one account, by id, until nothing can be reported of them. `revision` grows with each change, and is
-    no part of the state."""
+    """All leases of one account, by id, until nothing can be reported of them. `changed` are those that changed since
+    whoever counts what they hold has looked, and cleared it; it is no part of the state."""
 
     def __init__(self) -> None:
         self.of: dict[str, Lease] = {}
-        self.revision = 0
+        self.changed: set[str] = set()
 
     def put(self, hold: Hold, log_time_us: int) -> None:
         """It was granted, or extended to this. A record that was written twice changes nothing."""
@@ -85,11 +85,11 @@ class LeaseBook:
         """Log time has reached the instant."""
         for lease in [name for name, each in self.of.items() if each.hold.report_until_us < instant_us]:
             del self.of[lease]
-            self.revision += 1
+            self.changed.add(lease)
 
     def _set(self, lease: Lease) -> None:
         self.of[lease.hold.id] = lease
-        self.revision += 1
+        self.changed.add(lease.hold.id)
 
 
 def _settled(lease: Lease) -> Lease:

@@ -48,18 +48,19 @@ class Leased:
         self._piled: dict[
             str, tuple[int, Hold, tuple[int, ...]]
         ] = {}  # segment, hold, what is left: as the ledger has it
-        self._seen: tuple[LeaseBook, int] | None = None
+        self._seen: LeaseBook | None = None
+        self._stale: set[str] = set()  # to be looked at anew, though the log says nothing new of them
 
     def begin(self, hold: Hold) -> None:
         """It was decided: it counts from now on."""
         self.granting[hold.id] = hold
-        self._seen = None
+        self._stale.add(hold.id)
 
     def read(self, hold: Hold) -> None:
         """The log says so now. A later extension of it may still be on its way."""
         if self.granting.get(hold.id) == hold:
             del self.granting[hold.id]
-            self._seen = None
+            self._stale.add(hold.id)
 
     def count(self, account: Account) -> int:
         """How many there are, or will be."""
@@ -75,17 +76,23 @@ class Leased:
     def mind(self, ledger: Ledger, account: Account) -> None:
         """Let the ledger hold what is left of each."""
         book = account.leases
-        if self._seen is not None and self._seen[0] is book and self._seen[1] == book.revision:
+        names = book.changed | self._stale
+        if self._seen is not book:
+            names = book.of.keys() | self.granting.keys() | self._piled.keys()
+        if not names:
             return
-        self._seen = book, book.revision
-        wanted = self._wanted(book)
-        for name in self._piled.keys() - wanted.keys():
-            self._pile(ledger, self._piled.pop(name), -1)
-        for name, (hold, left) in wanted.items():
-            before = self._piled.get(name)
-            if before is None or before[1:] != (hold, left):
-                if before is not None:
-                    self._pile(ledger, before, -1)
+        self._seen = book
+        book.changed.clear()
+        self._stale.clear()
+        for name in names:
+            before, wanted = self._piled.pop(name, None), self._wanted(book, name)
+            if before is not None and wanted == before[1:]:
+                self._piled[name] = before
+                continue
+            if before is not None:
+                self._pile(ledger, before, -1)
+            if wanted is not None:
+                hold, left = wanted
                 after = account.segment_around(hold.admitted_us)[0], hold, left
                 self._pile(ledger, after, 1)
                 self._piled[name] = after
@@ -96,15 +103,15 @@ class Leased:
         self._seen = None
         self.mind(ledger, account)
 
-    def _wanted(self, book: LeaseBook) -> dict[str, tuple[Hold, tuple[int, ...]]]:
-        wanted = {name: (each.hold, each.left) for name, each in book.of.items() if any(each.left)}
-        for name, hold in self.granting.items():
-            known = book.of.get(name)
-            had = [bound.quantity for bound in known.hold.bounds] if known is not None else [0] * len(hold.bounds)
-            left = known.left if known is not None else (0,) * len(hold.bounds)
-            more = [max(0, bound.quantity - before) for bound, before in zip(hold.bounds, had, strict=True)]
-            wanted[name] = hold, tuple(map(sum, zip(left, more, strict=True)))
-        return wanted
+    def _wanted(self, book: LeaseBook, name: str) -> tuple[Hold, tuple[int, ...]] | None:
+        """What a lease holds: what is left of it, and what is on its way."""
+        known, hold = book.of.get(name), self.granting.get(name)
+        if hold is None:
+            return None if known is None or not any(known.left) else (known.hold, known.left)
+        had = [bound.quantity for bound in known.hold.bounds] if known is not None else [0] * len(hold.bounds)
+        left = known.left if known is not None else (0,) * len(hold.bounds)
+        more = [max(0, bound.quantity - before) for bound, before in zip(hold.bounds, had, strict=True)]
+        return hold, tuple(map(sum, zip(left, more, strict=True)))
 
     @staticmethod
     def _pile(ledger: Ledger, piled: tuple[int, Hold, tuple[int, ...]], sign: int) -> None:
