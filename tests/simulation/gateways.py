@@ -47,6 +47,7 @@ ASK_MAX_S: Final = 1.0
 USING_MAX_S: Final = 2.0  # after the last question
 MODELS: Final = ("atlas-large", "atlas-small")
 FEATURED_SHARE: Final = 0.1  # of the callers ask for a feature that no plan has; in as many seeds a cap meters it
+ROUNDING_PICO: Final = 4  # must stay free where leases reach prices that they are not held on; the figures leave it out
 ASKING: Final = ("gateway-0", "gateway-1")  # accounts of every seed that asks
 # What an account must have to be denied so.
 FOUNDED: Final[dict[str, Callable[[Account], bool]]] = {
@@ -403,7 +404,8 @@ def _inconsistent(given: Given, fold: Partition) -> Iterator[str]:
             yield f"{where} approved {short} beyond its slice {quantities}"
         if given.available is not None and given.available < 0:
             yield f"{where} approved with {given.available} left"
-    if given.reason == Reason.CREDIT_DEPLETED and given.available is not None and given.price <= given.available:
+    left = None if given.available is None else given.available - ROUNDING_PICO
+    if given.reason == Reason.CREDIT_DEPLETED and left is not None and given.price <= left:
         yield f"{where} denies {given.price} with {given.available} available"
     if given.reason == Reason.WITHHELD and not any(each.closed_us is not None for each in account.slices.values()):
         yield f"{where} withholds, though no slice is closed"
