@@ -3,7 +3,7 @@
     ours over HTTP     beside  olap_query   an OLAP query per check
                        and     sql_timer    balances aggregated anew by a timer
     ours at a door     beside  redis        an atomic counter in Redis, the ledger written behind
-    (ours by lease)    beside  in_process   counters in each process, synced on a timer
+    alone              for now in_process   counters in each process, synced on a timer; ours by lease belongs beside it
 
 Each gets events of the same customers at the same price. Figures go to build/bench/patterns.json.
 """
