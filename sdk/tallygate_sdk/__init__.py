@@ -7,6 +7,7 @@ from tallygate_sdk.answers import (
     Captured,
     Decision,
     Hold,
+    Lease,
     Outcome,
     Price,
     RefusedEvent,
@@ -26,6 +27,7 @@ from tallygate_sdk.errors import (
     TallygateError,
     Unavailable,
 )
+from tallygate_sdk.leases import Admission, LeaseHolder
 from tallygate_sdk.policy import CLOSED, OPEN, Budget, FailurePolicy, Overdraft
 from tallygate_sdk.questions import Bound, Check, Usage
 from tallygate_sdk.reporter import HttpSink, Reporter, Sink
@@ -36,6 +38,7 @@ __all__ = [
     "CLOSED",
     "OPEN",
     "AccountBalance",
+    "Admission",
     "AsyncClient",
     "BadEvent",
     "BadKey",
@@ -50,6 +53,8 @@ __all__ = [
     "FailurePolicy",
     "Hold",
     "HttpSink",
+    "Lease",
+    "LeaseHolder",
     "NotFound",
     "Outcome",
     "Overdraft",

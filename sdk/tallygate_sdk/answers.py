@@ -144,3 +144,53 @@ class RoutingTable(Struct, frozen=True):
 
     partitions: int
     routes: tuple[DoorRoute, ...]
+
+
+class LeasedBound(Struct, frozen=True):
+    """What the requests of a lease may use of these fields: one of them, and all together. No fields: they are counted."""
+
+    fields: tuple[str, ...]
+    up_to: Decimal
+    granted: Decimal
+
+
+class UnitCeiling(Struct, frozen=True):
+    """The most that a unit of a price can cost under a lease; None: it comes in steps."""
+
+    price: str
+    meter: str
+    fields: tuple[str, ...]
+    unit: Decimal | None
+
+
+class Lease(Struct, frozen=True):
+    """Requests that its holder may decide alone, for `valid_for_s` from when they were asked for."""
+
+    id: str
+    token: str
+    requests: int
+    bounds: tuple[LeasedBound, ...]
+    prices: tuple[UnitCeiling, ...]
+    owner_decides: tuple[str, ...]  # scopes below the lease's whose requests must be checked one by one
+    valid_for_s: float
+    expires_in_s: float
+    report_within_s: float
+
+
+class LeaseDecision(Struct, frozen=True):
+    """Whether there is a lease. `strict`: a request may still run, but each has to be checked."""
+
+    allowed: bool
+    reason: str | None = None
+    transient: bool = False
+    retry_after_s: float | None = None
+    binding: Binding | None = None
+    balance: Balance | None = None
+    lease: Lease | None = None
+
+
+class LeaseClosed(Struct, frozen=True):
+    """`open`: what is left waits until as many events as were stated are rated."""
+
+    open: bool
+    events_rated: int | None = None

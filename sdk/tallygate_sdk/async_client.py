@@ -9,7 +9,17 @@ import httpx2
 from tenacity import AsyncRetrying
 
 from tallygate_sdk import calls
-from tallygate_sdk.answers import AccountBalance, Captured, Decision, Hold, Outcome, Released, Reported
+from tallygate_sdk.answers import (
+    AccountBalance,
+    Captured,
+    Decision,
+    Hold,
+    LeaseClosed,
+    LeaseDecision,
+    Outcome,
+    Released,
+    Reported,
+)
 from tallygate_sdk.calls import Call
 from tallygate_sdk.errors import Unavailable
 from tallygate_sdk.policy import CLOSED, FailurePolicy, decided_by
@@ -98,6 +108,19 @@ class AsyncClient:
     async def report_encoded(self, events: Sequence[bytes], *, deadline_s: float | None = None) -> Reported:
         """The same of events that were encoded before (`Usage.cloud_event`)."""
         return await self._call(calls.EventsCall(events), self._deadline(deadline_s))
+
+    async def take_lease(
+        self, check: Check, requests: int, *, least: int = 1, ttl_s: float = HOLD_S, deadline_s: float | None = None
+    ) -> LeaseDecision:
+        """So many requests, each at most as `check` says, to decide alone: see `LeaseHolder`, which does all of it.
+
+        Not put again, as one whose answer was lost holds what it holds until it ends. Raises Unavailable, Refused."""
+        call = calls.take_lease_call(check, requests, least, ttl_s)
+        return await self._once(call, asyncio.get_running_loop().time() + self._check_deadline(deadline_s))
+
+    async def close_lease(self, token: str, events: int, *, deadline_s: float | None = None) -> LeaseClosed:
+        """No more is decided by it, and so many usage events name it, sent or still in the spool."""
+        return await self._call(calls.close_lease_call(token, events), self._deadline(deadline_s))
 
     async def balance(self, account: str, *, deadline_s: float | None = None) -> AccountBalance:
         """What the account has."""

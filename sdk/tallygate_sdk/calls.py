@@ -11,6 +11,8 @@ from tallygate_sdk.answers import (
     AccountBalance,
     Captured,
     Decision,
+    LeaseClosed,
+    LeaseDecision,
     Outcome,
     RefusedEvent,
     Released,
@@ -153,6 +155,16 @@ def extend_call(token: str, hold_s: float, bounds: Sequence[Bound]) -> Call[Deci
 
 def release_call(token: str) -> Call[Released]:
     return Call("POST", "/v1/holds/release", _body({"token": token}), Released)
+
+
+def take_lease_call(check: Check, requests: int, least: int, ttl_s: float) -> Call[LeaseDecision]:
+    """`check` is one of the requests."""
+    body = _check(check) | {"requests": requests, "least": least, "ttl_s": ttl_s}
+    return Call("POST", "/v1/leases", _body(body), LeaseDecision)
+
+
+def close_lease_call(token: str, events: int) -> Call[LeaseClosed]:
+    return Call("POST", "/v1/leases/close", _body({"token": token, "events": events}), LeaseClosed)
 
 
 def balance_call(account: str) -> Call[AccountBalance]:

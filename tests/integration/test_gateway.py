@@ -14,7 +14,7 @@ import uvicorn
 
 from actors.deployment import until
 from actors.door_wire import door_token
-from tallygate_sdk import AsyncClient, Bound, Check, Client, HttpSink, Reporter, SmartClient, Spool
+from tallygate_sdk import AsyncClient, Bound, Check, Client, HttpSink, LeaseHolder, Reporter, SmartClient, Spool
 from tallygate_sdk.middleware import Payer, TallygateMiddleware
 from tests.integration.front import Front, front
 from tests.sdk.endpoint import Endpoint
@@ -61,6 +61,25 @@ async def booked_with_nothing_held(client: AsyncClient, account: str, below: Dec
 
     await until(there, f"the usage of {account} to be rated, and its holds to be settled")
     return found
+
+
+async def a_lease_decides(client: AsyncClient, reporter: Reporter, check: Check) -> None:
+    """Twenty requests of one token each, and two that use nothing; then all of the rest is free."""
+    before = (await client.balance("acme")).balance
+    one = msgspec.structs.replace(check, bounds=(Bound(("input_tokens",), 5), Bound(("output_tokens",), 5)))
+    async with LeaseHolder(client, one, requests=100, source="gateway", ttl_s=30) as holder:
+        admissions = [await holder.admit() for _ in range(22)]
+        assert all(each.by_lease for each in admissions) and (holder.leased, holder.asked) == (22, 0)
+        assert admissions[0].at_most == 5 * (INPUT + OUTPUT)
+        held = (await client.balance("acme")).balance.held
+        assert held == 100 * 5 * (INPUT + OUTPUT), "the lease is taken from the wallet as a whole"
+        for each in admissions[:20]:
+            reporter.report(holder.settle(each, {"model": "atlas-large", "input_tokens": 1, "output_tokens": 0}))
+        for each in admissions[20:]:
+            await holder.release(each)
+    assert before.booked is not None
+    after = await booked_with_nothing_held(client, "acme", before.booked)
+    assert after == before.booked - 20 * INPUT
 
 
 async def test_a_gateway_asks_before_it_spends_and_settles_what_was_used(
@@ -115,7 +134,8 @@ async def test_a_gateway_asks_before_it_spends_and_settles_what_was_used(
         assert (await smart.balance("acme")).balance.held == 0
         assert (smart.answered_by_doors, smart.sent_by_http) == (5, 0)
         await smart.close()
+        await a_lease_decides(client, reporter, check)
         await middleware.close()
-        assert await asyncio.to_thread(reporter.close) and (reporter.sent, reporter.refused) == (3, 0)
+        assert await asyncio.to_thread(reporter.close) and (reporter.sent, reporter.refused) == (23, 0)
         await client.close()
         await at.end()
