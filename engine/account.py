@@ -30,12 +30,13 @@ from engine.leases import LeaseBook
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice, own_count
 from engine.manual_lines import ManualLine
 from engine.measures import Moment, View, counts_of, readings, rooms, unit_of, wakes_us
-from engine.meters import Aggregate, Cell, TooManyValues, Unique, merged, spread
+from engine.meters import Cell
 from engine.outcomes import Line, PostingRow, Settled
 from engine.period_lines import Due, PeriodTerms, lines_between, period_terms, posted_name
 from engine.periods import month_around
 from engine.prices.price import Price
 from engine.quantity_grants import GRANTED, QuantityGrant, Served, Service
+from engine.readings import Aggregates, Reading, observed
 from engine.recurring import Recurring, due, is_of
 from engine.recurring import wakes_us as grants_us
 from engine.routes import Usage
@@ -50,8 +51,6 @@ _NEVER_STOOD: Final = Standing()
 
 Place = tuple[str, str, int | None]  # of the ledger: lot, kind of posting, usage period
 Postings = dict[Place, int]  # pico
-Reading = tuple[Price, Cell, Aggregate]  # the same of a meter whose events do not add up
-Aggregates = dict[int, dict[tuple[str, Cell], Aggregate]]  # by segment start, then (price name, cell)
 
 
 class TooManyCells(ValueError):
@@ -77,7 +76,8 @@ class Change(NamedTuple):
     usages: list[Usage]
     scopes: tuple[str, ...]  # declared ones below the root that it counts in
     before: int | None = None  # only caps that count since before this offset count it; None: all do
-    readings: Sequence[Reading] = ()  # never taken back
+    readings: Sequence[Reading] = ()
+    is_back: bool = False  # whether the readings are taken back
 
 
 class _Walked(NamedTuple):
@@ -332,7 +332,7 @@ class Account:
     def change(self, changes: Sequence[Change], now_us: int) -> tuple[list[tuple[Line, ...]], list[Crossing]]:
         """Make these changes at this log time, all or none: the lines of each, and the rules that all of them changed.
 
-        Raises TooManyCells, TooManyValues, and NotThere."""
+        Raises TooManyCells, TooManyValues, Forgotten, NotCounted and NotThere."""
         books = _Books(self.table, self.aggregates, self.late, self.adjusted, self.derive())
         spends, tallies = self._scope_spends(), self.tallies
         charged: list[tuple[Line, ...]] = []
@@ -374,31 +374,6 @@ class Account:
         self._guard = None
         return charged, crossings + requests
 
-    def _observed(self, table: Table, aggregates: Aggregates, change: Change) -> tuple[Table, Aggregates, list[Usage]]:
-        """What does not add up, with these readings: the table with it, and by how much each price has moved.
-
-        Of a cell's period, each segment has in the table what it adds to those before it (`spread`)."""
-        start, _ = self._segment_around(change.time_us, self.lots)
-        period = self.period_of(change.time_us)
-        moves = []
-        for price, cell, aggregate in change.readings:
-            key = (price.name, cell)
-            row = aggregates.get(start, {})
-            parts = [row[key], aggregate] if key in row else [aggregate]
-            aggregates = {**aggregates, start: {**row, key: merged(parts)[-1]}}
-            starts = [each for each in sorted(aggregates) if key in aggregates[each] and self.period_of(each) == period]
-            through = merged(aggregates[each][key] for each in starts)
-            if isinstance(through[-1], Unique) and len(through[-1].marks) > through[-1].limit:
-                raise TooManyValues(
-                    f"account {self.account} would have more than {through[-1].limit} different values of price {price.name}"
-                    f" in cell {' '.join(cell) or '-'}"
-                )
-            before = sum(table.get(each, {}).get(key, 0) for each in starts)
-            added = spread([each.quantity for each in through])
-            table = table | {each: table.get(each, {}) | {key: added[place]} for place, each in enumerate(starts)}
-            moves.append((price, cell, through[-1].quantity - before))
-        return table, aggregates, moves
-
     def _changed(
         self, books: _Books, change: Change, closed: int | None, now_us: int
     ) -> tuple[_Books, tuple[Line, ...], list[Usage]]:
@@ -412,7 +387,15 @@ class Account:
             before = self._walk(rows, fixed=derived.served).running
         moves: list[Usage] = []
         if change.readings:
-            rows, aggregates, moves = self._observed(rows, aggregates, change)
+            start, period = self._segment_around(change.time_us, self.lots)[0], self.period_of(change.time_us)
+            rows, aggregates, moves = observed(
+                rows,
+                aggregates,
+                start,
+                change.readings,
+                lambda each: self.period_of(each) == period,
+                is_back=change.is_back,
+            )
         rows = self._counted(rows, change)
         if closed is None:
             table = rows

@@ -11,7 +11,7 @@ from engine.corrections import PARKED_BYTES_MAX, Correction, Parked, read_parked
 from engine.dedup import OFFSETS, identity
 from engine.holds import Hold
 from engine.metering import Metered, Metering, scopes_of
-from engine.meters import tags_of
+from engine.meters import Forgotten, NotCounted, TooManyValues, tags_of
 from engine.outcomes import DeadLetter, DeadLetterReason, Line
 
 Known = tuple[bytes, int] | None  # of an identity in the duplicate memory: mark, and offset modulo 2^32
@@ -99,12 +99,18 @@ def correct(
             usages = [(price, cell, sign * quantity) for price, cell, quantity in metered.usages]
             scopes = scopes_of(account.scopes, event, hold)
             scopes = tuple(scope for scope in scopes if account.scopes[scope].since < until)
-            found.append((metered, tags_of(event.data), Change(metered.time_us, usages, scopes, until)))
+            change = Change(metered.time_us, usages, scopes, until, metered.readings, sign < 0)
+            found.append((metered, tags_of(event.data), change))
     try:
         charged, crossings = account.change([change for *_, change in found], log_time_us)
     except TooManyCells as error:
         raise DeadLetter(DeadLetterReason.TOO_MANY_CELLS, str(error)) from None
-    except NotThere:
+    except TooManyValues as error:
+        raise DeadLetter(DeadLetterReason.TOO_MANY_VALUES, str(error)) from None
+    except Forgotten as error:
+        detail = f"event {original.id!r}: {error}; its meter may keep more change_points"
+        raise DeadLetter(DeadLetterReason.NOT_CANCELLABLE, detail) from None
+    except (NotThere, NotCounted):
         raise _mismatch(correction) from None
     about = identities(account.account, correction)
     made = about.cancelled if amended is None else about.next, correction.becomes
@@ -147,10 +153,6 @@ def _can_be_taken_back(name: str, metered: Metered) -> None:
     if metered.heard:
         sessions = ", ".join(f"session {each.session!r} of {each.meter}" for each in metered.heard)
         detail = f"event {name!r} tells of {sessions}; a later stop, or another level, corrects that"
-        raise DeadLetter(DeadLetterReason.NOT_CANCELLABLE, detail)
-    if metered.readings:
-        names = ", ".join(price.name for price, _, _ in metered.readings)
-        detail = f"event {name!r} counts in {names}, which cannot be taken back from what does not add up"
         raise DeadLetter(DeadLetterReason.NOT_CANCELLABLE, detail)
 
 

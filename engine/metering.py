@@ -6,7 +6,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.account import Reading
 from engine.catalog import SKEW_US, TOO_OLD_US, Catalogue, NoPrice, Plan, PriceBook
 from engine.contract import Contract
 from engine.events import UsageEvent
@@ -15,6 +14,7 @@ from engine.limits import scope_path
 from engine.meters import BadDimension, BadQuantity, BadSession, BadUsage, Heard, Meter, is_estimated
 from engine.meters.fields import value_at
 from engine.outcomes import DeadLetter, DeadLetterReason
+from engine.readings import Reading
 from engine.routes import Usage
 
 

@@ -7,7 +7,8 @@ EVENTS and FINALLY may be left out:
 ACCOUNT   zone  anchor day                              (UTC and 1 if left out)
 METERS    name  what  by                                `count of TYPE`, `sum of FIELD of TYPE`, or `sum of (EXPRESSION) of
                                                         TYPE` (or max, min, latest, average, unique_count in
-                                                        place of sum); behind it conditions:
+                                                        place of sum; behind it `, keeping 1`: so many change
+                                                        points); behind it conditions:
                                                         `where FIELD is A or B`, `where FIELD exists`, `and` more of
                                                         them; `by`: dimensions. Left out: PRICES are priced by name.
                                                         Of sessions: `seconds of TYPE`, or `seconds of FIELD of TYPE`,
@@ -58,7 +59,8 @@ EVENTS    time  what                 charge  balance  alerts
           back behind its third event.
           Usage may have a name (`3 PRICE as NAME`); then `cancel NAME` takes it back and `amend NAME to 5 PRICE` makes
           it what it should have been, once the time has come at which they are sent. `refused REASON: WHAT` is
-          refused. With METERS: `TYPE: FIELD 3, FIELD.INNER word`; the charge may then be the reason why it is set aside.
+          refused. With METERS: `TYPE: FIELD 3, FIELD.INNER word`, `TYPE as NAME: FIELD 3`, `amend NAME to FIELD 3`; the charge
+          may then be the reason why it is set aside.
           With STREAMS: `TYPE of NAME no. 2: FIELD 3`; the charge may be what became of it instead of being rated.
           A time before the one above is usage that arrives late. Alerts: `RULE crossed`, `RULE recovered`.
 FINALLY   lot  remaining  burnt  expired  refunded  voided  carried
@@ -312,18 +314,20 @@ def read_meter(what: str, by: str = "") -> MeterDefinition:
         timeout_s = int(timed[3]) if timed[3] else None
         return MeterDefinition(timed[2], "duration", timed[1], group_by, session="session", timeout_s=timeout_s)
     read = re.fullmatch(
-        r"(count|(?:sum|max|min|latest|average|unique_count) of (\S+|\(.+\))) of (\S+)(?: where (.+))?", what
+        r"(count|(?:sum|max|min|latest|average|unique_count) of (\S+|\(.+\))) of ([^\s,]+)(?:, keeping (\d+))?(?: where (.+))?",
+        what,
     )
     assert read, "a meter is `count of TYPE` or `sum of FIELD of TYPE`, and conditions behind `where`"
     when = {}
-    for condition in (read[4] or "").split(" and ") if read[4] else []:
+    for condition in read[5].split(" and ") if read[5] else []:
         field, _, said = condition.partition(" ")
         values = tuple(said.removeprefix("is ").split(" or "))
         when[field] = ConditionDefinition(exists=True) if said == "exists" else ConditionDefinition(one_of=values)
     aggregation: Any = read[1].split(" ")[0]
     if read[2] and read[2][0] == "(":
         return MeterDefinition(read[3], aggregation, None, group_by, when, expression=read[2])
-    return MeterDefinition(read[3], aggregation, read[2], group_by, when)
+    points = int(read[4]) if read[4] else None
+    return MeterDefinition(read[3], aggregation, read[2], group_by, when, change_points=points)
 
 
 def read_dimension(of: str, what: str) -> DimensionDefinition:
@@ -537,6 +541,9 @@ def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, ale
             charge = "-"
         else:
             assert outcome in ("rated", "amended"), f"the engine answered {outcome}"
+    elif named := re.fullmatch(r"(\S+) as (\S+): (.+)", what):
+        outcome = bench.use(at=at, type=named[1], id=named[2], data=read_data(named[3]))
+        assert outcome == "rated", f"the engine answered {outcome}"
     elif word.endswith(":"):
         outcome = bench.use(at=at, type=word.removesuffix(":"), data=read_data(rest))
         if charge == outcome.removeprefix("dead_lettered."):
@@ -620,8 +627,9 @@ def correct(bench: Bench, word: str, rest: str) -> str:
     revisions = [original, *(event for event in amends if event["id"] == name)]
     amended = None
     if word == "amend":
-        units, price = other.split(" ")
-        amended = json.dumps(revisions[-1] | {"data": {"units": plain(units), "price": price}}).encode()
+        first, second = other.split(" ", 1)
+        data = {"units": plain(first), "price": second} if "units" in original["data"] else read_data(other)
+        amended = json.dumps(revisions[-1] | {"data": data}).encode()
     return bench.correct(json.dumps(revisions[-1]).encode(), amended, len(revisions) - 1)
 
 

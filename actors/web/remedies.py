@@ -70,8 +70,9 @@ _REMEDIES: Final[Mapping[str, str]] = {
         + _AGAIN
     ),
     Why.NOT_CANCELLABLE: (
-        "It counts in a max, min, latest, average or unique count, out of which nothing is taken, or it tells of a session, "
-        "which a later stop or level corrects: what it is worth is settled outside, or by POST /v1/customers/{account}/grants."
+        "It tells of a session, which a later stop or level corrects; or it counts in a max, min or latest that has had more "
+        "corrections than its meter keeps change_points, so that nobody knows what would count in its place: publish more for "
+        "the periods to come, and settle what it is worth by POST /v1/customers/{account}/adjustments."
     ),
     Why.ENGINE_ERROR: (
         "It broke the engine, which is the engine's fault: report it with partition and offset. Once that is mended, "

@@ -1,6 +1,18 @@
 """Meters: which usage events count, and what of them (law R3). `meter.py` is where to start."""
 
-from engine.meters.aggregates import RISING, Aggregate, TooManyValues, Unique, kept, merged, read_kept, spread
+from engine.meters.aggregates import (
+    RISING,
+    Aggregate,
+    Forgotten,
+    NotCounted,
+    TooManyValues,
+    Unique,
+    kept,
+    merged,
+    read_kept,
+    spread,
+    without,
+)
 from engine.meters.definitions import (
     BandDefinition,
     ConditionDefinition,
@@ -35,10 +47,12 @@ __all__ = [
     "ConditionDefinition",
     "Dimension",
     "DimensionDefinition",
+    "Forgotten",
     "Heard",
     "Hours",
     "Meter",
     "MeterDefinition",
+    "NotCounted",
     "State",
     "TokenShapeDefinition",
     "TokenUsage",
@@ -54,4 +68,5 @@ __all__ = [
     "read_kept",
     "spread",
     "tags_of",
+    "without",
 ]

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from engine.corrections import FORMS
 from engine.events import is_text
-from engine.meters.aggregates import UNIQUE_LIMIT, UNIQUE_MAX, Kind
+from engine.meters.aggregates import POINTS, POINTS_MAX, RANKED, UNIQUE_LIMIT, UNIQUE_MAX, Kind
 from engine.meters.conditions import Condition
 from engine.meters.dimensions import DIMENSION_TEXT_MAX, Band, Dimension
 from engine.meters.expressions import BadExpression, Expression, compile_expression
@@ -74,7 +74,8 @@ class ConditionDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_
 
 class MeterDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """`when`: conditions by field or declared dimension; an event that does not fulfil all of them is not counted.
-    `limit`: of a unique count, how many different values a cell may have in a period. Of a duration: `session` and
+    `limit`: of a unique count, how many different values a cell may have in a period. `change_points`: of a max, min or
+    latest, how many readings behind the answer are kept, for events that are cancelled or amended. Of a duration: `session` and
     `state` are the fields that say which session an event is of and what has become of it, `timeout_s` is how long one
     goes on of which nothing is heard; a field or an expression is what each of its seconds counts as. Of a
     time_weighted_sum: `session` is what has a level (a volume, an index), which a field or an expression says."""
@@ -91,6 +92,7 @@ class MeterDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defa
     session: str | None = None
     state: str | None = None
     timeout_s: int | None = None
+    change_points: int | None = None
 
 
 class TokenShapeDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -299,7 +301,21 @@ def compile_meter(name: str, definition: MeterDefinition, dimensions: Mapping[st
         None if kind in _ADDING_UP else cast(Kind, kind),
         _limit((*path, "limit"), definition, tell),
         _session(path, definition, tell),
+        _points((*path, "change_points"), definition, tell),
     )
+
+
+def _points(path: tuple[str | int, ...], definition: MeterDefinition, tell: Tell) -> int:
+    points = definition.change_points
+    if points is None:
+        return POINTS
+    if definition.aggregation not in RANKED:
+        tell(
+            path, "only a max, min or latest keeps change points: remove it; of any other each event can be taken back"
+        )
+    elif not 0 <= points <= POINTS_MAX:
+        tell(path, f"must be 0 to {POINTS_MAX} readings")
+    return points
 
 
 def _session(path: tuple[str | int, ...], definition: MeterDefinition, tell: Tell) -> SessionFields | None:

@@ -6,7 +6,7 @@ from typing import Any, cast
 from msgspec import Struct
 
 from engine.events import is_text
-from engine.meters.aggregates import UNIQUE_MAX, Aggregate, Average, Kind, Latest, Least, Most, Unique, mark_of
+from engine.meters.aggregates import POINTS, UNIQUE_MAX, Aggregate, Average, Kind, Ranked, Unique, mark_of
 from engine.meters.conditions import Condition
 from engine.meters.dimensions import DIMENSION_TEXT_MAX, BadDimension, Dimension
 from engine.meters.expressions import Expression, NoValue
@@ -36,6 +36,7 @@ class Meter(Struct, frozen=True):
     session: SessionFields | None = (
         None  # of a meter of time: it adds up seconds, each of which counts what is measured
     )
+    points: int = POINTS  # of a max, min or latest: how many readings behind the answer are kept
 
     @property
     def bounded_by(self) -> str | None:
@@ -87,14 +88,14 @@ class Meter(Struct, frozen=True):
         match self.kind:
             case "unique_count":
                 assert self.field is not None
-                return Unique(frozenset([self._mark(value_at(data, self.field))]), self.limit)
+                return Unique({self._mark(value_at(data, self.field)): 1}, self.limit)
             case "latest":
-                return Latest(time_us, source, event_id, self.quantity(data))
+                return Ranked("latest", ((time_us, source, event_id, self.quantity(data)),), self.points)
             case "average":
                 return Average(self.quantity(data), 1)
             case "min":
-                return Least(self.quantity(data))
-        return Most(self.quantity(data))
+                return Ranked("min", ((-self.quantity(data),),), self.points)
+        return Ranked("max", ((self.quantity(data),),), self.points)
 
     def _mark(self, value: Any) -> bytes:
         try:

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypedDict
 
-from loadtest.oracle.aggregates import Reading
+from loadtest.oracle.aggregates import Known, Reading
 from loadtest.oracle.corrections import Correction, Revision
 from loadtest.oracle.credit import Adjusted, Amounts, Lot
 from loadtest.oracle.limits import Cap
@@ -99,6 +99,7 @@ class RatedEvent:
     readings: list[tuple[str, tuple[str, ...], str, Reading]] = field(default_factory=list)  # price, cell, aggregation
     posted: tuple[int, int, int] | None = None  # its period was closed: segment of posting, period's start and end
     heard: list[Heard] = field(default_factory=list)  # of sessions, whose time is entered by itself
+    is_back: bool = False  # its readings are taken back
 
     @property
     def cells(self) -> set[tuple[str, tuple[str, ...]]]:
@@ -111,7 +112,8 @@ class RatedEvent:
 
     def taken_back(self, posted: tuple[int, int, int] | None) -> "RatedEvent":
         parts = [(price, cell, -units) for price, cell, units in self.parts]
-        return RatedEvent(self.time_us, parts, self.scopes, self.caps if posted is None else [], posted=posted)
+        caps = self.caps if posted is None else []
+        return RatedEvent(self.time_us, parts, self.scopes, caps, self.readings, posted, is_back=True)
 
 
 @dataclass
@@ -249,6 +251,7 @@ class Account:
     released: list[str] = field(default_factory=list)  # rules that look at something else from the command at hand on
     table: "Table | None" = None
     sessions: dict[tuple[str, str], Session] = field(default_factory=dict)  # by meter and id
+    known: dict[tuple[int, str, tuple[str, ...]], Known] = field(default_factory=dict)  # by segment, price and cell
     top_up: TopUp = field(default_factory=TopUp)
     recurring: dict[str, Recurring] = field(default_factory=dict)
     quantity_grants: dict[str, QuantityGrant] = field(default_factory=dict)

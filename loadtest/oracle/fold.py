@@ -29,7 +29,7 @@ from loadtest.oracle.accounts import (
     Table,
     told_id,
 )
-from loadtest.oracle.aggregates import Reading, added
+from loadtest.oracle.aggregates import Known, Reading, added, known_after
 from loadtest.oracle.approvals import leases, slices
 from loadtest.oracle.catalogue import Version, version_of
 from loadtest.oracle.commands import COMMANDS as ON_ACCOUNTS
@@ -440,8 +440,8 @@ class Oracle:
         time_us, scope = held or (event["time_us"], event["scope"])
         parts, said, heard = self._measure(state, account, event["type"], time_us, event["data"])
         readings = [
-            (price, cell, kind, Reading(time_us, event["source"], event["id"], value, limit))
-            for price, cell, kind, value, limit in said
+            (price, cell, kind, Reading(time_us, event["source"], event["id"], value, limit, points))
+            for price, cell, kind, value, limit, points in said
         ]
         scopes = [name for name in account.scopes if (scope + "/").startswith(name + "/")]
         caps = [(name, cap.since) for name, cap in account.counting.items() if not cap.scope or cap.scope in scopes]
@@ -486,7 +486,7 @@ class Oracle:
     def _measure(
         self, state: Partition, account: Account, event_type: str, time_us: int, data: dict[str, object]
     ) -> tuple[
-        list[tuple[str, tuple[str, ...], int]], list[tuple[str, tuple[str, ...], str, int | str, int]], list[Heard]
+        list[tuple[str, tuple[str, ...], int]], list[tuple[str, tuple[str, ...], str, int | str, int, int]], list[Heard]
     ]:
         """What adds up, what does not, and what is said of sessions."""
         version = self._version_at(state, time_us)
@@ -518,7 +518,7 @@ class Oracle:
                 parts.append((price.name, cell, price.counted(quantity)))
             else:
                 assert quantity is not None
-                said.append((price.name, cell, meter.aggregation, quantity, meter.limit))
+                said.append((price.name, cell, meter.aggregation, quantity, meter.limit, meter.points))
         return parts, said, heard
 
     # ---- sessions
@@ -671,12 +671,18 @@ class Oracle:
         """Add events, all or none; per price the quantity and the charge of all of them. Rules look at the end only."""
         table = self._table(state, account)
         cells = set(table.cells)
-        for event in events:
-            self._check_values(account, event)
+        known = dict(account.known)
+        for place, event in enumerate(events):
+            self._check_values(account, event, events[:place])
             segment = self._segment_of(state, account, event.time_us)
+            for price, cell, kind, reading in event.readings:
+                if kind in ("max", "min", "latest"):
+                    here = (segment, price, cell)
+                    known[here] = known_after(kind, known.get(here, Known()), reading, event.is_back)
             cells |= {(segment, price, cell) for price, cell in event.cells}
             if len(cells) > CELLS_MAX:
                 raise DeadLetterError("too_many_cells")
+        account.known = known
         lines: dict[str, tuple[int, int]] = {}
         for event in events:
             account.events.append(event)
@@ -752,19 +758,19 @@ class Oracle:
             ]
         return bool(amounts) and cap.count(account.zone, time_us, sum(amounts), state.log_us)
 
-    def _check_values(self, account: Account, event: RatedEvent) -> None:
-        """A unique count holds no more different values of a cell and period than its meter allows."""
+    def _check_values(self, account: Account, event: RatedEvent, before: list[RatedEvent]) -> None:
+        """A unique count holds no more different values of a cell and period than its meter allows. `before`: what is
+        entered with the event, before it."""
         for price, cell, kind, reading in event.readings:
-            if kind != "unique_count":
+            if kind != "unique_count" or event.is_back:
                 continue
             period = account.period_of(event.time_us)
-            known = [
-                each[3]
-                for other in account.events
-                for each in other.readings
-                if each[:2] == (price, cell) and account.period_of(other.time_us) == period
-            ]
-            if len({each.value for each in [*known, reading]}) > max(each.limit for each in [*known, reading]):
+            known = [reading]
+            for other in [*account.events, *before]:
+                for each in other.readings:
+                    if each[:2] == (price, cell) and account.period_of(other.time_us) == period:
+                        known.remove(each[3]) if other.is_back else known.append(each[3])
+            if len({each.value for each in known}) > max(each.limit for each in known):
                 raise DeadLetterError("too_many_values")
 
     # ---- corrections
@@ -825,13 +831,13 @@ class Oracle:
     def _apply_correction(self, state: Partition, account: Account, correction: Correction) -> None:
         name, amended = account.account, correction.amended
         rated = state.identities[name, *correction.corrects][2]
-        if rated.readings or rated.heard:
+        if rated.heard:
             raise DeadLetterError("not_cancellable")
         events = [rated.taken_back(self._posted(state, account, rated.time_us))]
         billing = correction.original["billing"]
         if amended is not None:
             events.append(self._measured(state, account, amended, self._admission(name, amended)))
-            if events[-1].readings or events[-1].heard:
+            if events[-1].heard:
                 raise DeadLetterError("not_cancellable")
             billing = amended["billing"]
         lines = self._enter(state, account, [self._in_time(account, event) for event in events])
@@ -969,7 +975,8 @@ class Oracle:
                 key = (account.period_of(event.time_us), price, cell)
                 kinds[key] = kind
                 segment = self._segment_of(state, account, event.time_us)
-                readings.setdefault(key, {}).setdefault(segment, []).append(reading)
+                of_segment = readings.setdefault(key, {}).setdefault(segment, [])
+                of_segment.remove(reading) if event.is_back else of_segment.append(reading)
         return {key: added(kinds[key], by_segment) for key, by_segment in readings.items()}
 
     def _read(

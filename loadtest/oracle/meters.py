@@ -132,6 +132,7 @@ class Meter:
     session: str  # of sessions: the fields that say which session, and what has become of it
     state: str
     timeout_us: int
+    points: int  # of a max, min or latest, how many readings behind the first are kept
 
     @property
     def adds_up(self) -> bool:
@@ -222,4 +223,5 @@ def read_meter(name: str, body: Mapping[str, Any], declared: Mapping[str, Mappin
         body.get("session", ""),
         body.get("state", "state"),
         int(body.get("timeout_s", 300)) * SECOND_US,
+        int(body.get("change_points", 8)),
     )

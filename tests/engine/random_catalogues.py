@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from engine.catalog import CatalogueDocument
+from engine.meters.aggregates import RANKED
 from engine.prices.models import MODELS
 from tests.engine.bench import Bench
 
@@ -111,6 +112,8 @@ class RandomCatalogue:
         elif kind == "other":
             meter["aggregation"] = source.choice(("max", "min", "latest", "average", "unique_count"))
             meter["field"] = "region" if meter["aggregation"] == "unique_count" else "tokens"
+            if meter["aggregation"] in RANKED and source.random() < 0.7:
+                meter["change_points"] = source.randrange(3)
         elif kind == "time":
             timeout_s = source.choice((1, 150, None))  # None: it has levels, of which no silence is the end
             of: dict[str, str] = source.choice(({}, {"field": "tokens"}, {"expression": "tokens / 7"}))

@@ -180,18 +180,24 @@ def test_a_unique_count_has_a_declared_limit() -> None:
     assert_the_same(bench, oracle_of(bench), "limit")
 
 
-@pytest.mark.parametrize("amended", [False, True])
-def test_what_does_not_add_up_is_not_taken_back(amended: bool) -> None:
-    """A correction of such an event is refused, and changes nothing: no reading can be taken out of a max."""
-    bench = Bench(document("max"))
-    bench.open()
-    original, other = (bench.event(type="gauge", id="a", data={"value": value, "region": "eu"}) for value in ("5", "7"))
-    assert bench.record(b"acme", original) == "rated"
-    before = encode_account(bench.account())
-    assert bench.correct(original, other if amended else None) == "dead_lettered.not_cancellable"
-    assert "counts in max" in bench.letter().detail
-    assert encode_account(bench.account()) == before
-    assert_the_same(bench, oracle_of(bench), "correction")
+@pytest.mark.parametrize(
+    ("aggregation", "points", "says"),
+    [
+        ("average", 3, "only a max, min or latest keeps change points"),
+        ("sum", 0, "only a max, min or latest keeps change points"),
+        ("max", -1, "must be 0 to 1000"),
+        ("latest", 1_001, "must be 0 to 1000"),
+    ],
+)
+def test_change_points_are_of_what_one_reading_is_the_answer(aggregation: str, points: int, says: str) -> None:
+    meters = {"m": MeterDefinition("e", aggregation, "value", change_points=points)}  # type: ignore[arg-type]
+    with pytest.raises(BadCatalogue) as caught:
+        compile_catalogue(
+            1, CatalogueDocument(meters, {"plan": PlanDefinition("USD", {"m": per_unit("1", meter="m")})})
+        )
+    (fault,) = caught.value.faults
+    assert fault.path == ("meters", "m", "change_points")
+    assert says in fault.message
 
 
 @pytest.mark.parametrize(("before", "after"), [("sum", "max"), ("max", "sum"), ("max", "latest"), ("count", "average")])

@@ -1,5 +1,6 @@
 """Every law at once, on catalogues that nobody thought of: both implementations make the same money of the same log."""
 
+import json
 import random
 
 import pytest
@@ -39,7 +40,11 @@ def rated_at_random(seed: int) -> Bench:
             bench.record(*source.choice(sent))
         elif roll < 0.12 and sent:
             key, original = source.choice(sent)
-            bench.record(key, bench.correction(original))
+            amended = None
+            if roll > 0.1:
+                other = json.loads(catalogue.event(bench, bench.now - source.randrange(DAY)))
+                amended = json.dumps(other | {"id": json.loads(original)["id"]}).encode()
+            bench.record(key, bench.correction(original, amended))
         elif roll < 0.18:
             price = source.choice(catalogue.prices(first))
             ahead = bench.now + source.randrange(1, 9 * DAY)

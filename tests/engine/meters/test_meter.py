@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.meters import DIMENSION_TEXT_MAX, BadDimension, BadQuantity, Meter
-from engine.meters.aggregates import KINDS, Aggregate, Average, Kind, Latest, Least, Most, Unique, mark_of
+from engine.meters.aggregates import KINDS, Aggregate, Average, Kind, Ranked, Unique, mark_of
 from engine.meters.expressions import compile_expression
 from engine.money import NANO
 
@@ -54,15 +54,15 @@ def test_a_dimension_must_be_a_short_string(value: object) -> None:
 @pytest.mark.parametrize(
     ("kind", "found"),
     [
-        ("max", Most(5 * NANO)),
-        ("min", Least(5 * NANO)),
-        ("latest", Latest(7, "s", "i", 5 * NANO)),
+        ("max", Ranked("max", ((5 * NANO,),), 4)),
+        ("min", Ranked("min", ((-5 * NANO,),), 4)),
+        ("latest", Ranked("latest", ((7, "s", "i", 5 * NANO),), 4)),
         ("average", Average(5 * NANO, 1)),
-        ("unique_count", Unique(frozenset([mark_of(5 * NANO)]), 3)),
+        ("unique_count", Unique({mark_of(5 * NANO): 1}, 3)),
     ],
 )
 def test_one_event_is_an_aggregate(kind: Kind, found: Aggregate) -> None:
-    meter = Meter("m", "e", "v", (), kind=kind, limit=3)
+    meter = Meter("m", "e", "v", (), kind=kind, limit=3, points=4)
     assert meter.aggregate({"v": 5}, 7, "s", "i") == found
     with pytest.raises(BadQuantity, match=r"data\.v \(meter m\)"):
         meter.aggregate({}, 7, "s", "i")
