@@ -5,6 +5,7 @@ other: all of it is made, or nothing.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -65,10 +66,10 @@ class _Changes:
             if scope in self._account.scopes and self._account.scopes[scope].since < after.since
         )
         found = []
-        for piece in pieces(before, after, from_us, self._segment_around):
+        for piece in pieces(before, after, from_us, self._segment_around, partial(self._cells_of, meter)):
             start, _ = self._segment_around(piece.time_us)
-            price, version, dimensions = self._price(meter, after.cell, piece.time_us)
-            kind = _Kind(start, piece.quantity > 0, scopes, price.name, after.cell, name)
+            price, version, dimensions = self._price(meter, piece.cell, piece.time_us)
+            kind = _Kind(start, piece.quantity > 0, scopes, price.name, piece.cell, name)
             found.append((kind, _Sum(price, version, dimensions, piece.time_us, piece.quantity)))
         for kind, more in found:
             had = self._sums.get(kind)
@@ -94,6 +95,14 @@ class _Changes:
         if not self._here[0] <= time_us < self._here[1]:
             self._here = self._account.segment_around(time_us)
         return self._here
+
+    def _cells_of(self, meter: str, cell: Cell, from_us: int, to_us: int) -> Iterable[tuple[int, int, Cell]]:
+        """In one segment: the version in force says what the hours are."""
+        catalogue = self._book.at(from_us)
+        counting = None if catalogue is None else catalogue.meters.get(meter)
+        if counting is None or len(counting.group_by) != len(cell):
+            return [(from_us, to_us, cell)]  # it has no price
+        return counting.cells_of(cell, from_us, to_us)
 
     def _price(self, meter: str, cell: Cell, time_us: int) -> tuple[Price, int, tuple[str, ...]]:
         catalogue = self._book.at(time_us)

@@ -330,15 +330,15 @@ class _Checker:
         if not is_text(value, 128):
             self.fault(path, "a name must be a string of 1 to 128 characters without NUL")
 
-    def of_time(self, meters: Iterable[Meter], hours: Mapping[str, str]) -> None:
-        """Sessions go on through the hours of the day, in the cell where they began: `hours`, dimensions by field."""
+    def of_time(self, meters: Iterable[Meter], hours: Mapping[str, Hours]) -> None:
+        """Whether an event of a session counts does not say whether the session does, which goes through the hours."""
         for meter in meters:
             if meter.session is not None:
-                for field in sorted(meter.looks_at & hours.keys()):
+                for on in sorted({each.name for each in meter.conditions} & hours.keys()):
                     message = (
-                        f"{hours[field]} changes with the hours, and a session goes through them: use another meter"
+                        "changes while a session goes on: add it to group_by, and give the other hours a price of 0"
                     )
-                    self.fault(("meters", meter.name), message)
+                    self.fault(("meters", meter.name, "when", on), message)
 
     def _number(self, path: tuple[str | int, ...], text: str | None, parse: Any, minimum: int) -> int:
         try:
@@ -634,14 +634,16 @@ def compile_catalogue(version: int, document: CatalogueDocument) -> Catalogue:
         for name, definition in declared
         if not definition.hours
     }
+    by_name = {each.dimension: each for each in hours}
     meters = {
-        name: compile_meter(name, definition, dimensions, checker.fault) for name, definition in document.meters.items()
+        name: compile_meter(name, definition, dimensions, by_name, checker.fault)
+        for name, definition in document.meters.items()
     }
     shapes = {
         event_type: compile_token_shape(event_type, definition, meters.values(), checker.fault)
         for event_type, definition in document.token_shapes.items()
     }
-    checker.of_time(meters.values(), {each.field: each.dimension for each in hours})
+    checker.of_time(meters.values(), by_name)
     for event_type, definition in document.streams.items():
         checker.stream(("streams", event_type), definition, [m for m in meters.values() if m.event_type == event_type])
     plans = {name: checker.plan(name, definition, meters) for name, definition in document.plans.items()}
@@ -706,8 +708,18 @@ def check_succession(before: CatalogueDocument, after: CatalogueDocument) -> Non
         ):
             message = "sessions that are open go on in the cells where they began: keep it, or make a new meter"
             faults.append(CatalogueFault(("meters", name, "group_by"), message))
+        elif heir_kind in ("duration", "time_weighted_sum") and name in after.meters:
+            faults += [
+                CatalogueFault(("dimensions", dimension), f"became hours, or no more: sessions of {name} are open")
+                for dimension in meter.group_by
+                if _is_of_hours(before, dimension) != _is_of_hours(after, dimension)
+            ]
     if faults:
         raise BadCatalogue(faults)
+
+
+def _is_of_hours(document: CatalogueDocument, dimension: str) -> bool:
+    return dimension in document.dimensions and bool(document.dimensions[dimension].hours)
 
 
 def _counts_fees(price: PriceDefinition) -> bool:

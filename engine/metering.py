@@ -86,7 +86,7 @@ class Metering:
                     heard.append(meter.hear(data))
                     if plan is None:
                         raise _not_sold(catalogue, contract, time_us)
-                    plan.price_of(meter, heard[-1].cell)
+                    plan.price_of(meter, meter.cell(data))
                     continue
                 if meter.kind is not None:
                     aggregate = meter.aggregate(data, time_us, event.source, event.id)

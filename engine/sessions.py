@@ -5,7 +5,7 @@ starts and stops is of constant size: its events are not kept. One that has leve
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -100,10 +100,14 @@ class Telling(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What a session adds to a segment, or takes back from it."""
+    """What a session adds to a cell of a segment, or takes back from it."""
 
     time_us: int  # its last microsecond
+    cell: Cell
     quantity: int  # nano-units; below 0: taken back
+
+
+CellsOf = Callable[[Cell, int, int], Iterable[tuple[int, int, Cell]]]  # of a session from one instant to another
 
 
 @lru_cache(4096)
@@ -207,21 +211,28 @@ def _point(heard: Heard, event: Telling) -> Point:
     return Point(event.time_us, event.source, event.id, heard.weight)
 
 
-def pieces(before: Timed | None, after: Timed, from_us: int, segment_around: Callable[[int], Span]) -> Iterator[Piece]:
-    """What makes of one the other, which differ from an instant on, per segment: a step's seconds in each are rounded
-    once, half-even."""
+def pieces(
+    before: Timed | None, after: Timed, from_us: int, segment_around: Callable[[int], Span], cells_of: CellsOf
+) -> Iterator[Piece]:
+    """What makes of one the other, which differ from an instant on, per segment and cell: a step's seconds in each are
+    rounded once, half-even."""
     old_end = 0 if before is None else before.end_us
     old, new = [] if before is None else before.steps(from_us), after.steps(from_us)
     while old and new and old[0] == new[0]:
         old, new = old[1:], new[1:]
     if not old and not new:
         return
+    begin, until = min(steps[0].from_us for steps in (old, new) if steps), max(after.end_us, old_end)
     low, high = _unlike(old, new)
     while low < high:
         start, end = segment_around(low)
-        quantity = _quantity(new, start, end) - _quantity(old, start, end)
-        if quantity:
-            yield Piece(min(end, max(after.end_us, old_end if quantity < 0 else 0)) - 1, quantity)
+        spans = list(cells_of(after.cell, max(start, begin), min(end, until)))
+        for cell in dict.fromkeys(cell for start, end, cell in spans if start < high and end > low):
+            here = [(start, end) for start, end, other in spans if other == cell]
+            quantity = _quantity(new, here) - _quantity(old, here)
+            if quantity:
+                goes_to = until if quantity < 0 else after.end_us
+                yield Piece(max(min(end, goes_to) for start, end in here if start < goes_to) - 1, cell, quantity)
         low = end
 
 
@@ -234,10 +245,12 @@ def _unlike(old: list[Step], new: list[Step]) -> Span:
     return low, high
 
 
-def _quantity(steps: list[Step], start: int, end: int) -> int:
-    """Nano-units of the steps in a segment."""
+def _quantity(steps: list[Step], spans: list[Span]) -> int:
+    """Nano-units of the steps in all of the spans."""
     return sum(
-        round_half_even((min(step.to_us, end) - max(step.from_us, start)) * step.weight, _SECOND_US)
+        round_half_even(
+            sum(max(0, min(step.to_us, end) - max(step.from_us, start)) for start, end in spans) * step.weight,
+            _SECOND_US,
+        )
         for step in steps
-        if step.from_us < end and step.to_us > start
     )

@@ -263,7 +263,13 @@ def _bands(path: tuple[str | int, ...], definitions: tuple[BandDefinition, ...],
     return tuple(bands)
 
 
-def compile_meter(name: str, definition: MeterDefinition, dimensions: Mapping[str, Dimension], tell: Tell) -> Meter:
+def compile_meter(
+    name: str,
+    definition: MeterDefinition,
+    dimensions: Mapping[str, Dimension],
+    hours: Mapping[str, Hours],
+    tell: Tell,
+) -> Meter:
     """A meter; its faults are told."""
     path = ("meters", name)
     _name(path, name, tell)
@@ -287,6 +293,7 @@ def compile_meter(name: str, definition: MeterDefinition, dimensions: Mapping[st
         _name((*path, "group_by"), dimension, tell)
     if len(definition.when) > CONDITIONS_MAX:
         tell((*path, "when"), f"a meter has at most {CONDITIONS_MAX} conditions")
+    session = _session(path, definition, tell)
     return Meter(
         name,
         definition.event_type,
@@ -300,8 +307,9 @@ def compile_meter(name: str, definition: MeterDefinition, dimensions: Mapping[st
         _expression((*path, "expression"), definition.expression, tell),
         None if kind in _ADDING_UP else cast(Kind, kind),
         _limit((*path, "limit"), definition, tell),
-        _session(path, definition, tell),
+        session,
         _points((*path, "change_points"), definition, tell),
+        () if session is None else tuple(hours[each] for each in definition.group_by if each in hours),
     )
 
 

@@ -1,7 +1,7 @@
 """A meter as it rates: whether an event counts, how much, and in which cell (law R3)."""
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
 
 from msgspec import Struct
 
@@ -11,10 +11,12 @@ from engine.meters.conditions import Condition
 from engine.meters.dimensions import DIMENSION_TEXT_MAX, BadDimension, Dimension
 from engine.meters.expressions import Expression, NoValue
 from engine.meters.fields import key_of, value_at
+from engine.meters.hours import Hours, called
 from engine.meters.sessions import Heard, SessionFields
 from engine.money import NANO, WHOLE_DIGITS_MAX, NotADecimal, parse_quantity, quantity_text, round_half_even
 
 Cell = tuple[str, ...]  # the values of a meter's dimensions, in the order of its group_by
+PASSING: Final = ""  # in the cell of a session: the hour, which is another as it goes on
 
 
 class BadQuantity(ValueError):
@@ -37,6 +39,7 @@ class Meter(Struct, frozen=True):
         None  # of a meter of time: it adds up seconds, each of which counts what is measured
     )
     points: int = POINTS  # of a max, min or latest: how many readings behind the answer are kept
+    hours: tuple[Hours, ...] = ()  # of a meter of time: those of group_by through which its sessions go
 
     @property
     def bounded_by(self) -> str | None:
@@ -81,7 +84,21 @@ class Meter(Struct, frozen=True):
         assert self.session is not None
         session, state = self.session.read(self.name, data)
         weight = self.quantity(data)
-        return Heard(self.name, session, state, self.cell(data), weight)
+        hours = {each.dimension for each in self.hours}
+        cell = tuple(
+            PASSING if name in hours else value for name, value in zip(self.group_by, self.cell(data), strict=True)
+        )
+        return Heard(self.name, session, state, cell, weight)
+
+    def cells_of(self, cell: Cell, from_us: int, to_us: int) -> Iterator[tuple[int, int, Cell]]:
+        """The cells in which a session counts from one instant to another, each from when to when."""
+        if not self.hours:
+            yield from_us, to_us, cell
+            return
+        places = [self.group_by.index(each.dimension) for each in self.hours]
+        for start, end, names in called(self.hours, from_us, to_us):
+            filled = dict(zip(places, names, strict=True))
+            yield start, end, tuple(filled.get(place, value) for place, value in enumerate(cell))
 
     def aggregate(self, data: dict[str, Any], time_us: int, source: str, event_id: str) -> Aggregate:
         """What one event is, of what does not add up. Raises BadQuantity."""

@@ -512,7 +512,7 @@ class Oracle:
                 raise DeadLetterError("no_price")
             if meter.aggregation in OF_SESSIONS:
                 assert isinstance(quantity, int)
-                heard.append(Heard(meter.name, *meter.session_of(seen), cell, quantity))
+                heard.append(Heard(meter.name, *meter.session_of(seen), meter.begun(cell), quantity))
             elif meter.adds_up:
                 assert not isinstance(quantity, str)
                 parts.append((price.name, cell, price.counted(quantity)))
@@ -560,21 +560,33 @@ class Oracle:
 
     def _pieces(
         self, state: Partition, account: Account, key: tuple[str, str], session: Session
-    ) -> list[tuple[int, int, str, int]]:
-        """(segment, last microsecond, price, nano-units) of what is to be entered, or, below 0, taken back."""
+    ) -> list[tuple[int, int, str, tuple[str, ...], int]]:
+        """(segment, last microsecond, price, cell, nano-units) of what is to be entered, or, below 0, taken back."""
         stretches, _ = self._goes(state, account, key[0], session)
         whole = [*stretches, *session.charged]
         low, high = min((each.begin for each in whole), default=0), max((each.end for each in whole), default=0)
         boundaries = self._boundaries(state, account, low, high)
-        now, before = in_segments(stretches, boundaries), in_segments(session.charged, boundaries)
+        cells_between = partial(self._cells_between, state, key[0], session.cell)
+        now, before = (in_segments(each, boundaries, cells_between) for each in (stretches, session.charged))
         found = []
-        for segment in sorted(now.keys() | session.entered.keys()):
-            last, units = now.get(segment, (0, 0))
-            more = units - session.entered.get(segment, 0)
+        for place in sorted(now.keys() | session.entered.keys()):
+            segment, cell = place
+            last, units = now.get(place, (0, 0))
+            more = units - session.entered.get(place, 0)
             if more:
-                last = last if more > 0 else before[segment][0]
-                found.append((segment, last, self._price_of_time(state, account, key[0], session.cell, last), more))
+                last = last if more > 0 else before[place][0]
+                found.append((segment, last, self._price_of_time(state, account, key[0], cell, last), cell, more))
         return found
+
+    def _cells_between(
+        self, state: Partition, meter_name: str, cell: tuple[str, ...], begin: int, end: int
+    ) -> list[tuple[int, int, tuple[str, ...]]]:
+        """The cells that a session goes through in a segment."""
+        version = self._version_at(state, begin)
+        for meter in version.meters if version else []:
+            if meter.name == meter_name and len(meter.group_by) == len(cell):
+                return meter.cells_between(cell, begin, end)
+        return [(begin, end, cell)]
 
     def _boundaries(self, state: Partition, account: Account, low: int, high: int) -> set[int]:
         """Every boundary of segments from the one that holds `low` on, to `high`."""
@@ -611,8 +623,8 @@ class Oracle:
                 pieces = self._pieces(state, account, key, session)
             except DeadLetterError:
                 continue  # it has no price now, and is tried again
-            for segment, last, price, units in pieces:
-                kind = (segment, units > 0, session.scopes, price, session.cell, key[1] if apart else "")
+            for segment, last, price, cell, units in pieces:
+                kind = (segment, units > 0, session.scopes, price, cell, key[1] if apart else "")
                 had = made.get(kind, (0, 0))
                 made[kind] = max(had[0], last), had[1] + units
         events = []
@@ -627,8 +639,10 @@ class Oracle:
         """All of their time is entered. Those that go on come to more with the next minute."""
         for key, session in sessions.items():
             try:
-                for segment, _, _, units in self._pieces(state, account, key, session):
-                    session.entered = session.entered | {segment: session.entered.get(segment, 0) + units}
+                for segment, _, _, cell, units in self._pieces(state, account, key, session):
+                    session.entered = session.entered | {
+                        (segment, cell): session.entered.get((segment, cell), 0) + units
+                    }
             except DeadLetterError:
                 continue
             session.charged = self._goes(state, account, key[0], session)[0]

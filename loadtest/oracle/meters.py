@@ -1,11 +1,13 @@
 """What a meter takes from an event: whether it counts, how much, and in which cell."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from loadtest.oracle.expressions import NoValueError, field_of, names_in, nano_of
-from loadtest.oracle.periods import local_time
+from loadtest.oracle.periods import DAY_US, local_time
 from loadtest.oracle.records import SECOND_US, DeadLetterError, Number, fixed_point, is_name
 
 DIMENSION_CHARACTERS_MAX = 128
@@ -63,6 +65,28 @@ def hours_of(time_us: int, body: Mapping[str, Any]) -> str:
             if WEEK[weekday] in stretch.get("days", WEEK) and begin <= minute < begin + length:
                 return str(stretch["name"])
     return str(body["otherwise"])
+
+
+@cache
+def _quarters(text: str, day: int) -> list[tuple[int, int, str]]:
+    """A day of UTC, in stretches that are called the same: clocks are looked at whenever a quarter of an hour, or an edge
+    of a stretch, may begin."""
+    body = json.loads(text)
+    edges = {0, *(minutes(stretch[end]) % 15 for stretch in body["hours"] for end in ("from", "to"))}
+    looks = [day * DAY_US + (quarter * 15 + edge) * 60 * SECOND_US for quarter in range(96) for edge in sorted(edges)]
+    ends = [*looks[1:], (day + 1) * DAY_US]
+    return [(begin, end, hours_of(begin, body)) for begin, end in zip(looks, ends, strict=True)]
+
+
+def hours_between(body: Mapping[str, Any], begin: int, end: int) -> list[tuple[int, int, str]]:
+    """What the hours are called from one instant to another."""
+    text = json.dumps(body)
+    return [
+        (max(low, begin), min(high, end), name)
+        for day in range(begin // DAY_US, end // DAY_US + 1)
+        for low, high, name in _quarters(text, day)
+        if low < end and high > begin
+    ]
 
 
 def dimension_of(data: Mapping[str, Any], name: str, declared: Mapping[str, Mapping[str, Any]]) -> str:
@@ -137,6 +161,26 @@ class Meter:
     @property
     def adds_up(self) -> bool:
         return self.aggregation in ("count", "sum", *OF_SESSIONS)
+
+    def begun(self, cell: tuple[str, ...]) -> tuple[str, ...]:
+        """The cell of a session, which goes through the hours."""
+        return tuple(
+            "" if self.declared.get(name, {}).get("hours") else value
+            for name, value in zip(self.group_by, cell, strict=True)
+        )
+
+    def cells_between(self, cell: tuple[str, ...], begin: int, end: int) -> list[tuple[int, int, tuple[str, ...]]]:
+        """The cells that a session goes through from one instant to another."""
+        found = [(begin, end, cell)]
+        for place, name in enumerate(self.group_by):
+            body = self.declared.get(name, {})
+            if body.get("hours"):
+                found = [
+                    (start, until, (*was[:place], called, *was[place + 1 :]))
+                    for low, high, was in found
+                    for start, until, called in hours_between(body, low, high)
+                ]
+        return found
 
     def session_of(self, data: Mapping[str, Any]) -> tuple[str, str]:
         """Which session, and what has become of it, or that it has a level."""

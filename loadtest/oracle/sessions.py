@@ -2,7 +2,7 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -49,7 +49,7 @@ class Session:
     events: list[Told] = field(default_factory=list)
     oldest: Told | None = None  # of those whose place among the others is known
     charged: list[Stretch] = field(default_factory=list)  # what was entered
-    entered: dict[int, int] = field(default_factory=dict)  # by segment, nano
+    entered: dict[tuple[int, tuple[str, ...]], int] = field(default_factory=dict)  # by segment and cell, nano
 
     @property
     def has_levels(self) -> bool:
@@ -87,14 +87,25 @@ def last_minute(account: str, time_us: int) -> int:
     return time_us - (time_us - second * SECOND_US) % MINUTE_US
 
 
-def in_segments(stretches: Collection[Stretch], boundaries: Collection[int]) -> dict[int, tuple[int, int]]:
-    """Segment -> the last microsecond in it, and nano-units: each stretch's seconds times weight, rounded once."""
-    found: dict[int, tuple[int, int]] = {}
+Cell = tuple[str, ...]
+CellsBetween = Callable[[int, int], list[tuple[int, int, Cell]]]  # those that a session goes through
+
+
+def in_segments(
+    stretches: Collection[Stretch], boundaries: Collection[int], cells_between: CellsBetween
+) -> dict[tuple[int, Cell], tuple[int, int]]:
+    """(segment, cell) -> the last microsecond in it, and nano-units: each stretch's seconds times weight, rounded once."""
+    found: dict[tuple[int, Cell], tuple[int, int]] = {}
     ordered = sorted(boundaries)
     for begin, end, weight in stretches:
+        times: dict[tuple[int, Cell], tuple[int, int]] = {}
         cuts = [begin, *(each for each in ordered if begin < each < end), end]
         for low, high in pairwise(cuts):
             segment = ordered[bisect_right(ordered, low) - 1]
-            _, before = found.get(segment, (0, 0))
-            found[segment] = high - 1, before + round(Fraction((high - low) * weight, SECOND_US))
+            for start, until, cell in cells_between(low, high):
+                _, time_us = times.get((segment, cell), (0, 0))
+                times[segment, cell] = until - 1, time_us + until - start
+        for place, (last, time_us) in times.items():
+            _, before = found.get(place, (0, 0))
+            found[place] = last, before + round(Fraction(time_us * weight, SECOND_US))
     return found

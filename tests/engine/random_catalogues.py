@@ -28,8 +28,13 @@ EXPRESSIONS: Final = ("tokens * seconds / 7", "max(tokens, 10) - 3", "default(ex
 DIMENSIONS: Final[dict[str, dict[str, Any]]] = {
     "size": {"of": "tokens", "bands": [{"name": "short", "up_to": "10"}, {"name": "long"}]},
     "place": {"of": "region", "values": {"eu-1": "eu", "eu-2": "eu"}, "otherwise": "far", "default": "far"},
+    "clock": {
+        "hours": [{"name": "night", "from": "22:00", "to": "06:30"}],
+        "zone": "America/New_York",
+        "otherwise": "day",
+    },
 }
-REACHED: Final = {"model": SOLD, "size": ("short", "long"), "place": ("eu", "far")}
+REACHED: Final = {"model": SOLD, "size": ("short", "long"), "place": ("eu", "far"), "clock": ("night", "day")}
 
 
 def random_usage(source: random.Random) -> tuple[str, dict[str, object]]:

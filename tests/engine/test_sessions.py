@@ -108,7 +108,7 @@ def test_what_makes_of_one_span_the_other(before: Span, after: Span, found: list
 
 def moved(before: Span, after: Span, weight: int = NANO) -> list[Piece]:
     old, new = (Session((), weight, "", 1, None, 0, charged=span) for span in (before, after))
-    return list(pieces(old, new, 0, halves))
+    return list(pieces(old, new, 0, halves, lambda cell, start, end: [(start, end, cell)]))
 
 
 def test_each_segment_is_rounded_once_however_often_it_changes() -> None:

@@ -170,6 +170,7 @@ def test_the_answer_may_leave_as_often_as_points_are_kept() -> None:
 
 
 def test_without_points_only_what_does_not_count_is_taken_back() -> None:
+    """Of 2 and 5 the least cannot go while 5 is there, of which nothing is kept; behind it, it can."""
     bench, (least, other) = corrected("min", 0, "2", "5")
     assert bench.correct(least) == "dead_lettered.not_cancellable"
     assert bench.correct(other) == "cancelled"
@@ -178,6 +179,7 @@ def test_without_points_only_what_does_not_count_is_taken_back() -> None:
 
 
 def test_an_amend_has_no_more_different_values_than_the_limit() -> None:
+    """Two are allowed: one of two b may not become c, the only a may."""
     bench = Bench(document("unique_count", limit="2"))
     bench.open()
     events = [bench.event(type="gauge", data={"value": value, "region": "eu"}) for value in ("a", "b", "b")]

@@ -190,6 +190,7 @@ def test_a_unique_count_has_a_declared_limit() -> None:
     ],
 )
 def test_change_points_are_of_what_one_reading_is_the_answer(aggregation: str, points: int, says: str) -> None:
+    """And there is a limit to how many an account may be made to keep."""
     meters = {"m": MeterDefinition("e", aggregation, "value", change_points=points)}  # type: ignore[arg-type]
     with pytest.raises(BadCatalogue) as caught:
         compile_catalogue(

@@ -122,16 +122,6 @@ def test_a_held_event_is_rated_at_the_hour_of_its_admission() -> None:
     assert bench.charges() == [20 * DOLLAR]
 
 
-@pytest.mark.parametrize("aggregation", ["duration", "time_weighted_sum"])
-def test_a_session_goes_through_the_hours_and_has_none(aggregation: Any) -> None:
-    """It would change its cell on the way: refused at publication."""
-    meters = {"gpu": MeterDefinition("gpu", aggregation, "gpus", ("tariff",), session="session")}
-    plan = PlanDefinition("USD", {"gpu": per_unit("1", meter="gpu")})
-    with pytest.raises(BadCatalogue) as caught:
-        compile_catalogue(1, document(meters=meters, plans={"plan": plan}))
-    assert [fault.path for fault in caught.value.faults] == [("meters", "gpu")]
-
-
 WRONG: dict[str, tuple[Callable[[], DimensionDefinition], str]] = {
     "no otherwise": (lambda: replace(TARIFF, otherwise=None), "otherwise"),
     "no such zone": (lambda: replace(TARIFF, zone="Mars/Base"), "zone"),

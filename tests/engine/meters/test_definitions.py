@@ -31,7 +31,7 @@ def meter(dimensions: dict[str, Any] | None = None, **said: Any) -> tuple[Meter,
         for name, body in (dimensions or {}).items()
     }
     definition = msgspec.convert({"event_type": "e", "aggregation": "count"} | said, MeterDefinition)
-    return compile_meter("m", definition, declared, tell), faults
+    return compile_meter("m", definition, declared, {}, tell), faults
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,13 @@
 """What the hours of the day are called, by the wall clock of a zone."""
 
-import pytest
+import itertools
 
-from engine.meters.hours import Hours, Stretch
-from tests.engine.bench import us
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.meters.hours import Hours, Stretch, called
+from tests.engine.bench import DAY, HOUR, MINUTE, us
 
 WEEKDAYS = frozenset(range(5))
 TARIFF = Hours(
@@ -51,3 +55,33 @@ def test_a_stretch_may_be_a_whole_day() -> None:
     ]
     assert found == ["other", "sunday", "sunday", "other"]
     assert day.names == {"sunday", "other"}
+
+
+ZONES = ("UTC", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kathmandu", "America/St_Johns", "Pacific/Apia")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(ZONES), st.integers(0, 1439), st.integers(1, 1440)), min_size=1, max_size=2),
+    st.sampled_from(["2026-03-28T20:00:00", "2026-10-24T20:00:00", "2026-04-04T01:00:00", "2026-03-07T03:17:00"]),
+    st.integers(0, 2 * DAY),
+    st.integers(1, 2 * DAY),
+)
+def test_a_stretch_of_time_is_called_what_each_of_its_instants_is(
+    declared: list[tuple[str, int, int]], base: str, after: int, length: int
+) -> None:
+    """Also where the clock is set: no instant is left out, and none is called by another's name."""
+    hours = tuple(
+        Hours(f"h{place}", zone, (Stretch("in", begin, end, WEEKDAYS),), "out")
+        for place, (zone, begin, end) in enumerate(declared)
+    )
+    low = us(base + "+00:00") + after
+    found = list(called(hours, low, low + length))
+    assert (found[0].from_us, found[-1].to_us) == (low, low + length)
+    assert all(one.to_us == other.from_us for one, other in itertools.pairwise(found))
+    for start, end, names in found:
+        for at in (start, end - 1, *range(start, end, 7 * MINUTE)):
+            assert names == tuple(each.name_at(at) for each in hours)
+
+
+def test_nothing_of_no_length_is_called_anything() -> None:
+    assert list(called((TARIFF,), HOUR, HOUR)) == []
