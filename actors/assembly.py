@@ -11,6 +11,8 @@ from pathlib import Path
 from actors.checkpoints import Checkpoints
 from actors.clock import SystemClock
 from actors.controller import Controller
+from actors.cost import CostActor
+from actors.cost_store import CostStore
 from actors.door import Door
 from actors.door_client import Doors
 from actors.door_wire import door_token
@@ -28,6 +30,7 @@ from actors.receivers import EndpointReceivers, settings_listener
 from actors.shard import Shard
 from actors.webhooks import WebhookCaller
 from config.settings import Settings
+from engine.cost.attribution import Horizons
 
 GC_THRESHOLDS = (
     50_000,
@@ -90,7 +93,7 @@ def topic_settings(settings: Settings) -> TopicSettings:
         min_insync_replicas=kafka.min_insync_replicas,
         usage_retention_ms=retention_ms,
         rated_retention_ms=retention_ms,
-        measured=(kafka.topic_served, kafka.topic_gpu_telemetry),
+        measured=(kafka.topic_served, kafka.topic_gpu_telemetry, kafka.topic_costs),
     )
 
 
@@ -100,6 +103,20 @@ def telemetry_appender(settings: Settings) -> TopicAppender:
     if kafka.bootstrap_servers is None:
         raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
     return TopicAppender(kafka.bootstrap_servers, {"gpu-telemetry": kafka.topic_gpu_telemetry})
+
+
+def served_appender(settings: Settings) -> TopicAppender:
+    """The way to the topic of what was served, not yet started."""
+    kafka = settings.kafka
+    if kafka.bootstrap_servers is None:
+        raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
+    return TopicAppender(kafka.bootstrap_servers, {"served": kafka.topic_served})
+
+
+def cost_store(settings: Settings) -> CostStore:
+    """The checkpoints of cost attribution, not yet started."""
+    timeout_s = settings.postgres.statement_timeout_ms / 1000
+    return CostStore(database_dsn(settings), settings.postgres.schema_name, settings.lease.lease_s, timeout_s)
 
 
 def postgres_store(settings: Settings) -> PostgresStore:
@@ -281,6 +298,54 @@ class ShardProcess:
         await self._store.stop()
         await self._log.stop()
         self.incarnation.end()
+
+
+class CostProcess:
+    """A cost actor and its doors. Of `of` actors the one with this number has every partition whose number leaves it."""
+
+    def __init__(self, number: int, of: int, owner: str, settings: Settings) -> None:
+        cost, kafka = settings.cost, settings.kafka
+        if kafka.bootstrap_servers is None:
+            raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
+        self._reader = topic_reader(settings)
+        self._appender = TopicAppender(kafka.bootstrap_servers, {"costs": kafka.topic_costs})
+        self._store = cost_store(settings)
+        self.actor = CostActor(
+            owner,
+            [partition for partition in range(kafka.partitions) if partition % of == number],
+            clock=SystemClock(),
+            reader=self._reader,
+            appender=self._appender,
+            store=self._store,
+            control_key=settings.control_key_bytes(),
+            kafka=kafka,
+            horizons=Horizons(cost.window_s * 1_000_000, cost.settle_s * 1_000_000, cost.close_s * 1_000_000),
+            interval_s=cost.interval_s,
+        )
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to attribute in the background."""
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        await self._reader.start()
+        await self._appender.start()
+        await self._store.start()
+        self._running = asyncio.create_task(self.actor.run())
+
+    async def wait(self) -> None:
+        """Until the actor stops, somebody else owns its partitions, or it breaks."""
+        assert self._running is not None
+        await asyncio.shield(self._running)
+
+    async def stop(self) -> None:
+        """End the turn under way, and close every door."""
+        self.actor.stop()
+        if self._running is not None:
+            await asyncio.gather(self._running, return_exceptions=True)
+        await self._store.stop()
+        await self._appender.stop()
+        await self._reader.stop()
 
 
 class ControllerProcess:

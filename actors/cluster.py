@@ -21,8 +21,9 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.util import list_named_actors
 
-from actors.assembly import ControllerProcess, ShardProcess
+from actors.assembly import ControllerProcess, CostProcess, ShardProcess
 from actors.clock import SystemClock
+from actors.cost import CostView
 from actors.outbox import OutboxCounts
 from actors.shard import PartitionView
 from config.settings import Settings
@@ -33,6 +34,7 @@ START_TIMEOUT_S: Final = 60.0
 DRAIN_TIMEOUT_S: Final = 10.0  # a last checkpoint takes a second or two; whoever is not done by then is ended
 RESIGN_TIMEOUT_S: Final = 3.0
 STATUS_TIMEOUT_S: Final = 2.0
+COST_CPUS: Final = 0.25  # nobody waits for it
 SHARD_CPUS: Final = 0.5  # on two cores, two shards leave room for the broker and the database
 CONTROLLER: Final = "controller"
 HEAD: Final = "node:__internal_head__"  # Ray's name for what only the head node has
@@ -116,6 +118,42 @@ class _ControllerActor:
         await self._process.stop()
 
 
+class _CostActor:
+    """A cost actor in a Ray worker. When it ends, Ray makes it anew, and the new one claims its partitions."""
+
+    async def __init__(self, number: int, of: int, settings: dict[str, Any]) -> None:  # type: ignore[misc]
+        _log_to_stderr()
+        self._name = cost_names(of)[number]
+        self._process = CostProcess(number, of, f"{self._name}.{os.getpid()}", Settings.model_validate(settings))
+        await self._process.start()
+        self._watch = asyncio.create_task(self._end_with_the_loop())
+
+    async def _end_with_the_loop(self) -> None:
+        try:
+            await self._process.wait()
+        except Exception:
+            _log.exception("cost actor %s broke", self._name)
+        os._exit(1)
+
+    async def status(self) -> "CostActorStatus":
+        return CostActorStatus(self._name, os.getpid(), self._process.actor.views())
+
+    async def drain(self) -> None:
+        """End the turn under way; the actor may be ended afterwards."""
+        self._watch.cancel()
+        await asyncio.gather(self._watch, return_exceptions=True)
+        await self._process.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class CostActorStatus:
+    """What a cost actor says of itself."""
+
+    name: str
+    pid: int
+    partitions: list[CostView]
+
+
 @dataclass(frozen=True, slots=True)
 class ShardStatus:
     """What a shard says of itself."""
@@ -141,6 +179,10 @@ def _rss_mib() -> float:
 
 def shard_names(shards: int) -> list[str]:
     return [f"shard-{number}" for number in range(shards)]
+
+
+def cost_names(actors: int) -> list[str]:
+    return [f"cost-{number}" for number in range(actors)]
 
 
 def _actors_of(namespace: str) -> list[str]:
@@ -177,6 +219,7 @@ class Cluster:
         self._lock_dir = lock_dir
         self._namespace = namespace
         self._shards = shard_names(settings.shard.shards)
+        self._costs = cost_names(settings.cost.actors)
 
     async def start(self) -> None:
         """Make what is missing, and wait until every actor answers. Actors that are there already are kept."""
@@ -186,9 +229,12 @@ class Cluster:
             _make_shard(shard, settings, lock_dir, self._namespace)
         options = _options(CONTROLLER, self._namespace, num_cpus=0, max_restarts=-1) | {"resources": {HEAD: 0.001}}
         ray.remote(_ControllerActor).options(**options).remote(settings, lock_dir, self._namespace)
+        for number, name in enumerate(self._costs):
+            options = _options(name, self._namespace, num_cpus=COST_CPUS, max_restarts=-1)
+            ray.remote(_CostActor).options(**options).remote(number, len(self._costs), settings)
         await asyncio.gather(
             self._call(CONTROLLER, "ping", START_TIMEOUT_S),
-            *(self._call(shard, "status", START_TIMEOUT_S) for shard in self._shards),
+            *(self._call(name, "status", START_TIMEOUT_S) for name in (*self._shards, *self._costs)),
         )
 
     async def _call(self, name: str, method: str, timeout_s: float) -> Any:
@@ -208,17 +254,27 @@ class Cluster:
             raise broken[0]
         return [answer for answer in answers if isinstance(answer, ShardStatus)]
 
+    async def cost_statuses(self) -> list[CostActorStatus]:
+        """Of every cost actor that answers in time."""
+        answers = await asyncio.gather(
+            *(self._call(name, "status", STATUS_TIMEOUT_S) for name in self._costs), return_exceptions=True
+        )
+        return [answer for answer in answers if isinstance(answer, CostActorStatus)]
+
     async def stop(self) -> None:
         """Drain the controller, so that nothing moves and nobody is made anew; then every shard; then end the actors,
         drained or not. What is not handed over in time is replayed by the next owner."""
-        for names, timeout_s in (([CONTROLLER], RESIGN_TIMEOUT_S), (self._shards, DRAIN_TIMEOUT_S)):
+        for names, timeout_s in (
+            ([CONTROLLER], RESIGN_TIMEOUT_S),
+            ([*self._shards, *self._costs], DRAIN_TIMEOUT_S),
+        ):
             answers = await asyncio.gather(
                 *(self._call(name, "drain", timeout_s) for name in names), return_exceptions=True
             )
             for name, answer in zip(names, answers, strict=True):
                 if isinstance(answer, BaseException):
                     _log.warning("%s did not drain in order: %s", name, answer or f"no answer within {timeout_s:.0f} s")
-        for name in [CONTROLLER, *self._shards]:
+        for name in [CONTROLLER, *self._shards, *self._costs]:
             try:
                 ray.kill(ray.get_actor(name, self._namespace))
             except ValueError:

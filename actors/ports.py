@@ -102,7 +102,7 @@ class Record(Protocol):
 class Outgoing(Struct, frozen=True):
     """A record to produce. `partition` None lets the key decide (murmur2)."""
 
-    topic: str  # "usage", "rated", "dead-letters" or "gpu-telemetry": the role, not the physical topic name
+    topic: str  # "usage", "rated", "dead-letters", "gpu-telemetry", "served" or "costs": the role, not the physical topic name
     value: bytes | None  # None: a record without a value, which only a test would send
     key: bytes | None = None
     partition: int | None = None

@@ -236,7 +236,7 @@ def dedup_segment(row: asyncpg.Record) -> DedupSegment:
     return DedupSegment(*row.values())
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Text for people: what Postgres cannot hold (NUL, half a surrogate pair) is replaced and stops no checkpoint."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")
 
@@ -555,7 +555,7 @@ class PostgresStore:
                 [row.offset for row in cut.dead_letters],
                 [row.log_time_us for row in cut.dead_letters],
                 [row.reason for row in cut.dead_letters],
-                [_storable(row.detail) for row in cut.dead_letters],
+                [storable(row.detail) for row in cut.dead_letters],
                 [row.key for row in cut.dead_letters],
                 [row.value for row in cut.dead_letters],
             )
@@ -630,7 +630,7 @@ class PostgresStore:
                 [delivery.attempts for delivery in latest],
                 [delivery.delivered for delivery in latest],
                 [delivery.given_up for delivery in latest],
-                [_storable(delivery.error) for delivery in latest],
+                [storable(delivery.error) for delivery in latest],
             )
 
     async def catalogue(self, version: int) -> bytes | None:

@@ -143,6 +143,7 @@ class KafkaSettings(_Group):
     topic_gpu_telemetry: str = _setting(
         "gpu-telemetry", "what GPUs and inference engines say of themselves", pattern=_TOPIC_PATTERN
     )
+    topic_costs: str = _setting("costs", "what requests and GPUs cost, as lines", pattern=_TOPIC_PATTERN)
     partitions: int = _setting(
         8,
         "the most shards that can ever share the work, since an account's partition follows from this number: "
@@ -261,6 +262,55 @@ class ShardSettings(_Group):
         ge=1.0,
         le=3_600.0,
     )
+
+
+class CostSettings(_Group):
+    actors: int = _setting(
+        0,
+        "processes that attribute GPU cost to requests; 0 where no GPUs of one's own serve them. A core attributes some "
+        "tens of thousands of ended requests a second",
+        "processes",
+        ge=0,
+        le=256,
+    )
+    interval_s: float = _setting(
+        1.0,
+        "between two looks at what has come: what a request cost is told within two of them",
+        "seconds",
+        ge=0.1,
+        le=60.0,
+    )
+    window_s: int = _setting(
+        10,
+        "what a replica costs is settled by windows of this length; it divides an hour",
+        "seconds",
+        ge=1,
+        le=600,
+    )
+    settle_s: int = _setting(
+        960,
+        "how long a window waits for what is late: what comes behind it is a correction. A quarter of an hour, and a "
+        "minute for clocks that differ",
+        "seconds",
+        ge=1,
+        le=86_400,
+    )
+    close_s: int = _setting(
+        21_600,
+        "how long an hour can still be corrected; a new owner reads the records of that time again, and holds them in "
+        "memory: about 1 kB for each request",
+        "seconds",
+        ge=3_600,
+        le=604_800,
+    )
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> Self:
+        if 3_600 % self.window_s:
+            raise ValueError(f"window_s: an hour is no whole number of windows of {self.window_s} s")
+        if self.settle_s > self.close_s:
+            raise ValueError("settle_s is above close_s: an hour would close before it has settled")
+        return self
 
 
 class LeaseSettings(_Group):
@@ -438,6 +488,7 @@ class Settings(_Group):
     postgres: PostgresSettings = PostgresSettings()
     kafka: KafkaSettings = KafkaSettings()
     shard: ShardSettings = ShardSettings()
+    cost: CostSettings = CostSettings()
     lease: LeaseSettings = LeaseSettings()
     webhooks: WebhookSettings = WebhookSettings()
     api: ApiSettings = ApiSettings()

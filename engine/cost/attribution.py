@@ -180,6 +180,11 @@ class Attribution:
 
     # --------------------------------------------------------------------------------------------------- what comes out
 
+    @property
+    def currency(self) -> str | None:
+        """Of all amounts; None while no rates are known."""
+        return None if self._rates is None else self._rates.currency
+
     def publish(self, now_us: int, *, live: bool = True) -> Published:
         """What changed, and what settled; then hours close. `now_us`: what all records before it are believed to be here;
         `live` False works out no more than what settles, to catch up."""

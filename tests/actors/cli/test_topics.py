@@ -15,7 +15,7 @@ def test_topics_without_brokers_say_what_to_set(command: str) -> None:
 
 def test_topics_are_made_and_checked_on_a_real_broker(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka)
-    roles = ("USAGE", "RATED", "DEAD_LETTERS", "SERVED", "GPU_TELEMETRY")
+    roles = ("USAGE", "RATED", "DEAD_LETTERS", "SERVED", "GPU_TELEMETRY", "COSTS")
     for role in roles:
         monkeypatch.setenv(f"TALLYGATE_KAFKA__TOPIC_{role}", f"cli-{role}")
     assert call("topics", "check").exit_code == FAILED

@@ -1,0 +1,219 @@
+"""Cost attribution on a real Kafka and a real Postgres: an owner that dies, one that takes over, and every pico of the bill."""
+
+import asyncio
+import os
+import secrets
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import msgspec
+from pydantic import SecretStr
+
+from actors.assembly import CostProcess, cost_store, topic_reader, topic_settings
+from actors.clock import SystemClock
+from actors.cluster import Cluster
+from actors.cost_store import CostStore
+from actors.deployment import until
+from actors.kafka import TopicAppender, create_topics
+from actors.migrations import migrate
+from actors.ports import Outgoing
+from config.settings import CostSettings, KafkaSettings, PostgresSettings, Settings
+from config.stack.ray_local import RayLocal, record_ray
+from config.stack.supervisor import Supervisor
+from engine.cost.attribution import TOPIC
+from engine.cost.gpu_rates import HOUR_US, parse_rates
+from engine.cost.lines import RequestLine, WindowLine, parse_line
+from engine.cost.served import GpuPart, ReplicaUp, Served, encode_served
+from engine.cost.telemetry import Metric, Sample, SourceKind, encode_sample
+from engine.cost.window import Bucket
+from engine.events import seal
+from engine.money import parse_amount
+from engine.placement import partition_for
+from loadtest.deployment import ENGINE_PASSWORD, engine_dsn
+
+PARTITIONS = 2
+REPLICAS = ("llama-0", "llama-1", "llama-2")
+GPU = GpuPart("GPU-1", "h100")
+RATES = msgspec.json.encode(
+    {
+        "version": 1,
+        "currency": "USD",
+        "rates": [{"kind": "h100", "from_us": 0, "per_hour": "2.49", "overhead_ppm": 50_000}],
+        "profiles": {
+            "llama": {"prefill_token_ps": 20_000_000, "decode_token_ps": 50_000_000, "context_read_ps": 43_000}
+        },
+    }
+)
+
+
+def settings_of(dsn: str, bootstrap: str) -> Settings:
+    run = secrets.token_hex(4)
+    names = {
+        f"topic_{name}": f"{name}-{run}"
+        for name in ("usage", "rated", "dead_letters", "served", "gpu_telemetry", "costs")
+    }
+    return Settings(
+        control_key=SecretStr(secrets.token_hex(32)),
+        postgres=PostgresSettings(dsn=SecretStr(dsn), schema_name=f"run_{run}"),
+        kafka=KafkaSettings(bootstrap_servers=bootstrap, partitions=PARTITIONS, **names),
+        cost=CostSettings(actors=1, interval_s=0.2),
+    )
+
+
+def records_of(settings: Settings, begin_us: int, end_us: int) -> list[Outgoing]:
+    """Three replicas since `begin_us`, requests on them until `end_us`, and samples of a GPU."""
+    random = Random(5)
+    found = [
+        Outgoing("served", seal(settings.control_key_bytes(), TOPIC, number, RATES), b"rates", number)
+        for number in range(PARTITIONS)
+    ]
+    records: list[Served | ReplicaUp] = [ReplicaUp(name, "llama", (GPU,), begin_us, begin_us) for name in REPLICAS]
+    for number in range(300):
+        scheduled = random.randrange(begin_us, end_us - 2_000_000)
+        first, last = sorted(random.randrange(scheduled, end_us) for _ in range(2))
+        account = random.choice(["acme", "zen", None])
+        replica = random.choice(REPLICAS)
+        records.append(Served(f"r-{number}", replica, "llama", scheduled, first, last, 500, 20, 80, account=account))
+    for record in records:
+        key, value = encode_served(record)
+        found.append(Outgoing("served", value, key, partition_for(key, PARTITIONS)))
+    for instant in range(begin_us, end_us, 15_000_000):
+        key, value = encode_sample(Sample(SourceKind.GPU, "GPU-1", instant, {Metric.GRAPHICS_ACTIVE: 900}))
+        found.append(Outgoing("gpu-telemetry", value, key))
+    return found
+
+
+async def lines_of(settings: Settings) -> list[RequestLine | WindowLine]:
+    reader = topic_reader(settings)
+    await reader.start()
+    topic = settings.kafka.topic_costs
+    try:
+        blocks = [record for number in range(PARTITIONS) for record in await reader.read_all(topic, number)]
+    finally:
+        await reader.stop()
+    return [parse_line(line) for block in blocks for line in (block.value or b"").splitlines()]
+
+
+async def everything_read(store: CostStore, ends: Sequence[int]) -> bool:
+    done = {status.partition: status.next_offset for status in await store.statuses()}
+    return all(done.get(number, 0) >= end for number, end in enumerate(ends))
+
+
+async def test_an_owner_dies_and_every_pico_is_still_somewhere_once(database: str, kafka: str) -> None:
+    settings = settings_of(engine_dsn(database), kafka)
+    await migrate(database, settings.postgres.schema_name, ENGINE_PASSWORD)
+    await create_topics(kafka, topic_settings(settings))
+    names = settings.kafka
+    appender = TopicAppender(kafka, {"served": names.topic_served, "gpu-telemetry": names.topic_gpu_telemetry})
+    store = cost_store(settings)
+    await appender.start()
+    await store.start()
+    now_us = SystemClock().wall_us()
+    begin_us = now_us - 1_800_000_000
+    records = records_of(settings, begin_us, now_us - 1_500_000_000)
+    first, second = (CostProcess(0, 1, owner, settings) for owner in ("cost-0.1", "cost-0.2"))
+    try:
+        await appender.append(records[:200])
+        await first.start()
+
+        async def told() -> bool:
+            return any(status.ckpt_seq for status in await store.statuses())
+
+        await until(told, "a first checkpoint")
+        await appender.append(records[200:])
+        await asyncio.sleep(0.1)
+        await second.start()  # the first one lives on, and is refused
+        await until(lambda: _done(first), "the first owner to find itself replaced")
+        ends = [await _end(settings, number) for number in range(PARTITIONS)]
+        await until(lambda: everything_read(store, ends), "everything to be read")
+        await asyncio.sleep(1.0)
+    finally:
+        for process in (first, second):
+            await process.stop()
+        await appender.stop()
+    assert first.actor.fenced
+    assert not second.actor.fenced
+    # All that is told of a window sums to what its GPU cost in it, by the rates alone.
+    lines = await lines_of(settings)
+    newest: dict[tuple[str, int], WindowLine] = {}
+    shares: dict[tuple[str, str, int], RequestLine] = {}
+    for line in sorted(lines, key=lambda line: (line.epoch, line.seq)):
+        if isinstance(line, WindowLine):
+            newest[line.replica, line.window_us] = line
+        else:
+            shares[line.replica, line.request, line.hour_us] = line
+    rates = parse_rates(RATES)
+    settled = [line for line in newest.values() if line.settled]
+    assert len(settled) > 3 * 60
+    for line in settled:
+        start = max(line.window_us, begin_us)
+        cost = rates.cost([GPU], start, line.window_us + 10_000_000)
+        assert cost is not None and line.cost is not None
+        assert parse_amount(line.cost) == sum(cost) == sum(map(parse_amount, line.buckets.values()))
+    assert len({request for _, request, _ in shares}) == 300
+    direct = sum(parse_amount(line.buckets[Bucket.DIRECT]) for line in newest.values())
+    assert sum(parse_amount(line.amount or "0") for line in shares.values()) == direct > 0
+    # The rows say the same, and their differences sum to them.
+    rows = [row for number in range(PARTITIONS) for row in await store.rows(number, 0)]
+    assert sum(sums.amount for key, sums in rows if key.bucket is Bucket.DIRECT) == direct
+    assert sum(sums.requests for _, sums in rows) == 300
+    for number in range(PARTITIONS):
+        changes = await store.change_sums(number)
+        assert changes == {key: sums.amount for key, sums in await store.rows(number, 0)}
+    assert any(key.bucket is Bucket.UNATTRIBUTED and sums.amount for key, sums in rows), "the samples were read"
+    by_account = {found.account: found.amount for found in await store.sums(0, now_us + HOUR_US, by=["account"])}
+    assert set(by_account) == {"", "acme", "zen"}
+    await store.stop()
+
+
+async def test_a_cost_actor_of_the_cluster_comes_back_by_itself(
+    database: str, kafka: str, ray_local: RayLocal, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    settings = settings_of(engine_dsn(database), kafka)
+    await migrate(database, settings.postgres.schema_name, ENGINE_PASSWORD)
+    await create_topics(kafka, topic_settings(settings))
+    names = settings.kafka
+    appender = TopicAppender(kafka, {"served": names.topic_served, "gpu-telemetry": names.topic_gpu_telemetry})
+    store = cost_store(settings)
+    await appender.start()
+    await store.start()
+    now_us = SystemClock().wall_us()
+    records = records_of(settings, now_us - 1_800_000_000, now_us - 1_500_000_000)
+    cluster = Cluster(settings, tmp_path, f"cost-{secrets.token_hex(3)}")
+    try:
+        await cluster.start()
+        record_ray(supervisor)
+        await appender.append(records[:200])
+        await until(lambda: _read_to_the_end(settings, store), "the first records to be attributed")
+        (before,) = await cluster.cost_statuses()
+        os.kill(before.pid, signal.SIGKILL)
+        await appender.append(records[200:])
+        await until(lambda: _read_to_the_end(settings, store), "the actor to come back and to read the rest")
+        (after,) = await cluster.cost_statuses()
+        assert after.pid != before.pid
+        assert [view.epoch for view in after.partitions] == [view.epoch + 1 for view in before.partitions]
+        rows = [row for number in range(PARTITIONS) for row in await store.rows(number, 0)]
+        assert sum(sums.requests for _, sums in rows) == 300
+    finally:
+        await cluster.stop()
+        await appender.stop()
+        await store.stop()
+
+
+async def _read_to_the_end(settings: Settings, store: CostStore) -> bool:
+    return await everything_read(store, [await _end(settings, number) for number in range(PARTITIONS)])
+
+
+async def _done(process: CostProcess) -> bool:
+    return process.actor.fenced
+
+
+async def _end(settings: Settings, number: int) -> int:
+    reader = topic_reader(settings)
+    await reader.start()
+    try:
+        return (await reader.bounds(settings.kafka.topic_served, number))[1]
+    finally:
+        await reader.stop()
