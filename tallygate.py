@@ -20,6 +20,7 @@ from actors.cli import (
     gpu_rates,
     grants,
     keys,
+    margin,
     migrate,
     periods,
     rebuild,
@@ -70,6 +71,7 @@ app.command("balance")(balance.show_balance)
 app.command("explain")(explain.explain_event)
 app.command("tail")(tail.tail_rated)
 app.command("rebuild")(rebuild.rebuild_accounts)
+app.command("margin")(margin.show_margin)
 app.command("unbilled")(unbilled.find_unbilled_tokens)
 app.command("reconcile")(reconcile.reconcile_partitions)
 

@@ -1,0 +1,102 @@
+"""`tallygate margin`: what requests earned beside what they cost."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+
+from actors.cli.terminal import WRONG_INPUT, AsJson, expected_errors, fail, outside_errors, print_rows
+from config.settings import Settings, load_settings
+from engine.cost.margin import By, Margin
+from engine.money import amount_text
+
+if TYPE_CHECKING:
+    from actors.margin import Answer
+
+_DAY_US = 86_400_000_000
+_NUMBERS = ("requests", "revenue", "cost", "margin", "percent", "without cost", "without revenue")
+
+
+def show_margin(
+    since: Annotated[str | None, typer.Option("--from", help="RFC 3339; default: a day ago.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="RFC 3339; default: now.")] = None,
+    by: Annotated[
+        list[By] | None, typer.Option(help="Tell apart by; may be repeated. Default: account, model.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold rated lines against the GPU cost of their requests, and show where the rest of that cost went.
+
+    A request that nobody is known to have served has no known cost, and a sum with one in it has no margin."""
+    from actors.clock import SystemClock
+    from engine.events import Malformed, parse_time
+
+    asked = by or [By.ACCOUNT, By.MODEL]
+    with expected_errors(), outside_errors():
+        settings = load_settings()
+        try:
+            until_us = SystemClock().wall_us() if until is None else parse_time(until)
+            from_us = until_us - _DAY_US if since is None else parse_time(since)
+        except Malformed as error:
+            fail(str(error), WRONG_INPUT)
+        if from_us >= until_us:
+            fail("--to is not behind --from", WRONG_INPUT)
+        answer = asyncio.run(_ask(settings, from_us, until_us, asked))
+    _tell(answer, asked, as_json)
+
+
+async def _ask(settings: Settings, from_us: int, until_us: int, by: list[By]) -> "Answer":
+    from actors.assembly import topic_reader
+    from actors.margin import find_margins
+
+    reader = topic_reader(settings)
+    await reader.start()
+    try:
+        return await find_margins(reader, settings.kafka.topic_rated, settings.kafka.topic_costs, from_us, until_us, by)
+    finally:
+        await reader.stop()
+
+
+def _tell(answer: "Answer", by: list[By], as_json: bool) -> None:
+    rows = [_row(row) for row in answer.rows]
+    rest = [
+        {"currency": currency, "bucket": bucket.value, "cost": amount_text(amount)}
+        for (currency, bucket), amount in sorted(answer.buckets.items())
+    ]
+    if as_json:
+        for row in rows:
+            typer.echo(orjson.dumps(row).decode())
+        typer.echo(orjson.dumps({"gpus": rest, "windows_without_cost": answer.windows_without_cost}).decode())
+    else:
+        print_rows("Margin of direct cost", rows, [*(each.value for each in by), "currency", *_NUMBERS], right=_NUMBERS)
+        print_rows("GPUs", rest, ("currency", "bucket", "cost"), right=("cost",))
+    if answer.windows_without_cost and not as_json:
+        typer.echo(
+            f"of {answer.windows_without_cost} windows the cost is not known: publish rates of their GPUs", err=True
+        )
+    if answer.unreadable:
+        typer.echo(f"{answer.unreadable} lines could not be read", err=True)
+
+
+def _row(row: Margin) -> Mapping[str, Any]:
+    hour = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row.hour_us)
+    permille = row.permille
+    return {
+        "account": row.account,
+        "model": row.model,
+        "feature": row.feature,
+        "request": row.request,
+        "hour": hour.isoformat().replace("+00:00", "Z") if row.hour_us else "",
+        "currency": row.currency,
+        "requests": row.requests,
+        "revenue": amount_text(row.revenue),
+        "cost": None if row.cost is None else amount_text(row.cost),
+        "margin": None if row.margin is None else amount_text(row.margin),
+        "percent": None if permille is None else f"{permille / 10:.1f}",
+        "without cost": row.without_cost,
+        "without revenue": row.without_revenue,
+        "provisional": row.provisional,
+    }

@@ -1,0 +1,59 @@
+"""`tallygate margin`: what it says of the topics, and of what is missing."""
+
+import asyncio
+
+import orjson
+import pytest
+
+from actors.cli.terminal import FAILED, WRONG_INPUT
+from actors.kafka import TopicAppender
+from actors.ports import Outgoing
+from tests.actors.cli.calling import call
+from tests.actors.test_margin import rated, request, window
+
+HOUR = ["--from", "2025-11-24T16:00:00Z", "--to", "2025-11-24T17:00:00Z"]  # that of the lines
+
+
+def test_a_stretch_that_makes_no_sense_is_refused() -> None:
+    assert "is not behind" in call("margin", "--from", HOUR[3], "--to", HOUR[1]).stderr
+    wrong = call("margin", "--from", "yesterday")
+    assert wrong.exit_code == WRONG_INPUT and "RFC 3339" in wrong.stderr
+
+
+def test_revenue_and_cost_stand_side_by_side(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka)
+    monkeypatch.setenv("TALLYGATE_KAFKA__PARTITIONS", "1")
+    for role in ("USAGE", "RATED", "DEAD_LETTERS", "SERVED", "GPU_TELEMETRY", "COSTS"):
+        monkeypatch.setenv(f"TALLYGATE_KAFKA__TOPIC_{role}", f"margin-{role}")
+    assert call("margin", *HOUR).exit_code == FAILED  # no topics yet
+    assert call("topics", "create").exit_code == 0
+
+    async def fill() -> None:
+        appender = TopicAppender(kafka, {"rated": "margin-RATED", "costs": "margin-COSTS"})
+        await appender.start()
+        lines = [request("a", 10**12, 1), window(4 * 10**12, 10**12, 1)]
+        await appender.append(
+            [Outgoing("rated", rated(1, "a", "4"), b"acme"), Outgoing("costs", b"\n".join(lines), b"r")]
+        )
+        await appender.stop()
+
+    asyncio.run(fill())
+    shown = call("margin", *HOUR)
+    assert shown.exit_code == 0
+    row = next(line for line in shown.stdout.splitlines() if "acme" in line)
+    assert [part.strip() for part in row.split("│") if part.strip()] == [
+        "acme",
+        "m",
+        "USD",
+        "1",
+        "4",
+        "1",
+        "3",
+        "75.0",
+        "0",
+        "0",
+    ]
+    assert "hard_idle" in shown.stdout
+    told = [orjson.loads(line) for line in call("margin", "--json", "--by", "request", *HOUR).stdout.splitlines()]
+    assert (told[0]["request"], told[0]["revenue"], told[0]["cost"], told[0]["margin"]) == ("a", "4", "1", "3")
+    assert {each["bucket"]: each["cost"] for each in told[1]["gpus"]}["direct"] == "1"
