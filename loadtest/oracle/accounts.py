@@ -287,6 +287,8 @@ class Account:
     def period(self, time_us: int) -> tuple[int, int, int]:
         """The billing period of an instant: its start, how long it is, and how long it would be if no phase cut it."""
         start, end = period_of(self.zone, self.anchor, time_us), period_end(self.zone, self.anchor, time_us)
+        if not self.phases:
+            return start, end - start, end - start
         starts = [start, *(each for each, _ in self.phases if start < each <= time_us)]
         ends = [end, *(each for each, _ in self.phases if time_us < each < end)]
         return max(starts), min(ends) - max(starts), end - start

@@ -67,7 +67,9 @@ def whole_price_at(account: Account, version_at: VersionAt, starts: Iterable[int
 def in_period(account: Account, price: Price, time_us: int) -> Price:
     start, length, whole = account.period(time_us)
     bound = min(length, max(0, start + length - account.opened))
-    return price if bound == whole else price.for_part(Fraction(length, whole), Fraction(bound, whole))
+    if length == whole and (bound == whole or price.of_month is None):
+        return price
+    return price.for_part(Fraction(length, whole), Fraction(bound, whole))
 
 
 def set_price(state: Partition, fields: Fields, view: View) -> Callable[[], None]:

@@ -123,6 +123,7 @@ class Oracle:
         paranoid: bool = False,
     ) -> None:
         self._versions = {number: version_of(number, catalogue) for number, catalogue in catalogues.items()}
+        self._published = [price for version in self._versions.values() for price in version.prices]
         self._grains = lcm(*(version.grains for version in self._versions.values()))
         self._control_key = control_key
         self._topic = topic
@@ -287,7 +288,8 @@ class Oracle:
 
     def _least(self, state: Partition, account: Account, start: int) -> Least:
         """What the period that starts then owes at least, for which prices."""
-        return least(account, self._versions_of(state), partial(self._price_at, state, account), start)
+        price_at = partial(self._price_at, state, account)
+        return least(account, self._versions_of(state), price_at, start, self._floored(account))
 
     def _missing(self, state: Partition, account: Account, table: Table, start: int) -> dict[str, int]:
         """What the usage of a period, with all that came late, falls short of that."""
@@ -298,18 +300,21 @@ class Oracle:
                 found[name] = missing
         return found
 
+    def _floored(self, account: Account) -> set[str]:
+        """Every price that ever had a minimum or a commitment of its own."""
+        agreed = {each.price for each in account.agreed if each.terms is not None and each.terms.floor is not None}
+        return agreed | {price.name for price in self._published if price.floor is not None}
+
     def _has_minima(self, account: Account) -> bool:
         """Whether any price ever had one, or a plan a fee or a commitment."""
-        if any(plan.fees or plan.commitments for version in self._versions.values() for plan in version.plans.values()):
-            return True
-        published = [price for version in self._versions.values() for price in version.prices]
-        agreed = [each.terms for each in account.agreed if each.terms is not None]
-        return any(price.floor is not None for price in [*published, *agreed])
+        plans = [plan for version in self._versions.values() for plan in version.plans.values()]
+        return bool(self._floored(account)) or any(plan.fees or plan.commitments for plan in plans)
 
     def _await_closing(self, state: Partition, account: Account) -> None:
         if not self._has_minima(account):
             return
-        due = next_closing(state, account, self._versions_of(state), partial(self._price_at, state, account))
+        price_at = partial(self._price_at, state, account)
+        due = next_closing(state, account, self._versions_of(state), price_at, self._floored(account))
         if due is not None and (due, account.account) not in state.wakes:
             insort(state.wakes, (due, account.account))
 

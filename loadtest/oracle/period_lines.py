@@ -1,6 +1,6 @@
 """What a billing period owes besides its usage: when that is posted, and how much it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from fractions import Fraction
 from itertools import pairwise
 
@@ -36,15 +36,15 @@ def sold(account: Account, version_at: VersionAt, start: int) -> Plan | None:
     return version.plans.get(account.plan_at(bound))
 
 
-def least(account: Account, version_at: VersionAt, price_at: PriceAt, start: int) -> Least:
-    """Each minimum and commitment of a month, for as long as the account was bound."""
+def least(account: Account, version_at: VersionAt, price_at: PriceAt, start: int, floored: Collection[str]) -> Least:
+    """Each minimum and commitment of a month, for as long as the account was bound. `floored`: prices that may have one."""
     _, length, month = account.period(start)
     bound, plan = max(start, account.opened), sold(account, version_at, start)
     if plan is None:
         return {}
     part = Fraction(start + length - bound, month)
     found: Least = {}
-    for price in (price_at(name, bound) for name in plan.prices):
+    for price in (price_at(name, bound) for name in plan.prices if name in floored):
         for kind, amount in (("minimum", price.minimum), ("commitment", price.of_month)):
             if amount is not None:
                 found[f"{kind}\0{price.name}"] = round(amount * part) if price.prorate else amount, [price.name]
@@ -73,13 +73,16 @@ def is_paused(account: Account, time_us: int) -> bool:
     return bool(said) and said[-1]
 
 
-def next_closing(state: Partition, account: Account, version_at: VersionAt, price_at: PriceAt) -> int | None:
+def next_closing(
+    state: Partition, account: Account, version_at: VersionAt, price_at: PriceAt, floored: Collection[str]
+) -> int | None:
     """When the next period closes that has a minimum, a commitment or a fee."""
     changes = [each for _, each in state.versions[1:]]
     changes += [each for each, _ in account.phases] + [each.start for each in account.agreed]
     for closes, start in closings(account, version_at):
         plan = sold(account, version_at, start)
-        if closes > state.log_us and ((plan is not None and plan.fees) or least(account, version_at, price_at, start)):
+        fees_due = plan is not None and plan.fees
+        if closes > state.log_us and (fees_due or least(account, version_at, price_at, start, floored)):
             return closes
         if start > max([state.log_us, *changes]):
             return None
