@@ -274,24 +274,25 @@ def _recurring(each: Recurring, contract: Contract) -> RecurringView:
 
 
 def _period_lines(account: Account, log_time_us: int) -> tuple[PeriodLineView, ...]:
-    """What closed periods owe besides their usage, and what open ones would if they closed now."""
-    owed: dict[tuple[int, str, str], tuple[int, bool]] = {}
+    """What closed periods owe besides their usage, what open ones owe in advance, and would owe if they closed now."""
+    since_us = account.open_from(log_time_us)
+    owed: dict[tuple[int, str, str], int] = {}
     for (_, period_us), charges in account.adjusted.items():
         for name, pico in charges.items():
             kind, price = kind_and_price(name)
             if kind is not None:
-                before, _ = owed.get((period_us, kind, price), (0, True))
-                owed[period_us, kind, price] = before + pico, True
-    start = account.open_from(log_time_us)
+                owed[period_us, kind, price] = owed.get((period_us, kind, price), 0) + pico
+    start = since_us
     while start <= log_time_us:
-        owed |= {(start, due.kind, due.price): (pico, False) for due, pico in account.owed_besides(start).items()}
+        owed |= {(start, due.kind, due.price): pico for due, pico in account.owed_besides(start).items()}
         _, start = account.period_around(start)
     views = []
-    for (period_us, kind, price), (pico, closed) in sorted(owed.items()):
+    for (period_us, kind, price), pico in sorted(owed.items()):
         terms = account.period_terms(period_us)
         assert terms is not None, "it owes something"
         (sold,) = [pair for due, pair in terms.sold().items() if (due.kind, due.price) == (kind, price)]
         month, period = map(amount_text, sold)
+        closed = period_us < since_us
         views.append(PeriodLineView(kind, price, period_us, terms.end, amount_text(pico), closed, month, period))
     return tuple(views)
 

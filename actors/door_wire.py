@@ -407,7 +407,7 @@ class PeriodLineView(Struct):
     period_us: int
     ends_us: int
     amount: str
-    closed: bool  # else it is a projection: what would be owed if nothing more were used
+    closed: bool  # else it is a projection, as if nothing more were used, or posted in advance, as things are by now
     month: str  # what is agreed for a whole month
     period: str  # and for this period, as long as it is
 

@@ -26,13 +26,15 @@ from engine.credit import UNBOUNDED, Lot, LotChange, posting_order
 from engine.derived import Derived
 from engine.guard import Guard, Payment, Tallied
 from engine.holds import Drawn, Hold
+from engine.in_advance import owed_in_advance
+from engine.in_advance import wakes_us as wakes_ahead_us
 from engine.leases import LeaseBook
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice, own_count
 from engine.manual_lines import ManualLine
 from engine.measures import Moment, View, counts_of, readings, rooms, unit_of, wakes_us
 from engine.meters import Cell
 from engine.outcomes import Line, PostingRow, Settled
-from engine.period_lines import Due, PeriodTerms, lines_between, period_terms, posted_name
+from engine.period_lines import FEE, Due, PeriodTerms, kind_and_price, lines_between, period_terms, posted_name
 from engine.periods import month_around
 from engine.prices.price import Price
 from engine.quantity_grants import GRANTED, QuantityGrant, Served, Service
@@ -78,6 +80,14 @@ class Change(NamedTuple):
     before: int | None = None  # only caps that count since before this offset count it; None: all do
     readings: Sequence[Reading] = ()
     is_back: bool = False  # whether the readings are taken back
+
+
+class Billed(NamedTuple):
+    """What a period owes besides its usage, as far as it was not posted before."""
+
+    terms: PeriodTerms
+    time_us: int  # of its lines
+    lines: tuple[Line, ...]
 
 
 class _Walked(NamedTuple):
@@ -243,6 +253,8 @@ class Account:
         pending += [phase.from_us for phase in self.contract.phases if phase.from_us > woken_us]
         if (bills_us := self._bills_us()) is not None:
             pending.append(bills_us)
+        if self._book.has_advance and (ahead_us := wakes_ahead_us(self.contract, self._book, woken_us)) is not None:
+            pending.append(ahead_us)
         if self.aggregates:
             pending.append(self._closing.gone_us(min(self.aggregates)))
         pending += [
@@ -493,25 +505,52 @@ class Account:
         self.leases.forget(instant_us)
         return self._become(woken_us=instant_us)
 
-    def bill(self, instant_us: int) -> tuple[list[tuple[PeriodTerms, tuple[Line, ...]]], list[Crossing]]:
-        """Log time has reached an instant. What periods that close then owe besides their usage is posted: the lines of
-        each, and the rules that they changed. For lots it is usage of the instant."""
+    def bill(self, instant_us: int) -> tuple[list[Billed], list[Crossing]]:
+        """Log time has reached an instant. What periods that close then owe besides their usage is posted, and what those
+        that are open owe in advance: the lines of each, and the rules that they changed. For lots it is usage of the
+        instant."""
         if not (self._book.bills or self.contract.bills):
             return [], []
         found = []
-        adjusted, segment = self.adjusted, self._segment_around(instant_us, self.lots)[0]
         for closes_us, start in self._closing.closings(instant_us - 1):
             if closes_us > instant_us:
                 break
             terms, lines = self.period_terms(start), lines_between({}, self.owed_besides(start))
             if terms is not None and lines:
-                found.append((terms, lines))
-                adjusted = posted(adjusted, (segment, start), {posted_name(line): line.amount for line in lines})
-        if not found:
+                found.append(Billed(terms, terms.end - 1, lines))
+        return self._post([*found, *self._ahead(instant_us)], instant_us)
+
+    def bill_ahead(self, now_us: int) -> tuple[list[Billed], list[Crossing]]:
+        """What open periods owe in advance, behind a command: what was not posted before, as of `bill`."""
+        return self._post(self._ahead(now_us), now_us)
+
+    def _ahead(self, now_us: int) -> list[Billed]:
+        found: list[Billed] = []
+        start = self.open_from(now_us)
+        while self._book.has_advance and start <= now_us:
+            before: dict[Due, int] = {}
+            for place, charges in self.adjusted.items():
+                for name, pico in charges.items() if place[1] == start else ():
+                    kind, fee = kind_and_price(name)
+                    if kind == FEE:
+                        due = Due(FEE, fee, None, None)
+                        before[due] = before.get(due, 0) + pico
+            terms = self.period_terms(start)
+            lines = lines_between(before, owed_in_advance(self.contract, self._book, start, now_us))
+            if terms is not None and lines:
+                found.append(Billed(terms, terms.from_us, lines))
+            _, start = self.period_around(start)
+        return found
+
+    def _post(self, billed: list[Billed], instant_us: int) -> tuple[list[Billed], list[Crossing]]:
+        if not billed:
             return [], []
+        adjusted, segment = self.adjusted, self._segment_around(instant_us, self.lots)[0]
+        for terms, _, lines in billed:
+            adjusted = posted(adjusted, (segment, terms.start), {posted_name(line): line.amount for line in lines})
         crossings = self._become(adjusted=adjusted, woken_us=instant_us)
         self.newest_event_us = max(self.newest_event_us, instant_us)
-        return found, crossings
+        return billed, crossings
 
     def reprice(self) -> None:
         """A catalogue version was published: the newest segment may now end earlier."""

@@ -99,11 +99,12 @@ class CommitmentDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit
 
 
 class FeeDefinition(Struct, forbid_unknown_fields=True, frozen=True):
-    """An amount that each month owes whatever is used, when its period closes. `prorate`: whether a short or paused period
-    owes less (it does, unless this is false)."""
+    """An amount that each month owes whatever is used, when its period closes, or, `in_advance`, when it opens. `prorate`:
+    whether a short or paused period owes less (it does, unless this is false)."""
 
     amount: str
     prorate: bool | UnsetType = UNSET
+    in_advance: bool | UnsetType = UNSET
 
 
 class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -161,6 +162,7 @@ class Fee(Struct, frozen=True):
 
     amount: int  # pico
     prorates: bool
+    in_advance: bool = False  # due when the period opens
 
 
 class Commitment(Struct, frozen=True):
@@ -195,6 +197,7 @@ class Plan:
         # Whether a period may owe more than its usage.
         self.bills = bool(self.fees or self.commitments) or any(price.floor is not None for price in prices)
         self.has_overage = any(price.has_overage for price in prices)
+        self.has_advance = any(fee.in_advance for fee in self.fees.values())
         self._by_meter: dict[str, list[Price]] = {}
         for price in prices:
             self._by_meter.setdefault(price.meter, []).append(price)
@@ -296,10 +299,12 @@ class Catalogue:
 
     def closing_anew(self, before: "Catalogue | None") -> set[str]:
         """The plans whose periods close at another time than under the version before, or owe more, or no longer, than
-        their usage then: their accounts may want waking at another time."""
+        their usage then, or before: their accounts may want waking at another time."""
 
-        def closing(plan: Plan | None) -> tuple[bool, int]:
-            return (False, CLOSE_AFTER_US) if plan is None else (plan.bills, plan.close_after_us)
+        def closing(plan: Plan | None) -> tuple[bool, bool, int]:
+            return (
+                (False, False, CLOSE_AFTER_US) if plan is None else (plan.bills, plan.has_advance, plan.close_after_us)
+            )
 
         earlier = {} if before is None else before.plans
         return {name for name, plan in self.plans.items() if closing(plan) != closing(earlier.get(name))}
@@ -561,9 +566,8 @@ class _Checker:
             self.name((*path, name), name)
             if name in definition.prices:
                 self.fault((*path, name), "is the name of a price: credit for that would pay for it; choose another")
-            found[name] = Fee(
-                self._number((*path, name, "amount"), fee.amount, parse_amount, 1), fee.prorate is not False
-            )
+            amount = self._number((*path, name, "amount"), fee.amount, parse_amount, 1)
+            found[name] = Fee(amount, fee.prorate is not False, fee.in_advance is True)
         return found
 
     def commitments(
@@ -749,6 +753,7 @@ class PriceBook:
         self._versions: list[Catalogue] = []
         self._in_force: dict[tuple[str, int, int], Plan] = {}  # by plan, and places of the versions from and to
         self.bills = False  # whether any version has a plan under which a period may owe more than its usage
+        self.has_advance = False  # or one with fees in advance
         self.has_overage = False  # or one with a price that costs other beyond a commitment than up to it
 
     def publish(self, effective_us: int, catalogue: Catalogue) -> None:
@@ -758,6 +763,7 @@ class PriceBook:
             self._starts.append(effective_us)
         self._versions.append(catalogue)
         self.bills = self.bills or any(plan.bills for plan in catalogue.plans.values())
+        self.has_advance = self.has_advance or any(plan.has_advance for plan in catalogue.plans.values())
         self.has_overage = self.has_overage or any(plan.has_overage for plan in catalogue.plans.values())
 
     def at(self, time_us: int) -> Catalogue | None:

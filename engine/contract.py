@@ -134,6 +134,14 @@ class Contract:
             self.opened_us,
         )
 
+    def begun_by(self, now_us: int) -> "Contract":
+        """The contract as far as its phases and pauses have begun at a log time."""
+        phases = [each for each in self.phases if each.from_us <= now_us]
+        pauses = [each for each in self.pauses if each.from_us <= now_us]
+        if len(phases) == len(self.phases) and len(pauses) == len(self.pauses):
+            return self
+        return self._with(phases=phases, pauses=pauses)
+
     def is_like(self, other: "Contract | None") -> bool:
         """Whether the other says the same."""
         return other is not None and (self.plan, self.phases, self.agreed, self.pauses) == (

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from engine.account import Account, Change, TooManyCells
+from engine.account import Account, Billed, Change, TooManyCells
 from engine.accrual import Stretch, accrue, rate_heard
 from engine.admission import Decision, Desk, FieldBound, LeaseNeeded, Question, SliceNeeded, Wallet
 from engine.alerts import ID_CONFLICT, Crossing, alert_body
@@ -295,7 +295,7 @@ class Partition:
             if self._wake_of(account_id) == instant:
                 account = self._touch(account_id)
                 self._tell(account, account.wake(instant), offset)
-                self._bill(account, instant, offset)
+                self._tell_billed(account, account.bill(instant), instant, offset)
                 accrues = (account.sessions.wake_us() or instant + 1) <= instant
                 if accrues and not account.sessions.wait(instant, append_us):
                     self._accrue(account, instant, offset)
@@ -541,10 +541,13 @@ class Partition:
             self._take_up(account, (key, mark), offset)
         return "rated"
 
-    def _bill(self, account: Account, instant: int, offset: int) -> None:
-        """Post what periods that close at this log time owe besides their usage, at the record that has moved it there."""
-        billed, crossings = account.bill(instant)
-        for terms, lines in billed:
+    def _tell_billed(
+        self, account: Account, found: tuple[list[Billed], list[Crossing]], instant: int, offset: int
+    ) -> None:
+        """What periods owe besides their usage was posted at this log time: at the record that has moved it there, or at a
+        command."""
+        billed, crossings = found
+        for terms, time_us, lines in billed:
             catalogue = self._book.at(terms.from_us)
             assert catalogue is not None
             told = RatedEvent(
@@ -553,7 +556,7 @@ class Partition:
                 account.account,
                 PERIOD,
                 str(terms.start),
-                terms.end - 1,
+                time_us,
                 catalogue.version,
                 account.currency,
                 lines,
@@ -880,6 +883,7 @@ class Partition:
                 self._changing = True
                 self._live[command.account] = account
                 self._touch(command.account)
+                self._tell_billed(account, account.bill_ahead(self.log_time_us), self.log_time_us, offset)
                 self._watch(account)
                 return APPLIED
             if not known:
@@ -936,6 +940,7 @@ class Partition:
             return refused.reason.value
         self._changing = True
         self._tell(account, crossings, offset)
+        self._tell_billed(account, account.bill_ahead(self.log_time_us), self.log_time_us, offset)
         self._watch(account)
         return APPLIED
 

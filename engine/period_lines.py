@@ -5,11 +5,11 @@ function of what was sold at its start and of what its usage comes to; what is p
 for it before.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from engine.catalog import Plan, PriceBook
+from engine.catalog import Fee, Plan, PriceBook
 from engine.contract import Contract
 from engine.money import round_half_even
 from engine.outcomes import Line
@@ -51,12 +51,16 @@ class PeriodTerms(NamedTuple):
     part: Fraction
     active: Fraction  # how much of a month it is without pauses
 
+    def fees(self, *, in_advance: bool) -> Iterator[tuple[Due, Fee]]:
+        """Those that are due when the period opens, or when it closes."""
+        for name, fee in self.plan.fees.items():
+            if fee.in_advance == in_advance:
+                yield Due(FEE, name, None, None), fee
+
     def sold(self) -> Mapping[Due, tuple[int, int]]:
         """What stands behind each line: pico for a whole month, and for this period."""
-        found = {
-            Due(FEE, name, None, None): (fee.amount, _fixed(fee.amount, self.active if fee.prorates else _WHOLE))
-            for name, fee in self.plan.fees.items()
-        }
+        fees = [*self.fees(in_advance=False), *self.fees(in_advance=True)]
+        found = {due: (fee.amount, fixed_for(fee, self.active)) for due, fee in fees}
         for name, each in self.plan.commitments.items():
             found[Due(COMMITMENT, name, None, None)] = self._least(each.amount, prorates=each.prorates)
         for price in self.plan.prices.values():
@@ -77,9 +81,17 @@ class PeriodTerms(NamedTuple):
         return (due.price,) if together is None else together.prices
 
     def owed(self, usage: Callable[[str], int]) -> Mapping[Due, int]:
-        """Pico per line, without those of nothing. `usage`: what the usage of a price comes to in the period."""
-        owed = {due: pico - sum(map(usage, self.covered(due))) for due, (_, pico) in self.sold().items()}
+        """Pico per line that is due at the close, without those of nothing. `usage`: what the usage of a price comes to in
+        the period."""
+        ahead = {due for due, _ in self.fees(in_advance=True)}
+        sold = {due: pico for due, (_, pico) in self.sold().items() if due not in ahead}
+        owed = {due: pico - sum(map(usage, self.covered(due))) for due, pico in sold.items()}
         return {due: pico for due, pico in owed.items() if pico > 0}
+
+
+def fixed_for(fee: Fee, active: Fraction) -> int:
+    """Pico of a fee for a part of a month."""
+    return _fixed(fee.amount, active if fee.prorates else _WHOLE)
 
 
 def _fixed(amount: int, part: Fraction) -> int:

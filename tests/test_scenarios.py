@@ -29,7 +29,8 @@ PRICES    name  model  tiers                            `10: 30, 50: 40, rest: 5
                                                         `commitment $9`, `beyond it times 1.5`,
                                                         `whole in short periods`, `in PLAN` (else `plan`);
                                                         and of a percentage `each 0.30`, `each at least 0.50`, `each at most 9`
-FEES      name  amount                                  of a month; behind it `whole in short periods`, `in PLAN`
+FEES      name  amount                                  of a month; behind it `whole in short periods`, `in advance`,
+                                                        `in PLAN`
 COMMITMENTS  name  amount  for                          of a month, for `all` or `PRICE, PRICE`; behind it the same
 GRANTS    lot  kind  amount  priority  from  until  for  rollover
                                                         `for`: prices, or `all`; kind: `promo`, or `promo, pays debt`;
@@ -215,8 +216,9 @@ class Scenario:
                 plans.setdefault(plan, {})[name] = definition
             fees: dict[str, dict[str, FeeDefinition]] = {}
             for _, (name, amount, *more) in self.sections["FEES"]:
-                where, whole = read_terms(more)
-                fees.setdefault(where, {})[name] = FeeDefinition(plain(amount), **whole)
+                where, whole = read_terms([each for each in more if each != "in advance"])
+                ahead = {"in_advance": True} if "in advance" in more else {}
+                fees.setdefault(where, {})[name] = FeeDefinition(plain(amount), **whole, **ahead)
             commitments: dict[str, dict[str, CommitmentDefinition]] = {}
             for _, (name, amount, covered, *more) in self.sections["COMMITMENTS"]:
                 where, whole = read_terms(more)

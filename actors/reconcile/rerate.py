@@ -215,10 +215,10 @@ class Prices:
             raise KeyError(price)
         return found
 
-    def fee(self, version: int, plan: str, name: str) -> tuple[int, bool]:
-        """Pico of a month, and whether a part of one owes less. Raises KeyError."""
+    def fee(self, version: int, plan: str, name: str) -> tuple[int, bool, bool]:
+        """Pico of a month, whether a part of one owes less, and whether it is due in advance. Raises KeyError."""
         stated = self._documents[version]["plans"][plan]["fees"][name]
-        return read(stated["amount"], PICO), stated.get("prorate", True)
+        return read(stated["amount"], PICO), stated.get("prorate", True), stated.get("in_advance", False)
 
     def commitment(self, version: int, plan: str, name: str) -> tuple[int, bool, list[str]] | None:
         """Pico of a month, whether a part of one owes less, and the prices it is for; None: it is of one price."""
@@ -352,6 +352,11 @@ class Terms(Struct, frozen=True):
         turns += [turn for turn in self.pauses if turns[0][0] < turn[0] < end]
         ends = [*(since for since, _ in turns[1:]), end]
         return Fraction(sum(until - since for (since, off), until in zip(turns, ends, strict=True) if not off), month)
+
+    def begun_by(self, log_time_us: int) -> "Terms":
+        """As if no change of plan and no pause came behind a log time."""
+        phases = [each for each in self.phases if each[0] <= log_time_us]
+        return replace(self, phases=phases, pauses=[each for each in self.pauses if each[0] <= log_time_us])
 
     def paused_at(self, time_us: int) -> bool:
         return [False, *(off for since, off in self.pauses if since <= time_us)][-1]
@@ -496,8 +501,9 @@ class Rerated:
         period, price, name = self._period(line["time_us"]), line["price"], f"{line['due']}\0{line['price']}"
         before = sum(charges.get(name, 0) for place, charges in self.adjusted.items() if place[1] == period)
         if line["due"] == "fee":
-            pico, shared = self._prices.fee(self._prices.at(since_us), self._terms.plan_at(since_us), price)
-            amount = round(pico * (self._terms.active(line["time_us"]) if shared else 1)) - before
+            pico, shared, ahead = self._prices.fee(self._prices.at(since_us), self._terms.plan_at(since_us), price)
+            terms = self._terms.begun_by(line["log_time_us"]) if ahead else self._terms
+            amount = round(pico * (terms.active(line["time_us"]) if shared else 1)) - before
         else:
             least, shared, covered = self._least(since_us, line["due"], price)
             used = sum(self._whole(period, each, late=True).owed for each in covered)

@@ -16,7 +16,9 @@ class Plan:
     currency: str
     prices: dict[str, Price]
     close_after_us: int
-    fees: dict[str, tuple[int, bool]]  # pico of a month, and whether a part of it owes less
+    fees: dict[
+        str, tuple[int, bool, bool]
+    ]  # pico of a month, whether a part of it owes less, and whether it is in advance
     commitments: dict[str, tuple[int, bool, list[str]]]  # the same, and for which prices; none named: for all
 
 
@@ -39,7 +41,10 @@ class Version:
                 body["currency"],
                 {price: read_price(price, text, adds_up[text["meter"]]) for price, text in body["prices"].items()},
                 body.get("close_after_s", 86_400) * SECOND_US,
-                {fee: (pico(said["amount"]), said.get("prorate", True)) for fee, said in body.get("fees", {}).items()},
+                {
+                    fee: (pico(said["amount"]), said.get("prorate", True), said.get("in_advance", False))
+                    for fee, said in body.get("fees", {}).items()
+                },
                 {
                     each: (pico(said["amount"]), said.get("prorate", True), said.get("prices", []))
                     for each, said in body.get("commitments", {}).items()

@@ -38,7 +38,7 @@ from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Rev
 from loadtest.oracle.credit import allocate
 from loadtest.oracle.limits import is_over
 from loadtest.oracle.meters import OF_SESSIONS, RATED_AT
-from loadtest.oracle.period_lines import Least, closings, fees, least, next_closing
+from loadtest.oracle.period_lines import Least, closings, fees, least, next_ahead, next_closing, opened_by
 from loadtest.oracle.periods import DAY_US, period_of
 from loadtest.oracle.prices import Price, half_even
 from loadtest.oracle.quantity_grants import as_before, grant_quantity, served, void_quantity_grant
@@ -259,29 +259,47 @@ class Oracle:
         """Periods that close at this instant of log time: what each owes besides its usage is posted."""
         if not self._has_minima(account):
             return
-        table, place = self._table(state, account), (state.number, state.offset, account.account)
-        lines: dict[str, int] = {}
-        for closes, start in closings(account, self._versions_of(state)):
+        table, version_at = self._table(state, account), self._versions_of(state)
+        dues = []
+        for closes, start in closings(account, version_at):
             if closes > state.log_us:
                 break
-            if closes < state.log_us:
-                continue
-            dues = self._missing(state, account, table, start)
-            dues |= {f"fee\0{fee}": pico for fee, pico in fees(account, self._versions_of(state), start).items()}
-            for name, pico in dues.items():
-                account.dues.append(Due(closes, start, name, pico))
-                _, _, of = name.partition("\0")
-                lines[of] = lines.get(of, 0) + pico
-        if lines:
-            before = self.accrued[place].prices if place in self.accrued else {}
-            for price, pico in lines.items():
-                had = before.get(price, (0, 0))
-                before[price] = (had[0], had[1] + pico)
-            self.accrued[place] = Rated(account.account, "tallygate.period", "", before)
-            account.table = None
-            account.newest_us = max(state.log_us, account.newest_us or state.log_us)
-            self._evaluate(state, account, state.log_us)
+            if closes == state.log_us:
+                owed = self._missing(state, account, table, start)
+                owed |= {f"fee\0{fee}": pico for fee, pico in fees(account, version_at, start).items()}
+                dues += [Due(closes, start, name, pico) for name, pico in owed.items()]
+        self._post(state, account, [*dues, *self._ahead(state, account)])
         self._await_closing(state, account)
+
+    def _ahead(self, state: Partition, account: Account) -> list[Due]:
+        """What open periods owe in advance by what has begun at this log time, and was not posted for them before."""
+        found = []
+        for start in opened_by(account, self._versions_of(state), state.log_us):
+            before: dict[str, int] = {}
+            for due in account.dues:
+                if due.period == start and due.name.startswith("fee\0"):
+                    before[due.name] = before.get(due.name, 0) + due.amount
+            now = fees(account, self._versions_of(state), start, in_advance=True, known_by=state.log_us)
+            owed = {f"fee\0{fee}": pico for fee, pico in now.items()}
+            more = {name: owed.get(name, 0) - before.get(name, 0) for name in sorted(before.keys() | owed.keys())}
+            found += [Due(state.log_us, start, name, pico) for name, pico in more.items() if pico]
+        return found
+
+    def _post(self, state: Partition, account: Account, dues: list[Due]) -> None:
+        """At this instant of log time, as lines that no event makes."""
+        if not dues:
+            return
+        place = (state.number, state.offset, account.account)
+        lines = dict(self.accrued[place].prices) if place in self.accrued else {}
+        for due in dues:
+            account.dues.append(due)
+            _, _, of = due.name.partition("\0")
+            had = lines.get(of, (0, 0))
+            lines[of] = (had[0], had[1] + due.amount)
+        self.accrued[place] = Rated(account.account, "tallygate.period", "", lines)
+        account.table = None
+        account.newest_us = max(state.log_us, account.newest_us or state.log_us)
+        self._evaluate(state, account, state.log_us)
 
     def _versions_of(self, state: Partition) -> Callable[[int], Version | None]:
         return lambda time_us: self._version_at(state, time_us)
@@ -310,13 +328,24 @@ class Oracle:
         plans = [plan for version in self._versions.values() for plan in version.plans.values()]
         return bool(self._floored(account)) or any(plan.fees or plan.commitments for plan in plans)
 
+    @property
+    def _has_advance(self) -> bool:
+        """Whether any plan ever had a fee in advance."""
+        plans = [plan for version in self._versions.values() for plan in version.plans.values()]
+        return any(ahead for plan in plans for _, _, ahead in plan.fees.values())
+
     def _await_closing(self, state: Partition, account: Account) -> None:
         if not self._has_minima(account):
             return
         price_at = partial(self._price_at, state, account)
         due = next_closing(state, account, self._versions_of(state), price_at, self._floored(account))
-        if due is not None and (due, account.account) not in state.wakes:
-            insort(state.wakes, (due, account.account))
+        ahead = None
+        if self._has_advance:
+            changes = [each for _, each in state.versions[1:]] + [each for each, _ in account.phases]
+            ahead = next_ahead(account, self._versions_of(state), state.log_us, max([account.opened, *changes]))
+        for each in (due, ahead):
+            if each is not None and (each, account.account) not in state.wakes:
+                insort(state.wakes, (each, account.account))
 
     # ---- usage
 
@@ -1251,5 +1280,7 @@ class Oracle:
         account.woken = state.log_us
         give(state, account, state.log_us)
         self._evaluate(state, account, state.log_us)
+        if self._has_advance:
+            self._post(state, account, self._ahead(state, account))
         self._await_closing(state, account)
         return "applied"

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Collection, Iterator
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from loadtest.oracle.accounts import Account, Partition
 from loadtest.oracle.catalogue import Plan
 from loadtest.oracle.contract import VersionAt
-from loadtest.oracle.periods import DAY_US
+from loadtest.oracle.periods import DAY_US, period_end
 from loadtest.oracle.prices import Price
 
 PriceAt = Callable[[str, int], Price]
@@ -53,19 +53,48 @@ def least(account: Account, version_at: VersionAt, price_at: PriceAt, start: int
     return found
 
 
-def fees(account: Account, version_at: VersionAt, start: int) -> dict[str, int]:
-    """By name: what of a month's fee is due for the time bound and not paused."""
+def fees(
+    account: Account, version_at: VersionAt, start: int, *, in_advance: bool = False, known_by: int | None = None
+) -> dict[str, int]:
+    """By name: what of a month's fee is due for the time bound and not paused. `known_by`: as if no change of plan and no
+    pause came behind that."""
     _, length, month = account.period(start)
     bound, end, plan = max(start, account.opened), start + length, sold(account, version_at, start)
-    if plan is None:
+    if known_by is not None:
+        cuts = [each for each, _ in account.phases if start < each <= known_by]
+        end = min([period_end(account.zone, account.anchor, start), *cuts])
+    if plan is None or bound >= end:
         return {}
-    turns = sorted({bound, end, *(turn for turn in account.pauses if bound < turn < end)})
-    active = sum(until - since for since, until in pairwise(turns) if not is_paused(account, since))
+    turns = [turn for turn in account.pauses if bound < turn < end and (known_by is None or turn <= known_by)]
+    stretches = pairwise(sorted({bound, end, *turns}))
+    active = sum(until - since for since, until in stretches if not is_paused(account, since))
     found = {
         name: round(amount * Fraction(active, month)) if shared else amount
-        for name, (amount, shared) in plan.fees.items()
+        for name, (amount, shared, ahead) in plan.fees.items()
+        if ahead == in_advance
     }
     return {name: amount for name, amount in found.items() if amount}
+
+
+def opened_by(account: Account, version_at: VersionAt, now: int) -> list[int]:
+    """The starts of the periods that are open at a log time, and have begun."""
+    return [
+        start for closes, start in takewhile(lambda each: each[1] <= now, closings(account, version_at)) if closes > now
+    ]
+
+
+def next_ahead(account: Account, version_at: VersionAt, now: int, last: int) -> int | None:
+    """When a fee in advance may next be due, or no longer; `last`: what is sold changes no more behind it."""
+    start, length, _ = account.period(now)
+    turns = [turn for turn in account.pauses if turn > now]
+    while True:
+        start += length
+        plan = sold(account, version_at, start)
+        if plan is not None and any(ahead for _, _, ahead in plan.fees.values()):
+            return min([start, *turns])
+        if start > last:
+            return min(turns, default=None)
+        _, length, _ = account.period(start)
 
 
 def is_paused(account: Account, time_us: int) -> bool:

@@ -82,7 +82,11 @@ class RandomCatalogue:
         if self._source.random() < 0.7:
             return {}
         shared = self._source.choice(({}, {}, {"prorate": False}))
-        return {"base fee": {"amount": self._source.choice(("5", "0.000000000001", "19.99"))} | shared}
+        fees: dict[str, Any] = {"base fee": {"amount": self._source.choice(("5", "0.000000000001", "19.99"))} | shared}
+        if self._source.random() < 0.6:
+            ahead: dict[str, Any] = {"amount": self._source.choice(("7", "0.000000000031")), "in_advance": True}
+            fees["ahead"] = ahead | self._source.choice(({}, {}, {"prorate": False}))
+        return fees
 
     def _commitments(self, prices: dict[str, Any]) -> dict[str, Any]:
         """Of what has none of its own."""

@@ -1,0 +1,34 @@
+"""Fees in advance: what has begun by a log time counts, and an account wakes when that changes."""
+
+from engine.catalog import FeeDefinition, PriceBook, compile_catalogue
+from engine.contract import Contract, Pause, Phase
+from engine.in_advance import owed_in_advance, wakes_us
+from tests.engine.bench import DAY, DOLLAR, us
+from tests.laws.test_r6_fees import with_fees
+
+APRIL, MAY = us("2026-04-01T00:00:00+00:00"), us("2026-05-01T00:00:00+00:00")
+CUT, OFF, ON = APRIL + 20 * DAY, APRIL + 5 * DAY, APRIL + 8 * DAY
+SOLD = Contract("UTC", 1, "plan", [Phase(CUT, "pro")], (), [Pause(OFF, True), Pause(ON, False)], APRIL)
+
+
+def book(*, in_advance: bool = True) -> PriceBook:
+    fees = {"base": FeeDefinition("30", in_advance=in_advance), "late": FeeDefinition("9")}
+    found = PriceBook()
+    found.publish(0, compile_catalogue(1, with_fees(**fees)))
+    return found
+
+
+def test_what_has_not_begun_changes_nothing() -> None:
+    def owed(now_us: int) -> list[tuple[str, int]]:
+        return [(due.price, pico) for due, pico in owed_in_advance(SOLD, book(), APRIL, now_us).items()]
+
+    assert [owed(now) for now in (APRIL, OFF - 1)] == [[("base", 30 * DOLLAR)]] * 2
+    assert [owed(now) for now in (OFF, ON, CUT)] == [[("base", days * DOLLAR)] for days in (5, 27, 17)]
+    assert owed_in_advance(SOLD, book(), CUT, MAY) == {}, "the other plan has none"
+    assert owed_in_advance(SOLD, book(in_advance=False), APRIL, APRIL) == {}
+
+
+def test_an_account_wakes_for_periods_of_a_plan_with_such_a_fee_and_for_pauses() -> None:
+    assert [wakes_us(SOLD, book(), now) for now in (APRIL, OFF, ON)] == [OFF, ON, None]
+    back = SOLD.with_phase(Phase(MAY + DAY, "plan"))
+    assert [wakes_us(back, book(), now) for now in (ON, MAY, MAY + DAY)] == [MAY + DAY, MAY + DAY, MAY + 31 * DAY]
