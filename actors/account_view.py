@@ -154,6 +154,7 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
         phases=tuple((each.from_us, each.plan) for each in account.contract.phases),
         top_up=_top_up(account),
         pauses=tuple((each.from_us, each.paused) for each in account.contract.pauses),
+        seats=tuple((each.from_us, each.seat, each.count) for each in account.contract.seats),
         recurring=tuple(_recurring(each, account.contract) for _, each in sorted(account.recurring.items())),
         period_lines=_period_lines(account, log_time_us),
         quantity_grants=tuple(

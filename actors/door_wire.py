@@ -453,6 +453,7 @@ class AccountView(Struct, tag_field="op", tag="account"):
     recurring: tuple[RecurringView, ...] = ()
     period_lines: tuple[PeriodLineView, ...] = ()  # by period, kind and price
     quantity_grants: tuple[QuantityGrantView, ...] = ()
+    seats: tuple[tuple[int, str, int], ...] = ()  # from when on there are so many of a name
 
 
 class AppliedView(Struct, tag_field="op", tag="applied"):

@@ -34,7 +34,7 @@ from engine.manual_lines import ManualLine
 from engine.measures import Moment, View, counts_of, readings, rooms, unit_of, wakes_us
 from engine.meters import Cell
 from engine.outcomes import Line, PostingRow, Settled
-from engine.period_lines import FEE, Due, PeriodTerms, kind_and_price, lines_between, period_terms, posted_name
+from engine.period_lines import FEE, SEAT, Due, PeriodTerms, kind_and_price, lines_between, period_terms, posted_name
 from engine.periods import month_around
 from engine.prices.price import Price
 from engine.quantity_grants import GRANTED, QuantityGrant, Served, Service
@@ -531,9 +531,9 @@ class Account:
             before: dict[Due, int] = {}
             for place, charges in self.adjusted.items():
                 for name, pico in charges.items() if place[1] == start else ():
-                    kind, fee = kind_and_price(name)
-                    if kind == FEE:
-                        due = Due(FEE, fee, None, None)
+                    kind, of = kind_and_price(name)
+                    if kind in (FEE, SEAT):
+                        due = Due(kind, of, None, None)
                         before[due] = before.get(due, 0) + pico
             terms = self.period_terms(start)
             lines = lines_between(before, owed_in_advance(self.contract, self._book, start, now_us))

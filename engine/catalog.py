@@ -107,10 +107,17 @@ class FeeDefinition(Struct, forbid_unknown_fields=True, frozen=True):
     in_advance: bool | UnsetType = UNSET
 
 
+class SeatDefinition(Struct, forbid_unknown_fields=True, frozen=True):
+    """What each of so many seats costs a month, in advance."""
+
+    amount: str
+
+
 class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """`features`: what the plan has besides prices, as true, false or a text. Without any, its stored form says nothing
     of them, as it did before there were features. `close_after_s`: how long a billing period stays open for late usage
-    once it has ended. `fees`: by name, what a month owes besides usage; `commitments`: by name, what it owes at least."""
+    once it has ended. `fees`: by name, what a month owes besides usage; `commitments`: by name, what it owes at least.
+    `seats`: by name, what one of them costs."""
 
     currency: str
     prices: dict[str, PriceDefinition]
@@ -118,6 +125,7 @@ class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defau
     close_after_s: int = CLOSE_AFTER_S
     fees: dict[str, FeeDefinition] = field(default_factory=dict)
     commitments: dict[str, CommitmentDefinition] = field(default_factory=dict)
+    seats: dict[str, SeatDefinition] = field(default_factory=dict)
 
 
 class StreamDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -186,8 +194,11 @@ class Plan:
         close_after_us: int = CLOSE_AFTER_US,
         fees: Mapping[str, Fee] | None = None,
         commitments: Mapping[str, Commitment] | None = None,
+        seats: Mapping[str, int] | None = None,
     ) -> None:
+        """`seats`: pico of a month for one of them, by name."""
         self.name = name
+        self.seats = seats or {}
         self.fees = fees or {}
         self.commitments = commitments or {}
         self.close_after_us = close_after_us
@@ -195,9 +206,11 @@ class Plan:
         self.currency = currency
         self.prices = {price.name: price for price in prices}
         # Whether a period may owe more than its usage.
-        self.bills = bool(self.fees or self.commitments) or any(price.floor is not None for price in prices)
+        self.bills = bool(self.fees or self.commitments or self.seats) or any(
+            price.floor is not None for price in prices
+        )
         self.has_overage = any(price.has_overage for price in prices)
-        self.has_advance = any(fee.in_advance for fee in self.fees.values())
+        self.has_advance = bool(self.seats) or any(fee.in_advance for fee in self.fees.values())
         self._by_meter: dict[str, list[Price]] = {}
         for price in prices:
             self._by_meter.setdefault(price.meter, []).append(price)
@@ -258,7 +271,7 @@ class Plan:
         return self._like(prices)
 
     def _like(self, prices: list[Price]) -> "Plan":
-        besides = self.features, self.close_after_us, self.fees, self.commitments
+        besides = self.features, self.close_after_us, self.fees, self.commitments, self.seats
         return Plan(self.name, self.currency, prices, self._meters, *besides)
 
     def _find(self, meter: Meter, cell: Cell) -> Price:
@@ -556,7 +569,8 @@ class _Checker:
         close_after_us = definition.close_after_s * 1_000_000
         besides = definition.features, close_after_us, self.fees((*path, "fees"), definition)
         commitments = self.commitments((*path, "commitments"), definition, prices)
-        return Plan(name, definition.currency, prices, meters, *besides, commitments)
+        seats = self.seats((*path, "seats"), definition)
+        return Plan(name, definition.currency, prices, meters, *besides, commitments, seats)
 
     def fees(self, path: tuple[str | int, ...], definition: PlanDefinition) -> dict[str, Fee]:
         if len(definition.fees) > FEES_MAX:
@@ -569,6 +583,18 @@ class _Checker:
             amount = self._number((*path, name, "amount"), fee.amount, parse_amount, 1)
             found[name] = Fee(amount, fee.prorate is not False, fee.in_advance is True)
         return found
+
+    def seats(self, path: tuple[str | int, ...], definition: PlanDefinition) -> dict[str, int]:
+        if len(definition.seats) > FEES_MAX:
+            self.fault(path, f"a plan has at most {FEES_MAX} kinds of seats")
+        for name in definition.seats:
+            self.name((*path, name), name)
+            if name in definition.prices:
+                self.fault((*path, name), "is the name of a price: credit for that would pay for it; choose another")
+        return {
+            name: self._number((*path, name, "amount"), seat.amount, parse_amount, 1)
+            for name, seat in definition.seats.items()
+        }
 
     def commitments(
         self, path: tuple[str | int, ...], definition: PlanDefinition, prices: list[Price]

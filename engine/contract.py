@@ -19,6 +19,7 @@ from engine.periods import month_around
 from engine.prices.price import Price
 
 PHASES_MAX: Final = 100  # of one account
+SEATS_MAX: Final = 1_000  # of one account: instants at which it has other seats
 PAUSES_MAX: Final = 100  # of one account: instants at which it is paused, or is not
 AGREED_MAX: Final = 1_000  # agreements of one account: each is a boundary that derivation looks at
 ELSEWHERE: Final = ("meter", "where")  # what an agreement does not say: it stays the plan's
@@ -68,6 +69,14 @@ class Pause(Struct, frozen=True):
     paused: bool
 
 
+class Seats(Struct, frozen=True):
+    """From an instant on, an account has so many seats of a name."""
+
+    from_us: int
+    seat: str
+    count: int
+
+
 class Contract:
     """Immutable. `phases` follow the plan that the account was opened with, in order of the instant; `agreed` is in order
     of instant, price and plan."""
@@ -81,6 +90,7 @@ class Contract:
         agreed: Iterable[Agreement] = (),
         pauses: Iterable[Pause] = (),
         opened_us: int = 0,
+        seats: Iterable[Seats] = (),
     ) -> None:
         """`opened_us`: since when the account is there, and bound."""
         self.zone = zone
@@ -90,6 +100,7 @@ class Contract:
         self.agreed = tuple(sorted(agreed, key=lambda each: (each.from_us, each.price, each.plan)))
         self.pauses = tuple(sorted(pauses, key=lambda each: each.from_us))
         self.opened_us = opened_us
+        self.seats = tuple(sorted(seats, key=lambda each: (each.from_us, each.seat)))
         self._plans = [plan, *(each.plan for each in self.phases)]
         self._cuts = [each.from_us for each in self.phases]
         self._prices = [
@@ -118,11 +129,17 @@ class Contract:
         kept = [each for each in self.pauses if each.from_us != pause.from_us]
         return self._with(pauses=[*kept, pause])
 
+    def with_seats(self, seats: Seats) -> "Contract":
+        """The contract with so many of them from its instant on, until the next such instant."""
+        kept = [each for each in self.seats if (each.from_us, each.seat) != (seats.from_us, seats.seat)]
+        return self._with(seats=[*kept, seats])
+
     def _with(
         self,
         phases: Iterable[Phase] | None = None,
         agreed: Iterable[Agreement] | None = None,
         pauses: Iterable[Pause] | None = None,
+        seats: Iterable[Seats] | None = None,
     ) -> "Contract":
         return Contract(
             self.zone,
@@ -132,20 +149,41 @@ class Contract:
             self.agreed if agreed is None else agreed,
             self.pauses if pauses is None else pauses,
             self.opened_us,
+            self.seats if seats is None else seats,
         )
 
     def begun_by(self, now_us: int) -> "Contract":
-        """The contract as far as its phases and pauses have begun at a log time."""
+        """The contract as far as its phases, pauses and seats have begun at a log time."""
         phases = [each for each in self.phases if each.from_us <= now_us]
         pauses = [each for each in self.pauses if each.from_us <= now_us]
-        if len(phases) == len(self.phases) and len(pauses) == len(self.pauses):
+        seats = [each for each in self.seats if each.from_us <= now_us]
+        if (len(phases), len(pauses), len(seats)) == (len(self.phases), len(self.pauses), len(self.seats)):
             return self
-        return self._with(phases=phases, pauses=pauses)
+        return self._with(phases=phases, pauses=pauses, seats=seats)
+
+    def turns_behind(self, time_us: int) -> list[int]:
+        """The instants behind one at which a pause begins or ends, or the number of some seats changes."""
+        turns = [*(each.from_us for each in self.pauses), *(each.from_us for each in self.seats)]
+        return [turn for turn in turns if turn > time_us]
+
+    def seat_months(self, seat: str, start: int, end: int) -> Fraction:
+        """Of a stretch of one month: how many seats there are in it, by how much of the month each is there, unpaused."""
+        turns = [(start, 0)]
+        turns += [
+            (max(start, each.from_us), each.count) for each in self.seats if each.seat == seat and each.from_us < end
+        ]
+        ends = [*(since for since, _ in turns[1:]), end]
+        active_us = sum(
+            count * (until - since - self.paused_us(since, until))
+            for (since, count), until in zip(turns, ends, strict=True)
+            if since < until
+        )
+        return self.part_of_month(start, end) * Fraction(active_us, end - start)
 
     def is_like(self, other: "Contract | None") -> bool:
         """Whether the other says the same."""
-        return other is not None and (self.plan, self.phases, self.agreed, self.pauses) == (
-            *(other.plan, other.phases, other.agreed, other.pauses),
+        return other is not None and (self.plan, self.phases, self.agreed, self.pauses, self.seats) == (
+            *(other.plan, other.phases, other.agreed, other.pauses, other.seats),
         )
 
     def paused_at(self, time_us: int) -> bool:

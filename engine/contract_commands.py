@@ -1,17 +1,32 @@
 """Commands that change what an account is sold: what each requires, and why it may be refused (README, "Control
 records"). The checks of a command stand in the order of the refusals' precedence."""
 
+from typing import Final
+
 import msgspec
 
 from engine.account import Account
 from engine.alerts import Crossing
 from engine.catalog import BadCatalogue, PriceBook, check_agreed
 from engine.commands import INSTANT_LIMIT_US, Refused
-from engine.contract import AGREED_MAX, PAUSES_MAX, PHASES_MAX, Agreement, Pause, Phase, compiled, read_terms
-from engine.events import SetPause, SetPlan, SetPrice
+from engine.contract import (
+    AGREED_MAX,
+    PAUSES_MAX,
+    PHASES_MAX,
+    SEATS_MAX,
+    Agreement,
+    Pause,
+    Phase,
+    Seats,
+    compiled,
+    read_terms,
+)
+from engine.events import SetPause, SetPlan, SetPrice, SetSeats
 from engine.meters import Meter
 from engine.outcomes import Refusal
 from engine.prices.price import Price
+
+COUNT_MAX: Final = 1_000_000  # seats of one name
 
 
 def set_price(account: Account, command: SetPrice, book: PriceBook, log_time_us: int) -> list[Crossing]:
@@ -64,6 +79,23 @@ def set_pause(account: Account, command: SetPause, log_time_us: int) -> list[Cro
     contract = account.contract.with_pause(Pause(from_us, command.paused))
     if len(contract.pauses) > PAUSES_MAX:
         raise Refused(Refusal.TOO_MANY_PAUSES)
+    return account.set_contract(contract, log_time_us)
+
+
+def set_seats(account: Account, command: SetSeats, book: PriceBook, log_time_us: int) -> list[Crossing]:
+    """Give the account so many seats from an instant on. Raises Refused."""
+    from_us = log_time_us if command.from_us is None else command.from_us
+    catalogue = book.at(log_time_us)
+    plan = catalogue.plans.get(account.contract.plan_name_at(from_us)) if catalogue else None
+    if plan is None or command.seat not in plan.seats:
+        raise Refused(Refusal.UNKNOWN_SEAT)
+    if not 0 <= command.count <= COUNT_MAX:
+        raise Refused(Refusal.BAD_SEATS)
+    if not log_time_us <= from_us <= INSTANT_LIMIT_US:
+        raise Refused(Refusal.BAD_START)
+    contract = account.contract.with_seats(Seats(from_us, command.seat, command.count))
+    if len(contract.seats) > SEATS_MAX:
+        raise Refused(Refusal.TOO_MANY_SEATS)
     return account.set_contract(contract, log_time_us)
 
 

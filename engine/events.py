@@ -378,6 +378,14 @@ class SetPause(Struct, tag_field="kind", tag="set_pause", forbid_unknown_fields=
     from_us: Whole | None = None  # None: at once
 
 
+class SetSeats(Struct, tag_field="kind", tag="set_seats", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    seat: str
+    count: Whole
+    from_us: Whole | None = None  # None: at once
+
+
 class SetPrice(Struct, tag_field="kind", tag="set_price", forbid_unknown_fields=True, frozen=True):
     """`terms` is the price as a catalogue states it, but for its meter and cells."""
 
@@ -595,6 +603,7 @@ Command = (
     | SetAllowed
     | SetPlan
     | SetPause
+    | SetSeats
     | SetPrice
     | SetRecurringGrant
     | RemoveRecurringGrant

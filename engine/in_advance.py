@@ -1,30 +1,30 @@
-"""What a billing period owes ahead of its end: fees in advance (README, "Fees in advance").
+"""What a billing period owes ahead of its end: fees in advance and seats (README, "Fees in advance").
 
-A function of what has begun by a log time: a change of plan or a pause counts from its own instant on, whenever it was
-said. What is posted is the difference to what was posted for the period before.
+A function of what has begun by a log time: a change of plan, a pause or another number of seats counts from its own instant
+on, whenever it was said. What is posted is the difference to what was posted for the period before.
 """
 
 from collections.abc import Mapping
 
 from engine.catalog import PriceBook
 from engine.contract import Contract
-from engine.period_lines import Due, fixed_for, period_terms
+from engine.period_lines import Due, period_terms
 
 
 def owed_in_advance(contract: Contract, book: PriceBook, start: int, now_us: int) -> Mapping[Due, int]:
-    """Pico per fee, without those of nothing, of the period that starts then, if it goes on as it does at this log time."""
+    """Pico per line, without those of nothing, of the period that starts then, if it goes on as it does at this log time."""
     begun = contract.begun_by(now_us)
     terms = period_terms(begun, book, start)
     if terms is None:
         return {}
-    owed = {due: fixed_for(fee, terms.active) for due, fee in terms.fees(in_advance=True)}
-    return {due: pico for due, pico in owed.items() if pico}
+    return {due: pico for due, (_, pico) in terms.sold().items() if pico and terms.is_ahead(due)}
 
 
 def wakes_us(contract: Contract, book: PriceBook, woken_us: int) -> int | None:
-    """When something may next be owed in advance, or no longer: a period or a pause begins, or a pause ends."""
+    """When something may next be owed in advance, or no longer: a period, a pause or other seats
+    begin, or a pause ends."""
     _, start = contract.period_around(woken_us)
-    turns = [each.from_us for each in contract.pauses if each.from_us > woken_us]
+    turns = contract.turns_behind(woken_us)
     last_us = max(book.last_start, contract.last_start, contract.opened_us)
     while True:
         plan = contract.plan_at(book, start)

@@ -103,6 +103,9 @@ class Refusal(StrEnum):
     TOO_MANY_RECURRING = "too_many_recurring"
     BAD_QUANTITY_GRANT = "bad_quantity_grant"
     TOO_MANY_QUANTITY_GRANTS = "too_many_quantity_grants"
+    UNKNOWN_SEAT = "unknown_seat"
+    BAD_SEATS = "bad_seats"
+    TOO_MANY_SEATS = "too_many_seats"
 
 
 APPLIED = "applied"

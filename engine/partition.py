@@ -30,7 +30,7 @@ from engine.commands import (
     set_scope,
     void_lot,
 )
-from engine.contract_commands import set_pause, set_plan, set_price
+from engine.contract_commands import set_pause, set_plan, set_price, set_seats
 from engine.correcting import Corrected, Step, correct, failed, identities, park, rated_at, take_up
 from engine.corrections import FORMS, BadCorrection, read_correction, read_parked, revision_name
 from engine.cut import Cut, Journal
@@ -69,6 +69,7 @@ from engine.events import (
     SetRecurringGrant,
     SetRule,
     SetScope,
+    SetSeats,
     SetTopUp,
     Slices,
     Tick,
@@ -918,6 +919,8 @@ class Partition:
                     crossings = set_allowed(account, command, self.log_time_us)
                 case SetPause():
                     crossings = set_pause(account, command, self.log_time_us)
+                case SetSeats():
+                    crossings = set_seats(account, command, self._book, self.log_time_us)
                 case SetPlan():
                     crossings = set_plan(account, command, self._book, self.log_time_us)
                 case SetPrice():

@@ -5,16 +5,17 @@ function of what was sold at its start and of what its usage comes to; what is p
 for it before.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from engine.catalog import Fee, Plan, PriceBook
+from engine.catalog import Plan, PriceBook
 from engine.contract import Contract
 from engine.money import round_half_even
 from engine.outcomes import Line
 
 FEE: Final = "fee"  # what is due whatever is used; it is of a fee of the plan, and no price
+SEAT: Final = "seat"  # what seats of a name cost, in advance
 COMMITMENT: Final = "commitment"  # what usage falls short of it, of the price of that name or of several together
 _WHOLE: Final = Fraction(1)
 _MARK: Final = "\0"  # no price's name has it
@@ -50,17 +51,16 @@ class PeriodTerms(NamedTuple):
     plan: Plan  # as it is sold then
     part: Fraction
     active: Fraction  # how much of a month it is without pauses
-
-    def fees(self, *, in_advance: bool) -> Iterator[tuple[Due, Fee]]:
-        """Those that are due when the period opens, or when it closes."""
-        for name, fee in self.plan.fees.items():
-            if fee.in_advance == in_advance:
-                yield Due(FEE, name, None, None), fee
+    seats: Mapping[str, Fraction] = {}  # how many of each there are, by how much of a month each is there
 
     def sold(self) -> Mapping[Due, tuple[int, int]]:
         """What stands behind each line: pico for a whole month, and for this period."""
-        fees = [*self.fees(in_advance=False), *self.fees(in_advance=True)]
-        found = {due: (fee.amount, fixed_for(fee, self.active)) for due, fee in fees}
+        found = {
+            Due(FEE, name, None, None): (fee.amount, _fixed(fee.amount, self.active if fee.prorates else _WHOLE))
+            for name, fee in self.plan.fees.items()
+        }
+        for name, count in self.seats.items():
+            found[Due(SEAT, name, None, None)] = self.plan.seats[name], _fixed(self.plan.seats[name], count)
         for name, each in self.plan.commitments.items():
             found[Due(COMMITMENT, name, None, None)] = self._least(each.amount, prorates=each.prorates)
         for price in self.plan.prices.values():
@@ -75,7 +75,7 @@ class PeriodTerms(NamedTuple):
 
     def covered(self, due: Due) -> tuple[str, ...]:
         """The prices whose usage counts for a line."""
-        if due.kind == FEE:
+        if due.kind in (FEE, SEAT):
             return ()
         together = self.plan.commitments.get(due.price) if due.kind == COMMITMENT else None
         return (due.price,) if together is None else together.prices
@@ -83,15 +83,13 @@ class PeriodTerms(NamedTuple):
     def owed(self, usage: Callable[[str], int]) -> Mapping[Due, int]:
         """Pico per line that is due at the close, without those of nothing. `usage`: what the usage of a price comes to in
         the period."""
-        ahead = {due for due, _ in self.fees(in_advance=True)}
-        sold = {due: pico for due, (_, pico) in self.sold().items() if due not in ahead}
+        sold = {due: pico for due, (_, pico) in self.sold().items() if not self.is_ahead(due)}
         owed = {due: pico - sum(map(usage, self.covered(due))) for due, pico in sold.items()}
         return {due: pico for due, pico in owed.items() if pico > 0}
 
-
-def fixed_for(fee: Fee, active: Fraction) -> int:
-    """Pico of a fee for a part of a month."""
-    return _fixed(fee.amount, active if fee.prorates else _WHOLE)
+    def is_ahead(self, due: Due) -> bool:
+        """Whether it is due when the period opens."""
+        return due.kind == SEAT or (due.kind == FEE and self.plan.fees[due.price].in_advance)
 
 
 def _fixed(amount: int, part: Fraction) -> int:
@@ -121,4 +119,5 @@ def period_terms(contract: Contract, book: PriceBook, start: int) -> PeriodTerms
         return None
     _, part = contract.parts_of(start)
     active = part * Fraction(end - from_us - contract.paused_us(from_us, end), end - from_us)
-    return PeriodTerms(start, end, from_us, plan, part, active)
+    seats = {name: contract.seat_months(name, from_us, end) for name in plan.seats}
+    return PeriodTerms(start, end, from_us, plan, part, active, seats)

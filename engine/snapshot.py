@@ -15,7 +15,7 @@ from engine.account import Account
 from engine.alerts import CapShare, Level, Measure, Rule, Standing, Wallet
 from engine.catalog import PriceBook
 from engine.charges import Table
-from engine.contract import Agreement, Contract, Pause, Phase
+from engine.contract import Agreement, Contract, Pause, Phase, Seats
 from engine.corrections import Parked
 from engine.credit import Carry, Lot, LotChange
 from engine.gauges import Gauge, Point
@@ -120,6 +120,7 @@ class _Account(Struct, array_like=True):
     streams: list[_Stream] = []
     streams_us: int = 0
     leases: list[tuple[str, str, list[str], int, int | None]] = []
+    seats: list[tuple[int, str, int]] = []
 
 
 class _Subscription(Struct, array_like=True):
@@ -298,6 +299,7 @@ def encode_account(account: Account) -> bytes:
                 (name, hold_text(each.hold), [str(quantity) for quantity in each.left], each.rated, each.sent)
                 for name, each in sorted(account.leases.of.items())
             ],
+            [(each.from_us, each.seat, each.count) for each in account.contract.seats],
         )
     )
 
@@ -439,7 +441,7 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
     account.aggregates = {
         start: {(name, cell): read_kept(parts) for name, cell, parts in row} for start, row in stored.aggregates
     }
-    if stored.agreed or stored.phases or stored.pauses:
+    if stored.agreed or stored.phases or stored.pauses or stored.seats:
         account.contract = Contract(
             stored.zone,
             stored.anchor_day,
@@ -448,6 +450,7 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
             [Agreement(*each) for each in stored.agreed],
             [Pause(*each) for each in stored.pauses],
             stored.opened_us,
+            [Seats(*each) for each in stored.seats],
         )
     if stored.sessions or stored.gauges:
         account.sessions = Sessions(stored.account, _sessions_of(stored), stored.sessions_us)
@@ -537,6 +540,8 @@ def account_fields(blob: bytes) -> dict[str, str]:
         fields[f"plan from {from_us}"] = plan
     for from_us, paused in stored.pauses:
         fields[f"paused from {from_us}"] = str(paused)
+    for from_us, seat, count in stored.seats:
+        fields[f"seats {seat} from {from_us}"] = str(count)
     for from_us, plan, price, terms, adds_up in stored.agreed:
         fields[f"agreed of {price} in plan {plan} from {from_us}: terms"] = str(terms)
         fields[f"agreed of {price} in plan {plan} from {from_us}: adds_up"] = str(adds_up)

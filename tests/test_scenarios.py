@@ -31,6 +31,7 @@ PRICES    name  model  tiers                            `10: 30, 50: 40, rest: 5
                                                         and of a percentage `each 0.30`, `each at least 0.50`, `each at most 9`
 FEES      name  amount                                  of a month; behind it `whole in short periods`, `in advance`,
                                                         `in PLAN`
+SEATS     name  amount                                  of a month for each, in advance; behind it `in PLAN`
 COMMITMENTS  name  amount  for                          of a month, for `all` or `PRICE, PRICE`; behind it the same
 GRANTS    lot  kind  amount  priority  from  until  for  rollover
                                                         `for`: prices, or `all`; kind: `promo`, or `promo, pays debt`;
@@ -52,7 +53,7 @@ EVENTS    time  what                 charge  balance  alerts
           `cap NAME AMOUNT in SCOPE`, or `agree PRICE at MODEL TIERS; MODIFIER`, `agree PRICE from TIME at ...`,
           `agree PRICE as published`, `plan PLAN`, `plan PLAN from TIME`, `top-up $50 at $20` (behind it
           `every 60 min`, `2 attempts`), `no top-up`, `paid N`, `failed N` (what became of the account's request N), or
-          `pause`, `resume from TIME`, or `pass` (log time moves on, nothing else), or
+          `pause`, `resume from TIME`, `5 seats NAME`, `5 seats NAME from TIME`, or `pass` (log time moves on, nothing else), or
           `check 3 PRICE`, `check 3 PRICE in SCOPE`: may it run? Under charge stands `allowed` or why not, or
           `cap_reached by CAP`, or `cap_reached by CAP for 90 min` (until it frees).
           `lease NAME of 64 requests of 2 PRICE`, `... in SCOPE`, `extend NAME by 5 requests`: under charge stands how many
@@ -88,6 +89,7 @@ from engine.catalog import (
     FeeDefinition,
     PlanDefinition,
     PriceDefinition,
+    SeatDefinition,
     StreamDefinition,
     TierDefinition,
 )
@@ -112,6 +114,7 @@ SCENARIOS: Final = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
 SECTIONS: Final = (
     "FEES",
     "COMMITMENTS",
+    "SEATS",
     "ACCOUNT",
     "METERS",
     "SHAPES",
@@ -226,10 +229,17 @@ class Scenario:
                 commitments.setdefault(where, {})[name] = CommitmentDefinition(
                     plain(amount), of_prices, **cast(Any, whole)
                 )
-            of = {
-                plan: PlanDefinition("USD", each, fees=fees.get(plan, {}), commitments=commitments.get(plan, {}))
-                for plan, each in plans.items()
-            }
+            seats: dict[str, dict[str, SeatDefinition]] = {}
+            for _, (name, amount, *more) in self.sections["SEATS"]:
+                seats.setdefault(read_terms(more)[0], {})[name] = SeatDefinition(plain(amount))
+            of = {}
+            for plan, each in plans.items():
+                beside = {
+                    "fees": fees.get(plan, {}),
+                    "commitments": commitments.get(plan, {}),
+                    "seats": seats.get(plan, {}),
+                }
+                of[plan] = PlanDefinition("USD", each, **cast(Any, beside))
             documents.append(CatalogueDocument(meters, of, dimensions, shapes, streams))
         return documents, sorted(prices)
 
@@ -500,6 +510,8 @@ def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, ale
     elif word in ("pause", "resume"):
         since = rest.removeprefix("from ")
         applied(bench.pause(instant(since) if since else None, paused=word == "pause"))
+    elif seats := re.fullmatch(r"(\d+) seats (\S+)(?: from (.+))?", what):
+        applied(bench.seats(int(seats[1]), instant(seats[3]) if seats[3] else None, seats[2]))
     elif word == "plan":
         applied(sell(bench, rest))
     elif what.startswith("refused ") and ": plan " in what:

@@ -224,6 +224,8 @@ def _plan_table(plan: Plan, stated: PlanDefinition) -> Table:
     for name, fee in stated.fees.items():
         when = ", in advance" if fee.in_advance is True else ""
         table.add_row(name, "", "", f"fee of a month{when}{_shared(fee.prorate)}", "", "", fee.amount, "", "")
+    for name, seat in stated.seats.items():
+        table.add_row(name, "", "", "a month of each seat, in advance", "", "", seat.amount, "", "")
     for name, commitment in stated.commitments.items():
         of = f"for {', '.join(commitment.prices)}" if commitment.prices else "for all prices"
         of = f"at least {commitment.amount} a month {of}{_shared(commitment.prorate)}"

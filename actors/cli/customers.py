@@ -81,6 +81,21 @@ def set_plan(
     told(answer, f"plan {plan} from {since or 'now'} on")
 
 
+@app.command("seats")
+def seats(
+    account: Account,
+    seat: Annotated[str, typer.Argument(help="Which seats, as the plan names them.")],
+    count: Annotated[int, typer.Argument(min=0, help="How many there are from then on.")],
+    since: Annotated[str | None, typer.Option("--from", help="RFC 3339; left out: at once.")] = None,
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Set how many seats an account has, from an instant on."""
+    body = {"count": count} | ({} if since is None else {"from": since})
+    answer = change(url, key, "PUT", path_to("customers", account, "seats", seat), body)
+    told(answer, f"{count} seats {seat} from {since or 'now'} on")
+
+
 @app.command("pause")
 def pause(
     account: Account,

@@ -220,6 +220,10 @@ class Prices:
         stated = self._documents[version]["plans"][plan]["fees"][name]
         return read(stated["amount"], PICO), stated.get("prorate", True), stated.get("in_advance", False)
 
+    def seat(self, version: int, plan: str, name: str) -> int:
+        """Pico of a month for one of them. Raises KeyError."""
+        return read(self._documents[version]["plans"][plan]["seats"][name]["amount"], PICO)
+
     def commitment(self, version: int, plan: str, name: str) -> tuple[int, bool, list[str]] | None:
         """Pico of a month, whether a part of one owes less, and the prices it is for; None: it is of one price."""
         sold = self._documents[version]["plans"][plan]
@@ -330,6 +334,7 @@ class Terms(Struct, frozen=True):
     opened_us: int = 0
     pauses: Sequence[tuple[int, bool]] = ()  # from when on it is paused, or is not; in order
     units: Sequence[UnitTerms] = ()
+    seats: Sequence[tuple[int, str, int]] = ()  # from when on there are so many of a name; in order
 
     def plan_at(self, time_us: int) -> str:
         return [self.plan, *(plan for from_us, plan in self.phases if from_us <= time_us)][-1]
@@ -354,9 +359,24 @@ class Terms(Struct, frozen=True):
         return Fraction(sum(until - since for (since, off), until in zip(turns, ends, strict=True) if not off), month)
 
     def begun_by(self, log_time_us: int) -> "Terms":
-        """As if no change of plan and no pause came behind a log time."""
+        """As if no change of plan, no pause and no other seats came behind a log time."""
         phases = [each for each in self.phases if each[0] <= log_time_us]
-        return replace(self, phases=phases, pauses=[each for each in self.pauses if each[0] <= log_time_us])
+        pauses = [each for each in self.pauses if each[0] <= log_time_us]
+        return replace(
+            self, phases=phases, pauses=pauses, seats=[each for each in self.seats if each[0] <= log_time_us]
+        )
+
+    def seat_months(self, seat: str, time_us: int) -> Fraction:
+        """How many seats there are in the billing period of an instant, by how much of a month each is there, unpaused."""
+        start, end, month = self._bounds(time_us)
+        since_us = max(start, self.opened_us)
+        turns = sorted({since_us, *(turn for turn, _ in self.pauses), *(turn for turn, _, _ in self.seats)})
+        turns = [turn for turn in turns if since_us <= turn < end]
+        total = 0
+        for since, until in zip(turns, [*turns[1:], end], strict=True):
+            counts = [count for from_us, name, count in self.seats if name == seat and from_us <= since]
+            total += (until - since) * (0 if self.paused_at(since) or not counts else counts[-1])
+        return Fraction(total, month)
 
     def paused_at(self, time_us: int) -> bool:
         return [False, *(off for since, off in self.pauses if since <= time_us)][-1]
@@ -504,6 +524,10 @@ class Rerated:
             pico, shared, ahead = self._prices.fee(self._prices.at(since_us), self._terms.plan_at(since_us), price)
             terms = self._terms.begun_by(line["log_time_us"]) if ahead else self._terms
             amount = round(pico * (terms.active(line["time_us"]) if shared else 1)) - before
+        elif line["due"] == "seat":
+            pico = self._prices.seat(self._prices.at(since_us), self._terms.plan_at(since_us), price)
+            months = self._terms.begun_by(line["log_time_us"]).seat_months(price, line["time_us"])
+            amount = round(pico * months) - before
         else:
             least, shared, covered = self._least(since_us, line["due"], price)
             used = sum(self._whole(period, each, late=True).owed for each in covered)

@@ -224,6 +224,7 @@ class Reconciler:
                 UnitTerms(each.grant, each.price, each.granted, each.effective_us, each.expires_us, each.voided_us)
                 for each in account.quantity_grants.values()
             ],
+            [(each.from_us, each.seat, each.count) for each in account.contract.seats],
         )
         if before is None:
             return Rerated(terms, self._prices, {}, {}, {})

@@ -394,6 +394,9 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "A price that is no sum of its units, or follows one, can only begin where a billing period of the account does.",
         "State the start of its next billing period. To rate usage again, take whole billing periods that are over.",
     ),
+    Refusal.UNKNOWN_SEAT: ("The plan of that time sells no seats of this name.", "GET /v1/plans lists plans."),
+    Refusal.BAD_SEATS: ("A number of seats is 0 to 1,000,000.", "State one in that range."),
+    Refusal.TOO_MANY_SEATS: ("The seats of an account change at most 1,000 times.", "Open another account."),
     Refusal.TOO_MANY_PAUSES: ("An account is paused and resumed at most 100 times.", "Open another account."),
     Refusal.TOO_MANY_PHASES: ("An account has at most 100 phases.", "Open another account."),
     Refusal.WOULD_REPRICE: (

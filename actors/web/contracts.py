@@ -12,7 +12,7 @@ from actors.web.times import instant, read_instant
 from actors.web.wire import Call, Example, Reply, Route, invalid
 from engine.catalog import BadCatalogue, agreed_price
 from engine.contract import read_terms
-from engine.events import Command, SetPause, SetPlan, SetPrice
+from engine.events import Command, SetPause, SetPlan, SetPrice, SetSeats
 from engine.outcomes import Refusal
 
 Time = Annotated[str, Meta(max_length=64)]
@@ -90,9 +90,25 @@ class PauseItem(Struct):
     from_: str = msgspec.field(name="from")
 
 
+class SeatsRequest(Struct, forbid_unknown_fields=True):
+    """So many seats, from an instant on."""
+
+    count: Annotated[int, Meta(ge=0, le=1_000_000)]
+    from_: Time | None = msgspec.field(default=None, name="from")  # absent: at once
+
+
+class SeatsItem(Struct):
+    """From `from` on there are so many seats of this name."""
+
+    seat: str
+    count: int
+    from_: str = msgspec.field(name="from")
+
+
 class PhaseList(Struct):
     items: list[PhaseItem]
     pauses: list[PauseItem]
+    seats: list[SeatsItem]
     as_of: AsOfAnswer
 
 
@@ -107,12 +123,19 @@ def _pause(call: Call, key: str) -> tuple[Command, str]:
     return SetPause(call.params["account"], key, asked.paused, read_instant("from", asked.from_)), word
 
 
+def _seat(call: Call, key: str) -> tuple[Command, str]:
+    asked: SeatsRequest = call.body
+    seat = call.params["seat"]
+    return SetSeats(call.params["account"], key, seat, asked.count, read_instant("from", asked.from_)), seat
+
+
 async def list_phases(call: Call) -> Reply:
     """GET /v1/customers/{account}/phases."""
     view = await described(call)
     items = [PhaseItem(view.first_plan, None), *(PhaseItem(plan, instant(from_us)) for from_us, plan in view.phases)]
     pauses = [PauseItem(paused, instant(from_us)) for from_us, paused in view.pauses]
-    return Reply(PhaseList(items, pauses, as_of_answer(view.as_of)))
+    seats = [SeatsItem(seat, count, instant(from_us)) for from_us, seat, count in view.seats]
+    return Reply(PhaseList(items, pauses, seats, as_of_answer(view.as_of)))
 
 
 # -------------------------------------------------------------------------------------------------------------- routes
@@ -164,10 +187,37 @@ ROUTES: Final = (
         **CHANGE,
     ),
     Route(
+        method="PUT",
+        path="/v1/customers/{account}/seats/{seat}",
+        handler=commanded(
+            "seats.set",
+            _seat,
+            {
+                Refusal.UNKNOWN_SEAT: "seat",
+                Refusal.BAD_SEATS: "count",
+                Refusal.BAD_START: "from",
+                Refusal.TOO_MANY_SEATS: "seat",
+            },
+        ),
+        summary="Set a number of seats",
+        description=(
+            "From an instant on the account has so many seats of this name, which its plan must sell. What the change makes "
+            "of the billing period, to its end and by the second, is charged or given back when it begins; it is listed under "
+            "`/period-lines`." + COMMAND_TEXT
+        ),
+        example=Example(
+            params=ACCOUNT | {"seat": "editor"},
+            request={"count": 5, "from": "2026-12-01T00:00:00Z"},
+            response=made_example("editor"),
+        ),
+        request=SeatsRequest,
+        **CHANGE,
+    ),
+    Route(
         path="/v1/customers/{account}/phases",
         handler=list_phases,
         summary="List an account's plans",
-        description="One behind the other: those that were, the one of now, and those to come; and its pauses.",
+        description="One behind the other: those that were, the one of now, and those to come; its pauses, and its seats.",
         example=Example(
             params=ACCOUNT,
             response={
@@ -176,6 +226,7 @@ ROUTES: Final = (
                     {"paused": True, "from": "2026-12-20T00:00:00Z"},
                     {"paused": False, "from": "2027-01-02T00:00:00Z"},
                 ],
+                "seats": [{"seat": "editor", "count": 5, "from": "2026-12-01T00:00:00Z"}],
                 "as_of": AS_OF_EXAMPLE,
             },
         ),

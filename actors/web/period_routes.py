@@ -15,7 +15,7 @@ class PeriodLineItem(Struct):
 
     period: str  # its start
     ends: str
-    kind: str  # fee: of the plan; minimum, commitment: what usage falls short of the least that the period owes for it
+    kind: str  # fee, seat: of the plan; minimum, commitment: what usage falls short of the least that the period owes for it
     price: str  # or the name of the plan's fee, or of its commitment
     amount: str
     closed: bool  # false: a projection, as if nothing more were used in the period; of a fee in advance, what is posted by now
@@ -62,7 +62,7 @@ ROUTES: Final = (
         description=(
             "Lines that no usage event makes. Of a closed period they are posted, each as far as what came late has left it; "
             "of one that is open they are a projection: what it would owe if it closed with what is used by now, but for fees "
-            "in advance, which are posted. "
+            "in advance and seats, which are posted (`of_month` is of one seat). "
             "`of_period` is the part of `of_month` for as long as the account had the plan in the period, by its seconds (of a "
             "fee, those not paused); the `amount` of a minimum or a commitment is what the usage of what it covers, behind the "
             "discount of each price, falls short of that. "

@@ -247,6 +247,7 @@ class Account:
     crossings: dict[tuple[str, str], Crossing] = field(default_factory=dict)
     phases: list[tuple[int, str]] = field(default_factory=list)  # from when on which plan, ascending
     pauses: dict[int, bool] = field(default_factory=dict)  # from when on it is paused, or is not
+    seats: dict[tuple[int, str], int] = field(default_factory=dict)  # from when on there are so many of a name
     agreed: list[Agreed] = field(default_factory=list)
     released: list[str] = field(default_factory=list)  # rules that look at something else from the command at hand on
     table: "Table | None" = None

@@ -19,6 +19,7 @@ class Plan:
     fees: dict[
         str, tuple[int, bool, bool]
     ]  # pico of a month, whether a part of it owes less, and whether it is in advance
+    seats: dict[str, int]  # pico of a month for one of them
     commitments: dict[str, tuple[int, bool, list[str]]]  # the same, and for which prices; none named: for all
 
 
@@ -45,6 +46,7 @@ class Version:
                     fee: (pico(said["amount"]), said.get("prorate", True), said.get("in_advance", False))
                     for fee, said in body.get("fees", {}).items()
                 },
+                {seat: pico(said["amount"]) for seat, said in body.get("seats", {}).items()},
                 {
                     each: (pico(said["amount"]), said.get("prorate", True), said.get("prices", []))
                     for each, said in body.get("commitments", {}).items()

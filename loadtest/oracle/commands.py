@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from loadtest.oracle.accounts import Account, ManualLine, Partition
-from loadtest.oracle.contract import View, set_pause, set_plan, set_price
+from loadtest.oracle.contract import View, set_pause, set_plan, set_price, set_seats
 from loadtest.oracle.credit import Carry, Change, Lot, allocate
 from loadtest.oracle.limits import Cap
 from loadtest.oracle.periods import zone_names
@@ -373,6 +373,7 @@ COMMANDS: dict[str, Callable[[Partition, Fields, View], Callable[[], None]]] = {
     "set_rate_limit": set_rate_limit,
     "set_plan": set_plan,
     "set_pause": set_pause,
+    "set_seats": set_seats,
     "set_price": set_price,
     "set_allowed": set_allowed,
 }

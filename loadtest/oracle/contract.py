@@ -14,6 +14,7 @@ from loadtest.oracle.records import Fields, RefusedError, is_text
 AGREED_MAX = 1_000
 PHASES_MAX = 100
 PAUSES_MAX = 100
+SEATS_MAX, SEAT_COUNT_MAX = 1_000, 1_000_000
 INSTANT_MAX_US = 2**60
 VersionAt = Callable[[int], Version | None]
 
@@ -165,6 +166,29 @@ def set_pause(state: Partition, fields: Fields, view: View) -> Callable[[], None
         if len(pauses) > PAUSES_MAX:
             raise RefusedError("too_many_pauses")
         account.pauses = pauses
+
+    return apply
+
+
+def set_seats(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
+    name, seat, count = fields.text("account"), fields.text("seat"), fields.integer("count")
+    requested = fields.optional_integer("from_us")
+
+    def apply() -> None:
+        if name not in state.accounts:
+            raise RefusedError("unknown_account")
+        account, start = state.accounts[name], state.log_us if requested is None else requested
+        version, plan = view.version_at(state.log_us), account.plan_at(start)
+        if version is None or plan not in version.plans or seat not in version.plans[plan].seats:
+            raise RefusedError("unknown_seat")
+        if not 0 <= count <= SEAT_COUNT_MAX:
+            raise RefusedError("bad_seats")
+        if not state.log_us <= start <= INSTANT_MAX_US:
+            raise RefusedError("bad_start")
+        seats = account.seats | {(start, seat): count}
+        if len(seats) > SEATS_MAX:
+            raise RefusedError("too_many_seats")
+        account.seats = seats
 
     return apply
 

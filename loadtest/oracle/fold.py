@@ -266,7 +266,7 @@ class Oracle:
                 break
             if closes == state.log_us:
                 owed = self._missing(state, account, table, start)
-                owed |= {f"fee\0{fee}": pico for fee, pico in fees(account, version_at, start).items()}
+                owed |= fees(account, version_at, start)
                 dues += [Due(closes, start, name, pico) for name, pico in owed.items()]
         self._post(state, account, [*dues, *self._ahead(state, account)])
         self._await_closing(state, account)
@@ -277,10 +277,9 @@ class Oracle:
         for start in opened_by(account, self._versions_of(state), state.log_us):
             before: dict[str, int] = {}
             for due in account.dues:
-                if due.period == start and due.name.startswith("fee\0"):
+                if due.period == start and due.name.startswith(("fee\0", "seat\0")):
                     before[due.name] = before.get(due.name, 0) + due.amount
-            now = fees(account, self._versions_of(state), start, in_advance=True, known_by=state.log_us)
-            owed = {f"fee\0{fee}": pico for fee, pico in now.items()}
+            owed = fees(account, self._versions_of(state), start, in_advance=True, known_by=state.log_us)
             more = {name: owed.get(name, 0) - before.get(name, 0) for name in sorted(before.keys() | owed.keys())}
             found += [Due(state.log_us, start, name, pico) for name, pico in more.items() if pico]
         return found
@@ -324,15 +323,15 @@ class Oracle:
         return agreed | {price.name for price in self._published if price.floor is not None}
 
     def _has_minima(self, account: Account) -> bool:
-        """Whether any price ever had one, or a plan a fee or a commitment."""
+        """Whether any price ever had one, or a plan a fee, a commitment or seats."""
         plans = [plan for version in self._versions.values() for plan in version.plans.values()]
-        return bool(self._floored(account)) or any(plan.fees or plan.commitments for plan in plans)
+        return bool(self._floored(account)) or any(plan.fees or plan.commitments or plan.seats for plan in plans)
 
     @property
     def _has_advance(self) -> bool:
-        """Whether any plan ever had a fee in advance."""
+        """Whether any plan ever had a fee in advance, or seats."""
         plans = [plan for version in self._versions.values() for plan in version.plans.values()]
-        return any(ahead for plan in plans for _, _, ahead in plan.fees.values())
+        return any(plan.seats or any(ahead for _, _, ahead in plan.fees.values()) for plan in plans)
 
     def _await_closing(self, state: Partition, account: Account) -> None:
         if not self._has_minima(account):

@@ -56,8 +56,8 @@ def least(account: Account, version_at: VersionAt, price_at: PriceAt, start: int
 def fees(
     account: Account, version_at: VersionAt, start: int, *, in_advance: bool = False, known_by: int | None = None
 ) -> dict[str, int]:
-    """By name: what of a month's fee is due for the time bound and not paused. `known_by`: as if no change of plan and no
-    pause came behind that."""
+    """As posted: what of a month's fee is due for the time bound and not paused, and of seats in advance. `known_by`: as if
+    no change of plan, no pause and no other seats came behind that."""
     _, length, month = account.period(start)
     bound, end, plan = max(start, account.opened), start + length, sold(account, version_at, start)
     if known_by is not None:
@@ -65,15 +65,24 @@ def fees(
         end = min([period_end(account.zone, account.anchor, start), *cuts])
     if plan is None or bound >= end:
         return {}
-    turns = [turn for turn in account.pauses if bound < turn < end and (known_by is None or turn <= known_by)]
-    stretches = pairwise(sorted({bound, end, *turns}))
-    active = sum(until - since for since, until in stretches if not is_paused(account, since))
+    turns = [*account.pauses, *(turn for turn, _ in account.seats)]
+    turns = [turn for turn in turns if bound < turn < end and (known_by is None or turn <= known_by)]
+    stretches = [each for each in pairwise(sorted({bound, end, *turns})) if not is_paused(account, each[0])]
+    active = sum(until - since for since, until in stretches)
     found = {
-        name: round(amount * Fraction(active, month)) if shared else amount
+        f"fee\0{name}": round(amount * Fraction(active, month)) if shared else amount
         for name, (amount, shared, ahead) in plan.fees.items()
         if ahead == in_advance
     }
+    for name, amount in plan.seats.items() if in_advance else ():
+        there = sum((until - since) * seats_at(account, name, since) for since, until in stretches)
+        found[f"seat\0{name}"] = round(amount * Fraction(there, month))
     return {name: amount for name, amount in found.items() if amount}
+
+
+def seats_at(account: Account, seat: str, time_us: int) -> int:
+    said = [count for (start, name), count in sorted(account.seats.items()) if name == seat and start <= time_us]
+    return said[-1] if said else 0
 
 
 def opened_by(account: Account, version_at: VersionAt, now: int) -> list[int]:
@@ -86,11 +95,11 @@ def opened_by(account: Account, version_at: VersionAt, now: int) -> list[int]:
 def next_ahead(account: Account, version_at: VersionAt, now: int, last: int) -> int | None:
     """When a fee in advance may next be due, or no longer; `last`: what is sold changes no more behind it."""
     start, length, _ = account.period(now)
-    turns = [turn for turn in account.pauses if turn > now]
+    turns = [turn for turn in [*account.pauses, *(each for each, _ in account.seats)] if turn > now]
     while True:
         start += length
         plan = sold(account, version_at, start)
-        if plan is not None and any(ahead for _, _, ahead in plan.fees.values()):
+        if plan is not None and (plan.seats or any(ahead for _, _, ahead in plan.fees.values())):
             return min([start, *turns])
         if start > last:
             return min(turns, default=None)
@@ -110,7 +119,7 @@ def next_closing(
     changes += [each for each, _ in account.phases] + [each.start for each in account.agreed]
     for closes, start in closings(account, version_at):
         plan = sold(account, version_at, start)
-        fees_due = plan is not None and plan.fees
+        fees_due = plan is not None and (plan.fees or plan.seats)
         if closes > state.log_us and (fees_due or least(account, version_at, price_at, start, floored)):
             return closes
         if start > max([state.log_us, *changes]):

@@ -248,6 +248,10 @@ class Bench:
         """No checks from an instant on, or checks again."""
         return self.command("set_pause", account, paused=paused, from_us=from_us)
 
+    def seats(self, count: int, from_us: int | None = None, seat: str = "editor", account: str = "acme") -> str:
+        """So many seats from an instant on."""
+        return self.command("set_seats", account, seat=seat, count=count, from_us=from_us)
+
     def agree(self, price: str, terms: dict[str, Any] | None, account: str = "acme", **fields: Any) -> str:
         body = {"price": price, "terms": terms, "currency": "USD"}
         return self.command("set_price", account, **(body | fields))

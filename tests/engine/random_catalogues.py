@@ -74,6 +74,7 @@ class RandomCatalogue:
             close_after_s = self._source.choice((1, 1, 4, 30)) * 86_400
             prices = self._prices()
             plan = {"currency": "USD", "prices": prices, "close_after_s": close_after_s, "fees": self._fees()}
+            plan["seats"] = {"editor": {"amount": "0.000000000007"}} if self._source.random() < 0.4 else {}
             plans[name] = plan | {"commitments": self._commitments(prices)}
         body = {"meters": self._meters, "plans": plans, "dimensions": self._dimensions}
         return msgspec.convert(body, CatalogueDocument)

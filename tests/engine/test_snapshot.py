@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from engine.account import Account
 from engine.alerts import LEVELS, CapShare, Counted, Expiring, IncludedShare, LotShare, Rule, Spike, Standing, Wallet
 from engine.catalog import PriceBook, compile_catalogue
-from engine.contract import Agreement, Contract, Pause, Phase
+from engine.contract import Agreement, Contract, Pause, Phase, Seats
 from engine.credit import Carry, Lot, LotChange
 from engine.holds import Drawn
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
@@ -105,7 +105,9 @@ def accounts(draw: st.DrawFn) -> Account:
     phases = draw(st.lists(st.builds(Phase, INSTANT, st.sampled_from(["plan", "pro"])), max_size=3))
     pauses = draw(st.lists(st.builds(Pause, INSTANT, st.booleans()), max_size=3))
     sold = draw(st.lists(agreed, max_size=3))
-    account.contract = Contract(account.zone, account.anchor_day, "plan", phases, sold, pauses)
+    seats = draw(st.lists(st.builds(Seats, INSTANT, TEXT, st.integers(0, 1_000_000)), max_size=3))
+    came = draw(st.just(0) | INSTANT)
+    account.contract = Contract(account.zone, account.anchor_day, "plan", phases, sold, pauses, came, seats)
     account.draws = draw(st.dictionaries(TEXT, draws, max_size=2))
     terms = st.none() | st.builds(Terms, BIG, amount, INSTANT, st.integers(1, 100), INSTANT, st.none() | INSTANT)
     rollover = st.none() | st.tuples(st.integers(1, 100), st.integers(1, 3660), st.none() | amount)

@@ -58,6 +58,9 @@ def rated_at_random(seed: int) -> Bench:
             at = source.choice((None, bench.now + source.randrange(20 * DAY)))
             bench.pause(at, paused=source.random() < 0.6, account=source.choice(accounts))
         elif roll < 0.22:
+            at = source.choice((None, bench.now + source.randrange(20 * DAY)))
+            bench.seats(source.randrange(5), at, account=source.choice(accounts))
+        elif roll < 0.23:
             bench.grant(f"lot-{number}", "10", account=source.choice(accounts))
         else:
             late = source.choice((0, 0, source.randrange(34 * DAY)))  # of periods that have closed, too

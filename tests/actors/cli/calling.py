@@ -81,6 +81,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("DELETE", "/v1/customers/acme/caps/a%2Fb"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/plan"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/pause"): (200, COMMAND),
+    ("PUT", "/v1/customers/acme/seats/editor"): (200, COMMAND),
     ("POST", "/v1/customers"): (201, COMMAND),
     ("PUT", "/v1/customers/acme/scopes"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/standing"): (200, COMMAND),

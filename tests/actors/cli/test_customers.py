@@ -27,6 +27,11 @@ ASKS = [
         "acme: paused from 2026-12-20T00:00:00Z on (log 3/18)",
     ),
     (
+        ("customers", "seats", "acme", "editor", "5", "--from", "2026-12-20T00:00:00Z"),
+        ("PUT", "/v1/customers/acme/seats/editor", {"count": 5, "from": "2026-12-20T00:00:00Z"}),
+        "acme: 5 seats editor from 2026-12-20T00:00:00Z on (log 3/18)",
+    ),
+    (
         ("customers", "resume", "acme"),
         ("PUT", "/v1/customers/acme/pause", {"paused": False}),
         "acme: resumed from now on (log 3/18)",

@@ -27,7 +27,7 @@ from actors.reconcile.rerate import (
     sample_of,
     shown,
 )
-from engine.catalog import CommitmentDefinition, FeeDefinition, PriceDefinition, document_json
+from engine.catalog import CommitmentDefinition, FeeDefinition, PriceDefinition, SeatDefinition, document_json
 from engine.money import NANO
 from engine.periods import month_around
 from tests.engine.bench import DAY, DOLLAR, START, Bench, document, graduated, us, versions
@@ -305,6 +305,45 @@ def test_a_fee_of_a_short_and_paused_period_is_worked_out_again() -> None:
         assert len(list(rerated.line(line | {"amount": amount}))) == found
         posted = {place: pico for place, pico in bench.allocation().postings().items() if pico}
         assert list(rerated.finish(account.table, account.adjusted, posted, bench.balance(), {})) == []
+
+
+def test_what_is_due_in_advance_is_worked_out_again() -> None:
+    """A fee of $30 and seats at $3, with another plan from 21 April on, other seats and a pause: as it was known at each
+    line's log time. A pico more is found in each."""
+    plan = document().plans["plan"]
+    sold = replace(plan, fees={"base": FeeDefinition("30", in_advance=True)}, seats={"editor": SeatDefinition("3")})
+    catalogue = replace(document(), plans={**document().plans, "plan": sold})
+    bench = Bench(catalogue)
+    bench.now = opened_us = APRIL
+    bench.open()
+    bench.seats(2)
+    bench.sell("pro", APRIL + 20 * DAY)
+    bench.pause(APRIL + 10 * DAY)
+    bench.seats(4, APRIL + 5 * DAY)
+    bench.pause(APRIL + 15 * DAY, paused=False)
+    bench.tick(APRIL + 20 * DAY)
+    account = bench.account()
+    contract = account.contract
+    terms = Terms(
+        *("acme", "plan", "USD", "UTC", 1, account.woken_us, {}),
+        phases=[(each.from_us, each.plan) for each in contract.phases],
+        opened_us=opened_us,
+        pauses=[(each.from_us, each.paused) for each in contract.pauses],
+        seats=[(each.from_us, each.seat, each.count) for each in contract.seats],
+    )
+    documents = {1: orjson.loads(document_json(catalogue))}
+    lines = [orjson.loads(told) for _, told in bench.partition.outputs.lines]
+    assert [(line["due"], line["amount"]) for line in lines] == [
+        *(("fee", "30"), ("seat", "6"), ("seat", "5"), ("fee", "-20"), ("seat", "-8"), ("fee", "15"), ("seat", "6")),
+        *(("fee", "-10"), ("seat", "-4")),
+    ]
+    for wrong in (None, *range(len(lines))):
+        rerated = Rerated(terms, Prices(documents, [(1, 0)]), {}, {}, {})
+        said = [
+            line | {"amount": f"{line['amount']}.000000000001"} if number == wrong else line
+            for number, line in enumerate(lines)
+        ]
+        assert len([finding for line in said for finding in rerated.line(line)]) == (wrong is not None)
 
 
 def test_commitments_are_worked_out_again() -> None:

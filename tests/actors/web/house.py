@@ -47,6 +47,7 @@ from engine.catalog import (
     MeterDefinition,
     PlanDefinition,
     PriceDefinition,
+    SeatDefinition,
     compile_catalogue,
     document_json,
 )
@@ -69,7 +70,10 @@ def document(amount: str = "0.5", **features: bool | str) -> CatalogueDocument:
         {"tokens": MeterDefinition("llm.request", "sum", "tokens", ("model",))},
         {
             "starter": PlanDefinition(
-                "USD", {"tokens": PriceDefinition("tokens", "per_unit", amount=amount)}, features
+                "USD",
+                {"tokens": PriceDefinition("tokens", "per_unit", amount=amount)},
+                features,
+                seats={"editor": SeatDefinition("18")},
             ),
             "growth": PlanDefinition("USD", {"tokens": PriceDefinition("tokens", "per_unit", amount="0.25")}),
         },

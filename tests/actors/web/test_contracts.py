@@ -122,3 +122,36 @@ async def test_a_pause_that_cannot_be_is_refused_by_field(
     problem = answer.json()
     assert (answer.status, problem["type"], problem["field"]) == (status, f"/problems/{slug}", field)
     assert (await house.client.get(f"{ACME}/phases")).json()["pauses"] == []
+
+
+# --------------------------------------------------------------------------------------------------------------- seats
+
+
+async def test_seats_are_charged_at_once_to_the_end_of_the_period_and_listed(house: House) -> None:
+    """The plan sells editors at $18; from 1 December on three of them, which is said before."""
+    await house.opened()
+    start = "2026-12-01T00:00:00Z"
+    assert (await put(house.client, f"{ACME}/seats/editor", {"count": 3, "from": start})).json()["id"] == "editor"
+    assert (await house.client.get(f"{ACME}/phases")).json()["seats"] == [{"seat": "editor", "count": 3, "from": start}]
+    house.clock.now_s += 9 * 86_400
+    await house.owner.use("acme", "e1", 4, time="2026-12-01T10:00:00Z")
+    lines = (await house.client.get(f"{ACME}/period-lines")).json()["items"]
+    (seats,) = [line for line in lines if line["kind"] == "seat" and line["period"] == start]
+    assert (seats["price"], seats["amount"], seats["closed"], seats["of_month"]) == ("editor", "54", False, "18")
+
+
+@pytest.mark.parametrize(
+    ("seat", "body", "status", "slug", "field"),
+    [
+        ("unheard", {}, 422, "unknown-seat", "seat"),
+        ("editor", {"from": "2026-11-22T09:00:00Z"}, 422, "bad-start", "from"),
+        ("editor", {"count": -1}, 400, "invalid-request", "count"),
+    ],
+)
+async def test_seats_that_cannot_be_are_refused_by_field(
+    house: House, seat: str, body: dict[str, Any], status: int, slug: str, field: str
+) -> None:
+    await house.opened()
+    answer = await put(house.client, f"{ACME}/seats/{seat}", {"count": 1} | body)
+    problem = answer.json()
+    assert (answer.status, problem["type"], problem["field"]) == (status, f"/problems/{slug}", field)
