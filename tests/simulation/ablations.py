@@ -379,7 +379,7 @@ NOTICED_BY: Final = {
     "the image of a stale replica is taken": 66,
     "what broke the engine is not skipped when it is replayed": 2,
     "a record that breaks the engine half way stays half applied": 4,
-    "what is mended does not go on by itself": 309,
+    "what is mended does not go on by itself": 335,
     "a damaged log is not noticed": 61,
     "records handed out again are folded again": 4,
     "log time is not the running maximum": 4,
@@ -407,7 +407,7 @@ REGRESSIONS: Final = {
         "a takeover whose reads went to a replica that was behind went on from accounts older than their offset",
     ),
     "what is mended does not go on by itself": (
-        309,
+        335,
         "a partition halted by a damaged log stayed halted when the log was whole again, until its shard was restarted",
     ),
     "a record that breaks the engine half way stays half applied": (
