@@ -32,15 +32,17 @@ from actors.door_wire import (
     UnitCeilingView,
     UsageView,
     WalletView,
+    WorthView,
 )
 from engine.account import Account
 from engine.admission import Decision, Wallet
+from engine.bases import CHARGED
 from engine.commands import Refused
 from engine.contract import ELSEWHERE, Agreement, Contract
 from engine.derived import Derived
 from engine.holds import Hold
 from engine.leasing import LeaseTerms
-from engine.limits import ROOT, Cap, scope_path
+from engine.limits import BEYOND_OWED, BEYOND_WAIVED, ROOT, Cap, scope_path
 from engine.manual_lines import Rerating
 from engine.meters import Cell
 from engine.money import amount_text, quantity_text
@@ -52,6 +54,7 @@ from engine.reasons import TRANSIENT, Binding
 from engine.recurring import Recurring
 from engine.rules import stated
 from engine.top_up import request_id
+from engine.waivers import WAIVED, waiver_at
 
 
 def wallet_view(wallet: Wallet) -> WalletView:
@@ -63,6 +66,16 @@ def wallet_view(wallet: Wallet) -> WalletView:
         amount_text(wallet.available),
         None if wallet.overdraft is None else amount_text(wallet.overdraft),
     )
+
+
+def worth_view(account: Account, wallet: Wallet) -> WorthView | None:
+    """What the wallet's credits are worth; None: it has money."""
+    unit = account.unit
+    if unit is None:
+        return None
+    held = unit.worth(wallet.booked) - unit.worth(wallet.available)  # so that the figures add up
+    shown = (unit.worth(wallet.booked), held, unit.worth(wallet.available))
+    return WorthView(unit.currency, amount_text(unit.amount), quantity_text(unit.per), *map(amount_text, shown))
 
 
 def checked_view(decision: Decision, hold: HoldView | None, as_of: AsOf) -> Checked:
@@ -161,6 +174,9 @@ def account_view(account: Account, wallet: Wallet, open_holds: int, log_time_us:
             _quantity_grant(account, each, derived.taken.get(each.grant, 0), log_time_us)
             for each in sorted(account.quantity_grants.values(), key=lambda each: each.order)
         ),
+        worth=worth_view(account, wallet),
+        billing="postpaid" if account.postpaid else "prepaid",
+        due=tuple((*account.period_around(period), amount_text(pico)) for period, pico in account.due.items()),
     )
 
 
@@ -181,6 +197,7 @@ def payers_view(account: Account, time_us: int, adjusts: int | None, scope: str,
         amount_text(sum(charged.values()) - sum(by_lot.values()) - debt),
         tuple(_cap(account, derived, cap, time_us) for _, cap in _caps(account) if cap.scope in counted),
         as_of,
+        amount_text(derived.waived.get(start, 0) if adjusts is None else 0),
     )
 
 
@@ -287,7 +304,7 @@ def _period_lines(account: Account, log_time_us: int) -> tuple[PeriodLineView, .
     while start <= log_time_us:
         owed |= {(start, due.kind, due.price): pico for due, pico in account.owed_besides(start).items()}
         _, start = account.period_around(start)
-    views = []
+    views = _waived(account, log_time_us)
     for (period_us, kind, price), pico in sorted(owed.items()):
         terms = account.period_terms(period_us)
         assert terms is not None, "it owes something"
@@ -295,7 +312,23 @@ def _period_lines(account: Account, log_time_us: int) -> tuple[PeriodLineView, .
         month, period = map(amount_text, sold)
         closed = period_us < since_us
         views.append(PeriodLineView(kind, price, period_us, terms.end, amount_text(pico), closed, month, period))
-    return tuple(views)
+    return tuple(sorted(views, key=lambda view: (view.period_us, view.kind, view.price)))
+
+
+def _waived(account: Account, log_time_us: int) -> list[PeriodLineView]:
+    """What a cap takes off what usage of each period comes to, as it was used by now; adjustments have their own."""
+    by_period: dict[int, int] = {}
+    for start, pico in account.derive().waived.items():
+        period_us = account.period_of(start)
+        by_period[period_us] = by_period.get(period_us, 0) + pico
+    views = []
+    for period_us, pico in by_period.items():
+        waiver, (_, ends_us) = waiver_at(account.waivers, period_us), account.period_around(period_us)
+        assert waiver is not None
+        assert waiver.amount is not None, "it waives something"
+        closed, most = account.closed_period(period_us, log_time_us) is not None, amount_text(waiver.amount)
+        views.append(PeriodLineView(WAIVED, waiver.cap, period_us, ends_us, amount_text(-pico), closed, most, most))
+    return views
 
 
 def _top_up(account: Account) -> TopUpView:
@@ -356,7 +389,7 @@ def _cap(account: Account, derived: Derived, cap: Cap, log_time_us: int) -> CapV
     elif cap.tallied:
         spent = cap.window.counted(account.zone, counts, log_time_us)
     else:
-        spent = _spent(account, derived, cap.scope, account.month_of(log_time_us))
+        spent = _spent(account, derived, cap.scope, account.month_of(log_time_us), cap.basis)
     text = amount_text if cap.in_money else quantity_text
     return CapView(
         cap.cap,
@@ -368,11 +401,13 @@ def _cap(account: Account, derived: Derived, cap: Cap, log_time_us: int) -> CapV
         cap.window.length_us // 1_000_000 or None,
         cap.unit,
         None if cap.per_request else cap.window.ends_us(account.zone, counts, log_time_us),
+        cap.basis,
+        BEYOND_WAIVED if cap.waives else BEYOND_OWED,
     )
 
 
-def _spent(account: Account, derived: Derived, scope: str, month: int) -> int:
-    return (derived.spend if scope == ROOT else account.scopes[scope].spend).get(month, 0)
+def _spent(account: Account, derived: Derived, scope: str, month: int, basis: str = CHARGED) -> int:
+    return (derived.on(basis) if scope == ROOT else account.scopes[scope].spend).get(month, 0)
 
 
 def _active(account: Account, rule: str) -> tuple[str, ...]:
@@ -393,6 +428,8 @@ def _usage(account: Account, derived: Derived) -> tuple[UsageView, ...]:
     for (period_us, price, cell), quantity in sorted(quantities.items()):
         first = (period_us, price) not in told
         told.add((period_us, price))
-        amount = amount_text(derived.running[period_us, price].amount) if first else None
-        views.append(UsageView(period_us, price, cell, quantity_text(quantity), amount))
+        run, unit = derived.running[period_us, price], account.unit
+        amount = amount_text(run.amount) if first else None
+        worth = amount_text(unit.worth(*run.exact())) if first and unit is not None else None
+        views.append(UsageView(period_us, price, cell, quantity_text(quantity), amount, worth))
     return tuple(views)

@@ -15,7 +15,15 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from actors.account_view import account_view, checked_view, lease_view, payers_view, rerated_view, wallet_view
+from actors.account_view import (
+    account_view,
+    checked_view,
+    lease_view,
+    payers_view,
+    rerated_view,
+    wallet_view,
+    worth_view,
+)
 from actors.door_wire import (
     AlertsView,
     Answer,
@@ -274,8 +282,10 @@ class Answers:
                 return AlertsView(_alerts_after(owned, question), self._as_of(owned))
             case Balance():
                 wallet = owned.fold.wallet(question.account, self._clock.wall_us())
-                as_of = self._as_of(owned)
-                return NotFound(as_of) if wallet is None else BalanceView(wallet_view(wallet), as_of)
+                account, as_of = owned.fold.account(question.account), self._as_of(owned)
+                if account is None or wallet is None:
+                    return NotFound(as_of)
+                return BalanceView(wallet_view(wallet), as_of, worth_view(account, wallet))
             case Describe():
                 return self._described(owned, question.account)
             case FindRated():

@@ -288,9 +288,21 @@ class Released(Struct, tag_field="op", tag="released"):
     as_of: AsOf
 
 
+class WorthView(Struct):
+    """What credits are worth in a currency."""
+
+    currency: str
+    amount: str  # for so many of them:
+    per: str
+    booked: str
+    held: str
+    available: str
+
+
 class BalanceView(Struct, tag_field="op", tag="balance"):
     wallet: WalletView
     as_of: AsOf
+    worth: WorthView | None = None  # of an account that is billed in a unit of credit
 
 
 class LotView(Struct):
@@ -319,6 +331,8 @@ class CapView(Struct):
     length_s: int | None
     unit: str  # the meter or price whose units it counts; "": money
     resets_us: int | None  # when the window ends, or begins to sink
+    basis: str = "charged"  # which money it counts: charged, list or due
+    beyond: str = "owed"  # or waived: what is spent beyond it
 
 
 class ScopeView(Struct):
@@ -350,6 +364,7 @@ class UsageView(Struct):
     cell: tuple[str, ...]
     quantity: str
     amount: str | None
+    worth: str | None = None  # of the amount in the unit's currency, worked out exactly and rounded once
 
 
 class AgreedView(Struct):
@@ -454,6 +469,9 @@ class AccountView(Struct, tag_field="op", tag="account"):
     period_lines: tuple[PeriodLineView, ...] = ()  # by period, kind and price
     quantity_grants: tuple[QuantityGrantView, ...] = ()
     seats: tuple[tuple[int, str, int], ...] = ()  # from when on there are so many of a name
+    worth: WorthView | None = None  # of its wallet, if it is billed in a unit of credit
+    billing: str = "prepaid"  # or postpaid
+    due: tuple[tuple[int, int, str], ...] = ()  # of closed periods of a postpaid account: start, end, amount
 
 
 class AppliedView(Struct, tag_field="op", tag="applied"):
@@ -496,6 +514,7 @@ class Payers(Struct, tag_field="op", tag="payers"):
     refunded: str
     caps: tuple[CapView, ...]  # spent: in the month of the instant
     as_of: AsOf
+    waived: str = "0"  # of the segment's usage, beside what is charged
 
 
 class DifferenceView(Struct):

@@ -32,6 +32,7 @@ from engine.outcomes import RatedLine
 from engine.prices.curve import INCLUDED
 from engine.prices.price import Price
 from engine.quantity_grants import GRANTED
+from engine.waivers import WAIVED
 
 LOOK_BACK_MS: Final = (1_000, CLOCKS_APART_MS)  # how far two brokers' clocks may lie apart: mostly, and at all
 LOOKED_THROUGH_MAX: Final = 32 << 20  # bytes of blocks; a hundred thousand lines
@@ -105,6 +106,7 @@ class Charge(Struct, frozen=True):
     append_ms: int
     lines: list[LineCharge]  # at least one
     corrections: list[Corrected]  # in the order in which they were applied
+    waived: list[RatedLine]  # what a cap takes off, or no longer does, with the event or a correction of it
 
 
 _line_decoder: Final = msgspec.json.Decoder(RatedLine)
@@ -142,6 +144,8 @@ class Charges:
                 lines += await self._lines_at(event, partition, place, found.as_of.epoch)
         if not lines:
             raise LinesAway(event)
+        waived = [line for line in lines if line.due == WAIVED]
+        lines = [line for line in lines if line.due != WAIVED]
         charged = [await self._explained(line, found) for line in lines if line.correction is None]
         corrections: list[Corrected] = []
         for line in lines:
@@ -149,7 +153,7 @@ class Charges:
                 if not corrections or (corrections[-1].kind, corrections[-1].offset) != (line.correction, line.offset):
                     corrections.append(Corrected(line.correction, line.offset, []))
                 corrections[-1].lines.append(await self._explained(line, found))
-        return Charge(event, record.value or b"", record.timestamp, charged, corrections)
+        return Charge(event, record.value or b"", record.timestamp, charged, corrections, waived)
 
     async def _lines_at(self, event: UsageEvent, partition: int, offset: int, epoch: int) -> list[RatedLine]:
         """Of a correction of the event. Raises EventGone or LinesAway."""

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from engine.alerts import Crossing, Rule, Standing, step
+from engine.bases import Bases
 from engine.catalog import CLOSE_AFTER_US, PriceBook
 from engine.charges import Running, Table, segments
 from engine.closing import Adjusted, Amounts, Closing, apart, cells, posted, whole, with_adjustments
@@ -45,6 +46,8 @@ from engine.routes import Usage
 from engine.sessions import Sessions
 from engine.streams import Streams
 from engine.top_up import NONE, TopUp, request, request_id
+from engine.units import Unit
+from engine.waivers import Waivers, left_of, waived, waived_line, waiver_at, waiving
 from engine.windows import Counts, is_named_gone
 
 CELLS_MAX: Final = 10_000  # distinct (segment, price, cell) of one account; each costs about 100 bytes
@@ -156,6 +159,8 @@ class Account:
         self.quantity_grants: dict[str, QuantityGrant] = {}
         self.streams = Streams(account)
         self.top_up = NONE
+        self.waivers: Waivers = ()
+        self.postpaid = False  # the debt of closed periods is due: it stands on a statement
         self._book = book
         self._closing = Closing(self.period_around, self._close_after_us)
         # What lies before an instant comes to: it stands.
@@ -187,6 +192,23 @@ class Account:
     def closed_period(self, time_us: int, log_time_us: int) -> int | None:
         """Start of the billing period of an instant, if it is closed at this log time."""
         return None if time_us >= self._closing.open_from(log_time_us) else self.period_of(time_us)
+
+    @property
+    def unit(self) -> Unit | None:
+        """What its credits are worth, if it is not billed in a currency."""
+        latest = self._book.last
+        return None if latest is None else latest.units.get(self.currency)
+
+    @property
+    def billed_us(self) -> int:
+        """The debt of periods that begin before this instant is due, as of the last waking; 0: of none."""
+        return self._closing.oldest_open(self.woken_us)[0] if self.postpaid else 0
+
+    @property
+    def due(self) -> dict[int, int]:
+        """Pico by the start of the billing period: debt that stands on a statement, and is not paid yet."""
+        billed_us = self.billed_us
+        return {period: pico for period, pico in sorted(self.derive().allocation.debt.items()) if period < billed_us}
 
     def _close_after_us(self, end_us: int) -> int:
         """How long a period stays open that ends then: as its plan says, in the version in force at its end."""
@@ -255,6 +277,8 @@ class Account:
             pending.append(bills_us)
         if self._book.has_advance and (ahead_us := wakes_ahead_us(self.contract, self._book, woken_us)) is not None:
             pending.append(ahead_us)
+        if self.postpaid:
+            pending.append(next(self._closing.closings(woken_us))[0])
         if self.aggregates:
             pending.append(self._closing.gone_us(min(self.aggregates)))
         pending += [
@@ -360,7 +384,8 @@ class Account:
                 used.append(now_us)  # as if it were usage of the moment: no lot that is granted later pays for it
                 continue
             used.append(change.time_us)
-            month, total = self.month_of(change.time_us), sum(line.amount - line.repricing for line in lines)
+            charges = [line.amount - line.repricing for line in lines if line.due is None]
+            month, total = self.month_of(change.time_us), sum(charges)
             for scope in change.scopes:
                 spends[scope] = {**spends[scope], month: spends[scope].get(month, 0) + total}
             counted = change._replace(usages=[*change.usages, *moves]) if moves else change
@@ -393,9 +418,10 @@ class Account:
         `closed` makes a difference to the whole of it, which is posted now."""
         table, aggregates, late, adjusted, derived = books
         if closed is None:
-            rows, before = table, derived.running
+            rows = earlier = table
+            before = derived.running
         else:
-            rows = whole(table, late, lambda start: self.period_of(start) == closed)
+            rows = earlier = whole(table, late, lambda start: self.period_of(start) == closed)
             before = self._walk(rows, fixed=derived.served).running
         moves: list[Usage] = []
         if change.readings:
@@ -424,13 +450,35 @@ class Account:
             self._line(change.time_us, price.name, cell, quantity, before.get((period, price.name)), after)
             for price, cell, quantity in (*change.usages, *moves)
         )
-        if closed is not None:
+        waiver = waiver_at(self.waivers, change.time_us if closed is None else closed)
+        if closed is None:
+            more = sum(derived.waived.values()) - sum(books.derived.waived.values())
+            if more and waiver is not None:
+                lines += (waived_line(waiver, more),)
+        else:
             lines += lines_between(self._owed_besides(closed, before), self._owed_besides(closed, after))
             place = self._segment_around(now_us, self.lots)[0], closed
             for line in lines:
                 adjusted = posted(adjusted, place, {posted_name(line): line.amount})
+            if waiver is not None:
+                less, gone = (self._waived_of(closed, table | rows_of, derived.served) for rows_of in (earlier, rows))
+                back = {name: less.get(name, 0) - gone.get(name, 0) for name in sorted(less | gone)}
+                back = {name: pico for name, pico in back.items() if pico}
+                if back:
+                    adjusted = posted(adjusted, place, back)
+                    lines += (waived_line(waiver, -sum(back.values())),)
             derived = self._derive(table, adjusted, self.lots, self.woken_us)
         return _Books(table, aggregates, late, adjusted, derived), lines, moves
+
+    def _waived_of(self, period: int, table: Table, fixed: Served) -> dict[str, int]:
+        """Pico per price that is waived of a closed period that is as the table has it."""
+        gross = self._walk(table, fixed=fixed).amounts
+        found: dict[str, int] = {}
+        left = left_of(gross, self.waivers, self.month_of)
+        for (_, of, charged), (_, _, parts) in zip(gross, left, strict=True):
+            for name, pico in charged.items() if of == period else ():
+                found[name] = found.get(name, 0) + pico - parts[name]
+        return found
 
     def _owed_besides(self, start: int, running: Mapping[tuple[int, str], Running]) -> Mapping[Due, int]:
         """The same, with what prices run up to."""
@@ -643,10 +691,18 @@ class Account:
         tallies = {name: counts for name, counts in self.tallies.items() if name != cap.cap}
         if counted is not None:
             tallies[cap.cap] = counted
+        waivers = self._waiving(cap.cap, cap.amount if cap.waives else None, woken_us)
         anew = before is not None and not before.counts_alike(cap)
         released = [name for name, rule in self.rules.items() if anew and counts_of(name, rule) == cap.cap]
         caps = {**self.caps, cap.cap: cap}
-        return self._become(caps=caps, tallies=tallies, woken_us=woken_us, released=released)
+        return self._become(caps=caps, tallies=tallies, woken_us=woken_us, released=released, waivers=waivers)
+
+    def _waiving(self, cap: str, amount: int | None, woken_us: int) -> Waivers:
+        """With what a cap waives from now on: of all periods that are open. None: nothing."""
+        before = self.caps.get(cap)
+        if amount is None and (before is None or not before.waives):
+            return self.waivers
+        return waiving(self.waivers, self._closing.open_from(woken_us), cap, amount)
 
     def set_scope(self, scope: str, standing: str, woken_us: int, offset: int) -> list[Crossing]:
         """Declare a scope, or change its standing, by the record at this offset."""
@@ -668,6 +724,12 @@ class Account:
         """Set how far checks may take the balance below zero; None: without limit."""
         crossings = self._become(woken_us=woken_us)
         self.overdraft = amount
+        return crossings
+
+    def set_billing(self, postpaid: bool, credit_limit: int | None, woken_us: int) -> list[Crossing]:
+        """Bill it before or behind what it uses; the limit is its overdraft."""
+        crossings = self._become(woken_us=woken_us)
+        self.postpaid, self.overdraft = postpaid, credit_limit
         return crossings
 
     def set_rate_limit(self, limit: RateLimit, woken_us: int) -> list[Crossing]:
@@ -743,7 +805,8 @@ class Account:
         """Forget a cap that no rule looks at."""
         caps = {name: each for name, each in self.caps.items() if name != cap}
         tallies = {name: counts for name, counts in self.tallies.items() if name != cap}
-        return self._become(caps=caps, tallies=tallies, woken_us=woken_us)
+        waivers = self._waiving(cap, None, woken_us)
+        return self._become(caps=caps, tallies=tallies, woken_us=woken_us, waivers=waivers)
 
     def _become(
         self,
@@ -757,6 +820,7 @@ class Account:
         top_up: TopUp | None = None,
         recurring: dict[str, Recurring] | None = None,
         released: Collection[str] = (),
+        waivers: Waivers | None = None,
     ) -> list[Crossing]:
         """`released`: rules that looked at something else until now."""
         adjusted = self.adjusted if adjusted is None else adjusted
@@ -768,7 +832,8 @@ class Account:
         caps = self.caps if caps is None else caps
         rules = self.rules if rules is None else rules
         tallies = self.tallies if tallies is None else tallies
-        derived = self._derive(self.table, adjusted, lots, woken_us)
+        waivers = self.waivers if waivers is None else waivers
+        derived = self._derive(self.table, adjusted, lots, woken_us, waivers)
         view = View(Moment(caps, tallies, lots, self.zone, woken_us), derived, self._scope_spends())
         standings, crossings = self._stand(rules, view, released=released)
         top_up, requests = self._topped_up(self.top_up if top_up is None else top_up, derived, woken_us)
@@ -777,7 +842,7 @@ class Account:
         self.tallies, self.adjusted = tallies, adjusted
         self.lots, self.caps, self.rules, self.woken_us = lots, caps, rules, woken_us
         self.standings = standings
-        self.top_up, self.recurring = top_up, recurring
+        self.top_up, self.recurring, self.waivers = top_up, recurring, waivers
         self._guard = None
         return crossings + requests
 
@@ -797,7 +862,9 @@ class Account:
         assert catalogue is not None
         return catalogue.version
 
-    def _derive(self, table: Table, adjusted: Adjusted, lots: dict[str, Lot], woken_us: int) -> Derived:
+    def _derive(
+        self, table: Table, adjusted: Adjusted, lots: dict[str, Lot], woken_us: int, waivers: Waivers | None = None
+    ) -> Derived:
         since = self._closing.since_us
         if self._closed[0] != since:
             self._closed = (
@@ -809,9 +876,14 @@ class Account:
         spend = dict(closed.spend)
         for month, pico in walked.spend.items():
             spend[month] = spend.get(month, 0) + pico
-        amounts = with_adjustments([*closed.amounts, *walked.amounts], adjusted)
+        charged = [*closed.amounts, *walked.amounts]
+        left = left_of(charged, self.waivers if waivers is None else waivers, self.month_of)
+        amounts = with_adjustments(left, adjusted)
         served, taken = closed.served | walked.served, closed.taken | walked.taken
-        return Derived(spend, {**closed.running, **walked.running}, amounts, lots, woken_us, served, taken)
+        bases = Bases(table, self.contract, self._book, self.quantity_grants.values(), self.month_of)
+        running = {**closed.running, **walked.running}
+        less = {} if left is charged else waived(charged, left)
+        return Derived(spend, running, amounts, lots, woken_us, served, taken, bases, less)
 
     def _walk(self, table: Table, contract: Contract | None = None, fixed: Served | None = None) -> _Walked:
         """What whole periods come to. `contract`: another than the account's; `fixed`: what quantity grants took of closed
@@ -888,9 +960,14 @@ class Account:
             return None
         derived = self.derive()
         period, month = self.period_of(start), self.month_of(start)
+        waiver = waiver_at(self.waivers, start)
+        to_waive = UNBOUNDED if waiver is None else (waiver.amount or 0) - derived.spend.get(month, 0)
+        if to_waive <= 0:
+            return None
         now = Moment(self.caps, self.tallies, self.lots, self.zone, now_us)
         view = View(now, derived, self._scope_spends())
         room = rooms(self.rules, view, self.standings, period, month, lambda name: self._sold_at(start, name))
+        room.charges = min(room.charges, to_waive)
         if self.top_up.terms is not None:
             room.charges = min(room.charges, self.top_up.room(derived.allocation.balance))
         return Guard(
@@ -923,7 +1000,7 @@ class Account:
 
     def mark_posted(self) -> None:
         """The ledger holds everything up to now: called when an account is thawed from a checkpoint."""
-        self._posted = self.derive().allocation.postings()
+        self._posted = self.derive().allocation.postings(self.billed_us)
 
     def settle(self, posting_period_us: int) -> Settlement:
         """The signed postings since the last call: law C1's sums per lot, and debt."""
@@ -933,7 +1010,7 @@ class Account:
             return self._settle_more(guard, payment, posting_period_us)
         derived = self.derive()
         allocation = derived.allocation
-        before, self._posted = self._posted, allocation.postings()
+        before, self._posted = self._posted, allocation.postings(self.billed_us)
         postings = []
         for place in sorted(self._posted.keys() | before.keys(), key=posting_order):
             change = self._posted.get(place, 0) - before.get(place, 0)

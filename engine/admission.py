@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.account import Account
+from engine.bases import DUE, LIST
 from engine.catalog import Catalogue, Plan, PriceBook
 from engine.entitlements import ceiling_denies, ceilings_on, granted, list_denies, standing_denies
 from engine.events import TOKEN_TEXT_MAX
@@ -956,6 +957,10 @@ def _left_of(
             return left - ledger.scope_quantity(cap, withheld=withheld, asked=asked), 0
         charges, rounding = ledger.scope_charges(cap.scope, None, withheld=withheld, asked=asked)
         return left - charges, rounding
+    if cap.basis == DUE:
+        return cap.amount - seen.due.get(month, 0), 0
+    if cap.basis == LIST:
+        seen = ledger.by_list.look(withheld=withheld, asked=asked)
     if cap.scope == ROOT:
         return cap.amount - seen.spend.get(month, 0), seen.rounding.get(month, 0)
     charges, rounding = ledger.scope_charges(cap.scope, month, withheld=withheld, asked=asked)

@@ -4,10 +4,10 @@
 rating looks into. `PriceBook` orders the versions by the time from which each is in force (law R2).
 """
 
-import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import msgspec
@@ -34,6 +34,7 @@ from engine.prices.modifiers import HUNDREDTH, Modifiers
 from engine.prices.per_event import PerEvent
 from engine.prices.price import Price
 from engine.routes import Routes
+from engine.units import CURRENCY, Unit, UnitDefinition, compile_unit
 
 TIERS_MAX: Final = 100
 FEATURES_MAX: Final = 1_000
@@ -41,7 +42,6 @@ FEES_MAX: Final = 100
 FEATURE_TEXT_MAX: Final = 256
 CELL_LOOKUPS_MAX: Final = 65_536
 _EACH: Final = ("per_event", "event_minimum", "event_maximum")  # what a percentage price says of each event
-_CURRENCY: Final = re.compile(r"[A-Z]{3}")
 CLOSE_AFTER_S: Final = 86_400  # no less: a hold is reported within a day, and what admitted it must pay for it
 CLOSE_AFTER_US: Final = CLOSE_AFTER_S * 1_000_000
 CLOSE_AFTER_S_MAX: Final = 30 * 86_400  # later, no usage of the period would be young enough to be rated
@@ -137,13 +137,15 @@ class StreamDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_def
 
 class CatalogueDocument(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """`dimensions`: those that are more than the field of their name; every meter may group by them. `token_shapes`: by
-    event type, how its events say what tokens they used. `streams`: types whose events may carry a `seq`."""
+    event type, how its events say what tokens they used. `streams`: types whose events may carry a `seq`. `units`: credits
+    that a plan may name in place of a currency, and what they are worth."""
 
     meters: dict[str, MeterDefinition]
     plans: dict[str, PlanDefinition]
     dimensions: dict[str, DimensionDefinition] = {}
     token_shapes: dict[str, TokenShapeDefinition] = {}
     streams: dict[str, StreamDefinition] = {}
+    units: dict[str, UnitDefinition] = {}
 
 
 class CatalogueFault(Struct, frozen=True):
@@ -270,6 +272,13 @@ class Plan:
         prices = [price.for_part(part, bound, made) for price in self.prices.values()]
         return self._like(prices)
 
+    @cached_property
+    def listed(self) -> "Plan":
+        """This plan before discounts."""
+        prices = [price.listed for price in self.prices.values()]
+        same = all(listed is price for listed, price in zip(prices, self.prices.values(), strict=True))
+        return self if same else self._like(prices)
+
     def _like(self, prices: list[Price]) -> "Plan":
         besides = self.features, self.close_after_us, self.fees, self.commitments, self.seats
         return Plan(self.name, self.currency, prices, self._meters, *besides)
@@ -293,6 +302,7 @@ class Catalogue:
         token_shapes: dict[str, TokenUsage] | None = None,
         hours: Iterable[Hours] = (),
         windows_us: dict[str, int] | None = None,
+        units: Mapping[str, Unit] | None = None,
     ) -> None:
         """`windows_us`: of event types that may come as streams, how long one stays open."""
         self.version = version
@@ -300,6 +310,7 @@ class Catalogue:
         self.meters = meters
         self.token_shapes = token_shapes or {}
         self.windows_us = windows_us or {}
+        self.units = units or {}
         self.meters_of: dict[str, tuple[Meter, ...]] = {}
         for meter in sorted(meters.values(), key=lambda meter: meter.name):
             self.meters_of[meter.event_type] = (*self.meters_of.get(meter.event_type, ()), meter)
@@ -337,9 +348,10 @@ class Catalogue:
 class _Checker:
     """Collects every fault of a document, so that its author mends them in one go."""
 
-    def __init__(self, version: int) -> None:
+    def __init__(self, version: int, units: Collection[str] = ()) -> None:
         self.faults: list[CatalogueFault] = []
         self._version = version
+        self._units = units
 
     def fault(self, path: tuple[str | int, ...], message: str) -> None:
         self.faults.append(CatalogueFault(path, message))
@@ -545,8 +557,9 @@ class _Checker:
     def plan(self, name: str, definition: PlanDefinition, meters: dict[str, Meter]) -> Plan:
         path = ("plans", name)
         self.name(path, name)
-        if not _CURRENCY.fullmatch(definition.currency):
-            self.fault((*path, "currency"), f"{definition.currency!r} is not a three-letter ISO 4217 code (law M3)")
+        if not CURRENCY.fullmatch(definition.currency) and definition.currency not in self._units:
+            message = f"{definition.currency!r} is not a three-letter ISO 4217 code, nor one of `units` (law M3)"
+            self.fault((*path, "currency"), message)
         prices = [self.price(name, key, value, meters) for key, value in definition.prices.items()]
         for index, price in enumerate(prices):
             for other in prices[:index]:
@@ -656,7 +669,8 @@ _document_decoder: Final = msgspec.json.Decoder(CatalogueDocument)
 
 def compile_catalogue(version: int, document: CatalogueDocument) -> Catalogue:
     """The document as look-up tables. Raises BadCatalogue with every fault."""
-    checker = _Checker(version)
+    checker = _Checker(version, document.units)
+    units = {name: compile_unit(name, definition, checker.fault) for name, definition in document.units.items()}
     declared = document.dimensions.items()
     hours = [compile_hours(name, definition, checker.fault) for name, definition in declared if definition.hours]
     dimensions = {each.dimension: each.as_read() for each in hours} | {
@@ -684,7 +698,7 @@ def compile_catalogue(version: int, document: CatalogueDocument) -> Catalogue:
     if checker.faults:
         raise BadCatalogue(checker.faults)
     windows_us = {name: definition.window_s * 1_000_000 for name, definition in document.streams.items()}
-    return Catalogue(version, meters, plans, shapes, hours, windows_us)
+    return Catalogue(version, meters, plans, shapes, hours, windows_us, units)
 
 
 def agreed_price(name: str, definition: PriceDefinition, agreed_us: int, *, adds_up: bool) -> Price:
@@ -724,6 +738,10 @@ def check_succession(before: CatalogueDocument, after: CatalogueDocument) -> Non
             elif heir is not None and _counts_fees(heir) != _counts_fees(price):
                 message = "counts fees of events in one version, quantities in the other: choose a new price name"
                 faults.append(CatalogueFault(("plans", name, "prices", price_name, "model"), message))
+    for name, unit in before.units.items():
+        if after.units.get(name) != unit:
+            message = "is what accounts have credit in, and is worth what it was: keep it, or declare another unit"
+            faults.append(CatalogueFault(("units", name), message))
     for name, meter in before.meters.items():
         heir_kind = after.meters[name].aggregation if name in after.meters else meter.aggregation
         if heir_kind != meter.aggregation and not {heir_kind, meter.aggregation} <= {"count", "sum"}:

@@ -31,11 +31,11 @@ class Closing:
         """Start of the oldest period that is open: what lies before it is closed. None closes before those before it, which
         may have longer."""
         if log_time_us >= self.until_us:
-            self.since_us, self.until_us = self._oldest_open(log_time_us)
+            self.since_us, self.until_us = self.oldest_open(log_time_us)
         return self.since_us
 
-    def _oldest_open(self, log_time_us: int) -> tuple[int, int]:
-        """Its start, and when it closes."""
+    def oldest_open(self, log_time_us: int) -> tuple[int, int]:
+        """The start of the oldest period that is open at a log time, and when it closes."""
         start, end = self._period_around(log_time_us)
         found = start, end + self._close_after_us(end)
         while start + CLOSE_AFTER_MAX_US > log_time_us:
@@ -47,7 +47,7 @@ class Closing:
 
     def closings(self, after_us: int) -> Iterator[tuple[int, int]]:
         """(when it closes, its start) of each period that closes behind an instant, in order, without end."""
-        start, closes_us = self._oldest_open(after_us)
+        start, closes_us = self.oldest_open(after_us)
         while True:
             yield closes_us, start
             _, start = self._period_around(start)

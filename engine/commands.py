@@ -27,6 +27,8 @@ from engine.events import (
     is_scope,
 )
 from engine.limits import (
+    BEYOND_OWED,
+    BEYOND_WAIVED,
     LISTED_MAX,
     LISTS_MAX,
     PER_MINUTE_MAX,
@@ -238,9 +240,16 @@ def set_cap(account: Account, command: SetCap, book: PriceBook, log_time_us: int
     window = Window(command.window, (command.length_s or 0) * SECOND_US)
     in_money = command.meter is None and command.price is None
     amount = amount_of(command.amount, above_zero=True) if in_money else quantity_of(command.amount)
-    cap = Cap(command.cap, amount, command.scope, command.hard, window, command.meter, command.price)
+    of = command.meter, command.price
+    waives = command.beyond == BEYOND_WAIVED
+    cap = Cap(command.cap, amount, command.scope, command.hard, window, *of, basis=command.basis, waives=waives)
     if command.currency != (account.currency if in_money else None):
         raise Refused(Refusal.CURRENCY_MISMATCH)
+    if not cap.basis_fits:
+        raise Refused(Refusal.BAD_BASIS)
+    others = any(each.waives for name, each in account.caps.items() if name != cap.cap)
+    if command.beyond not in (BEYOND_OWED, BEYOND_WAIVED) or (waives and (others or not cap.may_waive)):
+        raise Refused(Refusal.BAD_BEYOND)
     cap = countable(account, cap, book, log_time_us, offset, Refusal.BAD_CAP)
     if window.by_log_time or (cap.per_request and not cap.hard):
         raise Refused(Refusal.BAD_CAP)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from engine.period_lines import kind_and_price
 
 LOT_KINDS: Final = frozenset({"paid", "promo", "commit", "refund"})
-POSTING_KINDS: Final = ("grant", "burn", "refund", "void", "expire", "carry", "debt")
+POSTING_KINDS: Final = ("grant", "burn", "refund", "void", "expire", "carry", "debt", "due")
 NEVER: Final = 1 << 62  # sorts behind every expiry
 UNBOUNDED: Final = 1 << 200  # beyond any amount or quantity that M1 admits
 CARRIED: Final = "~carried"  # behind a lot's id: that of the lot which has its rest
@@ -148,6 +148,8 @@ class Allocation:
         self.burnt: dict[tuple[str, int], int] = {}  # (lot, usage period start) -> pico
         self.refunded: dict[tuple[str, int], int] = {}  # (lot, usage period start) -> pico of what was burnt
         self.debt: dict[int, int] = {}  # usage period start -> pico
+        # (segment start, usage period start) -> pico that no lot paid there; a lot that settles debt later changes nothing
+        self.unpaid: dict[tuple[int, int], int] = {}
         self.balance = 0  # what still counts, minus all debt
         self._settled_us = 0  # the last instant at which something befell a lot between segments
         self._lots: list[Lot] = []  # in their order
@@ -168,8 +170,9 @@ class Allocation:
                 return lot.lot, self.remaining[lot.lot]
         return "", UNBOUNDED
 
-    def postings(self) -> dict[tuple[str, str, int | None], int]:
-        """All of it as the ledger sums it up: (lot, kind, usage period or None) -> pico; lot "" for debt."""
+    def postings(self, billed_us: int = 0) -> dict[tuple[str, str, int | None], int]:
+        """All of it as the ledger sums it up: (lot, kind, usage period or None) -> pico; lot "" for debt, which is due of
+        periods that begin before `billed_us`."""
         found: dict[tuple[str, str, int | None], int] = {}
         for kind, by_lot in (("grant", self.granted), ("void", self.voided)):
             found |= {(lot, kind, None): pico for lot, pico in by_lot.items()}
@@ -177,7 +180,7 @@ class Allocation:
             found |= {(lot, kind, None): pico for lot, pico in by_lot.items()}
         for kind, by_period in (("burn", self.burnt), ("refund", self.refunded)):
             found |= {(lot, kind, period): pico for (lot, period), pico in by_period.items()}
-        found |= {("", "debt", period): pico for period, pico in self.debt.items()}
+        found |= {("", "due" if period < billed_us else "debt", period): pico for period, pico in self.debt.items()}
         return found
 
     def unreturned(self, lot: str) -> int:
@@ -281,12 +284,13 @@ def allocate(
             taken += 1
         covering = [lot for lot in ordered if lot.covers(start)]
         if by_price and min(by_price.values()) < 0:  # what late usage or a manual line gives back
-            _pay_segment(result, period, {name: pico for name, pico in by_price.items() if pico > 0}, covering)
+            owed = {name: pico for name, pico in by_price.items() if pico > 0}
+            _pay_segment(result, start, period, owed, covering)
             for name, pico in sorted(by_price.items()):
                 if pico < 0:
                     result._give_back(start, period, name, -pico, ordered)
         else:
-            _pay_segment(result, period, by_price, covering)
+            _pay_segment(result, start, period, by_price, covering)
     for step in steps[taken:]:
         if step.rank != _CARRIED or step.at_us <= woken_us:
             result._take(step)
@@ -315,7 +319,7 @@ def _steps(ordered: list[Lot], woken_us: int) -> list[_Step]:
     return sorted(steps)
 
 
-def _pay_segment(result: Allocation, period: int, by_price: Mapping[str, int], covering: list[Lot]) -> None:
+def _pay_segment(result: Allocation, start: int, period: int, by_price: Mapping[str, int], covering: list[Lot]) -> None:
     unpaid = 0
     for payers, pico in _classes(by_price, covering):
         for lot in payers:
@@ -324,6 +328,7 @@ def _pay_segment(result: Allocation, period: int, by_price: Mapping[str, int], c
             pico -= result._burn(lot, period, pico)
         unpaid += pico
     if unpaid:
+        result.unpaid[start, period] = unpaid
         result._owe(period, unpaid)
 
 

@@ -1,5 +1,8 @@
 """What follows from an account's table and lots: spend, what each price owes, and, when asked for, who pays."""
 
+from collections.abc import Mapping
+
+from engine.bases import CHARGED, LIST, Bases
 from engine.charges import Running
 from engine.closing import Amounts
 from engine.credit import Allocation, Lot, allocate
@@ -18,12 +21,17 @@ class Derived:
         woken_us: int,
         served: Served,
         taken: dict[str, int],
+        bases: Bases,
+        waived: dict[int, int] | None = None,
     ) -> None:
         self.spend = spend  # calendar month start -> pico
         self.running = running  # (period start, price) -> what it owes
         self.served = served  # what quantity grants took
         self.taken = taken  # quantity grant -> nano-units of that
+        self.waived = waived or {}  # segment start -> pico of its spend that is not owed
         self._allocated = amounts, lots, woken_us
+        self._bases = bases
+        self._listed: dict[int, int] | None = None
         self._allocation: Allocation | None = None
 
     @property
@@ -31,6 +39,16 @@ class Derived:
         if self._allocation is None:
             self._allocation = allocate(*self._allocated)
         return self._allocation
+
+    def on(self, basis: str) -> Mapping[int, int]:
+        """Pico by calendar month's start: what is charged, or what caps of another basis count."""
+        if basis == CHARGED:
+            return self.spend
+        if basis == LIST:
+            if self._listed is None:
+                self._listed = self._bases.listed()
+            return self._listed
+        return self._bases.due(self._allocated[0], self.allocation.unpaid)
 
     def paid(self, start: int, period: int) -> tuple[dict[str, int], dict[str, int], int] | None:
         """Of a segment with usage, or with what was posted in it for a period: pico per price; pico per lot, and

@@ -335,7 +335,7 @@ class Rerate(Struct, tag_field="kind", tag="rerate", forbid_unknown_fields=True,
 
 
 class SetCap(Struct, tag_field="kind", tag="set_cap", forbid_unknown_fields=True, frozen=True):
-    """`amount` is money of the currency, or units of the meter or price that is named instead."""
+    """`amount` is money of the currency, or units of the meter or price that is named instead. `basis`: which money."""
 
     account: str
     command_key: str
@@ -348,6 +348,8 @@ class SetCap(Struct, tag_field="kind", tag="set_cap", forbid_unknown_fields=True
     length_s: Whole | None = None
     meter: str | None = None
     price: str | None = None
+    basis: str = "charged"
+    beyond: str = "owed"  # or `waived`: what is spent beyond it is not owed
 
 
 class SetScope(Struct, tag_field="kind", tag="set_scope", forbid_unknown_fields=True, frozen=True):
@@ -362,6 +364,14 @@ class SetOverdraft(Struct, tag_field="kind", tag="set_overdraft", forbid_unknown
     command_key: str
     amount: str | None  # None: without limit
     currency: str
+
+
+class SetBilling(Struct, tag_field="kind", tag="set_billing", forbid_unknown_fields=True, frozen=True):
+    account: str
+    command_key: str
+    billing: str  # prepaid, postpaid
+    currency: str
+    credit_limit: str | None = None  # of postpaid; None: without limit
 
 
 class SetPlan(Struct, tag_field="kind", tag="set_plan", forbid_unknown_fields=True, frozen=True):
@@ -599,6 +609,7 @@ Command = (
     | RemoveRule
     | SetScope
     | SetOverdraft
+    | SetBilling
     | SetRateLimit
     | SetAllowed
     | SetPlan
@@ -657,7 +668,7 @@ def parse_control(body: bytes) -> Control:
             case Rerate():
                 names += [control.rerate, control.price, control.currency]
             case SetCap():
-                names += [control.cap, control.window]
+                names += [control.cap, control.window, control.basis, control.beyond]
                 names += [name for name in (control.currency, control.meter, control.price) if name is not None]
             case RemoveCap():
                 names += [control.cap]
@@ -669,6 +680,8 @@ def parse_control(body: bytes) -> Control:
                 names += [control.standing]
             case SetOverdraft():
                 names += [control.currency]
+            case SetBilling():
+                names += [control.billing, control.currency]
             case SetPlan():
                 names += [control.plan]
             case SetPrice():

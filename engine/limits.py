@@ -6,6 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from engine.bases import BASES, CHARGED
 from engine.money import NANO
 from engine.routes import Usage
 from engine.windows import MONTH, REQUEST, Window
@@ -18,6 +19,8 @@ PER_MINUTE_MAX: Final = 1_000_000
 UNITS_PER_MINUTE_MAX: Final = 10**15
 LISTS_MAX: Final = 16  # allow-lists of one scope
 LISTED_MAX: Final = 1_000  # values in one of them
+BEYOND_OWED: Final = "owed"
+BEYOND_WAIVED: Final = "waived"
 STANDINGS: Final = ("active", "past_due", "suspended")
 
 
@@ -37,6 +40,19 @@ class Cap(Struct, frozen=True):
     meter: str | None = None
     price: str | None = None
     since: int = -1  # offset of the record from which on it counts for itself
+    basis: str = CHARGED  # one of BASES; all but this are of an account's month, where they are known without counting
+    waives: bool = False  # what is spent beyond it is not owed
+
+    @property
+    def basis_fits(self) -> bool:
+        """Whether what it counts is known: of a scope, or of another window, only what is charged is."""
+        of_month = self.is_plain and self.scope == ROOT
+        return self.basis == CHARGED or (self.basis in BASES and of_month)
+
+    @property
+    def may_waive(self) -> bool:
+        """Whether what is spent beyond it could be waived: of an account's month of charges."""
+        return self.is_plain and self.scope == ROOT and self.basis == CHARGED
 
     @property
     def is_own(self) -> bool:
@@ -70,8 +86,8 @@ class Cap(Struct, frozen=True):
 
     def counts_alike(self, other: "Cap") -> bool:
         """Whether what one has counted is what the other would have."""
-        mine = (self.scope, self.window, self.meter, self.price)
-        return mine == (other.scope, other.window, other.meter, other.price)
+        mine = (self.scope, self.window, self.meter, self.price, self.basis)
+        return mine == (other.scope, other.window, other.meter, other.price, other.basis)
 
     def takes(self, price: str, meter: str) -> bool:
         """Whether units of this price, which is one of this meter's, count."""

@@ -20,6 +20,7 @@ from engine.alerts import (
     Standing,
     Wallet,
 )
+from engine.bases import LIST
 from engine.credit import UNBOUNDED, Lot
 from engine.derived import Derived
 from engine.limits import ROOT, Cap, own_count
@@ -50,7 +51,7 @@ class View(NamedTuple):
 
     def months(self, cap: Cap) -> Mapping[int, int]:
         """What a month's cap on spend has counted, by the month's start."""
-        return self.derived.spend if cap.scope == ROOT else self.spends[cap.scope]
+        return self.derived.on(cap.basis) if cap.scope == ROOT else self.spends[cap.scope]
 
     def windows(self, cap: Cap) -> list[tuple[str, int]]:
         """(name, amount) of each window of a cap that rules look at, in order of the name."""
@@ -200,7 +201,8 @@ def rooms(
                 whole = cap.amount if isinstance(rule.measure, CapShare) else None
                 reading = _read(rule, str(month), view.months(cap).get(month, 0), whole)
                 room = _room(rule, reading, is_active(reading.window), rises=True)
-                found.charges = min(found.charges, room)
+                # A list price may rise by more than what is charged.
+                found.charges = min(found.charges, 0 if cap.basis == LIST else room)
             case CapShare() | Counted() if cap is not None:
                 for reading in readings(name, rule, view):
                     room = _room(rule, reading, is_active(reading.window), rises=True)

@@ -58,6 +58,9 @@ class Refusal(StrEnum):
     BAD_AMOUNT = "bad_amount"
     BAD_LOT = "bad_lot"
     CURRENCY_MISMATCH = "currency_mismatch"
+    BAD_BASIS = "bad_basis"
+    BAD_BEYOND = "bad_beyond"
+    BAD_BILLING = "bad_billing"
     LOT_EXISTS = "lot_exists"
     BAD_ROLLOVER = "bad_rollover"
     UNKNOWN_LOT = "unknown_lot"
@@ -96,6 +99,7 @@ class Refusal(StrEnum):
     TOO_MANY_PAUSES = "too_many_pauses"
     UNKNOWN_VERSION = "unknown_version"
     MID_SEGMENT = "mid_segment"
+    WAIVED = "waived"
     RERATE_CHANGED = "rerate_changed"
     NO_DIFFERENCE = "no_difference"
     BAD_RECURRING = "bad_recurring"
@@ -309,7 +313,7 @@ class PostingRow(Struct, frozen=True):
     account: str
     lot: str
     lot_kind: str  # "" for debt
-    kind: str  # grant, burn, refund, void, expire, carry, debt
+    kind: str  # grant, burn, refund, void, expire, carry, debt, due
     usage_period_us: int | None  # start of the billing period of the usage; None for the others
     posting_period_us: int
     amount: int  # pico

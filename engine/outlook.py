@@ -14,7 +14,7 @@ from msgspec import Struct
 from engine.account import Account
 from engine.catalog import Plan, PriceBook
 from engine.charges import Row, Running, by_price, foreseen, segments
-from engine.closing import Adjusted, with_adjustments
+from engine.closing import Adjusted, Amounts, with_adjustments
 from engine.contract import Contract
 from engine.credit import Lot, allocate
 from engine.holds import Bound
@@ -23,6 +23,7 @@ from engine.money import NANO
 from engine.prices.price import Price
 from engine.quantity_grants import QuantityGrant, Service, granted_in
 from engine.reach import dominates, undominated
+from engine.waivers import left_of
 
 Signature = tuple[tuple[str, ...], tuple[str, ...]]  # prices reached, prices held
 
@@ -46,6 +47,7 @@ class Outlook(Struct, frozen=True):
     total: int  # of all amounts
     spend: Mapping[int, int]  # calendar month start -> amounts
     rounding: Mapping[int, int]  # calendar month start -> what rounding may add to them
+    due: Mapping[int, int]  # calendar month start -> what no lot pays of them, with room for rounding
 
 
 class Asked(Struct, frozen=True):
@@ -69,6 +71,7 @@ class _Ground(Struct, frozen=True):
     debt: int
     total: int
     spend: dict[int, int]
+    due: dict[int, int]
     scoped: bool  # some lot that counts here may pay only some prices
     rated: int  # events, when this was derived
     adjusted: Adjusted  # what was posted for closed periods
@@ -79,7 +82,9 @@ class _Ground(Struct, frozen=True):
 class Ledger:
     """The open holds of one account, summed up. The account and the catalogue are looked at anew with `face`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, listed: bool = False) -> None:
+        """`listed`: see `by_list`."""
+        self._listed = listed
         self.piles: dict[int, dict[str, Piles]] = {}  # segment start -> scope -> what is held in it and below
         self.withheld: dict[int, Piles] = {}  # segment start -> what slices of other owners keep, on every path
         self._lots: dict[str, Lot] | None = None
@@ -113,6 +118,14 @@ class Ledger:
             self._months = {}
             self._ground = None
         return moved
+
+    @property
+    def by_list(self) -> "Ledger":
+        """The same holds, at prices before discounts: what caps on these ask. Made anew for each answer."""
+        other = Ledger(listed=True)
+        other.piles, other.withheld = self.piles, self.withheld
+        other.face(self._account, self._book, self._now_us)
+        return other
 
     @property
     def segment(self) -> int:
@@ -187,6 +200,8 @@ class Ledger:
     def _firm_ground(self, asked: Asked | None) -> _Ground | None:
         """What lies before this segment, if nothing is held but in this one, and nothing lies behind it."""
         start = self._here[0]
+        if self._account.waivers:
+            return None  # what is used here is not all owed
         if any(posted >= start for posted, _ in self._account.adjusted):
             return None  # they are paid behind what is used here
         if self._serves(start):
@@ -234,6 +249,7 @@ class Ledger:
             debt,
             sum(spend.values()),
             spend,
+            self._due(amounts, allocation.unpaid),
             any(lot.scope for lot in account.lots.values() if lot.covers(start)),
             account.rated,
             account.adjusted,
@@ -258,8 +274,9 @@ class Ledger:
             paid = [(ground.start, ground.period, amounts)]
             return self._paid([*ground.amounts, *paid], {ground.start: rounding}, total, spend, extra)
         unpaid = owed - ground.live
-        debt = ground.debt + max(0, unpaid + extra[ground.month])
-        return Outlook(-unpaid - ground.debt, debt, total, spend, extra)
+        more = max(0, unpaid + extra[ground.month])
+        due = {**ground.due, ground.month: ground.due.get(ground.month, 0) + more}
+        return Outlook(-unpaid - ground.debt, ground.debt + more, total, spend, extra, due)
 
     def _used_here(self, start: int) -> Mapping[str, int]:
         """Nano-units per price in this segment. Summed up once between two events."""
@@ -278,14 +295,39 @@ class Ledger:
             kept[segment], roundings[segment] = self._held_in(segment, self._piles_in(segment, held, withheld, asked))
         grants = self._grants.values()
         amounts = foreseen(account.table, kept, account.period_of, self._price_at, grants)
-        paid_for = with_adjustments(amounts, account.adjusted)
+        left, rounded = self._left(amounts, roundings, certain=not kept) if account.waivers else (amounts, roundings)
+        paid_for = with_adjustments(left, account.adjusted)
         spend: dict[int, int] = {}
         extra: dict[int, int] = {}
         for segment, _, owed in amounts:
             _, month = self._calendar(segment)
             spend[month] = spend.get(month, 0) + sum(owed.values())
             extra[month] = extra.get(month, 0) + sum(roundings.get(segment, {}).values())
-        return self._paid(paid_for, roundings, sum(spend.values()), spend, extra)
+        return self._paid(paid_for, rounded, sum(spend.values()), spend, extra)
+
+    def _left(
+        self, amounts: Amounts, roundings: Mapping[int, Mapping[str, int]], *, certain: bool
+    ) -> tuple[Amounts, Mapping[int, Mapping[str, int]]]:
+        """What of amounts is owed at most, and what rounding may add to that, where caps waive the rest. Only what is used
+        by now uses a cap up; and if more may come, only by prices that no more can make cheaper."""
+        account, month_of = self._account, lambda start: self._calendar(start)[1]
+        sure: dict[int, dict[str, int]] = {}
+        service = Service(self._grants.values()) if self._grants else None
+        for start, _, charged, _ in segments(account.table, account.period_of, self._price_at, service):
+            fixed = {name: pico for name, pico in charged.items() if len(self._price_at(start, name).terms) == 1}
+            sure[start] = charged if certain else fixed
+        left = left_of(amounts, account.waivers, month_of, sure)
+        if not any(roundings.values()):
+            return left, {}
+        rounded = []
+        for start, period, parts in amounts:
+            more = roundings.get(start, {})
+            rounded.append((start, period, {name: parts.get(name, 0) + more.get(name, 0) for name in {*parts, *more}}))
+        most = left_of(rounded, account.waivers, month_of, sure)
+        return left, {
+            start: {name: pico - less.get(name, 0) for name, pico in parts.items()}
+            for (start, _, parts), (_, _, less) in zip(most, left, strict=True)
+        }
 
     def _paid(
         self,
@@ -296,13 +338,23 @@ class Ledger:
         extra: Mapping[int, int],
     ) -> Outlook:
         paid = allocate(amounts, self._account.lots, self._now_us)
-        balance, debt = paid.balance, sum(paid.debt.values())
+        balance = paid.balance
         if any(roundings.values()):
             for segment, _, owed in amounts:
                 for name, pico in roundings.get(segment, {}).items():
                     owed[name] = owed.get(name, 0) + pico
-            debt = sum(allocate(amounts, self._account.lots, self._now_us).debt.values())
-        return Outlook(balance, debt, total, spend, extra)
+            paid = allocate(amounts, self._account.lots, self._now_us)
+        due = self._due(amounts, paid.unpaid)
+        return Outlook(balance, sum(paid.debt.values()), total, spend, extra, due)
+
+    def _due(self, amounts: Amounts, unpaid: Mapping[tuple[int, int], int]) -> dict[int, int]:
+        """Calendar month start -> pico that no lot pays of what its own segments come to."""
+        found: dict[int, int] = {}
+        for segment, period, _ in amounts:
+            own, month = self._calendar(segment)
+            if period == own and (segment, period) in unpaid:
+                found[month] = found.get(month, 0) + unpaid[segment, period]
+        return found
 
     def _piles_in(
         self, segment: int, held: bool, withheld: bool, asked: Asked | None, scope: str = ROOT
@@ -329,8 +381,8 @@ class Ledger:
         payers = payers_of(self._account, segment)
         for signature, quantity, _ in piles:
             reached, held = signature
-            if payers and len(reached) > len(held):
-                held = held_by_payers(plan, reached, payers)
+            if (payers or self._listed) and len(reached) > len(held):
+                held = held_by_payers(plan, reached, payers)  # before discounts another may be the dearest
             for name in held:
                 if name in plan.prices:
                     quantities[name] = quantities.get(name, 0) + quantity
@@ -433,7 +485,8 @@ class Ledger:
 
     def _sold(self, instant: int) -> Plan | None:
         """The account's plan as it is in force then."""
-        return self._account.contract.plan_at(self._book, instant)
+        plan = self._account.contract.plan_at(self._book, instant)
+        return plan.listed if plan is not None and self._listed else plan
 
     def _plan(self, segment: int) -> Plan:
         plan = self._sold(segment)

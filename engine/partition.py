@@ -15,6 +15,7 @@ from engine.account import Account, Billed, Change, TooManyCells
 from engine.accrual import Stretch, accrue, rate_heard
 from engine.admission import Decision, Desk, FieldBound, LeaseNeeded, Question, SliceNeeded, Wallet
 from engine.alerts import ID_CONFLICT, Crossing, alert_body
+from engine.billing import set_billing
 from engine.catalog import SKEW_US, Catalogue, NoPrice, PriceBook
 from engine.commands import (
     Refused,
@@ -60,6 +61,7 @@ from engine.events import (
     RemoveTopUp,
     Rerate,
     SetAllowed,
+    SetBilling,
     SetCap,
     SetOverdraft,
     SetPause,
@@ -913,6 +915,8 @@ class Partition:
                     crossings = set_scope(account, command, self.log_time_us, offset)
                 case SetOverdraft():
                     crossings = set_overdraft(account, command, self.log_time_us)
+                case SetBilling():
+                    crossings = set_billing(account, command, self.log_time_us)
                 case SetRateLimit():
                     crossings = set_rate_limit(account, command, self._book, self.log_time_us)
                 case SetAllowed():

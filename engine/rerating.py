@@ -14,6 +14,7 @@ from engine.manual_lines import LINES_MAX, ManualLine, Rerating, says_why
 from engine.outcomes import Refusal
 from engine.prices.price import Price
 from engine.quantity_grants import Service
+from engine.waivers import waiver_at
 
 
 class Difference(NamedTuple):
@@ -79,6 +80,8 @@ def _difference(
         of_price = {place: units for place, units in row.items() if place[0] == name}
         if of_price:
             rows[start] = of_price
+    if waiver_at(account.waivers, period_us) is not None:
+        raise Refused(Refusal.WAIVED)  # what the difference owes depends on all that was spent
     rated_at = account.contract.prices_at(book)
     rated = [rated_at(start, name) for start in rows]
     if not all(again.counts_like(price) for price in rated):

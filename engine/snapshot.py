@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from engine.account import Account
 from engine.alerts import CapShare, Level, Measure, Rule, Standing, Wallet
+from engine.bases import CHARGED
 from engine.catalog import PriceBook
 from engine.charges import Table
 from engine.contract import Agreement, Contract, Pause, Phase, Seats
@@ -29,6 +30,7 @@ from engine.recurring import Every, Recurring
 from engine.sessions import Key, Session, Sessions, Timed
 from engine.streams import Name, Part, Stream
 from engine.top_up import NONE, Terms, TopUp
+from engine.waivers import Waiver
 from engine.windows import MONTH, Window
 
 VERSION: Final = 3
@@ -121,6 +123,10 @@ class _Account(Struct, array_like=True):
     streams_us: int = 0
     leases: list[tuple[str, str, list[str], int, int | None]] = []
     seats: list[tuple[int, str, int]] = []
+    cap_bases: list[tuple[str, str]] = []  # (cap, basis), of those on another than what is charged
+    waiving: list[str] = []  # caps beyond which nothing is owed
+    waivers: list[tuple[int, str, str | None]] = []  # (since when, cap, pico)
+    postpaid: bool = False
 
 
 class _Subscription(Struct, array_like=True):
@@ -300,6 +306,10 @@ def encode_account(account: Account) -> bytes:
                 for name, each in sorted(account.leases.of.items())
             ],
             [(each.from_us, each.seat, each.count) for each in account.contract.seats],
+            [(cap.cap, cap.basis) for cap in caps if cap.basis != CHARGED],
+            [cap.cap for cap in caps if cap.waives],
+            [(each.from_us, each.cap, _amount_or_none(each.amount)) for each in account.waivers],
+            account.postpaid,
         )
     )
 
@@ -401,10 +411,12 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
         name: (Window(kind, length_us), meter, price, since)
         for name, kind, length_us, meter, price, since in stored.cap_windows
     }
+    bases = dict(stored.cap_bases)
     for name, amount in stored.caps:
         scope, hard = placed.get(name, (ROOT, True))
         window, meter, price, counts_since = counting.get(name, (MONTH, None, None, -1))
-        account.caps[name] = Cap(name, int(amount), scope, hard, window, meter, price, counts_since)
+        counted_as = window, meter, price, counts_since, bases.get(name, CHARGED)
+        account.caps[name] = Cap(name, int(amount), scope, hard, *counted_as, name in stored.waiving)
     account.tallies = {name: {place: int(counted) for place, counted in counts} for name, counts in stored.tallies}
     account.rules = {name: Rule(CapShare(cap), percent, clear) for name, cap, percent, clear in stored.cap_rules}
     account.rules |= {
@@ -462,6 +474,10 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
         name: Lease(read_hold(hold), tuple(int(quantity) for quantity in left), rated, sent)
         for name, hold, left, rated, sent in stored.leases
     }
+    account.postpaid = stored.postpaid
+    account.waivers = tuple(
+        Waiver(from_us, cap, None if amount is None else int(amount)) for from_us, cap, amount in stored.waivers
+    )
     account.parked = {mark: Parked(until_us, value) for mark, until_us, value in stored.parked}
     account.quantity_grants = {
         grant: QuantityGrant(grant, price, int(granted), effective_us, expires_us, voided_us)
@@ -563,6 +579,9 @@ def account_fields(blob: bytes) -> dict[str, str]:
     top_up = ("terms", "ordinal", "failed", "since_us", "asked", "low")
     for part, value in zip(top_up, stored.top_up or [None] * len(top_up), strict=True):
         fields[f"top_up: {part}"] = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    for from_us, cap, waived_amount in stored.waivers:
+        fields[f"waived beyond cap {cap} from {from_us}: amount"] = str(waived_amount)
+    fields["waiving"] = " ".join(stored.waiving)
     for rule, window, ordinal, active in stored.standings:
         fields[f"standing of rule {rule} in window {window}"] = f"ordinal {ordinal}, {'active' if active else 'clear'}"
     return fields
@@ -574,7 +593,7 @@ def _words(measure: Struct) -> str:
 
 _PLAIN: Final = (
     *("version", "account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated"),
-    *("sequence", "overdraft", "first_plan", "opened_us"),
+    *("sequence", "overdraft", "first_plan", "opened_us", "postpaid"),
 )
 _OF_SESSION: Final = ("cell", "weight", "scope", "since", "begin_us", "seen_us", "stop_us", "is_open", "charged")
 _OF_GAUGE: Final = ("cell", "scope", "since", "end_us", "is_cut")
@@ -594,6 +613,7 @@ _NAMED: Final = {
     "carries": ("source", "percent", "cap"),
     "cap_windows": ("kind", "length_us", "meter", "price", "since"),
     "tallies": ("counted",),
+    "cap_bases": ("basis",),
     "rate_meters": ("meter",),
     "rerated": ("version", "from_us", "to_us"),
     "recurring": (

@@ -142,7 +142,8 @@ def compare_ledger(ledger: Mapping[tuple[str, str, str], int], accounts: Mapping
     differences = []
     expected: dict[tuple[str, str, str], int] = {}
     for name, account in accounts.items():
-        expected[name, "", "debt"] = account.debt
+        expected[name, "", "debt"] = account.debt - account.due
+        expected[name, "", "due"] = account.due
         for lot, standing in account.lots.items():
             expected[name, lot, "grant"] = standing.granted
             expected[name, lot, "burn"] = standing.burnt

@@ -20,6 +20,7 @@ STREAMS   TYPE  how long                                of which events may have
 DIMENSIONS  name  of  what                              `up to 10: a, up to 20: b, rest: c`, or `x: a, y: a, rest: b`;
                                                         `none: d` is where the field is missing; `of hours of ZONE`:
                                                         `22:00 to 06:00: a, 08:00 to 12:00 on sat sun: b, rest: c`
+UNIT      name  currency  amount per units              of credit, in which all amounts are then: `CREDITS  USD  1 per 100`
 PRICES    name  model  tiers                            `10: 30, 50: 40, rest: 50` is $30 each up to 10, and so on;
                                                         `rest: 0.15 per 1000000` is a price per unit; `from TIME`
                                                         behind it makes a new version of the catalogue; with METERS
@@ -42,7 +43,8 @@ RECURRING  name  every  amount  rollover                a lot in each `period`, 
 SCOPES    path                                          parents first
 CAPS      name  amount  scope  window                   the scope is left out or `-` for the account itself; the window
                                                         is a month, or `hour`, `day`, `week`, `rolling 300 min`,
-                                                        `first use 300 min`; the amount `$5`, or `5000 PRICE`
+                                                        `first use 300 min`; behind it `before discounts` or `of debt`,
+                                                        of money, and `, beyond waived`; the amount `$5`, or `5000 PRICE`
 RULES     name  what                                    `80% of CAP`, or `balance 20`, or `balance 20 clear 30`
 EVENTS    time  what                 charge  balance  alerts
           what: `3 PRICE`, `3 PRICE in SCOPE`, `3 PRICE held since TIME`, or `grant LOT AMOUNT`, or
@@ -50,9 +52,11 @@ EVENTS    time  what                 charge  balance  alerts
           `rerate PRICE by 1 from TIME to TIME because REASON` (by that version of the catalogue), or
           `units NAME 1000 PRICE` (a quantity grant), `no units NAME` (its rest is void), or
           `void LOT` (its rest), `void LOT AMOUNT`, `refund LOT AMOUNT`, or `cap NAME AMOUNT`,
-          `cap NAME AMOUNT in SCOPE`, or `agree PRICE at MODEL TIERS; MODIFIER`, `agree PRICE from TIME at ...`,
+          `cap NAME AMOUNT in SCOPE`, `cap NAME AMOUNT waives` (what is beyond it), or
+          `agree PRICE at MODEL TIERS; MODIFIER`, `agree PRICE from TIME at ...`,
           `agree PRICE as published`, `plan PLAN`, `plan PLAN from TIME`, `top-up $50 at $20` (behind it
           `every 60 min`, `2 attempts`), `no top-up`, `paid N`, `failed N` (what became of the account's request N), or
+          `postpaid up to $20`, `postpaid`, `prepaid`, `due $12` (what closed periods owe of a postpaid account by then), or
           `pause`, `resume from TIME`, `5 seats NAME`, `5 seats NAME from TIME`, or `pass` (log time moves on, nothing else), or
           `check 3 PRICE`, `check 3 PRICE in SCOPE`: may it run? Under charge stands `allowed` or why not, or
           `cap_reached by CAP`, or `cap_reached by CAP for 90 min` (until it frees).
@@ -67,7 +71,8 @@ EVENTS    time  what                 charge  balance  alerts
           A time before the one above is usage that arrives late. Alerts: `RULE crossed`, `RULE recovered`.
 FINALLY   lot  remaining  burnt  expired  refunded  voided  carried
                                                         one line per lot (the last three may be left out), `debt  AMOUNT`,
-                                                        and for each scope `spend SCOPE  AMOUNT` (of all months)
+                                                        and for each scope `spend SCOPE  AMOUNT` (of all months);
+                                                        `worth  AMOUNT`: the balance in the UNIT's currency
 
 Times are `2026-03-10 12:00`, in UTC, to the microsecond if need be. Prices, grants, scopes, caps and rules are set when the
 first event is due. Amounts are dollars.
@@ -107,6 +112,7 @@ from engine.meters.definitions import HoursDefinition
 from engine.meters.hours import DAYS
 from engine.money import NANO
 from engine.top_up import request_id
+from engine.units import UnitDefinition
 from tests.engine.bench import DAY, KEY, MINUTE, Bench, pico_of, told, us
 from tests.engine.desk_bench import DeskBench
 
@@ -120,6 +126,7 @@ SECTIONS: Final = (
     "SHAPES",
     "STREAMS",
     "DIMENSIONS",
+    "UNIT",
     "PRICES",
     "GRANTS",
     "RECURRING",
@@ -209,6 +216,10 @@ class Scenario:
         self.each(
             "STREAMS", lambda name, window: streams.update({name: StreamDefinition(int(window.split(" ")[0]) * 86_400)})
         )
+        units: dict[str, UnitDefinition] = {}
+        for _, (name, currency, worth) in self.sections["UNIT"]:
+            units[name] = UnitDefinition(currency, *worth.split(" per "))
+        unit = next(iter(units), "USD")
         meters = meters or {"units": MeterDefinition("use", "sum", "units", ("price",))}
         documents = []
         sold: dict[tuple[str, str], PriceDefinition] = {}
@@ -239,8 +250,8 @@ class Scenario:
                     "commitments": commitments.get(plan, {}),
                     "seats": seats.get(plan, {}),
                 }
-                of[plan] = PlanDefinition("USD", each, **cast(Any, beside))
-            documents.append(CatalogueDocument(meters, of, dimensions, shapes, streams))
+                of[plan] = PlanDefinition(unit, each, **cast(Any, beside))
+            documents.append(CatalogueDocument(meters, of, dimensions, shapes, streams, units))
         return documents, sorted(prices)
 
     # ---- running
@@ -248,6 +259,7 @@ class Scenario:
     def run(self) -> None:
         documents, starts = self.documents()
         bench = DeskBench(*documents)
+        bench.currency = next(iter(documents[0].units), "USD")
         bench.now = instant(self.sections["EVENTS"][0][1][0])
         zone, anchor_day = (self.sections["ACCOUNT"] or [(0, ["UTC", "1"])])[0][1]
         applied(bench.open(zone=zone, anchor_day=int(anchor_day)))
@@ -398,6 +410,11 @@ def grant(
 def cap(bench: Bench, name: str, amount: str, scope: str = "-", window: str = "month") -> str:
     number, _, price = plain(amount).partition(" ")
     fields: dict[str, Any] = {"currency": None, "price": price} if price else {}
+    if window.endswith(", beyond waived"):
+        window, fields["beyond"] = window.removesuffix(", beyond waived"), "waived"
+    for words, basis in ((" before discounts", "list"), (" of debt", "due")):
+        if window.endswith(words):
+            window, fields["basis"] = window.removesuffix(words), basis
     length = re.fullmatch(r"(.+) (\d+) min", window)
     if length:
         fields["length_s"] = int(length[2]) * 60
@@ -505,8 +522,9 @@ def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, ale
         lot, amount = rest.split(" ")
         applied(bench.refund(lot, plain(amount)))
     elif word == "cap":
-        name, amount, *scope = rest.replace(" in ", " ").split(" ")
-        applied(bench.cap(plain(amount), cap=name, scope="".join(scope)))
+        beyond = {"beyond": "waived"} if rest.endswith(" waives") else {}
+        name, amount, *scope = rest.removesuffix(" waives").replace(" in ", " ").split(" ")
+        applied(bench.cap(plain(amount), cap=name, scope="".join(scope), **beyond))
     elif word in ("pause", "resume"):
         since = rest.removeprefix("from ")
         applied(bench.pause(instant(since) if since else None, paused=word == "pause"))
@@ -535,6 +553,12 @@ def event(bench: DeskBench, time: str, what: str, charge: str, balance: str, ale
     elif word == "close":
         name, events = rest.split(" after ")
         bench.close_lease(bench.leases[name], int(events))
+    elif word in ("prepaid", "postpaid"):
+        limit = plain(rest.removeprefix("up to ")) or None
+        applied(bench.command("set_billing", billing=word, credit_limit=limit, currency=bench.currency))
+    elif word == "due":
+        assert bench.tick(bench.now) == "tick"
+        assert sum(bench.account().due.values()) == dollars(rest), f"due: the engine says {bench.account().due}"
     elif word == "check":
         assert bench.tick(bench.now) == "tick"
         units, price, *scope = rest.replace(" in ", " ").split(" ")
@@ -664,6 +688,13 @@ def finally_is(bench: Bench, name: str, *amounts: str) -> None:
     if name == "debt":
         assert bench.debt() == dollars(amounts[0]), f"debt: the engine says {bench.debt()} pico"
         return
+    if name == "worth":
+        unit = bench.account().unit
+        assert unit is not None
+        assert unit.worth(bench.balance()) == dollars(amounts[0]), (
+            f"worth: the engine says {unit.worth(bench.balance())}"
+        )
+        return
     if name.startswith("spend "):
         spent = sum(bench.account().scopes[name.removeprefix("spend ")].spend.values())
         assert spent == dollars(amounts[0]), f"spend: the engine says {spent} pico"
@@ -693,8 +724,11 @@ def test_every_lot_of_a_scenario_is_accounted_for() -> None:
         lots |= {request_id("acme", int(what.removeprefix("paid "))) for what in paid}
         recurring = [columns[0] for _, columns in scenario.sections["RECURRING"]]
         lots |= {row[0] for _, row in scenario.sections["FINALLY"] if row[0].rpartition("@")[0] in recurring}
+        worth = {"worth"} if scenario.sections["UNIT"] else set()
         scopes = {f"spend {columns[0]}" for _, columns in scenario.sections["SCOPES"]}
-        assert {columns[0] for _, columns in scenario.sections["FINALLY"]} == lots | scopes | {"debt"}, path.name
+        assert {columns[0] for _, columns in scenario.sections["FINALLY"]} == lots | scopes | {"debt"} | worth, (
+            path.name
+        )
 
 
 @pytest.mark.parametrize(

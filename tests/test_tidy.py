@@ -119,6 +119,7 @@ TESTED_ELSEWHERE = {
     "loadtest/oracle/sessions.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/tokens.py": "tests/loadtest/test_oracle.py",
     "loadtest/oracle/top_up.py": "tests/loadtest/test_oracle.py",
+    "loadtest/oracle/waivers.py": "tests/loadtest/test_oracle.py",
     "tallygate.py": "tests/test_cli.py",
     "sdk/tallygate_sdk/answers.py": "tests/sdk/test_client.py",  # types, which the real app's answers are read into
     "sdk/tallygate_sdk/errors.py": "tests/sdk/test_calls.py",  # types, made where an answer is read

@@ -24,6 +24,9 @@ def show_balance(
     if not watch:
         shown = get(url, key, path_to("customers", account, "balance"))
         suffix = "  (its owner is recovering)" if shown["recovering"] else ""
+        worth = shown.get("worth")
+        if worth is not None:
+            suffix = f"  worth {worth['available']} {worth['currency']}{suffix}"
         typer.echo(f"{account}  {balance_text(shown['balance'])}{suffix}")
         return
     with until_ctrl_c():

@@ -21,6 +21,10 @@ def set_cap(
     minutes: Annotated[int | None, typer.Option(help="How long a first_use or rolling window is.")] = None,
     meter: Annotated[str | None, typer.Option(help="Count this meter's units instead of money.")] = None,
     price: Annotated[str | None, typer.Option(help="Count this price's units instead of money.")] = None,
+    basis: Annotated[
+        str, typer.Option(help="Which money: charged, list (before discounts) or due (debt).")
+    ] = "charged",
+    waive: Annotated[bool, typer.Option("--waive", help="What is spent beyond it in a month is not owed.")] = False,
     url: Url = None,
     key: ApiKey = None,
 ) -> None:
@@ -35,6 +39,8 @@ def set_cap(
         "length_s": None if minutes is None else minutes * 60,
         "meter": meter,
         "price": price,
+        "basis": None if basis == "charged" else basis,
+        "beyond": "waived" if waive else None,
     }
     body = {field: value for field, value in asked.items() if value is not None}
     answer = change(url, key, "PUT", path_to("customers", account, "caps", cap), body)

@@ -96,6 +96,22 @@ def seats(
     told(answer, f"{count} seats {seat} from {since or 'now'} on")
 
 
+@app.command("billing")
+def set_billing(
+    account: Account,
+    billing: Annotated[str, typer.Argument(help="prepaid or postpaid.")],
+    credit_limit: Annotated[str | None, typer.Option(help="Of a postpaid one; left out: without limit.")] = None,
+    currency: Annotated[str, typer.Option(help="The account's.")] = "USD",
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Bill an account before or behind what it uses: of a postpaid one, the debt of a closed period is due."""
+    limit = {} if credit_limit is None else {"credit_limit": credit_limit}
+    body = {"billing": billing, "currency": currency} | limit
+    answer = change(url, key, "PUT", path_to("customers", account, "billing"), body)
+    told(answer, f"{billing}{'' if credit_limit is None else f', up to {credit_limit} {currency}'}")
+
+
 @app.command("pause")
 def pause(
     account: Account,

@@ -61,6 +61,8 @@ def _rating_facts(rating: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         where = f" of {cap['scope']}" if cap["scope"] else ""
         spent = f"{cap['spent']} of {cap['amount']} {cap['unit'] or 'spent'} in its {cap['window']}"
         yield "counts in", f"cap {cap['cap']}{where} ({kind}): {spent}"
+    for each in rating["waived"]:
+        yield "waived", f"{each['amount']} beyond cap {each['cap']} (offset {each['offset']})"
     for letter in rating["set_aside"]:
         where = f"partition {letter['partition']}, offset {letter['offset']}"
         yield "set aside", f"{where} under the same id: {letter['reason']}: {letter['detail']}. {letter['next_step']}"

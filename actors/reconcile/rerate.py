@@ -335,6 +335,15 @@ class Terms(Struct, frozen=True):
     pauses: Sequence[tuple[int, bool]] = ()  # from when on it is paused, or is not; in order
     units: Sequence[UnitTerms] = ()
     seats: Sequence[tuple[int, str, int]] = ()  # from when on there are so many of a name; in order
+    billed_us: int = 0  # debt of periods that begin before is due
+    waivers: Sequence[
+        tuple[int, str, int | None]
+    ] = ()  # since when, which cap, pico that a month owes at most; in order
+
+    def waiver(self, time_us: int) -> tuple[str, int] | None:
+        """The cap beyond which nothing is owed of an instant's usage, and its pico."""
+        said = [(cap, pico) for from_us, cap, pico in self.waivers if from_us <= time_us][-1:]
+        return next(((cap, pico) for cap, pico in said if pico is not None), None)
 
     def plan_at(self, time_us: int) -> str:
         return [self.plan, *(plan for from_us, plan in self.phases if from_us <= time_us)][-1]
@@ -450,6 +459,7 @@ class Rerated:
         for units in terms.units:
             edges += [units.effective_us, units.expires_us, units.ends_us]
         self._edges = edges
+        self._not_owed: dict[int, dict[str, int]] = {}  # of closed periods: what was waived, with what came late by now
 
     def _period(self, time_us: int) -> int:
         return self._terms.period(time_us)[0]
@@ -479,6 +489,9 @@ class Rerated:
     def line(self, line: Mapping[str, Any]) -> Iterator[Finding]:
         """One rated line, in the order of the log: what is wrong with it."""
         where = f"rated line {line['line']} of offset {line['offset']}"
+        if line.get("due") == "waived":
+            yield from self._waived_line(where, line)
+            return
         if "due" in line:
             yield from self._besides(where, line)
             return
@@ -490,6 +503,8 @@ class Rerated:
         yield from _unlike(f"{where}: agreed", terms.agreed_us, line.get("agreed_us"))
         yield from _unlike(f"{where}: currency", self._terms.currency, line["currency"])
         period, late = self._period(time_us), "adjusts" in line
+        if late and period not in self._not_owed:
+            self._not_owed[period] = self._waived_of(period)
         before = self._whole(period, price, late)
         self._use(self._segment(time_us), price, quantity, self._late if late else None)
         after = self._whole(period, price, late)
@@ -546,6 +561,47 @@ class Rerated:
         agreed = [(since, of, said) for since, sold, of, said in self._terms.agreed if sold == plan]
         terms = self._prices.in_force(plan, name, self._period(since_us), since_us, agreed)
         return (terms.commitment if kind == "commitment" else terms.minimum) or 0, terms.prorate, [name]
+
+    def _waived_line(self, where: str, line: Mapping[str, Any]) -> Iterator[Finding]:
+        """What a cap waives more, with the lines before it; of a closed period that is posted. Of an open one the amount is
+        that of the cap as it was then: what it comes to by now is told by who pays."""
+        period = self._period(line["time_us"])
+        cap, _ = self._terms.waiver(line["time_us"]) or (line["price"], 0)
+        if "adjusts" not in line:
+            return
+        yield from _unlike(f"{where}: cap", cap, line["price"])
+        yield from _unlike(f"{where}: adjusts", period, line["adjusts"])
+        before, after = self._not_owed.get(period, {}), self._waived_of(period)
+        more = sum(after.values()) - sum(before.values())
+        yield from _unlike(f"{where}: amount", shown(-more, PICO), shown(read(line["amount"], PICO), PICO))
+        charges = self.adjusted.setdefault((self._segment(line["log_time_us"]), period), {})
+        for price in after.keys() | before.keys():
+            if after.get(price, 0) != before.get(price, 0):
+                charges[price] = charges.get(price, 0) - after.get(price, 0) + before.get(price, 0)
+        self._not_owed[period] = after
+
+    def _waived_of(self, period: int) -> dict[str, int]:
+        """Pico per price that is waived of a closed period, with what came late."""
+        amounts = dict(self._amounts())
+        for of, price in {*self._used, *self._late}:
+            for start, pico in _owed(self._walk(of, price, late=True)[0]) if of == period else ():
+                amounts.setdefault(start, {})[price] = pico
+        found: dict[str, int] = {}
+        for start, left in self._left(sorted(amounts.items())):
+            for price, pico in left.items() if self._period(start) == period else ():
+                found[price] = found.get(price, 0) + amounts[start][price] - pico
+        return found
+
+    def _left(self, amounts: Iterable[tuple[int, dict[str, int]]]) -> Iterator[tuple[int, dict[str, int]]]:
+        """What is owed of amounts in time order: in each month no more than its cap, the first and by name first."""
+        owed: dict[int, int] = {}
+        for start, charged in amounts:
+            month, waiver = month_start(self._terms.zone, 1, start), self._terms.waiver(start)
+            left = {}
+            for price, pico in sorted(charged.items()):
+                left[price] = pico if waiver is None else min(pico, max(0, waiver[1] - owed.get(month, 0)))
+                owed[month] = owed.get(month, 0) + left[price]
+            yield start, left
 
     def manual(self, at_us: int, used_us: int, price: str, amount: str) -> None:
         """A manual line that was posted at this log time, for the period of another instant."""
@@ -621,7 +677,8 @@ class Rerated:
         expected |= {(lot, "refund", period): pico for (lot, period), pico in paid.refunded.items()}
         expected |= {(lot, "void", None): pico for lot, pico in paid.voided.items()}
         expected |= {(lot, "expire", None): pico for lot, pico in paid.expired.items()}
-        expected |= {("", "debt", period): pico for period, pico in paid.debt.items()}
+        billed_us = self._terms.billed_us
+        expected |= {("", "due" if of < billed_us else "debt", of): pico for of, pico in paid.debt.items()}
         for lot, kind, period in sorted(expected.keys() | posted.keys(), key=lambda at: (at[0], at[1], at[2] or 0)):
             what = f"{kind} of lot {lot}" if lot else kind
             what += "" if period is None else f" in the period from {period}"
@@ -738,7 +795,7 @@ class Rerated:
                         settle(lot)
             paid.debt[period] = paid.debt.get(period, 0) - pico
 
-        due = {(start, self._period(start)): amounts for start, amounts in self._amounts()}
+        due = {(start, self._period(start)): amounts for start, amounts in self._left(self._amounts())}
         for place, charges in self.adjusted.items():
             own = due.get(place, {})
             due[place] = own | {price: own.get(price, 0) + pico for price, pico in charges.items()}

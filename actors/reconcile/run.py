@@ -225,6 +225,8 @@ class Reconciler:
                 for each in account.quantity_grants.values()
             ],
             [(each.from_us, each.seat, each.count) for each in account.contract.seats],
+            account.billed_us,
+            [(each.from_us, each.cap, each.amount) for each in account.waivers],
         )
         if before is None:
             return Rerated(terms, self._prices, {}, {}, {})

@@ -377,6 +377,23 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "units of a meter, or those of a price; one on each request is hard.",
         "Correct the field and send the request again.",
     ),
+    Refusal.BAD_BASIS: (
+        "What is due, and what list prices come to, is known of the whole account and by the calendar month: lots pay for "
+        "an account, and a scope's spend is what it was charged.",
+        "Leave scope, window, meter and price out, or the basis.",
+    ),
+    Refusal.BAD_BEYOND: (
+        "What is spent beyond a cap can be waived of what a whole account is charged in a calendar month, and by one cap.",
+        "Leave scope, window, meter, price and basis out, or change the cap that waives already.",
+    ),
+    Refusal.BAD_BILLING: (
+        "An account is prepaid or postpaid, and only a postpaid one has a credit limit.",
+        "Correct the field; how far a prepaid account may go below zero is its overdraft.",
+    ),
+    Refusal.WAIVED: (
+        "A cap waives what is spent beyond it in that period: what a difference owes depends on all that was spent.",
+        "Post what you owe as a manual line (adjustments), or leave that period out of the range.",
+    ),
     Refusal.BAD_START: (
         "It is before now, or before usage that the account was charged for.",
         "Leave it out for the earliest instant, or state a later one.",

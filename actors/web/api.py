@@ -7,6 +7,7 @@ import orjson
 from actors.web import (
     adjustments,
     batch_checks,
+    billing_routes,
     contracts,
     customers,
     dialect_routes,
@@ -51,6 +52,7 @@ def all_routes(health: Health) -> tuple[Route, ...]:
         *money.ROUTES,
         *adjustments.ROUTES,
         *period_routes.ROUTES,
+        *billing_routes.ROUTES,
         *recurring_routes.ROUTES,
         *quantity_grant_routes.ROUTES,
         *top_up_routes.ROUTES,

@@ -26,10 +26,11 @@ from engine.events import (
 from engine.outcomes import Refusal
 
 Amount = Annotated[str, Meta(min_length=1, max_length=32)]  # decimal text; the engine judges it
-Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+Currency = Annotated[str, Meta(pattern="^[A-Z][A-Z0-9]{2,11}$")]  # or a unit of the catalogue
 ScopePath = Annotated[str, Meta(max_length=520)]
 Standing = Literal["active", "past_due", "suspended"]
 WindowKind = Literal["month", "week", "day", "hour", "first_use", "rolling", "request"]
+Basis = Literal["charged", "list", "due"]
 
 
 async def described(call: Call) -> AccountView:
@@ -207,6 +208,10 @@ class CapRequest(Struct, forbid_unknown_fields=True):
     length_s: Annotated[int, Meta(ge=60, le=2_592_000)] | None = None  # of rolling and first_use: whole minutes
     meter: Name | None = None  # count its units instead of money
     price: Name | None = None  # likewise
+    beyond: Literal["owed", "waived"] = "owed"  # waived: what is spent beyond it in a month is not owed
+    basis: Basis = (
+        "charged"  # of money: behind the discount and before credit; list: before the discount; due: becomes debt
+    )
 
 
 class CapItem(Struct):
@@ -219,6 +224,8 @@ class CapItem(Struct):
     length_s: int | None
     unit: str  # the meter or price whose units it counts; "": money
     resets_at: str | None  # when the window ends, or a rolling one begins to sink; null: nothing is counted in it
+    basis: str  # which money it counts: charged, list or due
+    beyond: str  # owed, or waived: what is spent beyond it in a month
 
 
 class CapList(Struct):
@@ -241,6 +248,8 @@ def _cap(call: Call, key: str) -> tuple[Command, str]:
         asked.length_s,
         asked.meter,
         asked.price,
+        asked.basis,
+        asked.beyond,
     )
     return command, cap
 
@@ -256,8 +265,8 @@ async def list_caps(call: Call) -> Reply:
 
 
 def _cap_item(cap: CapView) -> CapItem:
-    resets_at = instant_or_none(cap.resets_us)
-    return CapItem(cap.cap, cap.scope, cap.hard, cap.amount, cap.spent, cap.window, cap.length_s, cap.unit, resets_at)
+    window = cap.window, cap.length_s, cap.unit, instant_or_none(cap.resets_us)
+    return CapItem(cap.cap, cap.scope, cap.hard, cap.amount, cap.spent, *window, cap.basis, cap.beyond)
 
 
 # -------------------------------------------------------------------------------------------------------------- routes
@@ -439,6 +448,8 @@ ROUTES: Final = (
                 Refusal.UNKNOWN_SCOPE: "scope",
                 Refusal.UNKNOWN_METER: "meter",
                 Refusal.BAD_CAP: "window",
+                Refusal.BAD_BASIS: "basis",
+                Refusal.BAD_BEYOND: "beyond",
                 Refusal.TOO_MANY_CAPS: "cap",
             },
         ),
@@ -483,6 +494,8 @@ ROUTES: Final = (
                         "length_s": None,
                         "unit": "",
                         "resets_at": "2026-12-01T00:00:00Z",
+                        "basis": "charged",
+                        "beyond": "owed",
                     }
                 ],
                 "as_of": AS_OF_EXAMPLE,

@@ -125,6 +125,15 @@ class RatingPayers(Struct):
     lots: list[RatingLot]  # in the order in which they pay
     debt: str  # what no lot has paid so far
     refunded: str  # what was given back: neither paid nor owed
+    waived: str  # what a cap takes off the segment's usage: of that, only `charged` is paid or owed
+
+
+class RatingWaived(Struct):
+    """What a cap takes off what the account owes, because of the event or a correction of it; above 0: no longer."""
+
+    cap: str
+    offset: int
+    amount: str
 
 
 class SetAside(Struct):
@@ -170,7 +179,8 @@ class RatingView(Struct):
     hold: RatingHold | None
     lines: list[RatingLine]
     corrections: list[RatingCorrection]  # in the order in which they were applied
-    due: str  # what the event comes to with them: `amount`, and theirs
+    waived: list[RatingWaived]  # beside `amount`: what the account's cap waives with it; mostly empty
+    due: str  # what the event comes to with them: `amount`, theirs, and what is waived
     paid_by: RatingPayers | None  # null while the owner cannot say
     caps: list[RatingCap]
     set_aside: list[SetAside]  # newest first
@@ -381,7 +391,10 @@ def _view(
             )
             for each in charge.corrections
         ],
-        _sum([*charge.lines, *changed]),
+        [RatingWaived(each.price, each.offset, each.amount) for each in charge.waived],
+        amount_text(
+            parse_amount(_sum([*charge.lines, *changed])) + sum(parse_amount(each.amount) for each in charge.waived)
+        ),
         None if payers is None else _paid_by(payers),
         [] if payers is None else [_rating_cap(cap) for cap in payers.caps],
         [_set_aside(account, letter) for letter in letters],
@@ -395,7 +408,13 @@ def _view(
 def _paid_by(payers: Payers) -> RatingPayers:
     lots = [RatingLot(*each) for each in payers.lots]
     return RatingPayers(
-        instant(payers.start_us), instant(payers.end_us), payers.charged, lots, payers.debt, payers.refunded
+        instant(payers.start_us),
+        instant(payers.end_us),
+        payers.charged,
+        lots,
+        payers.debt,
+        payers.refunded,
+        payers.waived,
     )
 
 
@@ -548,6 +567,7 @@ ROUTES: Final = (
                     }
                 ],
                 "corrections": [],
+                "waived": [],
                 "due": "0.740000000000",
                 "paid_by": {
                     "start": "2026-11-01T00:00:00Z",
@@ -556,6 +576,7 @@ ROUTES: Final = (
                     "lots": [{"lot": "welcome", "kind": "promo", "amount": "19.740000000000"}],
                     "debt": "0",
                     "refunded": "0",
+                    "waived": "0",
                 },
                 "caps": [
                     {

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Raw, Struct
+from msgspec.structs import astuple
 
 from actors.commands import derived_name
 from actors.door_wire import Balance, BalanceView, NotFound, Recovering
@@ -183,6 +184,17 @@ async def list_lots(call: Call) -> Reply:
 # ------------------------------------------------------------------------------------------------------------- balance
 
 
+class WorthAnswer(Struct):
+    """What credits are worth: `per` of them, `amount` of the currency; and the figures of the balance in it."""
+
+    currency: str
+    amount: str
+    per: str
+    booked: str
+    held: str
+    available: str
+
+
 class BalanceReport(Struct):
     """What the account has. `recovering`: its owner has just changed; `booked` is then the last checkpoint's."""
 
@@ -190,6 +202,7 @@ class BalanceReport(Struct):
     balance: BalanceAnswer
     recovering: bool
     as_of: AsOfAnswer | None
+    worth: WorthAnswer | None = None  # of an account that is billed in a unit of credit
 
 
 class UsageItem(Struct):
@@ -200,11 +213,13 @@ class UsageItem(Struct):
     cell: list[str]  # values of the meter's dimensions
     quantity: str
     amount: str | None  # of the whole price in the period, on its first cell; null on the others
+    worth: str | None  # of that, where the account is billed in a unit of credit: exact, and rounded once
 
 
 class UsageList(Struct):
     items: list[UsageItem]
     currency: str
+    worth_currency: str | None  # of a unit of credit
     as_of: AsOfAnswer
 
 
@@ -213,7 +228,8 @@ async def show_balance(call: Call) -> Reply:
     account = call.params["account"]
     answer = await put(call.services, account, Balance(account))
     if isinstance(answer, BalanceView):
-        return Reply(BalanceReport(account, balance_answer(answer.wallet), False, as_of_answer(answer.as_of)))
+        worth = None if answer.worth is None else WorthAnswer(*astuple(answer.worth))
+        return Reply(BalanceReport(account, balance_answer(answer.wallet), False, as_of_answer(answer.as_of), worth))
     if isinstance(answer, NotFound):
         raise absent("account")
     if isinstance(answer, Recovering):
@@ -235,11 +251,12 @@ async def list_usage(call: Call) -> Reply:
     since_us = read_instant("since", call.query["since"])
     view = await described(call)
     items = [
-        UsageItem(instant(usage.period_us), usage.price, list(usage.cell), usage.quantity, usage.amount)
+        UsageItem(instant(usage.period_us), usage.price, list(usage.cell), usage.quantity, usage.amount, usage.worth)
         for usage in view.usage
         if since_us is None or usage.period_us >= since_us
     ]
-    return Reply(UsageList(items, view.currency, as_of_answer(view.as_of)))
+    worth_currency = None if view.worth is None else view.worth.currency
+    return Reply(UsageList(items, view.currency, worth_currency, as_of_answer(view.as_of)))
 
 
 # --------------------------------------------------------------------------------------------------- ledger and alerts
@@ -250,7 +267,7 @@ class PostingItem(Struct):
 
     lot: str
     lot_kind: str
-    kind: str  # grant, burn, refund, void, expire, carry, debt
+    kind: str  # grant, burn, refund, void, expire, carry, debt, due
     amount: str
     usage_period: str | None  # start of the billing period of the usage, of burn, refund and debt; else null
     posting_period: str

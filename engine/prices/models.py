@@ -52,4 +52,9 @@ def compile_price(
 
     if modifiers.has_parts:
         price.in_part = in_part
+    if modifiers.discount or modifiers.overage != 1:
+        listed = replace(modifiers, discount=Fraction(0), overage=Fraction(1))
+        price.undiscounted = compile_price(
+            name, meter, where, model, rungs, listed, version, per_event, estimate, prorate=prorate
+        )
     return price

@@ -65,6 +65,7 @@ class Price:
         self.has_overage = False  # beyond its commitment it costs other than up to it
         self.per_event = per_event  # its quantity is the sum of these fees, not of what the meter says
         self.estimate = estimate  # nano-units of an event that does not say its own
+        self.undiscounted: Price | None = None  # the same before discount and overage, if it has any
         self.terms = tuple(terms)  # two prices with the very same are of one version
         self.curves = tuple(curve for _, curve in terms)
         self.ends = tuple(end for end, _ in terms if end is not None)  # nano-units; of all terms but the last
@@ -85,6 +86,11 @@ class Price:
         """Whether it stands in the catalogue as it is: neither agreed with one account, nor that of a short period."""
         return self.agreed_us is None and self.short is None
 
+    @property
+    def listed(self) -> "Price":
+        """The same before discount and overage."""
+        return self if self.undiscounted is None else self.undiscounted.placed(self.where)
+
     def placed(self, where: Mapping[str, str]) -> "Price":
         """The same for these cells."""
         return self if self.where == where else self._like(where, self.terms)
@@ -102,6 +108,8 @@ class Price:
         if found is not None:
             price = self._like(self.where, found.terms)
             price.short = found
+            if self.undiscounted is not None:
+                price.undiscounted = self.undiscounted.for_part(part, bound, made)
         made.append((self, price))
         return price
 
@@ -119,6 +127,7 @@ class Price:
         price.agreed_us = self.agreed_us
         price.in_part, price.short = self.in_part, self.short
         price.floor, price.prorates, price.has_overage = self.floor, self.prorates, self.has_overage
+        price.undiscounted = self.undiscounted
         return price
 
     def counts_like(self, other: "Price") -> bool:

@@ -60,6 +60,7 @@ class OracleAccount:
     balance: int
     spend: dict[int, int]  # calendar month start
     scopes: dict[str, dict[int, int]]  # declared scope below the root -> calendar month start -> spend
+    due: int = 0  # of the debt, what is of closed periods of an account that pays behind what it uses
     # (segment of posting, closed period's start) -> price -> pico
     adjusted: dict[tuple[int, int], dict[str, int]] = field(default_factory=dict)
 
@@ -222,6 +223,14 @@ class Due:
     amount: int
 
 
+class Waiver(NamedTuple):
+    """What a month owes at most, from the start of a billing period on."""
+
+    start: int
+    cap: str
+    amount: int | None  # None: all
+
+
 @dataclass
 class Account:
     account: str
@@ -257,6 +266,8 @@ class Account:
     recurring: dict[str, Recurring] = field(default_factory=dict)
     quantity_grants: dict[str, QuantityGrant] = field(default_factory=dict)
     streams: dict[tuple[str, str, str], Stream] = field(default_factory=dict)  # by type, source and id
+    postpaid: bool = False
+    waivers: list[Waiver] = field(default_factory=list)  # in order of time
 
     def awaits(self, lot: str) -> bool:
         """Whether a lot of this id is to come: of a recurring grant, or of a request that is open."""

@@ -10,6 +10,7 @@ from loadtest.oracle.credit import Carry, Change, Lot, allocate
 from loadtest.oracle.limits import Cap
 from loadtest.oracle.periods import zone_names
 from loadtest.oracle.records import SCOPE, SECOND_US, Fields, RefusedError, fixed_point, pico_of
+from loadtest.oracle.waivers import owed, waive
 
 LOT_INSTANT_MAX_US = 2**60
 SCOPES_MAX = 1_000
@@ -138,7 +139,7 @@ def void_lot(state: Partition, fields: Fields, view: View) -> Callable[[], None]
             raise RefusedError("bad_amount")
         lot, at = changeable(state, account, lot_id, currency)
         assert account.table is not None
-        paid = allocate(account.table.amounts, account.table.adjusted, account.lots, account.woken)
+        paid = allocate(owed(account, account.table.amounts), account.table.adjusted, account.lots, account.woken)
         if amount is None and lot.over(at):
             raise RefusedError("lot_over")
         if amount is not None and amount > paid.left[lot_id] + paid.burnt(lot_id) - paid.back(lot_id):
@@ -158,7 +159,7 @@ def refund_lot(state: Partition, fields: Fields, view: View) -> Callable[[], Non
             raise RefusedError("bad_amount")
         lot, at = changeable(state, account, lot_id, currency)
         assert account.table is not None
-        paid = allocate(account.table.amounts, account.table.adjusted, account.lots, account.woken)
+        paid = allocate(owed(account, account.table.amounts), account.table.adjusted, account.lots, account.woken)
         if lot.over(at):
             raise RefusedError("lot_over")
         if amount > paid.burnt(lot_id) - paid.back(lot_id):
@@ -226,7 +227,8 @@ def set_cap(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
         fields.optional_text("meter"),
         fields.optional_text("price"),
     )
-    hard = fields.boolean("hard", True)
+    hard, basis = fields.boolean("hard", True), fields.text("basis", "charged")
+    beyond = fields.text("beyond", "owed")
 
     def apply() -> None:
         account = known_account(state, name)
@@ -236,6 +238,13 @@ def set_cap(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
             raise RefusedError("bad_amount")
         if currency != (account.currency if in_money else None):
             raise RefusedError("currency_mismatch")
+        elsewhere = scope or window != "month" or length or not in_money
+        if basis != "charged" and (elsewhere or basis not in ("list", "due")):
+            raise RefusedError("bad_basis")
+        waives = beyond == "waived"
+        others = any(each.waives for other, each in account.caps.items() if other != cap)
+        if beyond not in ("owed", "waived") or (waives and (elsewhere or others or basis != "charged")):
+            raise RefusedError("bad_beyond")
         version = view.version_at(state.log_us)
         assert version is not None
         sold = version.plans.get(account.plan_at(state.log_us))
@@ -245,7 +254,7 @@ def set_cap(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
             raise RefusedError("unknown_scope")
         if meter is not None and meter not in {each.name for each in version.meters}:
             raise RefusedError("unknown_meter")
-        new = Cap(amount, scope, window, (length or 0) * SECOND_US, meter, price, state.offset)
+        new = Cap(amount, scope, window, (length or 0) * SECOND_US, meter, price, state.offset, basis, waives)
         counted = sold.prices[price].meter if sold is not None and price is not None else meter
         is_request = window == "request"
         if not new.is_sound or any(each.name == counted and not each.adds_up for each in version.meters):
@@ -261,6 +270,8 @@ def set_cap(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
                 if rule.measure == "cap_percent" and rule.of == cap:
                     account.released.append(rule_name)
         account.caps[cap] = new
+        if waives or (old is not None and old.waives):
+            waive(account, view.version_at, state.log_us, cap, amount if waives else None)
 
     return apply
 
@@ -282,7 +293,8 @@ def remove_cap(state: Partition, fields: Fields, view: View) -> Callable[[], Non
             raise RefusedError("unknown_cap")
         if any(rule.measure == "cap_percent" and rule.of == cap for rule in account.rules.values()):
             raise RefusedError("cap_in_use")
-        del account.caps[cap]
+        if account.caps.pop(cap).waives:
+            waive(account, view.version_at, state.log_us, cap, None)
 
     return apply
 
@@ -317,6 +329,24 @@ def set_overdraft(state: Partition, fields: Fields, view: View) -> Callable[[], 
             raise RefusedError("bad_amount")
         if currency != account.currency:
             raise RefusedError("currency_mismatch")
+
+    return apply
+
+
+def set_billing(state: Partition, fields: Fields, view: View) -> Callable[[], None]:
+    name, billing, currency = fields.text("account"), fields.text("billing"), fields.text("currency")
+    text = fields.optional_string("credit_limit")
+
+    def apply() -> None:
+        account = known_account(state, name)
+        limit = 0 if text is None else pico_of(text)
+        if limit is None or limit < 0:
+            raise RefusedError("bad_amount")
+        if currency != account.currency:
+            raise RefusedError("currency_mismatch")
+        if billing not in ("prepaid", "postpaid") or (text is not None and billing == "prepaid"):
+            raise RefusedError("bad_billing")
+        account.postpaid = billing == "postpaid"
 
     return apply
 
@@ -370,6 +400,7 @@ COMMANDS: dict[str, Callable[[Partition, Fields, View], Callable[[], None]]] = {
     "remove_cap": remove_cap,
     "set_scope": set_scope,
     "set_overdraft": set_overdraft,
+    "set_billing": set_billing,
     "set_rate_limit": set_rate_limit,
     "set_plan": set_plan,
     "set_pause": set_pause,

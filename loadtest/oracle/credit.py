@@ -78,12 +78,18 @@ class Paid:
     voids: dict[str, int] = field(default_factory=dict)
     carried: dict[str, int] = field(default_factory=dict)
     debts: dict[int, int] = field(default_factory=dict)  # segment -> pico
+    unpaid: dict[int, int] = field(default_factory=dict)  # segment -> pico of its own that no lot paid there
     owed_back: dict[tuple[int, int], int] = field(default_factory=dict)  # [start, end) of a period -> pico
 
     @property
     def debt(self) -> int:
         """Below 0: the customer is owed."""
         return sum(self.debts.values()) - sum(self.owed_back.values())
+
+    def owed_before(self, instant: int) -> int:
+        """Of the debt, what is of usage before an instant at which a period begins."""
+        back = sum(pico for (start, _), pico in self.owed_back.items() if start < instant)
+        return sum(pico for segment, pico in self.debts.items() if segment < instant) - back
 
     def burnt(self, lot: str) -> int:
         return sum(self.burns[lot].values())
@@ -191,10 +197,10 @@ def allocate(amounts: Amounts, adjusted: Adjusted, lots: list[Lot], woken: int) 
         for (posted, start, end), prices in sorted(adjusted.items(), key=lambda item: -item[0][1]):
             if posted == instant and instant < end:
                 own = own | {price: own.get(price, 0) + pico for price, pico in prices.items()}
-                bill(paid, lots, valid, instant, (start, end), instant, own)
+                paid.unpaid[instant] = bill(paid, lots, valid, instant, (start, end), instant, own)
                 own = {}
         if own:
-            charge(paid, valid, instant, own)
+            paid.unpaid[instant] = charge(paid, valid, instant, own)
         for (posted, start, end), prices in sorted(adjusted.items(), key=lambda item: -item[0][1]):
             if posted == instant and instant >= end:
                 bill(paid, lots, valid, instant, (start, end), start, prices)
@@ -209,16 +215,18 @@ def bill(
     period: tuple[int, int],
     segment: int,
     prices: dict[str, int],
-) -> None:
-    """Amounts of both signs: those above 0 are paid as usage of the segment, then those below go back."""
-    charge(paid, valid, segment, {price: pico for price, pico in prices.items() if pico > 0})
+) -> int:
+    """Amounts of both signs: those above 0 are paid as usage of the segment, then those below go back. What nobody paid."""
+    unpaid = charge(paid, valid, segment, {price: pico for price, pico in prices.items() if pico > 0})
     for price, pico in sorted(prices.items()):
         if pico < 0:
             paid.give_back(lots, instant, *period, price, -pico)
+    return unpaid
 
 
-def charge(paid: Paid, valid: list[Lot], segment: int, prices: dict[str, int]) -> None:
-    """The valid lots pay, each class of prices from those that may; the rest is debt of the segment."""
+def charge(paid: Paid, valid: list[Lot], segment: int, prices: dict[str, int]) -> int:
+    """The valid lots pay, each class of prices from those that may; the rest is debt of the segment: how much."""
+    unpaid = 0
     classes: dict[tuple[str, ...], int] = {}
     for price, amount in prices.items():
         payers = tuple(lot.lot for lot in valid if lot.may_pay(price))
@@ -229,3 +237,5 @@ def charge(paid: Paid, valid: list[Lot], segment: int, prices: dict[str, int]) -
             if lot.lot in payers:
                 due = paid.pay(lot.lot, segment, due)
         paid.owe(segment, due)
+        unpaid += due
+    return unpaid

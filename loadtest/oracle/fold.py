@@ -11,6 +11,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from functools import cache, partial
 from math import lcm
 from typing import Any
@@ -35,7 +36,7 @@ from loadtest.oracle.catalogue import Version, version_of
 from loadtest.oracle.commands import COMMANDS as ON_ACCOUNTS
 from loadtest.oracle.contract import View, price_at, segment_of, stated
 from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Revision, read_correction
-from loadtest.oracle.credit import allocate
+from loadtest.oracle.credit import Amounts, Paid, allocate
 from loadtest.oracle.limits import is_over
 from loadtest.oracle.meters import OF_SESSIONS, RATED_AT
 from loadtest.oracle.period_lines import Least, closings, fees, least, next_ahead, next_closing, opened_by
@@ -69,6 +70,7 @@ from loadtest.oracle.sessions import (
     last_minute,
 )
 from loadtest.oracle.top_up import again_at, answer_top_up, asks, remove_top_up, set_top_up
+from loadtest.oracle.waivers import in_force, owed, waived
 
 COMMANDS = ON_ACCOUNTS | {
     "rerate": rerate,
@@ -194,7 +196,7 @@ class Oracle:
                 counters[(period, price, cell)] += quantity
         for key, by_segment in self._observed(partition, account, _on_time(account.events)).items():
             counters[key] = sum(by_segment.values())
-        paid = allocate(table.amounts, table.adjusted, account.lots, account.woken)
+        paid = allocate(owed(account, table.amounts), table.adjusted, account.lots, account.woken)
         lots = {}
         for lot in account.lots:
             left, over = paid.left[lot.lot], lot.expires is not None and account.woken >= lot.expires
@@ -208,8 +210,9 @@ class Oracle:
             amounts={key: table.total(*key) for key in table.quantities},
             lots=lots,
             debt=paid.debt,
+            due=self._due_of(partition, account, paid),
             balance=self._balance(account, table),
-            spend=self._spend(account, table),
+            spend=self._spend(account, table.amounts),
             scopes={scope: dict(spend) for scope, spend in account.scopes.items()},
             adjusted=_adjusted(table),
         )
@@ -258,6 +261,7 @@ class Oracle:
     def _bill(self, state: Partition, account: Account) -> None:
         """Periods that close at this instant of log time: what each owes besides its usage is posted."""
         if not self._has_minima(account):
+            self._await_statement(state, account)
             return
         table, version_at = self._table(state, account), self._versions_of(state)
         dues = []
@@ -300,6 +304,20 @@ class Oracle:
         account.newest_us = max(state.log_us, account.newest_us or state.log_us)
         self._evaluate(state, account, state.log_us)
 
+    def _due_of(self, state: Partition, account: Account, paid: Paid) -> int:
+        """Debt of closed periods, as of the last waking."""
+        if not account.postpaid:
+            return 0
+        closing = closings(account, self._versions_of(state))
+        return paid.owed_before(next(start for closes, start in closing if closes > account.woken))
+
+    def _await_statement(self, state: Partition, account: Account) -> None:
+        if account.postpaid:
+            closing = closings(account, self._versions_of(state))
+            due = next(closes for closes, _ in closing if closes > account.woken)
+            if (due, account.account) not in state.wakes:
+                insort(state.wakes, (due, account.account))
+
     def _versions_of(self, state: Partition) -> Callable[[int], Version | None]:
         return lambda time_us: self._version_at(state, time_us)
 
@@ -334,6 +352,7 @@ class Oracle:
         return any(plan.seats or any(ahead for _, _, ahead in plan.fees.values()) for plan in plans)
 
     def _await_closing(self, state: Partition, account: Account) -> None:
+        self._await_statement(state, account)
         if not self._has_minima(account):
             return
         price_at = partial(self._price_at, state, account)
@@ -740,6 +759,7 @@ class Oracle:
             prices = event.prices
             before = {price: self._total(state, account, table, event, price) for price in prices}
             missing = self._missing(state, account, table, event.posted[1]) if event.posted else {}
+            not_owed = self._not_owed(state, account, table, event)
             used = {price: sum(self._counted(account, table, event, price).values()) for price in prices}
             priced = {price: self._priced(state, account, table, event, price) for price in prices}
             seen = event.time_us if event.posted is None else state.log_us
@@ -757,6 +777,12 @@ class Oracle:
                 more, (_, _, of) = after.get(name, 0) - missing.get(name, 0), name.partition("\0")
                 if more:
                     lines[of] = (lines.get(of, (0, 0))[0], lines.get(of, (0, 0))[1] + more)
+            now_not = self._not_owed(state, account, table, event)
+            changes = {price: now_not.get(price, 0) - not_owed.get(price, 0) for price in {*now_not, *not_owed}}
+            more, waiver = sum(changes.values()), in_force(account, event.time_us)
+            if waiver is not None and (more or (event.posted and any(changes.values()))):
+                had = lines.get(waiver.cap, (0, 0))
+                lines[waiver.cap] = (had[0], had[1] - more)
             month = period_of(account.zone, 1, event.time_us)
             for scope in event.scopes if event.posted is None else []:
                 spend = account.scopes[scope]
@@ -994,6 +1020,7 @@ class Oracle:
             return
         charges = table.adjusted.setdefault(event.posted, {})
         missing = self._missing(state, account, table, period)
+        not_owed = self._not_owed(state, account, table, event)
         for price, quantities in changed.items():
             before = self._total(state, account, table, event, price)
             table.whole[period, price] = quantities
@@ -1003,6 +1030,26 @@ class Oracle:
         for name in missing.keys() | now.keys():
             if more := now.get(name, 0) - missing.get(name, 0):
                 charges[name] = charges.get(name, 0) + more
+        for price, pico in self._not_owed(state, account, table, event).items():
+            if pico != not_owed.get(price, 0):
+                charges[price] = charges.get(price, 0) - pico + not_owed.get(price, 0)
+
+    def _not_owed(self, state: Partition, account: Account, table: Table, event: RatedEvent) -> dict[str, int]:
+        """By price, what caps waive; of an event's period alone with what came late, if that is closed."""
+        if not account.waivers:
+            return {}
+        period = account.period_of(event.time_us)
+        amounts = {segment: dict(prices) for segment, prices in table.amounts.items()}
+        for (of, price), quantities in table.whole.items() if event.posted else ():
+            if of == period:
+                closed = self._closed(account, table, event, price)
+                for segment, amount in self._segment_amounts(state, account, price, quantities, closed).items():
+                    amounts.setdefault(segment, {})[price] = amount
+        found: dict[str, int] = {}
+        for (of, price), pico in waived(account, amounts).items():
+            if of == period or not event.posted:
+                found[price] = found.get(price, 0) + pico
+        return found
 
     def _put(
         self, state: Partition, account: Account, table: Table, period: int, price: str, quantities: dict[int, int]
@@ -1049,6 +1096,8 @@ class Oracle:
         name: str,
         quantities: dict[int, int],
         closed: dict[int, int] | None = None,
+        *,
+        listed: bool = False,
     ) -> dict[int, int]:
         """A through each segment less A before it, where a new version continues the count of the last one. `closed`: what
         the period was closed with, of which grants took what they took, and no more now."""
@@ -1058,6 +1107,8 @@ class Oracle:
         whole = sum(quantities.values()) - sum(granted.values())
         for segment in sorted(quantities):
             price = self._price_at(state, account, name, segment)
+            if listed:
+                price = replace(price, kept=Fraction(1), overage=Fraction(1))
             after = quantity + quantities[segment] - granted.get(segment, 0)
             through = owed + price.owed(after, whole, grains) - price.owed(quantity, whole, grains)
             amounts[segment] = half_even(through, grains) - half_even(owed, grains)
@@ -1114,16 +1165,24 @@ class Oracle:
             raise AssertionError(f"account {account.account}: the quick table differs from its events")
         return account.table
 
-    def _spend(self, account: Account, table: Table) -> dict[int, int]:
+    def _before_discounts(self, state: Partition, account: Account, table: Table) -> Amounts:
+        """What the table's segments would amount to without any discount."""
+        amounts: Amounts = {}
+        for (_, name), quantities in table.quantities.items():
+            for start, amount in self._segment_amounts(state, account, name, quantities, listed=True).items():
+                amounts.setdefault(start, {})[name] = amount
+        return amounts
+
+    def _spend(self, account: Account, amounts: Amounts) -> dict[int, int]:
         """Per calendar month with usage, what its segments amount to."""
         spend: dict[int, int] = {}
-        for segment, prices in table.amounts.items():
+        for segment, prices in amounts.items():
             month = period_of(account.zone, 1, segment)
             spend[month] = spend.get(month, 0) + sum(prices.values())
         return spend
 
     def _balance(self, account: Account, table: Table) -> int:
-        paid = allocate(table.amounts, table.adjusted, account.lots, account.woken)
+        paid = allocate(owed(account, table.amounts), table.adjusted, account.lots, account.woken)
         held = sum(paid.left[lot.lot] for lot in account.lots if lot.counts(account.woken))
         return held - paid.debt
 
@@ -1151,8 +1210,13 @@ class Oracle:
         if not account.rules and not self._paranoid:
             return
         table = self._table(state, account)
-        spend = cache(lambda: self._spend(account, table))
-        paid = cache(lambda: allocate(table.amounts, table.adjusted, account.lots, account.woken))
+        paid = cache(lambda: allocate(owed(account, table.amounts), table.adjusted, account.lots, account.woken))
+        on_basis = {
+            "charged": lambda: self._spend(account, table.amounts),
+            "list": lambda: self._spend(account, self._before_discounts(state, account, table)),
+            "due": lambda: self._spend(account, {start: {"": pico} for start, pico in paid().unpaid.items()}),
+        }
+        spend = cache(lambda basis: on_basis[basis]())
 
         def used(price: str) -> dict[int, tuple[int, int]]:
             found = {}

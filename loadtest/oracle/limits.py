@@ -26,12 +26,14 @@ class Cap:
     meter: str | None
     price: str | None
     since: int  # offset from which on it counts
+    basis: str = "charged"  # or list: before discounts; or due: what no lot pays
+    waives: bool = False  # what is spent beyond it is not owed
     counted: dict[int, int] = field(default_factory=dict)
 
     @property
-    def kind(self) -> tuple[str, str, int, str | None, str | None]:
+    def kind(self) -> tuple[str, str, int, str | None, str | None, str]:
         """What must be the same for the count to go on when the cap is set again."""
-        return (self.scope, self.window, self.length, self.meter, self.price)
+        return (self.scope, self.window, self.length, self.meter, self.price, self.basis)
 
     @property
     def is_plain(self) -> bool:

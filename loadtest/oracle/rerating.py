@@ -11,6 +11,7 @@ from loadtest.oracle.period_lines import sold as sold_when
 from loadtest.oracle.prices import Price, half_even
 from loadtest.oracle.quantity_grants import as_before, served
 from loadtest.oracle.records import Fields, RefusedError, pico_of
+from loadtest.oracle.waivers import in_force
 
 
 class Asked(NamedTuple):
@@ -93,6 +94,8 @@ def of_period(
     again = published(state, version_at, asked.version, account.plan_at(period), name)
     if again is None:
         raise RefusedError("unknown_price")
+    if in_force(account, period) is not None:
+        raise RefusedError("waived")
     starts = [effective for _, effective in state.versions[1:]]
     rated = {segment: whole_price_at(account, version_at, starts, name, segment) for segment in by_segment}
     if not all(price.counts_like(again) for price in rated.values()):

@@ -28,11 +28,12 @@ def seen(
     name: str,
     now: int,
     *,
-    spend: Callable[[], dict[int, int]],
+    spend: Callable[[str], dict[int, int]],
     paid: Callable[[], Paid],
     used: Callable[[str], dict[int, tuple[int, int]]],
 ) -> Iterator[Seen]:
-    """`spend` by month of the account; who has `paid`; what is `used` of a price, by period: (quantity, included)."""
+    """`spend` by month of the account, on a basis; who has `paid`; what is `used` of a price, by period: (quantity,
+    included)."""
     rule = account.rules[name]
     if rule.measure == "spike":
         count = account.counts[name]
@@ -60,7 +61,7 @@ def _values(
     account: Account,
     name: str,
     now: int,
-    spend: Callable[[], dict[int, int]],
+    spend: Callable[[str], dict[int, int]],
     paid: Callable[[], Paid],
     used: Callable[[str], dict[int, tuple[int, int]]],
 ) -> Iterator[tuple[str, int, int | None]]:
@@ -70,7 +71,7 @@ def _values(
         count = account.caps[rule.of] if rule.measure == "cap_percent" else account.counts[name]
         whole = count.amount if rule.measure == "cap_percent" else None
         if count.is_plain:
-            months = account.scopes[count.scope] if count.scope else spend()
+            months = account.scopes[count.scope] if count.scope else spend(count.basis)
             windows = {str(month): months[month] for month in sorted(months, key=str)}
         else:
             windows = count.windows(account.zone, now)

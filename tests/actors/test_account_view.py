@@ -1,10 +1,22 @@
 """An account as it crosses the door: every number as decimal text, spend of the month of log time."""
 
 import orjson
+from msgspec.structs import replace
 
 from actors.account_view import account_view, binding_view, payers_view, wallet_view
-from actors.door_wire import AsOf, BindingView, CapView, RateLimitView, RuleView, ScopeView, UsageView, WalletView
+from actors.door_wire import (
+    AsOf,
+    BindingView,
+    CapView,
+    RateLimitView,
+    RuleView,
+    ScopeView,
+    UsageView,
+    WalletView,
+    WorthView,
+)
 from engine.admission import Wallet
+from engine.catalog import CatalogueDocument
 from engine.events import (
     CatalogueMarker,
     Control,
@@ -19,9 +31,10 @@ from engine.events import (
 )
 from engine.periods import month_around
 from engine.reasons import Binding
+from engine.units import UnitDefinition
 from loadtest.workload import cloud_time
 from tests.actors.shard_rig import Process, Rig
-from tests.engine.bench import DAY, Bench, us
+from tests.engine.bench import DAY, Bench, document, per_unit, us
 
 PICO = 10**12
 AS_OF = AsOf(0, 1, 2, 3, None)
@@ -51,6 +64,24 @@ def test_what_remains_of_a_limit_is_money_or_a_count() -> None:
     )
     assert binding_view(Binding("rate", "", "burst", 5, 0)) == BindingView("rate", "", "burst", "5", 0)
     assert binding_view(Binding("standing", "", "", None, None)) == BindingView("standing", "", "", None, None)
+
+
+def test_what_credits_are_worth_is_told_beside_them() -> None:
+    """100 credits are $1; the figures add up, and a price's is of its exact amount."""
+    plain = document(third=per_unit("1", "3", model="third"))
+    unit = {"CREDITS": UnitDefinition("USD", "1", "100")}
+    bench = Bench(
+        CatalogueDocument(plain.meters, {"plan": replace(plain.plans["plan"], currency="CREDITS")}, units=unit)
+    )
+    bench.currency = "CREDITS"
+    bench.open()
+    bench.grant("l", "150")
+    bench.use(1, "third")
+    account = bench.account()
+    told = account_view(account, Wallet("CREDITS", 150 * PICO, 50 * PICO + 1, 0), 0, bench.now, AS_OF)
+    assert told.worth == WorthView("USD", "1", "100", "1.500000000000", "0.500000000000", "1")
+    (usage,) = told.usage
+    assert (usage.amount, usage.worth) == ("0.333333333333", "0.003333333333")
 
 
 async def test_an_account_is_told_in_full(rig: Rig) -> None:

@@ -38,7 +38,7 @@ def faults_of(text: str | bytes) -> list[str]:
 def test_the_example_compiles_and_keeps_its_prices() -> None:
     document = load_file(EXAMPLE)
     catalogue = compile_catalogue(1, document)
-    assert set(catalogue.plans) == {"starter", "growth"}
+    assert set(catalogue.plans) == {"starter", "growth", "studio"}
     tiers = document.plans["starter"].prices["large-output"].tiers
     assert [(tier.up_to, tier.amount) for tier in tiers] == [
         ("2000000", "10.00"),
@@ -51,7 +51,7 @@ def test_a_document_survives_storing() -> None:
     document = load_file(EXAMPLE)
     stored = document_json(document)
     assert document_json(load_file(EXAMPLE)) == stored
-    assert set(load_catalogue(1, stored).plans) == {"starter", "growth"}
+    assert set(load_catalogue(1, stored).plans) == {"starter", "growth", "studio"}
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**12 - 1), st.integers(1, 12))
@@ -102,7 +102,7 @@ plans:
         "prices.yaml:4: meters.tokens.agregation: there is no such key; did you mean aggregation?",
         "prices.yaml:8: meters.calls.aggregation: must be average or count or duration or latest or max or "
         "min or sum or time_weighted_sum or unique_count; did you mean count?",
-        "prices.yaml:11: plans.basic.currency: 'usd' is not a three-letter ISO 4217 code (law M3)",
+        "prices.yaml:11: plans.basic.currency: 'usd' is not a three-letter ISO 4217 code, nor one of `units` (law M3)",
         "prices.yaml:13: plans.basic.prices.a.per: is the truth value true; quote it if you mean that text",
         "prices.yaml:14: plans.basic.prices.a: is there twice; the first one stands in line 13",
         "prices.yaml:18: plans.basic.prices.b.tiers: must be a list (- item), not a mapping",

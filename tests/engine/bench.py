@@ -155,6 +155,7 @@ class Bench:
 
     def __init__(self, *documents: CatalogueDocument, partitions: int = 1, number: int = 0) -> None:
         self.documents = dict(enumerate(documents or (document(),), start=1))
+        self.currency = "USD"
         self.library: dict[int, Catalogue] = {
             version: compile_catalogue(version, body) for version, body in self.documents.items()
         }
@@ -201,18 +202,20 @@ class Bench:
         return self.command("open_account", account, **({"plan": "plan"} | fields))
 
     def grant(self, lot: str, dollars: str, kind: str = "paid", account: str = "acme", **fields: Any) -> str:
-        body = {"lot": lot, "lot_kind": kind, "amount": dollars, "currency": "USD"}
+        body = {"lot": lot, "lot_kind": kind, "amount": dollars, "currency": self.currency}
         return self.command("grant", account, **(body | fields))
 
     def void(self, lot: str, dollars: str | None = None, account: str = "acme", **fields: Any) -> str:
-        body = {"lot": lot, "currency": "USD"} | ({} if dollars is None else {"amount": dollars})
+        body = {"lot": lot, "currency": self.currency} | ({} if dollars is None else {"amount": dollars})
         return self.command("void_lot", account, **(body | fields))
 
     def refund(self, lot: str, dollars: str, account: str = "acme", **fields: Any) -> str:
-        return self.command("refund_lot", account, **({"lot": lot, "amount": dollars, "currency": "USD"} | fields))
+        return self.command(
+            "refund_lot", account, **({"lot": lot, "amount": dollars, "currency": self.currency} | fields)
+        )
 
     def adjust(self, line: str, dollars: str, reason: str = "because", account: str = "acme", **fields: Any) -> str:
-        body = {"line": line, "amount": dollars, "currency": "USD", "reason": reason, "by": "ann"}
+        body = {"line": line, "amount": dollars, "currency": self.currency, "reason": reason, "by": "ann"}
         return self.command("adjust", account, **(body | fields))
 
     def differences(self, price: str, asked: Rerating, account: str = "acme") -> list[tuple[int, str]]:
@@ -227,11 +230,17 @@ class Bench:
         except Refused:
             stated = []
         body = {"rerate": rerate, "price": price, "version": asked.version, "from_us": asked.from_us}
-        body |= {"to_us": asked.to_us, "currency": "USD", "differences": stated, "reason": "a wrong price", "by": "ann"}
+        body |= {
+            "to_us": asked.to_us,
+            "currency": self.currency,
+            "differences": stated,
+            "reason": "a wrong price",
+            "by": "ann",
+        }
         return self.command("rerate", account, **(body | fields))
 
     def cap(self, dollars: str, cap: str = "monthly", account: str = "acme", **fields: Any) -> str:
-        return self.command("set_cap", account, **({"cap": cap, "amount": dollars, "currency": "USD"} | fields))
+        return self.command("set_cap", account, **({"cap": cap, "amount": dollars, "currency": self.currency} | fields))
 
     def cap_rule(self, percent: int, rule: str | None = None, account: str = "acme", **on: Any) -> str:
         body = {"measure": "cap_percent", "cap": "monthly", "percent": percent}
@@ -253,18 +262,18 @@ class Bench:
         return self.command("set_seats", account, seat=seat, count=count, from_us=from_us)
 
     def agree(self, price: str, terms: dict[str, Any] | None, account: str = "acme", **fields: Any) -> str:
-        body = {"price": price, "terms": terms, "currency": "USD"}
+        body = {"price": price, "terms": terms, "currency": self.currency}
         return self.command("set_price", account, **(body | fields))
 
     def recurring(self, name: str, dollars: str, account: str = "acme", **fields: Any) -> str:
-        body = {"grant": name, "every": "period", "lot_kind": "promo", "amount": dollars, "currency": "USD"}
+        body = {"grant": name, "every": "period", "lot_kind": "promo", "amount": dollars, "currency": self.currency}
         return self.command("set_recurring_grant", account, **(body | fields))
 
     def grant_units(self, name: str, price: str, quantity: str, account: str = "acme", **fields: Any) -> str:
         return self.command("grant_quantity", account, grant=name, price=price, quantity=quantity, **fields)
 
     def top_up(self, threshold: str, amount: str, account: str = "acme", **fields: Any) -> str:
-        body = {"threshold": threshold, "amount": amount, "currency": "USD"}
+        body = {"threshold": threshold, "amount": amount, "currency": self.currency}
         return self.command("set_top_up", account, **(body | fields))
 
     def answer(self, request: str, *, paid: bool, account: str = "acme") -> str:
@@ -786,6 +795,9 @@ class RandomLog:
             if source.random() < 0.5:
                 body |= {"cap": source.choice(["hourly", "rolling", "opened", "x"])}
                 body |= source.choice(RANDOM_WINDOWS)
+            if body["cap"] == "monthly" or len(bench.log) % 9 == 0:
+                body |= {"basis": ("charged", "list", "due")[len(bench.log) % 3]}
+                body |= {"beyond": ("owed", "waived")[len(bench.log) // 3 % 2]}
         elif kind == "remove_rule":
             body |= {"kind": kind, "rule": source.choice(["low", "cap-50", "far", "more"])}
         elif kind == "remove_cap":
@@ -795,6 +807,11 @@ class RandomLog:
             body |= {"kind": kind, "scope": scope, "standing": source.choice(["active", "suspended", "gone"])}
         elif kind == "set_overdraft":
             body |= {"kind": kind, "amount": source.choice([None, "0", "5", "-1"]), "currency": "USD"}
+            if len(bench.log) % 2:
+                del body["amount"]
+                limit = (None, "5", "-1", "7")[len(bench.log) // 2 % 4]
+                billing = ("postpaid", "postpaid", "prepaid")[len(bench.log) // 2 % 3]
+                body |= {"kind": "set_billing", "billing": billing, "credit_limit": limit}
         elif kind == "set_rate_limit":
             per_minute, scope = source.choice([0, 60, -1]), source.choice(["", "team:a", "unheard"])
             body |= {"kind": kind, "limit": "burst", "scope": scope, "per_minute": per_minute}

@@ -86,6 +86,10 @@ class HeldLife:
         bench.command("set_overdraft", amount=str(self.overdraft), currency="USD")
         if caps:
             self._cap()
+            for basis in random.Random(~seed).sample(("list", "due"), random.Random(seed + 1).choice((0, 1, 1, 2))):
+                bench.cap(str(random.Random(seed + 2).randrange(2, 40)), f"on-{basis}", basis=basis)
+            if random.Random(seed + 3).random() < 0.4:
+                bench.cap(str(random.Random(seed + 4).randrange(1, 30)), "waives", beyond="waived", hard=False)
         first = bench.now
         for number in range(source.randrange(1, 5)):
             fields: dict[str, Any] = {"priority": source.randrange(3)}
@@ -144,6 +148,8 @@ class HeldLife:
             if at != offset:
                 break
             line = json.loads(raw)
+            if "due" in line:
+                continue  # what a cap waives counts in no cap
             own = pico_of(line["amount"]) - pico_of(line.get("repricing", "0"))
             self.spent.append((time_us, scope, line["price"], nano(line["quantity"]), own))
 
@@ -160,7 +166,9 @@ class HeldLife:
             if cap.tallied:
                 passed += self._beyond_window(cap)
                 continue
-            spend = account.scopes[cap.scope].spend if cap.scope else account.derive().spend
+            if not cap.hard:
+                continue
+            spend = account.scopes[cap.scope].spend if cap.scope else account.derive().on(cap.basis)
             slack = self.partial * 4 if cap.scope else 0
             passed += [f"{cap.cap} by {pico - cap.amount}" for pico in spend.values() if pico > cap.amount + slack]
         return passed

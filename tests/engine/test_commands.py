@@ -104,6 +104,8 @@ PRECEDENCE: list[tuple[str, list[tuple[Refusal, dict[str, Any]]]]] = [
             (Refusal.UNKNOWN_ACCOUNT, {"account": "nobody"}),
             (Refusal.BAD_AMOUNT, {"amount": "1e3"}),
             (Refusal.CURRENCY_MISMATCH, {"currency": "EUR"}),
+            (Refusal.BAD_BASIS, {"basis": "net"}),
+            (Refusal.BAD_BEYOND, {"beyond": "free"}),
             (Refusal.UNKNOWN_SCOPE, {"scope": "team:b"}),
             (Refusal.BAD_CAP, {"window": "fortnight"}),
         ],

@@ -6,13 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.admission import Decision
+from engine.catalog import PriceDefinition
 from engine.holds import seal_token
 from engine.money import NANO
 from engine.reasons import Binding, Reason
-from tests.engine.bench import DAY, DOLLAR, HOUR, KEY, MINUTE, SECOND, document, graduated, us
+from tests.engine.bench import DAY, DOLLAR, HOUR, KEY, MINUTE, SECOND, document, graduated, per_unit, us
 from tests.engine.desk_bench import LINGER, DeskBench
 
-APRIL = us("2026-04-01T00:00:00+00:00")
+MARCH, APRIL = us("2026-03-01T00:00:00+00:00"), us("2026-04-01T00:00:00+00:00")
 
 
 def opened(*scopes: str) -> DeskBench:
@@ -420,6 +421,76 @@ def test_a_ceiling_is_hard_and_no_rule_looks_at_it() -> None:
     bench.cap_rule(80)
     assert bench.cap("5", "monthly", window="request") == "refused.cap_in_use"
     assert bench.rule("r", "spend", threshold="5", window="request") == "refused.bad_rule"
+
+
+def discounted() -> DeskBench:
+    """x costs $10; y $15, less 50 %."""
+    half = PriceDefinition("units", "per_unit", {"model": "y"}, amount="15", discount="50")
+    bench = DeskBench(document(x=per_unit("10", model="x"), y=half))
+    bench.open()
+    bench.grant("l", "1000")
+    return bench
+
+
+def test_a_cap_on_list_prices_counts_before_discounts() -> None:
+    """Money is after discount unless `basis` says list: rated and held."""
+    bench = discounted()
+    bench.cap("60", basis="list")
+    bench.use(2, "y")
+    bench.hold_for("1", "y")
+    decision = bench.check("1.1", "y")
+    assert decision.reason is Reason.CAP_REACHED
+    assert binding(decision) == ("cap", "", "monthly", 15 * DOLLAR)
+    assert bench.refused("1", "y") is None
+    assert bench.balance() == 985 * DOLLAR
+
+
+def test_what_is_held_may_be_dearest_at_list_prices_by_another_price_than_it_is_held_on() -> None:
+    """A hold that may be used as x or y is held as x, the dearer one; before discounts that is y."""
+    bench = discounted()
+    bench.cap("14", basis="list")
+    either: dict[str, Any] = {"data": {}, "reach": {"model": ("x", "y")}}
+    assert bench.refused("1", **either) is Reason.CAP_REACHED
+    bench.cap("15", basis="list")
+    assert bench.refused("1", **either) is None
+
+
+def test_a_cap_on_what_is_due_counts_what_credit_does_not_pay() -> None:
+    """Due is after credits: usage, and what is held, beyond all lots; a payment that settles it later frees nothing."""
+    bench = discounted()
+    bench.command("set_overdraft", amount=None, currency="USD")
+    bench.cap("30", basis="due")
+    bench.use(100)
+    bench.use(1)
+    bench.hold_for("1")
+    assert bench.refused("2") is Reason.CAP_REACHED
+    assert binding(bench.check("1.1")) == ("cap", "", "monthly", 10 * DOLLAR)
+    bench.now += SECOND
+    bench.grant("payment", "10")
+    assert bench.refused("1.1") is Reason.CAP_REACHED
+    assert bench.refused("1") is None
+
+
+def test_list_and_due_are_of_an_account_and_its_month_only() -> None:
+    """What is due is nobody's by scope or hour, and a scope's spend is what it was charged."""
+    bench = opened("red")
+    for basis in ("list", "due"):
+        for more in ({"scope": "red"}, {"window": "day"}, {"window": "request"}, {"meter": "units", "currency": None}):
+            assert bench.cap("5", "c", **more, basis=basis) == "refused.bad_basis"
+        assert bench.cap("5", "c", basis=basis) == "applied"
+    assert bench.cap("5", "c", basis="net") == "refused.bad_basis"
+
+
+def test_a_rule_on_another_basis_begins_anew_where_its_cap_does() -> None:
+    """What a cap counts is another thing from then on: what was active recovers."""
+    bench = discounted()
+    bench.cap("20")
+    bench.cap_rule(100)
+    bench.use(2, "y")
+    assert bench.told() == []
+    bench.cap("20", basis="list")
+    bench.cap("20")
+    assert bench.told() == [("cap-100", str(MARCH), 1, "crossed"), ("cap-100", str(MARCH), 1, "recovered")]
 
 
 def test_caps_bind_checks_and_never_rating() -> None:

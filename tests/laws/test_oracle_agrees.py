@@ -77,6 +77,7 @@ def standing_of_the_engine(bench: Bench, name: str) -> dict[str, Any]:
         "lots": lots,
         "adjusted": account.adjusted,
         "debt": sum(paid.debt.values()),
+        "due": sum(account.due.values()),
         "balance": paid.balance,
         "spend": derived.spend,
         "scopes": {scope: each.spend for scope, each in account.scopes.items() if scope},

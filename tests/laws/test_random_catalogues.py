@@ -29,6 +29,11 @@ def rated_at_random(seed: int) -> Bench:
         units = {"window": source.choice(("day", "month")), "amount": "40", "currency": None}
         bench.command("set_cap", account, cap="units", meter=source.choice(catalogue.meters()), **units)
         bench.cap_rule(80, account=account, clear_percent=60)
+        for basis in ("list", "due"):
+            bench.cap(("4", "60")[seed % 2], basis, account, basis=basis)
+            bench.cap_rule(50, basis, account, cap=basis)
+        if seed % 3:
+            bench.cap(("7", "30")[seed % 2], "most", account, beyond="waived")
         bench.balance_rule("3", account=account)
     sent: list[tuple[bytes, bytes]] = []
     for number in range(EVENTS):
@@ -57,6 +62,8 @@ def rated_at_random(seed: int) -> Bench:
         elif roll < 0.21:
             at = source.choice((None, bench.now + source.randrange(20 * DAY)))
             bench.pause(at, paused=source.random() < 0.6, account=source.choice(accounts))
+        elif roll < 0.22 and number % 3 == 0:
+            bench.cap(("9", "20")[number % 2], "most", source.choice(accounts), beyond=("owed", "waived")[seed % 2])
         elif roll < 0.22:
             at = source.choice((None, bench.now + source.randrange(20 * DAY)))
             bench.seats(source.randrange(5), at, account=source.choice(accounts))

@@ -82,6 +82,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("PUT", "/v1/customers/acme/plan"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/pause"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/seats/editor"): (200, COMMAND),
+    ("PUT", "/v1/customers/acme/billing"): (200, COMMAND),
     ("POST", "/v1/customers"): (201, COMMAND),
     ("PUT", "/v1/customers/acme/scopes"): (200, COMMAND),
     ("PUT", "/v1/customers/acme/standing"): (200, COMMAND),

@@ -17,6 +17,16 @@ ASKS = [
         "acme: cap a/b of team:red is 5 USD a month (log 3/18)",
     ),
     (
+        ("caps", "set", "acme", "a/b", "5", "--basis", "list", "--waive"),
+        (
+            "PUT",
+            "/v1/customers/acme/caps/a%2Fb",
+            {"amount": "5", "currency": "USD", "scope": "", "hard": True, "window": "month", "basis": "list"}
+            | {"beyond": "waived"},
+        ),
+        "acme: cap a/b of the account is 5 USD a month (log 3/18)",
+    ),
+    (
         ("caps", "remove", "acme", "a/b"),
         ("DELETE", "/v1/customers/acme/caps/a%2Fb", {}),
         "acme: cap a/b is gone (log 3/18)",

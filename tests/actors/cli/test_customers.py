@@ -37,6 +37,11 @@ ASKS = [
         "acme: resumed from now on (log 3/18)",
     ),
     (
+        ("customers", "billing", "acme", "postpaid", "--credit-limit", "500"),
+        ("PUT", "/v1/customers/acme/billing", {"billing": "postpaid", "currency": "USD", "credit_limit": "500"}),
+        "acme: postpaid, up to 500 USD (log 3/18)",
+    ),
+    (
         ("customers", "plan", "acme", "growth", "--from", "2026-12-01T00:00:00Z"),
         ("PUT", "/v1/customers/acme/plan", {"plan": "growth", "from": "2026-12-01T00:00:00Z"}),
         "acme: plan growth from 2026-12-01T00:00:00Z on (log 3/18)",

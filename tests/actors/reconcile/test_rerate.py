@@ -210,6 +210,8 @@ def test_adjustments_of_closed_periods_are_worked_out_again(seed: int) -> None:
     bench.grant("scoped", "20", "promo", scope=["tiered"], priority=draw.randrange(2))
     bench.grant("promo", "40", "promo", priority=1, expires_us=APRIL)
     bench.grant("paid", "2000", priority=2)
+    if draw.random() < 0.6:
+        bench.cap(draw.choice(["50", "700"]), beyond="waived")
     sent = [bench.event(draw.randrange(30), draw.choice(["x", "tiered"])) for _ in range(4)]
     late = [bench.event(draw.randrange(30), draw.choice(["x", "tiered", "third"]), APRIL - 1 - n) for n in range(4)]
     records = [*late, *(bench.correction(event) for event in sent[:2])]
@@ -230,7 +232,8 @@ def test_adjustments_of_closed_periods_are_worked_out_again(seed: int) -> None:
     }
     table = {start: dict(row) for start, row in account_of.table.items()}
     late_table = {start: dict(row) for start, row in account_of.late.items()}
-    terms = Terms("acme", "plan", "USD", "UTC", 1, account_of.woken_us, lots)
+    waivers = [(each.from_us, each.cap, each.amount) for each in account_of.waivers]
+    terms = Terms("acme", "plan", "USD", "UTC", 1, account_of.woken_us, lots, waivers=waivers)
     rerated = Rerated(terms, Prices(DOCUMENTS, [(1, 0)]), table, late_table, account_of.adjusted)
     del bench.partition.outputs.lines[:]
     for record in records[begin:]:
@@ -241,7 +244,7 @@ def test_adjustments_of_closed_periods_are_worked_out_again(seed: int) -> None:
     found = {place: pico for place, pico in posted.items() if pico}
     end = (bench.account().table, bench.account().adjusted)
     assert list(rerated.finish(*end, found, bench.balance(), {})) == []
-    place, charges = next(iter(bench.account().adjusted.items()))
+    place, charges = next((place, charges) for place, charges in bench.account().adjusted.items() if charges)
     wrong = {**bench.account().adjusted, place: {name: pico + 1 for name, pico in charges.items()}}
     assert next(what for what, _, _ in rerated.finish(end[0], wrong, found, bench.balance(), {})).startswith(
         "adjustment of "

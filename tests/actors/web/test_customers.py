@@ -75,6 +75,7 @@ async def test_every_setting_is_seen_by_the_next_question(house: House) -> None:
     changes: list[tuple[str, dict[str, Any]]] = [
         ("caps/monthly", {"amount": "500", "currency": "USD", "scope": "team:red", "hard": False}),
         ("caps/tokens", {"amount": "1000000", "meter": "tokens", "window": "first_use", "length_s": 18_000}),
+        ("caps/owed", {"amount": "500", "currency": "USD", "basis": "due"}),
         ("standing", {"standing": "past_due", "scope": "team:red"}),
         ("standing", {"standing": "suspended"}),
     ]
@@ -88,13 +89,19 @@ async def test_every_setting_is_seen_by_the_next_question(house: House) -> None:
     ]
     monthly = {"cap": "monthly", "scope": "team:red", "hard": False, "amount": "500", "spent": "0"}
     tokens = {"cap": "tokens", "scope": "", "hard": True, "amount": "1000000", "spent": "0"}
+    charged = {"basis": "charged", "beyond": "owed"}
     assert items["caps"] == [
-        monthly | {"window": "month", "length_s": None, "unit": "", "resets_at": "2026-12-01T00:00:00Z"},
-        tokens | {"window": "first_use", "length_s": 18_000, "unit": "tokens", "resets_at": None},
+        monthly | {"window": "month", "length_s": None, "unit": "", "resets_at": "2026-12-01T00:00:00Z"} | charged,
+        monthly
+        | {"cap": "owed", "scope": "", "hard": True, "window": "month", "length_s": None, "unit": ""}
+        | {"resets_at": "2026-12-01T00:00:00Z", "basis": "due", "beyond": "owed"},
+        tokens | {"window": "first_use", "length_s": 18_000, "unit": "tokens", "resets_at": None} | charged,
     ]
     assert (await house.client.get(ACME)).json()["standing"] == "suspended"
     assert (await house.client.send("DELETE", f"{ACME}/caps/tokens")).status == 200
-    assert [cap["cap"] for cap in (await house.client.get(f"{ACME}/caps")).json()["items"]] == ["monthly"]
+    assert [cap["cap"] for cap in (await house.client.get(f"{ACME}/caps")).json()["items"]] == [
+        *("monthly", "owed"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +116,8 @@ async def test_every_setting_is_seen_by_the_next_question(house: House) -> None:
         ("caps/c", {"amount": "1", "price": "none"}, "unknown-price", "price"),
         ("caps/c", {"amount": "1", "meter": "none"}, "unknown-meter", "meter"),
         ("caps/c", {"amount": "1", "currency": "USD", "window": "rolling"}, "bad-cap", "window"),
+        ("caps/c", {"amount": "1", "currency": "USD", "window": "day", "basis": "list"}, "bad-basis", "basis"),
+        ("caps/c", {"amount": "1", "currency": "USD", "window": "day", "beyond": "waived"}, "bad-beyond", "beyond"),
     ],
 )
 async def test_a_refusal_is_the_engines_own_and_names_the_field(

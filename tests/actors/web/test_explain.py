@@ -74,10 +74,13 @@ def crossed(offset: int) -> AlertRecord:
 class Shown:
     """An account with two events, of which the second reaches into the second tier; told and to be asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: str | None = None) -> None:
+        """`most`: the dollars that a month owes."""
         self.stage = Stage()
         bench = self.bench = Bench()
         bench.open()
+        if most is not None:
+            bench.cap(most, beyond="waived")
         for number, units in ((1, 8), (2, 7)):
             assert bench.use(units, "tiered", id=f"e-{number}", subject="acme", odd={"a": 1}) == "rated"
         rig = self.rig = ProofRig(bench)
@@ -126,6 +129,16 @@ class Says:
         return self._outcome
 
 
+async def test_what_a_cap_waives_is_told_beside_the_lines() -> None:
+    """$240, then $260, of which $60 are owed."""
+    shown = Shown("300")
+    answer = await shown.client(KeyScope.READ).get(TARGET)
+    told = answer.json()
+    assert (told["amount"], told["due"]) == ("260", "60")
+    assert told["waived"] == [{"cap": "monthly", "offset": shown.offset, "amount": "-200"}]
+    assert [line["price"] for line in told["lines"]] == ["tiered"]
+
+
 async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
     answer = await shown.client(KeyScope.READ, account="acme").get(TARGET)
     assert answer.status == 200, answer.body
@@ -160,6 +173,7 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
         },
         "hold": None,
         "corrections": [],
+        "waived": [],
         "due": "260",
         "paid_by": {
             "start": "2026-03-01T00:00:00Z",
@@ -168,6 +182,7 @@ async def test_every_number_of_a_charge_is_shown(shown: Shown) -> None:
             "lots": [{"lot": "welcome", "kind": "promo", "amount": "40"}],
             "debt": "460",
             "refunded": "0",
+            "waived": "0",
         },
         "caps": [{"cap": "team", "scope": "team:red", "hard": False, "amount": "900", "spent": "260"} | MONTHLY],
         "set_aside": [],
