@@ -161,6 +161,7 @@ class Account:
         self.top_up = NONE
         self.waivers: Waivers = ()
         self.postpaid = False  # the debt of closed periods is due: it stands on a statement
+        self.billed_us = 0  # that of periods which begin before this instant
         self._book = book
         self._closing = Closing(self.period_around, self._close_after_us)
         # What lies before an instant comes to: it stands.
@@ -200,15 +201,10 @@ class Account:
         return None if latest is None else latest.units.get(self.currency)
 
     @property
-    def billed_us(self) -> int:
-        """The debt of periods that begin before this instant is due, as of the last waking; 0: of none."""
-        return self._closing.oldest_open(self.woken_us)[0] if self.postpaid else 0
-
-    @property
     def due(self) -> dict[int, int]:
         """Pico by the start of the billing period: debt that stands on a statement, and is not paid yet."""
-        billed_us = self.billed_us
-        return {period: pico for period, pico in sorted(self.derive().allocation.debt.items()) if period < billed_us}
+        debt = sorted(self.derive().allocation.debt.items())
+        return {period: pico for period, pico in debt if period < self.billed_us}
 
     def _close_after_us(self, end_us: int) -> int:
         """How long a period stays open that ends then: as its plan says, in the version in force at its end."""
@@ -728,9 +724,8 @@ class Account:
 
     def set_billing(self, postpaid: bool, credit_limit: int | None, woken_us: int) -> list[Crossing]:
         """Bill it before or behind what it uses; the limit is its overdraft."""
-        crossings = self._become(woken_us=woken_us)
         self.postpaid, self.overdraft = postpaid, credit_limit
-        return crossings
+        return self._become(woken_us=woken_us)
 
     def set_rate_limit(self, limit: RateLimit, woken_us: int) -> list[Crossing]:
         """Set or replace a limit; one of 0 a minute is gone."""
@@ -841,6 +836,7 @@ class Account:
         self._derived = derived
         self.tallies, self.adjusted = tallies, adjusted
         self.lots, self.caps, self.rules, self.woken_us = lots, caps, rules, woken_us
+        self.billed_us = self._closing.oldest_open(woken_us)[0] if self.postpaid else 0
         self.standings = standings
         self.top_up, self.recurring, self.waivers = top_up, recurring, waivers
         self._guard = None

@@ -127,6 +127,7 @@ class _Account(Struct, array_like=True):
     waiving: list[str] = []  # caps beyond which nothing is owed
     waivers: list[tuple[int, str, str | None]] = []  # (since when, cap, pico)
     postpaid: bool = False
+    billed_us: int = 0
 
 
 class _Subscription(Struct, array_like=True):
@@ -310,6 +311,7 @@ def encode_account(account: Account) -> bytes:
             [cap.cap for cap in caps if cap.waives],
             [(each.from_us, each.cap, _amount_or_none(each.amount)) for each in account.waivers],
             account.postpaid,
+            account.billed_us,
         )
     )
 
@@ -474,7 +476,7 @@ def decode_account(blob: bytes, book: PriceBook) -> Account:
         name: Lease(read_hold(hold), tuple(int(quantity) for quantity in left), rated, sent)
         for name, hold, left, rated, sent in stored.leases
     }
-    account.postpaid = stored.postpaid
+    account.postpaid, account.billed_us = stored.postpaid, stored.billed_us
     account.waivers = tuple(
         Waiver(from_us, cap, None if amount is None else int(amount)) for from_us, cap, amount in stored.waivers
     )
@@ -593,7 +595,7 @@ def _words(measure: Struct) -> str:
 
 _PLAIN: Final = (
     *("version", "account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated"),
-    *("sequence", "overdraft", "first_plan", "opened_us", "postpaid"),
+    *("sequence", "overdraft", "first_plan", "opened_us", "postpaid", "billed_us"),
 )
 _OF_SESSION: Final = ("cell", "weight", "scope", "since", "begin_us", "seen_us", "stop_us", "is_open", "charged")
 _OF_GAUGE: Final = ("cell", "scope", "since", "end_us", "is_cut")

@@ -32,7 +32,7 @@ def ledger_drifts(
 
 def _of_account(partition: int, account: Account, posted: Mapping[Place, Posted]) -> Iterator[Drift]:
     allocation = account.derive().allocation
-    expected = allocation.postings()
+    expected = allocation.postings(account.billed_us)
     for place in sorted(expected.keys() | posted.keys(), key=lambda place: (place[0], place[1], place[2] or 0)):
         lot, kind, period = place
         line = posted.get(place)

@@ -7,7 +7,7 @@ from actors.ports import AccountRow
 from actors.reconcile.ledger import ledger_drifts
 from engine.account import Account
 from engine.snapshot import encode_account
-from tests.engine.bench import DOLLAR, START, Bench
+from tests.engine.bench import DAY, DOLLAR, START, Bench
 
 PERIOD = 1_772_323_200_000_000  # March 2026 in UTC, the only month with usage here
 
@@ -73,3 +73,17 @@ def test_postings_of_an_account_that_is_not_open_are_a_drift_unless_its_snapshot
     assert len(list(ledger_drifts(0, {}, {}, POSTED))) == 1
     row = AccountRow("acme", b"", None, 0, 0, "USD")
     assert list(ledger_drifts(0, {}, {"acme": row}, POSTED)) == []
+
+
+def test_what_is_due_is_expected_as_such() -> None:
+    """Of an account that pays by invoice, once the period is closed."""
+    bench = Bench()
+    bench.open()
+    bench.command("set_billing", billing="postpaid", currency="USD")
+    bench.use(2)
+    bench.tick(START + 60 * DAY)
+    account = bench.account()
+    row = AccountRow("acme", encode_account(account), account.wake_us(), -2 * DOLLAR, 2 * DOLLAR, "USD")
+    for kind, drifts in (("due", 0), ("debt", 2)):
+        posted = [Posted("acme", "", "", kind, PERIOD, 2 * DOLLAR)]
+        assert len(list(ledger_drifts(0, {"acme": account}, {"acme": row}, posted))) == drifts
