@@ -213,14 +213,14 @@ class UsageItem(Struct):
     cell: list[str]  # values of the meter's dimensions
     quantity: str
     amount: str | None  # of the whole price in the period, on its first cell; null on the others
-    worth: str | None  # of that, where the account is billed in a unit of credit: exact, and rounded once
+    worth: str | None = None  # of that, where the account is billed in a unit of credit: exact, and rounded once
 
 
 class UsageList(Struct):
     items: list[UsageItem]
     currency: str
-    worth_currency: str | None  # of a unit of credit
     as_of: AsOfAnswer
+    worth_currency: str | None = None  # of a unit of credit
 
 
 async def show_balance(call: Call) -> Reply:
@@ -256,7 +256,7 @@ async def list_usage(call: Call) -> Reply:
         if since_us is None or usage.period_us >= since_us
     ]
     worth_currency = None if view.worth is None else view.worth.currency
-    return Reply(UsageList(items, view.currency, worth_currency, as_of_answer(view.as_of)))
+    return Reply(UsageList(items, view.currency, as_of_answer(view.as_of), worth_currency))
 
 
 # --------------------------------------------------------------------------------------------------- ledger and alerts
