@@ -195,6 +195,7 @@ async def test_usage_is_told_by_period_price_and_cell(house: House) -> None:
             "cell": ["atlas"],
             "quantity": "7",
             "amount": "3.500000000000",
+            "worth": None,
         }
     ]
     later = (await house.client.get(f"{ACME}/usage?since=2026-11-01T00:00:00.000001Z")).json()
