@@ -514,7 +514,13 @@ ROUTES: Final = (
         ),
         example=Example(
             params=_ACCOUNT,
-            response={"account": "acme", "balance": BALANCE_EXAMPLE, "recovering": False, "as_of": AS_OF_EXAMPLE},
+            response={
+                "account": "acme",
+                "balance": BALANCE_EXAMPLE,
+                "recovering": False,
+                "as_of": AS_OF_EXAMPLE,
+                "worth": None,
+            },
         ),
         response=BalanceReport,
         **_READ,
@@ -534,10 +540,12 @@ ROUTES: Final = (
                         "cell": ["large"],
                         "quantity": "250000",
                         "amount": "37.5",
+                        "worth": None,
                     }
                 ],
                 "currency": "USD",
                 "as_of": AS_OF_EXAMPLE,
+                "worth_currency": None,
             },
         ),
         response=UsageList,

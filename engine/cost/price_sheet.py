@@ -191,7 +191,7 @@ class PriceSheet:
         unpriced = [bucket for bucket in counts if bucket not in terms.pico]
         if unpriced:
             return UpstreamCost(None, f"{found.provider}/{found.model} has no price for {unpriced[0]}", *key)
-        exact = sum((terms.pico[bucket] * count for bucket, count in counts.items()), Fraction(0)) / NANO
+        exact = sum((terms.pico[bucket] * count for bucket, count in counts.items()), Fraction(0)) * Fraction(1, NANO)
         exact += terms.pico.get(REQUEST, 0)
         if not terms.negotiated:
             for provider_name, since_us, until_us, factor in self._discounts:

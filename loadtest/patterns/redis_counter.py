@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
-from redis import asyncio as redis
 
 from config.stack.ports import free_ports
 from config.stack.supervisor import Supervisor
@@ -86,6 +85,8 @@ class RedisCounter:
     """The counters, and the ledger behind them."""
 
     def __init__(self, port: int, dsn: str, terms: Terms) -> None:
+        from redis import asyncio as redis  # of the dependency group `bench`: whoever needs none of it does without
+
         self._client = redis.Redis(host="127.0.0.1", port=port)
         self._check = self._client.register_script(CHECK)
         self._settle = self._client.register_script(SETTLE)

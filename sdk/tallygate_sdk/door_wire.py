@@ -116,9 +116,21 @@ class ReleasedView(Struct, tag_field="op", tag="released"):
     as_of: DoorAsOf
 
 
+class WorthView(Struct):
+    """What credits are worth in a currency."""
+
+    currency: str
+    amount: str  # for so many of them:
+    per: str
+    booked: str
+    held: str
+    available: str
+
+
 class BalanceView(Struct, tag_field="op", tag="balance"):
     wallet: WalletView
     as_of: DoorAsOf
+    worth: WorthView | None = None  # of an account that is billed in a unit of credit
 
 
 class NoAccount(Struct, tag_field="op", tag="not_found"):

@@ -45,6 +45,7 @@ ANSWERS: list[Any] = [
     service.Checked(True, AS_OF),
     service.Released(True, AS_OF),
     service.BalanceView(WALLET, AS_OF),
+    service.BalanceView(WALLET, AS_OF, service.WorthView("USD", "1", "100", "0.125", "0.0003", "0.1247")),
     service.NotFound(AS_OF),
     service.WrongOwner(3),
     service.Recovering(3, 250, "12.5"),

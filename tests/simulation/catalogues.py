@@ -18,7 +18,8 @@ from loadtest.workload import PLANS, decimal
 from tests.engine.random_catalogues import PLAN, RandomCatalogue, random_usage
 
 CATALOGUE_FILE: Final = Path(__file__).parents[2] / "config" / "catalogue.example.yaml"
-DRAWN: Final = 12  # catalogues with meters drawn at random; number 0 is the example alone
+DRAWS: Final = (*range(1, 12), 20)  # of such seeds that every kind of meter is among them
+DRAWN: Final = len(DRAWS)  # catalogues with meters drawn at random; number 0 is the example alone
 VERSIONS: Final = (1, 2)
 
 compiled: Final = lru_cache(maxsize=(DRAWN + 1) * len(VERSIONS))(load_catalogue)
@@ -40,7 +41,7 @@ def _example() -> dict[int, dict[str, Any]]:
 @lru_cache(maxsize=DRAWN + 1)
 def documents(number: int) -> dict[int, bytes]:
     """Catalogue `number` as it is published, version by version."""
-    drawn = RandomCatalogue(Random(f"sale {number}")) if number else None
+    drawn = RandomCatalogue(Random(f"sale {DRAWS[number - 1]}")) if number else None
     published = {}
     for version, example in _example().items():
         body = orjson.loads(orjson.dumps(example))
