@@ -152,7 +152,7 @@ class PriceSheet:
         if not 0 < percent <= _PERCENT:
             raise BadSheet(f"{where}: percent {discount.percent} is not above 0 and at most 100")
         since_us, until_us = _span(where, discount.since, discount.until)
-        return discount.provider, since_us, until_us, 1 - percent / _PERCENT
+        return discount.provider, since_us, until_us, 1 - percent * Fraction(1, _PERCENT)
 
     def find(self, model: str, provider: str | None = None) -> SheetModel | str:
         """The sheet's model of that name, else alias, else longest prefix; or why there is none."""

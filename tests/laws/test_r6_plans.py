@@ -6,10 +6,10 @@ from fractions import Fraction
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.admission import FieldBound, Question, SliceNeeded
 from engine.catalog import CatalogueDocument
