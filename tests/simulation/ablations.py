@@ -369,7 +369,7 @@ NOTICED_BY: Final = {
     "a successor waits neither for the hand-over nor for the old lease": 301,
     "a lease counts from the answer, not from the question": 440,
     "a hold is approved before its slice is in the log": 1,
-    "what earlier owners approved is not withheld": 522,
+    "what earlier owners approved is not withheld": 557,
     "a hold is reclaimed by the owner's clock alone": 388,
     "a suspended account is approved": 80,
     "a shard answers beyond its lease": 138,
@@ -387,11 +387,11 @@ NOTICED_BY: Final = {
     "an ordinal is used again": 5,
     "rated lines count by who wrote last": 210,
     "slices of an epoch that is over are honoured": 296,
-    "a slice is freed when its owner is followed": 522,
+    "a slice is freed when its owner is followed": 557,
     "a lease is not debited when it is granted": 17,
     "a lease is free once it is closed, whatever is in the spool": 17,
     "leases end with the owner who granted them": 97,
-    "leases of an epoch that is over are honoured": 47,
+    "leases of an epoch that is over are honoured": 62,
     "a tick that came too early is not asked again": 104,
 }
 
