@@ -110,8 +110,18 @@ def judge_usage(journal: Journal, rated: Iterable[Rated], sources: Collection[st
 
 
 def overspend(accounts: Mapping[str, OracleAccount], overdrafts: Mapping[str, int]) -> int:
-    """Pico of debt beyond the overdraft, over all accounts that `overdrafts` names."""
-    return sum(max(0, accounts[name].debt - allowed) for name, allowed in overdrafts.items() if name in accounts)
+    """Pico of debt beyond the overdraft, over all accounts that `overdrafts` names. What a period owes besides its usage,
+    such as a fee in advance, is no overspend: no check is asked for it."""
+    return sum(
+        max(0, accounts[name].debt - allowed - _owed_besides(accounts[name]))
+        for name, allowed in overdrafts.items()
+        if name in accounts
+    )
+
+
+def _owed_besides(account: OracleAccount) -> int:
+    posted = [charges.items() for charges in account.adjusted.values()]
+    return max(0, sum(pico for charges in posted for name, pico in charges if "\0" in name))
 
 
 def judge_denials(journal: Journal) -> list[str]:

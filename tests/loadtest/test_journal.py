@@ -1,5 +1,7 @@
 """What the callers saw, held against what was rated: every way to differ is a sentence."""
 
+from dataclasses import replace
+
 import pytest
 
 from loadtest.journal import CheckAnswer, Decided, Journal, Sent, judge_denials, judge_usage, overspend
@@ -66,6 +68,13 @@ def test_what_no_caller_must_be_told_is_a_sentence() -> None:
 def test_overspend_is_debt_beyond_the_overdraft_of_the_accounts_named() -> None:
     accounts = {"a": account(5), "b": account(7), "c": account(0), "other": account(99)}
     assert overspend(accounts, {"a": 0, "b": 4, "c": 6, "unopened": 0}) == 5 + 3
+
+
+def test_what_a_period_owes_besides_its_usage_is_no_overspend() -> None:
+    """A fee in advance is due whatever a check says; an adjustment of usage is usage."""
+    posted = {(0, 0): {"fee\0onboarding": 3, "calls": 2}}
+    assert overspend({"a": replace(account(5), adjusted=posted)}, {"a": 0}) == 2
+    assert overspend({"a": replace(account(2), adjusted=posted)}, {"a": 0}) == 0
 
 
 def test_a_denial_for_want_of_credit_shows_the_want() -> None:
