@@ -14,6 +14,7 @@ FIELDS = ("check_p50_ms", "balance_p50_ms", "alert_p50_ms", "overspend_requests"
 CLEAN = {"lost_pico": 0, "doubled_pico": 0}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(800)
 def test_every_contender_is_tried(database: str, kafka: str, tmp_path: Path) -> None:
     report = tmp_path / "patterns.json"
