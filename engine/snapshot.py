@@ -305,7 +305,9 @@ def encode_account(account: Account) -> bytes:
             [
                 (name, hold_text(each.hold), [str(quantity) for quantity in each.left], each.rated, each.sent)
                 for name, each in sorted(account.leases.of.items())
-            ],
+            ]
+            if account.leases.of
+            else [],
             [(each.from_us, each.seat, each.count) for each in account.contract.seats],
             [(cap.cap, cap.basis) for cap in caps if cap.basis != CHARGED],
             [cap.cap for cap in caps if cap.waives],

@@ -576,6 +576,7 @@ ALLOWED: Final = {
     "entitlement": None,
 }
 TOO_SOON: Final = {503: "The log or the account's owner is away for now; `Retry-After` says when to try again."}
+NO_TOKEN: Final = {404: "The token is none of this deployment, or of an account that the key may not see.", **TOO_SOON}
 NONE_TAKEN: Final = {400: "No event was taken; `refused` says why.", **TOO_SOON}
 
 
@@ -678,7 +679,7 @@ def _routes() -> Iterator[Route]:
         response=CaptureAnswer,
         status=202,
         confines=True,
-        also={404: "The token is none of this deployment, or of an account that the key may not see.", **TOO_SOON},
+        also=NO_TOKEN,
     )
     yield Route(
         method="POST",
@@ -699,7 +700,7 @@ def _routes() -> Iterator[Route]:
         response=CheckAnswer,
         confines=True,
         body_bytes_max=CHECK_BYTES_MAX,
-        also={404: "The token is none of this deployment, or of an account that the key may not see.", **TOO_SOON},
+        also=NO_TOKEN,
     )
     yield Route(
         method="POST",
@@ -714,7 +715,7 @@ def _routes() -> Iterator[Route]:
         response=ReleaseAnswer,
         confines=True,
         body_bytes_max=CHECK_BYTES_MAX,
-        also={404: "The token is none of this deployment, or of an account that the key may not see.", **TOO_SOON},
+        also=NO_TOKEN,
     )
 
 

@@ -20,6 +20,7 @@ from actors.web.hot import (
     AS_OF,
     CHECK_BYTES_MAX,
     HOLD_TTL_S,
+    NO_TOKEN,
     TOO_SOON,
     AsOfAnswer,
     BalanceAnswer,
@@ -200,7 +201,6 @@ _GRANTED: Final = {
     for name in LeaseAnswer.__struct_fields__
     if name in {*ALLOWED, "lease"}
 }
-_NO_TOKEN: Final = {404: "The token is none of this deployment, or of an account that the key may not see.", **TOO_SOON}
 
 
 def _routes() -> Iterator[Route]:
@@ -254,7 +254,7 @@ def _routes() -> Iterator[Route]:
         response=LeaseAnswer,
         confines=True,
         body_bytes_max=CHECK_BYTES_MAX,
-        also=_NO_TOKEN,
+        also=NO_TOKEN,
     )
     yield Route(
         method="POST",
@@ -274,7 +274,7 @@ def _routes() -> Iterator[Route]:
         response=LeaseClosedAnswer,
         confines=True,
         body_bytes_max=CHECK_BYTES_MAX,
-        also=_NO_TOKEN,
+        also=NO_TOKEN,
     )
 
 

@@ -11,7 +11,7 @@ from actors.web.hot import (
     ALLOWED,
     CHECK_BYTES_MAX,
     HOLD_TTL_S,
-    TOO_SOON,
+    NO_TOKEN,
     Bounds,
     CapturedEvent,
     CheckAnswer,
@@ -129,7 +129,7 @@ def _routes() -> Iterator[Route]:
         response=MeterAnswer,
         confines=True,
         body_bytes_max=65_536 + CHECK_BYTES_MAX,
-        also={404: "The token is none of this deployment, or of an account that the key may not see.", **TOO_SOON},
+        also=NO_TOKEN,
     )
 
 

@@ -283,3 +283,16 @@ class HeldLife:
     def settle_all(self) -> None:
         while self.open:
             self.settle(self.source.choice(self.open))
+
+    def went_wrong(self) -> str:
+        """Live it to its end: what went wrong, in words; empty: nothing."""
+        for step in range(41):
+            if step == 40:
+                self.settle_all()
+            else:
+                self.step()
+            if self.over > 0:
+                return f"step {step}: {self.over} pico beyond the overdraft"
+            if self.beyond_caps():
+                return f"step {step}: {self.beyond_caps()}"
+        return ""
