@@ -166,6 +166,7 @@ class Account:
         self._closing = Closing(self.period_around, self._close_after_us)
         # What lies before an instant comes to: it stands.
         self._closed: tuple[int, _Walked] = 0, _Walked({}, {}, [], {}, {})
+        self._terms: dict[int, PeriodTerms | None] = {}  # by the period's start; asked for whenever something changes
         self._guard: Guard | None = None
         self._derived: Derived | None = None
         self._draw_ends: list[tuple[int, str]] = []  # a heap of (until, hold id): when draws are forgotten
@@ -304,7 +305,9 @@ class Account:
 
     def period_terms(self, start: int) -> PeriodTerms | None:
         """What binds it in its period that starts then, besides what usage costs."""
-        return period_terms(self.contract, self._book, start)
+        if start not in self._terms:
+            self._terms[start] = period_terms(self.contract, self._book, start)
+        return self._terms[start]
 
     def owed_besides(self, start: int) -> Mapping[Due, int]:
         """Pico that the period which starts then owes besides its usage, if it closes with what is used by now."""
@@ -600,6 +603,7 @@ class Account:
         """A catalogue version was published: the newest segment may now end earlier."""
         self._guard = None
         self._derived = None
+        self._terms = {}
         self._closing.look_again()
 
     # ------------------------------------------------------------------------------------------------------ holds
@@ -751,6 +755,7 @@ class Account:
         added = set(contract.agreed) - set(self.contract.agreed) | set(contract.phases) - set(self.contract.phases)
         assert not self.has_usage or all(each.from_us > self.newest_event_us for each in added)
         self.contract = contract
+        self._terms = {}
         self._closing.look_again()
         return self._become(woken_us=woken_us)
 

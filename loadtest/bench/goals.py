@@ -57,13 +57,21 @@ WANTED: Final = (
     _Wanted("Kafka append → webhook received at half of saturation: p99, ms", (*HALF, "webhook_ms", "p99"), 300, False),
     *(
         _Wanted(
-            f"{way} beside the pattern {name}: the better of check and alert, times", (*PAIRS, name, "best"), 10, True
+            f"ours {way} beside the pattern {name}: the better of check and alert, times",
+            (*PAIRS, name, "best"),
+            10,
+            True,
         )
-        for name, way in (("olap_query", "HTTP"), ("sql_timer", "HTTP"), ("redis", "a door"))
+        for name, way in (
+            *(("olap_query", "over HTTP"), ("sql_timer", "over HTTP")),
+            *(("redis", "at a door"), ("in_process", "by lease")),
+        )
     ),
     _Wanted("requests beyond the cap, ours over HTTP", (*CONTENDERS, "ours_http", "overspend_requests"), 0, False),
     _Wanted("requests beyond the cap, ours at a door", (*CONTENDERS, "ours_door", "overspend_requests"), 0, False),
-    _Wanted("pico lost after a SIGKILL, ours", (*CONTENDERS, "ours_door", "after_kill", "lost_pico"), 0, False),
+    _Wanted("requests beyond the cap, ours by lease", (*CONTENDERS, "ours_lease", "overspend_requests"), 0, False),
+    _Wanted("pico lost after a SIGKILL of a shard", (*CONTENDERS, "ours_door", "after_kill", "lost_pico"), 0, False),
+    _Wanted("pico lost after a SIGKILL of a gateway", (*CONTENDERS, "ours_lease", "after_kill", "lost_pico"), 0, False),
 )
 
 

@@ -3,7 +3,7 @@
     ours over HTTP     beside  olap_query   an OLAP query per check
                        and     sql_timer    balances aggregated anew by a timer
     ours at a door     beside  redis        an atomic counter in Redis, the ledger written behind
-    alone              for now in_process   counters in each process, synced on a timer; ours by lease belongs beside it
+    ours by lease      beside  in_process   counters in each process, synced on a timer
 
 Each gets events of the same customers at the same price. Figures go to build/bench/patterns.json.
 """
@@ -31,6 +31,7 @@ from loadtest.bench.stage import Say
 from loadtest.machine import machine
 from loadtest.patterns.ground import Absent, Ground
 from loadtest.patterns.trial import Scale, beside
+from loadtest.patterns.try_by_lease import try_by_lease
 from loadtest.patterns.try_hosted import try_hosted
 from loadtest.patterns.try_in_process import try_in_process
 from loadtest.patterns.try_ours import try_at_the_door, try_over_http
@@ -41,6 +42,7 @@ Trial = Callable[[Ground], Awaitable[dict[str, Any]]]
 TRIALS: Final[Mapping[str, Trial]] = {
     "ours_http": try_over_http,
     "ours_door": try_at_the_door,
+    "ours_lease": try_by_lease,
     "olap_query": partial(try_hosted, name="olap_query"),
     "sql_timer": partial(try_hosted, name="sql_timer"),
     "redis": try_redis,
@@ -51,10 +53,11 @@ SMOKE: Final = Scale(
 )
 
 
-PAIRS: Final = {  # like with like; a lease of ours will stand beside in_process
+PAIRS: Final = {  # like with like
     "olap_query": "ours_http",
     "sql_timer": "ours_http",
     "redis": "ours_door",
+    "in_process": "ours_lease",
 }
 
 

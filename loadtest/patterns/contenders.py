@@ -23,11 +23,14 @@ from loadtest.patterns.redis_counter import RedisCounter
 from loadtest.patterns.synced_counters import SyncedCounters
 from loadtest.probes import COST_PICO, MODEL, TOKENS, Customer
 from loadtest.workload import EVENT_TYPE
+from tallygate_sdk import Admission, AsyncClient, Check, LeaseHolder, Unavailable
+from tallygate_sdk import Bound as SdkBound
 
 PICO: Final = 10**12
 TTL_S: Final = 30.0
 POLL_S: Final = 0.002
 WITHIN_S: Final = 5.0
+USED: Final = {"model": MODEL, "input_tokens": TOKENS, "output_tokens": 0}  # by a request, as `Customer.use` says it
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -192,23 +195,41 @@ class BalanceOf(Protocol):
     async def __call__(self, account: str) -> str: ...
 
 
-class Ours:
-    """A check with a hold, its capture, and the webhook."""
+class _OurBooks:
+    """What ours says of a customer: its balance, and the webhook."""
 
     failures: tuple[type[Exception], ...] = (Unanswered,)
 
-    def __init__(self, name: str, pair: str, front: Front, balance: BalanceOf, stage: Stage) -> None:
+    def __init__(self, name: str, pair: str, note: str, balance: BalanceOf, stage: Stage) -> None:
         self.name = name
         self.pair = pair
-        self.note = "a hold per check"
+        self.note = note
         self.stage = stage
-        self._front = front
         self._balance = balance
         self._granted: dict[str, int] = {}
 
     def knows(self, customers: Sequence[Customer]) -> None:
         """What each was granted, which the balance is counted from."""
         self._granted |= {customer.account: customer.granted for customer in customers}
+
+    async def booked(self, account: str) -> int:
+        return self._granted[account] - round(Decimal(await self._balance(account)) * PICO)
+
+    async def alerted(self, account: str) -> float:
+        while True:
+            for alert in list(self.stage.receiver.alerts.values()):
+                if alert.body["data"]["account"] == account:
+                    clock = self.stage.clock
+                    return clock.boot_s() - (clock.wall_us() - alert.arrived_us) / 1_000_000
+            await self.stage.clock.sleep(POLL_S)
+
+
+class Ours(_OurBooks):
+    """A check with a hold, and its capture."""
+
+    def __init__(self, name: str, pair: str, front: Front, balance: BalanceOf, stage: Stage) -> None:
+        super().__init__(name, pair, "a hold per check", balance, stage)
+        self._front = front
 
     async def check(self, account: str) -> str | None:
         bounds = (Bound(("input_tokens",), TOKENS), Bound(("output_tokens",), 0))
@@ -234,16 +255,63 @@ class Ours:
             )
         )
 
-    async def booked(self, account: str) -> int:
-        return self._granted[account] - round(Decimal(await self._balance(account)) * PICO)
 
-    async def alerted(self, account: str) -> float:
-        while True:
-            for alert in list(self.stage.receiver.alerts.values()):
-                if alert.body["data"]["account"] == account:
-                    clock = self.stage.clock
-                    return clock.boot_s() - (clock.wall_us() - alert.arrived_us) / 1_000_000
-            await self.stage.clock.sleep(POLL_S)
+class Gateway:
+    """One process that decides by leases of the SDK: a holder for each customer."""
+
+    def __init__(self, client: AsyncClient, requests: int) -> None:
+        """`requests` are wanted in a lease."""
+        self._client = client
+        self._requests = requests
+        self._holders: dict[str, LeaseHolder] = {}
+
+    def of(self, account: str) -> LeaseHolder:
+        if account not in self._holders:
+            self._holders[account] = LeaseHolder(
+                self._client, one_request(account), requests=self._requests, ttl_s=TTL_S, source="bench", drain_s=0
+            )
+        return self._holders[account]
+
+    async def close(self) -> None:
+        for holder in self._holders.values():
+            await holder.close()
+        await self._client.close()
+
+
+class ByLease(_OurBooks):
+    """Gateways that hold leases, behind something that deals requests out in turn."""
+
+    failures: tuple[type[Exception], ...] = (Unavailable,)
+
+    def __init__(self, name: str, note: str, gateways: Sequence[Gateway], balance: BalanceOf, stage: Stage) -> None:
+        super().__init__(name, "lease", note, balance, stage)
+        self._gateways = gateways
+        self._dealt = 0
+        self._admitted: dict[str, tuple[LeaseHolder, Admission]] = {}  # by the token that the caller got
+
+    async def check(self, account: str) -> str | None:
+        self._dealt += 1
+        holder = self._gateways[self._dealt % len(self._gateways)].of(account)
+        admission = await holder.admit()
+        if not admission.allowed:
+            return None
+        token = str(self._dealt)
+        self._admitted[token] = holder, admission
+        return token
+
+    async def spend(self, customer: Customer, token: str) -> None:
+        record = customer.use(self.stage.clock.wall_us())
+        if token:
+            holder, admission = self._admitted.pop(token)
+            usage = holder.settle(admission, USED, id=f"e{customer.sent}")
+            record = msgspec.structs.replace(record, value=usage.cloud_event())
+        await self.stage.log.append([record])
+
+
+def one_request(account: str) -> Check:
+    """What `Customer.use` reports, asked before."""
+    bounds = (SdkBound(("input_tokens",), TOKENS), SdkBound(("output_tokens",), 0))
+    return Check(account, type=EVENT_TYPE, data={"model": MODEL}, bounds=bounds)
 
 
 def over_http(session: aiohttp.ClientSession) -> BalanceOf:

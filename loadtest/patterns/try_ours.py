@@ -30,7 +30,7 @@ APART_S: Final = 0.05  # between two customers whose alert is followed
 async def try_over_http(ground: Ground) -> dict[str, Any]:
     """A check with a hold through Serve, captured there."""
     async with ground.laid("ours_http") as (stage, cast, crowd), AsyncExitStack() as stack:
-        await stack.enter_async_context(_with_the_api(ground, stage))
+        await stack.enter_async_context(with_the_api(ground, stage))
         key = await issue_key(stage.settings, stage.clock, "patterns", SCOPES, created_by="make bench")
         url = f"http://{stage.settings.api.host}:{stage.settings.api.port}"
         connector, headers = aiohttp.TCPConnector(limit=0), {"authorization": f"Bearer {key}"}
@@ -40,7 +40,8 @@ async def try_over_http(ground: Ground) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _with_the_api(ground: Ground, stage: Stage) -> AsyncIterator[None]:
+async def with_the_api(ground: Ground, stage: Stage) -> AsyncIterator[None]:
+    """Shards and the API, for as long as the block runs; all that lies in the log is rated."""
     async with deployed(stage.settings, ground.supervisor.run_dir / "locks", ground.say) as cluster:
         record_ray(ground.supervisor)
         await stage.settled(cluster)

@@ -13,6 +13,7 @@ from tallygate_sdk.answers import (
     RefusedEvent,
     Released,
     Reported,
+    Running,
     Undecided,
 )
 from tallygate_sdk.async_client import AsyncClient
@@ -64,6 +65,7 @@ __all__ = [
     "Released",
     "Reported",
     "Reporter",
+    "Running",
     "Sink",
     "SmartClient",
     "Spool",

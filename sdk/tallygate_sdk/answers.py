@@ -1,5 +1,6 @@
 """What is answered. Amounts and quantities are exact decimals."""
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Literal
 
@@ -116,6 +117,23 @@ class Captured(Struct, frozen=True):
     id: str
     account: str
     hold_id: str
+
+
+class Covered(Struct, frozen=True):
+    """What a hold still covers of these fields together. No fields: events."""
+
+    fields: tuple[str, ...]
+    left: Decimal
+
+
+class Running(Struct, frozen=True):
+    """What a running stream is told. `continue`: on with the hold of `check`, if it has one. `stop`: use at most what is
+    covered, then end, and settle. `cheaper`: likewise, but a request with the dimensions of `alternative` would still run."""
+
+    action: Literal["continue", "stop", "cheaper"]
+    covered: tuple[Covered, ...] = ()
+    alternative: Mapping[str, str] | None = None
+    check: Decision | None = None  # how the extension of the hold was decided
 
 
 class Released(Struct, frozen=True):

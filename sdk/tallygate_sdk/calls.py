@@ -18,6 +18,7 @@ from tallygate_sdk.answers import (
     Released,
     Reported,
     RoutingTable,
+    Running,
 )
 from tallygate_sdk.errors import BadKey, NotFound, Refused, Unavailable
 from tallygate_sdk.questions import Bound, Check, Usage
@@ -143,9 +144,22 @@ def checks_call(checks: Sequence[Check]) -> Call[Outcomes]:
 
 def capture_call(usage: Usage) -> Call[Captured]:
     """Of usage that names its hold: rated at the instant at which that was admitted."""
-    event = {"id": usage.id, "source": usage.source, "type": usage.type, "time": usage.time, "data": usage.data}
-    body = {"token": usage.hold, "event": event, "final": usage.final}
+    body = {"token": usage.hold, "event": _event(usage), "final": usage.final}
     return Call("POST", "/v1/holds/capture", _body(body), Captured)
+
+
+def _event(usage: Usage) -> dict[str, Any]:
+    return {"id": usage.id, "source": usage.source, "type": usage.type, "time": usage.time, "data": usage.data}
+
+
+def carry_on_call(
+    usage: Usage, ahead: Sequence[Bound], cheaper: Sequence[Mapping[str, str]], hold_s: float
+) -> Call[Running]:
+    """Of usage that names its hold: all that its stream has used by now."""
+    body = {"token": usage.hold, "event": _event(usage), "ahead": _bounds(ahead), "cheaper": cheaper, "ttl_s": hold_s}
+    if usage.seq is not None:
+        body["seq"] = usage.seq
+    return Call("POST", "/v1/holds/meter", _body(body), Running)
 
 
 def extend_call(token: str, hold_s: float, bounds: Sequence[Bound]) -> Call[Decision]:

@@ -1,7 +1,7 @@
 """The client for code that waits by blocking. It may be shared by threads."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -9,10 +9,10 @@ import httpx2
 from tenacity import Retrying
 
 from tallygate_sdk import calls
-from tallygate_sdk.answers import AccountBalance, Captured, Decision, Hold, Outcome, Released, Reported
+from tallygate_sdk.answers import AccountBalance, Captured, Decision, Hold, Outcome, Released, Reported, Running
 from tallygate_sdk.calls import Call
 from tallygate_sdk.errors import Unavailable
-from tallygate_sdk.policy import CLOSED, FailurePolicy, decided_by
+from tallygate_sdk.policy import CLOSED, FailurePolicy, carried_on_by, decided_by
 from tallygate_sdk.questions import HOLD_S, Bound, Check, Usage
 from tallygate_sdk.retrying import SHORTEST_TRY_S, Recovering, settled, until
 
@@ -80,6 +80,25 @@ class Client:
         """Reserve more, or for longer, in a hold or by its token. The answer's hold replaces it."""
         call = calls.extend_call(_token(hold), hold_s, bounds)
         return self._call(call, self._check_deadline(deadline_s), settles=True)
+
+    def carry_on(
+        self,
+        usage: Usage,
+        ahead: Sequence[Bound],
+        *,
+        cheaper: Sequence[Mapping[str, str]] = (),
+        hold_s: float = HOLD_S,
+        deadline_s: float | None = None,
+        on_away: FailurePolicy | None = None,
+    ) -> Running:
+        """May a stream that runs on a hold go on, and use what is `ahead`? `usage`: all that it has used by now, with its
+        hold and `final=False`; with a `seq` it is rated too, as far as it is. `cheaper`: dimensions of requests that cost
+        less, to be told which would still run. Never raises Unavailable: `on_away` decides where the service does not."""
+        try:
+            return self._call(calls.carry_on_call(usage, ahead, cheaper, hold_s), self._check_deadline(deadline_s))
+        except Unavailable:
+            check = Check(usage.account, usage.scope, usage.type, bounds=tuple(ahead))
+            return carried_on_by(self._on_away if on_away is None else on_away, check)
 
     def capture(self, usage: Usage, *, deadline_s: float | None = None) -> Captured:
         """Settle the hold that the usage names. Returns once it is durable."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from tallygate_sdk.answers import Decision, Hold
+from tallygate_sdk.answers import Decision, Hold, Running
 from tallygate_sdk.async_client import AsyncClient
 from tallygate_sdk.errors import Refused, SpoolFull, TallygateError, Unavailable
 from tallygate_sdk.openai_protocol import (
@@ -23,6 +23,7 @@ from tallygate_sdk.openai_protocol import (
     Observed,
     Request,
     TokenFields,
+    cut_short,
     event_data,
     read_request,
 )
@@ -91,11 +92,16 @@ class TallygateMiddleware:
         meaning: Meaning | None = None,
         count_prompt: Callable[[Mapping[str, Any]], int] | None = None,
         output_default: int = OUTPUT_DEFAULT,
+        output_step: int | None = None,
         hold_s: float = HOLD_S,
         on_away: FailurePolicy | None = None,
     ) -> None:
         """`count_prompt`: the most tokens that a request's prompt can come to; without it, its bytes, and requests with
-        images or audio are refused. `on_away`: see `AsyncClient.check`; None is the client's."""
+        images or audio are refused. `output_step`: a stream's hold is of so many output tokens at first, and is extended as
+        they are written; where that is refused, the stream ends with the finish reason `length`. `on_away`: see
+        `AsyncClient.check`; None is the client's."""
+        if output_step is not None and output_step < 1:
+            raise ValueError("output_step is at least 1")
         self._app = app
         self._client = client
         self._reporter = reporter
@@ -104,6 +110,7 @@ class TallygateMiddleware:
         self._meaning: Meaning = meaning or TokenFields()
         self._count_prompt = count_prompt
         self._output_default = output_default
+        self._output_step = output_step
         self._hold_s = hold_s
         self._on_away = on_away
         self._tasks: set[asyncio.Task[None]] = set()
@@ -134,12 +141,15 @@ class TallygateMiddleware:
         except BadRequest as error:
             await _refuse(send, 400, "invalid_request_error", "invalid_value", str(error), param=error.param)
             return
+        first = request.output_max
+        if request.stream and self._output_step is not None:
+            first = min(first, self._output_step)
         check = Check(
             payer.account,
             payer.scope,
             self._meaning.type,
             {"model": request.model},
-            bounds=self._meaning.bounds(request.input_max, request.output_max),
+            bounds=self._meaning.bounds(request.input_max, first),
             hold_s=self._hold_s,
         )
         try:
@@ -151,7 +161,7 @@ class TallygateMiddleware:
         if not decision.allowed:
             await _deny(send, decision)
             return
-        await self._forward(scope, receive, send, request, _Running(self, payer, request, decision))
+        await self._forward(scope, receive, send, request, _Running(self, payer, request, decision, first))
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send, request: Request, running: "_Running") -> None:
         waiting: list[Message] = [{"type": "http.request", "body": request.body, "more_body": False}]
@@ -172,13 +182,13 @@ class TallygateMiddleware:
         headers = [(name, value) for name, value in scope["headers"] if name not in own]
         headers.append((b"content-length", str(len(request.body)).encode()))
         beside = [
-            asyncio.create_task(running.keep_open(self._client, self._hold_s)),
+            asyncio.create_task(running.keep_open()),
             asyncio.create_task(listen()),
         ]
         try:
             await self._app({**scope, "headers": headers}, replay, running.watched(send, gone))
-        except CallerGone:
-            _log.info("a caller of %s hung up", running.payer.account)
+        except CallerGone as error:
+            _log.info("a stream of %s was ended: %s", running.payer.account, error)
         finally:
             for task in beside:
                 task.cancel()
@@ -202,6 +212,26 @@ class TallygateMiddleware:
             scope=payer.scope,
             hold=None if hold is None else hold.token,
         )
+
+    async def extended(self, hold: Hold) -> Decision:
+        return await self._client.extend(hold, hold_s=self._hold_s)
+
+    async def carry_on(self, usage: Usage) -> tuple[Running, int]:
+        """Whether a stream that has used so much may write on, and how many tokens more."""
+        assert self._output_step is not None
+        ahead = self._meaning.bounds(0, self._output_step)
+        told = await self._client.carry_on(usage, ahead, hold_s=self._hold_s, on_away=self._on_away)
+        written = {field for bound in ahead if bound.up_to for field in bound.fields}
+        left = [int(each.left) for each in told.covered if not written.isdisjoint(each.fields)]
+        return told, min(left, default=self._output_step if told.action == "continue" else 0)
+
+    @property
+    def hold_s(self) -> float:
+        return self._hold_s
+
+    @property
+    def step(self) -> int:
+        return self._output_step or 0
 
     def release(self, hold: Hold) -> None:
         self._later(self._release_now(hold))
@@ -235,42 +265,52 @@ class TallygateMiddleware:
 
 
 class CallerGone(OSError):
-    """What an application meets that goes on sending a stream to a caller who hung up: so it stops, whoever it is."""
+    """What an application meets that goes on sending a stream to a caller who hung up, or who cannot pay for more of it: so
+    it stops, whoever it is."""
 
 
 class _Running:
     """One admitted request, until it is settled."""
 
-    def __init__(self, owner: TallygateMiddleware, payer: Payer, request: Request, decision: Decision) -> None:
+    def __init__(
+        self, owner: TallygateMiddleware, payer: Payer, request: Request, decision: Decision, covered: int
+    ) -> None:
+        """`covered`: output tokens that the hold is for."""
         self._owner = owner
         self.payer = payer
         self._request = request
         self._hold = decision.hold
+        self._covered = covered
+        self._ends = covered >= request.output_max  # it is for all that there can be
+        self._asking: asyncio.Task[None] | None = None  # to go on
+        self._turn = asyncio.Lock()  # one extension at a time: each answers with the hold that replaces the last
+        self._over = False  # the stream was ended here
         self._observed = Observed(request)
         self._status: int | None = None
         self._events: EventReader | None = None  # of an answer that is streamed
         self._body = bytearray()  # of one that is not
 
-    async def keep_open(self, client: AsyncClient, hold_s: float) -> None:
+    async def keep_open(self) -> None:
         """Extend the hold for as long as the request runs. What comes after it has expired is charged all the same."""
         while self._hold is not None:
-            await asyncio.sleep(hold_s / 2)
+            await asyncio.sleep(self._owner.hold_s / 2)
             try:
-                decision = await client.extend(self._hold, hold_s=hold_s)
+                async with self._turn:
+                    decision = await self._owner.extended(self._hold)
+                    self._hold = decision.hold or self._hold
             except (Unavailable, Refused) as error:
                 _log.warning("a hold of %s could not be extended: %s", self.payer.account, error)
                 continue
             if decision.hold is None:
                 _log.warning("a hold of %s is not extended: %s", self.payer.account, decision.reason)
                 return
-            self._hold = decision.hold
 
     def watched(self, send: Send, gone: asyncio.Event) -> Send:
         """Looks at what is sent. An answer that is not streamed is let come to its end, which says what it has used."""
 
         async def watch(message: Message) -> None:
-            if gone.is_set() and self._events is not None:
-                raise CallerGone("the caller hung up")
+            if self._over or (gone.is_set() and self._events is not None):
+                raise CallerGone("the caller hung up" if not self._over else "its hold covers no more of it")
             if message["type"] == "http.response.start":
                 self._status = message["status"]
                 headers = dict(message.get("headers", ()))
@@ -281,8 +321,49 @@ class _Running:
             elif message["type"] == "http.response.body":
                 message = self._seen(message)
             await send(message)
+            streams_on = self._events is not None and message.get("more_body", False)
+            if streams_on and not self._ends and not await self._may_go_on():
+                used = None if self._request.hides_usage else self._observed.used()
+                end = cut_short(self._observed.last, used)
+                self._over = True
+                await send({"type": "http.response.body", "body": end, "more_body": False})
+                raise CallerGone("its hold covers no more of it")
 
         return watch
+
+    async def _may_go_on(self) -> bool:
+        """Asks ahead, when half of a step is left, and waits for the answer where nothing is."""
+        used = self._observed.used()
+        if not used.estimated or self._hold is None:  # it has come to its end; nobody was asked in the first place
+            return True
+        left = self._covered - used.output
+        if left <= self._owner.step // 2 and self._asking is None:
+            self._asking = asyncio.create_task(self._carry_on(used.output))
+        if left > 0:
+            return True
+        if self._asking is not None:
+            await self._asking
+        return self._ends or self._covered > used.output
+
+    async def _carry_on(self, written: int) -> None:
+        """Once it was told to stop it is not asked again: `_asking` stays."""
+        async with self._turn:
+            data = self._owner.data(self._request.model, self._observed)
+            usage = self._owner.usage(self.payer, data, self._hold)
+            try:
+                told, left = await self._owner.carry_on(msgspec.structs.replace(usage, final=False))
+            except Refused as error:
+                _log.error("a stream of %s could not be asked about: %s", self.payer.account, error)
+                return
+            if told.check is not None and told.check.hold is not None:
+                self._hold = told.check.hold
+        self._covered = max(self._covered, written + left)
+        self._ends = self._covered >= self._request.output_max
+        if told.action == "continue":
+            self._asking = None
+        else:
+            reason = None if told.check is None else told.check.reason
+            _log.info("a stream of %s ends within %d tokens: %s", self.payer.account, left, reason)
 
     def _seen(self, message: Message) -> Message:
         data, more = message.get("body", b""), message.get("more_body", False)
@@ -302,6 +383,8 @@ class _Running:
 
     def settle(self) -> None:
         """Nothing is waited for here: it also runs while the request is being cancelled."""
+        if self._asking is not None:
+            self._asking.cancel()
         if self._status is None or self._status >= 400:
             if self._hold is not None:
                 self._owner.release(self._hold)

@@ -211,6 +211,7 @@ class Observed:
         self._usage: dict[str, Any] | None = None
         self._pieces = 0
         self._bytes = 0
+        self.last = b"{}"  # the last piece
 
     def note(self, document: bytes) -> bool:
         """One JSON object of the answer; whether it holds nothing but the usage. What cannot be read counts as text."""
@@ -227,6 +228,7 @@ class Observed:
             size = sum(_size(part) for part in (choice.text, said.content, said.reasoning_content, said.tool_calls))
             self._pieces += size > 0
             self._bytes += size
+            self.last = document
         return not answer.choices and answer.usage is not None
 
     def used(self) -> Used:
@@ -269,6 +271,21 @@ class EventReader:
         """What is left, at the end of the stream."""
         rest, self._rest = self._rest, b""
         return rest
+
+
+def cut_short(piece: bytes, used: Used | None) -> bytes:
+    """The events that end a stream where its next token would be one too many, in the shape of its last piece. `used`: what
+    the caller is told of the usage, who asked for it."""
+    whole: dict[str, Any] = msgspec.json.decode(piece)
+    choices: list[dict[str, Any]] = []
+    for choice in whole.get("choices", ()):
+        said: dict[str, Any] = {"text": ""} if "text" in choice else {"delta": {}}
+        choices.append({"index": choice.get("index", 0), **said, "finish_reason": "length"})
+    ends = [whole | {"choices": choices}]
+    if used is not None:
+        counts = {"prompt_tokens": used.input, "completion_tokens": used.output}
+        ends.append(whole | {"choices": [], "usage": counts | {"total_tokens": used.input + used.output}})
+    return b"".join(b"data: " + msgspec.json.encode(each) + b"\n\n" for each in ends) + b"data: [DONE]\n\n"
 
 
 def event_data(event: bytes) -> bytes:

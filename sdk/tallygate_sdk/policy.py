@@ -10,7 +10,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Final, Protocol
 
-from tallygate_sdk.answers import Decision
+from tallygate_sdk.answers import Decision, Running
 from tallygate_sdk.questions import Check, Quantity
 
 
@@ -86,3 +86,9 @@ def decided_by(policy: FailurePolicy, check: Check, last: Decision | None) -> De
     if last is not None:
         return last
     return Decision(False, "unavailable", transient=True, decided_by="policy")
+
+
+def carried_on_by(policy: FailurePolicy, check: Check) -> Running:
+    """The same of a stream that runs; `check`: what is ahead of it. What it holds is not known to cover anything more."""
+    decision = decided_by(policy, check, None)
+    return Running("continue" if decision.allowed else "stop", check=decision)

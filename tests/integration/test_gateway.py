@@ -41,10 +41,10 @@ async def serving(app: Any) -> AsyncIterator[httpx2.AsyncClient]:
         await task
 
 
-async def opened(at: Front, account: str) -> None:
+async def opened(at: Front, account: str, wallet: Decimal = WALLET) -> None:
     operator = await at.operator()
     await operator.done("POST", "/v1/customers", {"account": account, "plan": "starter"})
-    grant = {"amount": str(WALLET), "currency": "USD", "lot": "paid"}
+    grant = {"amount": str(wallet), "currency": "USD", "lot": "paid"}
     await operator.done("POST", f"/v1/customers/{account}/grants", grant, idempotency_key=f"{account}-1")
 
 
@@ -137,5 +137,36 @@ async def test_a_gateway_asks_before_it_spends_and_settles_what_was_used(
         await a_lease_decides(client, reporter, check)
         await middleware.close()
         assert await asyncio.to_thread(reporter.close) and (reporter.sent, reporter.refused) == (23, 0)
+        await client.close()
+        await at.end()
+
+
+async def test_a_stream_ends_where_the_wallet_does(database: str, kafka: str, tmp_path: Path) -> None:
+    """Reserved forty tokens at a time, of an answer that would cost many times what is there."""
+    async with front(database, kafka, tmp_path) as at:
+        wallet = 400 * OUTPUT
+        await opened(at, "thrifty", wallet)
+        key = await at.key()
+        url = f"http://127.0.0.1:{at.replicas[0].port}"
+        client = AsyncClient(url, key)
+        reporter = Reporter(HttpSink(Client(url, key)), Spool(tmp_path / "spool"))
+        middleware = TallygateMiddleware(
+            Endpoint(words=5_000),
+            client=client,
+            reporter=reporter,
+            payer=lambda scope: Payer("thrifty"),
+            count_prompt=lambda whole: 5,
+            output_step=40,
+        )
+        async with serving(middleware) as caller:
+            refused = await caller.post("/v1/chat/completions", json=CHAT | {"max_tokens": 5_000})
+            assert refused.status_code == 402, "as a whole it could not be paid"
+            answer = await caller.post("/v1/chat/completions", json=STREAM | {"max_tokens": 5_000})
+            assert answer.status_code == 200 and '"finish_reason":"length"' in answer.text
+            assert answer.text.count('"content"') > 150, "nearly all of it was used"
+        await middleware.close()
+        assert await asyncio.to_thread(reporter.close)
+        left = await booked_with_nothing_held(client, "thrifty", wallet / 5)
+        assert left >= 0
         await client.close()
         await at.end()

@@ -22,6 +22,7 @@ async def test_every_operation_is_there(at: Served) -> None:
         assert (await client.report([usage()])).accepted == 1
         assert (await client.capture(usage(hold=token()))).hold_id == "3.7.41"
         assert (await client.extend(token())).allowed
+        assert (await client.carry_on(usage(hold=token(), final=False), [])).action == "continue"
         assert (await client.release(token())).was_open
         assert (await client.balance("acme")).balance.booked == Decimal("12.5")
     assert len(at.stage.appender.records) == 2
@@ -36,14 +37,15 @@ async def test_what_nobody_answered_is_put_again(at: Served, fault: int | str) -
 
 
 async def test_the_deadline_ends_it_and_then_the_policy_decides(at: Served) -> None:
-    at.script = ["silent"] * 3
+    at.script = ["silent"] * 4
     async with AsyncClient(at.url, at.key, check_deadline_s=0.2) as client:
         closed = await client.check(Check("acme"))
         opened = await client.check(Check("acme"), on_away=OPEN)
+        stopped = await client.carry_on(usage(hold=token(), final=False), [])
         with pytest.raises(Unavailable, match="nobody answered"):
             await client.report([usage()], deadline_s=0.2)
     assert (closed.allowed, closed.reason, closed.decided_by) == (False, "unavailable", "policy")
-    assert (opened.allowed, opened.decided_by) == (True, "policy")
+    assert (opened.allowed, opened.decided_by, stopped.action) == (True, "policy", "stop")
 
 
 async def test_an_owner_that_is_being_replaced_is_waited_for(at: Served) -> None:

@@ -5,9 +5,10 @@ from decimal import Decimal
 import orjson
 import pytest
 
-from actors.door_wire import Answer, Checked, Extend, FieldLimit, Recovering, Release
+from actors.door_wire import Answer, CarriedOn, CarryOn, Checked, CoveredView, Extend, FieldLimit, Recovering, Release
 from actors.door_wire import Check as Asked
 from tallygate_sdk import OPEN, BadKey, Bound, Check, Client, NotFound, Refused, Unavailable, Usage
+from tallygate_sdk.answers import Covered
 from tests.actors.web.fakes import AS_OF, token
 from tests.sdk.serving import Served
 
@@ -93,6 +94,36 @@ def test_a_hold_is_captured_extended_and_released(at: Served) -> None:
         Release(token()),
     ]
     assert extended.allowed and released.was_open
+
+
+def test_a_stream_is_told_whether_it_may_go_on(at: Served) -> None:
+    checked = Checked(False, AS_OF, reason="credit_depleted")
+    told = CarriedOn("cheaper", (CoveredView(("output_tokens",), "12"),), checked, {"model": "small"})
+    at.stage.doors.answers[CarryOn] = told
+    with Client(at.url, at.key) as client:
+        running = client.carry_on(
+            usage(hold=token(), final=False, seq=4),
+            [Bound(("output_tokens",), 100)],
+            cheaper=[{"model": "small"}],
+            hold_s=5,
+        )
+    assert (running.action, running.alternative) == ("cheaper", {"model": "small"})
+    assert running.covered == (Covered(("output_tokens",), Decimal(12)),)
+    assert running.check is not None and running.check.reason == "credit_depleted"
+    (asked,) = [question for _, question in at.stage.doors.asked if isinstance(question, CarryOn)]
+    assert (asked.token, asked.ttl_ms, asked.ahead) == (token(), 5000, (FieldLimit(("output_tokens",), "100"),))
+    event = orjson.loads(at.stage.appender.records[0].value or b"")
+    assert (event["seq"], event["holdfinal"]) == (4, False), "with a seq it is rated as well"
+
+
+def test_without_an_answer_the_policy_decides_whether_a_stream_goes_on(at: Served) -> None:
+    ahead = [Bound(("output_tokens",), 100)]
+    with Client(at.url, at.key, check_deadline_s=0.2) as client:
+        at.script = [503] * 100
+        closed = client.carry_on(usage(hold=token(), final=False), ahead)
+        opened = client.carry_on(usage(hold=token(), final=False), ahead, on_away=OPEN)
+    assert (closed.action, opened.action) == ("stop", "continue")
+    assert opened.check is not None and (opened.check.decided_by, opened.covered) == ("policy", ())
 
 
 def test_a_capture_put_again_is_the_same_event(at: Served) -> None:

@@ -10,7 +10,18 @@ import msgspec
 import orjson
 import pytest
 
-from actors.door_wire import BindingView, Checked, Extend, FieldLimit, HoldView, Release
+from actors.door_client import DoorUnavailable
+from actors.door_wire import (
+    BindingView,
+    CarriedOn,
+    CarryOn,
+    Checked,
+    CoveredView,
+    Extend,
+    FieldLimit,
+    HoldView,
+    Release,
+)
 from actors.door_wire import Check as Asked
 from tallygate_sdk import CLOSED, OPEN, AsyncClient, Client, HttpSink, Reporter, Spool
 from tallygate_sdk.middleware import Payer, TallygateMiddleware
@@ -263,6 +274,66 @@ async def test_a_hold_that_cannot_be_extended_stops_no_answer(gateway: Gateway) 
     assert texts(await gateway.post(STREAM, hold_s=0.1))[-1] == "[DONE]"
     (event,) = await gateway.settled()
     assert event["hold"] == token() and event["data"]["output_tokens"] == 5
+
+
+def carried(*steps: int) -> Any:
+    """What the service says to each question: so many tokens are covered; behind the last one, it says to stop."""
+    left = list(steps)
+
+    def answer(asked: CarryOn) -> CarriedOn:
+        event = orjson.loads(asked.event)
+        if not left:
+            denied = Checked(False, AS_OF, reason="credit_depleted")
+            return CarriedOn("stop", (CoveredView(("output_tokens",), "2"),), denied)
+        longer = token(number=100 + event["data"]["output_tokens"])
+        extended = msgspec.structs.replace(ALLOWED, hold=HoldView("3.7.41", longer, 60_000, 65_000))
+        return CarriedOn("continue", (CoveredView(("output_tokens",), str(left.pop(0))),), extended)
+
+    return answer
+
+
+async def test_a_stream_is_reserved_step_by_step(gateway: Gateway) -> None:
+    gateway.at.stage.doors.answers[CarryOn] = carried(*[10] * 20)
+    gateway.endpoint.words, gateway.endpoint.pause_s = 25, 0.01
+    said = texts(await gateway.post(STREAM, output_step=10))
+    assert len(said) == 26 and said[-1] == "[DONE]", "it came to its own end"
+    check, *_ = gateway.asked
+    assert check.bounds[1] == FieldLimit(("output_tokens",), "10"), "and not the 100 that it may come to"
+    questions = [each for each in gateway.asked if isinstance(each, CarryOn)]
+    assert len(questions) >= 2 and questions[0].ahead[-1] == FieldLimit(("output_tokens",), "10")
+    first = orjson.loads(questions[0].event)
+    assert 5 <= first["data"]["output_tokens"] < 10 and (first["hold"], first["holdfinal"]) == (token(), False)
+    (event,) = await gateway.settled()
+    assert event["data"] == {"model": "small", "input_tokens": 5, "output_tokens": 25}
+    assert event["hold"] not in (token(), questions[-1].token), "of the last extension"
+
+
+@pytest.mark.parametrize("asks", [False, True], ids=["", "asks for the usage"])
+async def test_a_stream_that_the_account_cannot_bear_any_more_is_ended(gateway: Gateway, asks: bool) -> None:
+    gateway.at.stage.doors.answers[CarryOn] = carried(4)
+    gateway.endpoint.words, gateway.endpoint.pause_s = 90, 0.01
+    options = {"stream_options": {"include_usage": True}} if asks else {}
+    *told, done = texts(await gateway.post(STREAM | options, output_step=4))
+    usage = told.pop()["usage"] if asks else None
+    *pieces, end = told
+    assert done == "[DONE]" and end["choices"] == [{"index": 0, "delta": {}, "finish_reason": "length"}]
+    assert 4 < len(pieces) < 15
+    (event,) = await gateway.settled()
+    assert event["data"]["usage_basis"] == "estimated" and event["hold"] != token()
+    assert len(pieces) <= event["data"]["output_tokens"] < 20
+    assert usage is None or usage["completion_tokens"] == event["data"]["output_tokens"]
+
+
+async def test_a_stream_goes_on_unseen_only_where_the_policy_says_so(gateway: Gateway) -> None:
+    gateway.at.stage.doors.answers[CarryOn] = DoorUnavailable("away", 0)
+    gateway.endpoint.words = 12
+    client = AsyncClient(gateway.at.url, gateway.at.key, check_deadline_s=0.1)
+    closed = texts(await gateway.post(STREAM, output_step=4, client=client))
+    opened = texts(await gateway.post(STREAM, output_step=4, client=client, on_away=OPEN))
+    await client.close()
+    assert len(closed) < 12 and closed[-2]["choices"][0]["finish_reason"] == "length"
+    assert len(opened) == 13
+    assert len(await gateway.settled()) == 2
 
 
 async def test_the_endpoints_own_usage_object_may_be_what_is_reported(gateway: Gateway) -> None:
