@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long  # two minutes of servers, to see that figures are made; the parts have tests of their own
 @pytest.mark.timeout(700)
 def test_one_shard_is_measured_and_exact(database: str, kafka: str, tmp_path: Path) -> None:
     report = tmp_path / "one-shard.json"
