@@ -92,6 +92,7 @@ TESTED_ELSEWHERE = {
     "loadtest/patterns/ground.py": "tests/integration/test_patterns.py",  # needs Kafka, Postgres and Ray
     "loadtest/patterns/truth.py": "tests/integration/test_patterns.py",  # likewise
     "loadtest/patterns/try_hosted.py": "tests/integration/test_patterns.py",  # likewise
+    "loadtest/patterns/try_by_lease.py": "tests/integration/test_patterns.py",  # likewise
     "loadtest/patterns/try_in_process.py": "tests/integration/test_patterns.py",  # likewise
     "loadtest/patterns/try_ours.py": "tests/integration/test_patterns.py",  # likewise
     "loadtest/patterns/try_redis.py": "tests/integration/test_patterns.py",  # likewise
