@@ -113,6 +113,15 @@ def served_appender(settings: Settings) -> TopicAppender:
     return TopicAppender(kafka.bootstrap_servers, {"served": kafka.topic_served})
 
 
+def fleet_appender(settings: Settings) -> TopicAppender:
+    """The way to both topics that a GPU fleet speaks on, not yet started."""
+    kafka = settings.kafka
+    if kafka.bootstrap_servers is None:
+        raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
+    topics = {"served": kafka.topic_served, "gpu-telemetry": kafka.topic_gpu_telemetry}
+    return TopicAppender(kafka.bootstrap_servers, topics)
+
+
 def cost_store(settings: Settings) -> CostStore:
     """The checkpoints of cost attribution, not yet started."""
     timeout_s = settings.postgres.statement_timeout_ms / 1000

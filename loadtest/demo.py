@@ -5,6 +5,8 @@ run       the workload at its own pace, a tenth of its requests over HTTP by gat
           the middle one shard process gets SIGKILL, later one replica of the API
 settle    until nothing is in flight and no hold is open; then the shards hand over in order
 check     an independent oracle folds the same log; every amount, every alert id, every answer to a check is compared
+margin    a generated GPU fleet has served the same requests: what they earned stands beside what they cost, and all of the
+          fleet's bill is somewhere, to the last pico
 """
 
 import asyncio
@@ -16,7 +18,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +30,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from actors.assembly import kafka_log, postgres_store
+from actors.assembly import cost_store, fleet_appender, kafka_log, postgres_store, topic_reader
 from actors.clock import SystemClock
 from actors.cluster import Cluster, ShardStatus
 from actors.deployment import NotReady, all_ready, deployed, lay_ground, until
@@ -50,8 +52,10 @@ from engine.money import amount_text
 from engine.placement import partition_for
 from loadtest.drive import Driver
 from loadtest.gateways import wallets
+from loadtest.gpu_fleet import GpuFleet
 from loadtest.held import HeldTraffic
 from loadtest.live import LiveView, Moment, Near
+from loadtest.margin_table import Earned, charges, cost_rows, earned, show
 from loadtest.receiver import Receiver
 from loadtest.report import percentiles
 from loadtest.verify import verify
@@ -62,6 +66,7 @@ HELD_PART: Final = 10  # every tenth request is asked for over HTTP, and held
 HOLD_TTL_S: Final = 5.0  # short, like the report delay, so that the run's end need not wait long for what crashed
 REPORT_DELAY_S: Final = 5.0
 TAKEOVER_TIMEOUT_S: Final = 60.0
+COSTS_TIMEOUT_S: Final = 60.0  # a window of a run's beginning may be worked out again as late as its age
 EXPIRY_TIMEOUT_S: Final = 60.0  # ttl, report delay and 5 s between them; a tick moves log time
 LOOK_EVERY_S: Final = 0.5
 FAIL_SHARE: Final = 0.02  # of webhook attempts that the receiver answers with 503, to exercise the retries
@@ -109,6 +114,9 @@ class Figures(Struct):
     denied: int
     overspend: int  # pico beyond the wallets of the customers whose whole usage was held
     holds_open_at_end: int
+    gpu_bill: str  # of the generated fleet, decimal text
+    gpu_cost_of_requests: str
+    revenue: str
     rss_mib: float
     seconds: float
     details: dict[str, Any]
@@ -156,12 +164,17 @@ def _prepare(supervisor: Supervisor, settings: Settings) -> Settings:
             "topic_usage": f"{complete.kafka.topic_usage}-demo-{run}",
             "topic_rated": f"{complete.kafka.topic_rated}-demo-{run}",
             "topic_dead_letters": f"{complete.kafka.topic_dead_letters}-demo-{run}",
+            "topic_served": f"{complete.kafka.topic_served}-demo-{run}",
+            "topic_gpu_telemetry": f"{complete.kafka.topic_gpu_telemetry}-demo-{run}",
+            "topic_costs": f"{complete.kafka.topic_costs}-demo-{run}",
         }
     )
     postgres = complete.postgres.model_copy(update={"schema_name": f"tallygate_demo_{run}"})
     api = complete.api.model_copy(update={"port": free_ports(1)[0]})
     shard = complete.shard.model_copy(update={"hold_ttl_max_s": HOLD_TTL_S, "report_delay_s": REPORT_DELAY_S})
-    return complete.model_copy(update={"kafka": kafka, "postgres": postgres, "api": api, "shard": shard})
+    cost = complete.cost.model_copy(update={"actors": max(1, complete.cost.actors)})
+    update = {"kafka": kafka, "postgres": postgres, "api": api, "shard": shard, "cost": cost}
+    return complete.model_copy(update=update)
 
 
 class _Demo:
@@ -178,6 +191,7 @@ class _Demo:
         self._killed = ""
         self._killed_replica: int | None = None
         self._holds_open = 0
+        self._misplaced: list[str] = []  # money of the margin table that is not where it should be
         self._rss_mib = 0.0
         self._cpu_s: dict[str, float] = {}
 
@@ -187,19 +201,21 @@ class _Demo:
             self._settings = await self._lay_tables()
             document = load_file(CATALOGUE_FILE)
             catalogue = document_json(document)
-            workload, held = self._workloads(orjson.loads(catalogue))
             lock_dir = self._options.run_dir.resolve() / "locks"
-            async with self._doors() as (log, store):
+            async with self._doors() as (log, store, fleet):
+                workload, held = self._workloads(orjson.loads(catalogue), fleet)
                 async with deployed(self._settings, lock_dir, self._say) as cluster:
                     if self._settings.ray_address is None:
                         record_ray(self._supervisor)
                     async with held.opened():
-                        driver, seconds = await self._main_job(cluster, log, store, workload, held)
+                        driver, seconds = await self._main_job(cluster, log, store, workload, held, fleet)
                 self._say("checking: the oracle folds the same log")
-                figures, differences = await self._check(store, catalogue, driver, held, seconds)
+                until_us = self._clock.wall_us()
+                margin = await earned(self._settings, fleet.up_us, until_us, fleet.bill())
+                figures, differences = await self._check(store, catalogue, driver, held, margin, seconds)
         finally:
             await self._receiver.stop()
-        return self._report(figures, differences)
+        return self._report(figures, differences, margin)
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False)
@@ -219,7 +235,7 @@ class _Demo:
         )
         return settings.model_copy(update={"webhooks": webhooks})
 
-    def _workloads(self, catalogue: dict[str, Any]) -> tuple[Workload, HeldTraffic]:
+    def _workloads(self, catalogue: dict[str, Any], fleet: GpuFleet) -> tuple[Workload, HeldTraffic]:
         """What goes straight into the log, and what is held first; customers of either kind use nothing of the other."""
         options, partitions = self._options, self._settings.kafka.partitions
         trace = self._settings.trace or _default_trace()
@@ -248,20 +264,16 @@ class _Demo:
         except (OSError, ValueError) as error:
             raise DemoFailed(f"the workload cannot be made: {error}") from error
         self._say(f"workload: {workload.origin}")
-        return workload, HeldTraffic(self._settings, self._clock, asking, ttl_s=HOLD_TTL_S)
+        return workload, HeldTraffic(self._settings, self._clock, asking, ttl_s=HOLD_TTL_S, ran=fleet.serve)
 
     @asynccontextmanager
-    async def _doors(self) -> AsyncIterator[tuple[KafkaLog, PostgresStore]]:
-        log, store = kafka_log(self._settings), postgres_store(self._settings)
-        await log.start()
-        try:
-            await store.start()
-            try:
-                yield log, store
-            finally:
-                await store.stop()
-        finally:
-            await log.stop()
+    async def _doors(self) -> AsyncIterator[tuple[KafkaLog, PostgresStore, GpuFleet]]:
+        log, store, appender = kafka_log(self._settings), postgres_store(self._settings), fleet_appender(self._settings)
+        async with AsyncExitStack() as stack:
+            for door in (log, store, appender):
+                await door.start()
+                stack.push_async_callback(door.stop)
+            yield log, store, GpuFleet(self._settings, self._clock, appender)
 
     def _sealed(self, partition: int, body: bytes) -> bytes:
         return seal(self._settings.control_key_bytes(), self._settings.kafka.topic_usage, partition, body)
@@ -296,12 +308,21 @@ class _Demo:
     # ------------------------------------------------------------------------------------------------- the main job
 
     async def _main_job(
-        self, cluster: Cluster, log: KafkaLog, store: PostgresStore, workload: Workload, held: HeldTraffic
+        self,
+        cluster: Cluster,
+        log: KafkaLog,
+        store: PostgresStore,
+        workload: Workload,
+        held: HeldTraffic,
+        fleet: GpuFleet,
     ) -> tuple[Driver, float]:
         """Run it; the driver, and the seconds from the first record sent to the last one rated."""
         setup = wallets(held.workload) + workload.setup(self._clock.wall_us() + SETUP_US)
         await self._open_accounts(cluster, log, store, setup)
-        driver = Driver(log, self._clock, self._settings.kafka.topic_usage, self._settings.control_key_bytes())
+        key, topic = self._settings.control_key_bytes(), self._settings.kafka.topic_usage
+        driver = Driver(log, self._clock, topic, key, fleet.note)
+        await fleet.start()
+        serving = asyncio.create_task(fleet.run())
         with LiveView(self._console, self._options.live) as view:
             started_s = self._clock.boot_s()
             driving = asyncio.gather(driver.run(workload), held.run())
@@ -314,15 +335,44 @@ class _Demo:
                     self._killed_replica = await held.kill_replica()
                     view.say(f"SIGKILL to a replica of the API (pid {self._killed_replica}); Serve makes another")
                 await driving
+                await fleet.end()
                 await until(lambda: self._settled(cluster, log), "the log to be rated to its end")
                 seconds = self._clock.boot_s() - started_s
                 await self._expired(held, view)
                 await until(lambda: self._told(cluster, store), "every alert to be delivered")
+                await self._costs_told(fleet, view)
             finally:
-                driving.cancel()
-                watching.cancel()
-                await asyncio.gather(driving, watching, return_exceptions=True)
+                for task in (driving, watching, serving):
+                    task.cancel()
+                await asyncio.gather(driving, watching, serving, return_exceptions=True)
         return driver, seconds
+
+    async def _costs_told(self, fleet: GpuFleet, view: LiveView) -> None:
+        """Wait until the cost actors have read all that the fleet told, and have worked out all of its time."""
+        view.say("waiting for the cost of every request")
+        deadline_s = self._clock.boot_s() + COSTS_TIMEOUT_S
+        while not await self._costs_read() or await self._costs_of(fleet) != (fleet.served, fleet.bill()):
+            if self._clock.boot_s() > deadline_s:
+                view.say("the cost of some is still missing")  # the check at the end says what is wrong
+                return
+            await self._clock.sleep(LOOK_EVERY_S)
+
+    async def _costs_read(self) -> bool:
+        reader, costs = topic_reader(self._settings), cost_store(self._settings)
+        async with AsyncExitStack() as stack:
+            for door in (reader, costs):
+                await door.start()
+                stack.push_async_callback(door.stop)
+            done = {status.partition: status.next_offset for status in await costs.statuses()}
+            for number in range(self._settings.kafka.partitions):
+                _, end = await reader.bounds(self._settings.kafka.topic_served, number)
+                if done.get(number, 0) < end:
+                    return False
+        return True
+
+    async def _costs_of(self, fleet: GpuFleet) -> tuple[int, int]:
+        rows = await cost_rows(self._settings, fleet.up_us, self._clock.wall_us())
+        return sum(row.requests for row in rows), sum(row.amount for row in rows)
 
     async def _expired(self, held: HeldTraffic, view: LiveView) -> None:
         """Wait until the holds of gateways that crashed are free again; what stays open after that has leaked."""
@@ -420,7 +470,13 @@ class _Demo:
     # ------------------------------------------------------------------------------------------------------- checks
 
     async def _check(
-        self, store: PostgresStore, catalogue: bytes, driver: Driver, held: HeldTraffic, seconds: float
+        self,
+        store: PostgresStore,
+        catalogue: bytes,
+        driver: Driver,
+        held: HeldTraffic,
+        margin: Earned,
+        seconds: float,
     ) -> tuple[Figures, list[str]]:
         started_s = self._clock.boot_s()
         verdict = await verify(
@@ -433,6 +489,7 @@ class _Demo:
             journal=held.journal,
         )
         counts, asked = verdict.counts, held.judge(verdict)
+        self._misplaced = margin.wrong(charges(verdict.rated.values()))
         differences = [*verdict.differences, *asked.sentences]
         delays_ms = [
             (alert.arrived_us - alert.body["data"]["log_time_us"]) / 1000 for alert in self._receiver.alerts.values()
@@ -457,6 +514,9 @@ class _Demo:
             denied=asked.denied,
             overspend=asked.overspend,
             holds_open_at_end=self._holds_open,
+            gpu_bill=amount_text(margin.bill),
+            gpu_cost_of_requests=amount_text(margin.request_cost),
+            revenue=amount_text(margin.revenue),
             rss_mib=round(self._rss_mib, 1),
             seconds=round(seconds, 2),
             details={
@@ -467,6 +527,8 @@ class _Demo:
                 "answers_held_against_the_oracle": asked.answers_backed,
                 "http_retries": asked.retries,
                 "gateways_behind_s": asked.behind_s,
+                "gpu_buckets": {bucket: amount_text(amount) for bucket, amount in sorted(margin.buckets.items())},
+                "margin_by_model": {row.model: row.permille for row in margin.by_model},
                 "sent_by_kind": dict(driver.counts),
                 "outcomes": dict(sorted(counts.items())),
                 "alerts": len(self._receiver.alerts),
@@ -483,7 +545,7 @@ class _Demo:
         )
         return figures, differences
 
-    def _report(self, figures: Figures, differences: list[str]) -> int:
+    def _report(self, figures: Figures, differences: list[str], margin: Earned) -> int:
         checks = {
             "no event lost": figures.lost == 0,
             "no event rated twice": figures.double == 0,
@@ -494,6 +556,7 @@ class _Demo:
             "requests were allowed and denied, and nobody overspent": bool(
                 figures.allowed and figures.denied and figures.overspend == 0
             ),
+            "every request's cost is known, and with what was idle it is the fleet's bill": not self._misplaced,
             "no hold is left open": figures.holds_open_at_end == 0,
             "a live shard took over from the killed one": not self._options.kill or figures.takeover_s is not None,
         }
@@ -506,9 +569,10 @@ class _Demo:
             if name != "details":
                 table.add_row(name, str(getattr(figures, name)))
         self._console.print(table)
+        show(self._console, margin)
         for text, holds in checks.items():
             self._console.print(f"{'ok    ' if holds else 'FAILED'}  {text}", highlight=False)
-        for sentence in differences[:20]:
+        for sentence in [*differences[:20], *self._misplaced]:
             self._console.print(f"  {sentence}", highlight=False, markup=False)
         self._console.print(f"written to {self._options.report}", highlight=False)
         return 0 if all(checks.values()) else 1

@@ -6,7 +6,7 @@ Whatever it was told and whatever it sent goes into the journal.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from actors.ports import Clock
+from engine.cost.served import Status
 from loadtest.fronts import Ask, Bound, Front, Refused, Unanswered, Usage
 from loadtest.journal import CheckAnswer, Decided, Journal, Sent
 from loadtest.workload import EVENT_TYPE, Workload, cloud_time, decimal
@@ -88,6 +89,10 @@ def wallets(workload: Workload, percents: Sequence[int] = WALLET_PERCENTS) -> li
     return commands
 
 
+# Told when a model has run: the account, the id of the usage event to come, the model, its tokens in and out, how it ended.
+Ran = Callable[[str, str, str, int, int, Status], None]
+
+
 class Fleet:
     """Takes `requests` in their order; at most `gateways` x `slots_each` are under way at once."""
 
@@ -101,6 +106,7 @@ class Fleet:
         ttl_s: float,
         gateways: int = GATEWAYS,
         slots_each: int = SLOTS_EACH,
+        ran: Ran = lambda *_: None,
     ) -> None:
         """`run` makes ids and sources of this fleet's own."""
         self.journal = journal
@@ -111,6 +117,7 @@ class Fleet:
         self._run = run
         self._ttl_s = ttl_s
         self._slots_each = slots_each
+        self._ran = ran
 
     async def run(self, requests: Iterable[Request]) -> None:
         """Returns when the last request has ended."""
@@ -151,8 +158,10 @@ class Fleet:
         self.journal.counts[request.fate] += 1
         await self._make_part(request)
         if request.fate is Fate.CRASHED:
+            self._tell(request, 0, request.input_tokens, request.output_tokens, Status.ABORTED)
             return
         if request.fate is Fate.ABORTED:
+            self._tell(request, 0, request.input_tokens, 0, Status.ABORTED)
             await self._front.release(answer.token)
         elif request.fate is Fate.STREAMED:
             await self._stream(source, request, answer.hold, answer.token)
@@ -207,12 +216,20 @@ class Fleet:
     async def _capture(
         self, source: str, request: Request, hold: str, token: str, part: int, data: dict[str, Any], *, final: bool
     ) -> None:
-        event_id = f"{self._run}-{request.number}-{part}"
+        event_id = self._event_id(request, part)
+        self._tell(request, part, data["input_tokens"], data["output_tokens"], Status.OK)
         sent = Sent(request.number, request.account, source, event_id, hold)
         self.journal.sent.append(sent)
         time = cloud_time(self._clock.wall_us())
         await self._front.capture(Usage(request.account, source, event_id, EVENT_TYPE, time, data, token, final))
         sent.acknowledged = True
+
+    def _event_id(self, request: Request, part: int) -> str:
+        return f"{self._run}-{request.number}-{part}"
+
+    def _tell(self, request: Request, part: int, input_tokens: int, output_tokens: int, status: Status) -> None:
+        event_id = self._event_id(request, part)
+        self._ran(request.account, event_id, request.model, input_tokens, output_tokens, status)
 
 
 def _first_part(request: Request) -> int:

@@ -19,7 +19,7 @@ from actors.membership import PostgresDirectory
 from actors.ports import Clock
 from config.settings import Settings
 from loadtest.fronts import HttpFront
-from loadtest.gateways import Fleet, requests
+from loadtest.gateways import Fleet, Ran, requests
 from loadtest.journal import Journal, judge_denials, judge_usage, overspend
 from loadtest.report import percentiles
 from loadtest.verify import Verdict
@@ -49,12 +49,16 @@ class HeldFigures(Struct):
 class HeldTraffic:
     """Runs `workload`'s calls as held requests. Its customers must use nothing beside them."""
 
-    def __init__(self, settings: Settings, clock: Clock, workload: Workload, *, ttl_s: float) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, workload: Workload, *, ttl_s: float, ran: Ran = lambda *_: None
+    ) -> None:
+        """`ran` is told of every request that a model has run."""
         self.workload = workload
         self.journal = Journal()
         self._settings = settings
         self._clock = clock
         self._ttl_s = ttl_s
+        self._ran = ran
         self._front: HttpFront | None = None
         self._fleet: Fleet | None = None
         self._doors: Doors | None = None
@@ -77,7 +81,7 @@ class HeldTraffic:
             stack.push_async_callback(doors.stop)
             self._session, self._doors = session, doors
             self._front = HttpFront(session, url, key)
-            self._fleet = Fleet(self._front, self._clock, self.journal, run="held", ttl_s=self._ttl_s)
+            self._fleet = Fleet(self._front, self._clock, self.journal, run="held", ttl_s=self._ttl_s, ran=self._ran)
             yield
 
     async def run(self) -> None:

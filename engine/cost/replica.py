@@ -221,7 +221,7 @@ class Replica:
         hour = window - window % HOUR_US
         changed = touched.setdefault(hour, set())
         for member, share in zip(members, costs.of, strict=True):
-            if member.shares.get(window, 0) != share:
+            if window not in member.shares or member.shares[window] != share:  # nothing is a cost as well: it is known
                 self._book(member, window, share)
                 changed.add(member)
         stays = [stay for stay in self._stays if stay.up_us < end_us]

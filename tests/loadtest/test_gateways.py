@@ -10,6 +10,7 @@ import orjson
 from actors.clock import SystemClock
 from config.catalogue import load_file
 from engine.catalog import document_json
+from engine.cost.served import Status
 from loadtest.fronts import Ask, Bound, Refused, Unanswered, Usage
 from loadtest.gateways import Fate, Fleet, Request, fates, requests, wallets
 from loadtest.journal import CheckAnswer, Journal, judge_usage
@@ -115,6 +116,26 @@ async def test_an_aborted_request_is_released_and_a_crashed_gateway_says_nothing
     desk = Desk()
     _, journal = await worked(desk, some(Fate.ABORTED, 2) + some(Fate.CRASHED, 3))
     assert (len(desk.released), desk.rated, journal.allowed) == (2, [], 5)
+
+
+async def test_whatever_a_model_ran_is_told_of_also_where_nobody_pays() -> None:
+    told: list[tuple[str, str, int, str]] = []
+    desk = Desk()
+
+    def ran(account: str, event: str, _model: str, _prompt: int, output: int, status: Status) -> None:
+        told.append((account, event, output, status.value))
+
+    fleet = Fleet(desk, SystemClock(), Journal(), run="r", ttl_s=5.0, ran=ran)
+    stream = some(Fate.STREAMED, 1) + some(Fate.ABORTED, 1, "b") + some(Fate.CRASHED, 1, "c")
+    await fleet.run(stream)
+    assert sorted(told) == [
+        ("acme", "r-0-0", 100, "ok"),
+        ("acme", "r-0-1", 100, "ok"),
+        ("acme", "r-0-2", 100, "ok"),
+        ("b", "r-0-0", 0, "aborted"),
+        ("c", "r-0-0", 300, "aborted"),
+    ]
+    assert {event.id for event in desk.rated} == {"r-0-0", "r-0-1", "r-0-2"}, "those of a usage event bear its id"
 
 
 async def test_a_denial_is_obeyed_and_a_passing_one_is_asked_once_more() -> None:

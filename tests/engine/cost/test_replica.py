@@ -44,6 +44,13 @@ def test_a_request_has_its_cost_at_once_and_again_when_it_settles() -> None:
     assert made.work(BEGIN + 30 * S, BEGIN + 10 * S, 0, live=True) == ([], [])
 
 
+def test_a_request_that_took_no_time_is_told_to_have_cost_nothing() -> None:
+    made = replica()
+    made.note_served(served("a", 2, 2), 0)
+    _, requests = made.work(BEGIN + 5 * S, 0, 0, live=True)
+    assert [(cost.amount, cost.settled, cost.change) for cost in requests] == [(0, False, 0)]
+
+
 def test_a_window_that_goes_on_changing_is_looked_at_the_rarer_the_older_it_is() -> None:
     made = replica()
     worked = []
