@@ -35,6 +35,7 @@ from actors.cli import (
     topics,
     unbilled,
     up,
+    whatif,
 )
 from actors.cli.terminal import expected_errors
 from config.settings import load_settings
@@ -72,6 +73,7 @@ app.command("explain")(explain.explain_event)
 app.command("tail")(tail.tail_rated)
 app.command("rebuild")(rebuild.rebuild_accounts)
 app.command("margin")(margin.show_margin)
+app.command("whatif")(whatif.show_what_if)
 app.command("unbilled")(unbilled.find_unbilled_tokens)
 app.command("reconcile")(reconcile.reconcile_partitions)
 

@@ -19,6 +19,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
 
 from actors.assembly import (
+    WhatIfProcess,
     database_dsn,
     doors,
     kafka_appender,
@@ -76,6 +77,7 @@ class ApiProcess:
         catalogues, drafts = PostgresCatalogues(dsn, schema), Drafts(dsn, schema)
         commands = CommandDesk(appender, owners, control_key, settings.kafka.topic_usage, partitions)
         topics = topic_reader(settings)
+        whatif = WhatIfProcess(settings)
         self._parts: Sequence[_Part] = (
             appender,
             topics,
@@ -87,6 +89,7 @@ class ApiProcess:
             endpoints,
             catalogues,
             drafts,
+            whatif,
         )
         services = Services(
             settings=settings,
@@ -102,6 +105,7 @@ class ApiProcess:
             courier=Courier(clock, endpoints, self._caller),
             catalogues=catalogues,
             drafts=drafts,
+            whatif=whatif.whatif,
             charges=Charges(topics, records, settings.kafka.topic_usage, settings.kafka.topic_rated),
         )
         self.app = build_app(services, replica)

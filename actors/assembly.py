@@ -29,6 +29,7 @@ from actors.postgres import PostgresStore
 from actors.receivers import EndpointReceivers, settings_listener
 from actors.shard import Shard
 from actors.webhooks import WebhookCaller
+from actors.whatif import WhatIf
 from config.settings import Settings
 from engine.cost.attribution import Horizons
 
@@ -126,6 +127,31 @@ def cost_store(settings: Settings) -> CostStore:
     """The checkpoints of cost attribution, not yet started."""
     timeout_s = settings.postgres.statement_timeout_ms / 1000
     return CostStore(database_dsn(settings), settings.postgres.schema_name, settings.lease.lease_s, timeout_s)
+
+
+def cost_horizons(settings: Settings) -> Horizons:
+    """How long windows of cost are, and how long they wait."""
+    cost = settings.cost
+    return Horizons(cost.window_s * 1_000_000, cost.settle_s * 1_000_000, cost.close_s * 1_000_000)
+
+
+class WhatIfProcess:
+    """What a stretch cost and earned, and would under a change; and its doors."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._reader = topic_reader(settings)
+        self._store = cost_store(settings)
+        key, horizons = settings.control_key_bytes(), cost_horizons(settings)
+        self.whatif = WhatIf(self._reader, self._store, settings.kafka, key, horizons)
+
+    async def start(self) -> None:
+        """Open both doors. Raises LogUnavailable, StoreUnavailable."""
+        await self._reader.start()
+        await self._store.start()
+
+    async def stop(self) -> None:
+        await self._store.stop()
+        await self._reader.stop()
 
 
 def postgres_store(settings: Settings) -> PostgresStore:
@@ -328,7 +354,7 @@ class CostProcess:
             store=self._store,
             control_key=settings.control_key_bytes(),
             kafka=kafka,
-            horizons=Horizons(cost.window_s * 1_000_000, cost.settle_s * 1_000_000, cost.close_s * 1_000_000),
+            horizons=cost_horizons(settings),
             interval_s=cost.interval_s,
         )
         self._running: asyncio.Task[None] | None = None

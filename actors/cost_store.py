@@ -132,6 +132,14 @@ class CostStore:
 
         return await self._repeatable(work)
 
+    async def blobs(self) -> dict[int, bytes]:
+        """The newest checkpoint of each partition that has one."""
+
+        async def work(connection: Any) -> dict[int, bytes]:
+            return dict(await connection.fetch(_QUERIES["blobs"]))
+
+        return await self._repeatable(work)
+
     async def sums(self, from_us: int, until_us: int, *, by: Sequence[str]) -> list[CostSum]:
         """What hours that begin in [from_us, until_us) cost, by any of account, model, feature, hour; and by bucket."""
         asked = [name in by for name in ("account", "model", "feature", "hour")]

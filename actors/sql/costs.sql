@@ -49,6 +49,10 @@ SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::
 -- How far each partition has come.
 SELECT partition, epoch, ckpt_seq, next_offset, settled_us, closed_us, owner FROM cost_partition ORDER BY partition
 
+-- name: blobs
+-- What the newest checkpoints know of rates and replicas.
+SELECT partition, blob FROM cost_partition WHERE blob IS NOT NULL
+
 -- name: sums
 -- What hours have cost, by what is asked for; an empty text where it is not.
 SELECT CASE WHEN $3 THEN account ELSE '' END AS account, CASE WHEN $4 THEN model ELSE '' END AS model,

@@ -28,6 +28,7 @@ from actors.web import (
     sandbox_routes,
     top_up_routes,
     webhook_routes,
+    whatif_routes,
 )
 from actors.web.app import App
 from actors.web.health import Health, health_routes
@@ -61,6 +62,7 @@ def all_routes(health: Health) -> tuple[Route, ...]:
         *webhook_routes.ROUTES,
         *operations.ROUTES,
         *draft_routes.ROUTES,
+        *whatif_routes.ROUTES,
         *sandbox_routes.ROUTES,
         *key_routes.ROUTES,
         *health_routes(health),

@@ -244,3 +244,4 @@ class Services:
     catalogues: Any = None  # actors/catalogues.py
     charges: Any = None  # actors/explain.py
     drafts: Any = None  # actors/drafts.py
+    whatif: Any = None  # actors/whatif.py

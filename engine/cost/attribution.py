@@ -120,10 +120,14 @@ class Attribution:
             raise SetAside(Refused.MALFORMED, str(error)) from error
         newer = self._rates is None or rates.version > self._rates.version
         if newer:
-            self._rates = rates
-            for replica in self._replicas.values():
-                replica.set_rates(rates, self.closed_us)
+            self.set_rates(rates)
         self.counts["applied" if newer else "known"] += 1
+
+    def set_rates(self, rates: GpuRates) -> None:
+        """For all that is not closed, whatever counted before; a document of a higher version takes their place."""
+        self._rates = rates
+        for replica in self._replicas.values():
+            replica.set_rates(rates, self.closed_us)
 
     def _note_up(self, up: ReplicaUp) -> bool:
         for part in up.gpus:
@@ -181,6 +185,11 @@ class Attribution:
     # --------------------------------------------------------------------------------------------------- what comes out
 
     @property
+    def rates(self) -> GpuRates | None:
+        """The document that counts; None while none is known."""
+        return self._rates
+
+    @property
     def currency(self) -> str | None:
         """Of all amounts; None while no rates are known."""
         return None if self._rates is None else self._rates.currency
@@ -223,13 +232,18 @@ class Attribution:
 
     def restore(self, blob: bytes) -> None:
         """Into a new one; then come the records from `needed_from_us` on, and `told`. Raises Malformed."""
-        try:
-            state = _blobs.decode(blob)
-        except msgspec.MsgspecError as error:
-            raise Malformed(f"the checkpoint cannot be read: {error}") from error
-        if state.version != _VERSION:
-            raise Malformed(f"the checkpoint has version {state.version}, and {_VERSION} is read")
+        state = _state(blob)
         self.log_us, self.closed_us = state.log_us, state.closed_us
+        self._take(state)
+
+    def begin(self, blob: bytes | None, from_us: int) -> None:
+        """A new one, to work hours out again: the first one begins at `from_us`. It has the rates and the replicas of a
+        checkpoint of any time, and wants the records from `needed_from_us` on. Raises Malformed."""
+        self.closed_us = from_us
+        if blob is not None:
+            self._take(_state(blob))
+
+    def _take(self, state: _Blob) -> None:
         self._rates = None if state.rates is None else GpuRates(state.rates)
         for up in state.ups:
             self._note_up(up)
@@ -238,3 +252,13 @@ class Attribution:
     def needed_from_us(self) -> int:
         """Append time from which on records say something of what is not closed."""
         return max(0, self.closed_us - AHEAD_US)
+
+
+def _state(blob: bytes) -> _Blob:
+    try:
+        state = _blobs.decode(blob)
+    except msgspec.MsgspecError as error:
+        raise Malformed(f"the checkpoint cannot be read: {error}") from error
+    if state.version != _VERSION:
+        raise Malformed(f"the checkpoint has version {state.version}, and {_VERSION} is read")
+    return state

@@ -16,6 +16,7 @@ from engine.money import NotADecimal, parse_amount
 HOUR_US: Final = 3_600_000_000
 PPM: Final = 1_000_000
 RATES_MAX: Final = 10_000
+VERSION_MAX: Final = 1 << 31
 PICOSECONDS_MAX: Final = 10**15  # a token that takes a quarter of an hour is a slip of units
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=TEXT_MAX)]
@@ -42,7 +43,7 @@ class Profile(Struct, forbid_unknown_fields=True, frozen=True):
 class RateDocument(Struct, forbid_unknown_fields=True, frozen=True):
     """The document as it is published. The highest version counts, for everything that is not closed."""
 
-    version: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+    version: Annotated[int, msgspec.Meta(ge=1, le=VERSION_MAX)]
     currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
     rates: Annotated[tuple[GpuRate, ...], msgspec.Meta(max_length=RATES_MAX)]
     profiles: dict[_Name, Profile] = {}

@@ -1,8 +1,9 @@
 """Random histories of a few replicas: what a partition's two topics would hold, and what it must come to."""
 
+from collections import Counter
 from collections.abc import Sequence
 from random import Random
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -103,7 +104,18 @@ def history(random: Random, requests: int, span_s: int = 200) -> list[Arrival]:
     return found
 
 
-def apply(fold: Attribution, arrival: Arrival, append_us: int) -> None:
+class Fold(Protocol):
+    """What records are applied to."""
+
+    @property
+    def counts(self) -> Counter[str]: ...
+
+    def apply(self, value: bytes | None, key: bytes | None, append_us: int) -> None: ...
+
+    def apply_sample(self, value: bytes | None, key: bytes | None, append_us: int) -> None: ...
+
+
+def apply(fold: Fold, arrival: Arrival, append_us: int) -> None:
     """As the cost actor does: what is set aside changes nothing."""
     try:
         if arrival.sample:

@@ -1,0 +1,151 @@
+"""`tallygate whatif`: what hours cost and earned by model and customer, and what they would have under a change."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from actors.cli.terminal import WRONG_INPUT, AsJson, expected_errors, fail, outside_errors, print_rows
+from config.settings import Settings, load_settings
+from engine.cost.whatif import Change, Scenario, parse_change
+from engine.events import Malformed, parse_time
+
+if TYPE_CHECKING:
+    from actors.whatif import Found
+    from actors.whatif_view import ModelCosts, Side, WhatIfAnswer
+
+_HOUR_US = 3_600_000_000
+_MONEY = ("direct", "loaded", "revenue", "margin")
+_TOKENS = ("tokens", "direct", "loaded", "price floor")
+
+
+def show_what_if(
+    since: Annotated[str | None, typer.Option("--from", help="RFC 3339; default: a day before --to.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="RFC 3339; default: the last full hour.")] = None,
+    change: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="What is otherwise, as JSON; options go before it.")
+    ] = None,
+    gpu_rate: Annotated[
+        list[str] | None, typer.Option(help="KIND=AMOUNT an hour, as in h100-sxm=2.10; may be repeated.")
+    ] = None,
+    price_factor: Annotated[
+        list[str] | None, typer.Option(help="MODEL=FACTOR of what is charged, as in atlas=0.9; may be repeated.")
+    ] = None,
+    utilisation: Annotated[str | None, typer.Option(help="Of the GPUs, in percent.")] = None,
+    no_spread_idle: Annotated[
+        bool,
+        typer.Option("--no-spread-idle", help="Nobody bears what no request took; else who used the replica does."),
+    ] = False,
+    idle_payer: Annotated[
+        list[str] | None, typer.Option(help="MODEL=ACCOUNT that bears what no request took; may be repeated.")
+    ] = None,
+    target_margin: Annotated[str | None, typer.Option(help="Of the price floors, in percent; default: 50.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Work out again what the hours that begin between --from and --to cost, as they were and under a change, and set it
+    beside what they earned. Only reads."""
+    from actors.clock import SystemClock
+    from actors.whatif import whole_hours
+    from actors.whatif_view import shown
+
+    options: dict[str, Any] = {
+        "gpu_rates": _named("--gpu-rate", gpu_rate),
+        "price_factors": _named("--price-factor", price_factor),
+        "utilisation_percent": utilisation,
+        "spread_idle": False if no_spread_idle else None,
+        "idle_payers": _named("--idle-payer", idle_payer),
+        "target_margin_percent": target_margin,
+    }
+    now_us = SystemClock().wall_us()
+    try:
+        scenario = _scenario(change, {name: value for name, value in options.items() if value not in (None, {})})
+        until_us = now_us - now_us % _HOUR_US if until is None else parse_time(until)
+        from_us, until_us = whole_hours(until_us - 24 * _HOUR_US if since is None else parse_time(since), until_us)
+    except Malformed as error:
+        fail(str(error), WRONG_INPUT)
+    if from_us >= until_us:
+        fail("no hour begins between --from and --to", WRONG_INPUT)
+    with expected_errors(), outside_errors():
+        try:
+            found = asyncio.run(_ask(load_settings(), scenario, from_us, until_us, now_us))
+        except Malformed as error:
+            fail(str(error), WRONG_INPUT)
+    answer = shown(found, scenario.margin_ppm)
+    if as_json:
+        typer.echo(msgspec.json.encode(answer).decode())
+    else:
+        _tell(answer, is_changed=scenario.change != Change(target_margin_percent=scenario.change.target_margin_percent))
+
+
+def _named(option: str, texts: list[str] | None) -> dict[str, str]:
+    found = {}
+    for text in texts or ():
+        name, equals, value = text.rpartition("=")
+        if not (name and equals and value):
+            fail(f"{option} {text[:80]!r}: say NAME=VALUE", WRONG_INPUT)
+        found[name] = value
+    return found
+
+
+def _scenario(file: Path | None, options: dict[str, Any]) -> Scenario:
+    document = {} if file is None else msgspec.to_builtins(parse_change(file.read_bytes()).change)
+    return parse_change(msgspec.json.encode(document | options))
+
+
+async def _ask(settings: Settings, scenario: Scenario, from_us: int, until_us: int, now_us: int) -> "Found":
+    from actors.assembly import WhatIfProcess
+
+    process = WhatIfProcess(settings)
+    await process.start()
+    try:
+        return await process.whatif.ask(
+            scenario, from_us, until_us, now_us, say=lambda text: typer.echo(text, err=True)
+        )
+    finally:
+        await process.stop()
+
+
+def _tell(answer: "WhatIfAnswer", *, is_changed: bool) -> None:
+    _tell_side("As it was", answer.actual, answer)
+    if is_changed:
+        _tell_side("Projection", answer.projection, answer)
+    for bucket, amount in answer.differs.items():
+        typer.echo(
+            f"{bucket} differs by {amount} from what was told: rates were published after hours had closed, records are "
+            "gone, or not all has been told yet",
+            err=True,
+        )
+    if answer.other_currencies:
+        typer.echo(f"charges in {', '.join(answer.other_currencies)} stand in no figure", err=True)
+
+
+def _tell_side(title: str, side: "Side", answer: "WhatIfAnswer") -> None:
+    currency = answer.currency or "no rates are known"
+    customers = [msgspec.to_builtins(each) for each in side.customers]
+    print_rows(f"{title}: customers, {currency}", customers, ("model", "account", *_MONEY), right=_MONEY)
+    tokens = [row for model in side.models for row in _token_rows(model)]
+    print_rows(f"{title}: per 1,000,000 tokens", tokens, ("model", "class", *_TOKENS), right=_TOKENS)
+    typer.echo(f"a price at its floor leaves {answer.target_margin_percent} %")
+    months = [{"model": each.model} | msgspec.to_builtins(each.projected_month) for each in side.models]
+    print_rows(f"{title}: projected month", months, ("model", "cost", "revenue", "margin"), right=_MONEY)
+    gpus = [{"bucket": bucket, "cost": cost} for bucket, cost in side.buckets.items()]
+    print_rows(f"{title}: GPUs", gpus, ("bucket", "cost"), right=("cost",))
+    if side.utilisation_percent is not None:
+        typer.echo(f"requests took {side.utilisation_percent} % of what the GPUs cost")
+    if side.unspread != "0":
+        typer.echo(f"nobody bears {side.unspread} of it")
+    if side.unknown:
+        typer.echo(
+            f"of {side.unknown} executions and windows the cost is not known: publish rates of their GPUs", err=True
+        )
+
+
+def _token_rows(model: "ModelCosts") -> list[dict[str, Any]]:
+    return [
+        {"model": model.model, "class": each.value, "tokens": cost.tokens}
+        | {"direct": cost.direct, "loaded": cost.loaded, "price floor": cost.price_floor}
+        for each, cost in model.tokens.items()
+        if cost.tokens
+    ]
