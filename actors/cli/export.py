@@ -10,8 +10,8 @@ import msgspec
 import typer
 
 from actors.cli.proving import proving
-from actors.cli.terminal import FAILED, WRONG_INPUT, fail
-from config.settings import Settings
+from actors.cli.terminal import FAILED, WRONG_INPUT, expected_errors, fail, outside_errors
+from config.settings import Settings, load_settings
 from engine.events import Malformed, parse_time
 from engine.outcomes import RatedLine
 from engine.periods import UnknownZone, month_around, zone_of
@@ -19,6 +19,7 @@ from engine.periods import UnknownZone, month_around, zone_of
 if TYPE_CHECKING:
     from actors.focus.columns import Row
     from actors.focus.rows import Periods
+    from engine.cost.lines import RequestLine, WindowLine
 
 app = typer.Typer(help="Charges as others read them.", no_args_is_help=True)
 _EVER = 1 << 62
@@ -76,32 +77,67 @@ def export_focus(
 
 @app.command("focus-costs")
 def export_focus_costs(
-    lines: Annotated[
-        Path, typer.Option(exists=True, dir_okay=False, help="Lines of the topic costs, a JSON object each.")
-    ],
     out: Annotated[Path, typer.Option(help="The file; one that is there is not touched.")],
     provider: Annotated[str, typer.Option(help="Who serves.")],
     payer: Annotated[str, typer.Option(help="Whose bill the GPUs are on.")],
     service: Annotated[str, typer.Option(help="What is served.")] = "AI inference",
     file_format: Annotated[Format, typer.Option("--format", help="Parquet needs the extra `export`.")] = Format.CSV,
+    since: Annotated[str | None, typer.Option("--from", help="Hours that begin then or later; default: all.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Hours that begin before; default: that under way.")] = None,
+    lines: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Lines of the topic costs, a JSON object each, in its place."),
+    ] = None,
 ) -> None:
     """What serving has cost as rows of FOCUS 1.2, a dataset of its own: per hour and replica to customers, models and
-    features, and what no request took. They add up to what the replica cost, or nothing is written."""
+    features, and what no request took. They add up to what the replica cost, or nothing is written.
+
+    Of a deployment: what its topic costs has. An hour is final once it is closed (`cost.close_s` behind its end)."""
+    from actors.clock import SystemClock
     from actors.focus.cost_rows import NotConserved, focus_cost_rows
-    from actors.focus.rows import Issuer
+    from actors.focus.rows import HOUR_US, Issuer
     from engine.cost.lines import RequestLine, WindowLine
 
+    try:
+        from_us = 0 if since is None else parse_time(since)
+        to_us = None if until is None else parse_time(until)
+    except Malformed as error:
+        fail(str(error), WRONG_INPUT)
     if out.exists():
         fail(f"{out} is there already: choose another name", WRONG_INPUT)
-    decoder: msgspec.json.Decoder[RequestLine | WindowLine] = msgspec.json.Decoder(RequestLine | WindowLine)
+    if lines is not None:
+        decoder: msgspec.json.Decoder[RequestLine | WindowLine] = msgspec.json.Decoder(RequestLine | WindowLine)
+        found = _decoded(lines, decoder)
+        to_us = _EVER if to_us is None else to_us
+    else:
+        if to_us is None:
+            now_us = SystemClock().wall_us()
+            to_us = now_us - now_us % HOUR_US
+        with expected_errors(), outside_errors():
+            found = asyncio.run(_told(load_settings(), from_us))
     try:
-        made = focus_cost_rows(_decoded(lines, decoder), Issuer(provider, service), payer)
+        made = focus_cost_rows(found, Issuer(provider, service), payer, from_us, to_us)
     except NotConserved as error:
         fail(str(error), FAILED)
     _write(made.rows, out, file_format)
     if made.unknown:
         typer.echo(f"{made.unknown} costs are not known, and in no row: rates are missing", err=True)
     typer.echo(f"{out}: {len(made.rows)} rows")
+
+
+async def _told(settings: Settings, from_us: int) -> "list[RequestLine | WindowLine]":
+    from actors.assembly import topic_reader
+    from actors.cost_lines import read_cost_lines
+
+    reader = topic_reader(settings)
+    await reader.start()
+    try:
+        found = await read_cost_lines(reader, settings.kafka.topic_costs, from_us)
+    finally:
+        await reader.stop()
+    if found.unreadable:
+        typer.echo(f"{found.unreadable} lines could not be read", err=True)
+    return found.lines
 
 
 def _unit(text: str) -> tuple[str, str]:

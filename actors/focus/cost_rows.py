@@ -19,6 +19,7 @@ from engine.money import amount_text, parse_amount
 from engine.periods import month_around
 
 UNIT: Final = "Tokens"
+_EVER: Final = 1 << 62
 
 
 class NotConserved(ValueError):
@@ -48,15 +49,27 @@ class _Sum(Struct):
     lines: int = 0
 
 
-def focus_cost_rows(lines: Iterable[RequestLine | WindowLine], issuer: Issuer, payer: str) -> CostRows:
-    """`payer` is whose bill the GPUs are on. Lines may come in any order, and again; of one identity the newest counts.
+def focus_cost_rows(
+    lines: Iterable[RequestLine | WindowLine], issuer: Issuer, payer: str, from_us: int = 0, until_us: int = _EVER
+) -> CostRows:
+    """Of the hours that begin in [from_us, until_us). `payer` is whose bill the GPUs are on. Lines may come in any order, and
+    again; of one identity the newest counts. The tokens of an execution are consumed in the last hour that it has a line of:
+    so with lines of later hours too, exports of stretches that adjoin have each token once.
 
     Raises NotConserved."""
     sums: dict[_Key, _Sum] = {}
     direct: dict[tuple[int, str], int] = {}  # of windows, less what executions have of it
     partly: dict[tuple[int, str], str] = {}  # where the cost of an execution is not wholly known; the currency
     unknown = 0
-    for line in _newest(lines):
+    newest = _newest(lines)
+    ended: dict[tuple[str, str, int], int] = {}
+    for line in newest:
+        if isinstance(line, RequestLine):
+            name = (line.replica, line.request, line.attempt)
+            ended[name] = max(ended.get(name, 0), line.hour_us)
+    for line in newest:
+        if not from_us <= (line.window_us if isinstance(line, WindowLine) else line.hour_us) < until_us:
+            continue
         if isinstance(line, WindowLine):
             hour = line.window_us - line.window_us % HOUR_US
             if line.cost is None or line.currency is None:
@@ -78,7 +91,8 @@ def focus_cost_rows(lines: Iterable[RequestLine | WindowLine], issuer: Issuer, p
         direct[place] = direct.get(place, 0) - pico
         who = (line.account or "", line.model, line.feature or "")
         key = _Key(line.hour_us, line.replica, Bucket.DIRECT.value, line.currency, *who)
-        _add(sums, key, pico, line.prompt - line.cached + line.output)
+        is_end = line.hour_us == ended[line.replica, line.request, line.attempt]
+        _add(sums, key, pico, line.prompt - line.cached + line.output if is_end else 0)
     for (hour, replica), rest in sorted(direct.items()):
         currency = partly.get((hour, replica))
         if rest > 0 and currency:

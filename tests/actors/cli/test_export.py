@@ -1,13 +1,17 @@
 """`tallygate export focus` of rated lines in a file; of a deployment: tests/integration/test_proofs.py."""
 
+import asyncio
 import csv
 from decimal import Decimal
 from pathlib import Path
 
 import msgspec
+import pyarrow.parquet
 import pytest
 
 from actors.cli.terminal import FAILED, WRONG_INPUT
+from actors.kafka import TopicAppender
+from actors.ports import Outgoing
 from tests.actors.cli.calling import call, without_settings
 from tests.actors.focus.focus_lines import LINES
 from tests.actors.focus.test_cost_rows import LINES as COST_LINES
@@ -83,3 +87,31 @@ def test_costs_of_a_file_become_rows_unless_lines_are_missing(tmp_path: Path) ->
     assert (done.exit_code, done.stdout) == (0, f"{out}: 4 rows\n")
     with out.open(newline="") as rows:
         assert sum(Decimal(row["BilledCost"]) for row in csv.DictReader(rows)) == Decimal("0.02")
+
+
+def test_costs_of_a_deployment_are_those_of_its_topic(
+    kafka: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka)
+    for role in ("USAGE", "RATED", "DEAD_LETTERS", "SERVED", "GPU_TELEMETRY", "COSTS"):
+        monkeypatch.setenv(f"TALLYGATE_KAFKA__TOPIC_{role}", f"focus-{role}")
+    assert call("topics", "create").exit_code == 0
+
+    async def fill() -> None:
+        appender = TopicAppender(kafka, {"costs": "focus-COSTS"})
+        await appender.start()
+        blocks = [b"\n".join(map(msgspec.json.encode, some)) for some in (COST_LINES[:2], [*COST_LINES[2:], "none"])]
+        await appender.append([Outgoing("costs", block, b"llama-0") for block in blocks])
+        await appender.stop()
+
+    asyncio.run(fill())
+    out = tmp_path / "costs.parquet"
+    asked = ("export", "focus-costs", "--provider", "P", "--payer", "fleet", "--format", "parquet")
+    done = call(*asked, "--out", str(out))
+    assert (done.exit_code, done.stdout) == (0, f"{out}: 4 rows\n"), done.stderr
+    assert "1 lines could not be read" in done.stderr
+    assert sum(pyarrow.parquet.read_table(out)["BilledCost"].to_pylist()) == Decimal("0.02")
+    before = call(*asked, "--out", str(tmp_path / "none.parquet"), "--to", "2025-11-29T00:00:00Z")
+    assert (before.exit_code, before.stdout.endswith(": 0 rows\n")) == (0, True)
+    wrong = call(*asked, "--out", str(tmp_path / "x"), "--from", "May")
+    assert (wrong.exit_code, "May" in wrong.stderr) == (WRONG_INPUT, True)

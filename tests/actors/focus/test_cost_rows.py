@@ -92,3 +92,18 @@ def test_what_is_known_of_an_execution_that_is_not_wholly_known_is_nobodys() -> 
     assert (nobodys["x_CostRole"], nobodys["SubAccountId"], nobodys["BilledCost"]) == ("direct", None, Decimal("0.003"))
     total = sum(Decimal(str(row["BilledCost"])) for row in made.rows)
     assert total == Decimal("0.02")
+
+
+def test_tokens_are_consumed_once_in_the_hour_in_which_the_execution_ended() -> None:
+    later = AT_US + HOUR_US
+    lines = [*LINES, request("a", "0.004", hour_us=later), window(later, "0.004", direct="0.004")]
+    both = focus_cost_rows(lines, ISSUER, "fleet").rows
+    halves = [
+        *focus_cost_rows(lines, ISSUER, "fleet", until_us=later).rows,
+        *focus_cost_rows(lines, ISSUER, "fleet", from_us=later).rows,
+    ]
+    assert halves == both
+    assert [(row["ConsumedQuantity"], row["BilledCost"]) for row in both if row["SubAccountId"] == "acme"] == [
+        (Decimal(60), Decimal("0.005")),  # of c; a goes on
+        (Decimal(60), Decimal("0.004")),
+    ]
