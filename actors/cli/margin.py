@@ -3,24 +3,31 @@
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 
-from actors.cli.terminal import WRONG_INPUT, AsJson, expected_errors, fail, outside_errors, print_rows
+from actors.cli.terminal import FAILED, WRONG_INPUT, AsJson, expected_errors, fail, outside_errors, print_rows
 from config.settings import Settings, load_settings
 from engine.cost.margin import By, Margin
 from engine.money import amount_text
 
 if TYPE_CHECKING:
+    from actors.cost_store import CostSum
     from actors.margin import Answer
 
 _DAY_US = 86_400_000_000
 _NUMBERS = ("requests", "revenue", "cost", "margin", "percent", "without cost", "without revenue")
 
 
+app = typer.Typer(invoke_without_command=True)
+
+
+@app.callback()
 def show_margin(
+    context: typer.Context,
     since: Annotated[str | None, typer.Option("--from", help="RFC 3339; default: a day ago.")] = None,
     until: Annotated[str | None, typer.Option("--to", help="RFC 3339; default: now.")] = None,
     by: Annotated[
@@ -34,6 +41,8 @@ def show_margin(
     from actors.clock import SystemClock
     from engine.events import Malformed, parse_time
 
+    if context.invoked_subcommand is not None:
+        return
     asked = by or [By.ACCOUNT, By.MODEL]
     with expected_errors(), outside_errors():
         settings = load_settings()
@@ -46,6 +55,55 @@ def show_margin(
             fail("--to is not behind --from", WRONG_INPUT)
         answer = asyncio.run(_ask(settings, from_us, until_us, asked))
     _tell(answer, asked, as_json)
+
+
+@app.command("report")
+def write_report(
+    out: Annotated[Path, typer.Option(help="The HTML file; one that is there is not touched.")],
+    since: Annotated[str | None, typer.Option("--from", help="RFC 3339; default: a week before --to.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="RFC 3339; default: the last full hour.")] = None,
+) -> None:
+    """Draw revenue, cost and margin by model and customer, hour by hour, and where the GPUs' cost went: one HTML file that
+    asks no other machine for anything. Needs the extra `report`."""
+    from actors.clock import SystemClock
+    from actors.margin_report import PlotlyAbsent, page
+    from actors.whatif import whole_hours
+    from engine.cost.gpu_rates import HOUR_US
+    from engine.events import Malformed, parse_time
+
+    try:
+        until_us = SystemClock().wall_us() // HOUR_US * HOUR_US if until is None else parse_time(until)
+        from_us, until_us = whole_hours(until_us - 7 * _DAY_US if since is None else parse_time(since), until_us)
+    except Malformed as error:
+        fail(str(error), WRONG_INPUT)
+    if from_us >= until_us:
+        fail("no hour begins between --from and --to", WRONG_INPUT)
+    if out.exists():
+        fail(f"{out} is there already: choose another name", WRONG_INPUT)
+    with expected_errors(), outside_errors():
+        settings = load_settings()
+        answer = asyncio.run(_ask(settings, from_us, until_us, [By.ACCOUNT, By.MODEL, By.HOUR]))
+        costs = asyncio.run(_hours(settings, from_us, until_us))
+    try:
+        text = page(answer.rows, costs, from_us, until_us)
+        with out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except PlotlyAbsent as error:
+        fail(str(error), WRONG_INPUT)
+    except OSError as error:
+        fail(f"{out}: {error.strerror}", FAILED)
+    typer.echo(f"{out}: {(until_us - from_us) // HOUR_US} hours")
+
+
+async def _hours(settings: Settings, from_us: int, until_us: int) -> "list[CostSum]":
+    from actors.assembly import cost_store
+
+    store = cost_store(settings)
+    await store.start()
+    try:
+        return await store.sums(from_us, until_us, by=["hour"])
+    finally:
+        await store.stop()
 
 
 async def _ask(settings: Settings, from_us: int, until_us: int, by: list[By]) -> "Answer":

@@ -1,13 +1,16 @@
 """`tallygate margin`: what it says of the topics, and of what is missing."""
 
 import asyncio
+from pathlib import Path
 
 import orjson
 import pytest
 
 from actors.cli.terminal import FAILED, WRONG_INPUT
 from actors.kafka import TopicAppender
+from actors.migrations import migrate
 from actors.ports import Outgoing
+from loadtest.deployment import ENGINE_PASSWORD, engine_dsn
 from tests.actors.cli.calling import call
 from tests.actors.test_margin import rated, request, window
 
@@ -20,7 +23,19 @@ def test_a_stretch_that_makes_no_sense_is_refused() -> None:
     assert wrong.exit_code == WRONG_INPUT and "RFC 3339" in wrong.stderr
 
 
-def test_revenue_and_cost_stand_side_by_side(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "margin.html"
+    for span, told in ((["--from", HOUR[3], "--to", HOUR[1]], "no hour begins"), (["--from", "May"], "RFC 3339")):
+        refused = call("margin", "report", "--out", str(out), *span)
+        assert (refused.exit_code, told in refused.stderr, out.exists()) == (WRONG_INPUT, True, False)
+    out.write_text("mine")
+    assert "is there already" in call("margin", "report", "--out", str(out), *HOUR).stderr
+    assert out.read_text() == "mine"
+
+
+def test_revenue_and_cost_stand_side_by_side(
+    kafka: str, database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka)
     monkeypatch.setenv("TALLYGATE_KAFKA__PARTITIONS", "1")
     for role in ("USAGE", "RATED", "DEAD_LETTERS", "SERVED", "GPU_TELEMETRY", "COSTS"):
@@ -57,3 +72,11 @@ def test_revenue_and_cost_stand_side_by_side(kafka: str, monkeypatch: pytest.Mon
     told = [orjson.loads(line) for line in call("margin", "--json", "--by", "request", *HOUR).stdout.splitlines()]
     assert (told[0]["request"], told[0]["revenue"], told[0]["cost"], told[0]["margin"]) == ("a", "4", "1", "3")
     assert {each["bucket"]: each["cost"] for each in told[1]["gpus"]}["direct"] == "1"
+
+    monkeypatch.setenv("DATABASE_URL", engine_dsn(database))
+    monkeypatch.setenv("TALLYGATE_POSTGRES__SCHEMA_NAME", "margin")
+    asyncio.run(migrate(database, "margin", ENGINE_PASSWORD))
+    out = tmp_path / "margin.html"
+    drawn = call("margin", "report", "--out", str(out), *HOUR)
+    assert (drawn.exit_code, drawn.stdout) == (0, f"{out}: 1 hours\n"), drawn.stderr
+    assert "<td>acme</td>" in out.read_text()
