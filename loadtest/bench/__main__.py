@@ -36,7 +36,7 @@ MODULES: Final = {
 SMOKE: Final[Mapping[str, Sequence[str]]] = {
     "check": ("--rounds", "1", "--turns", "60", "--accounts", "50"),
     "one_shard": (
-        *("--events", "30000", "--customers", "300", "--start", "1000", "--ceiling", "2500"),
+        *("--events", "30000", "--customers", "300", "--start", "1000", "--asked-start", "200", "--ceiling", "2500"),
         *("--step-s", "2", "--half-s", "3", "--checks", "200"),
     ),
     "patterns": ("--smoke",),

@@ -70,6 +70,12 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=default.customers, help="that these are spread over")
     parser.add_argument("--start", type=float, default=climb.start_per_s, help="events/s of the ramp's first step")
     parser.add_argument(
+        "--asked-start",
+        type=float,
+        default=climb.asked_start_per_s,
+        help="likewise, of the ramp in which doors are asked",
+    )
+    parser.add_argument(
         "--ceiling", type=float, default=climb.ceiling_per_s, help="events/s that it does not go beyond"
     )
     parser.add_argument("--step-s", type=float, default=climb.step_s, help="seconds of each step")
@@ -83,6 +89,7 @@ def main() -> None:
         asked.customers,
         Climb(
             start_per_s=asked.start,
+            asked_start_per_s=asked.asked_start,
             ceiling_per_s=asked.ceiling,
             step_s=asked.step_s,
             half_s=asked.half_s,

@@ -115,6 +115,12 @@ def _plots(figures: Mapping[str, Any]) -> Iterator[tuple[str, charts.Figure]]:
                 "MiB",
             ),
         )
+        asked = ramp["steps_with_checks"]
+        checked = [step["offered_per_s"] for step in asked]
+        answers: Lines = {
+            point: (checked, [step["check_ms"].get(point) for step in asked]) for point in ("p50", "p99", "p99.9")
+        }
+        yield "Check at a door against offered load", _lines(answers, "offered, events/s", "ms", log=True)
         half = ramp["half"]
         curves: Lines = {
             "check at a door": _curve(half["check_curve"]),

@@ -1,8 +1,9 @@
 """The whole stack under an open load: step by step up to where it no longer keeps up, then at half of that.
 
 A step offers a rate, and asks: did the load leave at its time, and was the log rated as it grew? The highest rate at
-which both hold is the stack's saturation; the broker, the database, the load and this bench share the machine. At half
-of it callers ask a door a thousand times a second, and alerts are timed from the broker to the receiver.
+which both hold is the stack's saturation; the broker, the database, the load and this bench share the machine. Then the
+same once more while callers ask a door a thousand times a second, each of whom must be answered; at half of what is
+borne then, checks are timed, and alerts from the broker to the receiver.
 """
 
 import asyncio
@@ -44,6 +45,7 @@ class Climb(Struct, frozen=True):
     """How the ramp goes."""
 
     start_per_s: float = 2_000
+    asked_start_per_s: float = 300  # of the ramp in which doors are asked
     factor: float = 1.5
     ceiling_per_s: float = 60_000
     step_s: float = 6.0
@@ -73,9 +75,10 @@ class Step(Struct, frozen=True):
     checks: dict[str, Any] | None = None
 
 
-def kept_up(offered_per_s: float, behind_s: float, lag_at_end: int) -> bool:
-    """Whether the load was open and the fold followed it."""
-    return behind_s <= ON_TIME_S and lag_at_end <= offered_per_s * KEPT_UP_S
+def kept_up(offered_per_s: float, behind_s: float, lag_at_end: int, checks: Offered | None = None) -> bool:
+    """Whether the load was open and the fold followed it; and so were the checks, and each was answered."""
+    followed = behind_s <= ON_TIME_S and lag_at_end <= offered_per_s * KEPT_UP_S
+    return followed and (checks is None or (not checks.failed and checks.behind_s <= ON_TIME_S))
 
 
 def sustained(climbed: Sequence[Step]) -> float:
@@ -100,20 +103,28 @@ class Ramp:
         self._number = 0
 
     async def run(self) -> dict[str, Any]:
-        """The steps of the ramp, the saturation, and the step at half of it."""
-        climbed: list[Step] = []
-        for rate in steps(self._climb.start_per_s, self._climb.factor, self._climb.ceiling_per_s):
-            climbed.append(await self.step(rate, self._climb.step_s))
-            if not climbed[-1].kept_up:
-                break
-        saturation = sustained(climbed)
-        half = await self.step(saturation / 2, self._climb.half_s, self._climb.checks_per_s)
+        """The steps of both ramps, the saturation of each, and the step at half of what is borne with checks."""
+        climbed = await self._climbed(self._climb.start_per_s)
+        asked = await self._climbed(self._climb.asked_start_per_s, self._climb.checks_per_s)
+        saturation, with_checks = sustained(climbed), sustained(asked)
+        half = await self.step(with_checks / 2, self._climb.half_s, self._climb.checks_per_s)
         return {
             "steps": msgspec.to_builtins(climbed),
             "saturation_per_s": saturation,
             "ceiling_reached": climbed[-1].kept_up,  # the ramp ended before the stack did
+            "steps_with_checks": msgspec.to_builtins(asked),
+            "saturation_with_checks_per_s": with_checks,
             "half": msgspec.to_builtins(half),
         }
+
+    async def _climbed(self, start_per_s: float, checks_per_s: float = 0.0) -> list[Step]:
+        """Steps up to the first that is too much."""
+        climbed: list[Step] = []
+        for rate in steps(start_per_s, self._climb.factor, self._climb.ceiling_per_s):
+            climbed.append(await self.step(rate, self._climb.step_s, checks_per_s))
+            if not climbed[-1].kept_up:
+                break
+        return climbed
 
     async def step(self, rate: float, seconds: float, checks_per_s: float = 0.0) -> Step:
         """Offer `rate` for so long, with customers of the step's own; ask at a door meanwhile if told to."""
@@ -152,7 +163,7 @@ class Ramp:
         return Step(
             offered_per_s=round(rate, 1),
             rated_per_s=round(rated_per_s, 1),
-            kept_up=kept_up(rate, fed.behind_s, lag_at_end),
+            kept_up=kept_up(rate, fed.behind_s, lag_at_end, checks),
             behind_s=fed.behind_s,
             lag_at_end=lag_at_end,
             lag_max=max(look.lag for look in run.looks),

@@ -16,7 +16,18 @@ ROOT = Path(__file__).parents[2]
 def test_one_shard_is_measured_and_exact(database: str, kafka: str, tmp_path: Path) -> None:
     report = tmp_path / "one-shard.json"
     command = [sys.executable, "-m", "loadtest.bench.one_shard", "--report", str(report)]
-    command += ["--events", "15000", "--customers", "200", "--start", "400", "--ceiling", "1000"]
+    command += [
+        "--events",
+        "15000",
+        "--customers",
+        "200",
+        "--start",
+        "400",
+        "--asked-start",
+        "200",
+        "--ceiling",
+        "1000",
+    ]
     command += ["--step-s", "2", "--half-s", "2", "--checks", "100"]
     environment = {**os.environ, "DATABASE_URL": database, "KAFKA_BOOTSTRAP_SERVERS": kafka}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=680, check=False)

@@ -30,7 +30,12 @@ def figures() -> dict[str, Any]:
         "parts": {
             "one_shard": {
                 "saturation": {"ratio_per_core": 0.25},
-                "ramp": {"steps": [step(1_000), step(1_500)], "saturation_per_s": 1_500, "half": step(750)},
+                "ramp": {
+                    "steps": [step(1_000), step(1_500)],
+                    "saturation_per_s": 1_500,
+                    "steps_with_checks": [step(300), step(450)],
+                    "half": step(225),
+                },
             }
         },
     }
@@ -40,7 +45,7 @@ def test_it_asks_no_other_machine_for_anything(figures: dict[str, Any]) -> None:
     made = page(figures)
     assert not re.findall(r"<(?:script|link|img|iframe)[^>]*\s(?:src|href)=", made)
     assert "Plotly.newPlot" in made, "the plots are drawn"
-    assert made.count("Plotly.newPlot(") >= 6
+    assert made.count("Plotly.newPlot(") >= 7
 
 
 def test_it_names_machine_command_and_goals(figures: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from loadtest.bench.arrivals import Offered
 from loadtest.bench.ramp import Step, kept_up, sustained
 
 
@@ -13,6 +14,12 @@ def test_a_step_keeps_up_while_its_load_is_open_and_its_lag_below_a_second() -> 
     assert kept_up(1_000, 0.2, 1_000)
     assert not kept_up(1_000, 0.3, 0), "the load was held back: what was offered was less than it says"
     assert not kept_up(1_000, 0.0, 1_001)
+
+
+def test_nor_does_it_where_a_check_is_late_or_goes_without_an_answer() -> None:
+    assert kept_up(1_000, 0.0, 0, Offered(100, 0, 0.2, 1.0))
+    assert not kept_up(1_000, 0.0, 0, Offered(100, 0, 0.3, 1.0))
+    assert not kept_up(1_000, 0.0, 0, Offered(100, 1, 0.2, 1.0))
 
 
 def test_saturation_is_the_last_rate_before_the_first_that_was_too_much() -> None:
