@@ -811,8 +811,8 @@ class Desk:
             (cap for cap in account.caps.values() if cap.hard and not cap.per_request and cap.scope in path),
             key=lambda cap: (cap.scope, cap.cap),
         )
-        booked = ledger.look(held=False, withheld=False).balance
-        before = ledger.look()
+        nothing_held = ledger.look(held=False, withheld=False)
+        booked, before = nothing_held.balance, ledger.look() if ledger.keeps else nothing_held
         after = ledger.look(asked=asked)
         price = after.total - before.total
         if ceilings := ceilings_on(account, scope):

@@ -111,6 +111,7 @@ class Contract:
         self._starts = sorted({*self._cuts, *(each.from_us for each in self.agreed)})
         self._stated: dict[tuple[int, int], Plan] = {}  # by version, and how many starts are past
         self._in_force: dict[tuple[int, ...], Plan | None] = {}
+        self._asked: tuple[int, PriceBook | None, int, Plan | None] = 0, None, 0, None  # what was last: see `plan_at`
         self._short: dict[int, list[tuple[Price, Price]]] = {}  # by period: whole prices, and what became of each
 
     def with_agreed(self, agreement: Agreement) -> "Contract":
@@ -293,6 +294,13 @@ class Contract:
     def plan_at(self, book: PriceBook, time_us: int) -> Plan | None:
         """The plan as it is in force at an instant: a price that is no sum of its units neither begins nor ends inside a
         period, and in a short period included quantities are short as well. None: it is not sold."""
+        instant, of, publications, plan = self._asked  # mostly one instant is asked about again and again
+        if instant != time_us or of is not book or publications != book.publications:
+            plan = self._plan_at(book, time_us)
+            self._asked = time_us, book, book.publications, plan
+        return plan
+
+    def _plan_at(self, book: PriceBook, time_us: int) -> Plan | None:
         period_us, _ = self.period_around(time_us)
         if not self._starts and (period_us >= self.opened_us or not book.has_overage):
             return book.plan_at(self.plan, time_us, period_us)

@@ -8,6 +8,7 @@ anew. Both ways give the same figures: `tests/engine/test_outlook.py` compares t
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from math import ceil
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -79,6 +80,16 @@ class _Ground(Struct, frozen=True):
     fluid: bool  # what is used in this segment moves the terms of what lies before it
 
 
+class _Summed(NamedTuple):
+    """What is used in the segment of this moment."""
+
+    ground: _Ground
+    row: Row | None  # that it was summed up from
+    rated: int  # events by then
+    used: dict[str, int]  # nano-units per price
+    charged: dict[str, int]  # pico
+
+
 class Ledger:
     """The open holds of one account, summed up. The account and the catalogue are looked at anew with `face`."""
 
@@ -94,7 +105,7 @@ class Ledger:
         self._here = (0, 0)
         self._months: dict[int, tuple[int, int]] = {}
         self._ground: _Ground | None = None
-        self._summed: tuple[int, Row, dict[str, int]] | None = None
+        self._summed: _Summed | None = None
 
     def face(self, account: Account, book: PriceBook, now_us: int) -> bool:
         """Turn to the account as it is now. True: boundaries have moved, and all piles must be put anew."""
@@ -136,6 +147,11 @@ class Ledger:
     def ends(self) -> int:
         """When it ends."""
         return self._here[1]
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is held or withheld."""
+        return bool(self.piles or self.withheld)
 
     @property
     def plan(self) -> Plan | None:
@@ -259,13 +275,10 @@ class Ledger:
 
     def _look_here(self, ground: _Ground, held: bool, asked: Asked | None) -> Outlook:
         quantities, rounding = self._held_in(ground.start, self._piles_in(ground.start, held, False, asked))
-        used = self._used_here(ground.start)
-        amounts = {}
-        for name in quantities.keys() | used.keys():
-            here, more = used.get(name, 0), quantities.get(name, 0)
-            price = self._price_at(ground.start, name)
-            run = ground.running.get(name)
-            amounts[name] = price.most_owed(here, here + more) if run is None else run.peek(price, here + more)
+        used, charged = self._used_here(ground)
+        amounts = charged.copy()
+        for name, more in quantities.items():
+            amounts[name] = self._owed_here(ground, name, used.get(name, 0), more)
         owed = sum(amounts.values())
         spend = {**ground.spend, ground.month: ground.spend.get(ground.month, 0) + owed}
         extra = {ground.month: sum(rounding.values())}
@@ -278,12 +291,24 @@ class Ledger:
         due = {**ground.due, ground.month: ground.due.get(ground.month, 0) + more}
         return Outlook(-unpaid - ground.debt, ground.debt + more, total, spend, extra, due)
 
-    def _used_here(self, start: int) -> Mapping[str, int]:
-        """Nano-units per price in this segment. Summed up once between two events."""
-        row = self._account.table.get(start, {})
-        if self._summed is None or self._summed[0] != self._account.rated or self._summed[1] is not row:
-            self._summed = (self._account.rated, row, by_price(row))
-        return self._summed[2]
+    def _owed_here(self, ground: _Ground, name: str, used: int, more: int) -> int:
+        """Pico for what is used of a price in this segment, if up to so much more is."""
+        price, run = self._price_at(ground.start, name), ground.running.get(name)
+        return price.most_owed(used, used + more) if run is None else run.peek(price, used + more)
+
+    def _used_here(self, ground: _Ground) -> tuple[Mapping[str, int], dict[str, int]]:
+        """Nano-units per price in this segment, and the pico that they come to. Summed up once between two events."""
+        row, summed = self._account.table.get(ground.start), self._summed
+        if (
+            summed is None
+            or summed.ground is not ground
+            or summed.row is not row
+            or summed.rated != self._account.rated
+        ):
+            used = by_price(row or {})
+            charged = {name: self._owed_here(ground, name, units, 0) for name, units in used.items()}
+            self._summed = summed = _Summed(ground, row, self._account.rated, used, charged)
+        return summed.used, summed.charged
 
     def _look_everywhere(self, held: bool, withheld: bool, asked: Asked | None) -> Outlook:
         account = self._account
