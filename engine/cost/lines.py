@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.cost.replica import RequestCost, WindowCost
+from engine.cost.served import Status
 from engine.cost.window import Bucket
 from engine.money import amount_text
 
@@ -30,7 +31,7 @@ class RequestLine(Struct, tag_field="kind", tag="request", frozen=True, gc=False
     scope: str
     feature: str | None
     model: str
-    status: str
+    status: Status
     prompt: int
     cached: int
     output: int
@@ -59,12 +60,29 @@ def request_line(cost: RequestCost, currency: str | None, epoch: int, seq: int) 
     """One line of JSON, without its end. `epoch` and `seq` are those of the checkpoint that it belongs to."""
     served = cost.served
     amount = None if cost.amount is None else amount_text(cost.amount)
-    method = PROFILED if cost.profiled else EQUAL
+    # Most are told once, and the change is all of it.
+    change = amount if amount is not None and cost.change == cost.amount else amount_text(cost.change)
     return _encoder.encode(
         RequestLine(
-            *(served.replica, served.request, served.attempt, cost.hour_us, amount, amount_text(cost.change), currency),
-            *(cost.settled, method, served.account, served.scope, served.feature, served.model, served.status.value),
-            *(served.prompt, served.cached, served.output, epoch, seq),
+            served.replica,
+            served.request,
+            served.attempt,
+            cost.hour_us,
+            amount,
+            change,
+            currency,
+            cost.settled,
+            PROFILED if cost.profiled else EQUAL,
+            served.account,
+            served.scope,
+            served.feature,
+            served.model,
+            served.status,
+            served.prompt,
+            served.cached,
+            served.output,
+            epoch,
+            seq,
         )
     )
 

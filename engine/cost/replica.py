@@ -7,14 +7,14 @@ from operator import attrgetter
 from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from engine.cost.activity import Activity
 from engine.cost.gpu_rates import HOUR_US, GpuRates
 from engine.cost.rollup import Key, Rollup, Row
 from engine.cost.served import ReplicaUp, Served
 from engine.cost.sweep import Phases, phases
-from engine.cost.window import Bucket, window_costs
+from engine.cost.window import Bucket, Window, window_costs
 
 Name = tuple[str, int]  # request, attempt
 AGAIN_US: Final = (
@@ -22,19 +22,17 @@ AGAIN_US: Final = (
 )
 
 
-class Execution:
-    """What counts of one execution, its shares by window, and what was told of it by hour."""
+class Execution(Struct, eq=False, gc=False):
+    """What counts of one execution, its shares by window, and what was told of it by hour. It is itself only, and holds
+    nothing that could lead back to it: so the collector, which would look at all of them again and again, need not know."""
 
-    __slots__ = ("hour_us", "name", "phases", "row", "served", "shares", "told")
-
-    def __init__(self, name: Name, served: Served, phases: Phases, row: Row) -> None:
-        self.name = name
-        self.served = served
-        self.phases = phases
-        self.row = row  # of the hour in which it ended; most of its windows lie in it
-        self.hour_us = row.key.hour_us
-        self.shares: dict[int, int | None] = {}
-        self.told: dict[int, tuple[int | None, bool]] = {}
+    name: Name
+    served: Served
+    phases: Phases
+    row: Row  # of the hour in which it ended; most of its windows lie in it
+    hour_us: int
+    shares: dict[int, int | None] = field(default_factory=dict)
+    told: dict[int, tuple[int | None, bool]] = field(default_factory=dict)
 
 
 Touched = dict[int, set[Execution]]  # by hour: what may have to be told anew
@@ -98,7 +96,8 @@ class Replica:
             if _rank(served) <= _rank(before.served):
                 return False
             self._take_back(before, closed_us)
-        execution = Execution(name, served, self._phases(served), self._row_of(served, served.last_us))
+        row = self._row_of(served, served.last_us)
+        execution = Execution(name, served, self._phases(served), row, row.key.hour_us)
         self._executions[name] = execution
         if before is not None:  # where it ran no more, it is told to have cost nothing
             execution.told = before.told
@@ -173,15 +172,16 @@ class Replica:
         self._open(now_us, closed_us)
         windows: set[int] = set()
         touched, self._replaced = self._replaced, {}
+        due = []
         for window in sorted(self._stale):
             end = window + self._window_us
             if end > settled_us and not (live and window < now_us and self._rest_until.get(window, 0) <= now_us):
                 continue
-            if self._work_out(window, min(end, now_us), touched):
-                windows.add(window)
+            due.append(window)
             if end <= now_us:  # else it goes on growing
                 self._stale.remove(window)
             self._rest_until[window] = now_us + max(AGAIN_US, now_us - window)
+        self._work_out(due, now_us, windows, touched)
         for window in self._settling(settled_us):
             self._rest_until.pop(window, None)
             if window in self._told:
@@ -212,28 +212,33 @@ class Replica:
             return list(range(first, behind, length))
         return sorted(window for window in self._told if first <= window < behind)
 
-    def _work_out(self, window: int, end_us: int, touched: Touched) -> bool:
-        members = self._members.get(window, [])
-        members.sort(key=_by_name)
-        costs = window_costs(
-            [member.phases for member in members], self._stays, self._rates, self._activity, window, end_us
-        )
-        hour = window - window % HOUR_US
-        changed = touched.setdefault(hour, set())
-        for member, share in zip(members, costs.of, strict=True):
-            if window not in member.shares or member.shares[window] != share:  # nothing is a cost as well: it is known
-                self._book(member, window, share)
-                changed.add(member)
-        stays = [stay for stay in self._stays if stay.up_us < end_us]
-        told = _Told(stays[-1].model if stays else "", costs.cost, costs.buckets)
-        before = self._told.get(window)
-        if told == before:
-            return False
-        self._told[window] = told
-        for sign, state in ((-1, before), (1, told)):
-            if state is not None:
-                self._book_buckets(hour, state, sign)
-        return True
+    def _work_out(self, due: list[int], now_us: int, windows: set[int], touched: Touched) -> None:
+        """All of them at once. Those that come to something else than was told are added to `windows`."""
+        asked = []
+        for window in due:
+            members = self._members.get(window, [])
+            members.sort(key=_by_name)
+            end = min(window + self._window_us, now_us)
+            asked.append(Window([member.phases for member in members], window, end))
+        for window, costs in zip(due, window_costs(asked, self._stays, self._rates, self._activity), strict=True):
+            hour = window - window % HOUR_US
+            changed = touched.setdefault(hour, set())
+            for member, share in zip(self._members.get(window, ()), costs.of, strict=True):
+                if (
+                    window not in member.shares or member.shares[window] != share
+                ):  # nothing is a cost as well: it is known
+                    self._book(member, window, share)
+                    changed.add(member)
+            stays = [stay for stay in self._stays if stay.up_us < min(window + self._window_us, now_us)]
+            told = _Told(stays[-1].model if stays else "", costs.cost, costs.buckets)
+            before = self._told.get(window)
+            if told == before:
+                continue
+            self._told[window] = told
+            windows.add(window)
+            for sign, state in ((-1, before), (1, told)):
+                if state is not None:
+                    self._book_buckets(hour, state, sign)
 
     def _book_buckets(self, hour: int, told: _Told, sign: int) -> None:
         for bucket, amount in told.buckets.items():

@@ -1,6 +1,7 @@
 """Sums of cost by hour, customer, model and feature, and what of them was told already."""
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Final
 
 from msgspec import Struct
@@ -45,10 +46,11 @@ class RowChange(Struct, frozen=True):
 class Row:
     """A key, what it has come to, and what of it was told. To be changed through `Rollup.touch`."""
 
-    __slots__ = ("key", "now", "told", "touched")
+    __slots__ = ("key", "now", "order", "told", "touched")
 
     def __init__(self, key: Key) -> None:
         self.key = key
+        self.order = (key.hour_us, key.replica, key.model, key.bucket.value, key.account or "", key.feature or "")
         self.now = Sums()
         self.told = _NOTHING
         self.touched = False
@@ -88,8 +90,9 @@ class Rollup:
         for row in sorted(self._touched, key=_order):
             row.touched = False
             if row.now != row.told:
-                found.append(RowChange(row.key, replace(row.now), row.now.amount - row.told.amount))
-                row.told = replace(row.now)
+                now = replace(row.now)
+                found.append(RowChange(row.key, now, now.amount - row.told.amount))
+                row.told = now
         self._touched.clear()
         return found
 
@@ -104,6 +107,4 @@ class Rollup:
         self._touched = [row for row in self._touched if row.key.hour_us >= before_us]
 
 
-def _order(row: Row) -> tuple[int, str, str, str, str, str]:
-    key = row.key
-    return key.hour_us, key.replica, key.model, key.bucket.value, key.account or "", key.feature or ""
+_order: Final = attrgetter("order")

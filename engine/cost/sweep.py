@@ -26,8 +26,18 @@ PICOSECONDS: Final = 1_000_000  # in a microsecond
 Phases = tuple[int, ...]
 
 
+class Stretch(Struct, frozen=True, gc=False):
+    """[begin_us, end_us) of one replica, which is not empty and at most STRETCH_US_MAX long, and what may run in it."""
+
+    executions: Sequence[Phases]
+    begin_us: int
+    end_us: int
+
+
 class Uses(Struct, frozen=True):
-    """`uses` of each execution, as weights; where none runs, as [begin_us, end_us) in order."""
+    """`uses` of each execution, as weights; where none runs, as [begin_us, end_us) in order.
+
+    The uses and the empty stretches (each microsecond of them ONE × ONE) add up to the stretch, but for what is rounded."""
 
     uses: list[int]
     empty: list[tuple[int, int]]
@@ -51,39 +61,72 @@ def phases(served: Served, profile: Profile | None) -> Phases:
     return found
 
 
-def sweep(executions: Sequence[Phases], begin_us: int, end_us: int) -> Uses:
-    """What each execution used of [begin_us, end_us), which is not empty and at most STRETCH_US_MAX long.
+def sweep(stretches: Sequence[Stretch]) -> list[Uses]:
+    """What each execution used of each stretch. A table has a price of its own, whatever it holds: so as many stretches go
+    into one as fit the clocks."""
+    found: list[Uses] = []
+    some: list[Stretch] = []
+    length = 0
+    for stretch in stretches:
+        own = stretch.end_us - stretch.begin_us
+        assert 0 < own <= STRETCH_US_MAX
+        if length + own > STRETCH_US_MAX:
+            found += _sweep(some, length)
+            some, length = [], 0
+        some.append(stretch)
+        length += own
+    return found + _sweep(some, length) if some else found
 
-    The uses and the empty stretches (each microsecond of them ONE × ONE) add up to the stretch, but for what is rounded."""
-    assert 0 < end_us - begin_us <= STRETCH_US_MAX
-    table = np.array(list(chain.from_iterable(executions)), dtype=np.int64).reshape(-1, 3)
-    if not len(table):
-        return Uses([0] * len(executions), [(begin_us, end_us)])
-    length = end_us - begin_us
-    loads = table[:, 2]
-    count = len(table)
+
+def _sweep(stretches: Sequence[Stretch], length: int) -> list[Uses]:
+    """Of stretches that are laid one behind the other; `length` is that of all of them. A phase is cut to its stretch, so none
+    takes anything of another's."""
+    rows: list[Phases] = []  # the executions; before those of a stretch a phase of nothing, to mark where it begins
+    for stretch in stretches:
+        rows.append((stretch.begin_us, stretch.begin_us, 0))
+        rows += stretch.executions
+    row_ends = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)).cumsum() // 3  # in phases
+    sizes = [1 + len(stretch.executions) for stretch in stretches]  # in rows
+    phase_counts = np.diff(row_ends[np.cumsum(sizes) - 1], prepend=0)
+    of = np.repeat(np.arange(len(stretches)), phase_counts)  # of each phase its stretch
+    begins = np.array([stretch.begin_us for stretch in stretches], dtype=np.int64)
+    lengths = np.array([stretch.end_us for stretch in stretches], dtype=np.int64) - begins
+    offsets = lengths.cumsum() - lengths  # where each is laid
+
+    table = np.fromiter(chain.from_iterable(rows), dtype=np.int64).reshape(-1, 3)
+    count, loads = len(table), table[:, 2]
+    sides = table[:, :2].T - begins[of]
+    instants = (np.minimum(np.maximum(sides, 0), lengths[of]) + offsets[of]).ravel()
     # Begins, then ends: at one instant a phase begins before another ends, and none ends before it begins.
-    instants = np.minimum(np.maximum(table[:, :2].T.ravel() - begin_us, 0), length)
-    order = np.argsort(instants, kind="stable")
+    order = instants.argsort(kind="stable")
     place = np.empty(2 * count, dtype=np.int64)
     place[order] = np.arange(2 * count)
     at_begin, at_end = place[:count], place[count:]
     marks = instants[order]
-    ones = np.ones(count, dtype=np.int64)
     # Behind each mark: how many run, their load, and how long that lasts.
-    loaded = np.cumsum(np.concatenate((loads, -loads))[order])
-    alive = np.cumsum(np.concatenate((ones, -ones))[order])
-    steps = np.diff(marks, append=length)
+    loaded = np.concatenate((loads, -loads))[order].cumsum()
+    alive = np.where(order < count, 1, -1).cumsum()
+    steps = np.empty(2 * count, dtype=np.int64)
+    steps[:-1] = marks[1:]
+    steps[-1] = length
+    steps -= marks
     rest = ONE - np.minimum(loaded, ONE)
     by_load = np.where(loaded > ONE, (steps << 2 * SCALE) // np.maximum(loaded, 1), steps << SCALE)
     equal = ((steps * rest) << SCALE) // np.maximum(alive, 1) * (alive > 0)
-    load_clock = np.cumsum(by_load) - by_load
-    equal_clock = np.cumsum(equal) - equal
+    load_clock = by_load.cumsum() - by_load
+    equal_clock = equal.cumsum() - equal
     uses = loads * (load_clock[at_end] - load_clock[at_begin]) + equal_clock[at_end] - equal_clock[at_begin]
-    behind = np.cumsum(np.array([len(phases) for phases in executions], dtype=np.int64) // 3)
-    totals = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(uses)))[behind]
-    empty = [(begin_us, begin_us + int(marks[0]))] if marks[0] else []
-    for index in np.flatnonzero((alive == 0) & (steps > 0)).tolist():
-        begin = begin_us + int(marks[index])
-        empty.append((begin, begin + int(steps[index])))
-    return Uses(np.diff(totals, prepend=0).tolist(), empty)
+    totals = np.zeros(count + 1, dtype=np.int64)
+    uses.cumsum(out=totals[1:])
+    row_uses = np.diff(totals[row_ends], prepend=0).tolist()
+    found = []
+    row = 0
+    for size in sizes:
+        found.append(Uses(row_uses[row + 1 : row + size], []))
+        row += size
+    idle = np.flatnonzero((alive == 0) & (steps > 0))
+    owners = np.searchsorted(offsets, marks[idle], side="right") - 1
+    sinces = marks[idle] - offsets[owners] + begins[owners]
+    for owner, since, step in zip(owners.tolist(), sinces.tolist(), steps[idle].tolist(), strict=True):
+        found[owner].empty.append((since, since + step))
+    return found

@@ -5,7 +5,7 @@ nothing else."""
 
 from collections.abc import Sequence
 from enum import StrEnum
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final
 
 from msgspec import Struct
@@ -14,7 +14,7 @@ from engine.cost.activity import Activity
 from engine.cost.gpu_rates import GpuRates
 from engine.cost.served import ReplicaUp
 from engine.cost.split import largest_remainder
-from engine.cost.sweep import ONE, Phases, sweep
+from engine.cost.sweep import ONE, Phases, Stretch, Uses, sweep
 
 
 class Bucket(StrEnum):
@@ -30,7 +30,16 @@ class Bucket(StrEnum):
 EMPTY_WEIGHT: Final = ONE * ONE  # of a microsecond, as in `Uses`
 
 
-class Costs(Struct, frozen=True):
+class Window(Struct, frozen=True, gc=False):
+    """[begin_us, end_us) of a replica, and the phases of each execution that may run in it, in an order that hangs on their
+    names alone."""
+
+    members: Sequence[Phases]
+    begin_us: int
+    end_us: int
+
+
+class Costs(Struct):
     """Pico-units of one window. `of` has one entry per member: its share; None where what it used has no known cost.
 
     `cost` (the GPUs and the overhead) = all shares + all buckets but `direct`, exactly. It is None where a part of the
@@ -42,51 +51,57 @@ class Costs(Struct, frozen=True):
 
 
 def window_costs(
-    members: Sequence[Phases],
-    stays: Sequence[ReplicaUp],
-    rates: GpuRates | None,
-    activity: Activity,
-    begin_us: int,
-    end_us: int,
-) -> Costs:
-    """The window [begin_us, end_us). `members`: the phases of each execution that may run in it, in an order that hangs on
-    their names alone. `stays`: in order of time, apart; outside of them the replica holds nothing."""
-    cuts = {begin_us, end_us}
+    windows: Sequence[Window], stays: Sequence[ReplicaUp], rates: GpuRates | None, activity: Activity
+) -> list[Costs]:
+    """Each of the windows. `stays`: in order of time, apart; outside of them the replica holds nothing."""
+    stretches = [_stretches(window, stays, rates) for window in windows]
+    uses = iter(sweep(list(chain.from_iterable(stretches))))
+    found = []
+    for window, own in zip(windows, stretches, strict=True):
+        costs = Costs(0, dict.fromkeys(Bucket, 0), [0] * len(window.members))
+        for stretch in own:
+            _add(costs, stretch, next(uses), stays, rates, activity)
+        if costs.cost is not None:
+            costs.cost = sum(costs.buckets.values())
+        found.append(costs)
+    return found
+
+
+def _stretches(window: Window, stays: Sequence[ReplicaUp], rates: GpuRates | None) -> list[Stretch]:
+    """The window, cut where its GPUs or their rates change."""
+    cuts = {window.begin_us, window.end_us}
     for stay in stays:
         ends = (stay.up_us, stay.ready_us, stay.down_us)
-        cuts.update(mark for mark in ends if mark is not None and begin_us < mark < end_us)
+        cuts.update(mark for mark in ends if mark is not None and window.begin_us < mark < window.end_us)
         if rates is not None:
-            cuts |= rates.changes(stay.gpus, begin_us, end_us)
-    known = True
-    buckets = dict.fromkeys(Bucket, 0)
-    of: list[int | None] = [0] * len(members)
-    for begin, end in pairwise(sorted(cuts)):
-        uses = sweep(members, begin, end)
-        weights = uses.uses
-        held = _stay_at(stays, begin)
-        costs = (0, 0) if held is None else None if rates is None else rates.cost(held.gpus, begin, end)
-        if costs is None or (held is None and any(weights)):
-            known = False
-            of = [None if weight else share for weight, share in zip(weights, of, strict=True)]
-            continue
-        if held is None:
-            continue
-        cost, overhead = costs
-        buckets[Bucket.OVERHEAD] += overhead
-        empty = _emptiness(held, uses.empty, activity)
-        weights = weights + [length * EMPTY_WEIGHT for _, length in empty]
-        if not any(weights):  # so many ran that each one's use is rounded to nothing
-            buckets[Bucket.UNATTRIBUTED] += cost
-            continue
-        parts = largest_remainder(cost, weights)
-        for index, part in enumerate(parts[: len(members)]):
-            share = of[index]
-            if share is not None:
-                of[index] = share + part
-            buckets[Bucket.DIRECT] += part
-        for (bucket, _), part in zip(empty, parts[len(members) :], strict=True):
-            buckets[bucket] += part
-    return Costs(sum(buckets.values()) if known else None, buckets, of)
+            cuts |= rates.changes(stay.gpus, window.begin_us, window.end_us)
+    return [Stretch(window.members, begin, end) for begin, end in pairwise(sorted(cuts))]
+
+
+def _add(
+    to: Costs, stretch: Stretch, uses: Uses, stays: Sequence[ReplicaUp], rates: GpuRates | None, activity: Activity
+) -> None:
+    weights, members = uses.uses, len(uses.uses)
+    held = _stay_at(stays, stretch.begin_us)
+    if held is None and not any(weights):
+        return
+    costs = None if held is None or rates is None else rates.cost(held.gpus, stretch.begin_us, stretch.end_us)
+    if held is None or costs is None:
+        to.cost = None
+        to.of = [None if weight else share for weight, share in zip(weights, to.of, strict=True)]
+        return
+    cost, overhead = costs
+    to.buckets[Bucket.OVERHEAD] += overhead
+    empty = _emptiness(held, uses.empty, activity)
+    weights = weights + [length * EMPTY_WEIGHT for _, length in empty]
+    if not any(weights):  # so many ran that each one's use is rounded to nothing
+        to.buckets[Bucket.UNATTRIBUTED] += cost
+        return
+    parts = largest_remainder(cost, weights)
+    to.of = [None if share is None else share + part for share, part in zip(to.of, parts[:members], strict=True)]
+    to.buckets[Bucket.DIRECT] += sum(parts[:members])
+    for (bucket, _), part in zip(empty, parts[members:], strict=True):
+        to.buckets[bucket] += part
 
 
 def _stay_at(stays: Sequence[ReplicaUp], instant_us: int) -> ReplicaUp | None:

@@ -1,5 +1,6 @@
 """Who used a replica: the two clocks beside the plain definition, microsecond by microsecond."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 from hypothesis import given
@@ -7,12 +8,18 @@ from hypothesis import strategies as st
 
 from engine.cost.gpu_rates import Profile
 from engine.cost.served import Served
-from engine.cost.sweep import LOAD_MAX, ONE, phases, sweep
+from engine.cost.sweep import LOAD_MAX, ONE, STRETCH_US_MAX, Phases, Stretch, Uses, phases, sweep
 
 PROFILE = Profile(prefill_token_ps=20_000_000, decode_token_ps=50_000_000, context_read_ps=43_000)
 
 
 Phase = tuple[int, int, int]
+
+
+def alone(executions: Sequence[Phases], begin_us: int, end_us: int) -> Uses:
+    """Of one stretch."""
+    (found,) = sweep([Stretch(executions, begin_us, end_us)])
+    return found
 
 
 def by_definition(running: list[Phase], begin_us: int, end_us: int) -> list[Fraction]:
@@ -36,7 +43,7 @@ PHASES = st.builds(
 
 @given(st.lists(PHASES, max_size=12), st.integers(0, 50), st.integers(1, 60))
 def test_the_clocks_give_what_the_definition_says(running: list[Phase], begin: int, length: int) -> None:
-    found = sweep(running, begin, begin + length)
+    found = alone(running, begin, begin + length)
     for use, exact in zip(found.uses, by_definition(running, begin, begin + length), strict=True):
         assert abs(Fraction(use, ONE * ONE) - exact) < Fraction(200, ONE)  # a rounding for each boundary
     empty = [instant for since, until in found.empty for instant in range(since, until)]
@@ -49,16 +56,30 @@ def test_the_clocks_give_what_the_definition_says(running: list[Phase], begin: i
 
 @given(st.lists(st.lists(PHASES, max_size=3), max_size=6))
 def test_an_execution_uses_what_its_phases_do(executions: list[list[Phase]]) -> None:
-    alone = iter(sweep([phase for phases in executions for phase in phases], 20, 70).uses)
-    sums = [sum(next(alone) for _ in phases) for phases in executions]
-    assert sweep([sum(phases, ()) for phases in executions], 20, 70).uses == sums
+    each = iter(alone([phase for phases in executions for phase in phases], 20, 70).uses)
+    sums = [sum(next(each) for _ in phases) for phases in executions]
+    assert alone([sum(phases, ()) for phases in executions], 20, 70).uses == sums
+
+
+STRETCHES = st.builds(
+    lambda running, begin, length: Stretch(running, begin, begin + length),
+    st.lists(PHASES, max_size=6),
+    st.integers(0, 50),
+    st.integers(1, 60) | st.integers(STRETCH_US_MAX // 2, STRETCH_US_MAX),
+)
+
+
+@given(st.lists(STRETCHES, max_size=6))
+def test_many_stretches_at_once_come_to_what_each_does_alone(stretches: list[Stretch]) -> None:
+    """To the last bit: those that overlap, that are as long as the clocks go, and that nobody used."""
+    assert sweep(stretches) == [alone(each.executions, each.begin_us, each.end_us) for each in stretches]
 
 
 def test_the_longest_stretch_and_the_greatest_loads_stay_within_64_bits() -> None:
     length = 600_000_000
     for load in (0, 1, ONE, LOAD_MAX):
         for count in (1, 3, 1_000):
-            uses = sweep([(0, length, load)] * count, 0, length).uses
+            uses = alone([(0, length, load)] * count, 0, length).uses
             assert all(abs(use * count - length * ONE * ONE) <= length * ONE * ONE // 1_000 for use in uses)
 
 

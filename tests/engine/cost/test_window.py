@@ -6,7 +6,7 @@ from engine.cost.activity import Activity
 from engine.cost.gpu_rates import HOUR_US, GpuRates, parse_rates
 from engine.cost.served import GpuPart, ReplicaUp
 from engine.cost.sweep import ONE, Phases
-from engine.cost.window import Bucket, window_costs
+from engine.cost.window import Bucket, Window, window_costs
 
 S = 1_000_000
 RATES = parse_rates(
@@ -37,7 +37,7 @@ def costs(
     activity = Activity()
     for at in busy:
         activity.note("GPU-1", at, 900)
-    found = window_costs(members, stays, rates, activity, BEGIN, BEGIN + 10 * S)
+    (found,) = window_costs([Window(members, BEGIN, BEGIN + 10 * S)], stays, rates, activity)
     return found.cost, found.buckets, found.of
 
 
@@ -79,7 +79,8 @@ def test_without_rates_nothing_is_known() -> None:
     unknown = (ReplicaUp("r", "m", (GpuPart("GPU-1", "b200"),), 0, 0),)
     assert costs(ran, stays=unknown)[2] == [None]
     # Known from the second hour on only.
-    found = window_costs([(HOUR_US - S, HOUR_US + S, 0)], [late], RATES, Activity(), HOUR_US - 5 * S, HOUR_US + 5 * S)
+    window = Window([(HOUR_US - S, HOUR_US + S, 0)], HOUR_US - 5 * S, HOUR_US + 5 * S)
+    (found,) = window_costs([window], [late], RATES, Activity())
     assert (found.cost, found.of) == (None, [None])
     assert found.buckets[Bucket.HARD_IDLE] == 4 * MILLI
 
