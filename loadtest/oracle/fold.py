@@ -125,7 +125,13 @@ class Oracle:
         paranoid: bool = False,
     ) -> None:
         self._versions = {number: version_of(number, catalogue) for number, catalogue in catalogues.items()}
-        self._published = [price for version in self._versions.values() for price in version.prices]
+        plans = [plan for version in self._versions.values() for plan in version.plans.values()]
+        published = [price for version in self._versions.values() for price in version.prices]
+        self._floors = {price.name for price in published if price.floor is not None}  # ever, as below
+        self._owes_besides = any(plan.fees or plan.commitments or plan.seats for plan in plans)
+        self._has_advance = any(
+            plan.seats or any(ahead for _, _, ahead in plan.fees.values()) for plan in plans
+        )  # whether any plan ever had a fee in advance, or seats
         self._grains = lcm(*(version.grains for version in self._versions.values()))
         self._control_key = control_key
         self._topic = topic
@@ -338,18 +344,11 @@ class Oracle:
     def _floored(self, account: Account) -> set[str]:
         """Every price that ever had a minimum or a commitment of its own."""
         agreed = {each.price for each in account.agreed if each.terms is not None and each.terms.floor is not None}
-        return agreed | {price.name for price in self._published if price.floor is not None}
+        return agreed | self._floors
 
     def _has_minima(self, account: Account) -> bool:
         """Whether any price ever had one, or a plan a fee, a commitment or seats."""
-        plans = [plan for version in self._versions.values() for plan in version.plans.values()]
-        return bool(self._floored(account)) or any(plan.fees or plan.commitments or plan.seats for plan in plans)
-
-    @property
-    def _has_advance(self) -> bool:
-        """Whether any plan ever had a fee in advance, or seats."""
-        plans = [plan for version in self._versions.values() for plan in version.plans.values()]
-        return any(plan.seats or any(ahead for _, _, ahead in plan.fees.values()) for plan in plans)
+        return self._owes_besides or bool(self._floored(account))
 
     def _await_closing(self, state: Partition, account: Account) -> None:
         self._await_statement(state, account)
