@@ -308,7 +308,7 @@ def _period_lines(account: Account, log_time_us: int) -> tuple[PeriodLineView, .
     for (period_us, kind, price), pico in sorted(owed.items()):
         terms = account.period_terms(period_us)
         assert terms is not None, "it owes something"
-        (sold,) = [pair for due, pair in terms.sold().items() if (due.kind, due.price) == (kind, price)]
+        (sold,) = [pair for due, pair in terms.sold.items() if (due.kind, due.price) == (kind, price)]
         month, period = map(amount_text, sold)
         closed = period_us < since_us
         views.append(PeriodLineView(kind, price, period_us, terms.end, amount_text(pico), closed, month, period))

@@ -583,7 +583,7 @@ class Account:
                         due = Due(kind, of, None, None)
                         before[due] = before.get(due, 0) + pico
             terms = self.period_terms(start)
-            lines = lines_between(before, owed_in_advance(self.contract, self._book, start, now_us))
+            lines = lines_between(before, owed_in_advance(terms, self.contract, self._book, start, now_us))
             if terms is not None and lines:
                 found.append(Billed(terms, terms.from_us, lines))
             _, start = self.period_around(start)

@@ -8,16 +8,17 @@ from collections.abc import Mapping
 
 from engine.catalog import PriceBook
 from engine.contract import Contract
-from engine.period_lines import Due, period_terms
+from engine.period_lines import Due, PeriodTerms, period_terms
 
 
-def owed_in_advance(contract: Contract, book: PriceBook, start: int, now_us: int) -> Mapping[Due, int]:
-    """Pico per line, without those of nothing, of the period that starts then, if it goes on as it does at this log time."""
+def owed_in_advance(
+    terms: PeriodTerms | None, contract: Contract, book: PriceBook, start: int, now_us: int
+) -> Mapping[Due, int]:
+    """Pico per line, without those of nothing, of the period that starts then, if it goes on as it does at this log time.
+    `terms`: what binds in it by the whole contract."""
     begun = contract.begun_by(now_us)
-    terms = period_terms(begun, book, start)
-    if terms is None:
-        return {}
-    return {due: pico for due, (_, pico) in terms.sold().items() if pico and terms.is_ahead(due)}
+    going_on = terms if begun is contract else period_terms(begun, book, start)
+    return {} if going_on is None else going_on.ahead
 
 
 def wakes_us(contract: Contract, book: PriceBook, woken_us: int) -> int | None:

@@ -6,7 +6,9 @@ for it before.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from engine.catalog import Plan, PriceBook
@@ -42,7 +44,8 @@ def kind_and_price(name: str) -> tuple[str | None, str]:
     return (kind if mark else None), price
 
 
-class PeriodTerms(NamedTuple):
+@dataclass(frozen=True)
+class PeriodTerms:
     """A billing period, as far as the account was open in it. `part` is how much of a whole month that is."""
 
     start: int
@@ -51,8 +54,11 @@ class PeriodTerms(NamedTuple):
     plan: Plan  # as it is sold then
     part: Fraction
     active: Fraction  # how much of a month it is without pauses
-    seats: Mapping[str, Fraction] = {}  # how many of each there are, by how much of a month each is there
+    seats: Mapping[str, Fraction] = field(
+        default_factory=dict
+    )  # how many of each there are, by how much of a month each is there
 
+    @cached_property
     def sold(self) -> Mapping[Due, tuple[int, int]]:
         """What stands behind each line: pico for a whole month, and for this period."""
         found = {
@@ -83,9 +89,14 @@ class PeriodTerms(NamedTuple):
     def owed(self, usage: Callable[[str], int]) -> Mapping[Due, int]:
         """Pico per line that is due at the close, without those of nothing. `usage`: what the usage of a price comes to in
         the period."""
-        sold = {due: pico for due, (_, pico) in self.sold().items() if not self.is_ahead(due)}
+        sold = {due: pico for due, (_, pico) in self.sold.items() if not self.is_ahead(due)}
         owed = {due: pico - sum(map(usage, self.covered(due))) for due, pico in sold.items()}
         return {due: pico for due, pico in owed.items() if pico > 0}
+
+    @cached_property
+    def ahead(self) -> Mapping[Due, int]:
+        """Pico per line that is due when the period opens, without those of nothing."""
+        return {due: pico for due, (_, pico) in self.sold.items() if pico and self.is_ahead(due)}
 
     def is_ahead(self, due: Due) -> bool:
         """Whether it is due when the period opens."""

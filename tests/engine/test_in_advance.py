@@ -1,8 +1,11 @@
 """Fees in advance: what has begun by a log time counts, and an account wakes when that changes."""
 
+from collections.abc import Mapping
+
 from engine.catalog import FeeDefinition, PriceBook, compile_catalogue
 from engine.contract import Contract, Pause, Phase
 from engine.in_advance import owed_in_advance, wakes_us
+from engine.period_lines import Due, period_terms
 from tests.engine.bench import DAY, DOLLAR, us
 from tests.laws.test_r6_fees import with_fees
 
@@ -18,14 +21,18 @@ def book(*, in_advance: bool = True) -> PriceBook:
     return found
 
 
+def owed_at(prices: PriceBook, start: int, now_us: int) -> Mapping[Due, int]:
+    return owed_in_advance(period_terms(SOLD, prices, start), SOLD, prices, start, now_us)
+
+
 def test_what_has_not_begun_changes_nothing() -> None:
     def owed(now_us: int) -> list[tuple[str, int]]:
-        return [(due.price, pico) for due, pico in owed_in_advance(SOLD, book(), APRIL, now_us).items()]
+        return [(due.price, pico) for due, pico in owed_at(book(), APRIL, now_us).items()]
 
     assert [owed(now) for now in (APRIL, OFF - 1)] == [[("base", 30 * DOLLAR)]] * 2
     assert [owed(now) for now in (OFF, ON, CUT)] == [[("base", days * DOLLAR)] for days in (5, 27, 17)]
-    assert owed_in_advance(SOLD, book(), CUT, MAY) == {}, "the other plan has none"
-    assert owed_in_advance(SOLD, book(in_advance=False), APRIL, APRIL) == {}
+    assert owed_at(book(), CUT, MAY) == {}, "the other plan has none"
+    assert owed_at(book(in_advance=False), APRIL, APRIL) == {}
 
 
 def test_an_account_wakes_for_periods_of_a_plan_with_such_a_fee_and_for_pauses() -> None:

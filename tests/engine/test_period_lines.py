@@ -22,8 +22,8 @@ def terms(part: Fraction) -> PeriodTerms:
 
 
 def test_a_part_of_a_month_owes_a_part_rounded_once_unless_it_is_not_shared() -> None:
-    assert terms(Fraction(1, 3)).sold() == {X: (10 * DOLLAR, 3_333_333_333_333), Y: (10 * DOLLAR, 10 * DOLLAR)}
-    assert terms(Fraction(2, 3)).sold()[X] == (10 * DOLLAR, 6_666_666_666_667)
+    assert terms(Fraction(1, 3)).sold == {X: (10 * DOLLAR, 3_333_333_333_333), Y: (10 * DOLLAR, 10 * DOLLAR)}
+    assert terms(Fraction(2, 3)).sold[X] == (10 * DOLLAR, 6_666_666_666_667)
 
 
 def test_only_what_is_missing_is_owed() -> None:

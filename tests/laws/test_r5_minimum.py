@@ -250,7 +250,7 @@ def test_a_period_owes_the_greater_of_usage_and_minimum_in_any_order_of_arrival(
     for start in {APRIL, account.period_of(MAY - 1), MAY}:
         terms = account.period_terms(start)
         assert terms is not None
-        ((_, for_period),) = terms.sold().values()
+        ((_, for_period),) = terms.sold.values()
         assert for_period == round(Fraction(minimum * DOLLAR * (terms.end - start), (30 if start < MAY else 31) * DAY))
         assert owed.get(start, 0) == max(terms.plan.prices["tiered"].owed(units.get(start, 0)), for_period)
     agrees(bench)
