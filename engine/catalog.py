@@ -841,9 +841,9 @@ class PriceBook:
             known = self._in_force[name, first, last] = plan.following(earlier)
         return known
 
-    def places(self, *instants: int) -> tuple[int, ...]:
-        """Which version, counted from 0, is in force at each of these."""
-        return tuple(bisect_right(self._starts, instant) for instant in instants)
+    def place(self, instant: int) -> int:
+        """Which version, counted from 0, is in force then."""
+        return bisect_right(self._starts, instant)
 
     @property
     def last_start(self) -> int:

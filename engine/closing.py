@@ -17,7 +17,7 @@ Adjusted = dict[tuple[int, int], dict[str, int]]  # (segment it was posted in, c
 class Closing:
     """Which billing periods of an account are open, by log time. Looked at anew when the next one closes."""
 
-    __slots__ = ("_close_after_us", "_period_around", "since_us", "until_us")
+    __slots__ = ("_close_after_us", "_looked_us", "_period_around", "since_us", "until_us")
 
     def __init__(self, period_around: Callable[[int], tuple[int, int]], close_after_us: Callable[[int], int]) -> None:
         """`period_around`: [start, end) of the period of an instant. `close_after_us`: how long a period stays open that
@@ -26,12 +26,14 @@ class Closing:
         self._close_after_us = close_after_us
         self.since_us = 0  # start of the oldest period that is open, as it was found last
         self.until_us = 0  # log time at which that is to be looked at again
+        self._looked_us = 0
 
     def open_from(self, log_time_us: int) -> int:
         """Start of the oldest period that is open: what lies before it is closed. None closes before those before it, which
         may have longer."""
         if log_time_us >= self.until_us:
             self.since_us, self.until_us = self.oldest_open(log_time_us)
+            self._looked_us = log_time_us
         return self.since_us
 
     def oldest_open(self, log_time_us: int) -> tuple[int, int]:
@@ -47,7 +49,9 @@ class Closing:
 
     def closings(self, after_us: int) -> Iterator[tuple[int, int]]:
         """(when it closes, its start) of each period that closes behind an instant, in order, without end."""
-        start, closes_us = self.oldest_open(after_us)
+        start, closes_us = self.since_us, self.until_us
+        if not self._looked_us <= after_us < closes_us:
+            start, closes_us = self.oldest_open(after_us)
         while True:
             yield closes_us, start
             _, start = self._period_around(start)

@@ -304,7 +304,7 @@ class Contract:
         period_us, _ = self.period_around(time_us)
         if not self._starts and (period_us >= self.opened_us or not book.has_overage):
             return book.plan_at(self.plan, time_us, period_us)
-        key = (period_us, *book.places(period_us, time_us), bisect_right(self._starts, time_us))
+        key = (period_us, book.place(period_us), book.place(time_us), bisect_right(self._starts, time_us))
         if key not in self._in_force:
             within = {*book.starts_within(period_us, time_us), *self.starts_within(period_us, time_us)}
             catalogues = [(book.at(instant), instant) for instant in (period_us, *sorted(within))]
