@@ -153,6 +153,7 @@ class Allocation:
         self.balance = 0  # what still counts, minus all debt
         self._settled_us = 0  # the last instant at which something befell a lot between segments
         self._lots: list[Lot] = []  # in their order
+        self._to_come: set[str] = set()  # lots of which nothing is in the balance yet
         self._woken_us = 0
 
     def next_payer(self, start: int) -> tuple[str, int] | None:
@@ -163,7 +164,7 @@ class Allocation:
             return None
         covering = [lot for lot in self._lots if lot.covers(start)]
         for lot in covering:
-            if lot.scope or lot.expired(self._woken_us) or not (lot.carry or lot.effective_us <= self._woken_us):
+            if lot.scope or lot.expired(self._woken_us) or lot.lot in self._to_come:
                 return None
         for lot in covering:
             if self.remaining[lot.lot]:
@@ -299,8 +300,10 @@ def allocate(
         if lot.expired(woken_us):
             result.expired[lot.lot] = result.remaining[lot.lot]
             result.remaining[lot.lot] = 0
-    # What was carried left a lot that counts until log time has reached its expiry, so it counts from there on.
-    counting = sum(result.remaining[lot.lot] for lot in ordered if lot.carry or lot.effective_us <= woken_us)
+    # What was carried counts if what it was left by did: usage ahead of log time moves it, and no balance rises by usage.
+    begins_us = {lot.lot: lots[lot.carry.source if lot.carry else lot.lot].effective_us for lot in ordered}
+    result._to_come = {name for name, instant in begins_us.items() if instant > woken_us}
+    counting = sum(pico for name, pico in result.remaining.items() if name not in result._to_come)
     result.balance = counting - sum(result.debt.values())
     return result
 

@@ -33,10 +33,6 @@ class Lot:
     def valid(self, instant: int) -> bool:
         return self.effective <= instant and (self.expires is None or instant < self.expires)
 
-    def counts(self, instant: int) -> bool:
-        """Whether what is left of it is in the balance. What is carried is there as soon as it is left."""
-        return self.valid(instant) or (self.carry is not None and instant < self.effective)
-
     def voided(self, instant: int) -> bool:
         return any(change.amount is None and change.at <= instant for change in self.changes)
 
@@ -169,6 +165,17 @@ class Paid:
                 self.owe(segment, pico)
                 gone += pico
         self.voids[name] = self.voids.get(name, 0) + gone
+
+
+def counted(lots: list[Lot], instant: int) -> list[Lot]:
+    """Those of which what is left is in the balance. What is carried is there as soon as it is left, if the lot that left it
+    has begun."""
+    begins = {lot.lot: lot.effective for lot in lots}
+    return [
+        lot
+        for lot in lots
+        if lot.valid(instant) or (lot.carry is not None and begins[lot.carry.source] <= instant < lot.effective)
+    ]
 
 
 def allocate(amounts: Amounts, adjusted: Adjusted, lots: list[Lot], woken: int) -> Paid:

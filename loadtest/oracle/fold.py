@@ -36,7 +36,7 @@ from loadtest.oracle.catalogue import Version, version_of
 from loadtest.oracle.commands import COMMANDS as ON_ACCOUNTS
 from loadtest.oracle.contract import View, price_at, segment_of, stated
 from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Revision, read_correction
-from loadtest.oracle.credit import Amounts, Paid, allocate
+from loadtest.oracle.credit import Amounts, Paid, allocate, counted
 from loadtest.oracle.limits import is_over
 from loadtest.oracle.meters import OF_SESSIONS, RATED_AT
 from loadtest.oracle.period_lines import Least, closings, fees, least, next_ahead, next_closing, opened_by
@@ -1182,7 +1182,7 @@ class Oracle:
 
     def _balance(self, account: Account, table: Table) -> int:
         paid = allocate(owed(account, table.amounts), table.adjusted, account.lots, account.woken)
-        held = sum(paid.left[lot.lot] for lot in account.lots if lot.counts(account.woken))
+        held = sum(paid.left[lot.lot] for lot in counted(account.lots, account.woken))
         return held - paid.debt
 
     # ---- rules and top-up

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from loadtest.oracle.accounts import Account, Partition, Rule
 from loadtest.oracle.commands import begin_to_count, known_account
 from loadtest.oracle.contract import View
-from loadtest.oracle.credit import Paid
+from loadtest.oracle.credit import Paid, counted
 from loadtest.oracle.limits import Cap
 from loadtest.oracle.records import SECOND_US, DeadLetterError, Fields, RefusedError, fixed_point, pico_of
 
@@ -84,7 +84,7 @@ def _values(
             if included:
                 yield str(period), quantity, included
     elif rule.measure == "balance":
-        held = sum(paid().left[lot.lot] for lot in account.lots if lot.counts(account.woken))
+        held = sum(paid().left[lot.lot] for lot in counted(account.lots, account.woken))
         yield "-", held - paid().debt, None
     elif rule.measure == "lot_percent":
         yield "-", paid().left[rule.of], paid().granted[rule.of]

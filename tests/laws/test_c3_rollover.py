@@ -3,7 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.bench import DAY, DOLLAR, START, Bench
+from tests.engine.bench import DAY, DOLLAR, SECOND, START, Bench
+from tests.laws.test_oracle_agrees import assert_the_same, oracle_of
 
 USES = st.lists(st.tuples(st.integers(0, 3 * DAY), st.integers(0, 60)), min_size=1, max_size=6)
 
@@ -52,3 +53,28 @@ def test_pending_credit_never_spends(pending_us: int, uses: list[tuple[int, int]
     assert wallet.available == -used
     bench.tick(effective_us + 999)
     assert (bench.debt(), bench.balance()) == (0, 100 * DOLLAR - used)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(61, 290), st.lists(st.integers(0, 295), min_size=1, max_size=5))
+def test_usage_ahead_of_log_time_moves_credit_on_and_raises_no_balance(ends_s: int, uses: list[int]) -> None:
+    """A lot that begins behind usage ahead of log time is in no balance yet, and neither is what it carries, though usage
+    behind its expiry is paid from that. By then all of it is there."""
+    bench = Bench()
+    bench.open()
+    bench.balance_rule("0")
+    assert bench.use(1, at=START + 60 * SECOND) == "rated"
+    rollover = {"percent": 50, "days": 1}
+    assert bench.grant("soon", "100", "promo", expires_us=START + ends_s * SECOND, rollover=rollover) == "applied"
+    balance = bench.balance()
+    for after_s in uses:
+        assert bench.use(2, at=START + after_s * SECOND) == "rated"
+        assert bench.balance() <= balance
+        balance = bench.balance()
+    assert not bench.partition.counts.get("alert_recovered")
+    assert_the_same(bench, oracle_of(bench, paranoid=True), "ahead")
+    bench.tick(START + 300 * SECOND)
+    early = 2 * sum(after_s <= 60 for after_s in uses) + 1
+    first = 2 * sum(60 < after_s < ends_s for after_s in uses)
+    left = (100 - first) * DOLLAR // 2
+    assert bench.balance() == left - (early + 2 * sum(after_s >= ends_s for after_s in uses)) * DOLLAR

@@ -75,7 +75,7 @@ class Sales:
     def __init__(self, number: int, random: Random) -> None:
         self._random = random
         kinds: list[Callable[[], Usage]] = [self._search, self._tokens, self._picture, self._partner]
-        kinds += [self._images, self._seat, self._storage, self._payment, self._gpu, self._volume]
+        kinds += [self.images, self._seat, self._storage, self._payment, self._gpu, self._volume]
         self._kinds = random.sample(kinds, random.randint(1, 4))
         if number:
             self._kinds += [lambda: random_usage(random)] * random.randint(1, 4)
@@ -105,7 +105,7 @@ class Sales:
         size = {"width": self._random.choice([512, 1_000, 4_096]), "height": self._random.choice([512, 999])}
         return "image.request", size | ({"n": 3} if self._random.random() < 0.3 else {})
 
-    def _images(self) -> Usage:
+    def images(self) -> Usage:
         return "image.generated", {"images": self._random.choice([1, 40, 101, 700])}
 
     def _seat(self) -> Usage:

@@ -63,7 +63,7 @@ def verify(world: World, folds: dict[int, Partition]) -> list[str]:
     found: dict[str, dict[str, Any]] = {}
     differences = []
     for number in range(world.plan.partitions):
-        stored, folded = _stored(world, number), folds[number]
+        stored, folded = stored_fold(world, number), folds[number]
         state = stored.state_bytes()
         world.note(state)
         if state != folded.state_bytes():
@@ -139,10 +139,10 @@ def _rated_again(oracle: Oracle) -> list[str]:
 
 def stored_folds(world: World) -> dict[int, Partition]:
     """Each partition as its last checkpoint holds it."""
-    return {number: _stored(world, number) for number in range(world.plan.partitions)}
+    return {number: stored_fold(world, number) for number in range(world.plan.partitions)}
 
 
-def _stored(world: World, number: int) -> Partition:
+def stored_fold(world: World, number: int) -> Partition:
     """The partition as a successor would load it."""
     row = world.database.partition(number)
     fold = Partition(number, world.plan.partitions, TOPIC, CONTROL_KEY, library(world.plan.catalogue))

@@ -5,7 +5,7 @@
 | conservation | per lot: came = remains + went; an account's balance is what its postings leave | every commit |
 | outcome | a record has one outcome: nothing of it is written twice, nothing of a record outside the cut | every commit |
 | offsets | a commit goes on where the last one ended, with an outcome for each record below its offset | every commit |
-| log time | it is the running maximum of append times | every commit |
+| log time | it is the running maximum of append times, and of where the clock of a sandbox is moved to | every commit |
 | epoch | only the owner of the present epoch commits, and every checkpoint once | every commit |
 | crossing | one id per crossing, one crossing per id; ordinals grow by one and never fall | every commit |
 | speakers | at no moment do two shards speak for a partition | every fetch |
@@ -30,6 +30,7 @@ from actors.owned import Owned
 from actors.ports import AccountRow, AlertRow, Checkpoint
 from actors.shard import Shard
 from engine.alerts import CORRECTION_FAILED, ID_CONFLICT
+from engine.events import CONTROL_BODY_START, CONTROL_MAGIC
 from engine.snapshot import PartitionState, _account_decoder, decode_partition
 from tests.simulation.sim_log import SimPartition, SimRecord
 from tests.simulation.sim_store import SimPartitionRow
@@ -55,7 +56,9 @@ class AtCommit:
     def __init__(self) -> None:
         self._left: dict[str, dict[str, int]] = {}  # account -> lot -> pico neither burnt nor expired
         self._debt: dict[str, int] = {}
-        self._append_times: dict[int, tuple[int, int]] = {}  # partition -> records looked at, the latest of their times
+        self._append_times: dict[
+            int, tuple[int, int]
+        ] = {}  # partition -> records looked at, the latest of their instants
         self._told: dict[str, _Told] = {}
         self._ordinals: dict[tuple[str, str, str], int] = {}
 
@@ -85,11 +88,11 @@ class AtCommit:
             yield f"the last one was {row.ckpt_seq}"
 
     def _log_time(self, cut: Checkpoint, header: PartitionState, records: list[SimRecord]) -> Iterator[str]:
-        known, newest_ms = self._append_times.get(cut.partition, (0, 0))
-        newest_ms = max([newest_ms, *(record.timestamp for record in records[known:])])
-        self._append_times[cut.partition] = len(records), newest_ms
-        if header.log_time_us != newest_ms * 1000:
-            yield f"log time is {header.log_time_us}, the latest append time {newest_ms * 1000}"
+        known, newest_us = self._append_times.get(cut.partition, (0, 0))
+        newest_us = max([newest_us, *(_reached_us(record) for record in records[known:])])
+        self._append_times[cut.partition] = len(records), newest_us
+        if header.log_time_us != newest_us:
+            yield f"log time is {header.log_time_us}, the latest append time, or jump, {newest_us}"
 
     @staticmethod
     def _offsets(
@@ -131,7 +134,7 @@ class AtCommit:
             lots = self._left.get(stored.account, {})
             held = sum(lots.values()) - self._debt.get(stored.account, 0)
             if held != stored.balance:  # lots that are not effective yet do not count
-                held -= sum(lots[lot] for lot in _lots_to_come(stored))
+                held -= sum(lots.get(lot, 0) for lot in _lots_to_come(stored))
             if held != stored.balance:
                 yield f"the postings leave {stored.account} {held} pico, its balance is {stored.balance}"
 
@@ -153,11 +156,20 @@ class AtCommit:
             self._ordinals[account, rule, window] = ordinal
 
 
+def _reached_us(record: SimRecord) -> int:
+    """Where the record takes log time to."""
+    append_us, value = 1_000 * record.timestamp, record.value or b""
+    if not value.startswith(CONTROL_MAGIC) or not value[CONTROL_BODY_START:].startswith(b'{"kind":"advance"'):
+        return append_us
+    jump: int = orjson.loads(value[CONTROL_BODY_START:])["until_us"]
+    return max(append_us, jump)
+
+
 def _lots_to_come(stored: AccountRow) -> list[str]:
     account = _account_decoder.decode(stored.blob)
-    carried = {lot for lot, *_ in account.carries}  # they count as soon as they have something
-    lots = [lot for lot, _, _, _, effective_us, _, _ in account.lots if effective_us > account.woken_us]
-    return [lot for lot in lots if lot not in carried]
+    sources = {lot: source for lot, source, *_ in account.carries}  # what is carried counts where these do
+    to_come = {lot for lot, _, _, _, effective_us, _, _ in account.lots if effective_us > account.woken_us}
+    return [lot for lot in sorted(to_come) if sources.get(lot, lot) in to_come]
 
 
 def _crossing_of(alert: AlertRow, partition: int) -> _Told:

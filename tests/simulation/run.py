@@ -48,6 +48,7 @@ def _one(seed: int) -> int:
     say(outcome.told() if outcome.violations else f"seed {outcome.seed}: everything held")
     say(f"trace {outcome.trace}, {outcome.steps} steps, {outcome.commits} commits")
     say(f"{outcome.approved} holds approved, denied: {dict(outcome.denied)}")
+    say(f"reached: {dict(sorted(outcome.reached.items()))}")
     for (kind, site), count in sorted(outcome.fired.items()):
         say(f"  {kind} {site}: {count}")
     return 1 if outcome.violations else 0
@@ -66,6 +67,7 @@ class Figures:
         self._fired: Counter[tuple[str, str]] = Counter()
         self._looked: Counter[str] = Counter()
         self._denied: Counter[str] = Counter()
+        self._reached: Counter[str] = Counter()
         self._sums: Counter[str] = Counter()
         self._virtual_s = 0.0
 
@@ -77,6 +79,7 @@ class Figures:
         self._fired.update(outcome.fired)
         self._looked.update(outcome.looked)
         self._denied.update(outcome.denied)
+        self._reached.update(outcome.reached)
         for name in ("commits", "steps", "rated", "approved"):
             self._sums[name] += getattr(outcome, name)
         self._virtual_s += outcome.virtual_s
@@ -113,6 +116,7 @@ class Figures:
             "invariants_looked_at": dict(sorted(self._looked.items())),
             **self._sums,
             "denied": dict(sorted(self._denied.items())),
+            "reached": dict(sorted(self._reached.items())),
             "virtual_s": round(self._virtual_s),
             "jobs": self._jobs,
             "machine": {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()},
@@ -143,6 +147,7 @@ def _many(seeds: range, jobs: int, report: Path | None) -> int:
         report.write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
     for kind, sites in summary["fault_sites_fired"].items():
         say(f"  {kind}: " + ", ".join(f"{site} {count}".strip() for site, count in sites.items()))
+    say("  reached: " + ", ".join(f"{name} {count}" for name, count in summary["reached"].items()))
     say(
         f"{summary['seeds']} seeds from {seeds.start} on in {summary['wall_s']} s ({summary['seeds_per_s']} a second), "
         f"{summary['virtual_s']} s of virtual time, {summary.get('steps', 0)} steps, {summary.get('commits', 0)} commits, "

@@ -12,19 +12,22 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from tests.simulation.back_office import BackOffice
 from tests.simulation.catalogues import DRAWN, documents
 from tests.simulation.chaos import Strike, draw_strikes, tells
 from tests.simulation.checks import fold_all, fresh_folds, unrest, verify
 from tests.simulation.gateways import ASKING, PACE_MAX, Gateways, open_too_long
 from tests.simulation.invariants import orphans
+from tests.simulation.reached import reached
 from tests.simulation.sim_receivers import ReceiverFaults
 from tests.simulation.sim_store import SimPartitionRow
-from tests.simulation.traffic import OPENINGS, Traffic, skewed
+from tests.simulation.traffic import OPENINGS, Traffic, draw_jumps, skewed
 from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualLoop, run_virtually
 from tests.simulation.world import Plan, World, mended_engine, short_limits
 
 SEALING_SEEDS: Final = 7  # one seed in so many seals the memory of rated events
 LEASING_SEEDS: Final = 5  # in one seed of so many gateways decide by leases, and ask
+SANDBOX_SEEDS: Final = 11  # one seed in so many is a sandbox, whose clock jumps; nobody asks there
 QUIET_MAX_S: Final = 20.0
 LOOK_EVERY_S: Final = 0.2
 STOP_MAX_S: Final = 20.0
@@ -38,6 +41,7 @@ class Outcome(Struct):
     trace: str  # equal for equal runs
     fired: Counter[tuple[str, str]]
     looked: Counter[str]
+    reached: Counter[str]  # of tests/simulation/reached.py
     steps: int
     commits: int
     rated: int
@@ -53,7 +57,7 @@ class Outcome(Struct):
 
 def lost(seed: int, why: str) -> Outcome:
     """Of a seed that could not be run to its end."""
-    return Outcome(seed, [why], "", Counter(), Counter(), 0, 0, 0, 0.0, 0, Counter())
+    return Outcome(seed, [why], "", Counter(), Counter(), Counter(), 0, 0, 0, 0.0, 0, Counter())
 
 
 def again(seed: int) -> str:
@@ -108,7 +112,10 @@ def _simulate(seed: int, faults: bool) -> Outcome:
     if leasing and plan.pace > PACE_MAX:
         plan = msgspec.structs.replace(plan, pace=1.0)
     seconds = random.uniform(1.5, 4.0)
-    asked = plan.pace <= PACE_MAX  # gateways ask, and bring usage of their own
+    sandbox = seed % SANDBOX_SEEDS == 4 and not leasing
+    if sandbox:  # what its producers stamp may not run ahead of where log time stands still
+        plan = msgspec.structs.replace(plan, pace=1.0)
+    asked = plan.pace <= PACE_MAX and not sandbox  # gateways ask, and bring usage of their own
     telling = tells(seed)
     traffic = Traffic(
         Random(random.random()),
@@ -123,12 +130,14 @@ def _simulate(seed: int, faults: bool) -> Outcome:
         without=[name for name in OPENINGS if random.random() < 0.4 and not telling],
         again=0.3 if plan.seals else 0.0,  # what comes again must be found in what is sealed
         asking=ASKING if asked else (),
+        jumps=draw_jumps(Random(f"sandbox {seed}"), seconds) if sandbox else (),
     )
     strikes = draw_strikes(random, seconds, seed)
     loop = VirtualLoop()
     world = World(plan, Random(random.random()), loop)
     gateways = Gateways(world, Random(random.random()), seconds, leasing=leasing) if asked else None
-    play(loop, world, traffic, gateways, strikes if faults else [], seconds)
+    office = BackOffice(world, Random(f"office {seed}"), seconds) if traffic.deals else None
+    play(loop, world, traffic, gateways, strikes if faults else [], seconds, office)
     for fault, times in world.receivers.met.items():
         world.fired[f"receiver_{fault}", ""] += times
     return Outcome(
@@ -137,6 +146,7 @@ def _simulate(seed: int, faults: bool) -> Outcome:
         trace=world.trace_digest(),
         fired=world.fired,
         looked=world.looked,
+        reached=world.reached,
         steps=world.steps,
         commits=world.commits,
         rated=sum(len(world.broker.topic("rated", number).records) for number in range(plan.partitions)),
@@ -153,18 +163,24 @@ def play(
     gateways: Gateways | None,
     strikes: list[Strike],
     seconds: float,
+    office: BackOffice | None = None,
 ) -> None:
     """Run the world to its verdict."""
     with short_limits(world.plan), _quiet_logs():
         try:
-            run_virtually(loop, _run(world, traffic, gateways, strikes, seconds))
+            run_virtually(loop, _run(world, traffic, gateways, strikes, seconds, office))
         except (NobodyWaits, TimeStandsStill) as error:
             world.violated(f"{type(error).__name__}: {error}")
     world.look("orphans", loop.broken)
 
 
 async def _run(
-    world: World, traffic: Traffic, gateways: Gateways | None, strikes: list[Strike], seconds: float
+    world: World,
+    traffic: Traffic,
+    gateways: Gateways | None,
+    strikes: list[Strike],
+    seconds: float,
+    office: BackOffice | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     world.database.catalogues = dict(documents(world.plan.catalogue))
@@ -179,10 +195,10 @@ async def _run(
     start_s = loop.time()
     for strike in strikes:
         loop.call_at(start_s + strike.at_s, world.arm, strike)
-    calling = loop.create_task(gateways.run()) if gateways else None
+    beside = [loop.create_task(each.run()) for each in (gateways, office) if each is not None]
     await _produce(world, traffic, start_s)
-    if calling is not None:
-        await calling
+    for others in beside:
+        await others
     await asyncio.sleep(max(0.0, start_s + seconds + 0.3 - loop.time()))
     world.heal()
     await asyncio.sleep(0.5)  # whoever was down is back
@@ -206,6 +222,7 @@ def _judge(world: World, gateways: Gateways | None) -> None:
             world.breached(name, sentence)
         world.look("holds", open_too_long(world))
     world.look("fold", verify(world, folds))
+    world.reached = reached(folds)
 
 
 def _rows(world: World) -> list[SimPartitionRow]:
@@ -219,7 +236,7 @@ async def _produce(world: World, traffic: Traffic, start_s: float) -> None:
             await world.loop.sleep(start_s + write.at_s - loop.time())
         while world.broker.down or not world.broker.sound:
             await asyncio.sleep(0.05)
-        value = write.make(world.clock.wall_us())
+        value = write.make(traffic.now_us(write.at_s, world.clock.wall_us()))
         world.broker.append("usage", write.key, value, write.partition)
 
 

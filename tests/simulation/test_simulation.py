@@ -16,6 +16,7 @@ from tests.simulation import simulate as simulation
 from tests.simulation.ablations import ABLATIONS, NOTICED_BY, REGRESSIONS, Ablation, first_caught
 from tests.simulation.chaos import FEATURED, LOG_DAMAGES
 from tests.simulation.invariants import NAMES
+from tests.simulation.reached import REACHABLE
 from tests.simulation.run import main
 from tests.simulation.simulate import again, simulate
 from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualLoop, run_virtually
@@ -41,6 +42,7 @@ def test_every_seed_agrees_with_the_oracle_and_every_fault_strikes(tmp_path: Pat
     silent = {f"{strike.kind} {strike.site}" for strike in FEATURED if strike.site not in sites.get(strike.kind, {})}
     silent |= {f"{kind}, said by nobody" for kind in LOG_DAMAGES if kind not in sites.get("halted", {})}
     assert not silent or 2 * len(FEATURED) > SEEDS, f"these faults never struck: {sorted(silent)}"
+    assert found["reached"].keys() == set(REACHABLE), "what is drawn and never comes about proves nothing"
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,5 +1,5 @@
 """What a seed's producers write: the demo's traffic with its faults, usage of all else that is sold, commands of every
-kind (beside what `terms.py` draws), a second catalogue version.
+kind (beside what `terms.py` and `deals.py` draw), a second catalogue version.
 
 Wall time may run many times faster than the time in which processes wait, so that months, periods, lots and the
 duplicate memory end within seconds. Everything follows from the seed; times are stamped as the records are written.
@@ -19,6 +19,8 @@ from engine.events import seal
 from loadtest.oracle.records import partition_of
 from loadtest.workload import FEW_MIN, PLANS, SECOND_US, Send, Workload, cloud_time, decimal
 from tests.simulation.catalogues import Sales, oracle_library
+from tests.simulation.deals import Ahead, Deals
+from tests.simulation.streams import Streaming
 from tests.simulation.terms import Terms
 
 CONTROL_KEY = b"the simulator's own control key, 32+"
@@ -29,6 +31,12 @@ _TYPE = re.compile(rb'"type":"[^"]*"')
 POISON_SHARE = 0.02
 CORRECTED_SHARE = 0.05  # of the events are cancelled or amended, before they come or after
 TERMS_SHARE = 0.25  # of the seeds set terms of all kinds, and twice as many of those in which gateways ask
+DEALS_SHARE = 0.4  # of the seeds have customers who pay otherwise, or are given something
+STUDIO_SHARE = 0.5  # of these have a shop, if they have any, that is billed in credits
+STUDIO = "studio"  # the plan of the example that is
+CREDITS = "CREDITS"
+STREAMS_SHARE = 0.3  # of the seeds say of some requests again and again what they have come to
+EVENTS_MIN = 8  # that are left where commands take the place of events
 BROKEN_SHARE = 0.03  # of the events are sent broken first, then mended under the same id
 SKEW = 4.0  # of the sizes: drawn evenly, a seed cost twice the time, and a safeguard taken away was noticed by no more
 OPENINGS = ("welcome", "caps", "low-balance")  # what accounts of the demo open with, beside a wallet
@@ -47,6 +55,19 @@ class Write(Struct, frozen=True):
     key: bytes | None
     partition: int | None
     make: Any  # Callable[[int], bytes | None]
+
+
+class Jump(Struct, frozen=True):
+    """Of log time, `at_s` after the start."""
+
+    at_s: float
+    by_us: int
+
+
+def draw_jumps(random: Random, seconds: float) -> list[Jump]:
+    """One or two, by an hour or up to half a year."""
+    by_days = [random.choice([1 / 24, 3, 20, 33, 180]) for _ in range(random.randint(1, 2))]
+    return [Jump(random.uniform(0.1, 0.7) * seconds, int(days * 86_400) * SECOND_US) for days in by_days]
 
 
 def _broken(value: bytes | None) -> bytes:
@@ -123,10 +144,12 @@ class Traffic:
         without: Collection[str] = (),
         again: float = 0.0,
         asking: Sequence[str] = (),
+        jumps: "Sequence[Jump]" = (),
     ) -> None:
         """`pace`: seconds of wall time per second that processes wait. `sales`: usage of other kinds than requests to
         models. `rare`: how many there are of each rare kind of record. `without`: what accounts have not, of `OPENINGS`.
-        `again`: the share of events that come again later. `asking`: other accounts that terms may be set for."""
+        `again`: the share of events that come again later. `asking`: other accounts that terms may be set for. `jumps`: of
+        the clock of a sandbox; some usage comes late then, by much of what the clock has jumped."""
         self.partitions = partitions
         self.pace = pace
         self.seconds = seconds
@@ -134,12 +157,17 @@ class Traffic:
         self._correcting = Random()  # draws of its own, so that without corrections a seed is what it was
         self._correcting.setstate(random.getstate())
         self._corrects = self._correcting.random() < 0.5  # whether this seed corrects anything
-        self._crediting = Random(repr(random.getstate()))  # and another, so that what they draw stays what it was
-        self._selling = Random(f"sales {random.getstate()}")
-        setting = Random(f"terms {random.getstate()}")
+        state = repr(random.getstate())
+        self._crediting = Random(state)  # and another, so that what they draw stays what it was
+        self._selling = Random(f"sales {state}")
+        setting = Random(f"terms {state}")
+        dealing = Random(f"deals {state}")
+        deals_count = skewed(dealing, 3, 14) if dealing.random() < DEALS_SHARE else 0
+        self.deals = deals_count > 0  # then payments and whoever rates again look on
+        self._streaming = Streaming(dealing) if dealing.random() < STREAMS_SHARE else None
         self._work = Workload(
             random.randrange(2**32),
-            events,
+            max(min(events, EVENTS_MIN), events - deals_count),
             accounts,
             None,
             seconds * pace,
@@ -151,18 +179,51 @@ class Traffic:
         self._again = again
         self._repeating = Random(f"again {random.getstate()}")
         self._shops = [f"shop-{number}" for number in range(skewed(self._selling, 1, 3))] if sales else []
+        self._studios = self._shops[:1] if deals_count and dealing.random() < STUDIO_SHARE else []
         self._sold = Sales(catalogue, self._selling)
         version = oracle_library(catalogue)[1]
-        terms = Terms(setting, [*self._work.customers, *self._shops], asking, version)
+        everybody = [*self._work.customers, *self._shops]
+        terms = Terms(setting, everybody, asking, version)
         self._terms = [
             self._term(number, setting.uniform(0, seconds), terms.command())
             for number in range(skewed(setting, 4, 24) if setting.random() < TERMS_SHARE * (1 + bool(asking)) else 0)
         ]
-        self._back_max_us = int(min(20 * 86_400, 0.6 * seconds * pace) * SECOND_US)
+        currencies = dict.fromkeys(self._studios, CREDITS)
+        deals = Deals(dealing, everybody, asking, version, currencies)
+        self._deals = [
+            self._deal(number, dealing.uniform(0, 0.8 * seconds), *deals.command()) for number in range(deals_count)
+        ]
+        self._jumps = jumps
+        spans_s = 0.6 * seconds * pace + sum(jump.by_us for jump in jumps) / SECOND_US
+        self._back_max_us = int(min(20 * 86_400, spans_s) * SECOND_US)
         self.writes = sorted(
-            [*self._events(), *self._sales(sales), *self._commands(), *self._credit(), *self._versions(), *self._terms],
+            [
+                *self._events(),
+                *self._sales(sales),
+                *self._commands(),
+                *self._credit(),
+                *self._versions(),
+                *self._terms,
+                *self._deals,
+                *self._advances(),
+            ],
             key=lambda write: write.at_s,
         )
+
+    def now_us(self, at_s: float, wall_us: int) -> int:
+        """What producers take for the time, where the wall clock says this: that of the sandbox, if it is one."""
+        return wall_us + sum(jump.by_us for jump in self._jumps if jump.at_s < at_s)
+
+    def _advances(self) -> list[Write]:
+        """Each jump in every partition, as one act of an admin."""
+
+        def write(jump: Jump, partition: int) -> Write:
+            def make(now_us: int) -> bytes:
+                return self._sealed(partition, {"kind": "advance", "until_us": now_us + jump.by_us})
+
+            return Write(jump.at_s, None, partition, make)
+
+        return [write(jump, partition) for jump in self._jumps for partition in range(self.partitions)]
 
     def _sealed(self, partition: int, body: dict[str, Any]) -> bytes:
         return seal(CONTROL_KEY, TOPIC, partition, orjson.dumps(body))
@@ -185,12 +246,13 @@ class Traffic:
     def _shop(self, account: str) -> list[dict[str, Any]]:
         """An account whose usage may be of everything that is sold, with a wallet that it may use up."""
         draw = self._selling
-        cap = {"kind": "set_cap", "cap": "monthly", "amount": draw.choice(["5", "200"]), "currency": "USD"}
+        currency = CREDITS if account in self._studios else "USD"
+        cap = {"kind": "set_cap", "cap": "monthly", "amount": draw.choice(["5", "200"]), "currency": currency}
         half = {"measure": "cap_percent", "cap": "monthly", "percent": draw.randint(10, 120)}
         bodies: list[dict[str, Any]] = [
-            {"kind": "open_account", "plan": draw.choice(PLANS)},
+            {"kind": "open_account", "plan": STUDIO if account in self._studios else draw.choice(PLANS)},
             {"kind": "grant", "lot": "prepaid", "lot_kind": "paid", "amount": draw.choice(["3", "90", "4000"])}
-            | {"currency": "USD", "priority": 20},
+            | {"currency": currency, "priority": 20},
         ]
         if draw.random() < 0.5:
             bodies += [cap, {"kind": "set_rule", "rule": "half", "on": half}]
@@ -204,7 +266,7 @@ class Traffic:
         writes = []
         for number in range(count):
             account = draw.choice(self._shops)
-            event_type, data = self._sold.usage()
+            event_type, data = self._sold.images() if account in self._studios else self._sold.usage()
             back_us = draw.randrange(self._back_max_us) if draw.random() < 0.1 else 0
             event: dict[str, Any] = {"specversion": "1.0", "id": f"sale-{number}", "source": "shops"}
             event |= {"type": event_type, "subject": account, "data": data}
@@ -231,12 +293,15 @@ class Traffic:
         for send in self._work:
             back_us = self._random.randrange(self._back_max_us) if self._random.random() < 0.04 else 0
 
-            def make(now_us: int, send: Any = send, back_us: int = back_us) -> bytes | None:
+            def rendered(now_us: int, send: Any = send, back_us: int = back_us) -> bytes | None:
                 value: bytes | None = send.render(now_us - back_us)
                 if send.seal_partition is not None and value is not None:
                     value = seal(CONTROL_KEY, TOPIC, send.seal_partition, value)
                 return value
 
+            make: Any = rendered
+            if send.kind == "event" and self._streaming is not None:
+                make = self._streaming.part(make)
             if send.kind == "event" and self._repeating.random() < self._again:
                 make = _once(make)
                 later_s = self._repeating.uniform(0.3, 1.0) * max(0.0, self.seconds - send.at_s / self.pace)
@@ -253,7 +318,7 @@ class Traffic:
                         at_s,
                         send.key,
                         send.partition,
-                        lambda now_us, make=make, poison=poison: _poisonous(make(now_us), poison),
+                        lambda now_us, make=rendered, poison=poison: _poisonous(make(now_us), poison),
                     )
                 )
             if send.kind == "event" and self._random.random() < BROKEN_SHARE:
@@ -327,6 +392,18 @@ class Traffic:
 
     def _term(self, number: int, at_s: float, body: dict[str, Any]) -> Write:
         return self._write(at_s, body | {"command_key": f"term-{number}"}, 0.0, None, [])
+
+    def _deal(self, number: int, at_s: float, body: dict[str, Any], ahead: Ahead) -> Write:
+        home = self._home(body["account"])
+        body = body | {"command_key": f"deal-{number}"}
+
+        def make(now_us: int) -> bytes:
+            instants = {
+                name: now_us + int(share * self.seconds * self.pace * SECOND_US) for name, share in ahead.items()
+            }
+            return self._sealed(home, body | instants)
+
+        return Write(at_s, body["account"].encode(), home, make)
 
     def _command(self, number: int, owner: int) -> dict[str, Any]:
         account = self._work.customers[owner]

@@ -418,6 +418,7 @@ class World:
         self.violations: list[str] = []
         self.fired: Counter[tuple[str, str]] = Counter()  # (fault, site) -> how often
         self.looked: Counter[str] = Counter()  # an invariant's name -> how often it was looked at
+        self.reached: Counter[str] = Counter()  # of tests/simulation/reached.py
         self.steps = 0
         self.steps_to_rest: int | None = None  # how many there were when all had come to rest
         self.crash_at: int | None = None  # the step at which whoever takes it dies
