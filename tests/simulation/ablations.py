@@ -366,7 +366,7 @@ NOTICED_BY: Final = {
     "a cut does not copy on write": 32,
     "a commit does not wait for what is under way to Kafka": 6,
     "a successor does not tell what the outbox holds": 5,
-    "a successor waits neither for the hand-over nor for the old lease": 301,
+    "a successor waits neither for the hand-over nor for the old lease": 275,
     "a lease counts from the answer, not from the question": 440,
     "a hold is approved before its slice is in the log": 1,
     "what earlier owners approved is not withheld": 557,
