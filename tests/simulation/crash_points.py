@@ -22,7 +22,7 @@ from tests.simulation.world import Plan, Process, World
 
 SECONDS: Final = 1.5
 # What says at which offset a thing was set, or how far log time came: a crash puts other owners and ticks into the log.
-_of_the_log: Final = re.compile(r"woken_us|scopes_since .*|cap_windows .*: since").fullmatch
+_of_the_log: Final = re.compile(r"woken_us|scopes_since .*|cap_windows .*: since|stream .*: offset").fullmatch
 PLAN: Final = Plan(
     shards=2,
     controllers=1,
