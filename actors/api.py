@@ -106,6 +106,7 @@ class ApiProcess:
             catalogues=catalogues,
             drafts=drafts,
             whatif=whatif.whatif,
+            costs=whatif.costs,
             charges=Charges(topics, records, settings.kafka.topic_usage, settings.kafka.topic_rated),
         )
         self.app = build_app(services, replica)

@@ -140,17 +140,17 @@ class WhatIfProcess:
 
     def __init__(self, settings: Settings) -> None:
         self._reader = topic_reader(settings)
-        self._store = cost_store(settings)
+        self.costs = cost_store(settings)
         key, horizons = settings.control_key_bytes(), cost_horizons(settings)
-        self.whatif = WhatIf(self._reader, self._store, settings.kafka, key, horizons)
+        self.whatif = WhatIf(self._reader, self.costs, settings.kafka, key, horizons)
 
     async def start(self) -> None:
         """Open both doors. Raises LogUnavailable, StoreUnavailable."""
         await self._reader.start()
-        await self._store.start()
+        await self.costs.start()
 
     async def stop(self) -> None:
-        await self._store.stop()
+        await self.costs.stop()
         await self._reader.stop()
 
 

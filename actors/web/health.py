@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from actors.door_wire import PartitionStatus, Status, StatusView
+from actors.web.cost_metrics import cost_metrics
 from actors.web.wire import Call, Example, KeyScope, Reply, Route, Services
 
 STATUS_WITHIN_S: Final = 1.0
@@ -92,10 +93,11 @@ class Health:
         return Reply(ReadyAnswer(self._ready), 200 if self._ready else 503)
 
     async def metrics(self, call: Call) -> Reply:
-        """GET /metrics: this replica's own series, and those of every shard, whichever replica is asked."""
+        """GET /metrics: this replica's own series, those of every shard, and of cost, whichever replica is asked."""
         shards = _Shards(await call.services.doors.ask_every_shard(Status(), STATUS_WITHIN_S))
         registry = CollectorRegistry()
         registry.register(shards)
+        registry.register(await cost_metrics(call.services))
         return Reply(generate_latest(self._registry) + generate_latest(registry), media_type=METRICS_MEDIA)
 
     async def routing(self, call: Call) -> Reply:
@@ -242,8 +244,8 @@ def health_routes(health: Health) -> tuple[Route, ...]:
             handler=health.metrics,
             summary="Metrics for Prometheus",
             description=(
-                "This replica's requests and the figures of every shard, whichever replica answers. No series names an "
-                "account. Give Prometheus a key with the scope `read` as its bearer token."
+                "This replica's requests, the figures of every shard, and what GPUs cost within the last day, whichever "
+                "replica answers. No series names an account. Give Prometheus a key with the scope `read` as its bearer token."
             ),
             tags=("operations",),
             example=Example(),

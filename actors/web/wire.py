@@ -245,3 +245,4 @@ class Services:
     charges: Any = None  # actors/explain.py
     drafts: Any = None  # actors/drafts.py
     whatif: Any = None  # actors/whatif.py
+    costs: Any = None  # actors/cost_store.py

@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 import config
+from actors.cost_store import CostStatus, CostSum
 from actors.keys import KeyScope
 from tests.actors.web.asgi_client import Client
 from tests.actors.web.fakes import Stage
@@ -34,6 +35,8 @@ async def exported() -> set[str]:
     """Names as a query has them."""
     stage = Stage()
     client = Client(stage.app, stage.keys.add(KeyScope.READ))
+    stage.costs.partitions = [CostStatus(0, 1, 1, 7, 1, 0, "a")]
+    stage.costs.rows = [CostSum("", "m", "", 0, "direct", "USD", 5, 1, 1, 1, 1, 1)]
     await client.get("/v1/plans")  # or no request would have been counted
     text = (await client.get("/metrics")).body.decode()
     return {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}

@@ -9,6 +9,7 @@ import orjson
 from pydantic import SecretStr
 
 from actors.audit import AuditEntry
+from actors.cost_store import CostStatus, CostSum
 from actors.door_client import DoorUnavailable
 from actors.door_client import Route as DoorRoute
 from actors.door_wire import (
@@ -302,6 +303,25 @@ def exemplary(route: Route) -> Route:
     return replace(route, handler=show)
 
 
+class FakeCosts:
+    """What Postgres has of costs: nothing, until a test says so."""
+
+    def __init__(self) -> None:
+        self.rows: list[CostSum] = []
+        self.partitions: list[CostStatus] = []
+        self.away = False
+
+    async def statuses(self) -> list[CostStatus]:
+        if self.away:
+            raise StoreUnavailable("away")
+        return self.partitions
+
+    async def sums(self, from_us: int, until_us: int, *, by: Sequence[str]) -> list[CostSum]:
+        assert list(by) == ["model"]
+        assert until_us - from_us == 86_400_000_000
+        return self.rows
+
+
 class Stage:
     """An app on fakes."""
 
@@ -312,6 +332,7 @@ class Stage:
         self.appender = FakeAppender()
         self.keys = FakeKeys(self.clock)
         self.audit = FakeAudit()
+        self.costs = FakeCosts()
         self.services = Services(
             self.settings,
             self.clock,
@@ -320,6 +341,7 @@ class Stage:
             self.keys,
             audit=self.audit,
             idempotency=FakeIdempotency(),
+            costs=self.costs,
         )
         self.health = Health("replica-1")
         routes = [exemplary(route) for route in all_routes(self.health)]
