@@ -22,6 +22,8 @@ from actors.kafka import KafkaAppender, KafkaLog, TopicAppender, TopicReader, To
 from actors.keys import REFRESH_EVERY_S, Keys, KeyScope
 from actors.lease import Heartbeat, HeartbeatThread, Lease
 from actors.local_runs import LocalFolder
+from actors.margin_actor import MarginActor
+from actors.margin_store import MarginStore
 from actors.membership import PostgresDirectory, PostgresMembership, PostgresRoster
 from actors.outbox import Outbox, OutboxSettings
 from actors.ports import Clock, Membership
@@ -152,6 +154,12 @@ class WhatIfProcess:
     async def stop(self) -> None:
         await self.costs.stop()
         await self._reader.stop()
+
+
+def margin_store(settings: Settings) -> MarginStore:
+    """The margin of requests, not yet started."""
+    timeout_s = settings.postgres.statement_timeout_ms / 1000
+    return MarginStore(database_dsn(settings), settings.postgres.schema_name, settings.lease.lease_s, timeout_s)
 
 
 def postgres_store(settings: Settings) -> PostgresStore:
@@ -336,7 +344,8 @@ class ShardProcess:
 
 
 class CostProcess:
-    """A cost actor and its doors. Of `of` actors the one with this number has every partition whose number leaves it."""
+    """A cost actor and a margin actor, and their doors. Of `of` processes the one with this number has every partition whose
+    number leaves it."""
 
     def __init__(self, number: int, of: int, owner: str, settings: Settings) -> None:
         cost, kafka = settings.cost, settings.kafka
@@ -345,10 +354,12 @@ class CostProcess:
         self._reader = topic_reader(settings)
         self._appender = TopicAppender(kafka.bootstrap_servers, {"costs": kafka.topic_costs})
         self._store = cost_store(settings)
+        self._margins = margin_store(settings)
+        ours, clock = [partition for partition in range(kafka.partitions) if partition % of == number], SystemClock()
         self.actor = CostActor(
             owner,
-            [partition for partition in range(kafka.partitions) if partition % of == number],
-            clock=SystemClock(),
+            ours,
+            clock=clock,
             reader=self._reader,
             appender=self._appender,
             store=self._store,
@@ -357,30 +368,39 @@ class CostProcess:
             horizons=cost_horizons(settings),
             interval_s=cost.interval_s,
         )
-        self._running: asyncio.Task[None] | None = None
+        self.margin = MarginActor(
+            owner,
+            ours,
+            clock=clock,
+            reader=self._reader,
+            store=self._margins,
+            kafka=kafka,
+            close_us=cost.close_s * 1_000_000,
+            interval_s=cost.interval_s,
+        )
+        self._running: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to attribute in the background."""
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        await self._reader.start()
-        await self._appender.start()
-        await self._store.start()
-        self._running = asyncio.create_task(self.actor.run())
+        for door in (self._reader, self._appender, self._store, self._margins):
+            await door.start()
+        self._running = [asyncio.create_task(self.actor.run()), asyncio.create_task(self.margin.run())]
 
     async def wait(self) -> None:
-        """Until the actor stops, somebody else owns its partitions, or it breaks."""
-        assert self._running is not None
-        await asyncio.shield(self._running)
+        """Until an actor stops, somebody else owns its partitions, or it breaks."""
+        done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
 
     async def stop(self) -> None:
-        """End the turn under way, and close every door."""
+        """End the turns under way, and close every door."""
         self.actor.stop()
-        if self._running is not None:
-            await asyncio.gather(self._running, return_exceptions=True)
-        await self._store.stop()
-        await self._appender.stop()
-        await self._reader.stop()
+        self.margin.stop()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        for door in (self._margins, self._store, self._appender, self._reader):
+            await door.stop()
 
 
 class ControllerProcess:

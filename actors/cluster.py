@@ -24,6 +24,7 @@ from ray.util import list_named_actors
 from actors.assembly import ControllerProcess, CostProcess, ShardProcess
 from actors.clock import SystemClock
 from actors.cost import CostView
+from actors.margin_actor import MarginView
 from actors.outbox import OutboxCounts
 from actors.shard import PartitionView
 from config.settings import Settings
@@ -136,7 +137,7 @@ class _CostActor:
         os._exit(1)
 
     async def status(self) -> "CostActorStatus":
-        return CostActorStatus(self._name, os.getpid(), self._process.actor.views())
+        return CostActorStatus(self._name, os.getpid(), self._process.actor.views(), self._process.margin.views())
 
     async def drain(self) -> None:
         """End the turn under way; the actor may be ended afterwards."""
@@ -152,6 +153,7 @@ class CostActorStatus:
     name: str
     pid: int
     partitions: list[CostView]
+    margins: list[MarginView]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,18 @@
 """Revenue and cost from the topics `rated` and `costs`: what a stretch of time has earned, request by request."""
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
 from actors.ports import Record
-from actors.reconcile.rated import sets_of
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.lines import RequestLine, WindowLine, parse_line
-from engine.cost.margin import By, Cost, Margin, Revenue, margins
+from engine.cost.margin import By, Key, Margin, MarginFold
 from engine.cost.window import Bucket
-from engine.money import NotADecimal, parse_amount
-
-_EVER: Final = 1 << 62
-Key = TypeVar("Key")
-Told = TypeVar("Told", RequestLine, WindowLine)
+from engine.events import Malformed
+from engine.money import parse_amount
 
 
 class Reader(Protocol):
@@ -31,63 +27,35 @@ class Reader(Protocol):
     def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncGenerator[Record, None]: ...
 
 
-class _Line(Struct):
-    account: str
-    id: str
-    time_us: int
-    amount: str
-    currency: str
-    cell: dict[str, str] = {}
-    accrued_us: int | None = None
-    due: str | None = None
-
-
 class Answer(Struct, frozen=True):
     """Sums over the requests of the stretch, and what its windows cost beside them."""
 
-    rows: list[Margin]
+    rows: list[tuple[Key, Margin]]
     buckets: dict[tuple[str, Bucket], int]  # pico by currency and bucket, of windows whose cost is known
     windows_without_cost: int
     unreadable: int
 
 
-_line: Final = msgspec.json.Decoder(_Line)
-
-
 async def find_margins(reader: Reader, rated: str, costs: str, from_us: int, until_us: int, by: Sequence[By]) -> Answer:
     """Of requests rated, and hours and windows that begin, in [from_us, until_us). Raises LogUnavailable."""
-    revenues: list[Revenue] = []
-    unreadable = 0
+    fold = MarginFold(None, from_us, until_us)
     for partition in range(await reader.partitions(rated)):
-        blocks = [record.value or b"" async for record in _of(reader, rated, partition, from_us)]
-        for offset in sets_of(blocks, 0, _EVER).values():
-            for text in offset.lines.values():
-                try:
-                    line = _line.decode(text)
-                    amount = parse_amount(line.amount)
-                except (msgspec.MsgspecError, NotADecimal):
-                    unreadable += 1
-                    continue
-                # What a period owes, or open sessions came to, is of no request.
-                if from_us <= line.time_us < until_us and line.due is None and line.accrued_us is None:
-                    model = line.cell.get("model", "")
-                    revenues.append(Revenue(line.account, line.id, line.time_us, amount, line.currency, model))
-    requests: dict[tuple[str, str, int, int], RequestLine] = {}
+        async for record in _of(reader, rated, partition, from_us):
+            for text in (record.value or b"").splitlines():
+                fold.apply_rated(partition, text, record.timestamp * 1_000)
+    unreadable = 0
     windows: dict[tuple[str, int], WindowLine] = {}
     for partition in range(await reader.partitions(costs)):
         async for record in _of(reader, costs, partition, from_us):
             for text in (record.value or b"").splitlines():
                 try:
                     told = parse_line(text)
-                except msgspec.MsgspecError:
+                    if isinstance(told, RequestLine):
+                        fold.apply_cost(told)
+                    elif from_us <= told.window_us < until_us:
+                        _keep_newest(windows, told)
+                except (msgspec.MsgspecError, Malformed):
                     unreadable += 1
-                    continue
-                if isinstance(told, RequestLine):
-                    if from_us - HOUR_US < told.hour_us < until_us:
-                        _newest(requests, (told.replica, told.request, told.attempt, told.hour_us), told)
-                elif from_us <= told.window_us < until_us:
-                    _newest(windows, (told.replica, told.window_us), told)
-    rows = margins(revenues, [_cost(told) for told in requests.values()], by)
     buckets: dict[tuple[str, Bucket], int] = {}
     without = 0
     for window in windows.values():
@@ -97,21 +65,14 @@ async def find_margins(reader: Reader, rated: str, costs: str, from_us: int, unt
         for bucket, amount_text in window.buckets.items():
             key = (window.currency or "", bucket)
             buckets[key] = buckets.get(key, 0) + parse_amount(amount_text)
-    return Answer(rows, buckets, without, unreadable)
+    return Answer(fold.sums(by), buckets, without, unreadable + fold.unreadable)
 
 
-def _newest(known: dict[Key, Told], key: Key, told: Told) -> None:
-    before = known.get(key)
+def _keep_newest(windows: dict[tuple[str, int], WindowLine], told: WindowLine) -> None:
+    place = (told.replica, told.window_us)
+    before = windows.get(place)
     if before is None or (told.epoch, told.seq) >= (before.epoch, before.seq):
-        known[key] = told
-
-
-def _cost(told: RequestLine) -> Cost:
-    amount = None if told.amount is None else parse_amount(told.amount)
-    return Cost(
-        *(told.account or "", told.request, told.hour_us, amount, told.currency or "", told.model),
-        *(told.feature or "", told.settled),
-    )
+        windows[place] = told
 
 
 async def _of(reader: Reader, topic: str, partition: int, from_us: int) -> AsyncGenerator[Record, None]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from actors.cost_store import CostSum
 from actors.web.times import instant
 from engine.cost.gpu_rates import HOUR_US
-from engine.cost.margin import Margin
+from engine.cost.margin import Key, Margin
 from engine.cost.window import Bucket
 from engine.money import PICO, amount_text
 
@@ -24,14 +24,16 @@ td.figure { text-align: right; font-variant-numeric: tabular-nums }
 """
 
 Series = Mapping[str, Sequence[float | None]]  # name -> a value an hour; None: not known, and a gap in the line
+Row = tuple[Key, Margin]
 Sum = Callable[[Margin], int | None]
+_AMOUNTS: Final[tuple[Sum, ...]] = (lambda sums: sums.revenue, lambda sums: sums.cost, lambda sums: sums.margin)
 
 
 class PlotlyAbsent(Exception):
     """plotly is not installed."""
 
 
-def page(margins: Sequence[Margin], costs: Sequence[CostSum], from_us: int, until_us: int) -> str:
+def page(margins: Sequence[Row], costs: Sequence[CostSum], from_us: int, until_us: int) -> str:
     """`margins` by account, model and hour; `costs` by hour: of hours that begin in [from_us, until_us), both of which begin
     one. A currency has its own plots. Raises PlotlyAbsent."""
     hours = range(from_us, until_us, HOUR_US)
@@ -42,47 +44,47 @@ def page(margins: Sequence[Margin], costs: Sequence[CostSum], from_us: int, unti
         "Revenue is what was charged for requests, cost what they took of the GPUs; what no request took stands in the last",
         "plot. Where the cost of a request is not known there is no margin, and a line has a gap.</p>",
     ]
-    currencies = sorted({row.currency for row in margins} | {row.currency for row in costs})
+    currencies = sorted({key.currency for key, _ in margins} | {row.currency for row in costs})
     plots = _Plots()
     for currency in currencies:
-        of = [row for row in margins if row.currency == currency]
+        of = [(key, sums) for key, sums in margins if key.currency == currency]
         parts.append(f"<h2>{html.escape(currency or 'No currency')}</h2>")
-        for title, name in (("model", lambda row: row.model), ("customer", _customers(of))):
+        for title, name in (("model", lambda key: key.model), ("customer", _customers(of))):
             groups = _grouped(of, name)
             parts += [
                 _table(title, groups),
-                plots.lines(f"Margin by {title}", hours, _series(groups, hours, lambda row: row.margin), currency),
-                plots.bars(f"Cost by {title}", hours, _series(groups, hours, lambda row: row.known_cost), currency),
-                plots.bars(f"Revenue by {title}", hours, _series(groups, hours, lambda row: row.revenue), currency),
+                plots.lines(f"Margin by {title}", hours, _series(groups, hours, lambda sums: sums.margin), currency),
+                plots.bars(f"Cost by {title}", hours, _series(groups, hours, lambda sums: sums.known_cost), currency),
+                plots.bars(f"Revenue by {title}", hours, _series(groups, hours, lambda sums: sums.revenue), currency),
             ]
         buckets = {bucket.value: _of_bucket(costs, currency, bucket, hours) for bucket in Bucket}
         parts.append(plots.bars("Where the GPUs' cost went", hours, buckets, currency))
     return "\n".join([*parts, "" if currencies else "<p>Nothing was charged or served.</p>", "</body></html>"])
 
 
-def _customers(rows: Iterable[Margin]) -> Callable[[Margin], str]:
+def _customers(rows: Iterable[Row]) -> Callable[[Key], str]:
     weights: dict[str, int] = {}
-    for row in rows:
-        weights[row.account] = weights.get(row.account, 0) + abs(row.revenue) + row.known_cost
+    for key, sums in rows:
+        weights[key.account] = weights.get(key.account, 0) + abs(sums.revenue) + sums.known_cost
     first = sorted(weights, key=lambda account: (-weights[account], account))[:CUSTOMERS_SHOWN]
-    return lambda row: (row.account or NOBODY) if row.account in first else OTHERS
+    return lambda key: (key.account or NOBODY) if key.account in first else OTHERS
 
 
-def _grouped(rows: Iterable[Margin], name: Callable[[Margin], str]) -> dict[str, list[Margin]]:
-    groups: dict[str, list[Margin]] = {}
-    for row in rows:
-        groups.setdefault(name(row), []).append(row)
+def _grouped(rows: Iterable[Row], name: Callable[[Key], str]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for key, sums in rows:
+        groups.setdefault(name(key), []).append((key, sums))
     return dict(sorted(groups.items()))
 
 
-def _total(rows: Iterable[Margin], of: Sum) -> int | None:
-    found = [of(row) for row in rows]
+def _total(rows: Iterable[Row], of: Sum) -> int | None:
+    found = [of(sums) for _, sums in rows]
     return None if None in found else sum(amount for amount in found if amount is not None)
 
 
-def _series(groups: Mapping[str, list[Margin]], hours: range, of: Sum) -> Series:
+def _series(groups: Mapping[str, list[Row]], hours: range, of: Sum) -> Series:
     return {
-        name: [_drawn(_total([row for row in rows if row.hour_us == hour], of)) for hour in hours]
+        name: [_drawn(_total([row for row in rows if row[0].hour_us == hour], of)) for hour in hours]
         for name, rows in groups.items()
     }
 
@@ -96,15 +98,15 @@ def _drawn(pico: int | None) -> float | None:
     return None if pico is None else pico / PICO
 
 
-def _table(title: str, groups: Mapping[str, list[Margin]]) -> str:
+def _table(title: str, groups: Mapping[str, list[Row]]) -> str:
     head = "".join(f"<th>{name}</th>" for name in (title, "requests", "revenue", "cost", "margin", "without cost"))
     body = ""
     for name, rows in groups.items():
-        amounts = [_total(rows, of) for of in (lambda row: row.revenue, lambda row: row.cost, lambda row: row.margin)]
+        amounts = [_total(rows, of) for of in _AMOUNTS]
         figures = [
-            str(sum(row.requests for row in rows)),
+            str(sum(sums.requests for _, sums in rows)),
             *("not known" if amount is None else amount_text(amount) for amount in amounts),
-            str(sum(row.without_cost for row in rows)),
+            str(sum(sums.without_cost for _, sums in rows)),
         ]
         cells = "".join(f"<td class='figure'>{figure}</td>" for figure in figures)
         body += f"<tr><td>{html.escape(name)}</td>{cells}</tr>"

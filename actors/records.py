@@ -16,9 +16,11 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from actors.margin_store import BucketSum, bucket_sums, margin_sums
 from actors.ports import CommitUnknown, StoreUnavailable
 from actors.postgres import Session, pico_of, session_settings
 from actors.queries import read_queries
+from engine.cost.margin import By, Key, Margin
 from engine.events import VALUE_BYTES_MAX
 from engine.money import amount_text
 from engine.placement import partition_for
@@ -290,6 +292,18 @@ class Records:
             # The first version is in force for all time, whatever its marker says.
             found |= dict(decode_partition(row["blob"]).catalogues)
         return {version: 0 if version == min(found) else instant for version, instant in found.items()}
+
+    # ---------------------------------------------------------------------------------------------------------- margin
+
+    async def margins(
+        self, from_us: int, until_us: int, by: Sequence[By], account: str | None, limit: int
+    ) -> list[tuple[Key, Margin]]:
+        """What requests earned beside what they cost, of hours that begin in [from_us, until_us)."""
+        return await self._read(lambda connection: margin_sums(connection, from_us, until_us, by, account, limit))
+
+    async def gpu_buckets(self, from_us: int, until_us: int) -> list[BucketSum]:
+        """Where the cost of all GPUs went in those hours."""
+        return await self._read(lambda connection: bucket_sums(connection, from_us, until_us))
 
     # -------------------------------------------------------------------------------------------------------- inwards
 

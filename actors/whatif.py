@@ -120,16 +120,16 @@ class WhatIf:
             self._reader, kafka.topic_rated, kafka.topic_costs, from_us, until_us, [By.ACCOUNT, By.MODEL]
         )
         takings = [
-            Takings(row.model, row.account, row.revenue, row.without_cost)
-            for row in told.rows
-            if row.currency == currency
+            Takings(key.model, key.account, sums.revenue, sums.without_cost)
+            for key, sums in told.rows
+            if key.currency == currency
         ]
         month = month_around("UTC", 1, until_us - 1)
         found = economics(actual, takings, Idle())
         return Found(
             *(from_us, until_us, month[1] - month[0], currency),
             *(found, scenario.project(changed, takings), _differences(found, told, currency)),
-            sorted({row.currency for row in told.rows if row.revenue} - {currency}),
+            sorted({key.currency for key, sums in told.rows if sums.revenue} - {currency}),
             records,
         )
 

@@ -170,6 +170,7 @@ class RatedEvent(Struct, frozen=True, gc=False):
     adjusts: int | None = None  # start of the billing period it adjusts, if that was closed
     session: str | None = None  # the one that a stretch of time is of
     accrued_us: int | None = None  # of no event: what open sessions came to, or a period owes, by this log time
+    plan: str = ""  # that the account is sold at the instant
 
 
 class RatedLine(Struct, omit_defaults=True, gc=False):
@@ -205,6 +206,7 @@ class RatedLine(Struct, omit_defaults=True, gc=False):
     accrued_us: int | None = None
     due: str | None = None
     commitment: str | None = None
+    plan: str = ""
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -266,6 +268,7 @@ def rated_lines(event: RatedEvent, partition: int, epoch: int, first: int = 0) -
             event.accrued_us,
             line.due,
             None if line.short is None or line.short.commitment is None else amount_text(line.short.commitment),
+            event.plan,
         )
         found.append(_encode(told))
     return found

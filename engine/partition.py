@@ -532,6 +532,7 @@ class Partition:
             metered.estimated,
             tags_of(event.data),
             account.closed_period(metered.time_us, self.log_time_us) if account.unguarded else None,
+            plan=account.contract.plan_name_at(metered.time_us),
         )
         self._tell_lines(rated)
         for stretch in stretches:
@@ -566,6 +567,7 @@ class Partition:
                 (),
                 adjusts=terms.start,
                 accrued_us=instant,
+                plan=account.contract.plan_name_at(time_us),
             )
             self._tell_lines(told)
         self._tell(account, crossings, offset)
@@ -604,6 +606,7 @@ class Partition:
             adjusts=account.closed_period(stretch.time_us, log_time_us),
             session=stretch.session,
             accrued_us=accrued_us,
+            plan=account.contract.plan_name_at(stretch.time_us),
         )
 
     def _tell_lines(self, rated: RatedEvent) -> None:
@@ -703,6 +706,7 @@ class Partition:
                 step.estimated,
                 step.tags,
                 account.closed_period(step.time_us, self.log_time_us),
+                plan=account.contract.plan_name_at(step.time_us),
             )
             self._tell_lines(told)
 

@@ -47,6 +47,7 @@ from config.stack.postgres import PostgresUnavailable
 from config.stack.ray_local import join_ray, record_ray, start_ray
 from config.stack.supervisor import RunFolderInUse, Supervisor
 from engine.catalog import document_json
+from engine.cost.window import Bucket
 from engine.events import seal
 from engine.money import amount_text
 from engine.placement import partition_for
@@ -55,7 +56,7 @@ from loadtest.gateways import wallets
 from loadtest.gpu_fleet import GpuFleet
 from loadtest.held import HeldTraffic
 from loadtest.live import LiveView, Moment, Near
-from loadtest.margin_table import Earned, charges, cost_rows, earned, show
+from loadtest.margin_table import Earned, charges, cost_rows, earned, margin_rows, show
 from loadtest.receiver import Receiver
 from loadtest.report import percentiles
 from loadtest.verify import verify
@@ -351,7 +352,7 @@ class _Demo:
         """Wait until the cost actors have read all that the fleet told, and have worked out all of its time."""
         view.say("waiting for the cost of every request")
         deadline_s = self._clock.boot_s() + COSTS_TIMEOUT_S
-        while not await self._costs_read() or await self._costs_of(fleet) != (fleet.served, fleet.bill()):
+        while not await self._costs_read() or not await self._margin_told(fleet):
             if self._clock.boot_s() > deadline_s:
                 view.say("the cost of some is still missing")  # the check at the end says what is wrong
                 return
@@ -370,9 +371,14 @@ class _Demo:
                     return False
         return True
 
-    async def _costs_of(self, fleet: GpuFleet) -> tuple[int, int]:
-        rows = await cost_rows(self._settings, fleet.up_us, self._clock.wall_us())
-        return sum(row.requests for row in rows), sum(row.amount for row in rows)
+    async def _margin_told(self, fleet: GpuFleet) -> bool:
+        now_us = self._clock.wall_us()
+        rows = await cost_rows(self._settings, fleet.up_us, now_us)
+        if sum(row.requests for row in rows) != fleet.served or sum(row.amount for row in rows) != fleet.bill():
+            return False
+        direct = sum(row.amount for row in rows if row.bucket == Bucket.DIRECT)
+        margins = [sums for _, sums in await margin_rows(self._settings, fleet.up_us, now_us)]
+        return direct == sum(sums.known_cost for sums in margins) and not any(sums.without_cost for sums in margins)
 
     async def _expired(self, held: HeldTraffic, view: LiveView) -> None:
         """Wait until the holds of gateways that crashed are free again; what stays open after that has leaked."""
@@ -528,7 +534,7 @@ class _Demo:
                 "http_retries": asked.retries,
                 "gateways_behind_s": asked.behind_s,
                 "gpu_buckets": {bucket: amount_text(amount) for bucket, amount in sorted(margin.buckets.items())},
-                "margin_by_model": {row.model: row.permille for row in margin.by_model},
+                "margin_permille_by_model": {key.model: sums.permille for key, sums in margin.by_model},
                 "sent_by_kind": dict(driver.counts),
                 "outcomes": dict(sorted(counts.items())),
                 "alerts": len(self._receiver.alerts),

@@ -7,12 +7,12 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
-from actors.assembly import cost_store, topic_reader
+from actors.assembly import cost_store, margin_store, topic_reader
 from actors.cost_store import CostSum
 from actors.margin import Answer, find_margins
 from config.settings import Settings
 from engine.cost.gpu_rates import HOUR_US
-from engine.cost.margin import By, Margin
+from engine.cost.margin import By, Key, Margin, told_apart
 from engine.cost.window import Bucket
 from loadtest.oracle.accounts import Rated
 
@@ -23,8 +23,8 @@ CENT: Final = 10**10  # pico
 class Earned(Struct):
     """A run's margin, and what its topics and tables say of the same. Money in pico."""
 
-    by_model: list[Margin]
-    by_customer: list[Margin]
+    by_model: list[tuple[Key, Margin]]
+    by_customer: list[tuple[Key, Margin]]
     buckets: dict[str, int]  # by the windows on the topic
     rows: dict[str, int]  # by bucket, of Postgres
     revenue: int
@@ -32,6 +32,7 @@ class Earned(Struct):
     without_cost: int
     provisional: int
     bill: int
+    live: bool  # whether the rows of the margin in Postgres say the same as the topics
 
     def wrong(self, charged: int) -> list[str]:
         """Sentences, none where all of it is equal to the last pico. `charged` is what the oracle makes of the run's usage."""
@@ -43,7 +44,8 @@ class Earned(Struct):
             ("revenue is", self.revenue, "the oracle charges", charged),
             ("requests without a known cost are", self.without_cost, "expected", 0),
         )
-        return [f"margin: {one} {left}, {other} {right}" for one, left, other, right in pairs if left != right]
+        found = [f"margin: {one} {left}, {other} {right}" for one, left, other, right in pairs if left != right]
+        return found if self.live else [*found, "margin: the rows in Postgres are not what the topics come to"]
 
 
 async def cost_rows(settings: Settings, from_us: int, until_us: int) -> list[CostSum]:
@@ -66,11 +68,22 @@ async def earned(settings: Settings, from_us: int, until_us: int, bill: int) -> 
     finally:
         await reader.stop()
     rows = await cost_rows(settings, from_us, until_us)
-    return summed(answer, {row.bucket: row.amount for row in rows}, bill)
+    live = await margin_rows(settings, from_us, until_us)
+    return summed(answer, {row.bucket: row.amount for row in rows}, live, bill)
 
 
-def summed(answer: Answer, rows: dict[str, int], bill: int) -> Earned:
-    """`answer` is told apart by account and model, and in one currency."""
+async def margin_rows(settings: Settings, from_us: int, until_us: int) -> list[tuple[Key, Margin]]:
+    """By account and model, as the last checkpoints of the margin actors have it."""
+    store = margin_store(settings)
+    await store.start()
+    try:
+        return await store.sums(from_us - HOUR_US, until_us + HOUR_US, (By.ACCOUNT, By.MODEL))
+    finally:
+        await store.stop()
+
+
+def summed(answer: Answer, rows: dict[str, int], live: list[tuple[Key, Margin]], bill: int) -> Earned:
+    """`answer` and `live` are told apart by account and model, and in one currency."""
     buckets: dict[str, int] = {}
     for (_, bucket), amount in answer.buckets.items():
         buckets[bucket] = buckets.get(bucket, 0) + amount
@@ -79,11 +92,12 @@ def summed(answer: Answer, rows: dict[str, int], bill: int) -> Earned:
         by_customer=_merged(answer.rows, By.ACCOUNT),
         buckets=buckets,
         rows=rows,
-        revenue=sum(row.revenue for row in answer.rows),
-        request_cost=sum(row.known_cost for row in answer.rows),
-        without_cost=sum(row.without_cost for row in answer.rows),
-        provisional=sum(row.provisional for row in answer.rows),
+        revenue=sum(sums.revenue for _, sums in answer.rows),
+        request_cost=sum(sums.known_cost for _, sums in answer.rows),
+        without_cost=sum(sums.without_cost for _, sums in answer.rows),
+        provisional=sum(sums.provisional for _, sums in answer.rows),
         bill=bill,
+        live=live == answer.rows,
     )
 
 
@@ -92,18 +106,12 @@ def charges(rated: Iterable[Rated]) -> int:
     return sum(amount for event in rated for _, amount in event.prices.values())
 
 
-def _merged(rows: Iterable[Margin], by: By) -> list[Margin]:
+def _merged(rows: Iterable[tuple[Key, Margin]], by: By) -> list[tuple[Key, Margin]]:
     """One row for each of what is asked for, the highest revenue first."""
-    found: dict[str, Margin] = {}
-    for row in rows:
-        name = row.model if by is By.MODEL else row.account
-        sums = found.get(name)
-        if sums is None:
-            account, model = (name, "") if by is By.ACCOUNT else ("", name)
-            sums = found[name] = Margin(account, model, "", 0, "", row.currency)
-        for field in ("revenue", "known_cost", "requests", "without_cost", "without_revenue", "provisional"):
-            setattr(sums, field, getattr(sums, field) + getattr(row, field))
-    return sorted(found.values(), key=lambda sums: (-sums.revenue, sums.account, sums.model))
+    found: dict[Key, Margin] = {}
+    for key, sums in rows:
+        found.setdefault(told_apart(key, (by,)), Margin()).add(sums)
+    return sorted(found.items(), key=lambda each: (-each[1].revenue, each[0]))
 
 
 def show(console: Console, earned: Earned) -> None:
@@ -111,16 +119,16 @@ def show(console: Console, earned: Earned) -> None:
     table = Table(title="What requests earned, and what they cost", title_justify="left")
     for name in ("", "requests", "revenue", "cost", "margin", "%"):
         table.add_column(name, justify="left" if not name else "right")
-    for row in earned.by_model:
-        table.add_row(f"on {row.model}", *_figures(row))
+    for key, sums in earned.by_model:
+        table.add_row(f"on {key.model}", *_figures(sums))
     table.add_section()
-    for row in earned.by_customer[:CUSTOMERS_SHOWN]:
-        table.add_row(f"of {row.account}", *_figures(row))
+    for key, sums in earned.by_customer[:CUSTOMERS_SHOWN]:
+        table.add_row(f"of {key.account}", *_figures(sums))
     rest = earned.by_customer[CUSTOMERS_SHOWN:]
     if rest:
-        others = Margin("", "", "", 0, "", rest[0].currency)
-        for field in ("revenue", "known_cost", "requests", "without_cost"):
-            setattr(others, field, sum(getattr(row, field) for row in rest))
+        others = Margin()
+        for _, sums in rest:
+            others.add(sums)
         table.add_row(f"{len(rest):,} other customers", *_figures(others))
     table.add_section()
     for bucket, amount in sorted(earned.buckets.items(), key=lambda each: -each[1]):

@@ -11,7 +11,8 @@ import typer
 
 from actors.cli.terminal import FAILED, WRONG_INPUT, AsJson, expected_errors, fail, outside_errors, print_rows
 from config.settings import Settings, load_settings
-from engine.cost.margin import By, Margin
+from engine.cost.gpu_rates import HOUR_US
+from engine.cost.margin import By, Key, Margin
 from engine.money import amount_text
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ def show_margin(
     by: Annotated[
         list[By] | None, typer.Option(help="Tell apart by; may be repeated. Default: account, model.")
     ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="From Postgres, by whole hours, instead of reading all lines.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Hold rated lines against the GPU cost of their requests, and show where the rest of that cost went.
@@ -53,7 +57,9 @@ def show_margin(
             fail(str(error), WRONG_INPUT)
         if from_us >= until_us:
             fail("--to is not behind --from", WRONG_INPUT)
-        answer = asyncio.run(_ask(settings, from_us, until_us, asked))
+        if live and By.REQUEST in asked:
+            fail("--live keeps sums by hour: leave it out to tell single requests apart", WRONG_INPUT)
+        answer = asyncio.run((_ask_live if live else _ask)(settings, from_us, until_us, asked))
     _tell(answer, asked, as_json)
 
 
@@ -118,8 +124,29 @@ async def _ask(settings: Settings, from_us: int, until_us: int, by: list[By]) ->
         await reader.stop()
 
 
+async def _ask_live(settings: Settings, from_us: int, until_us: int, by: list[By]) -> "Answer":
+    from actors.assembly import cost_store, margin_store
+    from actors.margin import Answer
+    from engine.cost.window import Bucket
+
+    begin_us, end_us = from_us // HOUR_US * HOUR_US, -(-until_us // HOUR_US) * HOUR_US
+    store, costs = margin_store(settings), cost_store(settings)
+    await store.start()
+    try:
+        await costs.start()
+        try:
+            rows = await store.sums(begin_us, end_us, by)
+            buckets = await costs.sums(begin_us, end_us, by=())
+        finally:
+            await costs.stop()
+    finally:
+        await store.stop()
+    known = {(each.currency, Bucket(each.bucket)): each.amount for each in buckets}
+    return Answer(rows, known, sum(each.unknown for each in buckets), 0)
+
+
 def _tell(answer: "Answer", by: list[By], as_json: bool) -> None:
-    rows = [_row(row) for row in answer.rows]
+    rows = [_row(key, sums) for key, sums in answer.rows]
     rest = [
         {"currency": currency, "bucket": bucket.value, "cost": amount_text(amount)}
         for (currency, bucket), amount in sorted(answer.buckets.items())
@@ -139,22 +166,23 @@ def _tell(answer: "Answer", by: list[By], as_json: bool) -> None:
         typer.echo(f"{answer.unreadable} lines could not be read", err=True)
 
 
-def _row(row: Margin) -> Mapping[str, Any]:
-    hour = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row.hour_us)
-    permille = row.permille
+def _row(key: Key, sums: Margin) -> Mapping[str, Any]:
+    hour = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=key.hour_us)
+    permille = sums.permille
     return {
-        "account": row.account,
-        "model": row.model,
-        "feature": row.feature,
-        "request": row.request,
-        "hour": hour.isoformat().replace("+00:00", "Z") if row.hour_us else "",
-        "currency": row.currency,
-        "requests": row.requests,
-        "revenue": amount_text(row.revenue),
-        "cost": None if row.cost is None else amount_text(row.cost),
-        "margin": None if row.margin is None else amount_text(row.margin),
+        "account": key.account,
+        "model": key.model,
+        "feature": key.feature,
+        "plan": key.plan,
+        "request": key.request,
+        "hour": hour.isoformat().replace("+00:00", "Z") if key.hour_us else "",
+        "currency": key.currency,
+        "requests": sums.requests,
+        "revenue": amount_text(sums.revenue),
+        "cost": None if sums.cost is None else amount_text(sums.cost),
+        "margin": None if sums.margin is None else amount_text(sums.margin),
         "percent": None if permille is None else f"{permille / 10:.1f}",
-        "without cost": row.without_cost,
-        "without revenue": row.without_revenue,
-        "provisional": row.provisional,
+        "without cost": sums.without_cost,
+        "without revenue": sums.without_revenue,
+        "provisional": sums.provisional,
     }

@@ -89,11 +89,11 @@ async def test_the_newest_lines_of_both_topics_are_joined_by_request() -> None:
         ],
     )
     answer = await find_margins(topics, "rated", "costs", H, H + HOUR_US, [By.REQUEST, By.FEATURE])
-    found = [(row.request, row.feature, row.revenue, row.cost) for row in answer.rows]
+    found = [(key.request, key.feature, sums.revenue, sums.cost) for key, sums in answer.rows]
     assert found == [("b", "", 3 * 10**12, None), ("a", "chat", 4 * 10**12, 2 * 10**12)]
     assert answer.buckets["USD", Bucket.DIRECT] == 2
     assert answer.buckets["USD", Bucket.HARD_IDLE] == 3
-    assert (answer.windows_without_cost, answer.unreadable) == (0, 1)
+    assert (answer.windows_without_cost, answer.unreadable) == (0, 2)
 
 
 async def test_windows_without_a_known_cost_are_counted() -> None:

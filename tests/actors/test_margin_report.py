@@ -8,14 +8,14 @@ import pytest
 from actors.cost_store import CostSum
 from actors.margin_report import NOBODY, OTHERS, PlotlyAbsent, page
 from engine.cost.gpu_rates import HOUR_US
-from engine.cost.margin import Margin
+from engine.cost.margin import Key, Margin
 
 H = 490_000 * HOUR_US
 D = 10**12
 
 
-def row(account: str, hour: int, revenue: int, cost: int, **more: int) -> Margin:
-    return Margin(account, "atlas", "", H + hour * HOUR_US, "", "USD", revenue, cost, 1, **more)
+def row(account: str, hour: int, revenue: int, cost: int, **more: int) -> tuple[Key, Margin]:
+    return Key(H + hour * HOUR_US, account, "atlas", "", "", "USD"), Margin(revenue, cost, 1, **more)
 
 
 def spent(bucket: str, hour: int, amount: int, currency: str = "USD") -> CostSum:

@@ -11,7 +11,7 @@ from random import Random
 import msgspec
 from pydantic import SecretStr
 
-from actors.assembly import CostProcess, cost_store, topic_reader, topic_settings
+from actors.assembly import CostProcess, cost_store, margin_store, topic_reader, topic_settings
 from actors.clock import SystemClock
 from actors.cluster import Cluster
 from actors.cost_store import CostStore
@@ -25,6 +25,7 @@ from config.stack.supervisor import Supervisor
 from engine.cost.attribution import TOPIC
 from engine.cost.gpu_rates import HOUR_US, parse_rates
 from engine.cost.lines import RequestLine, WindowLine, parse_line
+from engine.cost.margin import By, Margin
 from engine.cost.served import GpuPart, ReplicaUp, Served, encode_served
 from engine.cost.telemetry import Metric, Sample, SourceKind, encode_sample
 from engine.cost.window import Bucket
@@ -85,6 +86,23 @@ def records_of(settings: Settings, begin_us: int, end_us: int) -> list[Outgoing]
     return found
 
 
+def charges_of(records: Sequence[Outgoing]) -> list[Outgoing]:
+    """A rated line for every request that somebody has asked for, told twice, and then by the owner of the next epoch."""
+    found = []
+    for number, record in enumerate(records):
+        served = msgspec.json.decode(record.value or b"") if record.topic == "served" and record.key != b"rates" else {}
+        account = served.get("account")
+        if account is None:
+            continue
+        partition = partition_for(account.encode(), PARTITIONS)
+        line = {"partition": partition, "offset": number, "line": 0, "account": account, "id": served["request"]}
+        line |= {"time_us": served["last_us"], "currency": "USD", "cell": {"model": "llama"}, "plan": "growth"}
+        for epoch, amount in ((1, "5"), (1, "5"), (2, "0.25")):
+            value = msgspec.json.encode(line | {"epoch": epoch, "amount": amount})
+            found.append(Outgoing("rated", value, account.encode(), partition))
+    return found
+
+
 async def lines_of(settings: Settings) -> list[RequestLine | WindowLine]:
     reader = topic_reader(settings)
     await reader.start()
@@ -106,29 +124,38 @@ async def test_an_owner_dies_and_every_pico_is_still_somewhere_once(database: st
     await migrate(database, settings.postgres.schema_name, ENGINE_PASSWORD)
     await create_topics(kafka, topic_settings(settings))
     names = settings.kafka
-    appender = TopicAppender(kafka, {"served": names.topic_served, "gpu-telemetry": names.topic_gpu_telemetry})
-    store = cost_store(settings)
+    topics = {"served": names.topic_served, "gpu-telemetry": names.topic_gpu_telemetry, "rated": names.topic_rated}
+    appender = TopicAppender(kafka, topics)
+    store, margins = cost_store(settings), margin_store(settings)
     await appender.start()
     await store.start()
+    await margins.start()
     now_us = SystemClock().wall_us()
     begin_us = now_us - 1_800_000_000
     records = records_of(settings, begin_us, now_us - 1_500_000_000)
+    charges = charges_of(records)
     first, second = (CostProcess(0, 1, owner, settings) for owner in ("cost-0.1", "cost-0.2"))
     try:
-        await appender.append(records[:200])
+        await appender.append([*records[:200], *charges[: len(charges) // 2]])
         await first.start()
 
         async def told() -> bool:
             return any(status.ckpt_seq for status in await store.statuses())
 
         await until(told, "a first checkpoint")
-        await appender.append(records[200:])
+        await appender.append([*records[200:], *charges[len(charges) // 2 :]])
         await asyncio.sleep(0.1)
         await second.start()  # the first one lives on, and is refused
         await until(lambda: _done(first), "the first owner to find itself replaced")
         ends = [await _end(settings, number) for number in range(PARTITIONS)]
         await until(lambda: everything_read(store, ends), "everything to be read")
         await asyncio.sleep(1.0)
+
+        async def joined() -> bool:
+            found = [sums for _, sums in await margins.sums(0, now_us + HOUR_US, [])]
+            return len(found) == 1 and (found[0].requests, found[0].without_cost) == (300, 0)
+
+        await until(joined, "charges and costs to meet")
     finally:
         for process in (first, second):
             await process.stop()
@@ -165,6 +192,20 @@ async def test_an_owner_dies_and_every_pico_is_still_somewhere_once(database: st
     assert any(key.bucket is Bucket.UNATTRIBUTED and sums.amount for key, sums in rows), "the samples were read"
     by_account = {found.account: found.amount for found in await store.sums(0, now_us + HOUR_US, by=["account"])}
     assert set(by_account) == {"", "acme", "zen"}
+    # What requests were charged beside what they cost: all of both topics, once.
+    sums = {key.account: found for key, found in await margins.sums(0, now_us + HOUR_US, [By.ACCOUNT])}
+    assert sum(found.known_cost for found in sums.values()) == direct
+    assert {account: found.known_cost for account, found in sums.items()} == {
+        account: sum(
+            each.amount for key, each in rows if key.account == (account or None) and key.bucket is Bucket.DIRECT
+        )
+        for account in ("", "acme", "zen")
+    }
+    assert sum(found.revenue for found in sums.values()) == len(charges) // 3 * 10**12 // 4
+    assert (sums[""].revenue, sums[""].without_revenue) == (0, sums[""].requests)
+    assert all(isinstance(found, Margin) and not found.without_cost for found in sums.values())
+    assert {key.plan for key, _ in await margins.sums(0, now_us + HOUR_US, [By.PLAN])} == {"", "growth"}
+    await margins.stop()
     await store.stop()
 
 

@@ -44,6 +44,21 @@ def with_fees_of(first: CatalogueDocument, second: CatalogueDocument) -> Catalog
     return replace(second, plans=plans)
 
 
+def test_a_line_says_the_plan_it_was_charged_under_and_a_late_one_that_of_its_own_time() -> None:
+    """Who adds up what plans earn finds it in the lines."""
+    plain = document()
+    bench = Bench(replace(plain, plans={**plain.plans, "pro": plain.plans["plan"]}))
+    bench.now = APRIL
+    bench.open()
+    bench.now += HOUR
+    assert bench.sell("pro", bench.now) == "applied"
+    bench.now += HOUR
+    bench.use(1)
+    bench.use(2, at=APRIL + MINUTE)
+    lines = [json.loads(line) for _, line in bench.partition.outputs.lines]
+    assert [(line["plan"], line["quantity"]) for line in lines] == [("pro", "1"), ("plan", "2")]
+
+
 @pytest.mark.parametrize("block", range(4))
 def test_agreed_prices_make_the_same_money_as_a_version_of_the_same_terms(block: int) -> None:
     """Of any model and meter, under any modifiers, in any order of arrival: where a period begins, and, of what is a sum of

@@ -8,8 +8,10 @@ import pytest
 
 from actors.cli.terminal import FAILED, WRONG_INPUT
 from actors.kafka import TopicAppender
+from actors.margin_store import MarginCheckpoint, MarginStore
 from actors.migrations import migrate
 from actors.ports import Outgoing
+from engine.cost.margin import Key, Margin, RowChange
 from loadtest.deployment import ENGINE_PASSWORD, engine_dsn
 from tests.actors.cli.calling import call
 from tests.actors.test_margin import rated, request, window
@@ -21,6 +23,31 @@ def test_a_stretch_that_makes_no_sense_is_refused() -> None:
     assert "is not behind" in call("margin", "--from", HOUR[3], "--to", HOUR[1]).stderr
     wrong = call("margin", "--from", "yesterday")
     assert wrong.exit_code == WRONG_INPUT and "RFC 3339" in wrong.stderr
+
+
+def test_live_margin_is_read_from_postgres(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = "margin_cli"
+    dsn = engine_dsn(database)
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    monkeypatch.setenv("TALLYGATE_POSTGRES__SCHEMA_NAME", schema)
+    key = Key(1_764_000_000_000_000, "acme", "m", "chat", "growth", "USD")
+    rows = [RowChange(key, Margin(4 * 10**12, 10**12, 1))]
+
+    async def fill() -> None:
+        await migrate(database, schema, ENGINE_PASSWORD)
+        store = MarginStore(dsn, schema, 1.2, 5.0)
+        await store.start()
+        claim = await store.claim(0, "a")
+        await store.commit(MarginCheckpoint(0, claim.epoch, 1, 1, (), 0, rows))
+        await store.stop()
+
+    asyncio.run(fill())
+    shown = call("margin", "--live", "--json", "--by", "plan", *HOUR)
+    told = [orjson.loads(line) for line in shown.stdout.splitlines()]
+    assert (told[0]["plan"], told[0]["revenue"], told[0]["cost"], told[0]["percent"]) == ("growth", "4", "1", "75.0")
+    assert told[1] == {"gpus": [], "windows_without_cost": 0}
+    refused = call("margin", "--live", "--by", "request", *HOUR)
+    assert refused.exit_code == WRONG_INPUT and "single requests" in refused.stderr
 
 
 def test_a_report_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

@@ -1,86 +1,269 @@
-"""Revenue and cost side by side."""
+"""Revenue and cost side by side, whatever order their lines come in."""
 
+from collections.abc import Sequence
 from random import Random
+from typing import Any
 
+import msgspec
+import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.cost.gpu_rates import HOUR_US
-from engine.cost.margin import By, Cost, Margin, Revenue, margins
+from engine.cost.lines import RequestLine
+from engine.cost.margin import By, Key, Margin, MarginFold, closed_at, told_apart
+from engine.events import Malformed
+from engine.money import amount_text
 
-H = 5 * HOUR_US
+H = 500_000 * HOUR_US
+CLOSE_US = 6 * HOUR_US
+ALL = (By.ACCOUNT, By.MODEL, By.FEATURE, By.PLAN, By.HOUR)
 
 
-def revenue(request: str, amount: int, account: str = "acme", currency: str = "USD") -> Revenue:
-    return Revenue(account, request, H + 7, amount, currency, "m")
+def rated(offset: int, request: str, pico: int, **more: Any) -> bytes:
+    line = {"partition": 0, "offset": offset, "line": 0, "epoch": 1, "account": "acme", "id": request, "time_us": H + 7}
+    line |= {"amount": amount_text(pico), "currency": "USD", "cell": {"model": "m"}, "plan": "growth"}
+    return orjson.dumps(line | more)
 
 
-def cost(request: str, amount: int | None, account: str = "acme", hour: int = H, currency: str = "USD") -> Cost:
-    return Cost(account, request, hour, amount, currency, "m", "chat")
+def cost(request: str, pico: int | None, **more: Any) -> RequestLine:
+    line = {"kind": "request", "replica": "r", "request": request, "attempt": 0, "hour_us": H, "change": "0"}
+    line |= {"amount": None if pico is None else amount_text(pico), "currency": "USD", "settled": True}
+    line |= {"method": "equal", "account": "acme", "scope": "", "feature": "chat", "model": "m", "status": "ok"}
+    line |= {"prompt": 10, "cached": 0, "output": 1, "epoch": 1, "seq": 1}
+    return msgspec.convert(line | more, RequestLine)
+
+
+def fold_of(*lines: bytes | RequestLine, append_us: int = H + 9, fold: MarginFold | None = None) -> MarginFold:
+    made = MarginFold(CLOSE_US) if fold is None else fold
+    for line in lines:
+        if isinstance(line, bytes):
+            made.apply_rated(0, line, append_us)
+        else:
+            made.apply_cost(line)
+    return made
+
+
+def only(fold: MarginFold, by: Sequence[By] = ()) -> tuple[Key, Margin]:
+    (found,) = fold.sums(by)
+    return found
 
 
 def test_a_request_has_its_lines_and_its_executions() -> None:
-    (row,) = margins(
-        [revenue("a", 70), revenue("a", 30)], [cost("a", 20), cost("a", 5, hour=H + HOUR_US)], [By.REQUEST, By.HOUR]
-    )
-    assert (row.request, row.hour_us, row.revenue, row.cost, row.margin, row.permille) == (
-        "a",
-        H + HOUR_US,
-        100,
-        25,
-        75,
-        750,
-    )
+    key, sums = only(fold_of(rated(1, "a", 70), rated(2, "a", 30), cost("a", 20), cost("a", 5, attempt=1)), ALL)
+    assert key == Key(H, "acme", "m", "chat", "growth", "USD")
+    assert (sums.revenue, sums.cost, sums.margin, sums.permille, sums.requests) == (100, 25, 75, 750, 1)
+
+
+def test_each_hour_has_what_was_charged_and_cost_in_it() -> None:
+    """So the hours are the sums of both topics; what one side does not say comes from the other."""
+    rows = fold_of(rated(1, "a", 100), cost("a", 20), cost("a", 5, hour_us=H + HOUR_US)).sums(ALL)
+    assert [(key.hour_us - H, key.feature, key.plan, sums.revenue, sums.cost, sums.requests) for key, sums in rows] == [
+        (0, "chat", "growth", 100, 20, 0),
+        (HOUR_US, "chat", "growth", 0, 5, 1),
+    ]
 
 
 def test_what_is_not_known_leaves_no_margin() -> None:
-    (row,) = margins([revenue("a", 100), revenue("b", 50)], [cost("a", 20)], [By.ACCOUNT])
-    assert (row.revenue, row.known_cost, row.cost, row.margin, row.permille, row.without_cost) == (
-        150,
-        20,
-        None,
-        None,
-        None,
-        1,
-    )
-    (row,) = margins([revenue("a", 100)], [cost("a", 20), cost("a", None)], [])
-    assert (row.cost, row.without_cost) == (None, 1)
+    _, sums = only(fold_of(rated(1, "a", 100), rated(2, "b", 50), cost("a", 20)))
+    assert (sums.revenue, sums.known_cost, sums.cost, sums.margin, sums.permille) == (150, 20, None, None, None)
+    assert sums.without_cost == 1
+    _, sums = only(fold_of(rated(1, "a", 100), cost("a", 20), cost("a", None, attempt=1)))
+    assert (sums.cost, sums.without_cost, sums.known_cost) == (None, 1, 20)
+    _, sums = only(fold_of(rated(1, "a", 100), cost("a", None, currency=None)))
+    assert (sums.revenue, sums.cost, sums.without_cost) == (100, None, 1)
 
 
 def test_a_request_that_nobody_is_charged_for_still_costs() -> None:
-    (row,) = margins([], [cost("a", 20)], [By.FEATURE])
-    assert (row.feature, row.revenue, row.cost, row.margin, row.permille) == ("chat", 0, 20, -20, None)
-    assert (row.requests, row.without_revenue) == (1, 1)
+    key, sums = only(fold_of(cost("a", 20)), [By.FEATURE, By.PLAN])
+    assert (key.feature, key.plan, sums.revenue, sums.cost, sums.margin, sums.permille) == (
+        "chat",
+        "",
+        0,
+        20,
+        -20,
+        None,
+    )
+    assert (sums.requests, sums.without_revenue) == (1, 1)
 
 
 def test_the_same_id_of_another_account_is_another_request() -> None:
-    rows = margins([revenue("a", 10, "acme"), revenue("a", 20, "zen")], [cost("a", 1, "zen")], [By.ACCOUNT])
-    assert [(row.account, row.revenue, row.cost) for row in rows] == [("acme", 10, None), ("zen", 20, 1)]
+    fold = fold_of(rated(1, "a", 10), rated(2, "a", 20, account="zen"), cost("a", 1, account="zen"))
+    assert [(key.account, sums.revenue, sums.cost) for key, sums in fold.sums([By.ACCOUNT])] == [
+        ("acme", 10, None),
+        ("zen", 20, 1),
+    ]
 
 
 def test_cost_in_another_currency_is_not_converted() -> None:
-    (row,) = margins([revenue("a", 10, currency="EUR")], [cost("a", 1)], [])
-    assert (row.currency, row.revenue, row.cost) == ("EUR", 10, None)
-    (row,) = margins([revenue("a", 10)], [cost("a", 1), cost("a", 2, currency="EUR")], [])
-    assert row.cost is None
+    rows = fold_of(rated(1, "a", 10, currency="EUR"), cost("a", 1)).sums([])
+    assert [(key.currency, sums.revenue, sums.cost, sums.known_cost) for key, sums in rows] == [
+        ("EUR", 10, None, 0),
+        ("USD", 0, 1, 1),
+    ]
 
 
 def test_what_may_still_change_is_counted() -> None:
-    late = Cost("acme", "a", H, 5, "USD", "m", settled=False)
-    (row,) = margins([revenue("a", 10), revenue("b", 10)], [late, cost("b", 1)], [])
-    assert (row.provisional, row.requests) == (1, 2)
+    _, sums = only(fold_of(rated(1, "a", 10), rated(2, "b", 10), cost("a", 5, settled=False), cost("b", 1)))
+    assert (sums.provisional, sums.requests) == (1, 2)
+
+
+def test_lines_of_a_takeover_replace_those_of_their_offset_as_a_set() -> None:
+    told = [rated(1, "a", 5), rated(1, "b", 6, line=1), rated(1, "a", 7, epoch=2)]
+    for order in (told, [*told[::-1], *told], [*told, *told]):
+        (row,) = fold_of(*order).sums([By.REQUEST])
+        assert (row[0].request, row[1].revenue) == ("a", 7)
+
+
+def test_the_newest_line_of_an_execution_counts() -> None:
+    fold = fold_of(cost("a", 9, seq=3), cost("a", 5, seq=2), cost("a", 11, epoch=2), cost("a", 4, seq=9))
+    assert only(fold)[1].known_cost == 11
+
+
+def test_what_a_period_owes_is_of_no_request() -> None:
+    fold = fold_of(rated(1, "2026-11", 10, due="fee"), rated(2, "s", 10, accrued_us=H))
+    assert (fold.sums([]), len(fold)) == ([], 0)
+
+
+def test_what_a_cap_waives_is_taken_off_the_request_that_passed_it() -> None:
+    fold = fold_of(rated(1, "a", 10), rated(1, "a", -4, line=1, due="waived", cell={}), cost("a", 1))
+    assert only(fold)[1].margin == 5
+
+
+def test_what_cannot_be_read_changes_nothing() -> None:
+    fold = fold_of(b"{", rated(1, "a", 1, amount="x"), rated(2, "a", 1))
+    assert (fold.unreadable, only(fold)[1].revenue) == (2, 1)
+    with pytest.raises(Malformed, match="request a, amount"):
+        fold.apply_cost(cost("a", 1, amount="1e3"))
+
+
+def test_only_what_was_asked_for_is_held() -> None:
+    fold = MarginFold(None, H, H + HOUR_US)
+    fold_of(rated(1, "a", 5), rated(2, "a", 6, time_us=H + HOUR_US), rated(3, "a", 7, time_us=H - 1), fold=fold)
+    fold_of(cost("a", 1), cost("a", 1, hour_us=H + HOUR_US), cost("a", 1, hour_us=H - HOUR_US), fold=fold)
+    assert (only(fold)[1].revenue, only(fold)[1].cost) == (5, 1)
+
+
+# -------------------------------------------------------------------------------------------------- hour by hour
+
+
+def test_only_what_differs_from_what_was_told_is_told() -> None:
+    fold = fold_of(rated(1, "a", 5))
+    assert [(change.sums.revenue, change.sums.without_cost) for change in fold.changes()] == [(5, 1)]
+    assert fold.changes() == []
+    fold_of(cost("a", 2), rated(1, "a", 5), fold=fold)
+    gone, known = fold.changes()  # the cost says the feature, so the charge counts there
+    assert (gone.key.feature, gone.sums) == ("", Margin())
+    assert (known.key.feature, known.sums.revenue, known.sums.cost) == ("chat", 5, 2)
+    fold_of(cost("a", 2, seq=2), fold=fold)
+    assert fold.changes() == []
+
+
+def test_a_new_owner_tells_what_differs_from_the_rows_it_finds() -> None:
+    lines: list[bytes | RequestLine] = [rated(1, "a", 5), cost("a", 2)]
+    told = [(change.key, change.sums) for change in fold_of(*lines).changes()]
+    same = fold_of(*lines)
+    same.told(told, 0)
+    assert same.changes() == []
+    other = fold_of(lines[0])
+    other.told(told, 0)
+    assert sorted((change.key.feature, change.sums.revenue) for change in other.changes()) == [("", 5), ("chat", 0)]
+
+
+def test_closed_hours_never_change_and_are_forgotten() -> None:
+    fold = fold_of(rated(1, "a", 5), cost("a", 2), rated(2, "b", 3, time_us=H + HOUR_US))
+    fold.changes()
+    fold.forget(H + HOUR_US)
+    assert len(fold) == 1
+    fold_of(cost("a", 9, seq=2), fold=fold)
+    assert (fold.changes(), fold.too_late) == ([], 1)
+
+
+def test_a_charge_behind_its_closed_hour_counts_where_it_comes() -> None:
+    """A correction of a month ago, say: the hour that was told stays as it was told."""
+    append_us = H + 30 * 24 * HOUR_US + 5
+    fold = fold_of(rated(9, "a", -5, correction="cancel"), append_us=append_us)
+    assert only(fold, [By.HOUR])[0].hour_us == append_us - 5
+    in_time = fold_of(rated(9, "a", -5), append_us=H + HOUR_US + CLOSE_US - 1)
+    assert only(in_time, [By.HOUR])[0].hour_us == H
+    assert closed_at(H + HOUR_US + CLOSE_US, CLOSE_US) == H + HOUR_US
+
+
+# ----------------------------------------------------------------------------------------------------- any order
+
+
+def drawn(random: Random) -> list[bytes | RequestLine]:
+    """Lines of a few requests: takeovers, settled in stages, unknown, of two currencies, over two hours."""
+    lines: list[bytes | RequestLine] = []
+    for offset in range(random.randrange(1, 12)):
+        for epoch in range(1, random.choice((2, 2, 3))):
+            for number in range(random.randrange(3)):
+                request, account = f"r{random.randrange(5)}", random.choice("ab")
+                hour = random.choice((0, HOUR_US))
+                more = {"line": number, "epoch": epoch, "account": account, "time_us": H + hour + 7}
+                more |= {"currency": "USD" if account == "a" else "EUR", "plan": random.choice(("growth", "starter"))}
+                due = {"due": "fee"} if random.random() < 0.1 else {}
+                lines.append(rated(offset, request, random.randrange(-50, 100), **more, **due))
+    for number in range(random.randrange(1, 20)):
+        amount = random.choice((None, 0, 3, 5))
+        more = {"seq": number, "account": random.choice(("a", "b", None)), "settled": random.random() < 0.5}
+        more |= {
+            "hour_us": H + random.choice((0, HOUR_US)),
+            "replica": random.choice("xy"),
+            "model": random.choice("mn"),
+        }
+        more |= {"feature": random.choice(("chat", None)), "currency": random.choice(("USD", "USD", None))}
+        lines.append(cost(f"r{random.randrange(5)}", amount, **more))
+    return lines
+
+
+@given(st.integers(0, 1 << 32).map(Random))
+def test_any_order_and_repetition_gives_the_same_rows(random: Random) -> None:
+    lines = drawn(random)
+    whole = fold_of(*lines)
+    rows = {change.key: change.sums for change in whole.changes() if change.sums != Margin()}
+    mixed, told = MarginFold(CLOSE_US), dict[Key, Margin]()
+    again = lines + random.choices(lines, k=len(lines) // 2)
+    random.shuffle(again)
+    for line in again:
+        fold_of(line, fold=mixed)
+        if random.random() < 0.3:
+            told |= {change.key: change.sums for change in mixed.changes()}
+    told |= {change.key: change.sums for change in mixed.changes()}
+    assert {key: sums for key, sums in told.items() if sums != Margin()} == rows
+    assert [each for each in mixed.sums(ALL) if each[1] != Margin()] == [
+        *sorted(rows.items(), key=lambda each: each[0])
+    ]
 
 
 @given(st.integers(0, 1 << 32).map(Random), st.lists(st.sampled_from(list(By)), unique=True))
-def test_however_it_is_told_apart_the_sums_are_the_same(random: Random, by: list[By]) -> None:
-    revenues = [revenue(f"r{random.randrange(9)}", random.randrange(100), random.choice("ab")) for _ in range(20)]
-    costs = [cost(f"r{random.randrange(9)}", random.choice([None, 3, 5]), random.choice("ab")) for _ in range(20)]
-    (whole,) = margins(revenues, costs, [])
-    rows = margins(revenues, costs, by)
-    for name in ("revenue", "known_cost", "requests", "without_cost", "without_revenue"):
-        assert sum(getattr(row, name) for row in rows) == getattr(whole, name)
-    assert whole.revenue == sum(each.amount for each in revenues)
-    random.shuffle(revenues)
-    random.shuffle(costs)
-    assert margins(revenues, costs, by) == rows
-    assert all(isinstance(row, Margin) for row in rows)
+def test_however_it_is_told_apart_the_sums_are_those_of_the_topics(random: Random, by: list[By]) -> None:
+    lines = drawn(random)
+    fold = fold_of(*lines)
+    charged: dict[tuple[int, int, int], tuple[str, int]] = {}
+    newest: dict[int, int] = {}
+    runs: dict[tuple[Any, ...], RequestLine] = {}
+    for line in lines:
+        if isinstance(line, RequestLine):
+            run = (line.account or "", line.request, line.replica, line.hour_us)
+            if run not in runs or line.seq >= runs[run].seq:
+                runs[run] = line
+            continue
+        said = orjson.loads(line)
+        newest[said["offset"]] = max(newest.get(said["offset"], 0), said["epoch"])
+        place = (said["offset"], said["epoch"], said["line"])
+        amount = 0 if "due" in said else round(float(said["amount"]) * 10**12)
+        charged.setdefault(place, (said["currency"], amount))
+    rows = fold.sums(by)
+    for currency in ("USD", "EUR"):
+        revenue = sum(
+            pico for (offset, epoch, _), (of, pico) in charged.items() if epoch == newest[offset] and of == currency
+        )
+        assert sum(sums.revenue for key, sums in rows if key.currency == currency) == revenue
+    known = sum(round(float(line.amount) * 10**12) for line in runs.values() if line.amount is not None)
+    assert sum(sums.known_cost for _, sums in rows) == known
+    merged: dict[Key, Margin] = {}
+    for key, sums in fold.sums(list(By)):
+        merged.setdefault(told_apart(key, by, key.request), Margin()).add(sums)
+    assert sorted(merged.items(), key=lambda each: each[0]) == rows

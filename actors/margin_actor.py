@@ -1,0 +1,254 @@
+"""A margin actor: joins what requests are charged with what they cost, for the accounts of some partitions. A plain class.
+
+It reads those partitions of the topic `rated`, and all of `costs`, as costs lie under their replicas. Nobody waits for it, so
+it owns without a lease, as the cost actors do (actors/cost.py): a claim raises the partition's epoch, and whoever owned it
+before is refused at its next checkpoint. A new owner reads the lines of all hours that are not closed again, to where the
+topics end, before it tells what differs from the rows it finds."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from actors.cost import MEND_S, Reader
+from actors.margin_store import MarginCheckpoint, MarginClaim
+from actors.ports import (
+    Clock,
+    CommitUnknown,
+    Fenced,
+    LogDamaged,
+    LogUnavailable,
+    Record,
+    StoreRefused,
+    StoreUnavailable,
+)
+from config.settings import KafkaSettings
+from engine.cost.attribution import AHEAD_US
+from engine.cost.gpu_rates import HOUR_US
+from engine.cost.lines import RequestLine, parse_line
+from engine.cost.margin import Key, Margin, MarginFold, closed_at
+from engine.events import Malformed
+from engine.placement import partition_for
+
+_log = logging.getLogger(__name__)
+
+# A line is not appended before the hour that it speaks of, but by what clocks may differ; and an hour more, for requests that
+# began in the one before.
+NEEDED_US: Final = HOUR_US + AHEAD_US
+WAIT_US: Final = 24 * HOUR_US  # behind its time an hour closes, also where a cost actor has not come to its end
+
+
+class MarginCheckpoints(Protocol):
+    """Where checkpoints go: `MarginStore`."""
+
+    async def claim(self, partition: int, owner: str) -> MarginClaim: ...
+
+    async def rows(self, partition: int, from_us: int) -> list[tuple[Key, Margin]]: ...
+
+    async def costs_closed_us(self) -> int: ...
+
+    async def commit(self, checkpoint: MarginCheckpoint) -> None: ...
+
+
+class MarginView(Struct, frozen=True):
+    """What an operator sees of a partition."""
+
+    partition: int
+    epoch: int
+    rated_offset: int
+    requests: int  # in memory
+    unreadable: int
+    too_late: int  # costs of closed hours
+
+
+class _Owned:
+    """A partition, and where it stands."""
+
+    def __init__(self, number: int, claim: MarginClaim, fold: MarginFold, offset: int) -> None:
+        self.number = number
+        self.fold = fold
+        self.epoch = claim.epoch
+        self.ckpt_seq = claim.ckpt_seq
+        self.offset = offset  # of `rated`, the next one
+        self.committed = (claim.rated_offset, claim.costs_offsets, claim.closed_us)
+        self.pending: MarginCheckpoint | None = None
+
+
+class MarginActor:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        owner: str,
+        partitions: Sequence[int],
+        *,
+        clock: Clock,
+        reader: Reader,
+        store: MarginCheckpoints,
+        kafka: KafkaSettings,
+        close_us: int,
+        interval_s: float,
+    ) -> None:
+        """`owner` names this life of the actor. `interval_s` lies between two turns."""
+        self._owner = owner
+        self._partitions = tuple(partitions)
+        self._clock = clock
+        self._reader = reader
+        self._store = store
+        self._kafka = kafka
+        self._close_us = close_us
+        self._interval_s = interval_s
+        self._owned: dict[int, _Owned] = {}
+        self._costs: dict[int, int] = {}  # next offset by partition of `costs`
+        self._stopping = asyncio.Event()
+        self.halted = ""
+        self.fenced = False
+
+    def views(self) -> list[MarginView]:
+        """Every partition that it owns."""
+        return [
+            MarginView(
+                *(part.number, part.epoch, part.offset, len(part.fold)),
+                *(part.fold.unreadable, part.fold.too_late),
+            )
+            for part in self._owned.values()
+        ]
+
+    async def run(self) -> None:
+        """Until `stop`, or until somebody else owns a partition of ours. The doors are started, and stopped, by the caller."""
+        while not self._stopping.is_set() and not self.fenced:
+            began_s = self._clock.boot_s()
+            pause_s = await self._turn()
+            pause_s = max(pause_s, self._interval_s - (self._clock.boot_s() - began_s))
+            if pause_s > 0:
+                await self._clock.sleep(pause_s)
+
+    def stop(self) -> None:
+        """End behind the turn under way. What is not committed is worked out again by the next owner."""
+        self._stopping.set()
+
+    async def _turn(self) -> float:
+        """Read, work out, commit; how long to wait at least before the next turn, in seconds."""
+        try:
+            if len(self._owned) < len(self._partitions):
+                await self._take()
+            # Asked before the topics are read: what is told of these hours is read by then.
+            costs_closed_us = await self._store.costs_closed_us()
+            await self._read()
+            for part in self._owned.values():
+                await self._commit(part, costs_closed_us)
+        except (LogUnavailable, StoreUnavailable) as error:
+            _log.warning("margin waits: %s", error)
+            return self._interval_s
+        except CommitUnknown as error:
+            _log.warning("margin is claimed again, as nobody knows whether it was written: %s", error)
+            self._let_go()
+        except Fenced as error:
+            _log.warning("%s", error)
+            self.fenced = True
+        except (LogDamaged, StoreRefused, Malformed) as error:
+            self._let_go()
+            self.halted = str(error)
+            _log.critical("margin is halted: %s", error)
+            return MEND_S
+        else:
+            self.halted = ""
+        return 0.0
+
+    def _let_go(self) -> None:
+        self._owned.clear()
+        self._costs.clear()
+
+    # ------------------------------------------------------------------------------------------------------- taking over
+
+    async def _take(self) -> None:
+        self._let_go()
+        rated, costs = self._kafka.topic_rated, self._kafka.topic_costs
+        claims = {number: await self._store.claim(number, self._owner) for number in self._partitions}
+        owned: dict[int, _Owned] = {}
+        for number, claim in claims.items():
+            first, end = await self._reader.bounds(rated, number)
+            if end < claim.rated_offset:
+                where = f"topic {rated} partition {number}"
+                raise LogDamaged(f"{where}: it ends at {end}, the checkpoint at {claim.rated_offset}", number)
+            offset = max(first, await self._offset_from(rated, number, claim.closed_us))
+            owned[number] = _Owned(number, claim, MarginFold(self._close_us), offset)
+        from_us = min(claim.closed_us for claim in claims.values())
+        for each in range(await self._reader.partitions(costs)):
+            first, _ = await self._reader.bounds(costs, each)
+            self._costs[each] = max(first, await self._offset_from(costs, each, from_us))
+        self._owned = owned
+        await self._read()
+        for number, claim in claims.items():
+            owned[number].fold.told(await self._store.rows(number, claim.closed_us), claim.closed_us)
+            _log.info("margin of partition %d is ours at epoch %d", number, claim.epoch)
+
+    async def _offset_from(self, topic: str, partition: int, closed_us: int) -> int:
+        return await self._reader.offset_from(topic, partition, max(0, closed_us - NEEDED_US) // 1_000)
+
+    # ----------------------------------------------------------------------------------------------------------- reading
+
+    async def _read(self) -> None:
+        """All that has come by now."""
+        for part in self._owned.values():
+            topic, number = self._kafka.topic_rated, part.number
+            _, end = await self._reader.bounds(topic, number)
+            async for record in self._some(topic, number, part.offset, end):
+                for text in (record.value or b"").splitlines():
+                    part.fold.apply_rated(number, text, record.timestamp * 1_000)
+                part.offset = record.offset + 1
+            part.offset = max(part.offset, end)  # control batches leave no record
+        for each in self._costs:
+            _, end = await self._reader.bounds(self._kafka.topic_costs, each)
+            async for record in self._some(self._kafka.topic_costs, each, self._costs[each], end):
+                for text in (record.value or b"").splitlines():
+                    self._apply_cost(text)
+                self._costs[each] = record.offset + 1
+            self._costs[each] = max(self._costs[each], end)
+
+    def _apply_cost(self, text: bytes) -> None:
+        try:
+            told = parse_line(text)
+        except msgspec.MsgspecError as error:
+            raise Malformed(f"a line of {self._kafka.topic_costs}: {error}") from error
+        if isinstance(told, RequestLine):
+            part = self._owned.get(partition_for((told.account or "").encode(), self._kafka.partitions))
+            if part is not None:
+                part.fold.apply_cost(told)
+
+    async def _some(self, topic: str, partition: int, offset: int, end: int) -> AsyncGenerator[Record, None]:
+        """Others have their turn behind every record: it is a block of many lines."""
+        if offset >= end:
+            return
+        records = self._reader.read(topic, partition, offset, end)
+        try:
+            async for record in records:
+                yield record
+                await self._clock.sleep(0)
+        finally:
+            await records.aclose()
+
+    # ---------------------------------------------------------------------------------------------------------- telling
+
+    async def _commit(self, part: _Owned, costs_closed_us: int) -> None:
+        if part.pending is None:
+            fold, costs = part.fold, tuple(self._costs[each] for each in sorted(self._costs))
+            now_us = self._clock.wall_us() - AHEAD_US  # what is appended from here on comes no earlier
+            least_us = closed_at(now_us, self._close_us + WAIT_US)
+            closed_us = max(fold.closed_us, least_us, min(costs_closed_us, closed_at(now_us, self._close_us)))
+            rows = fold.changes()
+            if not rows and (part.offset, costs, closed_us) == part.committed:
+                return
+            part.pending = MarginCheckpoint(
+                part.number, part.epoch, part.ckpt_seq + 1, part.offset, costs, closed_us, rows
+            )
+        pending = part.pending
+        await self._store.commit(pending)
+        part.pending = None
+        part.ckpt_seq = pending.ckpt_seq
+        part.committed = (pending.rated_offset, pending.costs_offsets, pending.closed_us)
+        if pending.closed_us > part.fold.closed_us:
+            part.fold.forget(pending.closed_us)

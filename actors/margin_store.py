@@ -1,0 +1,176 @@
+"""The margin of requests in Postgres: its checkpoints, and what people ask of it.
+
+A checkpoint is one transaction: where its partition stands, and the rows that changed. It is fenced by the partition's epoch,
+which every claim raises."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from msgspec import Struct
+
+from actors.ports import CommitUnknown, Fenced, StoreUnavailable
+from actors.postgres import Session, pico_of, session_settings, storable, units_of
+from actors.queries import read_queries
+from engine.cost.margin import By, Key, Margin, RowChange
+
+_QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "margin.sql").read_text(encoding="utf-8"))
+_ALL: Final = 1 << 31  # rows: no limit that anybody meets
+Result = TypeVar("Result")
+
+
+class MarginClaim(Struct, frozen=True):
+    """What a new owner of a partition starts from."""
+
+    epoch: int
+    ckpt_seq: int
+    rated_offset: int
+    costs_offsets: tuple[int, ...]  # by partition of the topic `costs`
+    closed_us: int
+
+
+class MarginCheckpoint(Struct, frozen=True):
+    """All that a partition has to write."""
+
+    partition: int
+    epoch: int
+    ckpt_seq: int  # of this checkpoint; the row in the store must carry ckpt_seq - 1
+    rated_offset: int
+    costs_offsets: tuple[int, ...]
+    closed_us: int
+    rows: Sequence[RowChange]
+
+
+class MarginStatus(Struct, frozen=True):
+    """How far a partition has come."""
+
+    partition: int
+    epoch: int
+    ckpt_seq: int
+    rated_offset: int
+    costs_offsets: tuple[int, ...]
+    closed_us: int
+    owner: str
+
+
+class BucketSum(Struct, frozen=True):
+    """Where cost of GPUs went: pico of what is known, and how many shares are not."""
+
+    bucket: str
+    currency: str
+    amount: int
+    unknown: int
+
+
+class MarginStore:
+    """One session. Any method may raise `StoreUnavailable` or `StoreRefused`."""
+
+    def __init__(self, dsn: str, schema: str, lease_s: float, statement_timeout_s: float) -> None:
+        """`lease_s` bounds how long a silent session of ours can block whoever claims a partition behind us."""
+        settings = session_settings(schema, lease_s, statement_timeout_s, "margin")
+        self._session = Session(dsn, settings, statement_timeout_s, statement_timeout_s)
+
+    async def start(self) -> None:
+        await self._session.start()
+
+    async def stop(self) -> None:
+        await self._session.stop()
+
+    async def claim(self, partition: int, owner: str) -> MarginClaim:
+        """Own the partition from here on; whoever did is refused at its next checkpoint."""
+
+        async def work(connection: Any) -> MarginClaim:
+            row = await connection.fetchrow(_QUERIES["claim"], partition, owner)
+            return MarginClaim(
+                row["epoch"], row["ckpt_seq"], row["rated_offset"], tuple(row["costs_offsets"]), row["closed_us"]
+            )
+
+        return await self._repeatable(work)
+
+    async def rows(self, partition: int, from_us: int) -> list[tuple[Key, Margin]]:
+        """The rows of hours that begin at `from_us` or later."""
+
+        async def work(connection: Any) -> list[tuple[Key, Margin]]:
+            return [_row(row) for row in await connection.fetch(_QUERIES["rows_from"], partition, from_us)]
+
+        return await self._repeatable(work)
+
+    async def costs_closed_us(self) -> int:
+        """Hours before this instant are told of by no cost actor any more. 0: nobody has attributed anything."""
+
+        async def work(connection: Any) -> int:
+            return int(await connection.fetchval(_QUERIES["costs_closed"]) or 0)
+
+        return await self._repeatable(work)
+
+    async def commit(self, checkpoint: MarginCheckpoint) -> None:
+        """One transaction. Raises `Fenced`, and `CommitUnknown` when nobody knows: then claim the partition again."""
+        await self._session.transaction(lambda connection: _write(connection, checkpoint))
+
+    async def statuses(self) -> list[MarginStatus]:
+        """Of every partition that was ever claimed."""
+
+        async def work(connection: Any) -> list[MarginStatus]:
+            found = await connection.fetch(_QUERIES["statuses"])
+            return [MarginStatus(**{**dict(row), "costs_offsets": tuple(row["costs_offsets"])}) for row in found]
+
+        return await self._repeatable(work)
+
+    async def sums(
+        self, from_us: int, until_us: int, by: Sequence[By], account: str | None = None, limit: int = _ALL
+    ) -> list[tuple[Key, Margin]]:
+        """Of hours that begin in [from_us, until_us), by anything but the request; in order, `limit` at most."""
+
+        async def work(connection: Any) -> list[tuple[Key, Margin]]:
+            return await margin_sums(connection, from_us, until_us, by, account, limit)
+
+        return await self._repeatable(work)
+
+    async def _repeatable(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
+        try:
+            return await self._session.transaction(work)
+        except CommitUnknown as error:
+            raise StoreUnavailable(str(error)) from error
+
+
+async def margin_sums(
+    connection: Any, from_us: int, until_us: int, by: Sequence[By], account: str | None, limit: int
+) -> list[tuple[Key, Margin]]:
+    """See `MarginStore.sums`."""
+    asked = [name in by for name in (By.HOUR, By.ACCOUNT, By.MODEL, By.FEATURE, By.PLAN)]
+    return [_row(row) for row in await connection.fetch(_QUERIES["sums"], from_us, until_us, *asked, account, limit)]
+
+
+async def bucket_sums(connection: Any, from_us: int, until_us: int) -> list[BucketSum]:
+    """Where the cost of all GPUs went in hours that begin in [from_us, until_us)."""
+    found = await connection.fetch(_QUERIES["buckets"], from_us, until_us)
+    return [BucketSum(row["bucket"], row["currency"], pico_of(row["amount"]), row["unknown"]) for row in found]
+
+
+async def _write(connection: Any, cut: MarginCheckpoint) -> None:
+    ours = await connection.fetchval(
+        _QUERIES["commit_partition"],
+        *(cut.partition, cut.epoch, cut.ckpt_seq, cut.rated_offset, list(cut.costs_offsets), cut.closed_us),
+    )
+    if ours is None:
+        raise Fenced(
+            f"margin of partition {cut.partition}: no longer at epoch {cut.epoch}, checkpoint {cut.ckpt_seq - 1}"
+        )
+    if not cut.rows:
+        return
+    keys, sums = [row.key for row in cut.rows], [row.sums for row in cut.rows]
+    await connection.execute(
+        _QUERIES["commit_rows"],
+        *(cut.partition, [key.hour_us for key in keys], [storable(key.account) for key in keys]),
+        *([storable(key.model) for key in keys], [storable(key.feature) for key in keys]),
+        *([key.plan for key in keys], [key.currency for key in keys]),
+        *([units_of(each.revenue) for each in sums], [units_of(each.known_cost) for each in sums]),
+        *([each.requests for each in sums], [each.without_cost for each in sums]),
+        *([each.without_revenue for each in sums], [each.provisional for each in sums]),
+    )
+
+
+def _row(row: Any) -> tuple[Key, Margin]:
+    key = Key(row["hour_us"], row["account"], row["model"], row["feature"], row["plan"], row["currency"])
+    counts = (row["requests"], row["without_cost"], row["without_revenue"], row["provisional"])
+    return key, Margin(pico_of(row["revenue"]), pico_of(row["known_cost"]), *counts)

@@ -1,0 +1,184 @@
+"""What requests earned beside what they cost, over HTTP: for the seller, never for a key that is bound to one account."""
+
+from typing import Final
+
+from msgspec import Struct
+
+from actors.web.times import instant, read_instant
+from actors.web.wire import Call, Example, KeyScope, Problem, QueryParameter, Reply, Route, invalid
+from engine.cost.gpu_rates import HOUR_US
+from engine.cost.margin import By, Key, Margin
+from engine.money import amount_text
+
+ROWS_MAX: Final = 2_000
+DAYS_MAX: Final = 366
+_DAY_US: Final = 24 * HOUR_US
+_BY: Final = tuple(each for each in By if each is not By.REQUEST)
+
+
+class MarginItem(Struct):
+    """A sum over requests. `cost`, `margin` and `percent` are null while the cost of any of them is not known."""
+
+    account: str | None  # null: not told apart by it; empty: not known
+    model: str | None
+    feature: str | None
+    plan: str | None
+    hour: str | None
+    currency: str
+    requests: int
+    revenue: str
+    cost: str | None
+    margin: str | None
+    percent: str | None  # of the revenue, rounded down
+    known_cost: str  # of the requests whose cost is known
+    without_cost: int  # requests of which some cost is not known
+    without_revenue: int  # served, and nothing is charged for them
+    provisional: int  # their cost may still change without a correction
+
+
+class BucketItem(Struct):
+    """Where the price of all GPUs went. `direct` is what requests cost."""
+
+    bucket: str
+    currency: str
+    cost: str | None  # null while some of it is not known
+
+
+class MarginAnswer(Struct):
+    items: list[MarginItem]
+    gpus: list[BucketItem]
+    begin: str
+    end: str
+
+
+async def show_margin(call: Call) -> Reply:
+    """GET /v1/margin."""
+    by = _by(call.query["by"])
+    begin_us, end_us = _hours(call)
+    records = call.services.records
+    rows = await records.margins(begin_us, end_us, by, call.query["account"], ROWS_MAX + 1)
+    if len(rows) > ROWS_MAX:
+        raise Problem(
+            422,
+            "too-many-rows",
+            "Too many rows",
+            f"More than {ROWS_MAX:,} sums are asked for.",
+            next_step="Ask for fewer hours, for one `account`, or tell apart by less.",
+            field="by",
+        )
+    buckets = [
+        BucketItem(each.bucket, each.currency, None if each.unknown else amount_text(each.amount))
+        for each in await records.gpu_buckets(begin_us, end_us)
+    ]
+    return Reply(
+        MarginAnswer([_item(key, sums, by) for key, sums in rows], buckets, instant(begin_us), instant(end_us))
+    )
+
+
+def _by(text: str) -> list[By]:
+    known = {each.value: each for each in _BY}
+    names = text.split(",")
+    for name in names:
+        if name not in known:
+            raise invalid("by", f"{name[:40]!r} is none of {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def _hours(call: Call) -> tuple[int, int]:
+    """The hours that the stretch touches; by default those of a day up to now."""
+    end_us = read_instant("to", call.query["to"])
+    if end_us is None:
+        end_us = call.services.clock.wall_us()
+    begin_us = read_instant("from", call.query["from"])
+    if begin_us is None:
+        begin_us = end_us - _DAY_US
+    if begin_us >= end_us:
+        raise invalid("to", "it is not behind `from`")
+    begin_us, end_us = begin_us // HOUR_US * HOUR_US, -(-end_us // HOUR_US) * HOUR_US
+    if begin_us < 0 or end_us - begin_us > DAYS_MAX * _DAY_US:
+        raise invalid("from", f"a stretch of at most {DAYS_MAX} days since 1970 can be asked for")
+    return begin_us, end_us
+
+
+def _item(key: Key, sums: Margin, by: list[By]) -> MarginItem:
+    permille = sums.permille
+    return MarginItem(
+        account=key.account if By.ACCOUNT in by else None,
+        model=key.model if By.MODEL in by else None,
+        feature=key.feature if By.FEATURE in by else None,
+        plan=key.plan if By.PLAN in by else None,
+        hour=instant(key.hour_us) if By.HOUR in by else None,
+        currency=key.currency,
+        requests=sums.requests,
+        revenue=amount_text(sums.revenue),
+        cost=None if sums.cost is None else amount_text(sums.cost),
+        margin=None if sums.margin is None else amount_text(sums.margin),
+        percent=None if permille is None else f"{permille // 10}.{permille % 10}",
+        known_cost=amount_text(sums.known_cost),
+        without_cost=sums.without_cost,
+        without_revenue=sums.without_revenue,
+        provisional=sums.provisional,
+    )
+
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/v1/margin",
+        scope=KeyScope.ADMIN,
+        handler=show_margin,
+        summary="What requests earned beside what they cost",
+        description=(
+            "Sums over the requests of whole hours, from Postgres, at most seconds old. Each charge and each cost counts in "
+            "its own hour. What is not known is null, and so is every sum with it. `gpus` says where the price of all GPUs "
+            "went in these hours: of `direct`, requests cost it. Customers must not see costs: a key that is bound to one "
+            "account is refused."
+        ),
+        tags=("margin",),
+        query=(
+            QueryParameter(
+                "by",
+                "text",
+                "what sums are told apart by, commas between: account, model, feature, plan, hour",
+                "account",
+            ),
+            QueryParameter("account", "text", "only this account's requests"),
+            QueryParameter(
+                "from", "text", "RFC 3339; the hour that it lies in is the first; default: a day before `to`"
+            ),
+            QueryParameter("to", "text", "RFC 3339; the hour that it lies in is the last; default: now"),
+        ),
+        response=MarginAnswer,
+        also={422: "More rows than one answer has; `field` says which to change."},
+        example=Example(
+            query={"by": "account,model", "from": "2026-11-22T10:00:00Z", "to": "2026-11-22T11:00:00Z"},
+            response={
+                "items": [
+                    {
+                        "account": "acme",
+                        "model": "atlas-large",
+                        "feature": None,
+                        "plan": None,
+                        "hour": None,
+                        "currency": "USD",
+                        "requests": 3,
+                        "revenue": "0.9",
+                        "cost": "0.3",
+                        "margin": "0.6",
+                        "percent": "66.6",
+                        "known_cost": "0.3",
+                        "without_cost": 0,
+                        "without_revenue": 0,
+                        "provisional": 1,
+                    }
+                ],
+                "gpus": [
+                    {"bucket": "direct", "currency": "USD", "cost": "0.3"},
+                    {"bucket": "hard_idle", "currency": "USD", "cost": "0.1"},
+                ],
+                "begin": "2026-11-22T10:00:00Z",
+                "end": "2026-11-22T11:00:00Z",
+            },
+        ),
+    ),
+)
