@@ -182,7 +182,7 @@ def open_holds(process: Process) -> int:
 
 
 async def test_a_successor_withholds_what_was_approved_until_it_is_reported(rig: Rig, process: Process) -> None:
-    await rig.clock.advance(700)  # what was approved may lie in any segment since its slice could have been made
+    await rig.clock.advance(250)  # what was approved may lie in any segment since its slice could have been made
     holds = [await checked(rig, process) for _ in range(3)]
     for task in process.tasks:
         task.cancel()
@@ -198,7 +198,7 @@ async def test_a_successor_withholds_what_was_approved_until_it_is_reported(rig:
     balance = successor.shard.answer_now(Balance(rig.account(0)))
     assert isinstance(balance, BalanceView)
     assert (balance.wallet.booked, balance.wallet.held) == ("1", "1")
-    await rig.clock.advance(700)
+    await rig.clock.advance(250)
     balance = successor.shard.answer_now(Balance(rig.account(0)))
     assert isinstance(balance, BalanceView)
     assert (balance.wallet.booked, balance.wallet.held) == ("1", "0"), "nothing of it can be reported any more"
