@@ -44,7 +44,7 @@ demo: setup
 	$(BIN)/tallygate demo
 
 test: setup lint
-	$(BIN)/python -m pytest -m "not long and not servers" --numprocesses auto --dist loadfile --durations 20
+	$(BIN)/python -m pytest -m "not long and not servers" --numprocesses auto --dist worksteal --durations 20
 	$(BIN)/python -m pytest -m "not long and servers" --durations 20
 
 chaos: setup
