@@ -9,6 +9,7 @@ A new owner reads the records of all hours that are not closed again, and tells 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -103,6 +104,7 @@ class _Owned:
         self.last = claim.last
         self.settled_us = 0
         self.samples: dict[int, int] = {}  # next offset by partition of `gpu-telemetry`
+        self.samples_from_us: int | None = None  # samples are wanted again from then on, and were not found yet
         self.caught_up = False
         self.compared = False  # what an earlier owner told has been held against what we find
         self.letters: list[CostLetter] = []
@@ -245,40 +247,58 @@ class CostActor:
         await self._read_served(part, end)
         part.caught_up = part.next_offset >= end
         wanted_us = part.fold.take_samples_from_us()
+        if wanted_us is not None:
+            part.samples_from_us = min(wanted_us, part.samples_from_us or wanted_us)
+        if part.samples_from_us is not None:
+            back = [(each, await self._samples_from(each, part.samples_from_us)) for each in part.samples]
+            part.samples.update((each, min(part.samples[each], position)) for each, position in back)
+            part.samples_from_us = None
         for each in part.samples:
-            if wanted_us is not None:
-                part.samples[each] = min(part.samples[each], await self._samples_from(each, wanted_us))
             await self._read_samples(part, each)
 
     async def _read_served(self, part: _Owned, end: int) -> None:
-        """From where the partition stands to `end`, but no more than READ_MAX records."""
+        """From where the partition stands to `end`, but no more than READ_MAX records, and not past what closes hours."""
         count = 0
-        async for record in _some(self._reader.read(self._kafka.topic_served, part.number, part.next_offset, end)):
-            count += 1
-            try:
-                part.fold.apply(record.value, record.key, record.timestamp * 1_000)
-            except SetAside as error:
-                part.fold.counts[error.reason.value] += 1
-                if record.offset >= part.committed_offset and len(part.letters) < LETTERS_MAX:
-                    letter = CostLetter(record.offset, error.reason.value, str(error), record.key, record.value)
-                    part.letters.append(letter)
-            part.last = LastRecord(record.offset, record.timestamp, record_digest(record.key, record.value))
-            part.next_offset = record.offset + 1
-            if count % YIELD_EVERY == 0:
-                await self._clock.sleep(0)
+        records = _some(self._reader.read(self._kafka.topic_served, part.number, part.next_offset, end))
+        async with aclosing(records):
+            async for record in records:
+                if part.fold.reach(record.timestamp * 1_000):
+                    return
+                count += 1
+                try:
+                    part.fold.apply(record.value, record.key, record.timestamp * 1_000)
+                except SetAside as error:
+                    part.fold.counts[error.reason.value] += 1
+                    if record.offset >= part.committed_offset and len(part.letters) < LETTERS_MAX:
+                        letter = CostLetter(record.offset, error.reason.value, str(error), record.key, record.value)
+                        part.letters.append(letter)
+                part.last = LastRecord(record.offset, record.timestamp, record_digest(record.key, record.value))
+                part.next_offset = record.offset + 1
+                if count % YIELD_EVERY == 0:
+                    await self._clock.sleep(0)
         if count < READ_MAX:  # control batches leave no record
             part.next_offset = max(part.next_offset, end)
 
     async def _read_samples(self, part: _Owned, partition: int) -> None:
+        """To the end, or while `served` is behind, as far as that has been read: windows that settle and hours that close
+        must know the samples of their time."""
         topic = self._kafka.topic_gpu_telemetry
         first, end = await self._reader.bounds(topic, partition)
         position = max(part.samples[partition], first)
-        async for record in _some(self._reader.read(topic, partition, position, end)):
-            try:
-                part.fold.apply_sample(record.value, record.key, record.timestamp * 1_000)
-            except SetAside as error:
-                part.fold.counts[f"sample_{error.reason.value}"] += 1
-            position = record.offset + 1
+        count = 0
+        records = self._reader.read(topic, partition, position, end)
+        async with aclosing(records):
+            async for record in records:
+                if record.timestamp * 1_000 > part.fold.log_us and not part.caught_up:
+                    break
+                try:
+                    part.fold.apply_sample(record.value, record.key, record.timestamp * 1_000)
+                except SetAside as error:
+                    part.fold.counts[f"sample_{error.reason.value}"] += 1
+                position = record.offset + 1
+                count += 1
+                if count % YIELD_EVERY == 0:
+                    await self._clock.sleep(0)
         part.samples[partition] = position
 
     # -------------------------------------------------------------------------------------------------------- publishing

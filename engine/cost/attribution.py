@@ -90,12 +90,13 @@ class Attribution:
         self._rates: GpuRates | None = None
         self._holders: Final[dict[str, set[str]]] = {}  # replicas by GPU
         self._samples_from_us: int | None = None
+        self._follows = False  # records come that an earlier owner may have told of, though no checkpoint knows it
 
     # ---------------------------------------------------------------------------------------------------- what comes in
 
     def apply(self, value: bytes | None, key: bytes | None, append_us: int) -> None:
         """One record of the topic `served`. Raises SetAside; then nothing has changed but log time."""
-        self._advance(append_us)
+        self.reach(append_us)
         if value is not None and value.startswith(CONTROL_MAGIC):
             self._apply_rates(value)
             return
@@ -105,7 +106,7 @@ class Attribution:
             raise SetAside(Refused.MALFORMED, str(error)) from error
         if isinstance(record, Served):
             self._in_time(record.scheduled_us, record.last_us, append_us)
-            changed = self._replica(record.replica).note_served(record, self.closed_us)
+            changed = self._replica(record.replica).note_served(record, self.closed_us, follows=self._follows)
         else:
             self._in_time(record.up_us, record.down_us, append_us)
             changed = self._note_up(record)
@@ -136,7 +137,7 @@ class Attribution:
                 holders.add(up.replica)
                 wanted = max(up.up_us, self.closed_us)
                 self._samples_from_us = wanted if self._samples_from_us is None else min(wanted, self._samples_from_us)
-        return self._replica(up.replica).note_up(up, self.closed_us)
+        return self._replica(up.replica).note_up(up, self.closed_us, follows=self._follows)
 
     def apply_sample(self, value: bytes | None, key: bytes | None, append_us: int) -> None:
         """One record of the topic `gpu-telemetry`, from any of its partitions: what says nothing of a GPU that a replica
@@ -158,10 +159,13 @@ class Attribution:
         wanted, self._samples_from_us = self._samples_from_us, None
         return wanted
 
-    def _advance(self, append_us: int) -> None:
+    def reach(self, append_us: int) -> bool:
+        """Log time moves on to the append time of a record, before that is applied. True: hours close by it; publish first,
+        or what the record says would still change them."""
         self.log_us = max(self.log_us, append_us)
         if not self.closed_us:  # there is nothing yet that could close; later, hours close with a publication
             self.closed_us = self._closed_at(self.log_us)
+        return self._closed_at(self.log_us) > self.closed_us
 
     def _closed_at(self, log_us: int) -> int:
         return max(0, (log_us - self._horizons.close_us) // HOUR_US * HOUR_US)
@@ -219,8 +223,9 @@ class Attribution:
         return self._rollup.all()
 
     def told(self, rows: Iterable[tuple[Key, Sums]]) -> None:
-        """What an earlier owner has told of hours that are not closed."""
+        """What an earlier owner has told of hours that are not closed, by the records that were applied up to here."""
         self._rollup.told(rows)
+        self._follows = True
 
     # ------------------------------------------------------------------------------------------------------- checkpoint
 

@@ -85,11 +85,14 @@ class Replica:
         self._rows: dict[tuple[int, str, str | None, str | None], Row] = {}  # of `direct`
         self._settled_us = 0
         self._replaced: Touched = {}
+        self._let_go: list[tuple[int, int | None]] = []  # stretches in which it was taken to be there, and was not
 
     # ---------------------------------------------------------------------------------------------------- what comes in
 
-    def note_served(self, served: Served, closed_us: int) -> bool:
-        """An execution. False: it changes nothing, because it is known, or a later record of it is."""
+    def note_served(self, served: Served, closed_us: int, *, follows: bool = False) -> bool:
+        """An execution. False: it changes nothing, because it is known, or a later record of it is.
+
+        `follows`: what it replaces may have been told by an earlier owner, here and in `note_up`."""
         name = (served.request, served.attempt)
         before = self._executions.get(name)
         if before is not None:
@@ -101,7 +104,8 @@ class Replica:
         self._executions[name] = execution
         if before is not None:  # where it ran no more, it is told to have cost nothing
             execution.told = before.told
-            for hour in before.told:
+            ran = self._windows(before.served.scheduled_us, before.served.last_us, closed_us) if follows else ()
+            for hour in before.told.keys() | {window - window % HOUR_US for window in ran}:
                 self._replaced.setdefault(hour, set()).add(execution)
         for window in self._windows(served.scheduled_us, served.last_us, closed_us):
             members = self._members.get(window)
@@ -121,11 +125,13 @@ class Replica:
             self._book(execution, window, 0)
         self._count(execution, -1)
 
-    def note_up(self, up: ReplicaUp, closed_us: int) -> bool:
+    def note_up(self, up: ReplicaUp, closed_us: int, *, follows: bool = False) -> bool:
         """A stay. False: it changes nothing."""
         before = self.ups.get(up.up_us)
         if before is not None and (up.seq, _text(up)) <= (before.seq, _text(before)):
             return False
+        if follows and before is not None and up.down_us is not None:
+            self._let_go.append((max(up.down_us, closed_us), before.down_us))
         self.ups[up.up_us] = up
         ordered = [self.ups[begin] for begin in sorted(self.ups)]
         self._stays = [_ended(stay, following.up_us) for stay, following in pairwise(ordered)] + ordered[-1:]
@@ -203,6 +209,9 @@ class Replica:
             if any(stay.up_us < end and (stay.down_us is None or window < stay.down_us) for stay in self._stays):
                 self._stale.add(window)
             self._opened_us = end
+        for begin, until in self._let_go:  # it is told to have cost nothing there
+            self._stale.update(self._windows(begin, max(begin, min(until or now_us, now_us)), closed_us))
+        self._let_go.clear()
 
     def _settling(self, settled_us: int) -> list[int]:
         """Windows that end by `settled_us` and did not by the last one."""

@@ -1,19 +1,17 @@
 """A cost actor between a topic, a store and a clock that the test holds."""
 
-from collections.abc import AsyncGenerator, Sequence
 from random import Random
 
-import msgspec
 import pytest
 
+from actors import cost
 from actors.cost import CostActor
-from actors.cost_store import CostCheckpoint, CostClaim
-from actors.ports import CommitUnknown, Fenced, LogUnavailable, Outgoing, Record, StoreUnavailable
-from config.settings import KafkaSettings
-from engine.cost.lines import RequestLine, WindowLine, parse_line
+from actors.ports import CommitUnknown, LogUnavailable, StoreUnavailable
+from engine.cost.lines import RequestLine, WindowLine
 from engine.cost.rollup import Key, Sums
 from engine.cost.served import Served
 from engine.cost.window import Bucket
+from tests.actors.cost_rig import KAFKA, Stored, Topics
 from tests.engine.cost.histories import (
     HORIZONS,
     KEY,
@@ -25,102 +23,6 @@ from tests.engine.cost.histories import (
     rates_record,
     served_record,
 )
-
-KAFKA = KafkaSettings()
-
-
-class Kept(msgspec.Struct):
-    """A record as Kafka hands it out."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-
-
-class Topics:
-    """Both topics that are read, and the one that is written."""
-
-    def __init__(self) -> None:
-        self.records: dict[tuple[str, int], list[Kept]] = {
-            (KAFKA.topic_served, PARTITION): [],
-            (KAFKA.topic_gpu_telemetry, 0): [],
-            (KAFKA.topic_gpu_telemetry, 1): [],
-        }
-        self.lines: list[RequestLine | WindowLine] = []
-        self.away = False
-
-    def put(self, topic: str, partition: int, key: bytes | None, value: bytes | None, append_us: int) -> None:
-        kept = self.records[topic, partition]
-        kept.append(Kept(len(kept), append_us // 1_000, key, value))
-
-    def arrive(self, arrivals: Sequence[Arrival], append_us: int) -> None:
-        for number, arrival in enumerate(arrivals):
-            where = (KAFKA.topic_gpu_telemetry, number % 2) if arrival.sample else (KAFKA.topic_served, PARTITION)
-            self.put(*where, arrival.key, arrival.value, append_us)
-
-    async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        if self.away:
-            raise LogUnavailable("away")
-        return 0, len(self.records[topic, partition])
-
-    async def partitions(self, topic: str) -> int:
-        return sum(name == topic for name, _ in self.records)
-
-    async def offset_from(self, topic: str, partition: int, append_ms: int) -> int:
-        kept = self.records[topic, partition]
-        return next((record.offset for record in kept if record.timestamp >= append_ms), len(kept))
-
-    async def read_one(self, topic: str, partition: int, offset: int) -> Record | None:
-        kept = self.records[topic, partition]
-        return kept[offset] if offset < len(kept) else None
-
-    async def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncGenerator[Record, None]:
-        for record in self.records[topic, partition][offset:end]:
-            yield record
-
-    async def append(self, records: Sequence[Outgoing]) -> list[int]:
-        for record in records:
-            assert record.topic == "costs"
-            self.lines += [parse_line(line) for line in (record.value or b"").splitlines()]
-        return [0] * len(records)
-
-
-class Stored:
-    """Checkpoints in memory, fenced as the real ones are."""
-
-    def __init__(self) -> None:
-        self.epoch = self.ckpt_seq = self.next_offset = 0
-        self.last: CostCheckpoint | None = None
-        self.table: dict[Key, Sums] = {}
-        self.changes: dict[Key, int] = {}
-        self.letters: list[str] = []
-        self.trouble: list[Exception] = []
-        self.commits = 0
-
-    async def claim(self, partition: int, owner: str) -> CostClaim:
-        self.epoch += 1
-        if self.last is None:
-            return CostClaim(self.epoch, 0, 0, None, None)
-        return CostClaim(self.epoch, self.ckpt_seq, self.next_offset, self.last.last, self.last.blob)
-
-    async def rows(self, partition: int, from_us: int) -> list[tuple[Key, Sums]]:
-        return [(key, sums) for key, sums in self.table.items() if key.hour_us >= from_us]
-
-    async def commit(self, checkpoint: CostCheckpoint) -> None:
-        trouble = self.trouble.pop() if self.trouble else None
-        if isinstance(trouble, StoreUnavailable):
-            raise trouble
-        if (checkpoint.epoch, checkpoint.ckpt_seq) != (self.epoch, self.ckpt_seq + 1):
-            raise Fenced("another owner")
-        self.ckpt_seq, self.next_offset, self.last = checkpoint.ckpt_seq, checkpoint.next_offset, checkpoint
-        self.commits += 1
-        for row in checkpoint.rows:
-            self.table[row.key] = row.sums
-            self.changes[row.key] = self.changes.get(row.key, 0) + row.change
-        self.letters += [letter.reason for letter in checkpoint.letters]
-        if trouble is not None:
-            raise trouble
 
 
 class Clock:
@@ -314,3 +216,58 @@ async def test_a_request_is_told_a_second_after_it_ended() -> None:
     (line,) = [line for line in topics.lines if isinstance(line, RequestLine)]
     assert (line.request, line.account, line.settled, line.method) == ("now", "acme", False, "profiled")
     assert line.amount is not None and line.amount > "0"
+
+
+async def test_samples_that_could_not_be_found_again_are_looked_for_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples came before it was known who held their GPU, and the log was away when they were wanted again."""
+    topics, arrivals = topics_of(9)
+    alone = await undisturbed(arrivals)
+    topics.arrive([arrival for arrival in arrivals if arrival.sample], LAST_US)
+    store = Stored()
+    clock = Clock(SETTLED_US)
+    made = actor(topics, store, clock, turns=9)
+    await made._turn(PARTITION)
+    topics.arrive([arrival for arrival in arrivals if not arrival.sample], LAST_US)
+    with monkeypatch.context() as patch:
+        patch.setattr(topics, "offset_from", away)
+        await made._turn(PARTITION)
+    await made._turn(PARTITION)
+    assert busy(store) and busy(store) == busy(alone)
+
+
+def busy(store: Stored) -> dict[Key, Sums]:
+    """What samples alone can tell."""
+    return {key: sums for key, sums in store.table.items() if key.bucket is Bucket.UNATTRIBUTED and sums.amount}
+
+
+async def away(*_: object) -> int:
+    raise LogUnavailable("away")
+
+
+async def test_what_is_behind_reads_samples_as_far_as_it_has_read_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many samples to a request: a new owner that catches up settles no window, and closes no hour, before they are in."""
+    monkeypatch.setattr(cost, "READ_MAX", 3)
+    topics, arrivals = topics_of(10, 4)
+    alone = await undisturbed(arrivals)
+    for arrival in sorted(arrivals, key=lambda arrival: arrival.at_us):
+        topics.arrive([arrival], arrival.at_us + S)
+    topics.put(KAFKA.topic_served, PARTITION, b"both", rates_record(), START_US + 3_600 * S + HORIZONS.close_us)
+    store = Stored()
+    await actor(topics, store, Clock(SETTLED_US), turns=60).run()
+    assert store.last is not None and store.last.closed_us == START_US + 3_600 * S
+    assert busy(store) and busy(store) == busy(alone)
+
+
+async def test_what_comes_behind_an_hours_closing_does_not_change_it_in_whatever_turn_it_is_read() -> None:
+    """Other rates, appended when the hour was closed by the record before them."""
+    topics, arrivals = topics_of(11)
+    topics.arrive(arrivals, LAST_US)
+    store = Stored()
+    closes_us = START_US + 3_600 * S + HORIZONS.close_us
+    await actor(topics, store, Clock(closes_us - S)).run()
+    before = {key: sums for key, sums in store.table.items() if key.hour_us == START_US}
+    topics.put(KAFKA.topic_served, PARTITION, b"both", rates_record(), closes_us)
+    topics.put(KAFKA.topic_served, PARTITION, b"both", rates_record(2, "99"), closes_us)
+    await actor(topics, store, Clock(closes_us), turns=5, owner="b").run()
+    assert {key: sums for key, sums in store.table.items() if key.hour_us == START_US} == before
+    assert any(key.hour_us > START_US and sums.amount for key, sums in store.table.items())

@@ -23,6 +23,7 @@ from actors.ports import Checkpoint, Claim, Clock, Deaths, Fenced, Log, Partitio
 from actors.shard import Shard
 from engine import account as account_module
 from engine import admission as admission_module
+from engine import snapshot as snapshot_module
 from engine.account import Account
 from engine.admission import Desk, _Till
 from engine.alerts import Phase, Standing, step
@@ -34,6 +35,7 @@ from engine.leasing import Leased
 from engine.outcomes import DeadLetterReason
 from engine.outlook import Ledger
 from engine.partition import Partition
+from engine.top_up import TopUp
 from loadtest import report as report_module
 from tests.simulation.sim_log import SimBroker, SimLog, SimRecord
 from tests.simulation.sim_store import SimPartitionRow, SimStore
@@ -234,6 +236,11 @@ def _withhold_nothing(self: Ledger, _slices: object) -> None:
     self.withheld = {}
 
 
+def _without_the_open_request(*stored: Any) -> TopUp:
+    terms, ordinal, failed, since_us, _asked, low = stored
+    return TopUp(terms, ordinal, failed, since_us, None, low)
+
+
 def _answer_without_a_lease(_self: Answers, owned: Owned) -> bool:
     return owned.speaks
 
@@ -352,6 +359,10 @@ ABLATIONS: Final = (
         (_method(Partition, "_close_slices", _forget_leases_with_their_owner),),
     ),
     Ablation("leases of an epoch that is over are honoured", (_method(Partition, "_lease", _lease_of_any_epoch),)),
+    Ablation(
+        "an open request for credit dies with its owner",
+        (_method(snapshot_module, "TopUp", _without_the_open_request),),
+    ),
     Ablation("a tick that came too early is not asked again", (_method(shard_module, "TICK_AGAIN_S", 1e9),)),
 )
 
@@ -392,6 +403,7 @@ NOTICED_BY: Final = {
     "a lease is free once it is closed, whatever is in the spool": 17,
     "leases end with the owner who granted them": 97,
     "leases of an epoch that is over are honoured": 62,
+    "an open request for credit dies with its owner": 27,
     "a tick that came too early is not asked again": 128,
 }
 

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import orjson
 
+from tests.simulation.costs import simulate_costs
 from tests.simulation.simulate import Outcome, simulate
-from tests.simulation.workers import WorkersDie, outcomes
+from tests.simulation.workers import Run, WorkersDie, outcomes
 
 ROOT: Final = Path(__file__).parents[2]
 TELL_EVERY_S: Final = 5.0
@@ -31,20 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--start", type=int, default=0, help="the first of them")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that run them")
     parser.add_argument("--report", type=Path, help="write the figures to this file, as JSON")
+    parser.add_argument("--costs", action="store_true", help="run the seeds of the cost actors' world")
     parser.add_argument("--traces", action="store_true", help="print the digest of each seed's steps, nothing else")
     options = parser.parse_args(arguments)
     seeds = range(options.start, options.start + options.seeds)
+    run = simulate_costs if options.costs else simulate
     if options.seed is not None:
-        return _one(options.seed)
+        return _one(run(options.seed))
     if options.traces:
-        for seed, trace in sorted((outcome.seed, outcome.trace) for outcome in outcomes(seeds, options.jobs)):
+        for seed, trace in sorted((outcome.seed, outcome.trace) for outcome in outcomes(seeds, options.jobs, run)):
             say(f"{seed} {trace}")
         return 0
-    return _many(seeds, options.jobs, options.report)
+    return _many(seeds, options.jobs, options.report, run)
 
 
-def _one(seed: int) -> int:
-    outcome = simulate(seed)
+def _one(outcome: Outcome) -> int:
     say(outcome.told() if outcome.violations else f"seed {outcome.seed}: everything held")
     say(f"trace {outcome.trace}, {outcome.steps} steps, {outcome.commits} commits")
     say(f"{outcome.approved} holds approved, denied: {dict(outcome.denied)}")
@@ -124,12 +126,12 @@ class Figures:
         }
 
 
-def _many(seeds: range, jobs: int, report: Path | None) -> int:
+def _many(seeds: range, jobs: int, report: Path | None, run: Run) -> int:
     figures = Figures(seeds, jobs)
     told_s = time.monotonic()
     complete = False
     try:
-        for outcome in outcomes(seeds, jobs):
+        for outcome in outcomes(seeds, jobs, run):
             figures.add(outcome)
             if outcome.violations:
                 say(outcome.told())

@@ -48,11 +48,12 @@ class Outcome(Struct):
     virtual_s: float
     approved: int
     denied: Counter[str]
+    world: str = ""  # the option of the command line that names another world than that of shards
 
     def told(self) -> str:
         """For a person: what went wrong, and how to see it again."""
         sentences = [f"seed {self.seed}: {len(self.violations)} violations", *self.violations[:12]]
-        return "\n  ".join([*sentences, f"again: {again(self.seed)}"])
+        return "\n  ".join([*sentences, f"again: {again(self.seed, self.world)}"])
 
 
 def lost(seed: int, why: str) -> Outcome:
@@ -60,9 +61,9 @@ def lost(seed: int, why: str) -> Outcome:
     return Outcome(seed, [why], "", Counter(), Counter(), Counter(), 0, 0, 0, 0.0, 0, Counter())
 
 
-def again(seed: int) -> str:
+def again(seed: int, world: str = "") -> str:
     """The one command that repeats a seed."""
-    return f"python -m tests.simulation.run --seed {seed}"
+    return " ".join(["python -m tests.simulation.run", *([world] if world else []), f"--seed {seed}"])
 
 
 def draw_plan(random: Random) -> Plan:

@@ -11,7 +11,7 @@ import pytest
 from tests.simulation import run as run_module
 from tests.simulation.run import INTERRUPTED, main
 from tests.simulation.simulate import Outcome, lost
-from tests.simulation.workers import DEATHS_MAX, WorkersDie, outcomes
+from tests.simulation.workers import DEATHS_MAX, Run, WorkersDie, outcomes
 
 
 def _unharmed(seed: int) -> Outcome:
@@ -51,7 +51,7 @@ def test_processes_that_all_die_end_the_run() -> None:
 def test_what_is_broken_off_reports_what_it_has(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken_off(seeds: range, _jobs: int) -> Iterator[Outcome]:
+    def broken_off(seeds: range, _jobs: int, _run: Run) -> Iterator[Outcome]:
         yield from map(_unharmed, seeds[:3])
         raise KeyboardInterrupt
 
@@ -67,7 +67,7 @@ def test_what_is_broken_off_reports_what_it_has(
 def test_a_seed_that_fails_is_named_at_once_and_in_the_report(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def one_fails(seeds: range, _jobs: int) -> Iterator[Outcome]:
+    def one_fails(seeds: range, _jobs: int, _run: Run) -> Iterator[Outcome]:
         yield lost(seeds[1], "it was lost")
         said.append(capsys.readouterr().out)
         yield _unharmed(seeds[0])
