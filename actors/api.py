@@ -18,12 +18,14 @@ from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
 
+from actors.advice import Advisor
 from actors.assembly import (
     WhatIfProcess,
     database_dsn,
     doors,
     kafka_appender,
     key_ring,
+    margin_floors,
     topic_reader,
     webhook_caller,
     webhook_endpoints,
@@ -75,6 +77,8 @@ class ApiProcess:
         endpoints = webhook_endpoints(settings)
         self._caller = webhook_caller(settings, clock)
         catalogues, drafts = PostgresCatalogues(dsn, schema), Drafts(dsn, schema)
+        floors = margin_floors(settings)
+        advisor = Advisor(floors, clock)
         commands = CommandDesk(appender, owners, control_key, settings.kafka.topic_usage, partitions)
         topics = topic_reader(settings)
         whatif = WhatIfProcess(settings)
@@ -105,6 +109,8 @@ class ApiProcess:
             courier=Courier(clock, endpoints, self._caller),
             catalogues=catalogues,
             drafts=drafts,
+            floors=floors,
+            advisor=advisor,
             whatif=whatif.whatif,
             costs=whatif.costs,
             charges=Charges(topics, records, settings.kafka.topic_usage, settings.kafka.topic_rated),

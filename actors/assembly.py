@@ -5,8 +5,9 @@ Tests and the simulator wire `Shard` and `Controller` with other doors; nothing 
 
 import asyncio
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final, Protocol
 
 from actors.checkpoints import Checkpoints
 from actors.clock import SystemClock
@@ -17,12 +18,14 @@ from actors.door import Door
 from actors.door_client import Doors
 from actors.door_wire import door_token
 from actors.endpoints import PostgresEndpoints
+from actors.floor_watch import FloorWatch
 from actors.incarnation import Incarnation, LockDeaths, give_back_large_blocks, process_load
 from actors.kafka import KafkaAppender, KafkaLog, TopicAppender, TopicReader, TopicSettings
 from actors.keys import REFRESH_EVERY_S, Keys, KeyScope
 from actors.lease import Heartbeat, HeartbeatThread, Lease
 from actors.local_runs import LocalFolder
 from actors.margin_actor import MarginActor
+from actors.margin_floors import PostgresFloors
 from actors.margin_store import MarginStore
 from actors.membership import PostgresDirectory, PostgresMembership, PostgresRoster
 from actors.outbox import Outbox, OutboxSettings
@@ -41,6 +44,8 @@ GC_THRESHOLDS = (
     100,
 )  # a full pass looks at every live account, and rating stands still meanwhile: few of them
 
+
+OUTBOX_GRACE_S: Final = 2.0  # for calls under way when a cost process ends; what they told is told again, under its id
 
 DOOR_HOST = "127.0.0.1"  # shards and the API share a machine; a door speaks no TLS, so it is open to no other
 
@@ -162,6 +167,41 @@ def margin_store(settings: Settings) -> MarginStore:
     return MarginStore(database_dsn(settings), settings.postgres.schema_name, settings.lease.lease_s, timeout_s)
 
 
+def margin_floors(settings: Settings) -> PostgresFloors:
+    """The floors of the margin, not yet started."""
+    timeout_s = settings.postgres.statement_timeout_ms / 1000
+    return PostgresFloors(database_dsn(settings), settings.postgres.schema_name, settings.lease.lease_s, timeout_s)
+
+
+def alert_receivers(settings: Settings, clock: Clock, permitted: Callable[[], bool]) -> EndpointReceivers:
+    """Who is told of alerts, not yet started. Nobody is while `permitted()` is false."""
+    webhooks = settings.webhooks
+    listener = None
+    if webhooks.url is not None and webhooks.secret is not None:
+        listener = settings_listener(webhooks.url, webhooks.secret.get_secret_value())
+    return EndpointReceivers(
+        clock,
+        webhook_caller(settings, clock),
+        webhook_endpoints(settings),
+        settings=listener,
+        settings_calls_max=webhooks.concurrency,
+        permitted=permitted,
+    )
+
+
+def outbox_settings(settings: Settings) -> OutboxSettings:
+    """How often, and after which pauses, an alert is told again."""
+    webhooks = settings.webhooks
+    return OutboxSettings(
+        attempts_max=webhooks.attempts_max,
+        concurrent_max=webhooks.pending_max,  # the receivers bound what each endpoint is asked at once
+        pending_max=webhooks.pending_max,
+        back_off_s=webhooks.backoff_base_s,
+        back_off_factor=2.0,
+        back_off_max_s=webhooks.backoff_max_s,
+    )
+
+
 def postgres_store(settings: Settings) -> PostgresStore:
     """The store, not yet started."""
     return PostgresStore(
@@ -222,6 +262,12 @@ def webhook_endpoints(settings: Settings) -> PostgresEndpoints:
     )
 
 
+class _Door(Protocol):
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
 class ShardProcess:
     """Everything one shard process runs: its life, its lease, its doors, its loop."""
 
@@ -256,29 +302,10 @@ class ShardProcess:
         self._door = Door(self.shard, self.incarnation.name, door_token(settings.control_key_bytes()))
 
     def _make_receivers(self) -> EndpointReceivers:
-        webhooks = self._settings.webhooks
-        listener = None
-        if webhooks.url is not None and webhooks.secret is not None:
-            listener = settings_listener(webhooks.url, webhooks.secret.get_secret_value())
-        return EndpointReceivers(
-            self._clock,
-            webhook_caller(self._settings, self._clock),
-            webhook_endpoints(self._settings),
-            settings=listener,
-            settings_calls_max=webhooks.concurrency,
-            permitted=self._lease.valid,
-        )
+        return alert_receivers(self._settings, self._clock, self._lease.valid)
 
     def _make_outbox(self, shard: Shard) -> Outbox:
-        webhooks = self._settings.webhooks
-        settings = OutboxSettings(
-            attempts_max=webhooks.attempts_max,
-            concurrent_max=webhooks.pending_max,  # the receivers bound what each endpoint is asked at once
-            pending_max=webhooks.pending_max,
-            back_off_s=webhooks.backoff_base_s,
-            back_off_factor=2.0,
-            back_off_max_s=webhooks.backoff_max_s,
-        )
+        settings = outbox_settings(self._settings)
         return Outbox(self._clock, self._receivers, self._store, settings, permitted=shard.may_speak)
 
     def _make_membership(self) -> PostgresMembership:
@@ -344,8 +371,8 @@ class ShardProcess:
 
 
 class CostProcess:
-    """A cost actor and a margin actor, and their doors. Of `of` processes the one with this number has every partition whose
-    number leaves it."""
+    """A cost actor, a margin actor, the watch over margin floors, and their doors. Of `of` processes the one with this number
+    has every partition whose number leaves it."""
 
     def __init__(self, number: int, of: int, owner: str, settings: Settings) -> None:
         cost, kafka = settings.cost, settings.kafka
@@ -378,15 +405,38 @@ class CostProcess:
             close_us=cost.close_s * 1_000_000,
             interval_s=cost.interval_s,
         )
+        self._floors = margin_floors(settings)
+        self._alerts = postgres_store(settings)
+        self._receivers = alert_receivers(settings, clock, lambda: not self.margin.fenced)
+        self._outbox = Outbox(
+            clock, self._receivers, self._alerts, outbox_settings(settings), permitted=lambda: not self.margin.fenced
+        )
+        self._watch = FloorWatch(
+            clock=clock,
+            floors=self._floors,
+            alerts=self._alerts,
+            outbox=self._outbox,
+            epoch=lambda: self.margin.epoch_of(0),
+            partitions=kafka.partitions,
+            settle_us=cost.settle_s * 1_000_000,
+            close_us=cost.close_s * 1_000_000,
+        )
         self._running: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to attribute in the background."""
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        for door in (self._reader, self._appender, self._store, self._margins):
+        for door in self._doors():
             await door.start()
-        self._running = [asyncio.create_task(self.actor.run()), asyncio.create_task(self.margin.run())]
+        self._running = [
+            asyncio.create_task(self.actor.run()),
+            asyncio.create_task(self.margin.run()),
+            asyncio.create_task(self._watch.run()),
+        ]
+
+    def _doors(self) -> "Sequence[_Door]":
+        return (self._reader, self._appender, self._store, self._margins, self._floors, self._alerts, self._receivers)
 
     async def wait(self) -> None:
         """Until an actor stops, somebody else owns its partitions, or it breaks."""
@@ -396,10 +446,11 @@ class CostProcess:
 
     async def stop(self) -> None:
         """End the turns under way, and close every door."""
-        self.actor.stop()
-        self.margin.stop()
+        for actor in (self.actor, self.margin, self._watch):
+            actor.stop()
         await asyncio.gather(*self._running, return_exceptions=True)
-        for door in (self._margins, self._store, self._appender, self._reader):
+        await self._outbox.stop(OUTBOX_GRACE_S)
+        for door in reversed(self._doors()):
             await door.stop()
 
 

@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 # A line is not appended before the hour that it speaks of, but by what clocks may differ; and an hour more, for requests that
 # began in the one before.
 NEEDED_US: Final = HOUR_US + AHEAD_US
+SAY_EVERY_US: Final = 30_000_000  # where nothing comes, that it is so
 WAIT_US: Final = 24 * HOUR_US  # behind its time an hour closes, also where a cost actor has not come to its end
 
 
@@ -74,6 +75,7 @@ class _Owned:
         self.ckpt_seq = claim.ckpt_seq
         self.offset = offset  # of `rated`, the next one
         self.committed = (claim.rated_offset, claim.costs_offsets, claim.closed_us)
+        self.told_us = 0
         self.pending: MarginCheckpoint | None = None
 
 
@@ -117,6 +119,11 @@ class MarginActor:
             for part in self._owned.values()
         ]
 
+    def epoch_of(self, partition: int) -> int | None:
+        """At which it owns the partition; None: it does not."""
+        part = self._owned.get(partition)
+        return None if part is None or self.fenced else part.epoch
+
     async def run(self) -> None:
         """Until `stop`, or until somebody else owns a partition of ours. The doors are started, and stopped, by the caller."""
         while not self._stopping.is_set() and not self.fenced:
@@ -136,10 +143,10 @@ class MarginActor:
             if len(self._owned) < len(self._partitions):
                 await self._take()
             # Asked before the topics are read: what is told of these hours is read by then.
-            costs_closed_us = await self._store.costs_closed_us()
+            costs_closed_us, told_us = await self._store.costs_closed_us(), self._clock.wall_us()
             await self._read()
             for part in self._owned.values():
-                await self._commit(part, costs_closed_us)
+                await self._commit(part, costs_closed_us, told_us)
         except (LogUnavailable, StoreUnavailable) as error:
             _log.warning("margin waits: %s", error)
             return self._interval_s
@@ -233,22 +240,23 @@ class MarginActor:
 
     # ---------------------------------------------------------------------------------------------------------- telling
 
-    async def _commit(self, part: _Owned, costs_closed_us: int) -> None:
+    async def _commit(self, part: _Owned, costs_closed_us: int, told_us: int) -> None:
         if part.pending is None:
             fold, costs = part.fold, tuple(self._costs[each] for each in sorted(self._costs))
             now_us = self._clock.wall_us() - AHEAD_US  # what is appended from here on comes no earlier
             least_us = closed_at(now_us, self._close_us + WAIT_US)
             closed_us = max(fold.closed_us, least_us, min(costs_closed_us, closed_at(now_us, self._close_us)))
             rows = fold.changes()
-            if not rows and (part.offset, costs, closed_us) == part.committed:
+            still = not rows and (part.offset, costs, closed_us) == part.committed
+            if still and told_us < part.told_us + SAY_EVERY_US:
                 return
             part.pending = MarginCheckpoint(
-                part.number, part.epoch, part.ckpt_seq + 1, part.offset, costs, closed_us, rows
+                part.number, part.epoch, part.ckpt_seq + 1, part.offset, costs, closed_us, told_us, rows
             )
         pending = part.pending
         await self._store.commit(pending)
         part.pending = None
-        part.ckpt_seq = pending.ckpt_seq
+        part.ckpt_seq, part.told_us = pending.ckpt_seq, pending.told_us
         part.committed = (pending.rated_offset, pending.costs_offsets, pending.closed_us)
         if pending.closed_us > part.fold.closed_us:
             part.fold.forget(pending.closed_us)

@@ -38,6 +38,7 @@ class MarginCheckpoint(Struct, frozen=True):
     rated_offset: int
     costs_offsets: tuple[int, ...]
     closed_us: int
+    told_us: int  # what was appended before this instant is in the rows
     rows: Sequence[RowChange]
 
 
@@ -150,7 +151,15 @@ async def bucket_sums(connection: Any, from_us: int, until_us: int) -> list[Buck
 async def _write(connection: Any, cut: MarginCheckpoint) -> None:
     ours = await connection.fetchval(
         _QUERIES["commit_partition"],
-        *(cut.partition, cut.epoch, cut.ckpt_seq, cut.rated_offset, list(cut.costs_offsets), cut.closed_us),
+        *(
+            cut.partition,
+            cut.epoch,
+            cut.ckpt_seq,
+            cut.rated_offset,
+            list(cut.costs_offsets),
+            cut.closed_us,
+            cut.told_us,
+        ),
     )
     if ours is None:
         raise Fenced(

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from actors.web.hot import ALLOWED, TOO_SOON, CheckAnswer, CheckRequest, decided
+from actors.web.hot import ALLOWED, TOO_SOON, CheckAnswer, CheckRequest, advised, decided
 from actors.web.wire import Call, Example, KeyScope, Problem, Reply, Route, absent, unavailable
 
 CHECKS_MAX: Final = 100
@@ -74,7 +74,7 @@ async def _one(call: Call, asked: CheckRequest, until_s: float) -> CheckAnswer:
     left_s = until_s - asyncio.get_running_loop().time()
     if left_s <= 0:
         raise unavailable("The checks of this account before it took all the time there is; it was not asked.")
-    return await decided(call.services, asked, left_s)
+    return advised(call, asked, await decided(call.services, asked, left_s))
 
 
 def _not_decided(problem: Problem) -> NotDecided:

@@ -33,8 +33,10 @@ from actors.keys import Key
 from actors.ports import LogUnavailable, Outgoing
 from actors.web.limits import JsonRefused, check_json
 from actors.web.problems import MEDIA_TYPE, ProblemBody, refused_text
+from actors.web.times import instant
 from actors.web.wire import Call, Example, KeyScope, Reply, Route, Services, absent, invalid, unavailable
 from engine.corrections import FORMS, BadCorrection, read_correction
+from engine.cost.floors import Floor, Of, percent_text
 from engine.events import KEY_BYTES_MAX, TOKEN_TEXT_MAX, VALUE_BYTES_MAX, Malformed, UsageEvent, parse_usage
 from engine.holds import BadToken, Hold, read_token
 
@@ -309,6 +311,20 @@ class AsOfAnswer(Struct):
     lag_records: int | None
 
 
+class AdviceAnswer(Struct):
+    """Such requests have earned less than a margin floor asks for, in the last hour whose costs have settled: a cheaper model
+    may be the better answer."""
+
+    advice: Literal["below_margin_floor"]
+    floor: str
+    of: Of
+    subject: str
+    percent: str  # the margin of that hour, of its revenue
+    floor_percent: str
+    level: str
+    hour: str
+
+
 class CheckAnswer(Struct):
     """The decision. A denial has a reason; a transient one may pass by itself."""
 
@@ -323,12 +339,28 @@ class CheckAnswer(Struct):
     hold: HoldAnswer | None = None
     as_of: AsOfAnswer | None = None
     entitlement: BindingAnswer | None = None  # what a metered feature has left behind this request, and when it frees
+    advice: AdviceAnswer | None = None  # null where nothing is known, and for a key that is bound to one account
 
 
 async def check(call: Call) -> Reply:
     """POST /v1/check."""
     asked: CheckRequest = call.body
-    return Reply(await decided(call.services, asked))
+    return Reply(advised(call, asked, await decided(call.services, asked)))
+
+
+def advised(call: Call, asked: CheckRequest, answer: CheckAnswer) -> CheckAnswer:
+    """The answer, with what the seller wants gateways to know of the margin of such requests. It changes no decision."""
+    advisor = call.services.advisor
+    if advisor is None or call.account is not None:
+        return answer
+    stated = [asked.data.get("model"), *asked.reach.get("model", ())]
+    floor: Floor | None = advisor.of(asked.account, [model for model in stated if type(model) is str])
+    if floor is not None and floor.last_us is not None and floor.last_permille is not None:
+        answer.advice = AdviceAnswer(
+            *("below_margin_floor", floor.floor, floor.of, floor.subject, percent_text(floor.last_permille)),
+            *(percent_text(floor.permille), floor.level, instant(floor.last_us)),
+        )
+    return answer
 
 
 async def decided(services: Services, asked: CheckRequest, within_s: float = DOOR_WITHIN_S) -> CheckAnswer:
@@ -574,6 +606,7 @@ ALLOWED: Final = {
     "hold": _HOLD,
     "as_of": AS_OF,
     "entitlement": None,
+    "advice": None,
 }
 TOO_SOON: Final = {503: "The log or the account's owner is away for now; `Retry-After` says when to try again."}
 NO_TOKEN: Final = {404: "The token is none of this deployment, or of an account that the key may not see.", **TOO_SOON}

@@ -244,5 +244,7 @@ class Services:
     catalogues: Any = None  # actors/catalogues.py
     charges: Any = None  # actors/explain.py
     drafts: Any = None  # actors/drafts.py
+    floors: Any = None  # actors/margin_floors.py
+    advisor: Any = None  # actors/advice.py
     whatif: Any = None  # actors/whatif.py
     costs: Any = None  # actors/cost_store.py

@@ -60,6 +60,19 @@ class AsOf(Struct, frozen=True):
     lag_records: int | None
 
 
+class Advice(Struct, frozen=True):
+    """Such requests have earned less than a margin floor asks for, in the last hour whose costs have settled."""
+
+    advice: str  # below_margin_floor
+    floor: str
+    of: str  # model, account
+    subject: str
+    percent: str  # the margin of that hour, of its revenue
+    floor_percent: str
+    level: str
+    hour: str
+
+
 class Decision(Struct, frozen=True):
     """Whether a request may run. A denial is an answer, not an error: branch on `reason`."""
 
@@ -75,6 +88,7 @@ class Decision(Struct, frozen=True):
     as_of: AsOf | None = None
     entitlement: Binding | None = None  # what a metered feature has left behind this request, and when it frees
     decided_by: Literal["service", "policy"] = "service"  # "policy": nobody answered, and the caller's rule decided
+    advice: Advice | None = None  # what the seller wants gateways to know; it has decided nothing
 
 
 class Undecided(Struct, frozen=True):

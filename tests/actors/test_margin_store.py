@@ -30,7 +30,7 @@ async def store(database: str) -> AsyncIterator[MarginStore]:
 
 def checkpoint(claim: MarginClaim, partition: int, rows: dict[Key, Margin], seq: int = 1) -> MarginCheckpoint:
     changes = [RowChange(key, sums) for key, sums in rows.items()]
-    return MarginCheckpoint(partition, claim.epoch, claim.ckpt_seq + seq, 7, (3, 4), HOUR_US, changes)
+    return MarginCheckpoint(partition, claim.epoch, claim.ckpt_seq + seq, 7, (3, 4), HOUR_US, 5, changes)
 
 
 async def test_a_checkpoint_is_found_again_by_the_next_owner(store: MarginStore) -> None:

@@ -32,6 +32,7 @@ from actors.door_wire import (
 from actors.drafts import Drafts
 from actors.idempotency import Idempotency
 from actors.keys import KeyScope
+from actors.margin_floors import PostgresFloors
 from actors.ports import Checkpoint, Claim, LastRecord, LogUnavailable, Outgoing, record_digest
 from actors.postgres import PostgresStore
 from actors.records import Records
@@ -179,6 +180,7 @@ class House:
         self.idempotency = Idempotency(bench.dsn, bench.schema, KEY)
         self.catalogues = PostgresCatalogues(bench.dsn, bench.schema)
         self.drafts = Drafts(bench.dsn, bench.schema)
+        self.floors = PostgresFloors(bench.dsn, bench.schema, 1.2, 5.0)
         self.services = Services(
             settings,
             self.clock,
@@ -191,6 +193,7 @@ class House:
             idempotency=self.idempotency,
             catalogues=self.catalogues,
             drafts=self.drafts,
+            floors=self.floors,
         )
         self.app = App(all_routes(Health("test")), self.services)
         self.client = self.caller(*KeyScope)
@@ -198,7 +201,7 @@ class House:
         self._sequence = 0
 
     async def open(self) -> None:
-        for part in (self.records, self.audit, self.idempotency, self.catalogues, self.drafts):
+        for part in (self.records, self.audit, self.idempotency, self.catalogues, self.drafts, self.floors):
             await self.bench.started(part)
         await self.catalogues.publish_catalogue(1, document_json(document()))
         marker = msgspec.json.encode(CatalogueMarker(1, START_US))

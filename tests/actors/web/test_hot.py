@@ -232,6 +232,7 @@ async def test_an_admission_shows_price_balance_hold_and_the_state_it_rests_on(c
         "balance": {"booked": "12.5", "held": "0.03", "available": "12.47", "overdraft": "0", "currency": "USD"},
         "feature": None,
         "entitlement": None,
+        "advice": None,
         "hold": {"id": "3.7.41", "token": "a-token", "valid_for_s": 60.0, "expires_in_s": 65.0},
         "as_of": {
             "partition": 3,

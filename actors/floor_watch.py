@@ -1,0 +1,113 @@
+"""Looks at margin floors, hour by hour, and tells what has crossed. A plain class; it runs beside the margin actor that owns
+the first partition, and whoever looks behind it is refused by that partition's epoch."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from actors.margin_floors import ALERTS_PARTITION, KeptFloor, Looked
+from actors.outbox import Outbox
+from actors.ports import AlertRow, Clock, CommitUnknown, Fenced, StoreRefused, StoreUnavailable
+from engine.cost.attribution import AHEAD_US
+from engine.cost.floors import Of, look
+from engine.cost.gpu_rates import HOUR_US
+from engine.cost.margin import Margin
+
+_log = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 5.0
+HOURS_MAX: Final = 48  # further back nothing is told any more: nobody acts on it
+
+
+class Floors(Protocol):
+    """`PostgresFloors`."""
+
+    async def all(self) -> list[KeptFloor]: ...
+
+    async def told_us(self, partitions: int) -> int | None: ...
+
+    async def hour(self, hour_us: int, of: Of, subject: str) -> list[tuple[str, Margin]]: ...
+
+    async def write(self, looked: Looked, epoch: int) -> AlertRow | None: ...
+
+
+class Alerts(Protocol):
+    """What of `PostgresStore` is needed."""
+
+    async def waiting_alerts(self, partition: int) -> list[AlertRow]: ...
+
+
+class FloorWatch:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        floors: Floors,
+        alerts: Alerts,
+        outbox: Outbox,
+        epoch: Callable[[], int | None],
+        partitions: int,
+        settle_us: int,
+        close_us: int,
+    ) -> None:
+        """`epoch`: of the margin's first partition; None while it is not ours. An hour is looked at `settle_us` behind its
+        end, once no cost of it is provisional, or at the latest when it has closed."""
+        self._clock = clock
+        self._floors = floors
+        self._alerts = alerts
+        self._outbox = outbox
+        self._epoch = epoch
+        self._partitions = partitions
+        self._settle_us = settle_us
+        self._close_us = close_us
+        self._resumed_at: int | None = None  # the epoch at which what was untold has been taken up
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until `stop`."""
+        while not self._stopping.is_set():
+            await self.look()
+            await self._clock.sleep(LOOK_EVERY_S)
+
+    def stop(self) -> None:
+        """End behind the look under way."""
+        self._stopping.set()
+
+    async def look(self) -> None:
+        """Look at every hour that has settled since the last time."""
+        epoch = self._epoch()
+        if epoch is None:
+            return
+        try:
+            if self._resumed_at != epoch:
+                self._outbox.resume(ALERTS_PARTITION, await self._alerts.waiting_alerts(ALERTS_PARTITION))
+                self._resumed_at = epoch
+            told_us = await self._floors.told_us(self._partitions)
+            for kept in await self._floors.all() if told_us is not None else ():
+                await self._look_at(kept, told_us or 0, epoch)
+            await self._outbox.flush()
+        except (StoreUnavailable, StoreRefused, CommitUnknown) as error:
+            _log.warning("margin floors wait: %s", error)
+            self._resumed_at = None  # an alert may be in the outbox that we do not know of
+        except Fenced as error:
+            _log.warning("%s", error)
+            self._outbox.forget(ALERTS_PARTITION)
+            self._resumed_at = None
+
+    async def _look_at(self, kept: KeptFloor, told_us: int, epoch: int) -> None:
+        floor = kept.floor
+        behind_us = told_us - AHEAD_US - self._settle_us
+        hour_us = max(floor.next_us, (behind_us // HOUR_US - HOURS_MAX) * HOUR_US)
+        if hour_us + HOUR_US > behind_us:
+            return
+        sums = await self._floors.hour(hour_us, floor.of, floor.subject)
+        closed = hour_us + HOUR_US + self._close_us <= told_us
+        if any(each.provisional for _, each in sums) and not closed:
+            return
+        row = await self._floors.write(Looked(kept, hour_us, look(floor, hour_us, sums)), epoch)
+        if row is not None:
+            self._outbox.offer(ALERTS_PARTITION, row)
+            self._outbox.checkpointed(ALERTS_PARTITION, row.offset + 1)
