@@ -23,15 +23,18 @@ from actors.ports import Checkpoint, Claim, Clock, Deaths, Fenced, Log, Partitio
 from actors.shard import Shard
 from engine import account as account_module
 from engine import admission as admission_module
+from engine import partition as partition_module
 from engine import snapshot as snapshot_module
 from engine.account import Account
 from engine.admission import Desk, _Till
-from engine.alerts import Phase, Standing, step
+from engine.alerts import Crossing, Phase, Standing, step
 from engine.cut import Cut
 from engine.dedup import Dedup, identity
-from engine.events import Leases, Malformed, Slices, fingerprint, parse_usage
+from engine.events import Leases, Malformed, Rerate, Slices, fingerprint, parse_usage
 from engine.leases import LeaseBook
 from engine.leasing import Leased
+from engine.manual_lines import ManualLine, Rerating
+from engine.money import parse_amount
 from engine.outcomes import DeadLetterReason
 from engine.outlook import Ledger
 from engine.partition import Partition
@@ -241,6 +244,19 @@ def _without_the_open_request(*stored: Any) -> TopUp:
     return TopUp(terms, ordinal, failed, since_us, None, low)
 
 
+def _post_what_is_stated(account: Account, command: Rerate, _book: object, log_time_us: int) -> list[Crossing]:
+    segment_us, _ = account.segment_around(log_time_us)
+    asked = Rerating(command.version, command.from_us, command.to_us)
+    why = command.reason, command.by
+    lines = {
+        f"{command.rerate}/{command.price}/{period_us}": ManualLine(
+            log_time_us, segment_us, period_us, command.price, parse_amount(amount), *why, asked
+        )
+        for period_us, amount in command.differences
+    }
+    return account.add_lines(lines, log_time_us)
+
+
 def _answer_without_a_lease(_self: Answers, owned: Owned) -> bool:
     return owned.speaks
 
@@ -363,6 +379,10 @@ ABLATIONS: Final = (
         "an open request for credit dies with its owner",
         (_method(snapshot_module, "TopUp", _without_the_open_request),),
     ),
+    Ablation(
+        "what is rated again need not be what it comes to by now",
+        (_method(partition_module, "rerate", _post_what_is_stated),),
+    ),
     Ablation("a tick that came too early is not asked again", (_method(shard_module, "TICK_AGAIN_S", 1e9),)),
 )
 
@@ -404,6 +424,7 @@ NOTICED_BY: Final = {
     "leases end with the owner who granted them": 97,
     "leases of an epoch that is over are honoured": 62,
     "an open request for credit dies with its owner": 27,
+    "what is rated again need not be what it comes to by now": 33,
     "a tick that came too early is not asked again": 128,
 }
 

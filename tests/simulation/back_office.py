@@ -19,14 +19,13 @@ from engine.money import amount_text
 from loadtest.oracle.records import partition_of
 from tests.simulation.catalogues import VERSIONS
 from tests.simulation.checks import stored_fold
-from tests.simulation.deals import OF_REQUESTS
 from tests.simulation.traffic import CONTROL_KEY, TOPIC
 from tests.simulation.world import World
 
 LOOK_EVERY_S: Final = 0.15
 ANSWERED_SHARE: Final = 0.85  # of the requests that arrive
 PAID_SHARE: Final = 0.7  # of those that are answered
-RERATING_SHARE: Final = 0.15  # of the looks
+RERATING_SHARE: Final = 0.3  # of the looks
 APPROVAL_MAX_S: Final = 0.4
 END_US: Final = 1 << 60
 
@@ -72,7 +71,10 @@ class BackOffice:
             return
         account = fold.account(draw.choice(names))
         assert account is not None, "it was named"
-        price, version = draw.choice(OF_REQUESTS), draw.choice(VERSIONS)
+        used = sorted({name for row in account.table.values() for name, _ in row})
+        if not used:
+            return
+        price, version = draw.choice(used), draw.choice(VERSIONS)
         from_us = draw.choice([0, 0, *account.table])
         try:
             found = fold.rerated(account, price, Rerating(version, from_us, END_US))[price]

@@ -57,7 +57,6 @@ def test_what_is_rated_again_is_what_the_stored_account_comes_to(monkeypatch: py
     assert bench.publish(2, bench.now + 400_000_000) == "catalogue"
     assert bench.use(7, "third") == "rated"
     monkeypatch.setattr(back_office, "RERATING_SHARE", 1.0)
-    monkeypatch.setattr(back_office, "OF_REQUESTS", ("third",))
     monkeypatch.setattr(back_office, "stored_fold", lambda _world, _number: bench.partition)
     commands = written(bench, {}, Random(1))
     assert commands and all(each["kind"] == "rerate" for each in commands)
