@@ -37,6 +37,7 @@ from actors.commands import CommandDesk
 from actors.drafts import Drafts
 from actors.explain import Charges
 from actors.idempotency import Idempotency
+from actors.margin import RequestMargins
 from actors.receivers import Courier
 from actors.records import Records
 from actors.web.api import build_app
@@ -80,11 +81,12 @@ class ApiProcess:
         floors = margin_floors(settings)
         advisor = Advisor(floors, clock)
         commands = CommandDesk(appender, owners, control_key, settings.kafka.topic_usage, partitions)
-        topics = topic_reader(settings)
+        topics, margin_topics = topic_reader(settings), topic_reader(settings)  # who reads long keeps nobody waiting
         whatif = WhatIfProcess(settings)
         self._parts: Sequence[_Part] = (
             appender,
             topics,
+            margin_topics,
             owners,
             keys,
             records,
@@ -111,6 +113,9 @@ class ApiProcess:
             drafts=drafts,
             floors=floors,
             advisor=advisor,
+            request_margins=RequestMargins(
+                margin_topics, settings.kafka.topic_rated, settings.kafka.topic_costs, partitions
+            ),
             whatif=whatif.whatif,
             costs=whatif.costs,
             charges=Charges(topics, records, settings.kafka.topic_usage, settings.kafka.topic_rated),

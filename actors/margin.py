@@ -1,7 +1,8 @@
 """Revenue and cost from the topics `rated` and `costs`: what a stretch of time has earned, request by request."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -13,6 +14,7 @@ from engine.cost.margin import By, Key, Margin, MarginFold
 from engine.cost.window import Bucket
 from engine.events import Malformed
 from engine.money import parse_amount
+from engine.placement import partition_for
 
 
 class Reader(Protocol):
@@ -25,6 +27,14 @@ class Reader(Protocol):
     async def offset_from(self, topic: str, partition: int, append_ms: int) -> int: ...
 
     def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncGenerator[Record, None]: ...
+
+
+class TooMuch(Exception):
+    """More would have to be read than one question may cost."""
+
+
+AROUND_US: Final = HOUR_US // 2
+EVENT_RECORDS_MAX: Final = 50_000  # blocks of many lines
 
 
 class Answer(Struct, frozen=True):
@@ -68,6 +78,41 @@ async def find_margins(reader: Reader, rated: str, costs: str, from_us: int, unt
     return Answer(fold.sums(by), buckets, without, unreadable + fold.unreadable)
 
 
+async def find_margin_of(
+    reader: Reader,
+    topics: tuple[str, str],
+    partition: int,
+    account: str,
+    request: str,
+    stretch: tuple[int, int],
+    records_max: int,
+) -> tuple[Key, Margin] | None:
+    """Of one request, from what was appended to `rated` (the account's partition of it) and `costs` in [from, until). None:
+    neither says anything of it. Raises TooMuch, LogUnavailable."""
+    rated, costs = topics
+    fold, needle, left = MarginFold(), msgspec.json.encode(request), records_max
+    places = [(rated, partition), *((costs, each) for each in range(await reader.partitions(costs)))]
+    for topic, number in places:
+        begin = await reader.offset_from(topic, number, max(0, stretch[0]) // 1_000)
+        end = await reader.offset_from(topic, number, stretch[1] // 1_000)
+        left -= max(0, end - begin)
+        if left < 0:
+            raise TooMuch(f"more than {records_max} records were appended in this time")
+        if begin >= end:
+            continue
+        async for record in reader.read(topic, number, begin, end):
+            for text in (record.value or b"").splitlines():
+                if needle not in text:
+                    continue
+                if topic == rated:
+                    fold.apply_rated(number, text, record.timestamp * 1_000)
+                elif isinstance(told := parse_line(text), RequestLine):
+                    fold.apply_cost(told)
+    rows = fold.sums([By.ACCOUNT, By.MODEL, By.FEATURE, By.REQUEST])
+    ours = [(key, sums) for key, sums in rows if (key.account, key.request) == (account, request)]
+    return max(ours, key=lambda row: row[1].requests) if ours else None
+
+
 def _keep_newest(windows: dict[tuple[str, int], WindowLine], told: WindowLine) -> None:
     place = (told.replica, told.window_us)
     before = windows.get(place)
@@ -82,3 +127,22 @@ async def _of(reader: Reader, topic: str, partition: int, from_us: int) -> Async
     if begin < end:
         async for record in reader.read(topic, partition, begin, end):
             yield record
+
+
+class RequestMargins:
+    """Of single requests, from the topics; one question at a time, as they have one reader."""
+
+    def __init__(self, reader: Reader, rated: str, costs: str, partitions: int) -> None:
+        self._reader = reader
+        self._topics = rated, costs
+        self._partitions = partitions
+        self._asking = asyncio.Lock()
+
+    async def of(self, account: str, request: str, at_us: int) -> tuple[Key, Margin] | None:
+        """What was told of it around this instant. Raises TooMuch, LogUnavailable."""
+        partition = partition_for(account.encode(), self._partitions)
+        stretch = at_us - AROUND_US, at_us + AROUND_US
+        async with self._asking:
+            return await find_margin_of(
+                self._reader, self._topics, partition, account, request, stretch, EVENT_RECORDS_MAX
+            )

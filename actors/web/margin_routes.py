@@ -4,14 +4,28 @@ from typing import Final
 
 from msgspec import Struct
 
+from actors.margin import AROUND_US, TooMuch
+from actors.ports import LogUnavailable
 from actors.web.times import instant, read_instant
-from actors.web.wire import Call, Example, KeyScope, Problem, QueryParameter, Reply, Route, invalid
+from actors.web.wire import (
+    Call,
+    Example,
+    KeyScope,
+    Problem,
+    QueryParameter,
+    Reply,
+    Route,
+    absent,
+    invalid,
+    unavailable,
+)
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.margin import By, Key, Margin
 from engine.money import amount_text
 
 ROWS_MAX: Final = 2_000
 DAYS_MAX: Final = 366
+EVENT_DEADLINE_S: Final = 10.0
 _DAY_US: Final = 24 * HOUR_US
 _BY: Final = tuple(each for each in By if each is not By.REQUEST)
 
@@ -75,6 +89,31 @@ async def show_margin(call: Call) -> Reply:
     )
 
 
+async def show_event_margin(call: Call) -> Reply:
+    """GET /v1/events/{id}/margin."""
+    account, request = call.query["account"], call.params["id"]
+    at_us = read_instant("at", call.query["at"])
+    if at_us is None:
+        at_us = call.services.clock.wall_us() - AROUND_US
+    try:
+        found = await call.services.request_margins.of(account, request, at_us)
+    except TooMuch as error:
+        raise Problem(
+            422,
+            "too-much-to-read",
+            "Too much to read",
+            f"{str(error).capitalize()}.",
+            next_step="Ask for it with `tallygate margin --by request`, which reads on.",
+            field="at",
+        ) from None
+    except LogUnavailable:
+        raise unavailable("The topics cannot be read.") from None
+    if found is None:
+        raise absent("event")
+    key, sums = found
+    return Reply(_item(key, sums, [By.ACCOUNT, By.MODEL, By.FEATURE]))
+
+
 def _by(text: str) -> list[By]:
     known = {each.value: each for each in _BY}
     names = text.split(",")
@@ -121,7 +160,52 @@ def _item(key: Key, sums: Margin, by: list[By]) -> MarginItem:
     )
 
 
+_ITEM: Final = {
+    "account": "acme",
+    "model": "atlas-large",
+    "feature": None,
+    "plan": None,
+    "hour": None,
+    "currency": "USD",
+    "requests": 3,
+    "revenue": "0.9",
+    "cost": "0.3",
+    "margin": "0.6",
+    "percent": "66.6",
+    "known_cost": "0.3",
+    "without_cost": 0,
+    "without_revenue": 0,
+    "provisional": 1,
+}
+
 ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/v1/events/{id}/margin",
+        scope=KeyScope.ADMIN,
+        handler=show_event_margin,
+        summary="What one request earned beside what it cost",
+        description=(
+            "From the lines of the topics `rated` and `costs` that were appended within half an hour of `at`: whatever is "
+            "charged under the id, and every execution of it. `cost` is null while some of it is not known, and "
+            "`provisional` 1 until it has settled. A key that is bound to one account is refused."
+        ),
+        tags=("margin",),
+        query=(
+            QueryParameter("account", "text", "who paid", minimum=1, required=True),
+            QueryParameter(
+                "at", "text", "RFC 3339: when it was served, to half an hour; default: within the last hour"
+            ),
+        ),
+        response=MarginItem,
+        deadline_s=EVENT_DEADLINE_S,
+        also={404: "Neither topic says anything of it in this time.", 422: "Too much was appended in this time."},
+        example=Example(
+            params={"id": "req-8812"},
+            query={"account": "acme", "at": "2026-11-22T10:00:00Z"},
+            response=_ITEM | {"feature": "chat", "requests": 1},
+        ),
+    ),
     Route(
         method="GET",
         path="/v1/margin",
@@ -153,25 +237,7 @@ ROUTES: Final = (
         example=Example(
             query={"by": "account,model", "from": "2026-11-22T10:00:00Z", "to": "2026-11-22T11:00:00Z"},
             response={
-                "items": [
-                    {
-                        "account": "acme",
-                        "model": "atlas-large",
-                        "feature": None,
-                        "plan": None,
-                        "hour": None,
-                        "currency": "USD",
-                        "requests": 3,
-                        "revenue": "0.9",
-                        "cost": "0.3",
-                        "margin": "0.6",
-                        "percent": "66.6",
-                        "known_cost": "0.3",
-                        "without_cost": 0,
-                        "without_revenue": 0,
-                        "provisional": 1,
-                    }
-                ],
+                "items": [_ITEM],
                 "gpus": [
                     {"bucket": "direct", "currency": "USD", "cost": "0.3"},
                     {"bucket": "hard_idle", "currency": "USD", "cost": "0.1"},

@@ -246,5 +246,6 @@ class Services:
     drafts: Any = None  # actors/drafts.py
     floors: Any = None  # actors/margin_floors.py
     advisor: Any = None  # actors/advice.py
+    request_margins: Any = None  # actors/margin.py
     whatif: Any = None  # actors/whatif.py
     costs: Any = None  # actors/cost_store.py

@@ -4,8 +4,9 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 import orjson
+import pytest
 
-from actors.margin import find_margins
+from actors.margin import EVENT_RECORDS_MAX, RequestMargins, TooMuch, find_margins
 from actors.ports import Record
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.lines import request_line, window_line
@@ -100,3 +101,26 @@ async def test_windows_without_a_known_cost_are_counted() -> None:
     topics = Topics(rated=[], costs=[window(None, 0, 1)])
     answer = await find_margins(topics, "rated", "costs", H, H + HOUR_US, [])
     assert (answer.rows, answer.buckets, answer.windows_without_cost) == ([], {}, 1)
+
+
+async def test_one_request_is_found_among_all_others() -> None:
+    topics = Topics(
+        rated=[rated(1, "a", "5") + b"\n" + rated(2, "ab", "3"), rated(1, "a", "4", epoch=2)],
+        costs=[request("a", 10**12, 1) + b"\n" + window(3, 1, 1), request("ab", 7, 1), request("a", 2 * 10**12, 2)],
+    )
+    margins = RequestMargins(topics, "rated", "costs", 1)
+    found = await margins.of("acme", "a", H)
+    assert found is not None
+    assert (found[0].feature, found[1].revenue, found[1].cost) == ("chat", 4 * 10**12, 2 * 10**12)
+    assert await margins.of("zen", "a", H) is None
+    assert await margins.of("acme", "b", H) is None
+    assert await margins.of("acme", "a", H - 2 * HOUR_US) is None, "nothing was appended at that time"
+
+
+async def test_more_than_one_question_may_cost_is_not_read() -> None:
+    many = [rated(number, "a", "1") for number in range(3)]
+    topics = Topics(rated=many, costs=[])
+    assert EVENT_RECORDS_MAX == 50_000
+    topics.records["rated"] *= EVENT_RECORDS_MAX // 3 + 1
+    with pytest.raises(TooMuch, match="50000 records"):
+        await RequestMargins(topics, "rated", "costs", 1).of("acme", "a", H)

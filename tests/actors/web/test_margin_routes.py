@@ -1,7 +1,9 @@
 """Margin over HTTP: sums as they were told, what is not known is null, and no customer's key sees any of it."""
 
 from actors.keys import KeyScope
+from actors.margin import TooMuch
 from actors.margin_store import MarginCheckpoint, MarginStore
+from actors.ports import LogUnavailable
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.margin import Key, Margin, RowChange
 from tests.actors.web.fakes import START_US
@@ -92,3 +94,36 @@ async def test_costs_are_shown_to_the_seller_alone(house: House) -> None:
         (tuple(KeyScope), "acme"),
     ):
         assert (await house.caller(*scopes, account=account).get(f"/v1/margin?{HOURS}&account=acme")).status == 403
+
+
+async def test_a_single_request_is_shown_with_what_is_known_of_it(house: House) -> None:
+    class Says:
+        """What the topics say, or what stands in the way."""
+
+        def __init__(self) -> None:
+            self.asked: list[tuple[str, str, int]] = []
+            self.found: tuple[Key, Margin] | None = key("acme", 0), Margin(3 * DOLLAR, DOLLAR, 1)
+            self.trouble: Exception | None = None
+
+        async def of(self, account: str, request: str, at_us: int) -> tuple[Key, Margin] | None:
+            self.asked.append((account, request, at_us))
+            if self.trouble is not None:
+                raise self.trouble
+            return self.found
+
+    says = house.services.request_margins = Says()
+    path = "/v1/events/req-1/margin?account=acme"
+    shown = (await house.client.get(f"{path}&at=2026-11-22T10:00:00Z")).json()
+    assert (shown["account"], shown["model"], shown["feature"], shown["plan"]) == ("acme", "large", "chat", None)
+    assert (shown["revenue"], shown["cost"], shown["margin"], shown["percent"]) == ("3", "1", "2", "66.6")
+    assert says.asked == [("acme", "req-1", START_US)]
+    says.found = None
+    assert (await house.client.get(path)).status == 404
+    assert says.asked[-1][2] == START_US - HOUR_US // 2
+    says.trouble = TooMuch("more than 5 records were appended in this time")
+    refused = await house.client.get(path)
+    assert (refused.status, refused.json()["field"]) == (422, "at")
+    says.trouble = LogUnavailable("away")
+    assert (await house.client.get(path)).status == 503
+    assert (await house.client.get(f"{path}&at=then")).json()["field"] == "at"
+    assert (await house.caller(*KeyScope, account="acme").get(path)).status == 403
