@@ -24,6 +24,7 @@ from engine.partition import Partition
 from engine.snapshot import decode_partition
 
 _line_decoder: Final = msgspec.json.Decoder(RatedLine)
+Hear = Callable[[bytes], None]
 
 
 class TooLate(ValueError):
@@ -170,7 +171,9 @@ class Shadow:
 class Comparison:
     """Both folds, and what comes of each record in the two of them."""
 
-    def __init__(self, fold: Fold, shadow: Shadow, to_us: int | None) -> None:
+    def __init__(self, fold: Fold, shadow: Shadow, to_us: int | None, hear: Hear = lambda line: None) -> None:
+        """`hear` is told each rated line under the draft, of whatever time."""
+        self._hear = hear
         self._fold = fold
         self._shadow = shadow
         self._to_us = to_us
@@ -193,6 +196,8 @@ class Comparison:
         for partition, is_draft in ((was, False), (becomes, True)):
             is_told = False  # whether a line of the record's own event was seen: others are other prices of it
             for _, text in partition.outputs.lines:
+                if is_draft:
+                    self._hear(text)
                 line = _line_decoder.decode(text)
                 is_own = line.correction is None and line.accrued_us is None  # not taken back, nor of no event
                 self._charge(partition, line, is_draft=is_draft, is_event=is_own and not is_told)

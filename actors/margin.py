@@ -53,6 +53,13 @@ async def find_margins(reader: Reader, rated: str, costs: str, from_us: int, unt
         async for record in _of(reader, rated, partition, from_us):
             for text in (record.value or b"").splitlines():
                 fold.apply_rated(partition, text, record.timestamp * 1_000)
+    return await with_costs(fold, reader, costs, from_us, until_us, by)
+
+
+async def with_costs(
+    fold: MarginFold, reader: Reader, costs: str, from_us: int, until_us: int, by: Sequence[By]
+) -> Answer:
+    """The charges that the fold has, with what their requests cost. Raises LogUnavailable."""
     unreadable = 0
     windows: dict[tuple[str, int], WindowLine] = {}
     for partition in range(await reader.partitions(costs)):

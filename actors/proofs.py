@@ -106,9 +106,14 @@ async def committed_lines(settings: Settings, from_ms: int, say: Say) -> AsyncIt
 
 
 async def dry_run(
-    settings: Settings, bases: Path | None, partition: int | None, draft: Draft, say: Say
+    settings: Settings,
+    bases: Path | None,
+    partition: int | None,
+    draft: Draft,
+    say: Say,
+    hear: Callable[[int, bytes], None] = lambda number, line: None,
 ) -> AsyncIterator[DryRun]:
-    """What each partition's usage would have been charged under a draft.
+    """What each partition's usage would have been charged under a draft. `hear` is told each line of it, with its partition.
 
     Raises BadCatalogue when the draft could not follow what is published, and TooLate."""
     async with AsyncExitStack() as doors:
@@ -131,7 +136,8 @@ async def dry_run(
                 partitions=settings.kafka.partitions,
                 control_key=settings.control_key_bytes(),
             )
-            yield await Comparison(fold, shadow, draft.to_us).run(_progress(fold, say))
+            told = partial(hear, number)
+            yield await Comparison(fold, shadow, draft.to_us, told).run(_progress(fold, say))
 
 
 def _progress(fold: Fold, say: Say) -> Callable[[int], None]:

@@ -8,14 +8,14 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from actors.margin import Answer as ToldMargins
-from actors.margin import find_margins
+from actors.margin import Answer as Margins
+from actors.margin import find_margins, with_costs
 from actors.ports import Record
 from config.settings import KafkaSettings
 from engine.cost.attribution import AHEAD_US, Horizons, SetAside
 from engine.cost.economics import Costs, Economics, Idle, Takings, economics
 from engine.cost.gpu_rates import HOUR_US, GpuRates
-from engine.cost.margin import By
+from engine.cost.margin import By, MarginFold
 from engine.cost.refold import Refold
 from engine.cost.whatif import Scenario
 from engine.cost.window import Bucket
@@ -86,16 +86,25 @@ class WhatIf:
         until_us: int,
         now_us: int,
         *,
+        charged: MarginFold | None = None,
         records_max: int | None = None,
         say: Say = lambda text: None,
     ) -> Found:
-        """Of the hours that begin in [from_us, until_us); both begin one. Raises Malformed for a kind of GPU that nobody has a
-        rate of, TooMuch, LogUnavailable, LogDamaged, StoreUnavailable, StoreRefused."""
+        """Of the hours that begin in [from_us, until_us); both begin one. `charged`: what requests of that time are charged in
+        the projection, before price factors, in place of what they were; without costs. Raises Malformed for a kind of GPU
+        that nobody has a rate of, TooMuch, LogUnavailable, LogDamaged, StoreUnavailable, StoreRefused."""
         async with self._asking:
-            return await self._ask(scenario, from_us, until_us, now_us, records_max, say)
+            return await self._ask(scenario, from_us, until_us, now_us, charged, records_max, say)
 
     async def _ask(
-        self, scenario: Scenario, from_us: int, until_us: int, now_us: int, records_max: int | None, say: Say
+        self,
+        scenario: Scenario,
+        from_us: int,
+        until_us: int,
+        now_us: int,
+        charged: MarginFold | None,
+        records_max: int | None,
+        say: Say,
     ) -> Found:
         blobs = await self._store.blobs()
         partitions = range(await self._reader.partitions(self._kafka.topic_served))
@@ -116,19 +125,16 @@ class WhatIf:
                 currency = fold.rates.currency
             say(f"partition {partition}: folded")
         kafka = self._kafka
-        told = await find_margins(
-            self._reader, kafka.topic_rated, kafka.topic_costs, from_us, until_us, [By.ACCOUNT, By.MODEL]
-        )
-        takings = [
-            Takings(key.model, key.account, sums.revenue, sums.without_cost)
-            for key, sums in told.rows
-            if key.currency == currency
-        ]
+        by = [By.ACCOUNT, By.MODEL]
+        told = await find_margins(self._reader, kafka.topic_rated, kafka.topic_costs, from_us, until_us, by)
+        projected = told
+        if charged is not None:
+            projected = await with_costs(charged, self._reader, kafka.topic_costs, from_us, until_us, by)
         month = month_around("UTC", 1, until_us - 1)
-        found = economics(actual, takings, Idle())
+        found = economics(actual, _takings(told, currency), Idle())
         return Found(
             *(from_us, until_us, month[1] - month[0], currency),
-            *(found, scenario.project(changed, takings), _differences(found, told, currency)),
+            *(found, scenario.project(changed, _takings(projected, currency)), _differences(found, told, currency)),
             sorted({key.currency for key, sums in told.rows if sums.revenue} - {currency}),
             records,
         )
@@ -146,11 +152,12 @@ class WhatIf:
         end = await self._reader.offset_from(topic, partition, fold.read_until_us // 1_000)
         while True:
             some = [record async for record in _some(self._reader, topic, partition, position, end)]
-            done += len(some)
+            applied = await asyncio.to_thread(_apply, folds, some)
+            done += applied
             if count is not None and done > count:
                 raise TooMuch(f"partition {partition} of {topic} has more than {count} records of these hours")
-            position = some[-1].offset + 1 if some else end
-            await asyncio.to_thread(_apply, folds, some)
+            behind = some[-1].offset + 1 if some else end
+            position = some[applied].offset if applied < len(some) else behind
             wanted_us = min(
                 (each for each in [one.take_samples_from_us() for one in folds] if each is not None), default=None
             )
@@ -173,11 +180,15 @@ class WhatIf:
                 position = some[-1].offset + 1 if some else end
 
 
-def _apply(folds: Sequence[Refold], records: Iterable[Record]) -> None:
-    for record in records:
+def _apply(folds: Sequence[Refold], records: Sequence[Record]) -> int:
+    """How many of them: up to one by which hours close, or it would still change them."""
+    for index, record in enumerate(records):
+        if any(fold.reach(record.timestamp * 1_000) for fold in folds):
+            return index
         for fold in folds:
             with suppress(SetAside):  # the cost actor has told of it
                 fold.apply(record.value, record.key, record.timestamp * 1_000)
+    return len(records)
 
 
 def _apply_samples(folds: Sequence[Refold], records: Iterable[Record]) -> None:
@@ -197,7 +208,15 @@ def _finish(folds: Sequence[Refold], now_us: int) -> None:
         fold.finish(now_us)
 
 
-def _differences(found: Economics, told: ToldMargins, currency: str) -> dict[Bucket, int]:
+def _takings(margins: Margins, currency: str) -> list[Takings]:
+    return [
+        Takings(key.model, key.account, sums.revenue, sums.without_cost)
+        for key, sums in margins.rows
+        if key.currency == currency
+    ]
+
+
+def _differences(found: Economics, told: Margins, currency: str) -> dict[Bucket, int]:
     differences = {bucket: found.buckets[bucket] - told.buckets.get((currency, bucket), 0) for bucket in Bucket}
     return {bucket: amount for bucket, amount in differences.items() if amount}
 

@@ -1,13 +1,16 @@
 """`tallygate whatif`: what hours cost and earned by model and customer, and what they would have under a change."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
+from actors.cli.proving import BaseFolder, proving
 from actors.cli.terminal import WRONG_INPUT, AsJson, expected_errors, fail, outside_errors, print_rows
+from config.catalogue import load_file
 from config.settings import Settings, load_settings
 from engine.cost.whatif import Change, Scenario, parse_change
 from engine.events import Malformed, parse_time
@@ -15,6 +18,7 @@ from engine.events import Malformed, parse_time
 if TYPE_CHECKING:
     from actors.whatif import Found
     from actors.whatif_view import ModelCosts, Side, WhatIfAnswer
+    from engine.cost.margin import MarginFold
 
 _HOUR_US = 3_600_000_000
 _MONEY = ("direct", "loaded", "revenue", "margin")
@@ -41,11 +45,20 @@ def show_what_if(
     idle_payer: Annotated[
         list[str] | None, typer.Option(help="MODEL=ACCOUNT that bears what no request took; may be repeated.")
     ] = None,
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Prices of the projection: logged usage is rated again under it."
+        ),
+    ] = None,
+    bases: BaseFolder = None,
     target_margin: Annotated[str | None, typer.Option(help="Of the price floors, in percent; default: 50.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Work out again what the hours that begin between --from and --to cost, as they were and under a change, and set it
-    beside what they earned. Only reads."""
+    beside what they earned. Only reads.
+
+    With --catalogue the projection earns what `catalogue dryrun` says, request by request."""
     from actors.clock import SystemClock
     from actors.whatif import whole_hours
     from actors.whatif_view import shown
@@ -67,16 +80,18 @@ def show_what_if(
         fail(str(error), WRONG_INPUT)
     if from_us >= until_us:
         fail("no hour begins between --from and --to", WRONG_INPUT)
+    charged = None if catalogue is None else charged_under(catalogue, bases, from_us, until_us)
     with expected_errors(), outside_errors():
         try:
-            found = asyncio.run(_ask(load_settings(), scenario, from_us, until_us, now_us))
+            found = asyncio.run(_ask(load_settings(), scenario, from_us, until_us, now_us, charged))
         except Malformed as error:
             fail(str(error), WRONG_INPUT)
     answer = shown(found, scenario.margin_ppm)
     if as_json:
         typer.echo(msgspec.json.encode(answer).decode())
     else:
-        _tell(answer, is_changed=scenario.change != Change(target_margin_percent=scenario.change.target_margin_percent))
+        same = Change(target_margin_percent=scenario.change.target_margin_percent)
+        _tell(answer, is_changed=scenario.change != same or charged is not None)
 
 
 def _named(option: str, texts: list[str] | None) -> dict[str, str]:
@@ -94,14 +109,38 @@ def _scenario(file: Path | None, options: dict[str, Any]) -> Scenario:
     return parse_change(msgspec.json.encode(document | options))
 
 
-async def _ask(settings: Settings, scenario: Scenario, from_us: int, until_us: int, now_us: int) -> "Found":
+def charged_under(catalogue: Path, bases: Path | None, from_us: int, until_us: int) -> "MarginFold":
+    """What requests of the stretch are charged under another catalogue."""
+    from actors import proofs
+    from actors.dryrun import Draft
+    from engine.cost.margin import MarginFold
+
+    fold = MarginFold(None, from_us, until_us)
+    with expected_errors():
+        draft = Draft(load_file(catalogue), from_us, until_us)
+
+    async def rate(settings: Settings, say: Callable[[str], None]) -> None:
+        def hear(partition: int, line: bytes) -> None:
+            fold.apply_rated(partition, line, 0)
+
+        async for _ in proofs.dry_run(settings, bases, None, draft, say, hear):
+            pass
+
+    with proving("Rating again") as (settings, say):
+        asyncio.run(rate(settings, say))
+    return fold
+
+
+async def _ask(
+    settings: Settings, scenario: Scenario, from_us: int, until_us: int, now_us: int, charged: "MarginFold | None"
+) -> "Found":
     from actors.assembly import WhatIfProcess
 
     process = WhatIfProcess(settings)
     await process.start()
     try:
         return await process.whatif.ask(
-            scenario, from_us, until_us, now_us, say=lambda text: typer.echo(text, err=True)
+            scenario, from_us, until_us, now_us, charged=charged, say=lambda text: typer.echo(text, err=True)
         )
     finally:
         await process.stop()

@@ -63,6 +63,10 @@ class Refold:
         """Of the fold."""
         return self._fold.counts
 
+    def reach(self, append_us: int) -> bool:
+        """Before the record of that append time is applied. True: hours close by it; `settle` first."""
+        return self._fold.reach(append_us)
+
     def apply(self, value: bytes | None, key: bytes | None, append_us: int) -> None:
         """A record of `served`, in the order of the log. Raises SetAside; then nothing has changed."""
         self._fold.apply(value, key, append_us)

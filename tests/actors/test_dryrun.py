@@ -46,16 +46,22 @@ ANY_TIME = (-(10**18), 10**18)
 Sums = dict[str, tuple[int, int]]  # by account: pico, events
 
 
-async def compared(rig: ProofRig, draft: Draft, base: Base | None = None) -> DryRun:
+async def compared(
+    rig: ProofRig, draft: Draft, base: Base | None = None, hear: dryrun.Hear = lambda line: None
+) -> DryRun:
     fold = await rig.fold(base)
     shadow = Shadow(draft, fold, base, topic=TOPIC, partitions=rig.bench.partitions, control_key=KEY)
-    return await Comparison(fold, shadow, draft.to_us).run(lambda _: None)
+    return await Comparison(fold, shadow, draft.to_us, hear).run(lambda _: None)
 
 
 def charged(partition: Partition, start_us: int, end_us: int) -> Sums:
     """From the partition's own lines, of the event times [start_us, end_us)."""
+    return sums_of([line for _, line in partition.outputs.lines], start_us, end_us)
+
+
+def sums_of(lines: list[bytes], start_us: int, end_us: int) -> Sums:
     sums: Sums = {}
-    for _, line in partition.outputs.lines:
+    for line in lines:
         row = orjson.loads(line)
         if start_us <= row["time_us"] < end_us:
             pico, events = sums.get(row["account"], (0, 0))
@@ -118,8 +124,10 @@ async def test_a_draft_charges_what_its_publication_would_have_charged(
     for from_us in (None, START + 10 * MINUTE, START + source.randrange(10 * MINUTE, span), START + span // 2):
         to_us = source.choice([None, START + span * 3 // 4])
         within = ANY_TIME[0] if from_us is None else from_us, ANY_TIME[1] if to_us is None else to_us
-        found = await compared(rig, Draft(DRAFT, from_us, to_us))
+        heard: list[bytes] = []
+        found = await compared(rig, Draft(DRAFT, from_us, to_us), hear=heard.append)
         before, after = told(found)
+        assert sums_of(heard, *within) == after
         assert before == charged(actual, *within)
         assert after == charged(published_instead(bench, DRAFT, from_us), *within)
         # At other prices a lot has burnt more, or less, than a command takes back, and credit is asked for at other times.

@@ -11,6 +11,7 @@ from config.settings import KafkaSettings
 from engine.cost.attribution import TOPIC, Attribution
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.lines import request_line, window_line
+from engine.cost.margin import MarginFold
 from engine.cost.served import GpuPart, ReplicaUp, Served, encode_served
 from engine.cost.telemetry import Metric, Sample, SourceKind, encode_sample
 from engine.cost.token_costs import TokenClass
@@ -128,6 +129,23 @@ async def test_other_rates_cost_otherwise_and_change_nothing_that_was(deployment
     assert [line.revenue for line in found.actual.lines] == [4 * 10**12, 0]
 
 
+async def test_a_projection_may_earn_what_others_prices_say(deployment: Deployment) -> None:
+    """Charges under another catalogue take the place of those that were: joined with the same costs, request by request."""
+    deployment.tell()
+    charged = MarginFold(None, H, H + HOUR_US)
+    for line in (rated(1, "a", "3"), rated(2, "b", "2", account="zen"), rated(3, "nobody-served", "1")):
+        charged.apply_rated(0, line, 0)
+    whatif = WhatIf(deployment.topics, deployment, NAMES, KEY, HORIZONS)
+    change = Scenario(Change(price_factors={"llama": "2"}))
+    found = await whatif.ask(change, H, H + HOUR_US, NOW_US, charged=charged)
+    assert [(line.account, line.revenue) for line in found.actual.lines] == [("acme", 4 * 10**12), ("zen", 0)]
+    assert [(line.model, line.account, line.revenue, line.margin is None) for line in found.projection.lines] == [
+        ("llama", "acme", 6 * 10**12, False),
+        ("llama", "zen", 4 * 10**12, False),
+        ("m", "acme", 10**12, True),
+    ]
+
+
 async def test_what_was_told_otherwise_is_said(deployment: Deployment) -> None:
     deployment.tell()
     blob = deployment.fold.blob()
@@ -147,6 +165,18 @@ async def test_revenue_in_another_currency_stands_in_no_figure(deployment: Deplo
     found = await deployment.ask(Change())
     assert found.other_currencies == ["EUR"]
     assert sum(line.revenue for line in found.actual.lines) == 4 * 10**12
+
+
+async def test_what_comes_behind_the_close_of_its_hour_changes_nothing(deployment: Deployment) -> None:
+    """An execution ends in an open hour and ran in a closed one, and its record is the one by which that one closes."""
+    deployment.tell()
+    before = await deployment.ask(Change())
+    late_us = H + HOUR_US + HORIZONS.close_us
+    long = Served("long", "r", "llama", H + 100 * S, H + 101 * S, late_us, 900, 0, 50, account="acme")
+    deployment.topics.append(NAMES.topic_served, late_us, *encode_served(long))
+    after = await deployment.ask(Change())
+    assert (after.records, after.differs) == (before.records + 1, {})
+    assert after.actual.buckets == before.actual.buckets
 
 
 async def test_too_many_records_and_unknown_kinds_are_refused(deployment: Deployment) -> None:

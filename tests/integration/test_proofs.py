@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 import tallygate
 from actors.cli import proving
 from actors.cli.terminal import FAILED, WRONG_INPUT
+from actors.cli.whatif import charged_under
 from actors.kafka import TopicReader
 from actors.ports import Outgoing
 from loadtest.deployment import Deployment
@@ -144,6 +145,10 @@ async def dry_runs(cli: Cli, database: str, at: Deployment, tmp_path: Path, base
     assert Fraction(total["difference"]) == after - before
     assert abs(after - 2 * before) <= Fraction(len(lines), 10**12)
     assert before > 0
+    charged = await asyncio.to_thread(charged_under, draft, None, 0, 1 << 62)
+    ((_, revenue),) = charged.sums([])
+    assert len(charged) > 100
+    assert 0 < Fraction(revenue.revenue, 10**12) <= after, "what `whatif --catalogue` sets beside costs: without fees"
     behind = await cli.fine("catalogue", "dryrun", str(draft), "--base", str(bases))
     assert behind == "Plans: none\n", "from a base on, what counts begins five minutes behind it"
     document["plans"] = {f"{name}-2": plan for name, plan in document["plans"].items()}
