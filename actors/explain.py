@@ -31,6 +31,7 @@ from engine.money import amount_text, parse_amount, parse_quantity, quantity_tex
 from engine.outcomes import RatedLine
 from engine.prices.curve import INCLUDED
 from engine.prices.price import Price
+from engine.prices.shared import SHARED
 from engine.quantity_grants import GRANTED
 from engine.waivers import WAIVED
 
@@ -271,7 +272,7 @@ def explained(line: RatedLine, definition: PriceDefinition, price: Price, meter:
     """The line beside its price."""
     published = _published(definition)
     before = _used_before(line, published)
-    granted = sum(parse_quantity(text) for number, text in line.tiers if number == GRANTED)
+    granted = sum(parse_quantity(text) for number, text in line.tiers if number in (GRANTED, SHARED))
     used, taken = 0 if line.used is None else parse_quantity(line.used), parse_quantity(line.quantity) - granted
     curve = price.curve_at(max(used, used + taken))
     at = min(used, used + taken)
@@ -280,7 +281,7 @@ def explained(line: RatedLine, definition: PriceDefinition, price: Price, meter:
     exact = Fraction(0)
     for number, text in line.tiers:
         quantity = parse_quantity(text)
-        if number == GRANTED:
+        if number in (GRANTED, SHARED):
             tiers.append(TierCharge(number, "0", None, "0", "1", text, "0", "0"))
             continue
         owed = quantity * rates[number]
@@ -294,8 +295,10 @@ def explained(line: RatedLine, definition: PriceDefinition, price: Price, meter:
         charged = amount_text(_rounded(owed))
         start = quantity_text(tier.start)
         tiers.append(TierCharge(number, start, end, tier.amount, tier.per, text, charged, tier.flat))
-    own = _rounded(exact)
     repricing = parse_amount(line.repricing or "0")
+    own = _rounded(exact) - (
+        repricing if price.shared is not None else 0
+    )  # there, units of both parts are in the tiers
     return LineCharge(
         line,
         meter,

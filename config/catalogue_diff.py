@@ -19,7 +19,7 @@ Kind = Literal["new", "gone", "changed"]
 # Fields whose text is a decimal: there 5 and 5.0 say the same. Elsewhere (names, values of dimensions) they do not.
 AMOUNTS: Final = frozenset({"amount", "flat", "maximum", "minimum", "factor", "percent"})
 QUANTITIES: Final = frozenset(
-    {"per", "up_to", "above", "at_least", "below", "at_most", "included", "discount", "estimate"}
+    {"per", "up_to", "above", "at_least", "below", "at_most", "included", "discount", "estimate", "quantity"}
     | {"per_event", "event_minimum", "event_maximum"}
 )
 NAMED_BY_ITS_AUTHOR: Final = frozenset({"where", "features", "values"})  # below them all is text, under any key
@@ -134,7 +134,7 @@ def _plan(name: str, was: Mapping[str, Any] | None, becomes: Mapping[str, Any] |
     was, becomes = was or {}, becomes or {}
     for key in [*was, *(key for key in becomes if key not in was)]:
         old, new = was.get(key), becomes.get(key)
-        if key in ("prices", "features", "fees", "commitments", "seats"):
+        if key in ("prices", "features", "fees", "commitments", "seats", "allowances"):
             old, new, word = old or {}, new or {}, key.removesuffix("s")
             for each in sorted(old.keys() | new.keys()):
                 yield from _named((*path, key, each), f"{word} {each}", old.get(each), new.get(each))

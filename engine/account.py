@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from engine.alerts import Crossing, Rule, Standing, step
 from engine.bases import Bases
 from engine.catalog import CLOSE_AFTER_US, PriceBook
-from engine.charges import Running, Table, segments
+from engine.charges import Running, Table, moved, segments
 from engine.closing import Adjusted, Amounts, Closing, apart, cells, posted, whole, with_adjustments
 from engine.contract import Contract
 from engine.corrections import Parked
@@ -38,6 +38,7 @@ from engine.outcomes import Line, PostingRow, Settled
 from engine.period_lines import FEE, SEAT, Due, PeriodTerms, kind_and_price, lines_between, period_terms, posted_name
 from engine.periods import month_around
 from engine.prices.price import Price
+from engine.prices.shared import SHARED
 from engine.quantity_grants import GRANTED, QuantityGrant, Served, Service
 from engine.readings import Aggregates, Reading, observed
 from engine.recurring import Recurring, due, is_of
@@ -445,10 +446,16 @@ class Account:
             derived = self._derive(table, adjusted, self.lots, self.woken_us)
         after = derived.running if closed is None else self._walk(rows, fixed=derived.served).running
         period = self.period_of(change.time_us)
-        lines = tuple(
-            self._line(change.time_us, price.name, cell, quantity, before.get((period, price.name)), after)
-            for price, cell, quantity in (*change.usages, *moves)
-        )
+        counted = [
+            (self._price_at(change.time_us, each.name), cell, units) for each, cell, units in (*change.usages, *moves)
+        ]
+        lines = tuple(self._line(change.time_us, *each, before, after) for each in counted)
+        if any(price.shared is not None for price, _, _ in counted):
+            names = {price.name for price, _, _ in counted}
+            for (of, name), run in sorted(after.items()):
+                was = before.get((of, name))
+                if of == period and name not in names and was is not None and was.shared != run.shared:
+                    lines += (self._line(change.time_us, run.price, (), 0, before, after),)
         waiver = waiver_at(self.waivers, change.time_us if closed is None else closed)
         if closed is None:
             more = sum(derived.waived.values()) - sum(books.derived.waived.values())
@@ -509,32 +516,38 @@ class Account:
     def _line(
         self,
         time_us: int,
-        name: str,
+        price: Price,
         cell: Cell,
         quantity: int,
-        earlier: Running | None,
-        running: dict[tuple[int, str], Running],
+        earlier: Mapping[tuple[int, str], Running],
+        running: Mapping[tuple[int, str], Running],
     ) -> Line:
-        """What one price charges, where it was `earlier` and now runs so: own and re-pricing apart (law R9). Units are
-        added, or, below 0, taken out again."""
-        price = self._price_at(time_us, name)
-        run = running[self.period_of(time_us), name]
-        used, owed, served = (earlier.priced, earlier.amount, earlier.served) if earlier else (0, 0, 0)
+        """What one price charges, where prices ran so `earlier` and do so now: own and re-pricing apart (law R9). Units are
+        added, or, below 0, taken out again; none, where only what it has of a shared allowance has become another."""
+        place = self.period_of(time_us), price.name
+        run, was = running[place], earlier.get(place) or Running(price)
+        used, served = was.priced, was.served
         others, high = sorted((used, run.priced))
         before, after = price.curve_at(used), price.curve_at(run.priced)
         parts = price.curve_at(high).parts(others, high)
         if run.served != served:
             parts = (*parts, (GRANTED, abs(run.served - served)))
+        if quantity < 0 or (not quantity and run.priced < used):
+            parts = tuple((tier, -units) for tier, units in parts)
+        if run.shared != was.shared:
+            parts = (*parts, (SHARED, run.shared - was.shared))
+        repricing = 0 if after is before else after.owed(others) - before.owed(others)
+        is_plain = price.is_even and price.is_published and (run.served, run.shared) == (served, was.shared)
         agreed_us = price.agreed_us
         version = None if agreed_us is not None or price.version == self._version_at(time_us) else price.version
         return Line(
-            name,
+            price.name,
             cell,
             quantity,
-            run.amount - owed,
-            parts if quantity >= 0 else tuple((tier, -units) for tier, units in parts),
-            0 if after is before else after.owed(others) - before.owed(others),
-            None if price.is_even and version is None and price.is_published and run.served == served else used,
+            run.amount - was.amount,
+            parts,
+            repricing if price.shared is None else moved(was, run),
+            None if is_plain and version is None else used,
             version,
             agreed_us,
             price.short,

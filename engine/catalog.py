@@ -33,6 +33,7 @@ from engine.prices.models import MODELS, compile_price
 from engine.prices.modifiers import HUNDREDTH, Modifiers
 from engine.prices.per_event import PerEvent
 from engine.prices.price import Price
+from engine.prices.shared import Shared
 from engine.routes import Routes
 from engine.units import CURRENCY, Unit, UnitDefinition, compile_unit
 
@@ -98,6 +99,16 @@ class CommitmentDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit
     overage: str | UnsetType = UNSET
 
 
+class AllowanceDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """So many units of several prices together that owe nothing in a month. `order`: which of them it serves first. `prorate`:
+    whether a short period has less of it (it does, unless this is false)."""
+
+    quantity: str
+    prices: tuple[str, ...]
+    order: Literal["dearest_first", "as_listed"] = "dearest_first"
+    prorate: bool | UnsetType = UNSET
+
+
 class FeeDefinition(Struct, forbid_unknown_fields=True, frozen=True):
     """An amount that each month owes whatever is used, when its period closes, or, `in_advance`, when it opens. `prorate`:
     whether a short or paused period owes less (it does, unless this is false)."""
@@ -117,7 +128,7 @@ class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defau
     """`features`: what the plan has besides prices, as true, false or a text. Without any, its stored form says nothing
     of them, as it did before there were features. `close_after_s`: how long a billing period stays open for late usage
     once it has ended. `fees`: by name, what a month owes besides usage; `commitments`: by name, what it owes at least.
-    `seats`: by name, what one of them costs."""
+    `seats`: by name, what one of them costs. `allowances`: by name, what several prices include together."""
 
     currency: str
     prices: dict[str, PriceDefinition]
@@ -126,6 +137,7 @@ class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defau
     fees: dict[str, FeeDefinition] = field(default_factory=dict)
     commitments: dict[str, CommitmentDefinition] = field(default_factory=dict)
     seats: dict[str, SeatDefinition] = field(default_factory=dict)
+    allowances: dict[str, AllowanceDefinition] = field(default_factory=dict)
 
 
 class StreamDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -213,6 +225,7 @@ class Plan:
         )
         self.has_overage = any(price.has_overage for price in prices)
         self.has_advance = bool(self.seats) or any(fee.in_advance for fee in self.fees.values())
+        self.shares = any(price.shared is not None for price in prices)  # an allowance, between some of them
         self._by_meter: dict[str, list[Price]] = {}
         for price in prices:
             self._by_meter.setdefault(price.meter, []).append(price)
@@ -251,6 +264,8 @@ class Plan:
                 if found is None or (found.marginal and follower.marginal):
                     found = follower
             assert found is not None
+            if found.shared is not None and earlier and name not in earlier[0]:
+                found = found.drawing_on(None)  # what the others share is as it was when the period began
             prices.append(found.placed(price.where))
         same = all(found is price for found, price in zip(prices, self.prices.values(), strict=True))
         return self if same else self._like(prices)
@@ -267,7 +282,7 @@ class Plan:
     def for_part(self, part: Fraction, bound: Fraction, made: list[tuple[Price, Price]]) -> "Plan":
         """This plan in a period that is a `part` of a month, for `bound` of which the account is there. `made`: prices that
         were put into that period before, each beside what it became: of the same terms come the same."""
-        if part == bound == 1 or not any(price.in_part for price in self.prices.values()):
+        if part == bound == 1 or not (self.shares or any(price.in_part for price in self.prices.values())):
             return self
         prices = [price.for_part(part, bound, made) for price in self.prices.values()]
         return self._like(prices)
@@ -582,8 +597,56 @@ class _Checker:
         close_after_us = definition.close_after_s * 1_000_000
         besides = definition.features, close_after_us, self.fees((*path, "fees"), definition)
         commitments = self.commitments((*path, "commitments"), definition, prices)
+        prices = self.sharing((*path, "allowances"), definition, prices, meters)
         seats = self.seats((*path, "seats"), definition)
         return Plan(name, definition.currency, prices, meters, *besides, commitments, seats)
+
+    def sharing(
+        self,
+        path: tuple[str | int, ...],
+        definition: PlanDefinition,
+        prices: list[Price],
+        meters: dict[str, Meter],
+    ) -> list[Price]:
+        """The prices, of which some draw on allowances together: those whose units each cost the same, whatever else is used,
+        so that it makes no other cheaper when one is used more."""
+        if len(definition.allowances) > FEES_MAX:
+            self.fault(path, f"a plan has at most {FEES_MAX} allowances")
+        by_name = {price.name: price for price in prices}
+        taken: dict[str, str] = {}
+        for name, each in definition.allowances.items():
+            here = (*path, name)
+            self.name(here, name)
+            quantity = self._number((*here, "quantity"), each.quantity, parse_quantity, 1)
+            if len(set(each.prices)) < max(2, len(each.prices)):
+                self.fault((*here, "prices"), "are two prices or more, each once; one price alone has `included`")
+            for price in each.prices:
+                stated = definition.prices.get(price)
+                if stated is None:
+                    self.fault((*here, "prices"), f"there is no price {price} in this plan")
+                    continue
+                if price in taken and taken[price] != name:
+                    message = f"price {price} draws on allowance {taken[price]} already: name each in one"
+                    self.fault((*here, "prices"), message)
+                taken[price] = name
+                if stated.model != "per_unit":
+                    message = (
+                        f"price {price} is {stated.model}: what a unit costs must not depend on others; use per_unit"
+                    )
+                    self.fault((*here, "prices"), message)
+                for key in ("included", "maximum", "minimum", "commitment"):
+                    if getattr(stated, key) is not UNSET:
+                        self.fault((*here, "prices"), f"price {price} has {key} of its own: remove one of the two")
+                meter = meters.get(stated.meter)
+                if meter is not None and meter.kind is not None:
+                    message = f"price {price} takes the {meter.kind} of a period, of which no part can be included"
+                    self.fault((*here, "prices"), message)
+            known = [price for price in each.prices if price in by_name]
+            if each.order == "dearest_first":
+                known.sort(key=lambda price: (-by_name[price].steepest, price))
+            shared = Shared(name, quantity, tuple(known), each.prorate is not False)
+            by_name |= {price: by_name[price].drawing_on(shared) for price in known}
+        return list(by_name.values())
 
     def fees(self, path: tuple[str | int, ...], definition: PlanDefinition) -> dict[str, Fee]:
         if len(definition.fees) > FEES_MAX:

@@ -18,6 +18,7 @@ from engine.limits import Cap, Scope
 from engine.meters import Cell
 from engine.outcomes import Line
 from engine.prices.price import Price
+from engine.prices.shared import Shared
 from engine.routes import Usage
 from engine.windows import Counts
 
@@ -35,21 +36,22 @@ class _Use:
         "owed",
         "quantity",
         "rate",
-        "served",
         "short",
         "size",
         "tier",
+        "unpriced",
         "version",
     )
 
     def __init__(self, run: Running, price: Price, version: int) -> None:
         stretch = run.curve.next_at(run.priced)
-        ends = [end + run.served for end in (stretch.end, price.end_at(run.priced)) if end is not None]
+        unpriced = run.quantity - run.priced
+        ends = [end + unpriced for end in (stretch.end, price.end_at(run.priced)) if end is not None]
         self.edge = min(ends, default=UNBOUNDED)
         if run.priced == stretch.start and run.curve.numerator(run.priced) != stretch.base:
             self.edge = run.quantity  # the next unit owes what is due on entering its tier
         self.quantity = run.quantity  # nano-units in the period
-        self.served = run.served  # of these, what quantity grants took
+        self.unpriced = unpriced  # of these, what quantity grants and a shared allowance took
         self.tier = stretch.tier
         self.owed = run.amount  # pico, rounded
         exact, denominator = run.exact()
@@ -58,7 +60,7 @@ class _Use:
         self.rate = stretch.rate * (self.denominator // run.curve.denominator)
         shared = gcd(self.rate, self.denominator, self.over)
         self.rate, self.denominator, self.over = self.rate // shared, self.denominator // shared, self.over // shared
-        self._start, self.size = stretch.start + run.served, stretch.size
+        self._start, self.size = stretch.start + unpriced, stretch.size
         self.agreed_us = price.agreed_us
         self.version = None if price.agreed_us is not None or price.version == version else price.version
         self.short = price.short
@@ -186,7 +188,7 @@ class Guard:
             if use.is_plain:
                 lines.append(Line(name, cell, quantity, amount, tiers))
             else:
-                used = use.quantity - use.served
+                used = use.quantity - use.unpriced
                 lines.append(Line(name, cell, quantity, amount, tiers, 0, used, use.version, use.agreed_us, use.short))
             steps.append((use, key, quantity, amount, over))
             total += amount
@@ -213,9 +215,14 @@ class Guard:
         use = _Use(Running(price) if run is None else run.under(price), price, self._version)
         if name in self._told_at:
             use.edge = min(use.edge, self._told_at[name] - 1)
-        if name in self._granted:
+        if name in self._granted or (price.shared is not None and self._draws(price.shared, name)):
             use.edge = use.quantity
         return use
+
+    def _draws(self, shared: Shared, name: str) -> bool:
+        """Whether the next unit of the price is served by its allowance, or would take from what others have of it."""
+        runs = [self._running.get((self.period, each)) for each in shared.up_to(name)]
+        return sum(run.shared for run in runs if run is not None) < shared.quantity
 
     def _tally(self, time_us: int, usages: list[Usage], scopes: tuple[str, ...], charge: int, now_us: int) -> bool:
         """Count the event where no rule can change and no place is new; False: nothing was counted."""

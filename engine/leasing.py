@@ -1,6 +1,7 @@
 """How leases stand with whoever grants them: what they hold of an account, and how large one may be (README, "Leases")."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from math import ceil
 
 from msgspec import Struct
@@ -12,6 +13,7 @@ from engine.leases import LeaseBook
 from engine.limits import scope_path
 from engine.money import NANO
 from engine.outlook import Ledger
+from engine.prices.price import Price
 from engine.reasons import Binding
 
 
@@ -161,10 +163,18 @@ def terms_of(account: Account, plan: Plan, catalogue: Catalogue, lease: Hold) ->
         bounds[fields] = LeasedBound(fields, bound.quantity // lease.requests, bound.quantity)
         for name in bound.reached:
             price = plan.prices[name]
-            rate = price.dearest_rate
+            rate = _dearest_rate(plan, price)
             ceilings[name] = UnitCeiling(name, price.meter, fields, None if rate is None else ceil(rate * NANO))
     by_name = tuple(ceilings[name] for name in sorted(ceilings))
     return LeaseTerms(tuple(bounds.values()), by_name, tuple(narrower_limits(account, lease.scope)))
+
+
+def _dearest_rate(plan: Plan, price: Price) -> Fraction | None:
+    """The most that one more unit can add: its own rate, or that of a unit which loses its place in a shared allowance."""
+    behind = () if price.shared is None else price.shared.behind(price.name)
+    rates = [plan.prices[name].dearest_rate for name in (price.name, *behind) if name in plan.prices]
+    known = [rate for rate in rates if rate is not None]
+    return max(known) if len(known) == len(rates) else None
 
 
 def fields_of(bound: Bound, plan: Plan, catalogue: Catalogue) -> tuple[str, ...]:

@@ -140,7 +140,7 @@ class Line(Struct, frozen=True, gc=False):
     amount: int  # pico
     tiers: tuple[
         tuple[int, int], ...
-    ]  # (tier number from 1, nano-units); 0: included, -1: beyond a maximum, -2: a grant's
+    ]  # (tier number from 1, nano-units); 0: included, -1: beyond a maximum, -2: a grant's, -3: shared
     repricing: int = 0  # pico of the amount that earlier units' new terms make (law R9); the rest is its own
     used: int | None = None  # nano-units priced before in the period, where the tiers alone do not tell the amount
     version: int | None = None  # of the price, where an older one than the event's holds through the period

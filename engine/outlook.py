@@ -220,8 +220,8 @@ class Ledger:
             return None  # what is used here is not all owed
         if any(posted >= start for posted, _ in self._account.adjusted):
             return None  # they are paid behind what is used here
-        if self._serves(start):
-            return None  # what is used here is not all priced
+        if self._serves(start) or self._plan(start).shares:
+            return None  # what is used here is not all priced, or moves what others have of an allowance
         if any(segment != start for segment in self.piles) or (asked and asked.segment != start):
             return None
         account = self._account

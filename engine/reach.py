@@ -1,6 +1,6 @@
 """What a request may come to use, before it has run: prices, and what bounds each (README, "What is asked")."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from itertools import product
 from typing import Final, Literal
 
@@ -119,18 +119,25 @@ def _price(plan: Plan, meter: Meter, cell: tuple[str | None, ...]) -> Price | Un
 
 
 def dominates(price: Price, other: Price) -> bool:
-    """Whether no units of the other can cost more than as many of this one; of equals, the first by name does."""
+    """Whether no units of the other can cost more than as many of this one; of equals, the first by name does. What a unit
+    costs that draws on a shared allowance depends on what else is used."""
+    if price.shared is not None or other.shared is not None:
+        return False
     dearest = other.dearest_rate
     if price.name == other.name or dearest is None or price.cheapest_rate < dearest:
         return False
     return price.name < other.name or price.dearest_rate is None or other.cheapest_rate < price.dearest_rate
 
 
-def undominated(prices: Iterable[Price]) -> tuple[str, ...]:
+def undominated(prices: Collection[Price]) -> tuple[str, ...]:
     """The names of those prices that no other of them dominates, in order."""
-    rates = {price.name: (price.cheapest_rate, price.dearest_rate) for price in prices}
+    alone = [price for price in prices if price.shared is None]
+    sharing = [price.name for price in prices if price.shared is not None]
+    if not alone:
+        return tuple(sorted(sharing))
+    rates = {price.name: (price.cheapest_rate, price.dearest_rate) for price in alone}
     floor = max(cheapest for cheapest, _ in rates.values())
     held = [name for name, (_, dearest) in rates.items() if dearest is None or dearest > floor]
     if not any(rates[name][0] == floor for name in held):
         held.append(min(name for name, (cheapest, _) in rates.items() if cheapest == floor))
-    return tuple(sorted(held))
+    return tuple(sorted([*held, *sharing]))

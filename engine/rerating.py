@@ -86,6 +86,8 @@ def _difference(
     rated = [rated_at(start, name) for start in rows]
     if not all(again.counts_like(price) for price in rated):
         raise Refused(Refusal.BAD_PRICE)
+    if any(price.shared is not None for price in (again, *rated)):
+        raise Refused(Refusal.BAD_PRICE)  # what it owes depends on what else was used
     terms = account.period_terms(period_us)
     if any(price.floor is not None for price in (again, *rated)) or (terms and terms.plan.commits(name)):
         raise Refused(Refusal.BAD_PRICE)  # what is missing to that is posted beside, by what was sold

@@ -34,6 +34,8 @@ FEES      name  amount                                  of a month; behind it `w
                                                         `in PLAN`
 SEATS     name  amount                                  of a month for each, in advance; behind it `in PLAN`
 COMMITMENTS  name  amount  for                          of a month, for `all` or `PRICE, PRICE`; behind it the same
+ALLOWANCES  name  units  for                            of a month, for `PRICE, PRICE` together, the dearest first; behind it
+                                                        `as listed`, and the same as of FEES but `in advance`
 GRANTS    lot  kind  amount  priority  from  until  for  rollover
                                                         `for`: prices, or `all`; kind: `promo`, or `promo, pays debt`;
                                                         rollover: `50% for 30 days`, `50% up to $9 for 30 days`; its
@@ -89,6 +91,7 @@ import pytest
 from msgspec.structs import replace
 
 from engine.catalog import (
+    AllowanceDefinition,
     CatalogueDocument,
     CommitmentDefinition,
     FeeDefinition,
@@ -120,6 +123,7 @@ SCENARIOS: Final = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
 SECTIONS: Final = (
     "FEES",
     "COMMITMENTS",
+    "ALLOWANCES",
     "SEATS",
     "ACCOUNT",
     "METERS",
@@ -243,12 +247,20 @@ class Scenario:
             seats: dict[str, dict[str, SeatDefinition]] = {}
             for _, (name, amount, *more) in self.sections["SEATS"]:
                 seats.setdefault(read_terms(more)[0], {})[name] = SeatDefinition(plain(amount))
+            allowances: dict[str, dict[str, AllowanceDefinition]] = {}
+            for _, (name, units_of, covered, *more) in self.sections["ALLOWANCES"]:
+                where, whole = read_terms([each for each in more if each != "as listed"])
+                order = {"order": "as_listed"} if "as listed" in more else {}
+                allowances.setdefault(where, {})[name] = AllowanceDefinition(
+                    plain(units_of), tuple(covered.split(", ")), **cast(Any, whole | order)
+                )
             of = {}
             for plan, each in plans.items():
                 beside = {
                     "fees": fees.get(plan, {}),
                     "commitments": commitments.get(plan, {}),
                     "seats": seats.get(plan, {}),
+                    "allowances": allowances.get(plan, {}),
                 }
                 of[plan] = PlanDefinition(unit, each, **cast(Any, beside))
             documents.append(CatalogueDocument(meters, of, dimensions, shapes, streams, units))

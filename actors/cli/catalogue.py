@@ -230,6 +230,10 @@ def _plan_table(plan: Plan, stated: PlanDefinition) -> Table:
         of = f"for {', '.join(commitment.prices)}" if commitment.prices else "for all prices"
         of = f"at least {commitment.amount} a month {of}{_shared(commitment.prorate)}"
         table.add_row(name, "", "", of, "", "", "", "", "")
+    for name, allowance in stated.allowances.items():
+        order = "the dearest first" if allowance.order == "dearest_first" else "in this order"
+        of = f"{allowance.quantity} a month included for {', '.join(allowance.prices)}, {order}"
+        table.add_row(name, "", "", f"{of}{_shared(allowance.prorate)}", "", "", "", "", "")
     return table
 
 

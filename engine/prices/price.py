@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from engine.prices.curve import Curve
 from engine.prices.per_event import PerEvent
+from engine.prices.shared import Shared
 
 Terms = tuple[int | None, Curve]  # up to which quantity of the period, and what then holds for all of it
 
@@ -65,6 +66,7 @@ class Price:
         self.has_overage = False  # beyond its commitment it costs other than up to it
         self.per_event = per_event  # its quantity is the sum of these fees, not of what the meter says
         self.estimate = estimate  # nano-units of an event that does not say its own
+        self.shared: Shared | None = None  # the allowance that it draws on together with other prices
         self.undiscounted: Price | None = None  # the same before discount and overage, if it has any
         self.terms = tuple(terms)  # two prices with the very same are of one version
         self.curves = tuple(curve for _, curve in terms)
@@ -98,19 +100,27 @@ class Price:
     def for_part(self, part: Fraction, bound: Fraction, made: list[tuple["Price", "Price"]]) -> "Price":
         """The same in a period that is a `part` of a month, for `bound` of which the account is there: it may include less,
         and a commitment be met sooner. `made`: as of `Plan.for_part`."""
-        if self.in_part is None:
+        if self.in_part is None and self.shared is None:
             return self
         for whole, short in made:
-            if whole.terms is self.terms:
+            if whole.terms is self.terms and whole.shared == self.shared:
                 return short.placed(self.where)
-        found = self.in_part(part, bound)
-        price = self
+        found = None if self.in_part is None else self.in_part(part, bound)
+        price = self if self.shared is None else self.drawing_on(self.shared.for_part(part))
         if found is not None:
             price = self._like(self.where, found.terms)
             price.short = found
             if self.undiscounted is not None:
                 price.undiscounted = self.undiscounted.for_part(part, bound, made)
         made.append((self, price))
+        return price
+
+    def drawing_on(self, shared: Shared | None) -> "Price":
+        """The same that draws on another allowance, or on none. It neither begins nor ends inside a period."""
+        price = self._like(self.where, self.terms)
+        price.shared, price.marginal = shared, False
+        if self.undiscounted is not None:
+            price.undiscounted = self.undiscounted.drawing_on(shared)
         return price
 
     def _like(self, where: Mapping[str, str], terms: Sequence[Terms]) -> "Price":
@@ -124,7 +134,7 @@ class Price:
             per_event=self.per_event,
             estimate=self.estimate,
         )
-        price.agreed_us = self.agreed_us
+        price.agreed_us, price.shared = self.agreed_us, self.shared
         price.in_part, price.short = self.in_part, self.short
         price.floor, price.prorates, price.has_overage = self.floor, self.prorates, self.has_overage
         price.undiscounted = self.undiscounted

@@ -1,12 +1,13 @@
 """A catalogue version: which meters take an event, and what they count of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from math import lcm
 from typing import Any
 
 from loadtest.oracle.meters import Meter, read_meter
-from loadtest.oracle.prices import Price, read_price
+from loadtest.oracle.prices import Allowance, Price, read_price
 from loadtest.oracle.records import SECOND_US, fixed_point
 from loadtest.oracle.tokens import with_tokens
 
@@ -40,7 +41,10 @@ class Version:
         self.plans = {
             name: Plan(
                 body["currency"],
-                {price: read_price(price, text, adds_up[text["meter"]]) for price, text in body["prices"].items()},
+                sharing(
+                    {price: read_price(price, text, adds_up[text["meter"]]) for price, text in body["prices"].items()},
+                    body.get("allowances", {}),
+                ),
                 body.get("close_after_s", 86_400) * SECOND_US,
                 {
                     fee: (pico(said["amount"]), said.get("prorate", True), said.get("in_advance", False))
@@ -83,6 +87,26 @@ class Version:
                 if price.meter == meter.name and all(values.get(name) == want for name, want in price.where.items()):
                     return price
         return None
+
+
+def sharing(prices: dict[str, Price], allowances: Mapping[str, Any]) -> dict[str, Price]:
+    """The prices with the allowances that they draw on."""
+    found = dict(prices)
+    for body in allowances.values():
+        order = list(body["prices"])
+        if body.get("order", "dearest_first") == "dearest_first":
+            order.sort(key=lambda name: (-cost(prices[name]), name))
+        units = fixed_point(body["quantity"], 9)
+        assert units, f"{body['quantity']} is no allowance that may be published"
+        for name in order:
+            found[name] = replace(prices[name], allowance=Allowance(units, tuple(order), body.get("prorate", True)))
+    return found
+
+
+def cost(price: Price) -> Fraction:
+    """Of a unit, at a price for each."""
+    (tier,) = price.tiers
+    return Fraction(tier.amount, tier.per) * price.kept
 
 
 def pico(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from bisect import insort
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -62,7 +63,12 @@ def whole_price_at(account: Account, version_at: VersionAt, starts: Iterable[int
     changes = [*starts, *(each.start for each in account.agreed)]
     instants = [period, *sorted({each for each in changes if period < each <= time_us})]
     found = [stated(account, version_at(instant), name, instant) for instant in instants]
-    return in_force([price for price in found if price is not None])
+    price = in_force([each for each in found if each is not None])
+    if price.allowance is None:
+        return price
+    plan, versions = account.plan_at(period), [version_at(instant) for instant in instants]
+    first = next(each for each in versions if each is not None and plan in each.plans)
+    return replace(price, draws=name in first.plans[plan].prices)
 
 
 def in_period(account: Account, price: Price, time_us: int) -> Price:
@@ -70,7 +76,7 @@ def in_period(account: Account, price: Price, time_us: int) -> Price:
     bound = min(length, max(0, start + length - account.opened))
     if length == whole and (bound == whole or price.of_month is None):
         return price
-    return price.for_part(Fraction(length, whole), Fraction(bound, whole))
+    return price.sharing(Fraction(length, whole)).for_part(Fraction(length, whole), Fraction(bound, whole))
 
 
 def set_price(state: Partition, fields: Fields, view: View) -> Callable[[], None]:

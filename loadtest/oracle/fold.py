@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache, partial
@@ -41,7 +41,7 @@ from loadtest.oracle.limits import is_over
 from loadtest.oracle.meters import OF_SESSIONS, RATED_AT
 from loadtest.oracle.period_lines import Least, closings, fees, least, next_ahead, next_closing, opened_by
 from loadtest.oracle.periods import DAY_US, period_of
-from loadtest.oracle.prices import Price, half_even
+from loadtest.oracle.prices import Allowance, Price, half_even
 from loadtest.oracle.quantity_grants import as_before, grant_quantity, served, void_quantity_grant
 from loadtest.oracle.records import (
     CONTROL_PREFIX,
@@ -94,6 +94,8 @@ CELLS_MAX = 10_000
 STREAMS_MAX = 10_000
 ADVANCE_US_MAX = 366 * DAY_US
 
+Quantities = Mapping[tuple[int, str], Mapping[int, int]]  # (period, price) -> segment -> nano-units
+
 
 def _on_time(events: list[RatedEvent]) -> list[RatedEvent]:
     """Those whose period was open when they came."""
@@ -132,6 +134,7 @@ class Oracle:
         self._has_advance = any(
             plan.seats or any(ahead for _, _, ahead in plan.fees.values()) for plan in plans
         )  # whether any plan ever had a fee in advance, or seats
+        self._has_allowances = any(price.allowance is not None for price in published)
         self._grains = lcm(*(version.grains for version in self._versions.values()))
         self._control_key = control_key
         self._topic = topic
@@ -756,7 +759,10 @@ class Oracle:
             own = 0
             moved: dict[str, int] = {}
             prices = event.prices
-            before = {price: self._total(state, account, table, event, price) for price in prices}
+            start = account.period_of(event.time_us)
+            others = self._drawing(state, account, table, start) - prices
+            before = {price: self._total(state, account, table, event, price) for price in prices | others}
+            free = self._free_of(state, account, table, event, prices | others)
             missing = self._missing(state, account, table, event.posted[1]) if event.posted else {}
             not_owed = self._not_owed(state, account, table, event)
             used = {price: sum(self._counted(account, table, event, price).values()) for price in prices}
@@ -764,13 +770,20 @@ class Oracle:
             seen = event.time_us if event.posted is None else state.log_us
             account.newest_us = seen if account.newest_us is None else max(account.newest_us, seen)
             self._add(state, account, table, event, account.events)
+            freed = self._free_of(state, account, table, event, prices | others)
             for price in prices:
                 quantity = moved[price] = sum(self._counted(account, table, event, price).values()) - used[price]
                 amount = self._total(state, account, table, event, price) - before[price]
                 now = self._priced(state, account, table, event, price)
                 own += amount - self._repriced(state, account, price, event.time_us, priced[price], now)
+                given_up = free[price] - freed[price]
+                own -= self._moved(state, account, price, event.time_us, priced[price], now, given_up)
                 had = lines.get(price, (0, 0))
                 lines[price] = (had[0] + quantity, had[1] + amount)
+            for price in others:
+                if freed[price] != free[price]:
+                    had = lines.get(price, (0, 0))
+                    lines[price] = had[0], had[1] + self._total(state, account, table, event, price) - before[price]
             after = self._missing(state, account, table, event.posted[1]) if event.posted else {}
             for name in missing.keys() | after.keys():
                 more, (_, _, of) = after.get(name, 0) - missing.get(name, 0), name.partition("\0")
@@ -805,6 +818,15 @@ class Oracle:
         grains = self._grains_of(account)
         now, then = (price.owed(units, period_quantity, grains) for period_quantity in (after, before))
         return half_even(now, grains) - half_even(then, grains)
+
+    def _moved(
+        self, state: Partition, account: Account, name: str, time_us: int, before: int, after: int, given_up: int
+    ) -> int:
+        """What is owed for units that an allowance served before, and does no more, as others have more of it."""
+        price, grains = self._price_at(state, account, name, time_us), self._grains_of(account)
+        low, units = min(before, after), min(max(0, given_up if after > before else -given_up), abs(after - before))
+        pico = half_even(price.owed(low + units, 0, grains), grains) - half_even(price.owed(low, 0, grains), grains)
+        return pico if after > before else -pico
 
     def _count(
         self,
@@ -955,7 +977,8 @@ class Oracle:
             found = {}
             for (period, name), quantities in table.quantities.items():
                 price = self._price_at(state, account, name, max(quantities))
-                found[period, name] = table.total(period, name), min(sum(quantities.values()), price.included)
+                free = self._free(state, account, table.quantities, period, name)
+                found[period, name] = table.total(period, name), free + min(sum(quantities.values()), price.included)
             return found
 
         return owed
@@ -983,19 +1006,17 @@ class Oracle:
 
     def _whole_total(self, state: Partition, account: Account, table: Table, start: int, price: str) -> int:
         """What a price comes to in a period with all that came late."""
-        if (start, price) not in table.whole:
+        whole = self._net(state, account, table.quantities | table.whole, start, price)
+        closed = self._net(state, account, table.quantities, start, price)
+        if whole == closed:
             return table.total(start, price)
-        closed = table.quantities.get((start, price), {})
-        return sum(self._segment_amounts(state, account, price, table.whole[start, price], closed).values())
-
-    def _closed(self, account: Account, table: Table, event: RatedEvent, price: str) -> dict[int, int] | None:
-        """The quantities that the event's period was closed with, if it was."""
-        return None if event.posted is None else table.quantities.get((account.period_of(event.time_us), price), {})
+        return sum(self._segment_amounts(state, account, price, whole, closed).values())
 
     def _priced(self, state: Partition, account: Account, table: Table, event: RatedEvent, price: str) -> int:
-        """How many units of the event's period no grant takes."""
-        quantities = self._counted(account, table, event, price)
-        closed = self._closed(account, table, event, price)
+        """How many units of the event's period neither a shared allowance nor a grant takes."""
+        period = account.period_of(event.time_us)
+        closed = None if event.posted is None else self._net(state, account, table.quantities, period, price)
+        quantities = self._net(state, account, self._used_with(table, event), period, price)
         return sum(quantities.values()) - sum(self._granted(state, account, price, quantities, closed).values())
 
     def _add(
@@ -1020,11 +1041,15 @@ class Oracle:
         charges = table.adjusted.setdefault(event.posted, {})
         missing = self._missing(state, account, table, period)
         not_owed = self._not_owed(state, account, table, event)
-        for price, quantities in changed.items():
-            before = self._total(state, account, table, event, price)
-            table.whole[period, price] = quantities
-            after = self._total(state, account, table, event, price)
-            charges[price] = charges.get(price, 0) + after - before
+        touched = changed.keys() | self._drawing(state, account, table, period)
+        before = {price: self._total(state, account, table, event, price) for price in touched}
+        free = self._free_of(state, account, table, event, touched)
+        table.whole |= {(period, price): quantities for price, quantities in changed.items()}
+        freed = self._free_of(state, account, table, event, touched)
+        for price in touched:
+            if price in changed or freed[price] != free[price]:
+                more = self._total(state, account, table, event, price) - before[price]
+                charges[price] = charges.get(price, 0) + more
         now = self._missing(state, account, table, period)
         for name in missing.keys() | now.keys():
             if more := now.get(name, 0) - missing.get(name, 0):
@@ -1039,9 +1064,10 @@ class Oracle:
             return {}
         period = account.period_of(event.time_us)
         amounts = {segment: dict(prices) for segment, prices in table.amounts.items()}
-        for (of, price), quantities in table.whole.items() if event.posted else ():
+        for of, price in table.quantities | table.whole if event.posted else ():
             if of == period:
-                closed = self._closed(account, table, event, price)
+                closed = self._net(state, account, table.quantities, period, price)
+                quantities = self._net(state, account, table.quantities | table.whole, period, price)
                 for segment, amount in self._segment_amounts(state, account, price, quantities, closed).items():
                     amounts.setdefault(segment, {})[price] = amount
         found: dict[str, int] = {}
@@ -1054,8 +1080,10 @@ class Oracle:
         self, state: Partition, account: Account, table: Table, period: int, price: str, quantities: dict[int, int]
     ) -> None:
         table.quantities[period, price] = quantities
-        for start, amount in self._segment_amounts(state, account, price, quantities).items():
-            table.amounts.setdefault(start, {})[price] = amount
+        for name in {price} | self._drawing(state, account, table, period):
+            net = self._net(state, account, table.quantities, period, name)
+            for start, amount in self._segment_amounts(state, account, name, net).items():
+                table.amounts.setdefault(start, {})[name] = amount
 
     def _observed(
         self, state: Partition, account: Account, events: list[RatedEvent]
@@ -1098,7 +1126,8 @@ class Oracle:
         *,
         listed: bool = False,
     ) -> dict[int, int]:
-        """A through each segment less A before it, where a new version continues the count of the last one. `closed`: what
+        """A through each segment less A before it, where a new version continues the count of the last one. Quantities are
+        behind what a shared allowance takes. `closed`: what
         the period was closed with, of which grants took what they took, and no more now."""
         granted = self._granted(state, account, name, quantities, closed)
         amounts = {}
@@ -1113,6 +1142,50 @@ class Oracle:
             amounts[segment] = half_even(through, grains) - half_even(owed, grains)
             quantity, owed = after, through
         return amounts
+
+    @staticmethod
+    def _used_with(table: Table, event: RatedEvent) -> Quantities:
+        """The quantities of the event's period, by period and price; of a closed one with all that came late."""
+        return table.quantities if event.posted is None else table.quantities | table.whole
+
+    def _drawn(self, state: Partition, account: Account, known: Quantities, period: int, name: str) -> Allowance | None:
+        """The allowance that a price draws on with others, if it does in that period."""
+        if not self._has_allowances:
+            return None
+        price = self._price_at(state, account, name, max(known[period, name]))
+        return price.allowance if price.draws else None
+
+    def _drawing(self, state: Partition, account: Account, table: Table, period: int) -> set[str]:
+        """The prices of a period that draw on an allowance with others."""
+        known = table.quantities | table.whole if self._has_allowances else {}
+        return {name for of, name in known if of == period and self._drawn(state, account, known, of, name)}
+
+    def _free(self, state: Partition, account: Account, known: Quantities, period: int, name: str) -> int:
+        """How many units of a price that allowance has for it: what the prices before it leave."""
+        allowance = self._drawn(state, account, known, period, name) if known.get((period, name)) else None
+        if allowance is None:
+            return 0
+        used = {
+            other: sum(known[of, other].values())
+            for of, other in known
+            if of == period and self._drawn(state, account, known, of, other)
+        }
+        return min(allowance.left_for(name, used), used[name])
+
+    def _free_of(
+        self, state: Partition, account: Account, table: Table, event: RatedEvent, prices: Collection[str]
+    ) -> dict[str, int]:
+        """The same of these prices in the event's period."""
+        known, period = self._used_with(table, event), account.period_of(event.time_us)
+        return {price: self._free(state, account, known, period, price) for price in prices}
+
+    def _net(self, state: Partition, account: Account, known: Quantities, period: int, name: str) -> dict[int, int]:
+        """By segment, what is used of a price behind that: of its units the first in time are free."""
+        found, free = {}, self._free(state, account, known, period, name)
+        for segment, units in sorted(known.get((period, name), {}).items()):
+            found[segment] = units - min(units, free)
+            free -= min(units, free)
+        return found
 
     def _granted(
         self, state: Partition, account: Account, name: str, quantities: dict[int, int], closed: dict[int, int] | None
@@ -1167,8 +1240,9 @@ class Oracle:
     def _before_discounts(self, state: Partition, account: Account, table: Table) -> Amounts:
         """What the table's segments would amount to without any discount."""
         amounts: Amounts = {}
-        for (_, name), quantities in table.quantities.items():
-            for start, amount in self._segment_amounts(state, account, name, quantities, listed=True).items():
+        for period, name in table.quantities:
+            net = self._net(state, account, table.quantities, period, name)
+            for start, amount in self._segment_amounts(state, account, name, net, listed=True).items():
                 amounts.setdefault(start, {})[name] = amount
         return amounts
 

@@ -21,6 +21,20 @@ class Tier:
 
 
 @dataclass(frozen=True)
+class Allowance:
+    """What several prices include together."""
+
+    units: int  # nano
+    prices: tuple[str, ...]  # in the order in which they have of it
+    prorate: bool
+
+    def left_for(self, price: str, used: Mapping[str, int]) -> int:
+        """What those before it leave a price, if so much is used of each."""
+        before = self.prices[: self.prices.index(price)]
+        return max(0, self.units - sum(used.get(each, 0) for each in before))
+
+
+@dataclass(frozen=True)
 class Price:
     name: str
     meter: str
@@ -38,6 +52,8 @@ class Price:
     of_month: int | None  # the same, as a commitment
     overage: Fraction  # what is owed beyond the commitment counts by it
     commitment: int | None  # pico from which it does in the period at hand
+    allowance: Allowance | None = None  # that it draws on with others
+    draws: bool = True  # unless it began inside the period
 
     def counted(self, quantity: int | None) -> int:
         """What is counted of an event's quantity: itself, the estimate, or its fee, fixed to nine digits."""
@@ -63,10 +79,22 @@ class Price:
         commitment = None if self.of_month is None else round(self.of_month * bound)
         return replace(self, included=round(self.included * part), commitment=commitment)
 
+    def sharing(self, part: Fraction) -> "Price":
+        """With what a part of a period has of its allowance."""
+        if self.allowance is None or not self.allowance.prorate:
+            return self
+        return replace(self, allowance=replace(self.allowance, units=round(self.allowance.units * part)))
+
     @property
     def marginal(self) -> bool:
         """Whether a new version may begin inside a period."""
-        return self.model in MARGINAL_MODELS and self.maximum is None and self.floor is None and self.adds_up
+        return (
+            self.model in MARGINAL_MODELS
+            and self.allowance is None
+            and self.maximum is None
+            and self.floor is None
+            and self.adds_up
+        )
 
     @property
     def floor(self) -> int | None:

@@ -24,6 +24,7 @@ STATES: Final = ("completed", "aborted", "error")
 SESSIONS: Final = 6
 AMOUNTS: Final = ("0", "0.000000000001", "0.0000007", "0.25", "1", "3", "12.5")
 OF_EACH_EVENT: Final = ("percentage", "dynamic")  # models of the amount that each event states
+ADDITIVE: Final = ("count", "sum", "duration", "time_weighted_sum")
 EXPRESSIONS: Final = ("tokens * seconds / 7", "max(tokens, 10) - 3", "default(extra, 2) * tokens", "ceil(seconds / 3)")
 DIMENSIONS: Final[dict[str, dict[str, Any]]] = {
     "size": {"of": "tokens", "bands": [{"name": "short", "up_to": "10"}, {"name": "long"}]},
@@ -60,8 +61,9 @@ def random_usage(source: random.Random) -> tuple[str, dict[str, object]]:
 class RandomCatalogue:
     """Meters drawn once; `version` draws prices for them, as often as it is asked."""
 
-    def __init__(self, source: random.Random) -> None:
-        self._source = source
+    def __init__(self, source: random.Random, *, sharing: bool = False) -> None:
+        """`sharing`: whether prices may draw on an allowance together."""
+        self._source, self._sharing = source, sharing
         self._meters = {f"meter_{number}": self._meter(TYPES[number % 2]) for number in range(source.randrange(2, 5))}
         self._splits = {name: self._split(meter) for name, meter in self._meters.items()}
         used = {name for meter in self._meters.values() for name in meter["group_by"]}
@@ -75,6 +77,7 @@ class RandomCatalogue:
             prices = self._prices()
             plan = {"currency": "USD", "prices": prices, "close_after_s": close_after_s, "fees": self._fees()}
             plan["seats"] = {"editor": {"amount": "0.000000000007"}} if self._source.random() < 0.4 else {}
+            plan |= {"allowances": self._allowances(prices)} if self._sharing else {}
             plans[name] = plan | {"commitments": self._commitments(prices)}
         body = {"meters": self._meters, "plans": plans, "dimensions": self._dimensions}
         return msgspec.convert(body, CatalogueDocument)
@@ -97,6 +100,19 @@ class RandomCatalogue:
         amount, shared = self._source.choice(("3", "45")), self._source.choice(({}, {}, {"prorate": False}))
         covered = self._source.sample(free, self._source.randint(1, len(free)))
         return {"together": {"amount": amount, "prices": covered} | shared}
+
+    def _allowances(self, prices: dict[str, Any]) -> dict[str, Any]:
+        """Of prices whose meters add up, made simple for it."""
+        fit = [name for name, price in prices.items() if self._meters[price["meter"]]["aggregation"] in ADDITIVE]
+        if len(fit) < 2 or self._source.random() < 0.2:
+            return {}
+        drawing = self._source.sample(fit, self._source.randint(2, len(fit)))
+        for name in drawing:
+            kept = {key: prices[name][key] for key in ("meter", "where", "discount") if key in prices[name]}
+            per = self._source.choice(("1", "3", "100"))
+            prices[name] = kept | {"model": "per_unit", "amount": self._source.choice(AMOUNTS), "per": per}
+        said = self._source.choice(({}, {"order": "as_listed"}, {"prorate": False}))
+        return {"together": {"quantity": self._source.choice(("7", "30.5", "400")), "prices": drawing} | said}
 
     def _prices(self) -> dict[str, Any]:
         prices = {}

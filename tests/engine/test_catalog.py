@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from engine.catalog import (
+    AllowanceDefinition,
     BadCatalogue,
     Catalogue,
     CatalogueDocument,
@@ -308,3 +309,43 @@ def test_streams_are_of_types_whose_events_can_be_taken_out_again() -> None:
             assert fault_paths(stated) == paths
         else:
             assert compile_catalogue(1, stated).windows_us == {event_type: 60_000_000}
+
+
+@pytest.mark.parametrize(
+    ("allowance", "message"),
+    [
+        (AllowanceDefinition("0", ("a", "b")), "0 is too small"),
+        (AllowanceDefinition("5", ("a",)), "are two prices or more, each once"),
+        (AllowanceDefinition("5", ("a", "a")), "are two prices or more, each once"),
+        (AllowanceDefinition("5", ("a", "nothing")), "there is no price nothing in this plan"),
+        (AllowanceDefinition("5", ("a", "package")), "price package is package: what a unit costs"),
+        (AllowanceDefinition("5", ("a", "included")), "price included has included of its own"),
+        (AllowanceDefinition("5", ("a", "least")), "price least has minimum of its own"),
+        (AllowanceDefinition("5", ("a", "bound")), "price bound has commitment of its own"),
+        (AllowanceDefinition("5", ("a", "most")), "price most has maximum of its own"),
+        (AllowanceDefinition("5", ("a", "peak")), "price peak takes the max of a period"),
+        (AllowanceDefinition("5", ("b", "taken")), "price b draws on allowance other already"),
+    ],
+)
+def test_what_no_allowance_may_be_shared_by_is_refused_with_the_reason(
+    allowance: AllowanceDefinition, message: str
+) -> None:
+    """Only units that each cost the same, whatever else is used, are served in turn."""
+    each = {name: PriceDefinition("sum", "per_unit", {"model": name}, "1") for name in ("a", "b", "c", "taken")} | {
+        "package": PriceDefinition("sum", "package", {"model": "package"}, "1"),
+        "included": PriceDefinition("sum", "per_unit", {"model": "included"}, "1", included="1"),
+        "least": PriceDefinition("sum", "per_unit", {"model": "least"}, "1", minimum="1"),
+        "bound": PriceDefinition("sum", "per_unit", {"model": "bound"}, "1", commitment="1"),
+        "most": PriceDefinition("sum", "per_unit", {"model": "most"}, "1", maximum="1"),
+        "peak": PriceDefinition("peak", "per_unit", {}, "1"),
+    }
+    meters = {"sum": MeterDefinition("use", "sum", "units", ("model",)), "peak": MeterDefinition("use", "max", "units")}
+    allowances = {"other": AllowanceDefinition("5", ("b", "c")), "tested": allowance}
+    if "taken" not in allowance.prices:
+        del allowances["other"]
+    plan = PlanDefinition("USD", each, allowances=allowances)
+    with pytest.raises(BadCatalogue) as refused:
+        compile_catalogue(1, CatalogueDocument(meters, {"plan": plan}))
+    (fault,) = refused.value.faults
+    assert fault.path[:4] == ("plans", "plan", "allowances", "tested")
+    assert fault.message.startswith(message)
