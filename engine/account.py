@@ -392,7 +392,7 @@ class Account:
             tallies = self._tally(tallies, counted, total, now_us)
         standings, crossings = self._stand(
             self.rules,
-            View(Moment(self.caps, tallies, self.lots, self.zone, now_us), books.derived, spends),
+            View(Moment(self.caps, tallies, self.lots, self.zone, now_us), books.derived, spends, self._committed),
             forget=any(tallies[name].keys() != counts.keys() for name, counts in self.tallies.items()),
         )
         top_up, requests = self._topped_up(self.top_up, books.derived, now_us)
@@ -491,7 +491,7 @@ class Account:
         terms = self.period_terms(start)
         if terms is None:
             return {}
-        return terms.owed(lambda price: running[start, price].amount if (start, price) in running else 0)
+        return terms.owed(lambda price: _owed_by(running, start, price))
 
     def _counted(self, table: Table, change: Change) -> Table:
         """The table with what adds up. Raises NotThere."""
@@ -847,7 +847,7 @@ class Account:
         tallies = self.tallies if tallies is None else tallies
         waivers = self.waivers if waivers is None else waivers
         derived = self._derive(self.table, adjusted, lots, woken_us, waivers)
-        view = View(Moment(caps, tallies, lots, self.zone, woken_us), derived, self._scope_spends())
+        view = View(Moment(caps, tallies, lots, self.zone, woken_us), derived, self._scope_spends(), self._committed)
         standings, crossings = self._stand(rules, view, released=released)
         top_up, requests = self._topped_up(self.top_up if top_up is None else top_up, derived, woken_us)
 
@@ -914,6 +914,10 @@ class Account:
         served, taken = (service.served, service.taken) if service is not None else ({}, {})
         return _Walked(spend, running, amounts, served, taken)
 
+    def _committed(self, name: str, start: int, derived: Derived) -> tuple[int, int] | None:
+        terms = self.period_terms(start)
+        return None if terms is None else terms.committed(name, lambda price: _owed_by(derived.running, start, price))
+
     def _scope_spends(self) -> dict[str, dict[int, int]]:
         return {scope: each.spend for scope, each in self.scopes.items()}
 
@@ -979,7 +983,7 @@ class Account:
         if to_waive <= 0:
             return None
         now = Moment(self.caps, self.tallies, self.lots, self.zone, now_us)
-        view = View(now, derived, self._scope_spends())
+        view = View(now, derived, self._scope_spends(), self._committed)
         room = rooms(self.rules, view, self.standings, period, month, lambda name: self._sold_at(start, name))
         room.charges = min(room.charges, to_waive)
         if self.top_up.terms is not None:
@@ -1054,6 +1058,12 @@ class Account:
         lot, kind, usage_period = place
         lot_kind = self.lots[lot].kind if lot else ""
         return PostingRow(self.account, lot, lot_kind, kind, usage_period, posting_period_us, amount)
+
+
+def _owed_by(running: Mapping[tuple[int, str], Running], start: int, price: str) -> int:
+    """Pico that a price runs up to in a period; 0 if it is not used."""
+    run = running.get((start, price))
+    return 0 if run is None else run.amount
 
 
 def _take_off(slice_: Slice, prices: tuple[str, ...], quantity: int) -> None:

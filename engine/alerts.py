@@ -48,6 +48,13 @@ class IncludedShare(Struct, frozen=True, array_like=True, tag="included_percent"
     price: str
 
 
+class CommitmentShare(Struct, frozen=True, array_like=True, tag="commitment_percent"):
+    """What the usage of a billing period comes to of what the period commits to, as percent of it. The commitment is one of
+    the plan, or that of the price of this name."""
+
+    commitment: str
+
+
 class LotShare(Struct, frozen=True, array_like=True, tag="lot_percent"):
     """What usage and voids have left of a lot, as percent of what it was granted."""
 
@@ -60,7 +67,7 @@ class Expiring(Struct, frozen=True, array_like=True, tag="expiring"):
     within_us: int
 
 
-Measure = CapShare | Counted | Spike | Wallet | IncludedShare | LotShare | Expiring
+Measure = CapShare | Counted | Spike | Wallet | IncludedShare | CommitmentShare | LotShare | Expiring
 
 
 class Rule(Struct, frozen=True):

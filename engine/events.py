@@ -478,6 +478,17 @@ class OnIncludedPercent(Struct, tag_field="measure", tag="included_percent", for
     clear_percent: Whole | None = None
 
 
+class OnCommitmentPercent(
+    Struct, tag_field="measure", tag="commitment_percent", forbid_unknown_fields=True, frozen=True
+):
+    """What the usage of a billing period comes to, in percent of what it commits to: by a commitment of the plan, or by that
+    of the price of this name."""
+
+    commitment: str
+    percent: Whole
+    clear_percent: Whole | None = None
+
+
 class OnLotPercent(Struct, tag_field="measure", tag="lot_percent", forbid_unknown_fields=True, frozen=True):
     """What is left of a lot, in percent of what it was granted, or less."""
 
@@ -506,7 +517,17 @@ class OnSpike(Struct, tag_field="measure", tag="spike", forbid_unknown_fields=Tr
     scope: str = ""
 
 
-On = OnCapPercent | OnBalance | OnSpend | OnQuantity | OnIncludedPercent | OnLotPercent | OnExpiring | OnSpike
+On = (
+    OnCapPercent
+    | OnBalance
+    | OnSpend
+    | OnQuantity
+    | OnIncludedPercent
+    | OnCommitmentPercent
+    | OnLotPercent
+    | OnExpiring
+    | OnSpike
+)
 
 
 class SetRule(Struct, tag_field="kind", tag="set_rule", forbid_unknown_fields=True, frozen=True):

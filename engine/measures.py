@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from engine.alerts import (
     WALLET_WINDOW,
     CapShare,
+    CommitmentShare,
     Counted,
     Expiring,
     IncludedShare,
@@ -48,6 +49,8 @@ class View(NamedTuple):
     at: Moment
     derived: Derived
     spends: Mapping[str, Mapping[int, int]]  # of scopes: calendar month start -> pico
+    committed: Callable[[str, int, Derived], tuple[int, int] | None]  # of a commitment, in the period that starts then:
+    # pico that its usage comes to, and that the period commits to; None: it has no such commitment
 
     def months(self, cap: Cap) -> Mapping[int, int]:
         """What a month's cap on spend has counted, by the month's start."""
@@ -103,6 +106,10 @@ def readings(name: str, rule: Rule, view: View) -> list[Reading]:
             return [_read(rule, WALLET_WINDOW, view.derived.allocation.balance)]
         case IncludedShare(price=price):
             return _included(rule, price, view)
+        case CommitmentShare(commitment=commitment):
+            periods = sorted({period for period, _ in view.derived.running}, key=str)
+            found = [(str(period), view.committed(commitment, period, view.derived)) for period in periods]
+            return [_read(rule, period, *each) for period, each in found if each is not None]
         case LotShare(lot=lot):
             paid = view.derived.allocation
             left = paid.remaining[lot] + paid.expired.get(lot, 0)
@@ -221,6 +228,11 @@ def rooms(
                     active = is_active(reading.window)
                     told_at = UNBOUNDED if active and not reading.cleared else 0 if active else reading.threshold
                     found.quantities[name_of] = min(found.quantities.get(name_of, UNBOUNDED), told_at)
+            case CommitmentShare(commitment=commitment):
+                bound = view.committed(commitment, period, view.derived)
+                if bound is not None:
+                    reading = _read(rule, str(period), *bound)
+                    found.charges = min(found.charges, _room(rule, reading, is_active(reading.window), rises=True))
             case Wallet() | LotShare() | Expiring():
                 for reading in readings(name, rule, view):
                     room = _room(rule, reading, is_active(reading.window), rises=False)

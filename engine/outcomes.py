@@ -68,6 +68,7 @@ class Refusal(StrEnum):
     EXCEEDS_LOT = "exceeds_lot"
     TOO_MANY_CHANGES = "too_many_changes"
     UNKNOWN_PRICE = "unknown_price"
+    UNKNOWN_COMMITMENT = "unknown_commitment"
     EXPIRES_TOO_SOON = "expires_too_soon"
     UNKNOWN_CAP = "unknown_cap"
     CAP_IN_USE = "cap_in_use"

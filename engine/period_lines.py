@@ -98,6 +98,13 @@ class PeriodTerms:
         """Pico per line that is due when the period opens, without those of nothing."""
         return {due: pico for due, (_, pico) in self.sold.items() if pico and self.is_ahead(due)}
 
+    def committed(self, name: str, usage: Callable[[str], int]) -> tuple[int, int] | None:
+        """Pico that usage comes to of a commitment, and that the period commits to. None: to nothing under this name."""
+        for due, (_, pico) in self.sold.items():
+            if (due.kind, due.price) == (COMMITMENT, name) and pico:
+                return sum(map(usage, self.covered(due))), pico
+        return None
+
     def is_ahead(self, due: Due) -> bool:
         """Whether it is due when the period opens."""
         return due.kind == SEAT or (due.kind == FEE and self.plan.fees[due.price].in_advance)

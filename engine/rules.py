@@ -11,6 +11,7 @@ from engine.alerts import (
     LEVELS,
     PERCENT_MAX,
     CapShare,
+    CommitmentShare,
     Counted,
     Crossing,
     Expiring,
@@ -28,6 +29,7 @@ from engine.events import (
     On,
     OnBalance,
     OnCapPercent,
+    OnCommitmentPercent,
     OnExpiring,
     OnIncludedPercent,
     OnLotPercent,
@@ -72,6 +74,8 @@ def stated(name: str, rule: Rule, caps: Mapping[str, Cap]) -> On:
             return OnCapPercent(cap, rule.threshold, rule.clear)
         case IncludedShare(price=price):
             return OnIncludedPercent(price, rule.threshold, rule.clear)
+        case CommitmentShare(commitment=commitment):
+            return OnCommitmentPercent(commitment, rule.threshold, rule.clear)
         case LotShare(lot=lot):
             return OnLotPercent(lot, rule.threshold, rule.clear)
         case Wallet():
@@ -117,6 +121,11 @@ class _Reader:
                 if plan is None or on.price not in plan.prices:
                     raise Refused(Refusal.UNKNOWN_PRICE)
                 return self._percents(IncludedShare(on.price), on.percent, on.clear_percent), None
+            case OnCommitmentPercent():
+                terms = self._account.period_terms(self._account.period_of(self._log_time_us))
+                if terms is None or terms.committed(on.commitment, lambda _: 0) is None:
+                    raise Refused(Refusal.UNKNOWN_COMMITMENT)
+                return self._percents(CommitmentShare(on.commitment), on.percent, on.clear_percent), None
             case OnLotPercent():
                 lot = self._account.lots.get(on.lot)
                 if lot is None or (lot.carry is not None and self._log_time_us < lot.effective_us):

@@ -47,7 +47,8 @@ CAPS      name  amount  scope  window                   the scope is left out or
                                                         is a month, or `hour`, `day`, `week`, `rolling 300 min`,
                                                         `first use 300 min`; behind it `before discounts` or `of debt`,
                                                         of money, and `, beyond waived`; the amount `$5`, or `5000 PRICE`
-RULES     name  what                                    `80% of CAP`, or `balance 20`, or `balance 20 clear 30`
+RULES     name  what                                    `80% of CAP`, `80% of commitment NAME`,
+                                                        `balance 20`, or `balance 20 clear 30`
 EVENTS    time  what                 charge  balance  alerts
           what: `3 PRICE`, `3 PRICE in SCOPE`, `3 PRICE held since TIME`, or `grant LOT AMOUNT`, or
           `adjust $5 because REASON`, `adjust -$5 for TIME because REASON` (of the period of that time), or
@@ -436,6 +437,7 @@ def cap(bench: Bench, name: str, amount: str, scope: str = "-", window: str = "m
 
 MEASURES: Final = {
     r"(?P<percent>\d+)% of included (?P<price>\S+)": "included_percent",
+    r"(?P<percent>\d+)% of commitment (?P<commitment>.+)": "commitment_percent",
     r"(?P<percent>\d+)% of (?P<cap>\S+)": "cap_percent",
     r"(?P<percent>\d+)% left of (?P<lot>\S+)": "lot_percent",
     r"(?P<percent>\d+)% and \$(?P<minimum>\S+) in (?P<minutes>\d+) min": "spike",

@@ -20,7 +20,8 @@ def set_rule(
     measure: Annotated[
         str,
         typer.Argument(
-            help="cap_percent, balance, spend, quantity, included_percent, lot_percent, expiring or spike: see docs/api.md."
+            help="cap_percent, balance, spend, quantity, included_percent, commitment_percent, lot_percent, expiring or spike: "
+            "see docs/api.md."
         ),
     ],
     terms: Annotated[list[str], typer.Argument(help="What the measure takes, such as threshold=5 clear=10.")],

@@ -326,6 +326,10 @@ _REFUSALS: Final[Mapping[Refusal, tuple[str, str]]] = {
         "Void its rest, and grant another.",
     ),
     Refusal.UNKNOWN_PRICE: ("The account's plan has no price of this name.", "Compare with GET /v1/plans."),
+    Refusal.UNKNOWN_COMMITMENT: (
+        "The account's plan has no commitment of this name, and no price of it that commits to anything.",
+        "Compare with GET /v1/plans.",
+    ),
     Refusal.LINE_EXISTS: ("The account has a line of this id.", "Choose another id, or none."),
     Refusal.TOO_MANY_LINES: ("An account has at most 1,000 manual lines.", "Grant a lot, or void one, instead."),
     Refusal.NO_REASON: (

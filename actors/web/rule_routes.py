@@ -58,6 +58,7 @@ ROUTES = (
                 Refusal.BAD_RULE: "on",
                 Refusal.BAD_AMOUNT: "on.threshold",
                 Refusal.UNKNOWN_PRICE: "on.price",
+                Refusal.UNKNOWN_COMMITMENT: "on.commitment",
                 Refusal.UNKNOWN_METER: "on.meter",
                 Refusal.UNKNOWN_SCOPE: "on.scope",
                 Refusal.TOO_MANY_CAPS: "rule",
@@ -71,6 +72,7 @@ ROUTES = (
             "set, but for a month's spend, which is known anyway. What `on` may look at: `cap_percent` (cap, percent, "
             "clear_percent), `balance` (threshold, clear, direction), `spend` (threshold, clear, scope, window, length_s, "
             "direction), `quantity` (the same of a meter or price), `included_percent` (price, percent, clear_percent), "
+            "`commitment_percent` (commitment, percent, clear_percent: one of the plan, or the price that has it), "
             "`lot_percent` (lot, percent, clear_percent: what is left of it), `expiring` (threshold, within_s, clear: so much "
             "is left of a lot that soon expires) and `spike` (percent of an average bucket, minimum, bucket_s, clear_percent, "
             "meter or price, scope)." + COMMAND_TEXT

@@ -25,6 +25,7 @@ class View(NamedTuple):
 
     version_at: VersionAt
     owed: Callable[[Account], object]  # per period and price, derived from the raw events
+    committed: Callable[[Account, int, str], int]  # the pico that a period commits to, by name; 0: to nothing
 
 
 def segment_of(state: Partition, account: Account, time_us: int) -> int:

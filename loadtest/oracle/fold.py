@@ -983,6 +983,14 @@ class Oracle:
 
         return owed
 
+    def _committed_in(self, state: Partition) -> Callable[[Account, int, str], int]:
+        """The pico that a period commits to, by the name of the plan's commitment or of the price that has one."""
+
+        def committed(account: Account, period: int, name: str) -> int:
+            return self._least(state, account, period).get(f"commitment\0{name}", (0, []))[0]
+
+        return committed
+
     def _grains_of(self, account: Account) -> int:
         """Parts of a pico so small that all that the account can owe is a whole number of them."""
         return lcm(self._grains, *(each.terms.grains for each in account.agreed if each.terms is not None))
@@ -1299,8 +1307,17 @@ class Oracle:
                     found[period] = sum(quantities.values()), included
             return found
 
+        def committed(name: str) -> dict[int, tuple[int, int]]:
+            found = {}
+            for period in {period for period, _ in table.quantities}:
+                least, prices = self._least(state, account, period).get(f"commitment\0{name}", (0, []))
+                if least:
+                    used_up = (table.total(period, price) for price in prices if (period, price) in table.quantities)
+                    found[period] = sum(used_up), least
+            return found
+
         for name in sorted(account.rules):
-            for each in list(seen(account, name, now, spend=spend, paid=paid, used=used)):
+            for each in list(seen(account, name, now, spend=spend, paid=paid, used=used, committed=committed)):
                 self._step(state, account, name, each.window, each.is_active, each.is_clear)
             for instant in looks_again(account, name, now):
                 if (instant, account.account) not in state.wakes:
@@ -1398,7 +1415,11 @@ class Oracle:
     ) -> str:
         """`prepare` reads the fields, and returns what refuses or applies the command."""
         name, command_key = fields.text("account"), fields.text("command_key")
-        apply = prepare(state, fields, View(lambda time_us: self._version_at(state, time_us), self._owed_in(state)))
+        apply = prepare(
+            state,
+            fields,
+            View(lambda time_us: self._version_at(state, time_us), self._owed_in(state), self._committed_in(state)),
+        )
         fields.close()
         if partition_of(name.encode(), len(self._partitions)) != state.number:
             raise DeadLetterError("bad_control")

@@ -31,9 +31,10 @@ def seen(
     spend: Callable[[str], dict[int, int]],
     paid: Callable[[], Paid],
     used: Callable[[str], dict[int, tuple[int, int]]],
+    committed: Callable[[str], dict[int, tuple[int, int]]],
 ) -> Iterator[Seen]:
     """`spend` by month of the account, on a basis; who has `paid`; what is `used` of a price, by period: (quantity,
-    included)."""
+    included); and of a commitment: (what usage comes to, what the period commits to)."""
     rule = account.rules[name]
     if rule.measure == "spike":
         count = account.counts[name]
@@ -42,7 +43,7 @@ def seen(
         is_high = _is_spike(count, bucket, rule.threshold)
         yield Seen("bucket", is_high, not is_high and not _is_spike(count, last, rule.clear))
         return
-    for window, value, whole in _values(account, name, now, spend, paid, used):
+    for window, value, whole in _values(account, name, now, spend, paid, used, committed):
         high, low = rule.threshold, rule.clear
         if whole is not None:  # percents of it
             high, low, value = high * whole, low * whole, value * 100
@@ -64,6 +65,7 @@ def _values(
     spend: Callable[[str], dict[int, int]],
     paid: Callable[[], Paid],
     used: Callable[[str], dict[int, tuple[int, int]]],
+    committed: Callable[[str], dict[int, tuple[int, int]]],
 ) -> Iterator[tuple[str, int, int | None]]:
     """(window, value, what is 100 percent) in the order in which they are told."""
     rule = account.rules[name]
@@ -77,8 +79,8 @@ def _values(
             windows = count.windows(account.zone, now)
         for window, value in windows.items():
             yield window, value, whole
-    elif rule.measure == "included_percent":
-        by_period = used(rule.of)
+    elif rule.measure in ("included_percent", "commitment_percent"):
+        by_period = used(rule.of) if rule.measure == "included_percent" else committed(rule.of)
         for period in sorted(by_period, key=str):
             quantity, included = by_period[period]
             if included:
@@ -235,6 +237,17 @@ def on_included_percent(on: Fields) -> Read:
     return read
 
 
+def on_commitment_percent(on: Fields) -> Read:
+    name, percent, clear = on.text("commitment"), on.integer("percent"), on.optional_integer("clear_percent")
+
+    def read(state: Partition, account: Account, view: View) -> tuple[Rule, Cap | None]:
+        if not view.committed(account, account.period_of(state.log_us), name):
+            raise RefusedError("unknown_commitment")
+        return rule_of("commitment_percent", *percents(percent, clear), of=name), None
+
+    return read
+
+
 def on_lot_percent(on: Fields) -> Read:
     lot, percent, clear = on.text("lot"), on.integer("percent"), on.optional_integer("clear_percent")
 
@@ -318,6 +331,7 @@ MEASURES: dict[str, Callable[[Fields], Read]] = {
     "spend": on_counted("spend"),
     "quantity": on_counted("quantity"),
     "included_percent": on_included_percent,
+    "commitment_percent": on_commitment_percent,
     "lot_percent": on_lot_percent,
     "expiring": on_expiring,
     "spike": on_spike,

@@ -6,8 +6,9 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.catalog import CommitmentDefinition
 from engine.money import NANO
-from tests.engine.bench import DAY, HOUR, START, Bench, document, per_unit
+from tests.engine.bench import DAY, HOUR, START, Bench, document, per_unit, us
 
 HOUR_START = START - START % HOUR
 
@@ -198,3 +199,31 @@ def test_a_price_that_is_published_with_another_share_is_told_of_by_the_new_one(
     bench.now = START + DAY
     bench.use(0)
     assert phases(bench) == ["crossed"]
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.tuples(st.sampled_from("xy"), st.integers(0, 9)), min_size=1, max_size=20),
+    st.sampled_from([20, 50, 100, 150]),
+    st.booleans(),
+)
+def test_a_share_of_a_commitment_crosses_where_exact_arithmetic_says(
+    used: list[tuple[str, int]], percent: int, fresh: bool
+) -> None:
+    """One of x alone, and one of the plan for y and `third`: on the fast path as on the full one."""
+    whole = document(x=msgspec.structs.replace(per_unit("1", model="x"), commitment="13"))
+    plan = whole.plans["plan"]
+    shared = msgspec.structs.replace(plan, commitments={"rest": CommitmentDefinition("7", ("y", "third"))})
+    bench = Bench(msgspec.structs.replace(whole, plans=whole.plans | {"plan": shared}))
+    bench.now = us("2026-04-01T00:00:00+00:00")
+    bench.open()
+    bench.rule("of x", "commitment_percent", commitment="x", percent=percent)
+    bench.rule("of rest", "commitment_percent", commitment="rest", percent=percent)
+    spent = {"x": 0, "y": 0}
+    for price, units in used:
+        if fresh:
+            bench.account().reprice()
+        bench.use(units, price)
+        spent[price] += units
+        assert phases(bench, "of x") == ["crossed"] * (spent["x"] * 100 >= 13 * percent)
+        assert phases(bench, "of rest") == ["crossed"] * (spent["y"] * 100 >= 7 * percent)

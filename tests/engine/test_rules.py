@@ -3,11 +3,12 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from engine.events import On
 from engine.money import NANO
 from engine.rules import RULES_MAX, stated
-from tests.engine.bench import DAY, DOLLAR, START, Bench, document
+from tests.engine.bench import DAY, DOLLAR, START, Bench, document, per_unit
 
 SPEND: dict[str, Any] = {"measure": "spend", "threshold": "5"}
 UNITS: dict[str, Any] = {"measure": "quantity", "threshold": "5", "meter": "units"}
@@ -15,12 +16,13 @@ SPIKE: dict[str, Any] = {"measure": "spike", "percent": 300, "minimum": "2", "bu
 EXPIRING: dict[str, Any] = {"measure": "expiring", "threshold": "5", "within_s": 86_400}
 LOT: dict[str, Any] = {"measure": "lot_percent", "lot": "l", "percent": 20}
 INCLUDED: dict[str, Any] = {"measure": "included_percent", "price": "x", "percent": 80}
+COMMITTED: dict[str, Any] = {"measure": "commitment_percent", "commitment": "y", "percent": 80}
 BALANCE: dict[str, Any] = {"measure": "balance", "threshold": "5"}
 CAP: dict[str, Any] = {"measure": "cap_percent", "cap": "monthly", "percent": 80}
 
 
 def opened() -> Bench:
-    bench = Bench(document())
+    bench = Bench(document(y=replace(per_unit("1", model="y"), commitment="50")))
     bench.open()
     bench.cap("10")
     bench.scope("team:red")
@@ -42,6 +44,7 @@ def set_rule(bench: Bench, on: dict[str, Any], rule: str = "r", **more: Any) -> 
         SPEND | {"clear": "6", "scope": "", "window": "rolling", "length_s": 60, "direction": "down"},
         UNITS | {"price": None, "clear": "4", "scope": "", "window": "day", "length_s": None, "direction": "up"},
         INCLUDED | {"clear_percent": 70},
+        COMMITTED | {"clear_percent": 70},
         LOT | {"clear_percent": 50},
         EXPIRING | {"clear": "1"},
         SPIKE | {"clear_percent": 150, "meter": "units", "price": None, "scope": "team:red"},

@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from engine.account import Account
-from engine.alerts import LEVELS, CapShare, Counted, Expiring, IncludedShare, LotShare, Rule, Spike, Standing, Wallet
+from engine.alerts import (
+    LEVELS,
+    CapShare,
+    CommitmentShare,
+    Counted,
+    Expiring,
+    IncludedShare,
+    LotShare,
+    Rule,
+    Spike,
+    Standing,
+    Wallet,
+)
 from engine.catalog import PriceBook, compile_catalogue
 from engine.contract import Agreement, Contract, Pause, Phase, Seats
 from engine.credit import Carry, Lot, LotChange
@@ -81,7 +93,7 @@ def accounts(draw: st.DrawFn) -> Account:
     counts = st.dictionaries(EVENT_TIME, BIG, max_size=3)
     account.tallies = {name: draw(counts) for name, cap in account.caps.items() if cap.tallied}
     measures = st.one_of(
-        *(st.builds(named, TEXT) for named in (CapShare, IncludedShare, LotShare)),
+        *(st.builds(named, TEXT) for named in (CapShare, IncludedShare, CommitmentShare, LotShare)),
         *(st.builds(plain) for plain in (Counted, Spike, Wallet)),
         st.builds(Expiring, st.integers(1, 1 << 60)),
     )

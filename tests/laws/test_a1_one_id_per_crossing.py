@@ -7,8 +7,11 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from tests.engine.bench import DAY, DOLLAR, HOUR, START, Bench, RandomLog, Store, told, us, versions
+from engine.catalog import CommitmentDefinition
+from tests.engine.bench import DAY, DOLLAR, HOUR, START, Bench, RandomLog, Store, document, per_unit, told, us, versions
+from tests.laws.test_oracle_agrees import assert_the_same, oracle_of
 
 MARCH = str(us("2026-03-01T00:00:00+00:00"))
 APRIL = str(us("2026-04-01T00:00:00+00:00"))
@@ -203,3 +206,34 @@ def test_removing_a_rule_is_replayed() -> None:
     assert replayed.state_bytes() == bench.partition.state_bytes()
     assert replayed.outputs.alerts == bench.partition.outputs.alerts
     assert [row[3] for row in bench.told()] == ["crossed", "recovered"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_share_of_a_commitment_is_told_alike_by_engine_and_oracle(seed: int) -> None:
+    """Late and cancelled usage, short periods, a plan that commits for one price, and one that commits for all together."""
+    source = random.Random(f"committed {seed}")
+    whole = document(x=replace(per_unit("1", model="x"), commitment="40", overage="1.5"))
+    shared = replace(whole.plans["pro"], commitments={"both": CommitmentDefinition("30", ("y", "x"))})
+    bench = Bench(replace(whole, plans=whole.plans | {"pro": shared}))
+    bench.now = us("2026-04-01T00:00:00+00:00")
+    bench.open()
+    for percent in (20, 50, 100, 150):
+        assert bench.rule(f"at {percent}", "commitment_percent", commitment="x", percent=percent) == "applied"
+    assert bench.rule("none", "commitment_percent", commitment="y", percent=5) == "refused.unknown_commitment"
+    sent: list[bytes] = []
+    for _ in range(60):
+        bench.now += source.randrange(1, 2 * DAY)
+        roll = source.random()
+        if roll < 0.15 and sent:
+            bench.correct(sent.pop(source.randrange(len(sent))))
+        elif roll < 0.22:
+            bench.sell(source.choice(("plan", "pro")), source.choice((None, bench.now + source.randrange(20 * DAY))))
+        elif roll < 0.3:
+            bench.rule("both", "commitment_percent", commitment="both", percent=50)  # refused where the plan has none
+        else:
+            late = source.choice((0, 0, source.randrange(30 * DAY)))
+            sent.append(bench.event(source.randrange(12), source.choice("xy"), bench.now - late))
+            bench.record(b"acme", sent[-1])
+    assert len([each for each in bench.told() if each[3] == "crossed"]) > 1
+    assert_the_same(bench, oracle_of(bench, paranoid=seed == 0), f"committed {seed}")
+    assert bench.replay().state_bytes() == bench.partition.state_bytes()

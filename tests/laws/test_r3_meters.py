@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.catalog import CatalogueDocument, PlanDefinition
+from engine.catalog import CatalogueDocument, PlanDefinition, PriceDefinition
 from engine.meters import BandDefinition, ConditionDefinition, DimensionDefinition, MeterDefinition
 from tests.engine.bench import DAY, DOLLAR, HOUR, START, Bench, graduated, per_unit
 from tests.laws.test_oracle_agrees import assert_the_same, oracle_of
 from tests.laws.test_r1_marginal import standing
 
 BILLED = {"input": ("completed", "aborted", "error"), "output": ("completed", "aborted")}
+TEAMS = {"red": 1, "blue": 2}  # dollars a unit
 
 
 def document() -> CatalogueDocument:
@@ -192,3 +193,20 @@ def test_an_uncounted_event_is_amended_to_a_counted_one_and_back() -> None:
     assert bench.correct(done, refused, 1) == "amended"
     assert all(amount == 0 for _, amount in standing(bench)["owed"].values())
     assert_the_same(bench, oracle_of(bench), "amended back")
+
+
+def test_a_tag_of_the_request_is_a_dimension_of_prices_and_stands_on_the_line() -> None:
+    """Red pays $1 a unit, blue $2; what else a request is tagged with is told, and costs nothing."""
+    meter = MeterDefinition("use", "sum", "units", ("tags.team",))
+    prices = {
+        team: PriceDefinition("units", "per_unit", {"tags.team": team}, str(rate)) for team, rate in TEAMS.items()
+    }
+    bench = Bench(CatalogueDocument({"units": meter}, {"plan": PlanDefinition("USD", prices)}))
+    bench.open()
+    for team in TEAMS:
+        bench.use(data={"units": 3, "tags": {"team": team, "run": "r-7"}})
+    lines = [json.loads(raw) for _, raw in bench.partition.outputs.lines]
+    assert [(line["cell"], line["amount"], line["tags"]) for line in lines] == [
+        ({"tags.team": "red"}, "3", {"team": "red", "run": "r-7"}),
+        ({"tags.team": "blue"}, "6", {"team": "blue", "run": "r-7"}),
+    ]

@@ -58,6 +58,7 @@ async def test_a_cap_that_a_rule_looks_at_is_not_removed(house: House) -> None:
         ({"measure": "balance", "threshold": "5", "clear": "4"}, "bad-rule", "on"),
         ({"measure": "balance", "threshold": "five"}, "bad-amount", "on.threshold"),
         ({"measure": "included_percent", "price": "none", "percent": 80}, "unknown-price", "on.price"),
+        ({"measure": "commitment_percent", "commitment": "none", "percent": 80}, "unknown-commitment", "on.commitment"),
         ({"measure": "quantity", "threshold": "5", "meter": "none"}, "unknown-meter", "on.meter"),
         ({"measure": "spend", "threshold": "5", "scope": "team:red"}, "unknown-scope", "on.scope"),
     ],
