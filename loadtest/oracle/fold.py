@@ -977,7 +977,7 @@ class Oracle:
             found = {}
             for (period, name), quantities in table.quantities.items():
                 price = self._price_at(state, account, name, max(quantities))
-                free = self._free(state, account, table.quantities, period, name)
+                free = self._free(state, account, table, table.quantities, period, name)
                 found[period, name] = table.total(period, name), free + min(sum(quantities.values()), price.included)
             return found
 
@@ -1014,8 +1014,8 @@ class Oracle:
 
     def _whole_total(self, state: Partition, account: Account, table: Table, start: int, price: str) -> int:
         """What a price comes to in a period with all that came late."""
-        whole = self._net(state, account, table.quantities | table.whole, start, price)
-        closed = self._net(state, account, table.quantities, start, price)
+        whole = self._net(state, account, table, table.quantities | table.whole, start, price)
+        closed = self._net(state, account, table, table.quantities, start, price)
         if whole == closed:
             return table.total(start, price)
         return sum(self._segment_amounts(state, account, price, whole, closed).values())
@@ -1023,8 +1023,8 @@ class Oracle:
     def _priced(self, state: Partition, account: Account, table: Table, event: RatedEvent, price: str) -> int:
         """How many units of the event's period neither a shared allowance nor a grant takes."""
         period = account.period_of(event.time_us)
-        closed = None if event.posted is None else self._net(state, account, table.quantities, period, price)
-        quantities = self._net(state, account, self._used_with(table, event), period, price)
+        closed = None if event.posted is None else self._net(state, account, table, table.quantities, period, price)
+        quantities = self._net(state, account, table, self._used_with(table, event), period, price)
         return sum(quantities.values()) - sum(self._granted(state, account, price, quantities, closed).values())
 
     def _add(
@@ -1074,8 +1074,8 @@ class Oracle:
         amounts = {segment: dict(prices) for segment, prices in table.amounts.items()}
         for of, price in table.quantities | table.whole if event.posted else ():
             if of == period:
-                closed = self._net(state, account, table.quantities, period, price)
-                quantities = self._net(state, account, table.quantities | table.whole, period, price)
+                closed = self._net(state, account, table, table.quantities, period, price)
+                quantities = self._net(state, account, table, table.quantities | table.whole, period, price)
                 for segment, amount in self._segment_amounts(state, account, price, quantities, closed).items():
                     amounts.setdefault(segment, {})[price] = amount
         found: dict[str, int] = {}
@@ -1089,9 +1089,12 @@ class Oracle:
     ) -> None:
         table.quantities[period, price] = quantities
         for name in {price} | self._drawing(state, account, table, period):
-            net = self._net(state, account, table.quantities, period, name)
-            for start, amount in self._segment_amounts(state, account, name, net).items():
-                table.amounts.setdefault(start, {})[name] = amount
+            free = self._free(state, account, table, table.quantities, period, name)
+            if name == price or free != table.free.get((period, name)):
+                net = self._net(state, account, table, table.quantities, period, name)
+                for start, amount in self._segment_amounts(state, account, name, net).items():
+                    table.amounts.setdefault(start, {})[name] = amount
+            table.free[period, name] = free
 
     def _observed(
         self, state: Partition, account: Account, events: list[RatedEvent]
@@ -1156,27 +1159,29 @@ class Oracle:
         """The quantities of the event's period, by period and price; of a closed one with all that came late."""
         return table.quantities if event.posted is None else table.quantities | table.whole
 
-    def _drawn(self, state: Partition, account: Account, known: Quantities, period: int, name: str) -> Allowance | None:
-        """The allowance that a price draws on with others, if it does in that period."""
-        if not self._has_allowances:
-            return None
-        price = self._price_at(state, account, name, max(known[period, name]))
-        return price.allowance if price.draws else None
+    def _drawn(
+        self, state: Partition, account: Account, table: Table, known: Quantities, period: int, name: str
+    ) -> Allowance | None:
+        """The allowance that a price draws on with others, if it does in that period; what is sold makes the table anew."""
+        if self._has_allowances and (period, name) not in table.drawn:
+            price = self._price_at(state, account, name, max(known[period, name]))
+            table.drawn[period, name] = price.allowance if price.draws else None
+        return table.drawn.get((period, name))
 
     def _drawing(self, state: Partition, account: Account, table: Table, period: int) -> set[str]:
         """The prices of a period that draw on an allowance with others."""
         known = table.quantities | table.whole if self._has_allowances else {}
-        return {name for of, name in known if of == period and self._drawn(state, account, known, of, name)}
+        return {name for of, name in known if of == period and self._drawn(state, account, table, known, of, name)}
 
-    def _free(self, state: Partition, account: Account, known: Quantities, period: int, name: str) -> int:
+    def _free(self, state: Partition, account: Account, table: Table, known: Quantities, period: int, name: str) -> int:
         """How many units of a price that allowance has for it: what the prices before it leave."""
-        allowance = self._drawn(state, account, known, period, name) if known.get((period, name)) else None
+        allowance = self._drawn(state, account, table, known, period, name) if known.get((period, name)) else None
         if allowance is None:
             return 0
         used = {
             other: sum(known[of, other].values())
             for of, other in known
-            if of == period and self._drawn(state, account, known, of, other)
+            if of == period and self._drawn(state, account, table, known, of, other)
         }
         return min(allowance.left_for(name, used), used[name])
 
@@ -1185,11 +1190,13 @@ class Oracle:
     ) -> dict[str, int]:
         """The same of these prices in the event's period."""
         known, period = self._used_with(table, event), account.period_of(event.time_us)
-        return {price: self._free(state, account, known, period, price) for price in prices}
+        return {price: self._free(state, account, table, known, period, price) for price in prices}
 
-    def _net(self, state: Partition, account: Account, known: Quantities, period: int, name: str) -> dict[int, int]:
+    def _net(
+        self, state: Partition, account: Account, table: Table, known: Quantities, period: int, name: str
+    ) -> dict[int, int]:
         """By segment, what is used of a price behind that: of its units the first in time are free."""
-        found, free = {}, self._free(state, account, known, period, name)
+        found, free = {}, self._free(state, account, table, known, period, name)
         for segment, units in sorted(known.get((period, name), {}).items()):
             found[segment] = units - min(units, free)
             free -= min(units, free)
@@ -1249,7 +1256,7 @@ class Oracle:
         """What the table's segments would amount to without any discount."""
         amounts: Amounts = {}
         for period, name in table.quantities:
-            net = self._net(state, account, table.quantities, period, name)
+            net = self._net(state, account, table, table.quantities, period, name)
             for start, amount in self._segment_amounts(state, account, name, net, listed=True).items():
                 amounts.setdefault(start, {})[name] = amount
         return amounts
