@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from engine.money import NANO
@@ -120,6 +120,7 @@ def test_the_golden_row() -> None:
 
 
 @settings(max_examples=100)
+@example(4387672)  # settles what can be reported no more
 @given(st.integers(0, 10**9))
 def test_settling_within_a_hold_never_lowers_what_is_available(seed: int) -> None:
     """Settling within holds can never lower available."""
@@ -135,7 +136,8 @@ def test_settling_within_a_hold_never_lowers_what_is_available(seed: int) -> Non
             else:
                 life.settle(request)
             after, held_after = life.bench.wallet()
-            assert after - held_after >= booked - held
+            if request.hold.report_until_us >= life.bench.now:  # else it has been reclaimed by now
+                assert after - held_after >= booked - held
             assert min(held, held_after) >= 0
 
 
