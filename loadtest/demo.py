@@ -67,7 +67,8 @@ HELD_PART: Final = 10  # every tenth request is asked for over HTTP, and held
 HOLD_TTL_S: Final = 5.0  # short, like the report delay, so that the run's end need not wait long for what crashed
 REPORT_DELAY_S: Final = 5.0
 TAKEOVER_TIMEOUT_S: Final = 60.0
-COSTS_TIMEOUT_S: Final = 60.0  # a window of a run's beginning may be worked out again as late as its age
+COSTS_SETTLE_S: Final = 10  # a window that has settled is worked out anew at once; else the rarer the older it is
+COSTS_TIMEOUT_S: Final = 60.0
 EXPIRY_TIMEOUT_S: Final = 60.0  # ttl, report delay and 5 s between them; a tick moves log time
 LOOK_EVERY_S: Final = 0.5
 FAIL_SHARE: Final = 0.02  # of webhook attempts that the receiver answers with 503, to exercise the retries
@@ -173,7 +174,7 @@ def _prepare(supervisor: Supervisor, settings: Settings) -> Settings:
     postgres = complete.postgres.model_copy(update={"schema_name": f"tallygate_demo_{run}"})
     api = complete.api.model_copy(update={"port": free_ports(1)[0]})
     shard = complete.shard.model_copy(update={"hold_ttl_max_s": HOLD_TTL_S, "report_delay_s": REPORT_DELAY_S})
-    cost = complete.cost.model_copy(update={"actors": max(1, complete.cost.actors)})
+    cost = complete.cost.model_copy(update={"actors": max(1, complete.cost.actors), "settle_s": COSTS_SETTLE_S})
     update = {"kafka": kafka, "postgres": postgres, "api": api, "shard": shard, "cost": cost}
     return complete.model_copy(update=update)
 
