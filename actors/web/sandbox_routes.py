@@ -80,6 +80,10 @@ ROUTES: Final = (
         response=AdvanceAnswer,
         status=202,
         deadline_s=ACT_DEADLINE_S,
-        also={409: "The deployment is no sandbox.", 503: "The log is away for now."},
+        also={
+            409: "The deployment is no sandbox.",
+            422: "The idempotency key came with another request before.",
+            503: "The log is away for now.",
+        },
     ),
 )
