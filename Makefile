@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make setup   install everything below this folder"
 	@echo "make up      keep a whole deployment running here, with a customer and a key to try it; Ctrl-C stops it"
-	@echo "make demo    run the main job for about a minute, kill a shard, check every amount (TRACE=path to replay your own trace)"
+	@echo "make demo    run the main job for a few minutes, kill a shard, check every amount (TRACE=path to replay your own trace)"
 	@echo "make test    the whole suite, on a real broker, database and Ray"
 	@echo "make test-long  the proofs that take many minutes: 100,000 checks against nearly empty wallets while owners die"
 	@echo "make sim     seeds of the simulation under faults, on all cores: SEEDS=100000 START=0 JOBS=2; figures to build/sim.json"

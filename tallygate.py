@@ -87,7 +87,7 @@ def run_demo(
     live: Annotated[bool, typer.Option(help="Show a live table.")] = True,
     report: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("build/demo.json"),
 ) -> None:
-    """Run the whole path for about a minute, kill a shard in the middle, and check every amount."""
+    """Run the whole path for a few minutes, kill a shard in the middle, and check every amount."""
     from loadtest import demo
 
     options = demo.DemoOptions(events=events, customers=customers, seed=seed, kill=kill, live=live, report=report)
