@@ -121,12 +121,12 @@ def _plots(figures: Mapping[str, Any]) -> Iterator[tuple[str, charts.Figure]]:
             point: (checked, [step["check_ms"].get(point) for step in asked]) for point in ("p50", "p99", "p99.9")
         }
         yield "Check at a door against offered load", _lines(answers, "offered, events/s", "ms", log=True)
-        half = ramp["half"]
-        curves: Lines = {
-            "check at a door": _curve(half["check_curve"]),
-            "append → webhook": _curve(half["webhook_curve"]),
-        }
-        yield "At half of saturation", _lines(curves, "percent of calls", "ms", log=True)
+        if half := ramp["half"]:
+            curves: Lines = {
+                "check at a door": _curve(half["check_curve"]),
+                "append → webhook": _curve(half["webhook_curve"]),
+            }
+            yield "At half of saturation", _lines(curves, "percent of calls", "ms", log=True)
     patterns = figures["parts"].get("patterns", {}).get("contenders")
     if patterns:
         names = list(patterns)

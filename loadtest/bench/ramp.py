@@ -106,14 +106,16 @@ class Ramp:
         """The steps of both ramps, the saturation of each, and the step at half of what is borne with checks."""
         climbed = await self._climbed(self._climb.start_per_s)
         asked = await self._climbed(self._climb.asked_start_per_s, self._climb.checks_per_s)
-        saturation, with_checks = sustained(climbed), sustained(asked)
-        half = await self.step(with_checks / 2, self._climb.half_s, self._climb.checks_per_s)
+        saturation, with_checks, half = sustained(climbed), 0.0, None
+        if asked[0].kept_up:
+            with_checks = sustained(asked)
+            half = await self.step(with_checks / 2, self._climb.half_s, self._climb.checks_per_s)
         return {
             "steps": msgspec.to_builtins(climbed),
             "saturation_per_s": saturation,
             "ceiling_reached": climbed[-1].kept_up,  # the ramp ended before the stack did
             "steps_with_checks": msgspec.to_builtins(asked),
-            "saturation_with_checks_per_s": with_checks,
+            "saturation_with_checks_per_s": with_checks,  # 0: the checks alone are too much
             "half": msgspec.to_builtins(half),
         }
 
@@ -158,6 +160,10 @@ class Ramp:
                 lag_at_end = await run.lag()
                 rated_per_s = await run.rated_to_the_end(fed)
         await stage.settled(self._cluster)
+        if checks is not None:
+            stage.say(
+                f"checks: {durations.at(50)} ms p50, {checks.failed} unanswered, {checks.behind_s:.2f} s behind at most"
+            )
         webhooks = stage.webhook_delays(feeding.start_us)
         first, last = run.looks[0], run.looks[-1]
         return Step(
