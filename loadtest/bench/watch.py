@@ -1,12 +1,14 @@
 """What each part of the deployment takes of the machine while a run goes on: processor time and memory, by role."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import psutil
 from msgspec import Struct
 
 from actors.ports import Clock
+
+FAMILIES_EVERY_S: Final = 10.0
 
 Roles = Callable[[], Mapping[str, list[int]]]  # role -> pids, whose descendants count with them
 
@@ -29,31 +31,44 @@ class Look(Struct, frozen=True):
 
 def look_at(roles: Mapping[str, list[int]]) -> dict[str, Taken]:
     """Every process counts once, for the first role that names it or an ancestor of it."""
+    return taken_by(families(roles))
+
+
+def families(roles: Mapping[str, list[int]]) -> dict[str, list[psutil.Process]]:
+    """The processes of each role. It reads all of the machine's, which takes as long as dozens of checks."""
+    children: dict[int, list[psutil.Process]] = {}
+    everybody: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter(["ppid"]):
+        everybody[process.pid] = process
+        children.setdefault(process.info["ppid"], []).append(process)
     seen: set[int] = set()
-    found = {}
+    found: dict[str, list[psutil.Process]] = {}
     for role, pids in roles.items():
-        cpu_s = rss = 0.0
-        for pid in pids:
-            for process in _family(pid):
-                if process.pid in seen:
-                    continue
+        found[role] = []
+        waiting = [everybody[pid] for pid in pids if pid in everybody]
+        while waiting:
+            process = waiting.pop()
+            if process.pid not in seen:
                 seen.add(process.pid)
-                try:
-                    times, memory = process.cpu_times(), process.memory_info()
-                except psutil.Error:
-                    continue  # it has ended
-                cpu_s += times.user + times.system
-                rss += memory.rss
-        found[role] = Taken(round(cpu_s, 3), round(rss / 2**20, 1))
+                found[role].append(process)
+                waiting += children.get(process.pid, ())
     return found
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    try:
-        first = psutil.Process(pid)
-        return [first, *first.children(recursive=True)]
-    except psutil.Error:
-        return []
+def taken_by(processes: Mapping[str, list[psutil.Process]]) -> dict[str, Taken]:
+    """Of those that are still there."""
+    found = {}
+    for role, family in processes.items():
+        cpu_s = rss = 0.0
+        for process in family:
+            try:
+                times, memory = process.cpu_times(), process.memory_info()
+            except psutil.Error:
+                continue  # it has ended
+            cpu_s += times.user + times.system
+            rss += memory.rss
+        found[role] = Taken(round(cpu_s, 3), round(rss / 2**20, 1))
+    return found
 
 
 def cores_between(first: Look, last: Look) -> dict[str, float]:
@@ -75,10 +90,15 @@ class Watch:
         self.looks: list[Look] = []
         self._clock = clock
         self._roles = roles
+        self._families: dict[str, list[psutil.Process]] = {}
+        self._found_s = float("-inf")
 
     def look(self, rated: int = 0, lag: int = 0) -> Look:
-        """Look once, and keep it."""
-        seen = Look(self._clock.boot_s(), look_at(self._roles()), rated, lag)
+        """Look once, and keep it. Whose process is whose is found out now and then."""
+        now_s = self._clock.boot_s()
+        if now_s >= self._found_s + FAMILIES_EVERY_S:
+            self._families, self._found_s = families(self._roles()), now_s
+        seen = Look(now_s, taken_by(self._families), rated, lag)
         self.looks.append(seen)
         return seen
 
