@@ -29,13 +29,10 @@ class Look(Struct, frozen=True):
     lag: int = 0  # records in the log that the fold has not reached
 
 
-def look_at(roles: Mapping[str, list[int]]) -> dict[str, Taken]:
-    """Every process counts once, for the first role that names it or an ancestor of it."""
-    return taken_by(families(roles))
-
-
 def families(roles: Mapping[str, list[int]]) -> dict[str, list[psutil.Process]]:
-    """The processes of each role. It reads all of the machine's, which takes as long as dozens of checks."""
+    """The processes of each role: one counts for the first that names it or an ancestor of it.
+
+    It reads all of the machine's, which takes as long as dozens of checks."""
     children: dict[int, list[psutil.Process]] = {}
     everybody: dict[int, psutil.Process] = {}
     for process in psutil.process_iter(["ppid"]):

@@ -1,7 +1,6 @@
 """Ours by lease: gateways that decide in their own memory, one of them killed between two reports."""
 
 import asyncio
-import multiprocessing
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -19,7 +18,7 @@ from loadtest.bench.stage import Stage
 from loadtest.patterns.contenders import USED, ByLease, Gateway, one_request, over_http
 from loadtest.patterns.ground import Ground
 from loadtest.patterns.trial import Cast, Money, measured, money
-from loadtest.patterns.try_in_process import COUNT_EVERY_S, COUNTED_EACH, KILL_AFTER_S, PROCESSES, TIGHT
+from loadtest.patterns.try_in_process import COUNT_EVERY_S, COUNTED_EACH, PROCESSES, TIGHT, counted_until_killed
 from loadtest.patterns.try_ours import APART_S, SCOPES, with_the_api
 from loadtest.probes import COST_PICO, Customer, customers
 from tallygate_sdk import AsyncClient, Client, HttpSink, LeaseHolder, Reporter, SmartClient, Spool, Usage
@@ -89,22 +88,7 @@ async def _killed(ground: Ground, contender: ByLease, customer: Customer, where:
     What it was about to tell is reported again by whoever asked it, as a caller does who got no answer: it has the same
     ids."""
     folder = ground.folder / "spool-of-a-killed-gateway"
-    context = multiprocessing.get_context("spawn")
-    heard, told = context.Pipe(duplex=False)
-    child = context.Process(target=_report, args=(where, str(folder), customer.account, told))
-    child.start()
-    told.close()
-    counted: int = await asyncio.to_thread(heard.recv)
-    deadline_s = time.monotonic() + KILL_AFTER_S
-    while time.monotonic() < deadline_s:
-        counted = await asyncio.to_thread(heard.recv)
-    child.kill()
-    await asyncio.to_thread(child.join)
-    while heard.poll():
-        try:
-            counted = heard.recv()
-        except EOFError:
-            break
+    counted = await counted_until_killed(_report, where, str(folder), customer.account)
     reporter = Reporter(HttpSink(Client(*where)), Spool(folder))
     for number in range(counted, counted + COUNTED_EACH):
         reporter.report(_usage(customer.account, number))

@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
@@ -72,12 +73,24 @@ def tight_records(counters: SyncedCounters, events: int) -> int:
 async def _killed(ground: Ground) -> Money:
     """A process that tells what it has counted, and what the store has of it once it has been killed."""
     account = "killed-in-process"
+    counted = await counted_until_killed(_count, ground.dsn, ground.terms, account)
+    store = SyncedCounters(ground.dsn, ground.terms)
+    await store.start()
+    try:
+        return money({account: counted * COST_PICO}, {account: await store.stored(account)})
+    finally:
+        await store.stop()
+
+
+async def counted_until_killed(count: Callable[..., None], *given: Any) -> int:
+    """Runs it in a process of its own, which tells how much it has counted, and kills that: the last that it told.
+    `count` takes what is given, and the connection to tell by."""
     context = multiprocessing.get_context("spawn")
     heard, told = context.Pipe(duplex=False)
-    child = context.Process(target=_count, args=(ground.dsn, ground.terms, account, told))
+    child = context.Process(target=count, args=(*given, told))
     child.start()
     told.close()
-    counted = await asyncio.to_thread(heard.recv)
+    counted: int = await asyncio.to_thread(heard.recv)
     deadline_s = time.monotonic() + KILL_AFTER_S
     while time.monotonic() < deadline_s:
         counted = await asyncio.to_thread(heard.recv)
@@ -88,12 +101,7 @@ async def _killed(ground: Ground) -> Money:
             counted = heard.recv()
         except EOFError:
             break
-    store = SyncedCounters(ground.dsn, ground.terms)
-    await store.start()
-    try:
-        return money({account: counted * COST_PICO}, {account: await store.stored(account)})
-    finally:
-        await store.stop()
+    return counted
 
 
 def _count(dsn: str, terms: Terms, account: str, told: Connection) -> None:

@@ -6,20 +6,24 @@ import sys
 
 import pytest
 
-from loadtest.bench.watch import Look, Taken, Watch, cores_between, look_at
+from loadtest.bench.watch import Look, Taken, Watch, cores_between, families, taken_by
 from tests.simulation.hand_clock import HandClock
 
 
+def taken_now(roles: dict[str, list[int]]) -> dict[str, Taken]:
+    return taken_by(families(roles))
+
+
 def test_a_process_counts_for_the_first_role_that_names_it() -> None:
-    taken = look_at({"first": [os.getpid()], "second": [os.getpid()]})
+    taken = taken_now({"first": [os.getpid()], "second": [os.getpid()]})
     assert taken["first"].rss_mib > 1
     assert taken["second"] == Taken(0.0, 0.0)
 
 
 def test_children_count_with_their_parent() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        alone = look_at({"child": [child.pid], "parent": [os.getpid()]})
-        together = look_at({"parent": [os.getpid()]})
+        alone = taken_now({"child": [child.pid], "parent": [os.getpid()]})
+        together = taken_now({"parent": [os.getpid()]})
         assert alone["child"].rss_mib > 0
         assert together["parent"].rss_mib > alone["parent"].rss_mib
         child.communicate(b"\n")
@@ -28,7 +32,7 @@ def test_children_count_with_their_parent() -> None:
 def test_who_has_ended_takes_nothing() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         child.wait()
-    assert look_at({"gone": [child.pid]}) == {"gone": Taken(0.0, 0.0)}
+    assert taken_now({"gone": [child.pid]}) == {"gone": Taken(0.0, 0.0)}
 
 
 def test_cores_are_processor_seconds_over_seconds() -> None:
