@@ -345,12 +345,16 @@ class Answers:
         return LeaseAnswered(checked_view(decision, None, self._as_of(owned)))
 
     def _in_the_log(self, owned: Owned, waited: "_Wait", hold: Hold | None) -> Answer:
-        """A lease that was read back; one that was not, because its owner was replaced, was never given."""
+        """A lease that was read back; one that was not, because its owner was replaced, was never given. An extension that
+        came behind the end of its lease, or its close, is refused as if it had been asked for then."""
         needed = waited.awaited
         if isinstance(needed, _Close):
             assert hold is not None
             return self._closed(owned, hold)
         assert isinstance(needed, LeaseNeeded)
+        over = owned.fold.lease_over(needed.hold, self._clock.wall_us())
+        if over is not None:
+            return LeaseAnswered(checked_view(over, None, self._as_of(owned)))
         terms = owned.fold.lease_terms(needed.hold)
         if terms is None:
             return Recovering(owned.number, RETRY_MS)

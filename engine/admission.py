@@ -312,7 +312,7 @@ class Desk:
         catalogue = book.at(now_us)
         denied: tuple[Reason, Binding] | None = None
         if found is None or found.hold.account != hold.account or now_us >= found.hold.expires_us:
-            denied = Reason.HOLD_NOT_OPEN, Binding("hold", hold.scope, hold.id, None, None)
+            denied = _not_open(hold)
         else:
             denied = standing_denies(account, found.hold.scope, now_us)
             if denied is None and found.segment != till.ledger.segment:
@@ -403,7 +403,7 @@ class Desk:
         found = till.leased.open_one(account, hold.id)
         denied: tuple[Reason, Binding] | None = None
         if found is None or now_us >= found.expires_us:
-            denied = Reason.HOLD_NOT_OPEN, Binding("hold", hold.scope, hold.id, None, None)
+            denied = _not_open(hold)
         else:
             denied = standing_denies(account, found.scope, now_us)
             if denied is None and account.segment_around(found.admitted_us)[0] != till.ledger.segment:
@@ -419,8 +419,13 @@ class Desk:
         more = times(one, number)
         added = [bound.quantity for bound in more] if number else [0] * len(one)
         until_us = max(found.valid_until_us, min(now_us + hold_us, till.ledger.ends))
-        grown = replace(self._grown(found, added, until_us), requests=found.requests + number)
+        grown = replace(self._grown(found, added, until_us), requests=found.requests + number, extends=True)
         return self._grant(account, till, catalogue, grown, verdict)
+
+    def lease_over(self, account: Account, book: PriceBook, lease: Hold, now_us: int) -> Decision:
+        """The answer to an extension that was admitted and came into the log behind the end of its lease."""
+        till = self.face(account, book, now_us)
+        return _turned_down(account, till, book.at(now_us), *_not_open(lease), None)
 
     def _part_of(
         self,
@@ -1020,6 +1025,10 @@ def _turned_down(
 ) -> Decision:
     wallet = _wallet(account, till.ledger)
     return Decision(reason, binding, wallet, 0, _version(catalogue), binding.frees_in_us, feature, None)
+
+
+def _not_open(hold: Hold) -> tuple[Reason, Binding]:
+    return Reason.HOLD_NOT_OPEN, Binding("hold", hold.scope, hold.id, None, None)
 
 
 def _version(catalogue: Catalogue | None) -> int | None:

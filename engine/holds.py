@@ -46,6 +46,7 @@ class Hold(Struct, frozen=True, array_like=True):
     report_until_us: int  # usage that reaches the log by then is covered
     bounds: tuple[Bound, ...]
     requests: int = 0  # of a lease: how many usage events may name it; 0: it is the hold of one request
+    extends: bool = False  # of a lease: what was granted before and more; by itself it grants nothing
 
     @property
     def is_lease(self) -> bool:

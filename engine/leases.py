@@ -29,6 +29,12 @@ class Lease(Struct, frozen=True):
         return self.sent is not None and self.rated >= self.sent
 
 
+def takes(known: Lease | None, hold: Hold) -> bool:
+    """Whether the hold would be granted, or the lease extended to it, by a record that came now. A lease that has ended is
+    not known any more: to extend it would grant anew all that was used of it. By a closed one nothing is decided."""
+    return not hold.extends or (known is not None and known.sent is None)
+
+
 class LeaseBook:
     """All leases of one account, by id, until nothing can be reported of them. `changed` are those that changed since
     whoever counts what they hold has looked, and cleared it; it is no part of the state."""
@@ -38,10 +44,13 @@ class LeaseBook:
         self.changed: set[str] = set()
 
     def put(self, hold: Hold, log_time_us: int) -> None:
-        """It was granted, or extended to this. A record that was written twice changes nothing."""
+        """It was granted, or extended to this. Nothing changes by a record that was written twice, nor by an extension that
+        finds its lease over or closed."""
         if hold.report_until_us < log_time_us:
             return  # nothing of it can be reported: a copy of a record that came long ago, or one that came too late
         known = self.of.get(hold.id)
+        if not takes(known, hold):
+            return
         if known is None:
             self._set(Lease(hold, tuple(bound.quantity for bound in hold.bounds)))
         elif hold.requests > known.hold.requests or hold.report_until_us > known.hold.report_until_us:

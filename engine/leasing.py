@@ -9,7 +9,7 @@ from msgspec import Struct
 from engine.account import Account
 from engine.catalog import Catalogue, Plan
 from engine.holds import Bound, Hold
-from engine.leases import LeaseBook
+from engine.leases import Lease, LeaseBook, takes
 from engine.limits import scope_path
 from engine.money import NANO
 from engine.outlook import Ledger
@@ -69,11 +69,11 @@ class Leased:
         return len(account.leases.of.keys() | self.granting.keys())
 
     def open_one(self, account: Account, lease: str) -> Hold | None:
-        """What was granted of a lease that was not closed; extensions that are on their way included."""
+        """What was granted of a lease that the log has, and that was not closed; extensions that are on their way included."""
         known = account.leases.of.get(lease)
-        if known is not None and known.sent is not None:
+        if known is None or known.sent is not None:
             return None
-        return self.granting.get(lease) or (None if known is None else known.hold)
+        return self._coming(known, lease) or known.hold
 
     def mind(self, ledger: Ledger, account: Account) -> None:
         """Let the ledger hold what is left of each."""
@@ -107,13 +107,19 @@ class Leased:
 
     def _wanted(self, book: LeaseBook, name: str) -> tuple[Hold, tuple[int, ...]] | None:
         """What a lease holds: what is left of it, and what is on its way."""
-        known, hold = book.of.get(name), self.granting.get(name)
+        known = book.of.get(name)
+        hold = self._coming(known, name)
         if hold is None:
             return None if known is None or not any(known.left) else (known.hold, known.left)
         had = [bound.quantity for bound in known.hold.bounds] if known is not None else [0] * len(hold.bounds)
         left = known.left if known is not None else (0,) * len(hold.bounds)
         more = [max(0, bound.quantity - before) for bound, before in zip(hold.bounds, had, strict=True)]
         return hold, tuple(map(sum, zip(left, more, strict=True)))
+
+    def _coming(self, known: Lease | None, name: str) -> Hold | None:
+        """What is on its way into the log, and will be taken when it gets there."""
+        hold = self.granting.get(name)
+        return hold if hold is not None and takes(known, hold) else None
 
     @staticmethod
     def _pile(ledger: Ledger, piled: tuple[int, Hold, tuple[int, ...]], sign: int) -> None:

@@ -86,7 +86,7 @@ from engine.events import (
 )
 from engine.gauges import TooManyPoints
 from engine.holds import BadToken, Hold, read_token
-from engine.leases import Lease
+from engine.leases import Lease, takes
 from engine.leasing import LeaseTerms, leased_pico, terms_of
 from engine.manual_lines import Rerating
 from engine.metering import Metering, scopes_of, time_of, used_of, window_of
@@ -1051,6 +1051,14 @@ class Partition:
             return None
         plan = account.contract.plan_at(self._book, lease.admitted_us)
         return None if plan is None else terms_of(account, plan, catalogue, lease)
+
+    def lease_over(self, lease: Hold, now_us: int) -> Decision | None:
+        """What is said to an extension whose record was read and changed nothing, as the lease was over or closed by then;
+        None: it is not so."""
+        account = self._thawed(lease.account)
+        if account is None or takes(account.leases.of.get(lease.id), lease):
+            return None
+        return self.desk.lease_over(account, self._book, lease, self._now(now_us))
 
     def lease_of(self, account_id: str, lease: str) -> Lease | None:
         """As far as the log has been read."""

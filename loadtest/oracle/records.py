@@ -367,5 +367,5 @@ def read_hold(control_key: bytes, token: str) -> HoldToken:
     for quantity, _, prices in hold[10]:
         for price in prices:
             held[price] = held.get(price, 0) + int(quantity)
-    name = f"{partition}.{epoch}.{number}"
-    return HoldToken(account, scope, name, int(epoch), int(number), int(admitted), held, any(map(int, hold[11:])))
+    name, requests = f"{partition}.{epoch}.{number}", int(hold[11]) if len(hold) > 11 else 0
+    return HoldToken(account, scope, name, int(epoch), int(number), int(admitted), held, requests > 0)

@@ -600,6 +600,30 @@ async def test_a_lease_is_extended_and_closed_behind_its_last_event(rig: Rig, pr
     assert (refused.checked.reason, refused.lease) == ("hold_not_open", None)
 
 
+async def test_an_extension_that_the_log_takes_too_late_is_told_so_and_holds_nothing(
+    rig: Rig, process: Process
+) -> None:
+    """Kafka is away for longer than the lease can still be reported."""
+    brief = TakeLease(Check(rig.account(0), type="call", ttl_ms=1_000), 1, 1)
+    granted = await told(rig, process.shard.answer(brief, PATIENCE_S))
+    assert isinstance(granted, LeaseAnswered) and granted.lease is not None
+    first = granted.lease
+    records = len(rig.controls(0, Leases))
+    rig.broker.down = True
+    asking = asyncio.ensure_future(process.shard.answer(ExtendLease(first.token, 0, 1, 60_000), 600.0))
+    await rig.clock.advance(first.report_within_ms / 1000 + 2)
+    assert not asking.done()
+    rig.broker.down = False
+    rig.broker.append("usage", rig.account(0).encode(), rig.event(rig.account(0), "later"))
+    await rig.clock.until(asking.done, 20)
+    answer = asking.result()
+    assert isinstance(answer, LeaseAnswered), answer
+    assert (answer.checked.allowed, answer.checked.reason, answer.lease) == (False, "hold_not_open", None)
+    assert len(rig.controls(0, Leases)) == records + 1, "it is in the log, and changes nothing there"
+    (status,) = process.shard.status().partitions
+    assert (status.leases_open, status.leased) == (0, {})
+
+
 async def test_a_refused_lease_writes_nothing_and_says_why(rig: Rig, process: Process) -> None:
     answer = await leased(rig, process, 3, 2)
     assert (answer.checked.allowed, answer.checked.reason, answer.lease) == (False, "strict", None)

@@ -37,7 +37,7 @@ def test_what_is_not_known_covers_nothing() -> None:
 
 def test_an_extended_lease_is_late_by_its_last_word() -> None:
     leases = book()
-    leases.put(replace(LEASE, expires_us=500, report_until_us=600), 150)
+    leases.put(replace(LEASE, expires_us=500, report_until_us=600, extends=True), 150)
     assert leases.draw(LEASE, {"x": 1}, 1, 450) is Settled.WITHIN
 
 
@@ -48,8 +48,9 @@ def test_it_is_done_when_all_that_was_sent_has_come() -> None:
     assert leases.of[LEASE.id] == Lease(LEASE, (10, 4), 0, 1)
     leases.draw(LEASE, {"x": 3}, 1, 150)
     assert leases.of[LEASE.id] == Lease(LEASE, (0, 0), 1, 1)
-    leases.put(replace(LEASE, report_until_us=500), 150)  # an extension that comes behind the close holds nothing anew
-    assert leases.of[LEASE.id].left == (0, 0)
+    before = leases.of[LEASE.id]
+    leases.put(replace(LEASE, requests=3, report_until_us=500, extends=True), 150)  # it decides nothing more
+    assert leases.of[LEASE.id] == before
 
 
 def test_it_is_forgotten_once_nothing_can_be_reported() -> None:
@@ -63,3 +64,13 @@ def test_it_is_forgotten_once_nothing_can_be_reported() -> None:
     assert leases.changed == {LEASE.id}
     leases.put(LEASE, 401)
     assert leases.of == {}
+    leases.put(replace(LEASE, report_until_us=900, extends=True), 401)  # an extension of what is gone
+    assert leases.of == {}
+
+
+def test_an_extension_sealed_before_extensions_said_so_is_folded_as_it_was() -> None:
+    """A log is folded again by engines to come: what it made of such a record is what it makes."""
+    leases = book()
+    leases.forget(401)
+    leases.put(replace(LEASE, report_until_us=900), 401)
+    assert leases.of[LEASE.id].left == (10, 4)

@@ -3,11 +3,13 @@
 import pytest
 from msgspec.structs import replace
 
-from engine.holds import Bound, Hold
+from engine.admission import LeaseNeeded
+from engine.holds import Bound, Hold, seal_token
 from engine.leasing import Leased, at_most_half, narrower_limits, only_owner_keeps, per_request, times
 from engine.money import NANO
 from engine.outlook import Ledger
-from tests.engine.bench import DOLLAR
+from engine.reasons import Reason
+from tests.engine.bench import DOLLAR, KEY, MINUTE, SECOND
 from tests.engine.desk_bench import DeskBench
 
 
@@ -47,7 +49,7 @@ def test_an_extension_on_its_way_counts_beside_what_was_drawn_meanwhile() -> Non
     lease = bench.leased(4)
     leased, ledger = Leased(), Ledger()
     ledger.face(bench.account(), bench.partition._book, bench.now)
-    grown = replace(lease, requests=6, bounds=(Bound(6 * NANO, ("x",), ("x",)),))
+    grown = replace(lease, requests=6, bounds=(Bound(6 * NANO, ("x",), ("x",)),), extends=True)
 
     def held() -> int:
         leased.mind(ledger, bench.account())
@@ -65,6 +67,25 @@ def test_an_extension_on_its_way_counts_beside_what_was_drawn_meanwhile() -> Non
     leased.read(grown)
     assert held() == 5 * DOLLAR
     assert leased.count(bench.account()) == 1
+
+
+@pytest.mark.parametrize("over", ["ended", "closed"])
+def test_an_extension_on_its_way_to_a_lease_that_is_over_holds_nothing(over: str) -> None:
+    bench = DeskBench()
+    bench.open()
+    bench.grant("l", "20")
+    lease = bench.leased(4)
+    needed = bench.partition.extend_lease(lease, 3, 1, 9 * MINUTE, bench.now)
+    assert isinstance(needed, LeaseNeeded)
+    assert bench.wallet() == (20 * DOLLAR, 7 * DOLLAR)
+    if over == "ended":
+        bench.wait(lease.report_until_us + SECOND - bench.now)
+    else:
+        bench.close_lease(lease, 0)
+    assert bench.wallet() == (20 * DOLLAR, 0)
+    assert bench.extend_lease(lease, 1).reason is Reason.HOLD_NOT_OPEN
+    bench.lease_record(granted=[seal_token(KEY, needed.hold)])
+    assert bench.wallet() == (20 * DOLLAR, 0)
 
 
 def test_the_owner_keeps_what_binds_each_request_and_the_holder_hears_of_narrower_limits() -> None:

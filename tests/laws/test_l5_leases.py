@@ -258,6 +258,46 @@ def test_a_record_that_was_written_twice_grants_once() -> None:
     assert bench.wallet() == (8 * DOLLAR, 0)
 
 
+def test_an_extension_that_reaches_the_log_behind_the_end_of_its_lease_is_none() -> None:
+    """What was used of it is forgotten by then: extended, it would be granted anew, and held beside what it has spent."""
+    bench = rich()
+    lease = bench.leased(4)
+    needed = bench.partition.extend_lease(lease, 1, 1, 9 * MINUTE, bench.now)
+    assert isinstance(needed, LeaseNeeded)
+    bench.spend_held(lease, 4)
+    bench.wait(lease.report_until_us + SECOND - bench.now)  # the log was away meanwhile
+    assert bench.wallet() == (6 * DOLLAR, 0)
+    assert needed.hold.report_until_us > bench.now
+    bench.lease_record(granted=[seal_token(KEY, needed.hold)])
+    assert bench.wallet() == (6 * DOLLAR, 0)
+    assert bench.account().leases.of == {}
+    assert bench.partition.lease_terms(needed.hold) is None
+    told = bench.partition.lease_over(needed.hold, bench.now)
+    assert told is not None
+    assert (told.reason, told.hold) == (Reason.HOLD_NOT_OPEN, None)
+    bench.take_over()  # and so does whoever folds the log again
+    assert bench.wallet() == (6 * DOLLAR, 0)
+
+
+def test_an_extension_that_reaches_the_log_behind_a_close_is_none() -> None:
+    """Its holder decides nothing more: what is on its way is covered as long as it was, and no longer."""
+    bench = rich()
+    lease = bench.leased(4)
+    needed = bench.partition.extend_lease(lease, 1, 1, 9 * MINUTE, bench.now)
+    assert isinstance(needed, LeaseNeeded)
+    bench.close_lease(lease, 1)
+    assert bench.wallet() == (10 * DOLLAR, 4 * DOLLAR)
+    bench.lease_record(granted=[seal_token(KEY, needed.hold)])
+    assert bench.wallet() == (10 * DOLLAR, 4 * DOLLAR)
+    assert bench.account().leases.of[lease.id].hold == lease
+    told = bench.partition.lease_over(needed.hold, bench.now)
+    assert told is not None
+    assert told.reason is Reason.HOLD_NOT_OPEN
+    assert bench.partition.lease_over(lease, bench.now) is None  # the grant itself was one
+    bench.spend_held(lease, 1)
+    assert bench.wallet() == (9 * DOLLAR, 0)
+
+
 def refusing(bench: DeskBench) -> list[tuple[Reason, Any]]:
     """What makes a lease be refused, in the order of precedence."""
 

@@ -31,6 +31,7 @@ from engine.alerts import Crossing, Phase, Standing, step
 from engine.cut import Cut
 from engine.dedup import Dedup, identity
 from engine.events import Leases, Malformed, Rerate, Slices, fingerprint, parse_usage
+from engine.holds import Hold
 from engine.leases import LeaseBook
 from engine.leasing import Leased
 from engine.manual_lines import ManualLine, Rerating
@@ -221,6 +222,10 @@ def _free_what_is_closed(self: LeaseBook, lease: str, sent: int) -> None:
         self._set(msgspec.structs.replace(known, left=(0,) * len(known.left)))
 
 
+def _extend_what_has_ended(self: LeaseBook, hold: Hold, log_time_us: int) -> None:
+    _put(self, msgspec.structs.replace(hold, extends=False), log_time_us)
+
+
 def _forget_leases_with_their_owner(self: Partition, epoch: int) -> None:
     for account_id in sorted(self._leased):
         self._touch(account_id).leases.of.clear()
@@ -266,7 +271,8 @@ _commit, _claim, _load, _renew = SimStore.commit, SimStore.claim, SimStore.load,
 _reclaim = Desk.reclaim
 _append, _fetch = SimBroker.append, SimLog.fetch
 _apply, _dead_letter, _slice = Partition.apply, Partition._dead_letter, Partition._slice
-_lease, _close_slices, _close = Partition._lease, Partition._close_slices, LeaseBook.close
+_lease, _close_slices = Partition._lease, Partition._close_slices
+_put, _close = LeaseBook.put, LeaseBook.close
 
 Patch = Callable[[], Any]
 
@@ -375,6 +381,7 @@ ABLATIONS: Final = (
         (_method(Partition, "_close_slices", _forget_leases_with_their_owner),),
     ),
     Ablation("leases of an epoch that is over are honoured", (_method(Partition, "_lease", _lease_of_any_epoch),)),
+    Ablation("an extension brings back a lease that has ended", (_method(LeaseBook, "put", _extend_what_has_ended),)),
     Ablation(
         "an open request for credit dies with its owner",
         (_method(snapshot_module, "TopUp", _without_the_open_request),),
@@ -423,6 +430,7 @@ NOTICED_BY: Final = {
     "a lease is free once it is closed, whatever is in the spool": 17,
     "leases end with the owner who granted them": 97,
     "leases of an epoch that is over are honoured": 62,
+    "an extension brings back a lease that has ended": 4000187,
     "an open request for credit dies with its owner": 27,
     "what is rated again need not be what it comes to by now": 33,
     "a tick that came too early is not asked again": 128,
@@ -442,6 +450,10 @@ REGRESSIONS: Final = {
     "what is mended does not go on by itself": (
         335,
         "a partition halted by a damaged log stayed halted when the log was whole again, until its shard was restarted",
+    ),
+    "an extension brings back a lease that has ended": (
+        4000187,
+        "an extension that reached the log behind its lease's end granted all of it anew, beside what it had spent",
     ),
     "a record that breaks the engine half way stays half applied": (
         7,

@@ -369,12 +369,12 @@ class Gateways:
 
 
 def _not_in_the_log(given: GivenLease, fold: Partition) -> Iterator[str]:
-    """A lease that was given before its record was read, or is not what the record says."""
+    """A lease that was given before its record was read or behind its close, or is not what the record says."""
     account = fold.account(given.account)
     known = None if account is None else account.leases.of.get(given.lease.id)
     if fold.log_time_us > given.lease.report_until_us:
         return
-    if known is None or known.hold.requests < given.lease.requests:
+    if known is None or known.sent is not None or known.hold.requests < given.lease.requests:
         yield f"lease {given.lease.id} of {given.account} was given at {given.as_of}, where the log has {known}"
 
 
