@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import orjson
 import typer
 
-from actors.cli.terminal import FAILED, WRONG_INPUT, AsJson, console, fail, new_table
+from actors.cli.terminal import FAILED, WRONG_INPUT, AsJson, console, fail, new_table, print_json_rows
 from engine.cost.foreign_sheets import Imported, from_genai_prices, from_litellm
 from engine.cost.price_sheet import BadSheet, PriceSheet, encode_sheet, parse_sheet
 from engine.events import Malformed, parse_usage
@@ -81,8 +80,7 @@ def check_usage(
     prices = _sheet(sheet)
     rows = [_checked(prices, line, number, shape) for number, line in _lines(events)]
     if as_json:
-        for row in rows:
-            typer.echo(orjson.dumps(row).decode())
+        print_json_rows(rows)
     else:
         _tell(rows, prices.currency)
     if any(row["computed"] is None or row["gap"] not in (None, "0") for row in rows):

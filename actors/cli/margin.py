@@ -6,10 +6,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 
-from actors.cli.terminal import FAILED, WRONG_INPUT, AsJson, expected_errors, fail, outside_errors, print_rows
+from actors.cli import floors
+from actors.cli.terminal import (
+    FAILED,
+    WRONG_INPUT,
+    AsJson,
+    expected_errors,
+    fail,
+    outside_errors,
+    print_json_rows,
+    print_rows,
+)
 from config.settings import Settings, load_settings
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.margin import By, Key, Margin
@@ -24,6 +33,7 @@ _NUMBERS = ("requests", "revenue", "cost", "margin", "percent", "without cost", 
 
 
 app = typer.Typer(invoke_without_command=True)
+app.add_typer(floors.app, name="floors")
 
 
 @app.callback()
@@ -152,9 +162,7 @@ def _tell(answer: "Answer", by: list[By], as_json: bool) -> None:
         for (currency, bucket), amount in sorted(answer.buckets.items())
     ]
     if as_json:
-        for row in rows:
-            typer.echo(orjson.dumps(row).decode())
-        typer.echo(orjson.dumps({"gpus": rest, "windows_without_cost": answer.windows_without_cost}).decode())
+        print_json_rows([*rows, {"gpus": rest, "windows_without_cost": answer.windows_without_cost}])
     else:
         print_rows("Margin of direct cost", rows, [*(each.value for each in by), "currency", *_NUMBERS], right=_NUMBERS)
         print_rows("GPUs", rest, ("currency", "bucket", "cost"), right=("cost",))

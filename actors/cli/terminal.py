@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
+import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -77,6 +78,12 @@ def new_table(title: str, *columns: str, right: tuple[str, ...] = ()) -> Table:
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return table
+
+
+def print_json_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A JSON object a line."""
+    for row in rows:
+        typer.echo(orjson.dumps(row).decode())
 
 
 def print_rows(

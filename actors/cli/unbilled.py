@@ -3,10 +3,18 @@
 import asyncio
 from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 
-from actors.cli.terminal import FAILED, WRONG_INPUT, AsJson, expected_errors, fail, outside_errors, print_rows
+from actors.cli.terminal import (
+    FAILED,
+    WRONG_INPUT,
+    AsJson,
+    expected_errors,
+    fail,
+    outside_errors,
+    print_json_rows,
+    print_rows,
+)
 from config.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -70,8 +78,7 @@ def _tell(answer: "Answer", as_json: bool) -> None:
 
     found = answer.found
     if as_json:
-        for row in as_rows(found):
-            typer.echo(orjson.dumps(row).decode())
+        print_json_rows(as_rows(found))
     else:
         for side in Side:
             replicas = sorted({replica for replica, which, _ in found.minutes if which is side})

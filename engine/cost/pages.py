@@ -81,12 +81,38 @@ _ENGINES: Final = {
     "sglang:num_queue_reqs": (Metric.WAITING, 1),
     "sglang:token_usage": (Metric.KV_USED, 1_000),
 }
-# Ray puts ray_ in front, and newer versions of it take no colon.
-_SPELLINGS: Final = {
-    spelling: known
-    for name, known in _ENGINES.items()
-    for spelling in (name, f"ray_{name}", f"ray_{name.replace(':', '_')}")
+_SECOND_US: Final = 1_000_000
+# Of a histogram two lines sum up what it has seen; its buckets bound single values, which no sum needs.
+_HISTOGRAMS: Final = {
+    "vllm:request_prompt_tokens_count": (Metric.FINISHED, 1),
+    "vllm:request_prompt_tokens_sum": (Metric.FINISHED_PROMPT, 1),
+    "vllm:request_generation_tokens_sum": (Metric.FINISHED_GENERATED, 1),
+    "vllm:time_to_first_token_seconds_sum": (Metric.TIME_TO_FIRST, _SECOND_US),
+    "vllm:request_queue_time_seconds_sum": (Metric.QUEUE_TIME, _SECOND_US),
+    "vllm:request_prefill_time_seconds_sum": (Metric.PREFILL_TIME, _SECOND_US),
+    "vllm:request_decode_time_seconds_sum": (Metric.DECODE_TIME, _SECOND_US),
+    "vllm:request_inference_time_seconds_sum": (Metric.INFERENCE_TIME, _SECOND_US),
+    "vllm:e2e_request_latency_seconds_sum": (Metric.END_TO_END_TIME, _SECOND_US),
+    # Its name ends like a counter's, and it is none.
+    "vllm:iteration_tokens_total_count": (Metric.STEPS, 1),
+    "vllm:iteration_tokens_total_sum": (Metric.STEP_TOKENS, 1),
+    "sglang:time_to_first_token_seconds_sum": (Metric.TIME_TO_FIRST, _SECOND_US),
+    "sglang:e2e_request_latency_seconds_sum": (Metric.END_TO_END_TIME, _SECOND_US),
+    "sglang:e2e_request_latency_seconds_count": (Metric.FINISHED, 1),
 }
+
+
+def _spelled(known: dict[str, tuple[Metric, int]]) -> dict[str, tuple[Metric, int]]:
+    """Under all names: Ray puts ray_ in front, and newer versions of it take no colon."""
+    return {
+        spelling: meant
+        for name, meant in known.items()
+        for spelling in (name, f"ray_{name}", f"ray_{name.replace(':', '_')}")
+    }
+
+
+_SPELLINGS: Final = _spelled(_ENGINES)
+_SPELLINGS_OF_HISTOGRAMS: Final = _spelled(_HISTOGRAMS)
 _RANK_LABELS: Final = ("engine", "dp_rank")
 _ABORT: Final = "abort"
 
@@ -205,9 +231,10 @@ def read_engines(page: Iterable[Series], scraped_us: int, replica: str) -> Page:
     models: dict[tuple[str, str, int], set[str]] = {}
     faults = _Faults()
     for series in page:
-        known = _SPELLINGS.get(series.name)
+        # What a line is goes by what the page declares, never by how its name ends.
+        known = (_SPELLINGS_OF_HISTOGRAMS if series.kind == "histogram" else _SPELLINGS).get(series.name)
         labels = series.labels
-        if known is None or series.kind in ("histogram", "summary") or not _first_worker(labels):
+        if known is None or series.kind == "summary" or not _first_worker(labels):
             continue
         metric, factor = known
         if metric is Metric.AWAKE and labels.get("sleep_state") != "awake":

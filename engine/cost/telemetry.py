@@ -53,34 +53,41 @@ class Metric(StrEnum):
     WAITING = "waiting_requests"
     KV_USED = "kv_used_permille"
     AWAKE = "awake"  # 1, or 0 for an engine that sleeps
+    # what its histograms have summed up: of requests that finished, and of the steps of its scheduler
+    FINISHED = "finished_requests"  # counter; aborted ones may be missing
+    FINISHED_PROMPT = "finished_prompt_tokens"  # counter
+    FINISHED_GENERATED = "finished_generated_tokens"  # counter
+    TIME_TO_FIRST = "first_token_us"  # counter; likewise all times: they overlap, and are no time of a GPU
+    QUEUE_TIME = "queue_us"  # counter
+    PREFILL_TIME = "prefill_us"  # counter
+    DECODE_TIME = "decode_us"  # counter
+    INFERENCE_TIME = "inference_us"  # counter
+    END_TO_END_TIME = "end_to_end_us"  # counter
+    STEPS = "steps"  # counter
+    STEP_TOKENS = "step_tokens"  # counter
 
 
-COUNTERS: Final = frozenset(
+SUMMED: Final = frozenset(
     {
-        Metric.ENERGY,
-        Metric.PROMPT,
-        Metric.CACHED,
-        Metric.GENERATED,
-        Metric.ENDED,
-        Metric.ABORTED,
-        Metric.PREEMPTED,
+        Metric.FINISHED,
+        Metric.FINISHED_PROMPT,
+        Metric.FINISHED_GENERATED,
+        Metric.TIME_TO_FIRST,
+        Metric.QUEUE_TIME,
+        Metric.PREFILL_TIME,
+        Metric.DECODE_TIME,
+        Metric.INFERENCE_TIME,
+        Metric.END_TO_END_TIME,
+        Metric.STEPS,
+        Metric.STEP_TOKENS,
     }
+)  # of histograms
+_COUNTED: Final = frozenset(
+    {Metric.PROMPT, Metric.CACHED, Metric.GENERATED, Metric.ENDED, Metric.ABORTED, Metric.PREEMPTED}
 )
+COUNTERS: Final = SUMMED | _COUNTED | {Metric.ENERGY}
 RATIOS: Final = frozenset(metric for metric in Metric if metric.endswith("_permille"))
-_OF_ENGINES: Final = frozenset(
-    {
-        Metric.PROMPT,
-        Metric.CACHED,
-        Metric.GENERATED,
-        Metric.ENDED,
-        Metric.ABORTED,
-        Metric.PREEMPTED,
-        Metric.RUNNING,
-        Metric.WAITING,
-        Metric.KV_USED,
-        Metric.AWAKE,
-    }
-)
+_OF_ENGINES: Final = SUMMED | _COUNTED | {Metric.RUNNING, Metric.WAITING, Metric.KV_USED, Metric.AWAKE}
 
 
 class Owner(Struct, forbid_unknown_fields=True, frozen=True, gc=False, order=True):

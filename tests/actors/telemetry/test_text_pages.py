@@ -139,7 +139,8 @@ def vllm_page(labels: dict[str, str], kv_name: str, counters_end_in_total: bool)
     Gauge(kv_name, "x", names, registry=registry).labels(*labels.values()).set(0.25)
     # A histogram whose name ends like a counter's.
     per_step = Histogram("vllm:iteration_tokens_total", "x", names, registry=registry)
-    per_step.labels(*labels.values()).observe(1_000_000)
+    for tokens in (1_000_000, 24):
+        per_step.labels(*labels.values()).observe(tokens)
     asleep = Gauge("vllm:engine_sleep_state", "x", [*names, "sleep_state"], registry=registry)
     for state, on in (("awake", 0), ("weights_offloaded", 1), ("discard_all", 0)):
         asleep.labels(*labels.values(), state).set(on)
@@ -174,12 +175,55 @@ def test_pages_of_vllm_old_and_new(
                     Metric.RUNNING: 5,
                     Metric.KV_USED: 250,
                     Metric.AWAKE: 0,
+                    Metric.STEPS: 2,
+                    Metric.STEP_TOKENS: 1_000_024,
                 },
                 model="m",
                 rank=rank,
             ),
         )
     )
+
+
+HISTOGRAMS: dict[str, tuple[tuple[float, ...], dict[Metric, int]]] = {
+    "vllm:request_prompt_tokens": ((100, 28), {Metric.FINISHED: 2, Metric.FINISHED_PROMPT: 128}),
+    "vllm:request_generation_tokens": ((7, 5), {Metric.FINISHED_GENERATED: 12}),
+    "vllm:time_to_first_token_seconds": ((0.25, 0.5), {Metric.TIME_TO_FIRST: 750_000}),
+    "vllm:request_queue_time_seconds": ((0.125,), {Metric.QUEUE_TIME: 125_000}),
+    "vllm:request_prefill_time_seconds": ((0.5,), {Metric.PREFILL_TIME: 500_000}),
+    "vllm:request_decode_time_seconds": ((1.5,), {Metric.DECODE_TIME: 1_500_000}),
+    "vllm:request_inference_time_seconds": ((2,), {Metric.INFERENCE_TIME: 2_000_000}),
+    "vllm:e2e_request_latency_seconds": ((2.5,), {Metric.END_TO_END_TIME: 2_500_000}),
+    "vllm:iteration_tokens_total": ((8, 8, 8), {Metric.STEPS: 3, Metric.STEP_TOKENS: 24}),
+}
+
+
+@pytest.mark.parametrize("name", HISTOGRAMS)
+def test_histograms_are_read_by_what_the_page_declares_whatever_they_are_called(name: str) -> None:
+    registry = CollectorRegistry()
+    seen, values = HISTOGRAMS[name]
+    histogram = Histogram(name, "x", ["model_name", "engine"], registry=registry)
+    for each in seen:
+        histogram.labels("m", "0").observe(each)
+    text = generate_latest(registry).decode()
+    assert f"{name}_created" in text and f"# TYPE {name} histogram" in text
+    (sample,) = read_page(text, "text/plain", AT_US, "r1").samples
+    assert sample.values == values
+    through_ray = text.replace(name, f"ray_{name.replace(':', '_')}")
+    assert read_page(through_ray, "text/plain", AT_US, "r1").samples[0].values == values
+    # Declared as anything else it is none of ours: neither a histogram, nor the counter that its name looks like.
+    undeclared = "\n".join(line for line in text.splitlines() if not line.startswith("#")) + "\n"
+    assert read_page(undeclared, "text/plain", AT_US, "r1").samples == ()
+
+
+def test_when_a_series_was_made_is_no_value_of_it() -> None:
+    """prometheus_client writes a gauge `_created` beside each counter and histogram: an instant, in seconds."""
+    text = """# TYPE vllm:prompt_tokens_created gauge
+vllm:prompt_tokens_created{model_name="m"} 1.7e9
+# TYPE vllm:iteration_tokens_total_created gauge
+vllm:iteration_tokens_total_created{model_name="m"} 1.7e9
+"""
+    assert read_page(text, "text/plain", AT_US, "r1").samples == ()
 
 
 def test_through_ray_each_replica_speaks_for_itself() -> None:

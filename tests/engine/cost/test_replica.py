@@ -118,6 +118,20 @@ def test_a_busy_gpu_that_nobody_is_known_to_use_is_told() -> None:
     assert windows[0].buckets[Bucket.HARD_IDLE] == 6 * MILLI
 
 
+def test_an_engine_that_sleeps_costs_an_idle_line_and_no_customer() -> None:
+    """A replica in a sleep between two requests: the customers of both pay for what they ran, and the bill is whole."""
+    made = replica()
+    made.note_served(served("before", 0, 3), 0)
+    made.note_served(served("after", 57, 60), 0)
+    for second in range(0, 61, 15):
+        made.note_activity("GPU-1", BEGIN + second * S, 10, 0)  # a driver and a monitor keep it as busy as that
+    windows, requests = made.work(BEGIN + 60 * S, BEGIN + 60 * S, 0, live=True)
+    assert {cost.served.request: cost.amount for cost in requests} == {"before": 3 * MILLI, "after": 3 * MILLI}
+    total = {bucket: sum(window.buckets[bucket] for window in windows) for bucket in Bucket}
+    assert (total[Bucket.HARD_IDLE], total[Bucket.UNATTRIBUTED]) == (54 * MILLI, 0)
+    assert sum(total.values()) == sum(window.cost or 0 for window in windows) == 60 * MILLI
+
+
 def test_a_request_over_an_hour_s_end_is_told_by_hour() -> None:
     made = replica()
     made.note_served(served("a", 3_590, 3_605), 0)
