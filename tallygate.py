@@ -33,6 +33,7 @@ from actors.cli import (
     telemetry,
     top_up,
     topics,
+    training,
     unbilled,
     up,
     whatif,
@@ -64,6 +65,7 @@ app.add_typer(costs.app, name="costs")
 app.add_typer(export.app, name="export")
 app.add_typer(gpu_rates.app, name="gpu-rates")
 app.add_typer(telemetry.app, name="telemetry")
+app.add_typer(training.app, name="training")
 app.command("migrate")(migrate.migrate_tables)
 app.command("dead-letters")(dead_letters.show_dead_letters)
 app.command("settings")(settings.show_settings)

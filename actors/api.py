@@ -27,6 +27,7 @@ from actors.assembly import (
     key_ring,
     margin_floors,
     topic_reader,
+    training_runs,
     webhook_caller,
     webhook_endpoints,
 )
@@ -83,6 +84,7 @@ class ApiProcess:
         commands = CommandDesk(appender, owners, control_key, settings.kafka.topic_usage, partitions)
         topics, margin_topics = topic_reader(settings), topic_reader(settings)  # who reads long keeps nobody waiting
         whatif = WhatIfProcess(settings)
+        training = training_runs(settings, whatif.costs)
         self._parts: Sequence[_Part] = (
             appender,
             topics,
@@ -95,7 +97,10 @@ class ApiProcess:
             endpoints,
             catalogues,
             drafts,
+            floors,
+            advisor,
             whatif,
+            training,
         )
         services = Services(
             settings=settings,
@@ -113,6 +118,7 @@ class ApiProcess:
             drafts=drafts,
             floors=floors,
             advisor=advisor,
+            training=training,
             request_margins=RequestMargins(
                 margin_topics, settings.kafka.topic_rated, settings.kafka.topic_costs, partitions
             ),

@@ -33,6 +33,7 @@ from actors.ports import Clock, Membership
 from actors.postgres import PostgresStore
 from actors.receivers import EndpointReceivers, settings_listener
 from actors.shard import Shard
+from actors.training_runs import PostgresTraining
 from actors.webhooks import WebhookCaller
 from actors.whatif import WhatIf
 from config.settings import Settings
@@ -171,6 +172,13 @@ def margin_floors(settings: Settings) -> PostgresFloors:
     """The floors of the margin, not yet started."""
     timeout_s = settings.postgres.statement_timeout_ms / 1000
     return PostgresFloors(database_dsn(settings), settings.postgres.schema_name, settings.lease.lease_s, timeout_s)
+
+
+def training_runs(settings: Settings, costs: CostStore) -> PostgresTraining:
+    """The training runs, not yet started; `costs` knows the rates."""
+    timeout_s = settings.postgres.statement_timeout_ms / 1000
+    schema, lease_s = settings.postgres.schema_name, settings.lease.lease_s
+    return PostgresTraining(database_dsn(settings), schema, lease_s, timeout_s, costs)
 
 
 def alert_receivers(settings: Settings, clock: Clock, permitted: Callable[[], bool]) -> EndpointReceivers:
@@ -406,6 +414,7 @@ class CostProcess:
             interval_s=cost.interval_s,
         )
         self._floors = margin_floors(settings)
+        self._training = training_runs(settings, self._store)
         self._alerts = postgres_store(settings)
         self._receivers = alert_receivers(settings, clock, lambda: not self.margin.fenced)
         self._outbox = Outbox(
@@ -414,6 +423,7 @@ class CostProcess:
         self._watch = FloorWatch(
             clock=clock,
             floors=self._floors,
+            budgets=self._training,
             alerts=self._alerts,
             outbox=self._outbox,
             epoch=lambda: self.margin.epoch_of(0),
@@ -436,7 +446,8 @@ class CostProcess:
         ]
 
     def _doors(self) -> "Sequence[_Door]":
-        return (self._reader, self._appender, self._store, self._margins, self._floors, self._alerts, self._receivers)
+        stores = (self._store, self._margins, self._floors, self._training, self._alerts)
+        return (self._reader, self._appender, *stores, self._receivers)
 
     async def wait(self) -> None:
         """Until an actor stops, somebody else owns its partitions, or it breaks."""

@@ -1,14 +1,16 @@
-"""Looks at margin floors, hour by hour, and tells what has crossed. A plain class; it runs beside the margin actor that owns
-the first partition, and whoever looks behind it is refused by that partition's epoch."""
+"""Looks at margin floors, hour by hour, and at the budgets of training runs, and tells the seller what has crossed. A plain
+class; it runs beside the margin actor that owns the first partition, and whoever looks behind it is refused by that partition's
+epoch."""
 
 import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from actors.margin_floors import ALERTS_PARTITION, KeptFloor, Looked
+from actors.margin_floors import KeptFloor, Looked
 from actors.outbox import Outbox
 from actors.ports import AlertRow, Clock, CommitUnknown, Fenced, StoreRefused, StoreUnavailable
+from actors.seller_alerts import ALERTS_PARTITION
 from engine.cost.attribution import AHEAD_US
 from engine.cost.floors import Of, look
 from engine.cost.gpu_rates import HOUR_US
@@ -32,6 +34,12 @@ class Floors(Protocol):
     async def write(self, looked: Looked, epoch: int) -> AlertRow | None: ...
 
 
+class Budgets(Protocol):
+    """`PostgresTraining`."""
+
+    async def judge(self, epoch: int) -> list[AlertRow]: ...
+
+
 class Alerts(Protocol):
     """What of `PostgresStore` is needed."""
 
@@ -46,6 +54,7 @@ class FloorWatch:
         *,
         clock: Clock,
         floors: Floors,
+        budgets: Budgets,
         alerts: Alerts,
         outbox: Outbox,
         epoch: Callable[[], int | None],
@@ -57,6 +66,7 @@ class FloorWatch:
         end, once no cost of it is provisional, or at the latest when it has closed."""
         self._clock = clock
         self._floors = floors
+        self._budgets = budgets
         self._alerts = alerts
         self._outbox = outbox
         self._epoch = epoch
@@ -88,9 +98,11 @@ class FloorWatch:
             told_us = await self._floors.told_us(self._partitions)
             for kept in await self._floors.all() if told_us is not None else ():
                 await self._look_at(kept, told_us or 0, epoch)
+            for row in await self._budgets.judge(epoch):
+                self._tell(row)
             await self._outbox.flush()
         except (StoreUnavailable, StoreRefused, CommitUnknown) as error:
-            _log.warning("margin floors wait: %s", error)
+            _log.warning("margin floors and budgets wait: %s", error)
             self._resumed_at = None  # an alert may be in the outbox that we do not know of
         except Fenced as error:
             _log.warning("%s", error)
@@ -109,5 +121,8 @@ class FloorWatch:
             return
         row = await self._floors.write(Looked(kept, hour_us, look(floor, hour_us, sums)), epoch)
         if row is not None:
-            self._outbox.offer(ALERTS_PARTITION, row)
-            self._outbox.checkpointed(ALERTS_PARTITION, row.offset + 1)
+            self._tell(row)
+
+    def _tell(self, row: AlertRow) -> None:
+        self._outbox.offer(ALERTS_PARTITION, row)
+        self._outbox.checkpointed(ALERTS_PARTITION, row.offset + 1)

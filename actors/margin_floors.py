@@ -6,15 +6,15 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
-from actors.ports import AlertRow, CommitUnknown, Fenced, StoreUnavailable
+from actors.ports import AlertRow, CommitUnknown, StoreUnavailable
 from actors.postgres import Session, pico_of, session_settings, storable
 from actors.queries import read_queries
+from actors.seller_alerts import check_owner, write_alert
 from engine.alerts import Standing
 from engine.cost.floors import FLOORS_MAX, Floor, Of, Sight
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.margin import Margin
 
-ALERTS_PARTITION: Final = -1  # of the outbox: these alerts are of no log
 _QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "margin_floors.sql").read_text(encoding="utf-8"))
 Result = TypeVar("Result")
 
@@ -101,8 +101,7 @@ class PostgresFloors:
         floor was changed meanwhile. `epoch`: of the margin's first partition. Raises Fenced, CommitUnknown."""
 
         async def work(connection: Any) -> AlertRow | None:
-            if await connection.fetchval(_QUERIES["owns"], epoch) is None:
-                raise Fenced(f"margin floors: no longer at epoch {epoch}")
+            await check_owner(connection, epoch)
             kept, standing, alert = looked.kept, looked.sight.standing, looked.sight.alert
             place = (kept.floor.floor, kept.revision, kept.floor.next_us)
             values = (
@@ -114,8 +113,7 @@ class PostgresFloors:
             )
             if await connection.fetchval(_QUERIES["write_standing"], *place, *values) is None or alert is None:
                 return None
-            number = await connection.fetchval(_QUERIES["write_alert"], alert.alert_id, alert.body)
-            return AlertRow(alert.alert_id, "", number, alert.body)
+            return await write_alert(connection, alert.alert_id, alert.body)
 
         return await self._session.transaction(work)
 

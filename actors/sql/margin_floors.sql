@@ -35,19 +35,9 @@ SELECT currency, sum(revenue) AS revenue, sum(known_cost) AS known_cost, sum(req
 FROM margin_row WHERE hour_us = $1 AND CASE $2 WHEN 'model' THEN model WHEN 'plan' THEN plan ELSE account END = $3
 GROUP BY currency ORDER BY currency
 
--- name: owns
--- The fence: whoever looks owns the first partition of the margin.
-SELECT 1 FROM margin_partition WHERE partition = 0 AND epoch = $1 FOR SHARE
-
 -- name: write_standing
 -- How a floor stands behind an hour. No row: somebody has looked, or changed it, meanwhile.
 UPDATE margin_floor
 SET ordinal = $4, active = $5, next_us = $6, last_us = CASE WHEN $8::integer IS NULL THEN last_us ELSE $7 END,
     last_permille = coalesce($8, last_permille)
 WHERE floor = $1 AND revision = $2 AND next_us = $3 RETURNING 1
-
--- name: write_alert
--- Into the outbox of all alerts. It is of no log, so it is numbered by itself; the fence lets one at a time.
-INSERT INTO alert (alert_id, partition, account, log_offset, body)
-SELECT $1, -1, '', coalesce(max(log_offset) + 1, 0), $2 FROM alert WHERE partition = -1
-RETURNING log_offset

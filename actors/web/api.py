@@ -29,6 +29,7 @@ from actors.web import (
     rule_routes,
     sandbox_routes,
     top_up_routes,
+    training_routes,
     webhook_routes,
     whatif_routes,
 )
@@ -57,6 +58,7 @@ def all_routes(health: Health) -> tuple[Route, ...]:
         *period_routes.ROUTES,
         *margin_routes.ROUTES,
         *floor_routes.ROUTES,
+        *training_routes.ROUTES,
         *billing_routes.ROUTES,
         *recurring_routes.ROUTES,
         *quantity_grant_routes.ROUTES,

@@ -246,6 +246,7 @@ class Services:
     drafts: Any = None  # actors/drafts.py
     floors: Any = None  # actors/margin_floors.py
     advisor: Any = None  # actors/advice.py
+    training: Any = None  # actors/training_runs.py
     request_margins: Any = None  # actors/margin.py
     whatif: Any = None  # actors/whatif.py
     costs: Any = None  # actors/cost_store.py

@@ -259,6 +259,12 @@ class Attribution:
         return max(0, self.closed_us - AHEAD_US)
 
 
+def rates_of(blob: bytes) -> GpuRates | None:
+    """The rates that a checkpoint knows; None while none were published. Raises Malformed."""
+    document = _state(blob).rates
+    return None if document is None else GpuRates(document)
+
+
 def _state(blob: bytes) -> _Blob:
     try:
         state = _blobs.decode(blob)

@@ -3,9 +3,10 @@
 import asyncio
 
 from actors.floor_watch import HOURS_MAX, FloorWatch
-from actors.margin_floors import ALERTS_PARTITION, KeptFloor, Looked
+from actors.margin_floors import KeptFloor, Looked
 from actors.outbox import Outbox, OutboxSettings
 from actors.ports import AlertRow, Attempt, Delivery, Fenced, StoreUnavailable
+from actors.seller_alerts import ALERTS_PARTITION
 from engine.cost.attribution import AHEAD_US
 from engine.cost.floors import Floor, Of
 from engine.cost.gpu_rates import HOUR_US
@@ -30,6 +31,7 @@ class Kept:
         self.delivered: list[str] = []
         self.posted: list[str] = []
         self.trouble: Exception | None = None
+        self.due: list[AlertRow] = []  # what the budgets of training runs have to tell
 
     async def all(self) -> list[KeptFloor]:
         return list(self.floors.values())
@@ -58,6 +60,13 @@ class Kept:
             raise self.trouble
         return row
 
+    async def judge(self, epoch: int) -> list[AlertRow]:
+        if epoch != self.epoch:
+            raise Fenced("another owner")
+        due, self.due = self.due, []
+        self.outbox += due
+        return due
+
     async def waiting_alerts(self, partition: int) -> list[AlertRow]:
         assert partition == ALERTS_PARTITION
         return [row for row in self.outbox if row.alert_id not in self.delivered]
@@ -79,6 +88,7 @@ class Rig:
         self.watch = FloorWatch(
             clock=self.clock,
             floors=self.kept,
+            budgets=self.kept,
             alerts=self.kept,
             outbox=self.outbox,
             epoch=lambda: self.epoch,
@@ -141,6 +151,14 @@ async def test_the_next_owner_tells_what_was_not_told() -> None:
     first.kept.trouble = None
     second = Rig(first.kept)
     assert len(await second.looks()) == 1
+
+
+async def test_what_budgets_have_to_tell_is_told_once_beside_the_floors() -> None:
+    rig = Rig()
+    rig.kept.hours.clear()
+    rig.kept.due = [AlertRow("training_1", "", 7, b"{}")]
+    assert await rig.looks() == ["training_1"]
+    assert rig.kept.delivered == ["training_1"]
 
 
 async def test_hours_of_long_ago_are_passed_over() -> None:

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
-from actors.margin_floors import ALERTS_PARTITION, KeptFloor, Looked, PostgresFloors, TooManyFloors
+from actors.margin_floors import KeptFloor, Looked, PostgresFloors, TooManyFloors
 from actors.margin_store import MarginCheckpoint, MarginStore
 from actors.migrations import migrate
 from actors.ports import Delivery, Fenced
 from actors.postgres import PostgresStore
+from actors.seller_alerts import ALERTS_PARTITION
 from engine.alerts import Standing
 from engine.cost.floors import FLOORS_MAX, Floor, FloorAlert, Of, Sight
 from engine.cost.gpu_rates import HOUR_US

@@ -36,6 +36,7 @@ from actors.margin_floors import PostgresFloors
 from actors.ports import Checkpoint, Claim, LastRecord, LogUnavailable, Outgoing, record_digest
 from actors.postgres import PostgresStore
 from actors.records import Records
+from actors.training_runs import PostgresTraining
 from actors.web.api import all_routes
 from actors.web.app import App
 from actors.web.health import Health
@@ -165,6 +166,14 @@ class Owner:
         await self.append([Outgoing("usage", msgspec.json.encode(event | changes), account.encode())])
 
 
+class _Checkpoints:
+    def __init__(self, blobs: dict[int, bytes]) -> None:
+        self._blobs = blobs
+
+    async def blobs(self) -> dict[int, bytes]:
+        return dict(self._blobs)
+
+
 class House:
     """Everything one replica needs, on the real database of a test."""
 
@@ -181,6 +190,8 @@ class House:
         self.catalogues = PostgresCatalogues(bench.dsn, bench.schema)
         self.drafts = Drafts(bench.dsn, bench.schema)
         self.floors = PostgresFloors(bench.dsn, bench.schema, 1.2, 5.0)
+        self.rates: dict[int, bytes] = {}  # checkpoints of cost actors, by partition
+        self.training = PostgresTraining(bench.dsn, bench.schema, 1.2, 5.0, _Checkpoints(self.rates))
         self.services = Services(
             settings,
             self.clock,
@@ -194,6 +205,7 @@ class House:
             catalogues=self.catalogues,
             drafts=self.drafts,
             floors=self.floors,
+            training=self.training,
         )
         self.app = App(all_routes(Health("test")), self.services)
         self.client = self.caller(*KeyScope)
@@ -201,7 +213,8 @@ class House:
         self._sequence = 0
 
     async def open(self) -> None:
-        for part in (self.records, self.audit, self.idempotency, self.catalogues, self.drafts, self.floors):
+        stores = (self.records, self.audit, self.idempotency, self.catalogues, self.drafts, self.floors, self.training)
+        for part in stores:
             await self.bench.started(part)
         await self.catalogues.publish_catalogue(1, document_json(document()))
         marker = msgspec.json.encode(CatalogueMarker(1, START_US))
