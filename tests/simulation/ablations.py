@@ -430,7 +430,7 @@ NOTICED_BY: Final = {
     "a lease is free once it is closed, whatever is in the spool": 17,
     "leases end with the owner who granted them": 97,
     "leases of an epoch that is over are honoured": 62,
-    "an extension brings back a lease that has ended": 4000187,
+    "an extension brings back a lease that has ended": 192,
     "an open request for credit dies with its owner": 27,
     "what is rated again need not be what it comes to by now": 33,
     "a tick that came too early is not asked again": 128,
@@ -452,7 +452,7 @@ REGRESSIONS: Final = {
         "a partition halted by a damaged log stayed halted when the log was whole again, until its shard was restarted",
     ),
     "an extension brings back a lease that has ended": (
-        4000187,
+        192,
         "an extension that reached the log behind its lease's end granted all of it anew, beside what it had spent",
     ),
     "a record that breaks the engine half way stays half applied": (

@@ -94,6 +94,7 @@ def _featured() -> tuple[Strike, ...]:
 FEATURED: Final = _featured()
 STALE_S: Final = 1.2
 LAG_SHARE: Final = 0.3  # of the seeds: a consumer is handed out nothing for a while, and answers meanwhile
+AWAY_SHARE: Final = 0.5  # of the seeds with leases: the log is away while some end
 FEATURED_TIMES: Final = 4  # a rare step may not be passed after the first time
 
 
@@ -130,6 +131,15 @@ def draw_strikes(random: Random, seconds: float, seed: int) -> list[Strike]:
     if lag.random() < LAG_SHARE:
         add(Strike(lag.uniform(0.2, 0.8) * seconds, "fetch_lags", "fetch.before", lag.uniform(1.0, 3.0)))
     return sorted(strikes, key=lambda strike: strike.at_s)
+
+
+def draw_log_away(seed: int, seconds: float) -> list[Strike]:
+    """Of a seed in which gateways lease: the log is away for as long as a lease takes to end, in a share of them. A lottery
+    of its own, as above."""
+    away = Random(f"a log that is away in seed {seed}")
+    if away.random() >= AWAY_SHARE:
+        return []
+    return [Strike(away.uniform(0.1, 0.9) * seconds, "broker_down", "", away.uniform(0.6, 1.6))]
 
 
 def _draw(random: Random, kind: str, at_s: float) -> Strike:

@@ -1,5 +1,6 @@
 """Gateways that decide by leases, on virtual time: they take one, decide by it, spool what was used and report it in any
-order, as late as may be; they extend, close with events still in the spool, and die with all of it."""
+order, as late as may be; they extend, at once or in the last moment, close with events still in the spool, and die with
+all of it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -26,6 +27,7 @@ from tests.simulation.traffic import CONTROL_KEY
 from tests.simulation.world import World
 
 LEASING_GATEWAYS: Final = 2  # for each account
+LATE_SHARE: Final = 0.3  # of the leases are extended in the last moment
 MODELS: Final = ("atlas-large", "atlas-small")
 
 Ask = Callable[[str, Question, Random], Awaitable[Answer | None]]
@@ -71,6 +73,16 @@ async def _decide_by(
                 lease = read_token(CONTROL_KEY, token)
         if random.random() < 0.4:
             await report(account, *spool.pop(random.randrange(len(spool))), token)
+    # A lottery of its own, so that it moves nothing where it loses.
+    late = Random(f"an extension in the last moment {random.getstate()}")
+    if late.random() < LATE_SHARE:
+        left_s = (lease.expires_us - world.clock.wall_us()) / 1e6 / world.plan.pace
+        await world.loop.sleep(max(0.0, left_s - late.uniform(0.0, 0.1)))
+        ttl_ms = int(late.uniform(0.5, 1.5) * world.plan.pace * 1000)
+        answer = await ask(account, ExtendLease(token, late.choice([0, 3]), 1, ttl_ms), late)
+        if isinstance(answer, LeaseAnswered) and answer.lease is not None:
+            token = answer.lease.token
+            lease = read_token(CONTROL_KEY, token)
     if fate == "die":
         return
     if fate == "close" and random.random() < 0.5:  # with events still in the spool

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from tests.simulation.back_office import BackOffice
 from tests.simulation.catalogues import DRAWN, documents
-from tests.simulation.chaos import Strike, draw_strikes, tells
+from tests.simulation.chaos import Strike, draw_log_away, draw_strikes, tells
 from tests.simulation.checks import fold_all, fresh_folds, unrest, verify
 from tests.simulation.gateways import ASKING, PACE_MAX, Gateways, open_too_long
 from tests.simulation.invariants import orphans
@@ -134,6 +134,8 @@ def _simulate(seed: int, faults: bool) -> Outcome:
         jumps=draw_jumps(Random(f"sandbox {seed}"), seconds) if sandbox else (),
     )
     strikes = draw_strikes(random, seconds, seed)
+    if leasing:
+        strikes = sorted(strikes + draw_log_away(seed, seconds), key=lambda strike: strike.at_s)
     loop = VirtualLoop()
     world = World(plan, Random(random.random()), loop)
     gateways = Gateways(world, Random(random.random()), seconds, leasing=leasing) if asked else None
