@@ -34,6 +34,7 @@ from engine.limits import ROOT, STANDINGS
 from engine.money import parse_amount
 from engine.partition import Partition
 from engine.reasons import Reason
+from engine.snapshot import decode_account, encode_account
 from loadtest.oracle.records import partition_of
 from loadtest.workload import cloud_time
 from tests.simulation.holders import LEASING_GATEWAYS, GivenLease, Returns, hold_leases
@@ -65,6 +66,7 @@ class Given(Struct):
 
     account: str
     as_of: AsOf
+    now_us: int  # by the clock of whoever answered, and not behind the log
     allowed: bool
     reason: str | None
     booked: int | None
@@ -274,6 +276,7 @@ class Gateways:
             Given(
                 question.account,
                 as_of,
+                max(as_of.log_time_us, process.clock.wall_us()),
                 answer.allowed,
                 answer.reason,
                 None if wallet is None else parse_amount(wallet.booked),
@@ -393,7 +396,7 @@ def _inconsistent(given: Given, fold: Partition) -> Iterator[str]:
         yield f"{where} approved, though the account is {standing}"
     if given.reason in FOUNDED and not FOUNDED[given.reason](account):
         yield f"{where} denies as {given.reason}, and nothing of the account says so"
-    balance = account.derive().allocation.balance
+    balance = _balance(account, fold, given.now_us)
     if given.booked != balance:
         yield f"{where} says {given.booked} is booked, it is {balance}"
     if given.hold is not None:
@@ -409,6 +412,14 @@ def _inconsistent(given: Given, fold: Partition) -> Iterator[str]:
         yield f"{where} denies {given.price} with {given.available} available"
     if given.reason == Reason.WITHHELD and not any(each.closed_us is not None for each in account.slices.values()):
         yield f"{where} withholds, though no slice is closed"
+
+
+def _balance(account: Account, fold: Partition, now_us: int) -> int:
+    """Of that instant: a lot may have begun by the clock of whoever answers, and not by log time."""
+    if now_us > fold.log_time_us:
+        account = decode_account(encode_account(account), fold._book)
+        account.wake(now_us)
+    return account.derive().allocation.balance
 
 
 def open_too_long(world: World) -> Iterator[str]:
