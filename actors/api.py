@@ -21,6 +21,7 @@ from ray.serve.schema import LoggingConfig
 from actors.advice import Advisor
 from actors.assembly import (
     WhatIfProcess,
+    billed_usages,
     database_dsn,
     doors,
     kafka_appender,
@@ -84,7 +85,7 @@ class ApiProcess:
         commands = CommandDesk(appender, owners, control_key, settings.kafka.topic_usage, partitions)
         topics, margin_topics = topic_reader(settings), topic_reader(settings)  # who reads long keeps nobody waiting
         whatif = WhatIfProcess(settings)
-        training = training_runs(settings, whatif.costs)
+        training, billed = training_runs(settings, whatif.costs), billed_usages(settings, whatif.costs)
         self._parts: Sequence[_Part] = (
             appender,
             topics,
@@ -101,6 +102,7 @@ class ApiProcess:
             advisor,
             whatif,
             training,
+            billed,
         )
         services = Services(
             settings=settings,
@@ -119,6 +121,7 @@ class ApiProcess:
             floors=floors,
             advisor=advisor,
             training=training,
+            billed=billed,
             request_margins=RequestMargins(
                 margin_topics, settings.kafka.topic_rated, settings.kafka.topic_costs, partitions
             ),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from actors.billed_usage import BilledUsages
 from actors.checkpoints import Checkpoints
 from actors.clock import SystemClock
 from actors.controller import Controller
@@ -179,6 +180,13 @@ def training_runs(settings: Settings, costs: CostStore) -> PostgresTraining:
     timeout_s = settings.postgres.statement_timeout_ms / 1000
     schema, lease_s = settings.postgres.schema_name, settings.lease.lease_s
     return PostgresTraining(database_dsn(settings), schema, lease_s, timeout_s, costs)
+
+
+def billed_usages(settings: Settings, costs: CostStore) -> BilledUsages:
+    """What a provider has billed, not yet started; `costs` knows what we said."""
+    timeout_s = settings.postgres.statement_timeout_ms / 1000
+    schema, lease_s = settings.postgres.schema_name, settings.lease.lease_s
+    return BilledUsages(database_dsn(settings), schema, lease_s, timeout_s, costs)
 
 
 def alert_receivers(settings: Settings, clock: Clock, permitted: Callable[[], bool]) -> EndpointReceivers:

@@ -1,4 +1,4 @@
-"""`tallygate costs`: what providers charge for resold models."""
+"""`tallygate costs`: what providers charge, for resold models and for GPUs."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,15 +6,17 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from actors.cli import bill
 from actors.cli.terminal import FAILED, WRONG_INPUT, AsJson, console, fail, new_table, print_json_rows
 from engine.cost.foreign_sheets import Imported, from_genai_prices, from_litellm
 from engine.cost.price_sheet import BadSheet, PriceSheet, encode_sheet, parse_sheet
 from engine.events import Malformed, parse_usage
 from engine.money import NotADecimal, amount_text, parse_amount, parse_quantity
 
-app = typer.Typer(help="What providers charge for resold models.", no_args_is_help=True)
+app = typer.Typer(help="What providers charge, for resold models and for GPUs.", no_args_is_help=True)
 import_app = typer.Typer(help="Make a price sheet of a public one.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
+app.add_typer(bill.app, name="bill")
 
 SheetFile = Annotated[Path, typer.Option("--sheet", exists=True, dir_okay=False, help="A price sheet.")]
 _Source = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The file, as its makers publish it.")]

@@ -7,6 +7,7 @@ import orjson
 from actors.web import (
     adjustments,
     batch_checks,
+    billed_routes,
     billing_routes,
     contracts,
     customers,
@@ -59,6 +60,7 @@ def all_routes(health: Health) -> tuple[Route, ...]:
         *margin_routes.ROUTES,
         *floor_routes.ROUTES,
         *training_routes.ROUTES,
+        *billed_routes.ROUTES,
         *billing_routes.ROUTES,
         *recurring_routes.ROUTES,
         *quantity_grant_routes.ROUTES,

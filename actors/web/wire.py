@@ -247,6 +247,7 @@ class Services:
     floors: Any = None  # actors/margin_floors.py
     advisor: Any = None  # actors/advice.py
     training: Any = None  # actors/training_runs.py
+    billed: Any = None  # actors/billed_usage.py
     request_margins: Any = None  # actors/margin.py
     whatif: Any = None  # actors/whatif.py
     costs: Any = None  # actors/cost_store.py

@@ -9,8 +9,10 @@ from pydantic import SecretStr
 
 from actors.account_view import account_view, checked_view, rerated_view, wallet_view
 from actors.audit import Audit
+from actors.billed_usage import BilledUsages
 from actors.catalogues import PostgresCatalogues
 from actors.commands import CommandDesk
+from actors.cost_store import CostStore
 from actors.door_client import DoorUnavailable
 from actors.door_client import Route as DoorRoute
 from actors.door_wire import (
@@ -192,6 +194,8 @@ class House:
         self.floors = PostgresFloors(bench.dsn, bench.schema, 1.2, 5.0)
         self.rates: dict[int, bytes] = {}  # checkpoints of cost actors, by partition
         self.training = PostgresTraining(bench.dsn, bench.schema, 1.2, 5.0, _Checkpoints(self.rates))
+        self.costs = CostStore(bench.dsn, bench.schema, 1.2, 5.0)
+        self.billed = BilledUsages(bench.dsn, bench.schema, 1.2, 5.0, self.costs)
         self.services = Services(
             settings,
             self.clock,
@@ -206,6 +210,7 @@ class House:
             drafts=self.drafts,
             floors=self.floors,
             training=self.training,
+            billed=self.billed,
         )
         self.app = App(all_routes(Health("test")), self.services)
         self.client = self.caller(*KeyScope)
@@ -214,7 +219,7 @@ class House:
 
     async def open(self) -> None:
         stores = (self.records, self.audit, self.idempotency, self.catalogues, self.drafts, self.floors, self.training)
-        for part in stores:
+        for part in (*stores, self.costs, self.billed):
             await self.bench.started(part)
         await self.catalogues.publish_catalogue(1, document_json(document()))
         marker = msgspec.json.encode(CatalogueMarker(1, START_US))
