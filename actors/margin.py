@@ -115,7 +115,7 @@ async def find_margin_of(
                     fold.apply_rated(number, text, record.timestamp * 1_000)
                 elif isinstance(told := parse_line(text), RequestLine):
                     fold.apply_cost(told)
-    rows = fold.sums([By.ACCOUNT, By.MODEL, By.FEATURE, By.REQUEST])
+    rows = fold.sums([By.ACCOUNT, By.MODEL, By.FEATURE, By.REQUEST, By.RUN])
     ours = [(key, sums) for key, sums in rows if (key.account, key.request) == (account, request)]
     return max(ours, key=lambda row: row[1].requests) if ours else None
 

@@ -1,18 +1,19 @@
 """The margin of requests in Postgres: its checkpoints, and what people ask of it.
 
-A checkpoint is one transaction: where its partition stands, and the rows that changed. It is fenced by the partition's epoch,
-which every claim raises."""
+A checkpoint is one transaction: where its partition stands, and the rows that changed, of hours and of runs. It is fenced by
+the partition's epoch, which every claim raises."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from actors.ports import CommitUnknown, Fenced, StoreUnavailable
 from actors.postgres import Session, pico_of, session_settings, storable, units_of
 from actors.queries import read_queries
-from engine.cost.margin import By, Key, Margin, RowChange
+from engine.cost.margin import RUN_KEPT_US, By, Key, Margin, RowChange
 
 _QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "margin.sql").read_text(encoding="utf-8"))
 _ALL: Final = 1 << 31  # rows: no limit that anybody meets
@@ -89,10 +90,12 @@ class MarginStore:
         return await self._repeatable(work)
 
     async def rows(self, partition: int, from_us: int) -> list[tuple[Key, Margin]]:
-        """The rows of hours that begin at `from_us` or later."""
+        """The rows of hours that begin at `from_us` or later; those of runs as far back as runs are known."""
 
         async def work(connection: Any) -> list[tuple[Key, Margin]]:
-            return [_row(row) for row in await connection.fetch(_QUERIES["rows_from"], partition, from_us)]
+            rows = await connection.fetch(_QUERIES["rows_from"], partition, from_us)
+            of_runs = await connection.fetch(_QUERIES["run_rows_from"], partition, from_us - RUN_KEPT_US)
+            return [_row(row) for row in (*rows, *of_runs)]
 
         return await self._repeatable(work)
 
@@ -139,7 +142,13 @@ async def margin_sums(
 ) -> list[tuple[Key, Margin]]:
     """See `MarginStore.sums`."""
     asked = [name in by for name in (By.HOUR, By.ACCOUNT, By.MODEL, By.FEATURE, By.PLAN)]
-    return [_row(row) for row in await connection.fetch(_QUERIES["sums"], from_us, until_us, *asked, account, limit)]
+    query = _QUERIES["run_sums" if By.RUN in by else "sums"]
+    return [_row(row) for row in await connection.fetch(query, from_us, until_us, *asked, account, limit)]
+
+
+async def margin_of_run(connection: Any, account: str, run: str) -> list[tuple[Key, Margin]]:
+    """All that a run was charged and cost, by currency; nothing of one that nobody has told of."""
+    return [_row(row) for row in await connection.fetch(_QUERIES["sums_of_run"], account, run)]
 
 
 async def bucket_sums(connection: Any, from_us: int, until_us: int) -> list[BucketSum]:
@@ -165,21 +174,36 @@ async def _write(connection: Any, cut: MarginCheckpoint) -> None:
         raise Fenced(
             f"margin of partition {cut.partition}: no longer at epoch {cut.epoch}, checkpoint {cut.ckpt_seq - 1}"
         )
-    if not cut.rows:
-        return
-    keys, sums = [row.key for row in cut.rows], [row.sums for row in cut.rows]
-    await connection.execute(
-        _QUERIES["commit_rows"],
-        *(cut.partition, [key.hour_us for key in keys], [storable(key.account) for key in keys]),
+    for query, rows in (
+        ("commit_rows", [row for row in cut.rows if not row.key.run]),
+        ("commit_run_rows", [row for row in cut.rows if row.key.run]),
+    ):
+        if rows:
+            await connection.execute(_QUERIES[query], *_columns(cut.partition, rows))
+
+
+def _columns(partition: int, rows: Sequence[RowChange]) -> list[Any]:
+    keys, sums = [row.key for row in rows], [row.sums for row in rows]
+    columns: list[Any] = [
+        *(partition, [key.hour_us for key in keys], [storable(key.account) for key in keys]),
         *([storable(key.model) for key in keys], [storable(key.feature) for key in keys]),
         *([key.plan for key in keys], [key.currency for key in keys]),
         *([units_of(each.revenue) for each in sums], [units_of(each.known_cost) for each in sums]),
         *([each.requests for each in sums], [each.without_cost for each in sums]),
         *([each.without_revenue for each in sums], [each.provisional for each in sums]),
-    )
+    ]
+    if keys[0].run:
+        columns += [[storable(key.run) for key in keys], [each.charges for each in sums]]
+        columns += [[each.costs for each in sums]]
+    return columns
 
 
 def _row(row: Any) -> tuple[Key, Margin]:
-    key = Key(row["hour_us"], row["account"], row["model"], row["feature"], row["plan"], row["currency"])
+    key = Key(*(row[name] for name in ("hour_us", "account", "model", "feature", "plan", "currency")))
     counts = (row["requests"], row["without_cost"], row["without_revenue"], row["provisional"])
-    return key, Margin(pico_of(row["revenue"]), pico_of(row["known_cost"]), *counts)
+    sums = Margin(pico_of(row["revenue"]), pico_of(row["known_cost"]), *counts)
+    if "run" in row:
+        key = replace(key, run=row["run"])
+        if "charges" in row:
+            sums = replace(sums, charges=row["charges"], costs=row["costs"])
+    return key, sums

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from actors.margin_store import BucketSum, bucket_sums, margin_sums
+from actors.margin_store import BucketSum, bucket_sums, margin_of_run, margin_sums
 from actors.ports import CommitUnknown, StoreUnavailable
 from actors.postgres import Session, pico_of, session_settings
 from actors.queries import read_queries
@@ -300,6 +300,10 @@ class Records:
     ) -> list[tuple[Key, Margin]]:
         """What requests earned beside what they cost, of hours that begin in [from_us, until_us)."""
         return await self._read(lambda connection: margin_sums(connection, from_us, until_us, by, account, limit))
+
+    async def margin_of_run(self, account: str, run: str) -> list[tuple[Key, Margin]]:
+        """What a run of the account was charged and cost, in all hours, by currency. Empty: nobody has told of it."""
+        return await self._read(lambda connection: margin_of_run(connection, account, run))
 
     async def gpu_buckets(self, from_us: int, until_us: int) -> list[BucketSum]:
         """Where the cost of all GPUs went in those hours."""

@@ -183,6 +183,7 @@ def _row(key: Key, sums: Margin) -> Mapping[str, Any]:
         "feature": key.feature,
         "plan": key.plan,
         "request": key.request,
+        "run": key.run,
         "hour": hour.isoformat().replace("+00:00", "Z") if key.hour_us else "",
         "currency": key.currency,
         "requests": sums.requests,

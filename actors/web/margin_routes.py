@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from actors.margin import AROUND_US, TooMuch
 from actors.ports import LogUnavailable
@@ -38,6 +38,7 @@ class MarginItem(Struct):
     feature: str | None
     plan: str | None
     hour: str | None
+    run: str | None
     currency: str
     requests: int
     revenue: str
@@ -48,6 +49,12 @@ class MarginItem(Struct):
     without_cost: int  # requests of which some cost is not known
     without_revenue: int  # served, and nothing is charged for them
     provisional: int  # their cost may still change without a correction
+
+
+class EventMarginItem(MarginItem):
+    """A request, and the sums of all requests of the run that it belongs to, or bills; null: of none, or not told yet."""
+
+    of_run: MarginItem | None = None
 
 
 class BucketItem(Struct):
@@ -111,7 +118,14 @@ async def show_event_margin(call: Call) -> Reply:
     if found is None:
         raise absent("event")
     key, sums = found
-    return Reply(_item(key, sums, [By.ACCOUNT, By.MODEL, By.FEATURE]))
+    item = EventMarginItem(**structs.asdict(_item(key, sums, [By.ACCOUNT, By.MODEL, By.FEATURE, By.RUN])))
+    if key.run:
+        rows = await call.services.records.margin_of_run(account, key.run)
+        ours = [row for row in rows if row[0].currency == key.currency] or rows
+        if ours:
+            of_run, run_sums = ours[0]
+            item.of_run = _item(of_run, run_sums, [By.ACCOUNT, By.RUN])
+    return Reply(item)
 
 
 def _by(text: str) -> list[By]:
@@ -147,6 +161,7 @@ def _item(key: Key, sums: Margin, by: list[By]) -> MarginItem:
         feature=key.feature if By.FEATURE in by else None,
         plan=key.plan if By.PLAN in by else None,
         hour=instant(key.hour_us) if By.HOUR in by else None,
+        run=key.run if By.RUN in by else None,
         currency=key.currency,
         requests=sums.requests,
         revenue=amount_text(sums.revenue),
@@ -166,6 +181,7 @@ _ITEM: Final = {
     "feature": None,
     "plan": None,
     "hour": None,
+    "run": None,
     "currency": "USD",
     "requests": 3,
     "revenue": "0.9",
@@ -188,7 +204,9 @@ ROUTES: Final = (
         description=(
             "From the lines of the topics `rated` and `costs` that were appended within half an hour of `at`: whatever is "
             "charged under the id, and every execution of it. `cost` is null while some of it is not known, and "
-            "`provisional` 1 until it has settled. A key that is bound to one account is refused."
+            "`provisional` 1 until it has settled. A request of a run, or an event that bills one (an outcome, with the run in "
+            "`tags.run`), has in `of_run` what the whole run was charged and cost, whenever that was. A key that is bound to "
+            "one account is refused."
         ),
         tags=("margin",),
         query=(
@@ -197,13 +215,15 @@ ROUTES: Final = (
                 "at", "text", "RFC 3339: when it was served, to half an hour; default: within the last hour"
             ),
         ),
-        response=MarginItem,
+        response=EventMarginItem,
         deadline_s=EVENT_DEADLINE_S,
         also={404: "Neither topic says anything of it in this time.", 422: "Too much was appended in this time."},
         example=Example(
             params={"id": "req-8812"},
             query={"account": "acme", "at": "2026-11-22T10:00:00Z"},
-            response=_ITEM | {"feature": "chat", "requests": 1},
+            response=_ITEM
+            | {"feature": "chat", "run": "talk-3", "requests": 1}
+            | {"of_run": _ITEM | {"model": None, "run": "talk-3", "requests": 4}},
         ),
     ),
     Route(
@@ -214,7 +234,8 @@ ROUTES: Final = (
         summary="What requests earned beside what they cost",
         description=(
             "Sums over the requests of whole hours, from Postgres, at most seconds old. Each charge and each cost counts in "
-            "its own hour. What is not known is null, and so is every sum with it. `gpus` says where the price of all GPUs "
+            "its own hour. By `run` there are only requests that belong to one. What is not known is null, and so is every "
+            "sum with it. `gpus` says where the price of all GPUs "
             "went in these hours: of `direct`, requests cost it. Customers must not see costs: a key that is bound to one "
             "account is refused."
         ),
@@ -223,7 +244,7 @@ ROUTES: Final = (
             QueryParameter(
                 "by",
                 "text",
-                "what sums are told apart by, commas between: account, model, feature, plan, hour",
+                "what sums are told apart by, commas between: account, model, feature, plan, hour, run",
                 "account",
             ),
             QueryParameter("account", "text", "only this account's requests"),

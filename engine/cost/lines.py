@@ -37,6 +37,7 @@ class RequestLine(Struct, tag_field="kind", tag="request", frozen=True, gc=False
     output: int
     epoch: int
     seq: int
+    run: str | None = None
 
 
 class WindowLine(Struct, tag_field="kind", tag="window", frozen=True, gc=False):
@@ -83,6 +84,7 @@ def request_line(cost: RequestCost, currency: str | None, epoch: int, seq: int) 
             served.output,
             epoch,
             seq,
+            served.run,
         )
     )
 

@@ -1,14 +1,16 @@
 """Revenue and cost of one request side by side, and sums of both: a fold over the topics `rated` and `costs`.
 
-The join is by account and request: the id of the usage event that bills a request is the request's. Each charge and each cost
-counts in its own hour, so that what the hours come to are the sums of both topics; what one topic does not say (the plan of a
-cost, the feature of a charge) is taken from the request's other side. A request whose cost is not known has no margin, and a
-sum that has one in it has none (R7). Lines of either topic take each other's place as README.md, "Cost", says: so the order
-in which lines come, and how often, changes nothing."""
+The join is by account and request: the id of the usage event that bills a request is the request's. Beyond it requests are
+joined by the run that they belong to: what was served says of which run it was, and an event that bills a run, an outcome say,
+names it in its tags. A request that belongs to none is joined with nothing else. Each charge and each cost counts in its own
+hour, so that what the hours come to are the sums of both topics; what one topic does not say (the plan of a cost, the feature
+of a charge) is taken from the request's other side, or its run. A request whose cost is not known has no margin, and a sum
+that has one in it has none (R7). Lines of either topic take each other's place as README.md, "Cost", says: so the order in
+which lines come, and how often, changes nothing."""
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -30,6 +32,7 @@ class By(StrEnum):
     PLAN = "plan"
     HOUR = "hour"
     REQUEST = "request"
+    RUN = "run"
 
 
 class Key(Struct, frozen=True, order=True):
@@ -42,6 +45,7 @@ class Key(Struct, frozen=True, order=True):
     plan: str
     currency: str
     request: str = ""
+    run: str = ""
 
 
 class Margin(Struct):
@@ -53,6 +57,8 @@ class Margin(Struct):
     without_cost: int = 0  # requests of which some cost is not known
     without_revenue: int = 0  # served, and nothing is charged for them
     provisional: int = 0  # their cost may still change without a correction
+    charges: int = 0  # of a run's row: charges in it that bill the run
+    costs: int = 0  # of a run's row: costs in it whose currency is known
 
     @property
     def cost(self) -> int | None:
@@ -78,6 +84,8 @@ class Margin(Struct):
         self.without_cost += sign * other.without_cost
         self.without_revenue += sign * other.without_revenue
         self.provisional += sign * other.provisional
+        self.charges += sign * other.charges
+        self.costs += sign * other.costs
 
 
 _NOTHING: Final = Margin()
@@ -98,14 +106,20 @@ class _RatedLine(Struct, gc=False):
     plan: str = ""
     accrued_us: int | None = None
     due: str | None = None
+    correction: str | None = None
+    tags: dict[str, str] = {}
 
 
+RUN_TAG: Final = "run"  # the tag by which a usage event says that it bills a run
+RUN_KEPT_US: Final = (
+    35 * 24 * HOUR_US
+)  # so long behind an hour is it known which runs were charged, or cost anything, in it
 EVER_US: Final = 1 << 62
 
 _rated: Final = msgspec.json.Decoder(_RatedLine)
 
 _Place = tuple[int, int, int]  # partition, offset, line
-_Run = tuple[int, str, int]  # hour, replica, attempt
+_Execution = tuple[int, str, int]  # hour, replica, attempt
 
 
 class _Charge(Struct, frozen=True, gc=False):
@@ -114,6 +128,8 @@ class _Charge(Struct, frozen=True, gc=False):
     currency: str
     model: str
     plan: str
+    run: str  # that it bills
+    again: bool  # it corrects what was told of an hour that is closed
 
 
 class _Cost(Struct, frozen=True, gc=False):
@@ -123,33 +139,107 @@ class _Cost(Struct, frozen=True, gc=False):
     model: str
     feature: str
     settled: bool
+    run: str  # that it was served for
+
+
+class _Charged(NamedTuple):
+    """A fact of a run: a charge bills it."""
+
+    hour_us: int
+    plan: str
+    currency: str
+
+
+class _Paid(NamedTuple):
+    """A fact of a run: something was served for it, and what that cost is in this currency."""
+
+    hour_us: int
+    currency: str
+    model: str
+    feature: str
+
+
+_Fact = _Charged | _Paid
+
+
+class _Known(Struct, frozen=True):
+    """What a request takes from the others of its run."""
+
+    plan: str = ""  # of the newest charge that bills it
+    currency: str = ""
+    charged: bool = False
+    paid_in: frozenset[str] = frozenset()
+    model: str = ""  # that all of it was served by; empty: by several, or by none
+    feature: str = ""
+
+
+_ALONE: Final = _Known()
+
+
+def _known(facts: Iterable[_Fact]) -> _Known:
+    charged, paid = [], []
+    for fact in facts:
+        if isinstance(fact, _Charged):
+            charged.append(fact)
+        else:
+            paid.append(fact)
+    newest = max(charged, default=None)
+    models, features = {fact.model for fact in paid}, {fact.feature for fact in paid}
+    return _Known(
+        *(("", "", False) if newest is None else (newest.plan, newest.currency, True)),
+        frozenset(fact.currency for fact in paid),
+        models.pop() if len(models) == 1 else "",
+        features.pop() if len(features) == 1 else "",
+    )
 
 
 class _Request:
     """What is known of one request."""
 
-    __slots__ = ("account", "charges", "costs", "name", "touched")
+    __slots__ = ("account", "charges", "costs", "name", "run", "touched")
 
     def __init__(self, account: str, name: str) -> None:
         self.account = account
         self.name = name
         self.charges: dict[_Place, _Charge] = {}
-        self.costs: dict[_Run, _Cost] = {}
+        self.costs: dict[_Execution, _Cost] = {}
+        self.run: _Run | None = None
         self.touched = False
 
+    def run_named(self) -> str:
+        """The run that its newest charge says it bills, else the one that it was last served for. Empty: none."""
+        billed = [place for place, charge in self.charges.items() if charge.run]
+        if billed:
+            return self.charges[max(billed)].run
+        served = [place for place, cost in self.costs.items() if cost.run]
+        return self.costs[max(served)].run if served else ""
+
+    def facts(self) -> set[_Fact]:
+        """What the others of its run must know of it."""
+        found: set[_Fact] = {
+            _Charged(each.hour_us, each.plan, each.currency) for each in self.charges.values() if each.run
+        }
+        if self.costs:
+            last = self.costs[max(self.costs)]
+            for (hour_us, _, _), cost in self.costs.items():
+                if cost.currency:
+                    found.add(_Paid(hour_us, cost.currency, last.model, last.feature))
+        return found
+
     def portions(self) -> dict[Key, Margin]:
-        """What it adds to which rows. The model served counts, and the feature; where nobody served it, the model charged for.
-        A cost falls under the plan and in the currency of the newest charge."""
+        """What it adds to which rows. The model served counts, and the feature; where nobody served it, the model charged for,
+        else that of its run. A cost falls under the plan and in the currency of the newest charge."""
+        known = _ALONE if self.run is None else self.run.known
         newest = max(self.charges) if self.charges else None
-        plan = "" if newest is None else self.charges[newest].plan
-        currency = "" if newest is None else self.charges[newest].currency
+        plan = known.plan if newest is None else self.charges[newest].plan
+        currency = known.currency if newest is None else self.charges[newest].currency
         if self.costs:
             last = self.costs[max(self.costs)]
             model, feature, home_us = last.model, last.feature, max(self.costs)[0]
         else:
             first = self.charges[min(self.charges)]
-            model = next((charge.model for _, charge in sorted(self.charges.items()) if charge.model), "")
-            feature, home_us = "", first.hour_us
+            model = next((charge.model for _, charge in sorted(self.charges.items()) if charge.model), known.model)
+            feature, home_us = known.feature, first.hour_us
         found: dict[Key, Margin] = {}
         counted: set[tuple[Key, str]] = set()
 
@@ -164,25 +254,62 @@ class _Request:
         for charge in self.charges.values():
             key, sums = row(charge.hour_us, charge.plan, charge.currency)
             sums.revenue += charge.amount
-            if charge.currency not in paid_in:  # nothing is converted here
+            sums.charges += bool(charge.run)
+            # Nothing is converted here; and what was not known of a closed hour was counted there.
+            if (
+                charge.currency not in paid_in
+                and not charge.again
+                and not (charge.run and charge.currency in known.paid_in)
+            ):
                 counted.add((key, "unknown"))
         for (hour_us, _, _), cost in self.costs.items():
             key, sums = row(hour_us, plan, cost.currency or currency)
+            sums.costs += bool(cost.currency) and self.run is not None
             if cost.amount is None:
                 counted.add((key, "unknown"))
             else:
                 sums.known_cost += cost.amount
             if not cost.settled:
                 counted.add((key, "provisional"))
-        key, sums = row(home_us, plan, currency or max(paid_in))
-        sums.requests = 1
-        sums.without_revenue = int(not self.charges)
+        if self.costs or not all(charge.again for charge in self.charges.values()):
+            _, sums = row(home_us, plan, currency or max(paid_in))
+            sums.requests = 1
+            sums.without_revenue = int(not self.charges and not known.charged)
         for key, what in counted:
             if what == "unknown":
                 found[key].without_cost = 1
             else:
                 found[key].provisional = 1
         return found
+
+
+class _Run:
+    """Requests that are joined because they belong to one run."""
+
+    __slots__ = ("facts", "known", "members", "name", "past")
+
+    def __init__(self, name: tuple[str, str], past: set[_Fact]) -> None:
+        self.name = name
+        self.members: dict[str, _Request] = {}
+        self.facts: dict[_Fact, int] = {}  # of how many members
+        self.past = past  # facts of hours that are closed
+        self.known = _known(past)
+
+    def take_in(self, request: _Request, sign: int) -> None:
+        """The request belongs to it from here on, or (-1) no longer."""
+        for fact in request.facts():
+            members = self.facts.get(fact, 0) + sign
+            if members:
+                self.facts[fact] = members
+            else:
+                del self.facts[fact]
+        if sign > 0:
+            self.members[request.name] = request
+        else:
+            del self.members[request.name]
+
+    def now_known(self) -> _Known:
+        return _known({*self.facts, *self.past})
 
 
 class RowChange(Struct, frozen=True):
@@ -217,6 +344,9 @@ class MarginFold:
         self._rows: dict[Key, Margin] = {}
         self._told: dict[Key, Margin] = {}
         self._touched: list[_Request] = []
+        self._runs: dict[tuple[str, str], _Run] = {}  # those of requests that are held
+        self._past: dict[tuple[str, str], set[_Fact]] = {}  # of closed hours, by account and run
+        self._stirred: dict[tuple[str, str], _Run] = {}  # a request of theirs has changed
         self._changed: set[Key] = set()
 
     def __len__(self) -> int:
@@ -251,10 +381,12 @@ class MarginFold:
             return
         name = (line.account, line.id)
         told.lines[line.line] = name
-        hour_us = line.time_us - line.time_us % HOUR_US
+        hour_us, is_late = line.time_us - line.time_us % HOUR_US, False
         if self._close_us is not None and hour_us < closed_at(append_us, self._close_us):
-            hour_us = append_us - append_us % HOUR_US
-        charge = _Charge(hour_us, amount, line.currency, line.cell.get("model", ""), line.plan)
+            hour_us, is_late = append_us - append_us % HOUR_US, True
+        again = is_late and line.correction is not None
+        run = line.tags.get(RUN_TAG, "")
+        charge = _Charge(hour_us, amount, line.currency, line.cell.get("model", ""), line.plan, run, again)
         self._touch(name).charges[*place, line.line] = charge
 
     def _take_back(self, name: tuple[str, str], place: _Place) -> None:
@@ -268,24 +400,24 @@ class MarginFold:
         if line.hour_us < self.closed_us:
             self.too_late += 1
             return
-        name, run, rank = (
+        name, place, rank = (
             (line.account or "", line.request),
             (line.hour_us, line.replica, line.attempt),
             (line.epoch, line.seq),
         )
         request = self._requests.get(name)
-        before = None if request is None else request.costs.get(run)
+        before = None if request is None else request.costs.get(place)
         if before is not None and rank < before.rank:
             return
         try:
             amount = None if line.amount is None else parse_amount(line.amount)
         except NotADecimal as error:
             raise Malformed(f"request {line.request[:40]}, amount: {error}") from error
-        cost = _Cost(rank, amount, line.currency or "", line.model, line.feature or "", line.settled)
+        cost = _Cost(rank, amount, line.currency or "", line.model, line.feature or "", line.settled, line.run or "")
         if before is None or replace(before, rank=rank) != cost:
-            self._touch(name).costs[run] = cost
+            self._touch(name).costs[place] = cost
         elif request is not None:
-            request.costs[run] = cost
+            request.costs[place] = cost
 
     def _touch(self, name: tuple[str, str]) -> _Request:
         """The request, to be changed: what it adds to the rows is taken out until `_settle` puts it back."""
@@ -297,33 +429,98 @@ class MarginFold:
             self._touched.append(request)
             if request.charges or request.costs:
                 self._add(request, -1)
+                self._leave_run(request)
         return request
 
+    def _leave_run(self, request: _Request) -> None:
+        run = request.run
+        if run is not None:
+            run.take_in(request, -1)
+            self._stirred[run.name] = run
+            request.run = None
+
     def _settle(self) -> None:
+        here: list[_Request] = []
         for request in self._touched:
-            request.touched = False
-            if request.charges or request.costs:
-                self._add(request, 1)
-            else:
+            if not request.charges and not request.costs:
                 del self._requests[request.account, request.name]
+                continue
+            here.append(request)
+            named = request.run_named()
+            if named:
+                request.run = self._run(request.account, named)
+                request.run.take_in(request, 1)
+        for run in self._stirred.values():
+            self._tell_members(run)
+        self._stirred.clear()
+        for request in here:
+            request.touched = False
+            self._add(request, 1)
         self._touched.clear()
+
+    def _run(self, account: str, named: str) -> _Run:
+        name = account, named
+        run = self._runs.get(name)
+        if run is None:
+            run = self._runs[name] = _Run(name, self._past.get(name, set()))
+        self._stirred[name] = run
+        return run
+
+    def _tell_members(self, run: _Run) -> None:
+        """What they take from it has changed perhaps; those that are touched are added later."""
+        if not run.members:
+            self._runs.pop(run.name, None)
+            return
+        known = run.now_known()
+        if known == run.known:
+            return
+        others = [request for request in run.members.values() if not request.touched]
+        for request in others:
+            self._add(request, -1)
+        run.known = known
+        for request in others:
+            self._add(request, 1)
 
     def _add(self, request: _Request, sign: int) -> None:
         for key, sums in request.portions().items():
-            row = self._rows.get(key)
-            if row is None:
-                row = self._rows[key] = Margin()
-            row.add(sums, sign)
-            self._changed.add(key)
+            if request.run is not None:
+                self._add_row(replace(key, run=request.run.name[1]), sums, sign)
+            self._add_row(key, _of_no_run(sums), sign)
+
+    def _add_row(self, key: Key, sums: Margin, sign: int) -> None:
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = Margin()
+        row.add(sums, sign)
+        self._changed.add(key)
 
     # --------------------------------------------------------------------------------------------------- what comes out
 
     def told(self, rows: Iterable[tuple[Key, Margin]], closed_us: int) -> None:
-        """What an earlier owner told of hours that are not closed: all that is not found again is taken back."""
+        """What an earlier owner told. Of hours that are not closed all that is not found again is taken back; of the others
+        it is known which runs were charged and what they cost anything in (rows of the last RUN_KEPT_US)."""
         self.closed_us = closed_us
         for key, sums in rows:
+            if key.hour_us < closed_us:
+                self._remember(key, sums)
+                continue
             self._told[key] = sums
             self._changed.add(key)
+
+    def _remember(self, key: Key, sums: Margin) -> None:
+        """Facts of a run in an hour that has closed."""
+        name = key.account, key.run
+        facts: list[_Fact] = []
+        if sums.charges:
+            facts.append(_Charged(key.hour_us, key.plan, key.currency))
+        if sums.costs:
+            facts.append(_Paid(key.hour_us, key.currency, key.model, key.feature))
+        if facts:
+            self._past.setdefault(name, set()).update(facts)
+            run = self._runs.get(name)
+            if run is not None:
+                run.past = self._past[name]
+                self._stirred[name] = run
 
     def changes(self) -> list[RowChange]:
         """Rows that differ from what was told, in order; they count as told from here on."""
@@ -341,6 +538,10 @@ class MarginFold:
         """Hours that begin before the instant have closed: what they came to was told."""
         self._settle()
         self.closed_us = max(self.closed_us, before_us)
+        for key, sums in self._rows.items():
+            if key.run and key.hour_us < before_us:
+                self._remember(key, sums)
+        self._forget_runs(self.closed_us - RUN_KEPT_US)
         self._rows = {key: sums for key, sums in self._rows.items() if key.hour_us >= before_us}
         self._told = {key: sums for key, sums in self._told.items() if key.hour_us >= before_us}
         over = [
@@ -350,12 +551,22 @@ class MarginFold:
             and all(hour_us < before_us for hour_us, _, _ in request.costs)
         ]
         for name in over:
-            del self._requests[name]
+            self._leave_run(self._requests.pop(name))
         self._offsets = {
             place: told
             for place, told in self._offsets.items()
             if any(name in self._requests for name in told.lines.values() if name is not None)
         }
+
+    def _forget_runs(self, before_us: int) -> None:
+        for name, facts in list(self._past.items()):
+            old = {fact for fact in facts if fact.hour_us < before_us}
+            if old:
+                facts -= old
+                if name in self._runs:
+                    self._stirred[name] = self._runs[name]
+                if not facts:
+                    del self._past[name]
 
     def sums(self, by: Sequence[By]) -> list[tuple[Key, Margin]]:
         """Sums over all that is held, in order."""
@@ -363,8 +574,15 @@ class MarginFold:
         found: dict[Key, Margin] = {}
         for request in self._requests.values():
             for key, sums in request.portions().items():
-                found.setdefault(told_apart(key, by, request.name), Margin()).add(sums)
+                if request.run is not None:
+                    key = replace(key, run=request.run.name[1])
+                found.setdefault(told_apart(key, by, request.name), Margin()).add(_of_no_run(sums))
         return sorted(found.items(), key=lambda each: each[0])
+
+
+def _of_no_run(sums: Margin) -> Margin:
+    """Without what only a run's own row tells."""
+    return replace(sums, charges=0, costs=0) if sums.charges or sums.costs else sums
 
 
 def told_apart(key: Key, by: Sequence[By], request: str = "") -> Key:
@@ -377,6 +595,7 @@ def told_apart(key: Key, by: Sequence[By], request: str = "") -> Key:
         key.plan if By.PLAN in by else "",
         key.currency,
         request if By.REQUEST in by else "",
+        key.run if By.RUN in by else "",
     )
 
 

@@ -56,6 +56,7 @@ class Served(Struct, tag_field="kind", tag="served", forbid_unknown_fields=True,
     feature: _Name | None = None
     attempt: Annotated[int, msgspec.Meta(ge=0, le=ATTEMPTS_MAX)] = 0  # on this replica
     seq: _Seq = 0
+    run: _Name | None = None  # that it belongs to: of an agent, say, whose requests are billed as one
 
 
 class GpuPart(Struct, forbid_unknown_fields=True, frozen=True, gc=False):

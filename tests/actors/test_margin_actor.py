@@ -12,7 +12,7 @@ from actors.ports import CommitUnknown, Fenced, LogUnavailable, Record, StoreUna
 from config.settings import KafkaSettings
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.lines import RequestLine
-from engine.cost.margin import Key, Margin, MarginFold
+from engine.cost.margin import RUN_KEPT_US, Key, Margin, MarginFold
 from engine.placement import partition_for
 from tests.engine.cost.test_margin import CLOSE_US, H, cost, drawn, rated
 
@@ -88,7 +88,11 @@ class Stored:
         return MarginClaim(self.epochs[partition], last.ckpt_seq, last.rated_offset, last.costs_offsets, last.closed_us)
 
     async def rows(self, partition: int, from_us: int) -> list[tuple[Key, Margin]]:
-        return [(key, sums) for key, (home, sums) in self.table.items() if home == partition and key.hour_us >= from_us]
+        return [
+            (key, sums)
+            for key, (home, sums) in self.table.items()
+            if home == partition and key.hour_us >= from_us - (RUN_KEPT_US if key.run else 0)
+        ]
 
     async def costs_closed_us(self) -> int:
         return self.costs_us

@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec.structs import replace
 
 from actors.margin_store import BucketSum, MarginCheckpoint, MarginClaim, MarginStatus, MarginStore
 from actors.migrations import migrate
 from actors.ports import Fenced
 from actors.records import Records
 from engine.cost.gpu_rates import HOUR_US
-from engine.cost.margin import By, Key, Margin, RowChange
+from engine.cost.margin import RUN_KEPT_US, By, Key, Margin, RowChange
 from loadtest.deployment import ENGINE_PASSWORD, engine_dsn
 
 SCHEMA = "margin_store"
@@ -48,6 +49,20 @@ async def test_a_checkpoint_is_found_again_by_the_next_owner(store: MarginStore)
     await store.commit(checkpoint(second, 1, {ACME: Margin(), LATER: Margin()}, seq=2))
 
 
+async def test_rows_of_runs_are_kept_beside_the_others(store: MarginStore) -> None:
+    claim = await store.claim(5, "a")
+    long_ago, late = 5 * HOUR_US + RUN_KEPT_US, 900_000 * HOUR_US
+    of_run, other = replace(ACME, run="talk-1"), replace(ACME, run="talk-2", hour_us=late)
+    rows = {ACME: Margin(5, 3, 1), of_run: Margin(5, 3, 1, charges=1, costs=2), other: Margin(2, requests=1)}
+    await store.commit(checkpoint(claim, 5, rows))
+    assert dict(await store.rows(5, 0)) == rows
+    assert dict(await store.rows(5, long_ago)) == {of_run: rows[of_run], other: rows[other]}
+    assert await store.rows(5, long_ago + HOUR_US) == [(other, rows[other])]
+    await store.commit(checkpoint(claim, 5, {of_run: Margin(0, 3, 1, charges=2, costs=2)}, seq=2))
+    sums = await store.sums(late, late + HOUR_US, [By.ACCOUNT, By.RUN])
+    assert sums == [(Key(0, "acme", "", "", "", "USD", "", "talk-2"), Margin(2, requests=1))]
+
+
 async def test_who_was_replaced_writes_nothing(store: MarginStore) -> None:
     old = await store.claim(3, "a")
     new = await store.claim(3, "b")
@@ -67,7 +82,7 @@ async def test_sums_are_told_apart_by_what_is_asked(store: MarginStore, database
     await store.commit(checkpoint(three, 13, {zen: Margin(BIG, 1, 1, 1)}))
     whole = await store.sums(900 * HOUR_US, 902 * HOUR_US, ())
     assert whole == [(Key(0, "", "", "", "", "USD"), Margin(BIG + 10, 5, 2, 1))]
-    apart = await store.sums(900 * HOUR_US, 902 * HOUR_US, [each for each in By if each is not By.REQUEST])
+    apart = await store.sums(900 * HOUR_US, 902 * HOUR_US, [each for each in By if each not in (By.REQUEST, By.RUN)])
     assert [each for each, _ in apart] == [key, zen]
     assert await store.sums(901 * HOUR_US, 902 * HOUR_US, [By.PLAN]) == [
         (Key(0, "", "", "", "growth", "USD"), Margin(BIG, 1, 1, 1))

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 import msgspec
+from msgspec.structs import replace
 from pydantic import SecretStr
 
 from actors.assembly import CostProcess, cost_store, margin_store, topic_reader, topic_settings
@@ -19,9 +20,17 @@ from actors.deployment import until
 from actors.kafka import TopicAppender, create_topics
 from actors.migrations import migrate
 from actors.ports import Outgoing
+from actors.records import Records
 from config.settings import CostSettings, KafkaSettings, PostgresSettings, Settings
 from config.stack.ray_local import RayLocal, record_ray
 from config.stack.supervisor import Supervisor
+from engine.catalog import (
+    CatalogueDocument,
+    MeterDefinition,
+    PlanDefinition,
+    PriceDefinition,
+    StreamDefinition,
+)
 from engine.cost.attribution import TOPIC
 from engine.cost.gpu_rates import HOUR_US, parse_rates
 from engine.cost.lines import RequestLine, WindowLine, parse_line
@@ -30,12 +39,15 @@ from engine.cost.served import GpuPart, ReplicaUp, Served, encode_served
 from engine.cost.telemetry import Metric, Sample, SourceKind, encode_sample
 from engine.cost.window import Bucket
 from engine.events import seal
+from engine.meters.definitions import ConditionDefinition
 from engine.money import parse_amount
 from engine.placement import partition_for
 from loadtest.deployment import ENGINE_PASSWORD, engine_dsn
+from tests.engine.bench import Bench
 
 PARTITIONS = 2
 REPLICAS = ("llama-0", "llama-1", "llama-2")
+HOME = partition_for(b"acme", PARTITIONS)
 GPU = GpuPart("GPU-1", "h100")
 RATES = msgspec.json.encode(
     {
@@ -207,6 +219,91 @@ async def test_an_owner_dies_and_every_pico_is_still_somewhere_once(database: st
     assert {key.plan for key, _ in await margins.sums(0, now_us + HOUR_US, [By.PLAN])} == {"", "growth"}
     await margins.stop()
     await store.stop()
+
+
+OUTCOMES = CatalogueDocument(
+    {"resolved": MeterDefinition("outcome", "count", when={"state": ConditionDefinition(one_of=("resolved",))})},
+    {"agents": PlanDefinition("USD", {"resolved": PriceDefinition("resolved", "per_unit", {}, "0.99")})},
+    streams={"outcome": StreamDefinition(604_800)},
+)
+
+
+async def test_an_outcome_is_reversed_and_the_cost_of_its_run_is_left(database: str, kafka: str) -> None:
+    """Two conversations of an agent, served by a GPU and charged by their outcome; one of them is reopened."""
+    settings = settings_of(engine_dsn(database), kafka)
+    await migrate(database, settings.postgres.schema_name, ENGINE_PASSWORD)
+    await create_topics(kafka, topic_settings(settings))
+    names = settings.kafka
+    appender = TopicAppender(kafka, {"served": names.topic_served, "rated": names.topic_rated})
+    await appender.start()
+    margins = margin_store(settings)
+    await margins.start()
+    records = Records(engine_dsn(database), settings.postgres.schema_name, PARTITIONS)
+    await records.start()
+    now_us = SystemClock().wall_us()
+    begin_us = now_us - 1_800_000_000
+    bench = Bench(OUTCOMES)
+    bench.now = now_us - 60_000_000
+    bench.open(plan="agents")
+    process = CostProcess(0, 1, "cost-0.1", settings)
+
+    def outcome(talk: str, seq: int, state: str) -> list[Outgoing]:
+        data = {"state": state, "tags": {"run": talk}}
+        assert bench.use(id=f"of-{talk}", type="outcome", at=bench.now, seq=seq, data=data) in ("rated", "amended")
+        lines = [Outgoing("rated", line, b"acme", HOME) for _, line in bench.partition.outputs.lines]
+        bench.partition.outputs.lines.clear()
+        return lines
+
+    async def told_of(talk: str, revenue: int, requests: int) -> bool:
+        rows = await records.margin_of_run("acme", talk)
+        return bool(rows) and (rows[0][1].revenue, rows[0][1].requests) == (revenue, requests)
+
+    try:
+        rates = [
+            Outgoing("served", seal(settings.control_key_bytes(), TOPIC, number, RATES), b"rates", number)
+            for number in range(PARTITIONS)
+        ]
+        served: list[Served | ReplicaUp] = [ReplicaUp(name, "llama", (GPU,), begin_us, begin_us) for name in REPLICAS]
+        for number in range(40):
+            at_us = begin_us + number * 5_000_000
+            talk = None if number % 4 == 3 else f"talk-{number % 2}"
+            served.append(
+                Served(f"r-{number}", REPLICAS[number % 3], "llama", at_us, at_us + 1_000_000, at_us + 4_000_000, 500)
+            )
+            served[-1] = replace(served[-1], output=80, account="acme", feature="agent", run=talk)
+        found = [(*encode_served(record), record.replica) for record in served]
+        requests = [Outgoing("served", value, key, partition_for(key, PARTITIONS)) for key, value, _ in found]
+        await appender.append([*rates, *requests, *outcome("talk-0", 1, "resolved"), *outcome("talk-1", 1, "resolved")])
+        await process.start()
+        await until(lambda: told_of("talk-0", 990_000_000_000, 21), "revenue and cost of one run to meet")
+        await until(lambda: told_of("talk-1", 990_000_000_000, 11), "revenue and cost of the other run to meet")
+        (of_run,) = await records.margin_of_run("acme", "talk-1")
+        assert of_run[1].margin == 990_000_000_000 - of_run[1].known_cost
+        assert (of_run[1].without_cost, of_run[1].without_revenue) == (0, 0)
+        await appender.append(outcome("talk-1", 2, "reopened"))
+        await until(lambda: told_of("talk-1", 0, 11), "what was charged to be given back")
+        (reversed_run,) = await records.margin_of_run("acme", "talk-1")
+        cost = of_run[1].known_cost
+        assert (reversed_run[1].revenue, reversed_run[1].known_cost, reversed_run[1].margin) == (0, cost, -cost)
+        # Of the same requests the rows of the margin have each charge and each cost once, whatever run they are of.
+        lines = await lines_of(settings)
+        costs: dict[tuple[str, int], RequestLine] = {}
+        for line in sorted(lines, key=lambda line: (line.epoch, line.seq)):
+            if isinstance(line, RequestLine):
+                costs[line.request, line.hour_us] = line
+        by_run: dict[str, int] = {}
+        for line in costs.values():
+            by_run[line.run or ""] = by_run.get(line.run or "", 0) + parse_amount(line.amount or "0")
+        ((_, whole),) = await margins.sums(0, now_us + HOUR_US, [])
+        assert (whole.revenue, whole.known_cost) == (990_000_000_000, sum(by_run.values()))
+        assert (whole.requests, whole.without_cost, whole.without_revenue) == (42, 0, 10)
+        runs = {key.run: sums.known_cost for key, sums in await margins.sums(0, now_us + HOUR_US, [By.RUN])}
+        assert runs == {talk: pico for talk, pico in by_run.items() if talk} and cost == by_run["talk-1"] > 0
+    finally:
+        await process.stop()
+        await records.stop()
+        await margins.stop()
+        await appender.stop()
 
 
 async def test_a_cost_actor_of_the_cluster_comes_back_by_itself(

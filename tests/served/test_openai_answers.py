@@ -6,7 +6,7 @@ import pytest
 
 from tallygate_served import Execution, Served, Status, UsageUnknown, Who
 
-WHO = Who("evt-1", "acme", "team:red", "chat")
+WHO = Who("evt-1", "acme", "team:red", "chat", "talk-3")
 USAGE = {
     "prompt_tokens": 100,
     "completion_tokens": 20,
@@ -38,6 +38,7 @@ def record(**changed: Any) -> Served:
         "account": "acme",
         "scope": "team:red",
         "feature": "chat",
+        "run": "talk-3",
     }
     return Served(**expected | changed)
 

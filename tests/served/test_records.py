@@ -5,7 +5,9 @@ import pytest
 from engine.cost import served as service
 from tallygate_served import BadRecord, GpuPart, ReplicaUp, Served, Status
 
-RECORD = Served("evt-1", "llama-0", "m", 10, 20, 30, 100, 60, 20, Status.ABORTED, "acme", "team:red", "chat", 2, 1)
+RECORD = Served(
+    "evt-1", "llama-0", "m", 10, 20, 30, 100, 60, 20, Status.ABORTED, "acme", "team:red", "chat", 2, 1, "talk-3"
+)
 
 
 def test_the_service_reads_what_is_written() -> None:
@@ -24,9 +26,12 @@ def test_the_service_reads_what_is_written() -> None:
         account="acme",
         scope="team:red",
         feature="chat",
+        run="talk-3",
         attempt=2,
         seq=1,
     )
+    with pytest.raises(BadRecord, match="run"):
+        Served("evt-1", "llama-0", "m", 10, None, 30, 100, run="").encoded()
     key, value = Served("evt-1", "llama-0", "m", 10, None, 30, 100).encoded()
     assert service.parse_served(value, key) == service.Served("evt-1", "llama-0", "m", 10, None, 30, 100)
 

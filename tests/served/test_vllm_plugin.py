@@ -124,7 +124,7 @@ def test_the_entry_point_is_this_class() -> None:
 @pytest.mark.parametrize("flat", [True, False])
 def test_a_finished_request_is_a_record(flat: bool, kept: Kept) -> None:
     """Times count backwards from the wall time of the step."""
-    request_id = f"chatcmpl-{mark(Who('evt-1', 'acme', 'team:red', 'chat'))}"
+    request_id = f"chatcmpl-{mark(Who('evt-1', 'acme', 'team:red', 'chat', 'talk-3'))}"
     counts: dict[str, Any] = {"num_prompt_tokens": 100, "num_generation_tokens": 20, "num_cached_tokens": 60}
     times: dict[str, Any] = {"queued_time": 0.25, "prefill_time": 0.5, "decode_time": 2.0, "inference_time": 2.5}
     finished: Any = (
@@ -147,6 +147,7 @@ def test_a_finished_request_is_a_record(flat: bool, kept: Kept) -> None:
             account="acme",
             scope="team:red",
             feature="chat",
+            run="talk-3",
         )
     ]
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tallygate_served import Who, mark, unmark
 
-WHO = Who("evt-1", "acme", "team:red/user:ann", "chat")
+WHO = Who("evt-1", "acme", "team:red/user:ann", "chat", "talk-3")
 
 
 @pytest.mark.parametrize("wrapped", ["{}", "chatcmpl-{}", "cmpl-{}-0", "resp_{}", "chatcmpl-{}-12"])
@@ -14,7 +14,9 @@ def test_whatever_vllm_puts_around_it(wrapped: str) -> None:
     assert unmark(wrapped.format(mark(WHO))) == WHO
 
 
-@given(st.builds(Who, st.text(min_size=1), st.none() | st.text(), st.text(), st.none() | st.text()))
+@given(
+    st.builds(Who, st.text(min_size=1), st.none() | st.text(), st.text(), st.none() | st.text(), st.none() | st.text())
+)
 def test_every_mark_comes_back(who: Who) -> None:
     assert unmark(f"cmpl-{mark(who)}-0") == unmark(mark(who)) == who
     assert set(mark(who)) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")

@@ -71,6 +71,7 @@ class Execution:
             account=self._who.account,
             scope=self._who.scope,
             feature=self._who.feature,
+            run=self._who.run,
             attempt=self._attempt,
         )
 

@@ -39,11 +39,14 @@ class Served:
     feature: str | None = None
     attempt: int = 0  # which execution of the request on this replica
     seq: int = 0  # of the records of one execution the highest counts
+    run: str | None = None  # that it belongs to: of an agent, say, whose requests are billed as one
 
     def encoded(self) -> tuple[bytes, bytes]:
         """(key, value) for Kafka. Raises BadRecord."""
         for name in ("request", "replica", "model"):
             _check_text(name, getattr(self, name))
+        if self.run is not None:
+            _check_text("run", self.run)
         begun = self.scheduled_us if self.first_us is None else self.first_us
         if not 0 <= self.scheduled_us <= begun <= self.last_us:
             raise BadRecord("scheduled_us, first_us and last_us do not follow each other")

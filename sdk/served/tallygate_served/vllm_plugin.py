@@ -100,6 +100,7 @@ class TallygateStatLogger(StatLoggerBase):  # type: ignore[misc,unused-ignore] #
             account=who.account,
             scope=who.scope,
             feature=who.feature,
+            run=who.run,
             attempt=self._attempt(who),
         )
 

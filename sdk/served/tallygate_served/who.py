@@ -18,11 +18,14 @@ class Who:
     account: str | None = None
     scope: str = ""
     feature: str | None = None
+    run: str | None = None  # of an agent, say, whose requests are billed as one
 
 
 def mark(who: Who) -> str:
     """The value of `X-Request-Id` from which the plug-in reads `who`. It is no secret, and no proof."""
     parts = [who.request, who.account, who.scope, who.feature]
+    if who.run is not None:
+        parts.append(who.run)
     text = json.dumps(parts, separators=(",", ":"), ensure_ascii=False)
     return _MARK + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
@@ -40,9 +43,10 @@ def unmark(request_id: str) -> Who:
     for end in (len(text), text.rfind("-")):
         try:
             parts = json.loads(base64.urlsafe_b64decode(text[:end] + "=" * (-end % 4)))
-            request, account, scope, feature = parts
+            request, account, scope, feature, *rest = parts
+            (run,) = rest or (None,)
         except (ValueError, TypeError, binascii.Error):
             continue
         if isinstance(request, str) and request:
-            return Who(request, account, scope, feature)
+            return Who(request, account, scope, feature, run)
     return Who(request_id)

@@ -1,5 +1,7 @@
 """Margin over HTTP: sums as they were told, what is not known is null, and no customer's key sees any of it."""
 
+from msgspec.structs import replace
+
 from actors.keys import KeyScope
 from actors.margin import TooMuch
 from actors.margin_store import MarginCheckpoint, MarginStore
@@ -44,6 +46,7 @@ async def test_revenue_and_cost_stand_side_by_side(house: House) -> None:
         "feature": None,
         "plan": None,
         "hour": None,
+        "run": None,
         "currency": "USD",
         "requests": 3,
         "revenue": "10",
@@ -117,6 +120,7 @@ async def test_a_single_request_is_shown_with_what_is_known_of_it(house: House) 
     assert (shown["account"], shown["model"], shown["feature"], shown["plan"]) == ("acme", "large", "chat", None)
     assert (shown["revenue"], shown["cost"], shown["margin"], shown["percent"]) == ("3", "1", "2", "66.6")
     assert says.asked == [("acme", "req-1", START_US)]
+    assert (shown["run"], shown["of_run"]) == ("", None)
     says.found = None
     assert (await house.client.get(path)).status == 404
     assert says.asked[-1][2] == START_US - HOUR_US // 2
@@ -127,3 +131,36 @@ async def test_a_single_request_is_shown_with_what_is_known_of_it(house: House) 
     assert (await house.client.get(path)).status == 503
     assert (await house.client.get(f"{path}&at=then")).json()["field"] == "at"
     assert (await house.caller(*KeyScope, account="acme").get(path)).status == 403
+
+
+async def test_an_event_that_bills_a_run_is_shown_with_all_that_the_run_cost(house: House) -> None:
+    def of_run(account: str, hours: int, run: str = "talk-1") -> Key:
+        return replace(key(account, START_US + hours * HOUR_US), run=run)
+
+    await told(
+        house,
+        {
+            of_run("acme", 0): Margin(0, 3 * DOLLAR, 3, costs=3),
+            of_run("acme", 40): Margin(9 * DOLLAR, 0, 1, charges=1),
+            of_run("acme", 0, "talk-2"): Margin(0, DOLLAR, 1, costs=1),
+            of_run("zen", 0): Margin(0, 5 * DOLLAR, 1, costs=1),
+        },
+    )
+
+    class Says:
+        async def of(self, account: str, request: str, at_us: int) -> tuple[Key, Margin]:
+            return of_run(account, 0, "talk-9" if request == "later" else "talk-1"), Margin(9 * DOLLAR, 0, 1, 1)
+
+    house.services.request_margins = Says()
+    shown = (await house.client.get("/v1/events/outcome-1/margin?account=acme")).json()
+    assert (shown["revenue"], shown["cost"], shown["run"]) == ("9", None, "talk-1")
+    run = shown["of_run"]
+    assert (run["run"], run["revenue"], run["cost"], run["margin"], run["requests"]) == ("talk-1", "9", "3", "6", 4)
+    assert (await house.client.get("/v1/events/later/margin?account=acme")).json()["of_run"] is None
+    rows = (await house.client.get(f"/v1/margin?{HOURS}&by=account,run")).json()["items"]
+    assert [(each["account"], each["run"], each["cost"]) for each in rows] == [
+        ("acme", "talk-1", "3"),
+        ("acme", "talk-2", "1"),
+        ("zen", "talk-1", "5"),
+    ]
+    assert (await house.client.get(f"/v1/margin?{HOURS}")).json()["items"] == [], "rows of runs add to no others"

@@ -10,7 +10,9 @@ from engine.cost.replica import RequestCost, WindowCost
 from engine.cost.served import Served, Status
 from engine.cost.window import Bucket
 
-SERVED = Served("req-1", "r", "m", 1, 2, 3, 10, 4, 5, Status.ABORTED, "acme", "team:red", "chat", attempt=1)
+SERVED = Served(
+    "req-1", "r", "m", 1, 2, 3, 10, 4, 5, Status.ABORTED, "acme", "team:red", "chat", attempt=1, run="talk-1"
+)
 
 
 def test_a_request_says_what_it_cost_and_how_that_is_known() -> None:
@@ -36,6 +38,7 @@ def test_a_request_says_what_it_cost_and_how_that_is_known() -> None:
         "output": 5,
         "epoch": 7,
         "seq": 9,
+        "run": "talk-1",
     }
     assert isinstance(parse_line(line), RequestLine)
 

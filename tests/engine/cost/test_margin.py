@@ -9,10 +9,11 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.lines import RequestLine
-from engine.cost.margin import By, Key, Margin, MarginFold, closed_at, told_apart
+from engine.cost.margin import RUN_KEPT_US, By, Key, Margin, MarginFold, closed_at, told_apart
 from engine.events import Malformed
 from engine.money import amount_text
 
@@ -145,6 +146,114 @@ def test_only_what_was_asked_for_is_held() -> None:
     assert (only(fold)[1].revenue, only(fold)[1].cost) == (5, 1)
 
 
+# --------------------------------------------------------------------------------------------------------- of a run
+
+RUN = {"tags": {"run": "talk-1"}, "cell": {}}
+
+
+def a_run(*more: bytes | RequestLine) -> MarginFold:
+    """Three requests of a conversation that is billed by its outcome, and one request beside it."""
+    served = [cost(name, pico, run="talk-1") for name, pico in (("a", 20), ("b", 5), ("c", 3))]
+    return fold_of(*served, rated(9, "alone", 50), cost("alone", 10), *more)
+
+
+def test_an_outcome_is_joined_with_what_its_run_cost() -> None:
+    fold = a_run(rated(1, "outcome", 100, **RUN))
+    rows = {key.run: sums for key, sums in fold.sums([By.RUN])}
+    of_run = rows["talk-1"]
+    assert (of_run.revenue, of_run.cost, of_run.margin, of_run.requests) == (100, 28, 72, 4)
+    assert (of_run.without_cost, of_run.without_revenue) == (0, 0), "what it cost is known, and it is charged for"
+    assert (rows[""].revenue, rows[""].cost) == (50, 10)
+    # Beside everything else it counts once: under what it was served by, and under the plan that bills it.
+    key, sums = only(fold, ALL)
+    assert (key.model, key.feature, key.plan) == ("m", "chat", "growth")
+    assert (sums.revenue, sums.cost, sums.requests, sums.without_cost, sums.without_revenue) == (150, 38, 5, 0, 0)
+
+
+def test_of_an_outcome_that_is_reversed_the_cost_of_its_run_is_left() -> None:
+    back = rated(2, "outcome", -100, correction="amend", **RUN)
+    for fold in (a_run(rated(1, "outcome", 100, **RUN), back), a_run(back, rated(1, "outcome", 100, **RUN))):
+        (sums,) = (sums for key, sums in fold.sums([By.RUN]) if key.run)
+        assert (sums.revenue, sums.cost, sums.margin, sums.requests, sums.without_cost) == (0, 28, -28, 4, 0)
+        assert (only(fold)[1].revenue, only(fold)[1].cost) == (50, 38)
+
+
+def test_a_run_without_an_outcome_costs_and_earns_nothing() -> None:
+    fold = a_run(rated(3, "b", 7))  # one of its requests is billed by itself
+    (sums,) = (sums for key, sums in fold.sums([By.RUN]) if key.run)
+    assert (sums.revenue, sums.cost, sums.without_revenue) == (7, 28, 2)
+
+
+def test_what_is_not_known_of_a_run_is_not_known_of_its_outcome() -> None:
+    rows = {key.run: sums for key, sums in a_run(rated(1, "o", 9, tags={"run": "talk-2"})).sums([By.RUN])}
+    sums = rows["talk-2"]
+    assert (sums.revenue, sums.cost, sums.without_cost) == (9, None, 1), "nothing was served for that run"
+    fold = a_run(rated(1, "outcome", 100, **RUN), cost("d", None, run="talk-1"))
+    rows = {key.run: sums for key, sums in fold.sums([By.RUN])}
+    assert (rows["talk-1"].cost, rows["talk-1"].known_cost, rows["talk-1"].without_cost) == (None, 28, 1)
+    euro = {
+        key.currency: sums for key, sums in a_run(rated(1, "o", 9, currency="EUR", **RUN)).sums([By.RUN]) if key.run
+    }
+    assert euro["EUR"].cost is None, "nothing is converted"
+
+
+def test_a_run_of_several_models_leaves_each_its_cost() -> None:
+    fold = fold_of(cost("a", 20, run="talk-1"), cost("b", 5, run="talk-1", model="n"), rated(1, "outcome", 100, **RUN))
+    rows = {key.model: (sums.revenue, sums.cost) for key, sums in fold.sums([By.MODEL])}
+    assert rows == {"m": (0, 20), "n": (0, 5), "": (100, 0)}
+
+
+def test_a_run_of_another_account_is_another_run() -> None:
+    fold = a_run(rated(1, "outcome", 100, account="zen", **RUN))
+    rows = {(key.account, key.run): sums.cost for key, sums in fold.sums([By.ACCOUNT, By.RUN])}
+    assert rows == {("acme", ""): 10, ("acme", "talk-1"): 28, ("zen", "talk-1"): None}
+
+
+def told_of(fold: MarginFold, rows: dict[Key, Margin]) -> dict[Key, Margin]:
+    """The rows as they stand once the fold has told what changed."""
+    rows |= {change.key: change.sums for change in fold.changes()}
+    return rows
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["the same owner", "a new owner"])
+def test_an_outcome_may_come_when_the_hours_of_its_run_have_closed(anew: bool) -> None:
+    """Neither it nor its reversal is taken for something whose cost is not known, and nothing is counted again."""
+    day_us = 24 * HOUR_US
+    fold = a_run()
+    rows = told_of(fold, {})
+    fold.forget(H + HOUR_US)
+    if anew:
+        fold = MarginFold(CLOSE_US)
+        fold.told(rows.items(), H + HOUR_US)
+    fold_of(rated(1, "outcome", 100, time_us=H + day_us, **RUN), append_us=H + day_us, fold=fold)
+    told_of(fold, rows)
+    fold.forget(H + 2 * day_us)
+    back = rated(2, "outcome", -100, time_us=H + day_us, correction="amend", **RUN)
+    fold_of(back, append_us=H + 6 * day_us, fold=fold)
+    told_of(fold, rows)
+    of_run, whole = Margin(), Margin()
+    for key, sums in rows.items():
+        (of_run if key.run else whole).add(sums)
+    assert (of_run.revenue, of_run.cost, of_run.requests, of_run.without_revenue) == (0, 28, 4, 3)
+    assert (whole.revenue, whole.cost, whole.requests, whole.without_cost) == (50, 38, 5, 0)
+    by_hour = {key.hour_us - H: (sums.revenue, sums.cost) for key, sums in rows.items() if key.run and sums != Margin()}
+    assert by_hour == {0: (0, 28), day_us: (100, 0), 6 * day_us: (-100, 0)}
+
+
+def test_which_runs_cost_anything_is_known_for_35_days() -> None:
+    fold = a_run()
+    rows = told_of(fold, {})
+    later_us = H + RUN_KEPT_US
+    for closed_us, cost_is in ((later_us, 0), (later_us + HOUR_US, None)):
+        one = MarginFold(CLOSE_US)
+        one.told([each for each in rows.items() if each[0].hour_us >= closed_us - RUN_KEPT_US], closed_us)
+        other = a_run()
+        other.forget(closed_us)
+        for each in (one, other):
+            fold_of(rated(1, "outcome", 9, time_us=closed_us, **RUN), append_us=closed_us, fold=each)
+            assert only(each)[1].cost == cost_is
+
+
 # -------------------------------------------------------------------------------------------------- hour by hour
 
 
@@ -204,6 +313,7 @@ def drawn(random: Random) -> list[bytes | RequestLine]:
                 more = {"line": number, "epoch": epoch, "account": account, "time_us": H + hour + 7}
                 more |= {"currency": "USD" if account == "a" else "EUR", "plan": random.choice(("growth", "starter"))}
                 due = {"due": "fee"} if random.random() < 0.1 else {}
+                more |= {"tags": {"run": random.choice("uv")}} if random.random() < 0.3 else {}
                 lines.append(rated(offset, request, random.randrange(-50, 100), **more, **due))
     for number in range(random.randrange(1, 20)):
         amount = random.choice((None, 0, 3, 5))
@@ -214,6 +324,7 @@ def drawn(random: Random) -> list[bytes | RequestLine]:
             "model": random.choice("mn"),
         }
         more |= {"feature": random.choice(("chat", None)), "currency": random.choice(("USD", "USD", None))}
+        more |= {"run": random.choice(("u", "v", None))}
         lines.append(cost(f"r{random.randrange(5)}", amount, **more))
     return lines
 
@@ -232,9 +343,11 @@ def test_any_order_and_repetition_gives_the_same_rows(random: Random) -> None:
             told |= {change.key: change.sums for change in mixed.changes()}
     told |= {change.key: change.sums for change in mixed.changes()}
     assert {key: sums for key, sums in told.items() if sums != Margin()} == rows
-    assert [each for each in mixed.sums(ALL) if each[1] != Margin()] == [
-        *sorted(rows.items(), key=lambda each: each[0])
-    ]
+    of_all = {key: sums for key, sums in rows.items() if not key.run}
+    assert [each for each in mixed.sums(ALL) if each[1] != Margin()] == sorted(of_all.items(), key=lambda each: each[0])
+    of_runs = {key: replace(sums, charges=0, costs=0) for key, sums in rows.items() if key.run}
+    found = [each for each in mixed.sums([*ALL, By.RUN]) if each[0].run and each[1] != Margin()]
+    assert found == [each for each in sorted(of_runs.items(), key=lambda each: each[0]) if each[1] != Margin()]
 
 
 @given(st.integers(0, 1 << 32).map(Random), st.lists(st.sampled_from(list(By)), unique=True))
