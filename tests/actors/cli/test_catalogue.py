@@ -11,7 +11,7 @@ from tests.actors.cli.calling import EXAMPLE, call
 
 def test_check_counts_what_a_good_catalogue_holds() -> None:
     result = call("catalogue", "check", str(EXAMPLE))
-    assert (result.exit_code, result.stdout) == (0, f"{EXAMPLE}: 15 meters, 3 plans, 42 prices; no faults\n")
+    assert (result.exit_code, result.stdout) == (0, f"{EXAMPLE}: 16 meters, 3 plans, 44 prices; no faults\n")
 
 
 def test_check_tells_every_fault_on_a_line_of_stderr(tmp_path: Path) -> None:
