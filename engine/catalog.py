@@ -267,13 +267,11 @@ class Plan:
             if found.shared is not None and earlier and name not in earlier[0]:
                 found = found.drawing_on(None)  # what the others share is as it was when the period began
             prices.append(found.placed(price.where))
-        same = all(found is price for found, price in zip(prices, self.prices.values(), strict=True))
-        return self if same else self._like(prices)
+        return self._with(prices)
 
     def replacing(self, prices: Mapping[str, Price]) -> "Plan":
         """This plan with these in place of its own prices of the same names, in the same cells."""
-        sold = [prices.get(name, price).placed(price.where) for name, price in self.prices.items()]
-        return self._like(sold)
+        return self._with([prices.get(name, price).placed(price.where) for name, price in self.prices.items()])
 
     def commits(self, price: str) -> str | None:
         """The commitment that covers a price with others."""
@@ -284,17 +282,18 @@ class Plan:
         were put into that period before, each beside what it became: of the same terms come the same."""
         if part == bound == 1 or not (self.shares or any(price.in_part for price in self.prices.values())):
             return self
-        prices = [price.for_part(part, bound, made) for price in self.prices.values()]
-        return self._like(prices)
+        return self._with([price.for_part(part, bound, made) for price in self.prices.values()])
 
     @cached_property
     def listed(self) -> "Plan":
         """This plan before discounts."""
-        prices = [price.listed for price in self.prices.values()]
-        same = all(listed is price for listed, price in zip(prices, self.prices.values(), strict=True))
-        return self if same else self._like(prices)
+        return self._with([price.listed for price in self.prices.values()])
 
-    def _like(self, prices: list[Price]) -> "Plan":
+    def _with(self, prices: list[Price]) -> "Plan":
+        """This plan with these prices, in the order of its own; itself if they are the very same, as it keeps what it has
+        found out of events."""
+        if all(new is price for new, price in zip(prices, self.prices.values(), strict=True)):
+            return self
         besides = self.features, self.close_after_us, self.fees, self.commitments, self.seats
         return Plan(self.name, self.currency, prices, self._meters, *besides)
 

@@ -111,7 +111,8 @@ class Contract:
         self._starts = sorted({*self._cuts, *(each.from_us for each in self.agreed)})
         self._stated: dict[tuple[int, int], Plan] = {}  # by version, and how many starts are past
         self._in_force: dict[tuple[int, ...], Plan | None] = {}
-        self._asked: tuple[int, PriceBook | None, int, Plan | None] = 0, None, 0, None  # what was last: see `plan_at`
+        # The answer of `plan_at` that was given last: from when to when it is so, and by which book.
+        self._sold: tuple[int, int, PriceBook | None, int, Plan | None] = 0, 0, None, 0, None
         self._short: dict[int, list[tuple[Price, Price]]] = {}  # by period: whole prices, and what became of each
 
     def with_agreed(self, agreement: Agreement) -> "Contract":
@@ -294,10 +295,14 @@ class Contract:
     def plan_at(self, book: PriceBook, time_us: int) -> Plan | None:
         """The plan as it is in force at an instant: a price that is no sum of its units neither begins nor ends inside a
         period, and in a short period included quantities are short as well. None: it is not sold."""
-        instant, of, publications, plan = self._asked  # mostly one instant is asked about again and again
-        if instant != time_us or of is not book or publications != book.publications:
+        from_us, until_us, of, publications, plan = self._sold  # mostly one stretch of time is asked about again and again
+        if not from_us <= time_us < until_us or of is not book or publications != book.publications:
             plan = self._plan_at(book, time_us)
-            self._asked = time_us, book, book.publications, plan
+            from_us, until_us = self.period_around(time_us)
+            for before_us, behind_us in (book.around(time_us), self.around(time_us)):
+                from_us = from_us if before_us is None else max(from_us, before_us)
+                until_us = until_us if behind_us is None else min(until_us, behind_us)
+            self._sold = from_us, until_us, book, book.publications, plan
         return plan
 
     def _plan_at(self, book: PriceBook, time_us: int) -> Plan | None:

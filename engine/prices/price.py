@@ -106,7 +106,8 @@ class Price:
             if whole.terms is self.terms and whole.shared == self.shared:
                 return short.placed(self.where)
         found = None if self.in_part is None else self.in_part(part, bound)
-        price = self if self.shared is None else self.drawing_on(self.shared.for_part(part))
+        shared = None if self.shared is None else self.shared.for_part(part)
+        price = self if shared == self.shared else self.drawing_on(shared)
         if found is not None:
             price = self._like(self.where, found.terms)
             price.short = found
