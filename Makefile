@@ -45,7 +45,7 @@ demo: setup
 
 test: setup lint
 	$(BIN)/python -m pytest -m "not long and not servers" --numprocesses auto --dist worksteal --durations 20
-	$(BIN)/python -m pytest -m "not long and servers" --durations 20
+	$(BIN)/python -m pytest -m "not long and servers" --numprocesses 2 --dist loadfile --durations 20
 
 chaos: setup
 	$(BIN)/python -m loadtest.chaos --kills $(or $(KILLS),100) --events $(or $(EVENTS),1000000) --seed $(or $(SEED),1) \

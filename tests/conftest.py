@@ -31,7 +31,7 @@ _RAY_FOLDERS = (Path("tests/integration"), Path("tests/config/stack"))
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what starts servers: it is tested one by one, the rest on all cores."""
+    """Mark what starts servers: its files are tested two at a time, each process with servers of its own."""
     for item in items:
         folder = item.path.relative_to(config.rootpath)
         starts_ray = any(folder.is_relative_to(allowed) for allowed in _RAY_FOLDERS)
