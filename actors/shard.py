@@ -63,6 +63,7 @@ TICK_AFTER_US: Final = 20_000  # a record that is about to arrive moves log time
 TICK_AGAIN_S: Final = 1.0  # a broker whose clock is behind ours stamps the first tick with a time before the wake-up
 RETRY_S: Final = 0.2
 MEND_S: Final = 10.0  # between two attempts at what only a person can mend
+CHANGED_PER_S: Final = 1_000  # changed accounts for which a checkpoint is put off by a second, at about 0.15 ms each
 FREEZE_IDLE_US: Final = 60_000_000  # an account untouched this long becomes bytes
 FREEZE_MAX: Final = 200  # accounts per checkpoint, at about 5 us each
 
@@ -663,9 +664,15 @@ class Shard:
             return
         if owned.next_offset == owned.checkpointed_offset and owned.checkpoint is None:
             return
-        due = self._clock.boot_s() - owned.checkpointed_s >= self._settings.checkpoint_interval_s
+        due = self._clock.boot_s() - owned.checkpointed_s >= self._checkpoint_interval_s()
         if due or owned.fold.dirty_accounts >= self._settings.checkpoint_dirty_max:
             owned.committing = self._spawn(self._checkpoint(owned))
+
+    def _checkpoint_interval_s(self) -> float:
+        """The more accounts have changed, the longer: who is busy changes within it again, and is written once."""
+        changed = sum(owned.fold.dirty_accounts for owned in self._owned.values())
+        wanted_s = max(self._settings.checkpoint_interval_s, changed / CHANGED_PER_S)
+        return min(wanted_s, self._settings.checkpoint_interval_max_s)
 
     async def _checkpoint(self, owned: Owned) -> None:
         try:

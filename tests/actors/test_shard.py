@@ -459,6 +459,21 @@ async def test_what_cannot_be_rated_stands_on_the_topic_with_its_reason(rig: Rig
     assert rig.database.partition(0).dead_letters[rig.end(0) - 1].reason == "malformed"
 
 
+async def test_the_more_accounts_have_changed_the_later_is_the_next_checkpoint(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all partitions together, as one processor encodes them all; `checkpoint_dirty_max` still ends the wait."""
+    await rig.clock.until(lambda: checkpointed(rig, 0)() and checkpointed(rig, 1)(), 10)
+    monkeypatch.setattr("actors.shard.CHANGED_PER_S", 0.5)
+    for partition in (0, 1):
+        rig.use(rig.account(partition), "e1")
+    await rig.clock.advance(3.5)
+    assert both.counts(0)["rated"] == both.counts(1)["rated"] == 1
+    assert not checkpointed(rig, 0)()
+    assert not checkpointed(rig, 1)(), "two accounts have changed: four seconds"
+    await rig.clock.until(lambda: checkpointed(rig, 0)() and checkpointed(rig, 1)(), 3)
+
+
 async def test_lines_wait_for_kafka_and_the_checkpoint_waits_for_the_lines(rig: Rig, both: Process) -> None:
     both.log.append_faults = [0] * 20
     rig.use(rig.account(0), "e1")
