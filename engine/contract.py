@@ -295,7 +295,7 @@ class Contract:
     def plan_at(self, book: PriceBook, time_us: int) -> Plan | None:
         """The plan as it is in force at an instant: a price that is no sum of its units neither begins nor ends inside a
         period, and in a short period included quantities are short as well. None: it is not sold."""
-        from_us, until_us, of, publications, plan = self._sold  # mostly one stretch of time is asked about again and again
+        from_us, until_us, of, publications, plan = self._sold  # mostly one stretch of time is asked about again
         if not from_us <= time_us < until_us or of is not book or publications != book.publications:
             plan = self._plan_at(book, time_us)
             from_us, until_us = self.period_around(time_us)
