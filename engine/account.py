@@ -169,6 +169,7 @@ class Account:
         self._closed: tuple[int, _Walked] = 0, _Walked({}, {}, [], {}, {})
         self._terms: dict[int, PeriodTerms | None] = {}  # by the period's start; asked for whenever something changes
         self._guard: Guard | None = None
+        self._terms_wake: tuple[Guard, int | None] | None = None  # of `wake_us`, as long as that guard holds
         self._derived: Derived | None = None
         self._draw_ends: list[tuple[int, str]] = []  # a heap of (until, hold id): when draws are forgotten
         self._posted: Postings = {}  # what the ledger holds
@@ -266,10 +267,24 @@ class Account:
 
     def wake_us(self) -> int | None:
         """When log time reaches this instant, `wake` wants calling."""
+        pending = [ends_us for each in self.slices.values() if (ends_us := each.ends_us) is not None]
+        pending += [parked.until_us for parked in self.parked.values()]
+        known = (self.sessions.wake_us(), self.streams.wake_us(), self.leases.wake_us(), self._wake_of_terms_us())
+        pending += [each for each in known if each is not None]
+        return min(pending, default=None)
+
+    def _wake_of_terms_us(self) -> int | None:
+        """Likewise, for what events within the guard leave as it is: found once for each guard."""
+        guard = self._guard
+        if guard is None or self.fades:
+            return self._find_wake_of_terms_us()
+        if self._terms_wake is None or self._terms_wake[0] is not guard:
+            self._terms_wake = guard, self._find_wake_of_terms_us()
+        return self._terms_wake[1]
+
+    def _find_wake_of_terms_us(self) -> int | None:
         woken_us = self.woken_us
         pending = [instant for lot in self.lots.values() for instant in lot.boundaries if instant > woken_us]
-        pending += [ends_us for each in self.slices.values() if (ends_us := each.ends_us) is not None]
-        pending += [parked.until_us for parked in self.parked.values()]
         pending += [phase.from_us for phase in self.contract.phases if phase.from_us > woken_us]
         if (bills_us := self._bills_us()) is not None:
             pending.append(bills_us)
@@ -279,11 +294,6 @@ class Account:
             pending.append(next(self._closing.closings(woken_us))[0])
         if self.aggregates:
             pending.append(self._closing.gone_us(min(self.aggregates)))
-        pending += [
-            each
-            for each in (self.sessions.wake_us(), self.streams.wake_us(), self.leases.wake_us())
-            if each is not None
-        ]
         now = Moment(self.caps, self.tallies, self.lots, self.zone, woken_us)
         for name, rule in self.rules.items():
             pending += wakes_us(name, rule, now, self.standings)

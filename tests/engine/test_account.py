@@ -190,6 +190,7 @@ def test_the_fast_path_gives_the_lines_the_crossings_and_the_state_of_the_full_p
         full.account.reprice()  # forgets the newest segment: the next event is derived anew
         assert step(fast) == step(full)
         assert encode_account(fast.account) == encode_account(full.account)
+        assert fast.account.wake_us() == full.account.wake_us()
 
 
 @pytest.mark.parametrize("name", ["tiered", "third"])
