@@ -6,6 +6,8 @@ One process, one core, no servers. In turns, over the same bytes: a bare loop th
 record, and the whole core. To the core belong: decoding, the memory of rated events, two graduated meters, a wallet of
 three lots, two caps, three rules, the rated lines, and a checkpoint's cut every few thousand records, encoded.
 `ratio` is the core's events per second over the bare loop's: the median of the rounds. Set-up is not counted.
+`profile_us` is where the core's time goes: each step by itself over all events, in microseconds of an event; `rest` is
+what leads from one to the other. The fastest of the rounds each, so that they can be added up.
 
 Then the same customer under many names, idle: what its snapshot has (`bytes_per_customer`), what the process holds for
 it (`resident_bytes_per_customer`), and what it takes once it is touched (`live_bytes_per_customer`).
@@ -17,16 +19,19 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import orjson
 
+from actors.assembly import GC_THRESHOLDS
 from engine.catalog import PriceBook, load_catalogue
-from engine.events import CatalogueMarker, seal
-from engine.outcomes import AccountRow
+from engine.dedup import Dedup, identity
+from engine.events import CatalogueMarker, fingerprint, parse_usage, seal
+from engine.metering import Metering, scopes_of
+from engine.outcomes import AccountRow, RatedEvent, rated_lines
 from engine.partition import Foreseen, Partition, foresee
 from engine.snapshot import decode_account, encode_account
 from loadtest.machine import machine, resident
@@ -66,6 +71,7 @@ CATALOGUE: Final = orjson.dumps(
 
 
 Say = Callable[[str], None]
+_Made = TypeVar("_Made")
 
 
 class BareEvent(msgspec.Struct):
@@ -158,12 +164,19 @@ def decode_bare(values: list[bytes]) -> float:
     return time.process_time() - began
 
 
-def rate(keys: list[bytes], values: list[bytes], accounts: int) -> float:
-    """Seconds of processor time to rate them all in the whole core, checkpoints included."""
+class Rated(NamedTuple):
+    """Seconds of processor time."""
+
+    whole: float
+    cuts: float  # of these
+
+
+def rate(keys: list[bytes], values: list[bytes], accounts: int) -> Rated:
+    """Rate them all in the whole core, checkpoints included."""
     fold = prepared(accounts)
     first = fold.counts["applied"] + 1
     gc.collect()
-    began = time.process_time()
+    began, cuts = time.process_time(), 0.0
     for start in range(0, len(values), AHEAD):
         chunk = range(start, min(start + AHEAD, len(values)))
         ahead: list[Foreseen] = [
@@ -173,9 +186,62 @@ def rate(keys: list[bytes], values: list[bytes], accounts: int) -> float:
         for at in chunk:
             fold.apply(first + at, START_MS, keys[at], values[at])
         if start // CUT_EVERY != (start + AHEAD) // CUT_EVERY:
+            cut_began = time.process_time()
             cut_off(fold)
+            cuts += time.process_time() - cut_began
     spent = time.process_time() - began
     assert fold.counts.get("rated") == len(values), fold.counts
+    return Rated(spent, cuts)
+
+
+def steps(keys: list[bytes], values: list[bytes], accounts: int) -> dict[str, float]:
+    """Seconds of processor time of each step of the core by itself, over what the steps before it leave."""
+    fold = prepared(accounts)
+    log_us, spent = START_MS * 1000, dict[str, float]()
+
+    def timed(name: str, made: Iterable[_Made]) -> list[_Made]:
+        began = time.process_time()
+        found = list(made)
+        spent[name] = time.process_time() - began
+        return found
+
+    events = timed("decode", map(parse_usage, values))
+    times = [log_us if each.time_us is None else each.time_us for each in events]
+    marked = zip(keys, events, times, strict=True)
+    marks = timed(
+        "identify", ((identity(key.decode(), of.source, of.id), fingerprint(of, at_us)) for key, of, at_us in marked)
+    )
+    dedup = Dedup()
+
+    def remembered() -> Iterator[None]:
+        for number, (name, mark) in enumerate(marks):
+            if number % AHEAD == 0:
+                dedup.expect([each for each, _ in marks[number : number + AHEAD]])
+            assert dedup.find(name) is None
+            dedup.remember(name, mark, number, log_us)
+            yield
+
+    timed("remember", remembered())
+    book = PriceBook()
+    book.publish(0, load_catalogue(1, CATALOGUE))
+    metering, held = Metering(book, KEY), []
+    for key in keys:
+        account = fold.account(key.decode())
+        assert account is not None
+        held.append(account)
+    metered = timed("meter", (metering.metered(of.contract, each, None) for of, each in zip(held, events, strict=True)))
+    charged = timed(
+        "rate",
+        (
+            of.rate(each.time_us, each.usages, scopes_of(of.scopes, event, None), log_us)[0]
+            for of, each, event in zip(held, metered, events, strict=True)
+        ),
+    )
+    told = (
+        RatedEvent(0, log_us, of.account, event.source, event.id, at_us, 1, "USD", lines, each.dimensions, plan="plan")
+        for of, event, at_us, lines, each in zip(held, events, times, charged, metered, strict=True)
+    )
+    timed("lines", (rated_lines(each, 0, 1) for each in told))
     return spent
 
 
@@ -184,17 +250,29 @@ def pace(events: int, accounts: int, rounds: int, say: Say) -> dict[str, Any]:
     draw = random.Random(11)
     names = [name_of(draw.randrange(accounts)) for _ in range(events)]
     keys, values = [name.encode() for name in names], [event(at, name, draw) for at, name in enumerate(names)]
-    bare, core = [], []
-    for number in range(rounds):
-        bare.append(decode_bare(values))
-        core.append(rate(keys, values, accounts))
-        say(f"round {number + 1}: bare {bare[-1]:.3f} s, core {core[-1]:.3f} s")
+    bare, core, alone = [], [], []
+    before = gc.get_threshold()
+    gc.set_threshold(*GC_THRESHOLDS)  # as a shard collects
+    gc.freeze()
+    try:
+        for number in range(rounds):
+            bare.append(decode_bare(values))
+            rated = rate(keys, values, accounts)
+            core.append(rated.whole)
+            alone.append(steps(keys, values, accounts) | {"cut": rated.cuts})
+            say(f"round {number + 1}: bare {bare[-1]:.3f} s, core {core[-1]:.3f} s")
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
+    profile = {name: min(each[name] for each in alone) for name in alone[0]}
+    profile["rest"] = max(0.0, min(core) - sum(profile.values()))
     ratios = [plain / whole for plain, whole in zip(bare, core, strict=True)]
     return {
         "ratio": round(statistics.median(ratios), 4),
         "ratios": [round(ratio, 4) for ratio in ratios],
         "events_per_s": round(events / statistics.median(core)),
         "bare_events_per_s": round(events / statistics.median(bare)),
+        "profile_us": {name: round(spent * 1_000_000 / events, 2) for name, spent in profile.items()},
         "events": events,
         "accounts": accounts,
     }

@@ -16,6 +16,11 @@ def test_a_short_run_writes_every_figure(tmp_path: Path) -> None:
     assert 0 < figures["ratio"] < 1
     assert min(figures["ratios"]) <= figures["ratio"] <= max(figures["ratios"])
     assert figures["events_per_s"] > 0
+    profile = figures["profile_us"]
+    assert [name for name, spent in profile.items() if not spent] in ([], ["cut"]), (
+        "no step is free; a run this short has no cut"
+    )
+    assert profile.keys() == {"decode", "identify", "remember", "meter", "rate", "lines", "cut", "rest"}
     assert 300 < figures["bytes_per_customer"] < 1024
     assert figures["live_bytes_per_customer"] > figures["bytes_per_customer"]
     assert figures["machine"]["cores"]
