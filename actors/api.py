@@ -27,6 +27,7 @@ from actors.assembly import (
     kafka_appender,
     key_ring,
     margin_floors,
+    shadows,
     topic_reader,
     training_runs,
     webhook_caller,
@@ -79,7 +80,7 @@ class ApiProcess:
         idempotency = Idempotency(dsn, schema, control_key)
         endpoints = webhook_endpoints(settings)
         self._caller = webhook_caller(settings, clock)
-        catalogues, drafts = PostgresCatalogues(dsn, schema), Drafts(dsn, schema)
+        catalogues, drafts, shadowed = PostgresCatalogues(dsn, schema), Drafts(dsn, schema), shadows(settings)
         floors = margin_floors(settings)
         advisor = Advisor(floors, clock)
         commands = CommandDesk(appender, owners, control_key, settings.kafka.topic_usage, partitions)
@@ -98,6 +99,7 @@ class ApiProcess:
             endpoints,
             catalogues,
             drafts,
+            shadowed,
             floors,
             advisor,
             whatif,
@@ -118,6 +120,7 @@ class ApiProcess:
             courier=Courier(clock, endpoints, self._caller),
             catalogues=catalogues,
             drafts=drafts,
+            shadows=shadowed,
             floors=floors,
             advisor=advisor,
             training=training,

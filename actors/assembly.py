@@ -7,6 +7,7 @@ import asyncio
 import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Protocol
 
 from actors.billed_usage import BilledUsages
@@ -33,6 +34,8 @@ from actors.outbox import Outbox, OutboxSettings
 from actors.ports import Clock, Membership
 from actors.postgres import PostgresStore
 from actors.receivers import EndpointReceivers, settings_listener
+from actors.shadow import ShadowActor
+from actors.shadow_store import Shadows
 from actors.shard import Shard
 from actors.training_runs import PostgresTraining
 from actors.webhooks import WebhookCaller
@@ -231,6 +234,11 @@ def postgres_store(settings: Settings) -> PostgresStore:
 def stored_checkpoints(settings: Settings) -> Checkpoints:
     """The checkpoints for whoever only reads, not yet started."""
     return Checkpoints(database_dsn(settings), settings.postgres.schema_name)
+
+
+def shadows(settings: Settings) -> Shadows:
+    """The shadows of catalogue drafts, not yet started."""
+    return Shadows(database_dsn(settings), settings.postgres.schema_name)
 
 
 def topic_reader(settings: Settings) -> TopicReader:
@@ -471,6 +479,55 @@ class CostProcess:
         await self._outbox.stop(OUTBOX_GRACE_S)
         for door in reversed(self._doors()):
             await door.stop()
+
+
+class ShadowProcess:
+    """A shadow actor and its doors. Of `of` processes the one with this number has every partition whose number leaves it."""
+
+    def __init__(self, number: int, of: int, owner: str, settings: Settings) -> None:
+        kafka = settings.kafka
+        self._reader = topic_reader(settings)
+        self._checkpoints = stored_checkpoints(settings)
+        self._store = shadows(settings)
+        self._folder = TemporaryDirectory(prefix="tallygate-shadow-")
+        self.actor = ShadowActor(
+            owner,
+            [partition for partition in range(kafka.partitions) if partition % of == number],
+            clock=SystemClock(),
+            reader=self._reader,
+            checkpoints=self._checkpoints,
+            store=self._store,
+            kafka=kafka,
+            control_key=settings.control_key_bytes(),
+            interval_s=settings.shadow.interval_s,
+            folder=Path(self._folder.name),
+        )
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to follow in the background."""
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        for door in self._doors():
+            await door.start()
+        self._running = asyncio.create_task(self.actor.run())
+
+    def _doors(self) -> "Sequence[_Door]":
+        return (self._reader, self._checkpoints, self._store)
+
+    async def wait(self) -> None:
+        """Until the actor stops, or somebody else follows in its place."""
+        assert self._running is not None
+        await asyncio.shield(self._running)
+
+    async def stop(self) -> None:
+        """End the turn under way, and close every door."""
+        self.actor.stop()
+        if self._running is not None:
+            await asyncio.gather(self._running, return_exceptions=True)
+        for door in reversed(self._doors()):
+            await door.stop()
+        self._folder.cleanup()
 
 
 class ControllerProcess:

@@ -21,11 +21,12 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.util import list_named_actors
 
-from actors.assembly import ControllerProcess, CostProcess, ShardProcess
+from actors.assembly import ControllerProcess, CostProcess, ShadowProcess, ShardProcess
 from actors.clock import SystemClock
 from actors.cost import CostView
 from actors.margin_actor import MarginView
 from actors.outbox import OutboxCounts
+from actors.shadow import ShadowView
 from actors.shard import PartitionView
 from config.settings import Settings
 
@@ -36,6 +37,7 @@ DRAIN_TIMEOUT_S: Final = 10.0  # a last checkpoint takes a second or two; whoeve
 RESIGN_TIMEOUT_S: Final = 3.0
 STATUS_TIMEOUT_S: Final = 2.0
 COST_CPUS: Final = 0.25  # nobody waits for it
+SHADOW_CPUS: Final = 0.25  # nor for this one
 SHARD_CPUS: Final = 0.5  # on two cores, two shards leave room for the broker and the database
 CONTROLLER: Final = "controller"
 HEAD: Final = "node:__internal_head__"  # Ray's name for what only the head node has
@@ -146,6 +148,42 @@ class _CostActor:
         await self._process.stop()
 
 
+class _ShadowActor:
+    """A shadow actor in a Ray worker. When it ends, Ray makes it anew, and the new one folds the same records again."""
+
+    async def __init__(self, number: int, of: int, settings: dict[str, Any]) -> None:  # type: ignore[misc]
+        _log_to_stderr()
+        self._name = shadow_names(of)[number]
+        self._process = ShadowProcess(number, of, f"{self._name}.{os.getpid()}", Settings.model_validate(settings))
+        await self._process.start()
+        self._watch = asyncio.create_task(self._end_with_the_loop())
+
+    async def _end_with_the_loop(self) -> None:
+        try:
+            await self._process.wait()
+        except Exception:
+            _log.exception("shadow actor %s broke", self._name)
+        os._exit(1)
+
+    async def status(self) -> "ShadowActorStatus":
+        return ShadowActorStatus(self._name, os.getpid(), self._process.actor.views())
+
+    async def drain(self) -> None:
+        """End the turn under way; the actor may be ended afterwards."""
+        self._watch.cancel()
+        await asyncio.gather(self._watch, return_exceptions=True)
+        await self._process.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowActorStatus:
+    """What a shadow actor says of itself."""
+
+    name: str
+    pid: int
+    partitions: list[ShadowView]
+
+
 @dataclass(frozen=True, slots=True)
 class CostActorStatus:
     """What a cost actor says of itself."""
@@ -187,6 +225,10 @@ def cost_names(actors: int) -> list[str]:
     return [f"cost-{number}" for number in range(actors)]
 
 
+def shadow_names(actors: int) -> list[str]:
+    return [f"shadow-{number}" for number in range(actors)]
+
+
 def _actors_of(namespace: str) -> list[str]:
     """The names of the actors that live, start or are restarted there. Blocks."""
     found: list[dict[str, str]] = list_named_actors(all_namespaces=True)
@@ -222,6 +264,7 @@ class Cluster:
         self._namespace = namespace
         self._shards = shard_names(settings.shard.shards)
         self._costs = cost_names(settings.cost.actors)
+        self._shadows = shadow_names(settings.shadow.actors)
 
     async def start(self) -> None:
         """Make what is missing, and wait until every actor answers. Actors that are there already are kept."""
@@ -234,9 +277,12 @@ class Cluster:
         for number, name in enumerate(self._costs):
             options = _options(name, self._namespace, num_cpus=COST_CPUS, max_restarts=-1)
             ray.remote(_CostActor).options(**options).remote(number, len(self._costs), settings)
+        for number, name in enumerate(self._shadows):
+            options = _options(name, self._namespace, num_cpus=SHADOW_CPUS, max_restarts=-1)
+            ray.remote(_ShadowActor).options(**options).remote(number, len(self._shadows), settings)
         await asyncio.gather(
             self._call(CONTROLLER, "ping", START_TIMEOUT_S),
-            *(self._call(name, "status", START_TIMEOUT_S) for name in (*self._shards, *self._costs)),
+            *(self._call(name, "status", START_TIMEOUT_S) for name in (*self._shards, *self._costs, *self._shadows)),
         )
 
     async def _call(self, name: str, method: str, timeout_s: float) -> Any:
@@ -263,12 +309,19 @@ class Cluster:
         )
         return [answer for answer in answers if isinstance(answer, CostActorStatus)]
 
+    async def shadow_statuses(self) -> list[ShadowActorStatus]:
+        """Of every shadow actor that answers in time."""
+        answers = await asyncio.gather(
+            *(self._call(name, "status", STATUS_TIMEOUT_S) for name in self._shadows), return_exceptions=True
+        )
+        return [answer for answer in answers if isinstance(answer, ShadowActorStatus)]
+
     async def stop(self) -> None:
         """Drain the controller, so that nothing moves and nobody is made anew; then every shard; then end the actors,
         drained or not. What is not handed over in time is replayed by the next owner."""
         for names, timeout_s in (
             ([CONTROLLER], RESIGN_TIMEOUT_S),
-            ([*self._shards, *self._costs], DRAIN_TIMEOUT_S),
+            ([*self._shards, *self._costs, *self._shadows], DRAIN_TIMEOUT_S),
         ):
             answers = await asyncio.gather(
                 *(self._call(name, "drain", timeout_s) for name in names), return_exceptions=True
@@ -276,7 +329,7 @@ class Cluster:
             for name, answer in zip(names, answers, strict=True):
                 if isinstance(answer, BaseException):
                     _log.warning("%s did not drain in order: %s", name, answer or f"no answer within {timeout_s:.0f} s")
-        for name in [CONTROLLER, *self._shards, *self._costs]:
+        for name in [CONTROLLER, *self._shards, *self._costs, *self._shadows]:
             try:
                 ray.kill(ray.get_actor(name, self._namespace))
             except ValueError:

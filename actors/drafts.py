@@ -124,14 +124,15 @@ def _draft(row: Any) -> Draft:
         row["based_on"],
         row["sha256"].hex(),
         row["created_by"],
-        _us(row["created_at"]),
+        us_of(row["created_at"]),
         row["decided_by"],
-        None if row["decided_at"] is None else _us(row["decided_at"]),
+        None if row["decided_at"] is None else us_of(row["decided_at"]),
         row["version"],
         row["effective_us"],
         row["body"],
     )
 
 
-def _us(moment: datetime) -> int:
+def us_of(moment: datetime) -> int:
+    """Microseconds since 1970 UTC."""
     return (moment - _EPOCH) // timedelta(microseconds=1)

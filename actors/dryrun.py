@@ -3,7 +3,7 @@
 Two folds of the same records, by the engine that runs. In the second one the draft takes the place of whatever was in
 force from an instant of event time on, exactly as a publication would put it there: counters go on, and what was used
 before keeps its prices (law R6). Where nothing was published before that instant, the draft is the first version.
-Nothing is written.
+Nothing is written. `actors/shadow.py` goes on with the same two folds as the log grows.
 """
 
 from collections.abc import Callable
@@ -180,13 +180,50 @@ class Comparison:
         self._customers: dict[str, Customer] = {}
         self._turns: dict[tuple[str, str], Turn] = {}
         self._folded = 0
+        self._charged: set[str] = set()  # accounts whose takings nobody was told of since they changed
+        self.next_offset = fold.start
+
+    @property
+    def from_us(self) -> int | None:
+        """Event time from which the draft is in force, and counts; None: as far back as the fold goes."""
+        return self._shadow.from_us
+
+    @property
+    def log_time_us(self) -> int:
+        """Up to which both are folded."""
+        return self._fold.partition.log_time_us
 
     async def run(self, say: Callable[[int], None]) -> DryRun:
         """Everything; `say` hears now and then up to which offset. Raises what `Fold.run` raises."""
         await self._fold.run(say, self._seen)
+        self.next_offset = self._fold.end
         customers = [self._customers[name] for name in sorted(self._customers)]
-        turns = sorted(self._turns.values(), key=lambda turn: turn.offset)
-        return DryRun(self._fold.number, self._fold.start, self._fold.end, customers, turns)
+        return DryRun(self._fold.number, self._fold.start, self._fold.end, customers, self.turns())
+
+    async def follow(self, end: int, engine_errors: frozenset[int]) -> None:
+        """From where it stands up to an offset that the log has. `engine_errors`: offsets whose record broke the engine that
+        rated it. Raises what `Fold.records` raises."""
+        self._fold.partition.skips = self._shadow.partition.skips = engine_errors
+        async for record, outcome in self._fold.records(self.next_offset, end):
+            self._seen(record, outcome)
+            self.next_offset = record.offset + 1
+            if self._folded % SETTLE_EVERY == 0:
+                settle(self._fold.partition)
+        settle(self._fold.partition)
+        settle(self._shadow.partition)
+        self.next_offset = end
+
+    def untold(self) -> list[Customer]:
+        """Customers whose takings have changed since `told` was called, by name."""
+        return [self._customers[name] for name in sorted(self._charged)]
+
+    def told(self) -> None:
+        """Somebody has been told of the takings as they are now."""
+        self._charged.clear()
+
+    def turns(self) -> list[Turn]:
+        """Records that come out otherwise so far."""
+        return sorted(self._turns.values(), key=lambda turn: turn.offset)
 
     def _seen(self, record: Record, before: str) -> None:
         after = self._shadow.apply(record, before)
@@ -220,6 +257,7 @@ class Comparison:
             assert account is not None, "it was charged just now"
             customer = Customer(line.account, account.plan, line.currency, Takings())
             self._customers[line.account] = customer
+        self._charged.add(line.account)
         takings, amount = customer.takings, parse_amount(line.amount)
         if is_draft:
             takings.after += amount

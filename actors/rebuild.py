@@ -128,11 +128,12 @@ class Fold:
     def end(self) -> int:
         return self._stored.head.next_offset
 
-    async def check_log(self) -> int:
-        """The log must reach back to the start; where it ends. Raises LogTooShort, LogDamaged, LogUnavailable."""
+    async def check_log(self, *, further: bool = False) -> int:
+        """The log must reach back to the start, if anything is to be folded: up to the end, or `further` than that. Where the
+        log ends. Raises LogTooShort, LogDamaged, LogUnavailable."""
         number = self.number
         first, end = await self._reader.bounds(self._topic, number)
-        if first > self.start and self.start < self.end:
+        if first > self.start and (further or self.start < self.end):
             raise LogTooShort(
                 f"partition {number}: offsets {self.start} to {first - 1} are no longer in the log: give --base with a "
                 f"base whose next offset is {first} or more, or restore the records"

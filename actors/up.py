@@ -51,7 +51,13 @@ def run(settings: Settings, run_dir: Path, say: Say) -> None:
             start_ray(supervisor, num_cpus=max(2, os.cpu_count() or 2, prepared.shard.shards), serve=True)
         else:
             join_ray(prepared.ray_address)
-        asyncio.run(_serve(supervisor, prepared, say))
+        asyncio.run(_serve(supervisor, _with_shadows(prepared), say))
+
+
+def _with_shadows(settings: Settings) -> Settings:
+    """Whoever tries it tries drafts too."""
+    shadow = settings.shadow.model_copy(update={"actors": max(1, settings.shadow.actors)})
+    return settings.model_copy(update={"shadow": shadow})
 
 
 async def _serve(supervisor: Supervisor, given: Settings, say: Say) -> None:

@@ -278,6 +278,24 @@ class ShardSettings(_Group):
         return self
 
 
+class ShadowSettings(_Group):
+    actors: int = _setting(
+        0,
+        "processes that rate live usage a second time under drafts of the catalogue (`tallygate catalogue shadow`); each "
+        "holds the accounts of its partitions twice for each shadow",
+        "processes",
+        ge=0,
+        le=64,
+    )
+    interval_s: float = _setting(
+        1.0,
+        "between two looks at what the owners of the log have written",
+        "seconds",
+        ge=0.1,
+        le=60.0,
+    )
+
+
 class CostSettings(_Group):
     actors: int = _setting(
         0,
@@ -503,6 +521,7 @@ class Settings(_Group):
     kafka: KafkaSettings = KafkaSettings()
     shard: ShardSettings = ShardSettings()
     cost: CostSettings = CostSettings()
+    shadow: ShadowSettings = ShadowSettings()
     lease: LeaseSettings = LeaseSettings()
     webhooks: WebhookSettings = WebhookSettings()
     api: ApiSettings = ApiSettings()

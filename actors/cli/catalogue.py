@@ -12,7 +12,7 @@ from msgspec import UnsetType
 from rich.console import Console
 from rich.table import Table
 
-from actors.cli import drafts, dryrun
+from actors.cli import drafts, dryrun, shadow
 from actors.cli.terminal import (
     FAILED,
     WRONG_INPUT,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Meters and plans, from a YAML file.", no_args_is_help=True)
 app.add_typer(drafts.app, name="drafts")
+app.add_typer(shadow.app, name="shadow")
 app.command("dryrun")(dryrun.dry_run)
 
 CatalogueFile = Annotated[Path, typer.Argument(help="A catalogue in YAML, such as config/catalogue.example.yaml.")]

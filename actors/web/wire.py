@@ -244,6 +244,7 @@ class Services:
     catalogues: Any = None  # actors/catalogues.py
     charges: Any = None  # actors/explain.py
     drafts: Any = None  # actors/drafts.py
+    shadows: Any = None  # actors/shadow_store.py
     floors: Any = None  # actors/margin_floors.py
     advisor: Any = None  # actors/advice.py
     training: Any = None  # actors/training_runs.py

@@ -200,6 +200,7 @@ async def front(
             update={
                 "api": at.settings.api.model_copy(update=limits),
                 "shard": at.settings.shard.model_copy(update={"shards": shards}),
+                "shadow": at.settings.shadow.model_copy(update={"actors": 1}),  # a test starts its followers itself
             }
         )
         await at.set_up([])

@@ -21,7 +21,7 @@ from actors.kafka import TopicAppender, create_topics
 from actors.migrations import migrate
 from actors.ports import Outgoing
 from actors.records import Records
-from config.settings import CostSettings, KafkaSettings, PostgresSettings, Settings
+from config.settings import CostSettings, KafkaSettings, PostgresSettings, Settings, ShadowSettings
 from config.stack.ray_local import RayLocal, record_ray
 from config.stack.supervisor import Supervisor
 from engine.catalog import (
@@ -72,6 +72,7 @@ def settings_of(dsn: str, bootstrap: str) -> Settings:
         postgres=PostgresSettings(dsn=SecretStr(dsn), schema_name=f"run_{run}"),
         kafka=KafkaSettings(bootstrap_servers=bootstrap, partitions=PARTITIONS, **names),
         cost=CostSettings(actors=1, interval_s=0.2),
+        shadow=ShadowSettings(actors=1),
     )
 
 
@@ -326,6 +327,8 @@ async def test_a_cost_actor_of_the_cluster_comes_back_by_itself(
         await appender.append(records[:200])
         await until(lambda: _read_to_the_end(settings, store), "the first records to be attributed")
         (before,) = await cluster.cost_statuses()
+        (shadow,) = await cluster.shadow_statuses()
+        assert (shadow.name, shadow.partitions) == ("shadow-0", []), "nothing is to be followed"
         os.kill(before.pid, signal.SIGKILL)
         await appender.append(records[200:])
         await until(lambda: _read_to_the_end(settings, store), "the actor to come back and to read the rest")

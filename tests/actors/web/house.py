@@ -38,12 +38,13 @@ from actors.margin_floors import PostgresFloors
 from actors.ports import Checkpoint, Claim, LastRecord, LogUnavailable, Outgoing, record_digest
 from actors.postgres import PostgresStore
 from actors.records import Records
+from actors.shadow_store import Shadows
 from actors.training_runs import PostgresTraining
 from actors.web.api import all_routes
 from actors.web.app import App
 from actors.web.health import Health
 from actors.web.wire import Services
-from config.settings import KafkaSettings, Settings
+from config.settings import KafkaSettings, Settings, ShadowSettings
 from engine.admission import Decision, FieldBound
 from engine.admission import Question as Asked
 from engine.catalog import (
@@ -185,12 +186,15 @@ class House:
         self.owner = Owner(self.clock)
         self.keys = FakeKeys(self.clock)
         kafka = KafkaSettings(partitions=1)
-        settings = Settings(control_key=SecretStr(CONTROL_KEY), sandbox=sandbox, kafka=kafka)
+        settings = Settings(
+            control_key=SecretStr(CONTROL_KEY), sandbox=sandbox, kafka=kafka, shadow=ShadowSettings(actors=1)
+        )
         self.records = Records(bench.dsn, bench.schema, 1)
         self.audit = Audit(bench.dsn, bench.schema)
         self.idempotency = Idempotency(bench.dsn, bench.schema, KEY)
         self.catalogues = PostgresCatalogues(bench.dsn, bench.schema)
         self.drafts = Drafts(bench.dsn, bench.schema)
+        self.shadows = Shadows(bench.dsn, bench.schema)
         self.floors = PostgresFloors(bench.dsn, bench.schema, 1.2, 5.0)
         self.rates: dict[int, bytes] = {}  # checkpoints of cost actors, by partition
         self.training = PostgresTraining(bench.dsn, bench.schema, 1.2, 5.0, _Checkpoints(self.rates))
@@ -208,6 +212,7 @@ class House:
             idempotency=self.idempotency,
             catalogues=self.catalogues,
             drafts=self.drafts,
+            shadows=self.shadows,
             floors=self.floors,
             training=self.training,
             billed=self.billed,
@@ -219,7 +224,7 @@ class House:
 
     async def open(self) -> None:
         stores = (self.records, self.audit, self.idempotency, self.catalogues, self.drafts, self.floors, self.training)
-        for part in (*stores, self.costs, self.billed):
+        for part in (*stores, self.shadows, self.costs, self.billed):
             await self.bench.started(part)
         await self.catalogues.publish_catalogue(1, document_json(document()))
         marker = msgspec.json.encode(CatalogueMarker(1, START_US))
