@@ -2,10 +2,12 @@
 
 import json
 import re
+from enum import StrEnum
 from pathlib import Path
 
 from engine.money import NANO
 from engine.outcomes import DeadLetterReason, Line, RatedEvent, Refusal, rated_lines
+from engine.reasons import Reason
 
 README = (Path(__file__).parents[2] / "engine" / "README.md").read_text()
 
@@ -53,6 +55,31 @@ def test_refusals_are_declared_in_the_order_in_which_the_law_tests_them() -> Non
     (sentence,) = re.findall(r"Refusals, first match wins: (.*)\.\n", README)
     named = re.findall(r"`([a-z_]+)`", re.sub(r"\([^)]*\)", "", sentence))
     assert named == [refusal.value for refusal in Refusal]
+
+
+def provoked(folder: str) -> str:
+    """What is said in the tests of a folder, but for this file."""
+    files = sorted((Path(__file__).parents[1] / folder).rglob("*"))
+    return "\n".join(path.read_text() for path in files if path.suffix in (".py", ".txt") and path != Path(__file__))
+
+
+def test_every_reason_to_refuse_or_set_aside_is_provoked_by_a_test() -> None:
+    """By its outcome, its name, or in a scenario; `recovering` is the shard's, which has not loaded its accounts yet."""
+    said = provoked("engine") + provoked("laws")
+    tables = provoked("scenarios")
+    ways: dict[type[StrEnum], str] = {
+        Refusal: r"refused[. ]{value}\b|Refusal\.{name}\b|\(\"{value}\", |, \"{value}\"\)",
+        DeadLetterReason: r"dead_lettered\.{value}\b|DeadLetterReason\.{name}\b",
+        Reason: r"Reason\.{name}\b",
+    }
+    never = [
+        reason.value
+        for kind, way in ways.items()
+        for reason in kind
+        if not re.search(way.format(value=reason.value, name=reason.name), said)
+        and not re.search(rf"\b{reason.value}\b", tables)
+    ]
+    assert never == [Reason.RECOVERING.value]
 
 
 def test_every_reason_of_a_dead_letter_stands_in_the_law() -> None:

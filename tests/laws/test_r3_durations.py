@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from engine import sessions
 from engine.catalog import (
     BadCatalogue,
     CatalogueDocument,
@@ -203,3 +204,15 @@ def test_a_new_time_out_holds_for_what_is_heard_of_under_it() -> None:
     bench.tick(START + 30 * MINUTE)
     assert [name for (_, name), _ in bench.account().sessions.accruing()] == [f"from {START + 10 * MINUTE}"]
     assert_the_same(bench, oracle_of(bench), "time-out")
+
+
+def test_one_session_too_many_is_set_aside_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until nothing of the older ones can come any more."""
+    monkeypatch.setattr(sessions, "SESSIONS_MAX", 2)
+    bench = Bench(document())
+    bench.open()
+    assert [told(bench, name, "start") for name in ("one", "two")] == ["rated", "rated"]
+    before = encode_account(bench.account())
+    assert told(bench, "six", "start") == "dead_lettered.too_many_sessions"
+    assert encode_account(bench.account()) == before
+    assert told(bench, "two", "heartbeat") == "rated", "one that is known goes on"
