@@ -64,8 +64,8 @@ def rated(offset: int, request: str, amount: str, epoch: int = 1, **more: object
     return orjson.dumps(line | {"amount": amount, "currency": "USD", "cell": {"model": "m"}} | more)
 
 
-def request(name: str, amount: int | None, seq: int) -> bytes:
-    served = Served(name, "r", "m", H, H, H + 9, 10, output=1, account="acme", feature="chat")
+def request(name: str, amount: int | None, seq: int, run: str | None = None) -> bytes:
+    served = Served(name, "r", "m", H, H, H + 9, 10, output=1, account="acme", feature="chat", run=run)
     return request_line(RequestCost(served, H, amount, True, True, 0), "USD", 1, seq)
 
 

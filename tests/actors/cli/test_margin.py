@@ -5,6 +5,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from actors.cli.terminal import FAILED, WRONG_INPUT
 from actors.kafka import TopicAppender
@@ -32,6 +33,7 @@ def test_live_margin_is_read_from_postgres(database: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("TALLYGATE_POSTGRES__SCHEMA_NAME", schema)
     key = Key(1_764_000_000_000_000, "acme", "m", "chat", "growth", "USD")
     rows = [RowChange(key, Margin(4 * 10**12, 10**12, 1))]
+    rows.append(RowChange(replace(key, run="talk-1"), Margin(3 * 10**12, 10**12, 1, charges=1, costs=1)))
 
     async def fill() -> None:
         await migrate(database, schema, ENGINE_PASSWORD)
@@ -46,6 +48,10 @@ def test_live_margin_is_read_from_postgres(database: str, monkeypatch: pytest.Mo
     told = [orjson.loads(line) for line in shown.stdout.splitlines()]
     assert (told[0]["plan"], told[0]["revenue"], told[0]["cost"], told[0]["percent"]) == ("growth", "4", "1", "75.0")
     assert told[1] == {"gpus": [], "windows_without_cost": 0}
+    (run, _) = [
+        orjson.loads(line) for line in call("margin", "--live", "--json", "--by", "run", *HOUR).stdout.splitlines()
+    ]
+    assert (run["run"], run["revenue"], run["cost"], run["requests"]) == ("talk-1", "3", "1", 1)
     refused = call("margin", "--live", "--by", "request", *HOUR)
     assert refused.exit_code == WRONG_INPUT and "single requests" in refused.stderr
 
@@ -73,31 +79,26 @@ def test_revenue_and_cost_stand_side_by_side(
     async def fill() -> None:
         appender = TopicAppender(kafka, {"rated": "margin-RATED", "costs": "margin-COSTS"})
         await appender.start()
-        lines = [request("a", 10**12, 1), window(4 * 10**12, 10**12, 1)]
-        await appender.append(
-            [Outgoing("rated", rated(1, "a", "4"), b"acme"), Outgoing("costs", b"\n".join(lines), b"r")]
-        )
+        lines = [request("a", 10**12, 1), window(4 * 10**12, 10**12, 1), request("b", 10**12 // 2, 1, "talk-1")]
+        outcome = rated(2, "done", "9", tags={"run": "talk-1"})
+        charges = [Outgoing("rated", line, b"acme") for line in (rated(1, "a", "4"), outcome)]
+        await appender.append([*charges, Outgoing("costs", b"\n".join(lines), b"r")])
         await appender.stop()
 
     asyncio.run(fill())
     shown = call("margin", *HOUR)
     assert shown.exit_code == 0
     row = next(line for line in shown.stdout.splitlines() if "acme" in line)
-    assert [part.strip() for part in row.split("│") if part.strip()] == [
-        "acme",
-        "m",
-        "USD",
-        "1",
-        "4",
-        "1",
-        "3",
-        "75.0",
-        "0",
-        "0",
-    ]
+    cells = [part.strip() for part in row.split("│") if part.strip()]
+    assert cells == ["acme", "m", "USD", "3", "13", "1.500000000000", "11.500000000000", "88.4", "0", "0"]
     assert "hard_idle" in shown.stdout
     told = [orjson.loads(line) for line in call("margin", "--json", "--by", "request", *HOUR).stdout.splitlines()]
     assert (told[0]["request"], told[0]["revenue"], told[0]["cost"], told[0]["margin"]) == ("a", "4", "1", "3")
+    told = [orjson.loads(line) for line in call("margin", "--json", "--by", "run", *HOUR).stdout.splitlines()]
+    assert [(row["run"], row["revenue"], row["cost"]) for row in told[:-1]] == [
+        ("", "4", "1"),
+        ("talk-1", "9", "0.500000000000"),
+    ]
     assert {each["bucket"]: each["cost"] for each in told[1]["gpus"]}["direct"] == "1"
 
     monkeypatch.setenv("DATABASE_URL", engine_dsn(database))
