@@ -94,12 +94,12 @@ def test_revenue_and_cost_stand_side_by_side(
     assert "hard_idle" in shown.stdout
     told = [orjson.loads(line) for line in call("margin", "--json", "--by", "request", *HOUR).stdout.splitlines()]
     assert (told[0]["request"], told[0]["revenue"], told[0]["cost"], told[0]["margin"]) == ("a", "4", "1", "3")
-    told = [orjson.loads(line) for line in call("margin", "--json", "--by", "run", *HOUR).stdout.splitlines()]
-    assert [(row["run"], row["revenue"], row["cost"]) for row in told[:-1]] == [
+    runs = [orjson.loads(line) for line in call("margin", "--json", "--by", "run", *HOUR).stdout.splitlines()][:-1]
+    assert [(row["run"], row["revenue"], row["cost"]) for row in runs] == [
         ("", "4", "1"),
         ("talk-1", "9", "0.500000000000"),
     ]
-    assert {each["bucket"]: each["cost"] for each in told[1]["gpus"]}["direct"] == "1"
+    assert {each["bucket"]: each["cost"] for each in told[-1]["gpus"]}["direct"] == "1"
 
     monkeypatch.setenv("DATABASE_URL", engine_dsn(database))
     monkeypatch.setenv("TALLYGATE_POSTGRES__SCHEMA_NAME", "margin")
