@@ -197,12 +197,10 @@ def compare_rated(
                 accruals.setdefault((*place, str(row["account"])), []).append({**row, "id": "", "source": ""})
             else:
                 told[_kind(row)].setdefault(place, []).append(row)
-    # What a late event changes in what its closed period owes besides usage is a line beside the price's own.
-    settled: dict[tuple[int, int], list[Mapping[str, Any]]] = {
-        place: [*(_net(rows) if any(row.get("due") for row in rows) else rows)] for place, rows in told["event"].items()
+    settled = {
+        place: _come_to([*told["event"].get(place, ()), *told["session"].get(place, ())])
+        for place in {**told["event"], **told["session"]}
     }
-    for place, rows in told["session"].items():
-        settled[place] = [*settled.get(place, ()), *_net(rows)]
     corrections = {place: _net(rows) for place, rows in told["correction"].items()}
     for place in sorted({*corrected, *corrections}):
         spot = f"partition {place[0]}, offset {place[1]}, corrections"
@@ -252,6 +250,14 @@ def _kind(row: Mapping[str, Any]) -> str:
     if row.get("session"):
         return "session"
     return "correction" if row.get("correction") else "event"
+
+
+def _come_to(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What an event and the stretches of its session are told to come to. Of some prices there are several lines: one for
+    each stretch, and for each part of what is waived, or owed besides usage. Of any other there is one."""
+    several = {row["price"] for row in rows if row.get("due") or row.get("session")}
+    alone = [row for row in rows if row["price"] not in several]
+    return [*alone, *_net([row for row in rows if row["price"] in several])]
 
 
 def _net(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -198,6 +198,17 @@ def accruals() -> list[dict[str, Any]]:
         ([{**accruals()[0], "source": "tallygate.period"}, accruals()[1], line()], None),
         ([line(), *accruals(), line(line=1, quantity="0", amount="0", due="minimum")], None),
         ([line(), *accruals(), line(line=1, quantity="0", amount="-0.000000000001", due="minimum")], "amount in pico"),
+        (
+            [
+                *(line(amount="0.0001"), *accruals(), line(line=1, quantity="0", amount="-0.00003", due="waived")),
+                line(line=2, quantity="0", amount="-0.0000139", due="waived", session="s"),
+            ],
+            None,
+        ),
+        (
+            [line(), line(line=1), *accruals(), line(line=2, price="cap", quantity="0", amount="-1", due="waived")],
+            "price in: expected one line, found more",
+        ),
         ([line(), *accruals()[:1]], "accrued: price in: quantity in nano: expected 9000000000, found 4500000000"),
         ([line()], "partition 0, offset 9, account acme, accrued: expected True, found False"),
         (
