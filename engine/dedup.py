@@ -22,13 +22,14 @@ Where an identity is looked for, from the newest to the oldest:
 
 The whole answer is exact: a row holds all that the outline leaves out. All but the recent ones are asked for a batch at a
 time (`expect`), because numpy has a price per call, not per identity. A row may not be here yet, after a takeover: then
-`expect` says which rows it must see (`doubts`), and `find` refuses to answer before it has.
+`expect` says which rows it must see (`doubts`), and nothing is said of it before it has.
 
 What the defaults carry: 50 million identities per partition in the window (1.4 million a day, 16 events a second on
 average) in 2.6 bytes of memory each (`make bench-dedup`, which also tells the time), 50 partitions of that in 7 GiB. The
 bound is 2^32 records per partition and window.
 """
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
@@ -168,7 +169,7 @@ class Dedup:
         self._newest = 0  # bucket
         self._ends_us = BUCKET_US  # log time
         self._recent: dict[bytes, bytes] = {}  # identity -> fingerprint; of the newest bucket, in no index yet
-        self._offsets: dict[bytes, int] = {}  # of the recent ones
+        self._offsets = array("Q")  # of the recent ones, in their order: numpy reads it as it stands
         self._appended = 0  # how many of them the growing generation has
         self._deep = False  # there is more than the recent ones
         self._expected: dict[bytes, _Expected] = {}
@@ -176,7 +177,7 @@ class Dedup:
     # -------------------------------------------------------------------------------------------------- the hot path
 
     def expect(self, keys: Sequence[bytes]) -> None:
-        """Search for identities that are about to be asked for. An answer of `find` never depends on it."""
+        """Search for identities that are about to be asked for. No answer depends on it."""
         self._expected = {}
         if len(self._recent) >= RECENT_MAX:
             self._index_recent()
@@ -184,24 +185,36 @@ class Dedup:
         if self._deep and keys:
             self._expected.update(self._search(keys))
 
-    def find(self, key: bytes) -> tuple[bytes, int] | None:
-        """(fingerprint, offset modulo 2^32) of a remembered identity. Raises RowsAway."""
+    def mark(self, key: bytes) -> bytes | None:
+        """The fingerprint of a remembered identity; None: it is new. Raises RowsAway."""
         fingerprint = self._recent.get(key)
         if fingerprint is not None:
-            return fingerprint, self._offsets[key] % OFFSETS
+            return fingerprint
+        if self._expected.get(key, _UNSOUGHT) is None:
+            return None
+        found = self._sought(key)
+        return None if found is None else found.value[:4]
+
+    def find(self, key: bytes) -> tuple[bytes, int] | None:
+        """(fingerprint, offset modulo 2^32) of a remembered identity. Raises RowsAway. Among the recent ones it counts its
+        way to the offset, which only corrections and explanations ask for."""
+        fingerprint = self._recent.get(key)
+        if fingerprint is not None:
+            place = next(at for at, recent in enumerate(self._recent) if recent == key)
+            return fingerprint, self._offsets[place] % OFFSETS
+        found = self._sought(key)
+        return None if found is None else (found.value[:4], int.from_bytes(found.value[4:]))
+
+    def _sought(self, key: bytes) -> _Found | None:
+        """Of one that is not recent. Raises RowsAway."""
         found = self._expected.get(key, _UNSOUGHT)
         if found is _UNSOUGHT:
-            found = self._search_unexpected(key)
-        if found is None:
-            return None
+            if len(self._recent) >= 2 * RECENT_MAX:
+                self._index_recent()
+            found = self._search([key]).get(key) if self._deep else None
         if isinstance(found, frozenset):
             raise RowsAway(found)
-        return found.value[:4], int.from_bytes(found.value[4:])
-
-    def _search_unexpected(self, key: bytes) -> _Expected:
-        if len(self._recent) >= 2 * RECENT_MAX:
-            self._index_recent()
-        return self._search([key]).get(key) if self._deep else None
+        return found
 
     def remember(self, key: bytes, fingerprint: bytes, offset: int, log_time_us: int) -> None:
         """Record a rated event. The identity must not be remembered already; log time never goes back."""
@@ -210,7 +223,7 @@ class Dedup:
             self._newest = log_time_us // BUCKET_US
             self._ends_us = (self._newest + 1) * BUCKET_US
         self._recent[key] = fingerprint
-        self._offsets[key] = offset
+        self._offsets.append(offset)
 
     def _append_recent(self) -> None:
         """What the growing generation does not have yet."""
@@ -224,7 +237,7 @@ class Dedup:
         entries = np.empty((len(self._recent) - first, ENTRY_BYTES // 4), np.uint32)
         entries[:, :3] = np.frombuffer(b"".join(islice(self._recent, first, None)), np.uint32).reshape(-1, 3)
         entries[:, 3] = np.frombuffer(b"".join(islice(self._recent.values(), first, None)), np.uint32)
-        offsets = np.fromiter(islice(self._offsets.values(), first, None), np.int64, len(entries))
+        offsets = np.frombuffer(self._offsets, np.uint64, len(entries), first * self._offsets.itemsize)
         entries[:, 4] = offsets.astype(">u4").view(np.uint32)
         return entries.tobytes()
 
@@ -237,14 +250,15 @@ class Dedup:
             for generation in bucket.loose.values():
                 for part in generation.parts:
                     part.index()
-        for key in self._expected.keys() & self._recent.keys():
-            offset = (self._offsets[key] % OFFSETS).to_bytes(4)
-            self._expected[key] = _Found(self._newest, self._recent[key] + offset)
+        for key, offset in zip(self._recent, self._offsets, strict=True) if self._expected else ():
+            if key in self._expected:
+                value = self._recent[key] + (offset % OFFSETS).to_bytes(4)
+                self._expected[key] = _Found(self._newest, value)
         self._drop_recent()
         self._deep = True
 
     def _drop_recent(self) -> None:
-        self._recent, self._offsets, self._appended = {}, {}, 0
+        self._recent, self._offsets, self._appended = {}, array("Q"), 0
 
     # ------------------------------------------------------------------------------------------------------ searching
 

@@ -414,9 +414,9 @@ class Partition:
         mark = fingerprint(event, time_of(event, hold, self.log_time_us))
         if event.seq is not None:
             return self._rate_of_stream(offset, account_id, event, hold, key, mark)
-        known = self.dedup.find(key)
+        known = self.dedup.mark(key)
         if known is not None:
-            if known[0] == mark:
+            if known == mark:
                 return "duplicate"
             raise self._conflict(account_id, event, offset)
         return self._rate_new(offset, self._touch(account_id), event, hold, key, mark)
@@ -435,7 +435,7 @@ class Partition:
         account = self._touch(account_id)
         stream = account.streams.open_one(Name(event.type, event.source, event.id), self.log_time_us)
         if stream is None:
-            if self.dedup.find(key) is not None:
+            if self.dedup.mark(key) is not None:
                 detail = f"event {event.id!r} was rated before without a seq, or its stream is over"
                 raise DeadLetter(DeadLetterReason.STREAM_OVER, detail)
             try:

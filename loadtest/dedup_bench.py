@@ -91,9 +91,9 @@ class Rig:
         log_time_us, memory = self.log_time_us(offset), self.memory
         with spent.on("expect"):
             memory.expect(keys)
-        with spent.on("find and remember"):
+        with spent.on("ask and remember"):
             for key in keys:
-                if memory.find(key) is None:
+                if memory.mark(key) is None:
                     memory.remember(key, MARK, offset, log_time_us)
                 offset += 1
 
@@ -245,7 +245,7 @@ def _takeover(rig: Rig, batches: int, say: Say) -> dict[str, Any]:
         memory.put_sieve(work, work.done())
     say(f"  taken over in {load_s:.2f} s; the first {EXPECT_MAX} events needed {len(doubts)} single rows")
     return {
-        "load_s": round(load_s, 3),
+        "load_s": round(load_s, 6),
         "loaded_bytes_per_id": round(sum(outline_bytes(run.count) for run in rig.runs) / len(rig.memory), 3),
         "first_batch_ms": round(first_s * 1000, 1),
         "first_batch_rows_fetched": len(doubts),

@@ -52,6 +52,7 @@ def test_what_is_remembered_is_found_with_its_fingerprint_and_offset() -> None:
     memory = filled(keys(5))
     assert [memory.find(key) for key in keys(5)] == [(MARK, offset) for offset in range(5)]
     assert memory.find(b"n" * 12) is None
+    assert [memory.mark(key) for key in (*keys(5), b"n" * 12)] == [MARK] * 5 + [None]
     assert len(memory) == 5
 
 
@@ -269,7 +270,9 @@ def ask(memory: Dedup, kept: Kept, key: bytes) -> tuple[bytes, int] | None:
     """As one who was told to bring the rows first."""
     while True:
         try:
-            return memory.find(key)
+            found = memory.find(key)
+            assert memory.mark(key) == (None if found is None else found[0])
+            return found
         except RowsAway as away:
             memory.supply([(place, kept.row(place)) for place in away.places])
 
@@ -288,6 +291,8 @@ def test_an_identity_whose_row_is_away_is_neither_known_nor_new(known: bool) -> 
     asked = b"head" + bytes(8) if known else b"head" + b"not that"
     loaded.expect([asked, b"quite another one"[:12]])
     assert loaded.find(b"quite another one"[:12]) is None
+    with pytest.raises(RowsAway):
+        loaded.mark(asked)
     with pytest.raises(RowsAway) as away:
         loaded.find(asked)
     assert away.value.places == loaded.doubts() != frozenset()

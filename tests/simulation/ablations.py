@@ -305,7 +305,7 @@ ABLATIONS: Final = (
             _method(SimStore, "commit", _commit_at_any_sequence),
         ),
     ),
-    Ablation("nothing is remembered of events rated before", (_method(Dedup, "find", lambda *_: None),)),
+    Ablation("nothing is remembered of events rated before", (_method(Dedup, "mark", lambda *_: None),)),
     Ablation("the memory of events is not loaded", (_method(Dedup, "load", lambda *_: None),)),
     Ablation(
         "an event is rated before the run that may hold it is in", (_method(Dedup, "_search", _search_without_doubts),)
