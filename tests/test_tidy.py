@@ -21,6 +21,7 @@ SERVED = ROOT / "sdk" / "served" / "tallygate_served"  # likewise, into an infer
 ENGINE_MAY_IMPORT = frozenset(
     [
         "engine",
+        "array",
         "base64",
         "binascii",
         "bisect",
