@@ -10,7 +10,8 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from functools import lru_cache
+from typing import Final, cast, get_args
 
 import msgspec
 from msgspec import Struct
@@ -91,6 +92,11 @@ CELLS_MAX: Final = 10_000  # that one request may reach: the product of its open
 
 
 _ByToken = Extend | Release | CarryOn | ExtendLease | CloseLease  # questions about what a token names
+_BY_TOKEN: Final[frozenset[type]] = frozenset(get_args(_ByToken))
+_WAITING: Final[frozenset[type]] = frozenset(
+    {TakeLease, ExtendLease, CloseLease}
+)  # what is in the log before the answer
+_HOLDING: Final[frozenset[type]] = frozenset({Check, TakeLease}) | _BY_TOKEN  # not answered while a partition moves
 
 
 class _Bad(Exception):
@@ -142,7 +148,7 @@ class Answers:
 
     def answer_now(self, question: Question) -> Answer | None:
         """The answer; None when it takes waiting: as a lease always does, it is in the log before it is given."""
-        if isinstance(question, TakeLease | ExtendLease | CloseLease):
+        if type(question) in _WAITING:
             return None
         answer = self._try(question)
         return None if isinstance(answer, _Wait) else answer
@@ -182,9 +188,10 @@ class Answers:
         """`waited`: what there is now that was waited for; what was decided for it is not decided again."""
         if isinstance(question, Status):
             return self._status()
+        kind = type(question)
         decided = waited is not None and isinstance(waited.awaited, LeaseNeeded | _Close)
         try:
-            hold = self._hold(question) if isinstance(question, _ByToken) else None
+            hold = self._hold(cast(_ByToken, question)) if kind in _BY_TOKEN else None
             partition = self._partition(question, hold)
         except _Bad as bad:
             return bad.answer
@@ -193,7 +200,7 @@ class Answers:
             return WrongOwner(partition)
         if not self._may_answer(owned):
             return self._recovering(owned, question)
-        if owned.giving and not decided and isinstance(question, Check | TakeLease | _ByToken):
+        if owned.giving and not decided and kind in _HOLDING:
             return self._recovering(owned, question)
         try:
             if waited is not None and decided:
@@ -204,13 +211,14 @@ class Answers:
             return bad.answer
         except Exception:
             # A fault of the engine must not take the door down with it, nor be taken for a yes.
-            _log.exception("partition %d: a %s could not be answered", partition, type(question).__name__)
+            _log.exception("partition %d: a %s could not be answered", partition, kind.__name__)
             return Recovering(partition, RETRY_MS)
         if not self._may_answer(owned):  # the lease ran out while we decided: a successor may have spoken meanwhile
             return self._recovering(owned, question)
-        checked = answer.checked if isinstance(answer, LeaseAnswered | CarriedOn) else answer
-        if isinstance(checked, Checked):
-            self.checks[checked.reason or "allowed"] += 1
+        if isinstance(answer, Checked):
+            self.checks[answer.reason or "allowed"] += 1
+        elif isinstance(answer, LeaseAnswered | CarriedOn):
+            self.checks[answer.checked.reason or "allowed"] += 1
         return answer
 
     def _may_answer(self, owned: Owned) -> bool:
@@ -220,10 +228,7 @@ class Answers:
         if isinstance(question, Applied):
             return question.partition
         account = hold.account if hold is not None else _account_of(question)
-        key = account.encode()
-        if not is_text(account) or len(key) > KEY_BYTES_MAX:
-            raise _Bad("account", f"must be 1 to {KEY_BYTES_MAX} bytes of text without NUL")
-        return partition_for(key, self._log.partitions)
+        return _home(account, self._log.partitions)
 
     def _hold(self, question: _ByToken) -> Hold:
         try:
@@ -317,7 +322,7 @@ class Answers:
             if len(data) > DATA_FIELDS_MAX:
                 raise _Bad(f"cheaper.{place}", f"has {len(data)} fields; at most {DATA_FIELDS_MAX} are allowed")
             for name, value in data.items():
-                _need_dimension(f"cheaper.{place}.{name[:64]}", name, (value,))
+                _need_dimension(f"cheaper.{place}", name, (value,))
         ahead, ttl_us = _bounds(question.ahead), self._ttl_us(question.ttl_ms)
         try:
             event = parse_usage(question.event)
@@ -454,14 +459,14 @@ class Answers:
                 "data", f"data and reach have {len(check.data) + len(check.reach)} fields; at most 64 are allowed"
             )
         for name, value in check.data.items():
-            _need_dimension(f"data.{name[:64]}", name, (value,))
+            _need_dimension("data", name, (value,))
         for name, values in check.reach.items():
-            _need_dimension(f"reach.{name[:64]}", name, values)
+            _need_dimension("reach", name, values)
             if not values:
                 raise _Bad(f"reach.{name[:64]}", "names no value; leave the dimension out, or name all it may take")
             if name in check.data:
                 raise _Bad(f"reach.{name[:64]}", "is in data too: a dimension is known or open")
-        if math.prod(len(values) for values in check.reach.values()) > CELLS_MAX:
+        if check.reach and math.prod(len(values) for values in check.reach.values()) > CELLS_MAX:
             raise _Bad("reach", f"more than {CELLS_MAX} combinations of values")
         if not 1 <= check.n <= N_MAX:
             raise _Bad("n", f"must be 1 to {N_MAX}")
@@ -526,10 +531,21 @@ def _lease(hold: Hold) -> Hold:
     return hold
 
 
+@lru_cache(65_536)  # as `partition_for`: the same accounts come again and again
+def _home(account: str, partitions: int) -> int:
+    """Where an account lives. Raises _Bad."""
+    key = account.encode()
+    if not is_text(account) or len(key) > KEY_BYTES_MAX:
+        raise _Bad("account", f"must be 1 to {KEY_BYTES_MAX} bytes of text without NUL")
+    return partition_for(key, partitions)
+
+
 def _account_of(question: Question) -> str:
+    if isinstance(question, Check):
+        return question.account
     if isinstance(question, TakeLease):
         return question.of.account
-    assert isinstance(question, Check | Balance | Describe | RecentAlerts | FindRated | ShowPayers | ShowRerated)
+    assert isinstance(question, Balance | Describe | RecentAlerts | FindRated | ShowPayers | ShowRerated)
     return question.account
 
 
@@ -547,12 +563,13 @@ def _need_text(field: str, value: str | None) -> None:
         raise _Bad(field, "must be 1 to 256 characters without NUL")
 
 
-def _need_dimension(field: str, name: str, values: Iterable[str]) -> None:
+def _need_dimension(of: str, name: str, values: Iterable[str]) -> None:
+    """`of`: what the field is one of, as an error names it."""
     if not is_text(name):
-        raise _Bad(field, "the name of a field must be 1 to 256 characters without NUL")
+        raise _Bad(f"{of}.{name[:64]}", "the name of a field must be 1 to 256 characters without NUL")
     for value in values:
         if not is_text(value, DIMENSION_TEXT_MAX):
-            raise _Bad(field, f"a value must be 1 to {DIMENSION_TEXT_MAX} characters without NUL")
+            raise _Bad(f"{of}.{name[:64]}", f"a value must be 1 to {DIMENSION_TEXT_MAX} characters without NUL")
 
 
 def _bounds(limits: tuple[FieldLimit, ...]) -> tuple[FieldBound, ...]:
@@ -561,24 +578,25 @@ def _bounds(limits: tuple[FieldLimit, ...]) -> tuple[FieldBound, ...]:
     named: set[str] = set()
     bounds = []
     for place, limit in enumerate(limits):
-        where = f"bounds.{place}"
-        if not 1 <= len(limit.fields) <= DATA_FIELDS_MAX:
-            raise _Bad(f"{where}.fields", f"must name 1 to {DATA_FIELDS_MAX} fields")
-        for name in limit.fields:
+        fields = limit.fields
+        if not 1 <= len(fields) <= DATA_FIELDS_MAX:
+            raise _Bad(f"bounds.{place}.fields", f"must name 1 to {DATA_FIELDS_MAX} fields")
+        for name in fields:
             if not is_text(name):
-                raise _Bad(f"{where}.fields", "a field's name must be 1 to 256 characters without NUL")
+                raise _Bad(f"bounds.{place}.fields", "a field's name must be 1 to 256 characters without NUL")
             if name in named:
-                raise _Bad(f"{where}.fields", f"{name[:64]!r} stands in two bounds, or twice; a field has one bound")
+                detail = f"{name[:64]!r} stands in two bounds, or twice; a field has one bound"
+                raise _Bad(f"bounds.{place}.fields", detail)
             named.add(name)
-        bounds.append(FieldBound(limit.fields, _quantity(f"{where}.up_to", limit.up_to)))
+        bounds.append(FieldBound(fields, _up_to(place, limit.up_to)))
     return tuple(bounds)
 
 
-def _quantity(field: str, text: str) -> int:
+def _up_to(place: int, text: str) -> int:
     try:
         quantity = parse_quantity(text)
     except NotADecimal as error:
-        raise _Bad(field, str(error)) from None
+        raise _Bad(f"bounds.{place}.up_to", str(error)) from None
     if quantity < 0:
-        raise _Bad(field, "must not be negative")
+        raise _Bad(f"bounds.{place}.up_to", "must not be negative")
     return quantity

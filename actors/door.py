@@ -125,7 +125,7 @@ class _Connection(asyncio.Protocol):
         self._timer = self._loop.call_later(self._door.limits.hello_s, self._refuse, "no hello in time")
 
     def data_received(self, data: bytes) -> None:
-        now_s = self._loop.time()
+        arrived_s = self._loop.time()
         try:
             bodies = self._frames.feed(data)
             if not self._introduced and bodies:
@@ -133,7 +133,8 @@ class _Connection(asyncio.Protocol):
         except (BadFrame, msgspec.MsgspecError) as error:
             self._refuse(f"unreadable: {type(error).__name__}")
             return
-        self._backlog.extend((now_s, body) for body in bodies)
+        for body in bodies:
+            self._backlog.append((arrived_s, body))
         if self._turn is None:
             self._work()
 
@@ -175,27 +176,30 @@ class _Connection(asyncio.Protocol):
     def _work(self) -> None:
         """Answer what waits, for the length of a turn."""
         self._turn = None
-        until_s = self._loop.time() + TURN_S
+        backlog = self._backlog
+        now_s = self._loop.time()
+        until_s = now_s + TURN_S
         answers: list[bytes] = []
-        while self._backlog and not self._unread and len(self.tasks) < self._door.limits.in_flight_max:
-            arrived_s, body = self._backlog.popleft()
+        while backlog and not self._unread and len(self.tasks) < self._door.limits.in_flight_max:
+            arrived_s, body = backlog.popleft()
             try:
                 asked = asked_decoder.decode(body)
             except msgspec.MsgspecError as error:
                 self._refuse(f"unreadable: {type(error).__name__}")
                 return
-            answer = self._answer(asked, arrived_s)
+            answer = self._answer(asked, min(asked.within_ms / 1000, WITHIN_MAX_S) - (now_s - arrived_s))
             if answer is not None:
                 answers.append(_reply(asked.number, answer))
-            if self._backlog and self._loop.time() >= until_s:
-                self._turn = self._loop.call_soon(self._work)
-                break
+            if backlog:
+                now_s = self._loop.time()
+                if now_s >= until_s:
+                    self._turn = self._loop.call_soon(self._work)
+                    break
         if answers and self._transport is not None:
-            self._transport.write(b"".join(answers))
+            self._transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
         self._mind_reading()
 
-    def _answer(self, asked: Asked, arrived_s: float) -> Answer | None:
-        within_s = min(asked.within_ms / 1000, WITHIN_MAX_S) - (self._loop.time() - arrived_s)
+    def _answer(self, asked: Asked, within_s: float) -> Answer | None:
         if within_s <= 0:
             return TooLate()
         answer = self._door.answering.answer_now(asked.question)
@@ -219,12 +223,12 @@ class _Connection(asyncio.Protocol):
 
     def _mind_reading(self) -> None:
         """Read on only while there is room for what comes."""
-        if self._transport is None or self._transport.is_closing():
-            return
         wanted = not self._unread and not self._backlog
-        if wanted and not self._reading:
+        if wanted is self._reading or self._transport is None or self._transport.is_closing():
+            return
+        if wanted:
             self._transport.resume_reading()
-        elif not wanted and self._reading:
+        else:
             self._transport.pause_reading()
         self._reading = wanted
 

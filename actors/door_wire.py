@@ -647,24 +647,29 @@ class Frames:
 
     def __init__(self, bytes_max: int = FRAME_BYTES_MAX) -> None:
         self._bytes_max = bytes_max
-        self._buffer = bytearray()
+        self._rest = bytearray()  # of a frame that has begun
 
     def feed(self, data: bytes) -> list[bytes]:
         """The bodies that are complete by now. Raises BadFrame for one that is empty or longer than allowed."""
-        buffer = self._buffer
-        buffer += data
+        rest = self._rest
+        if rest:
+            rest += data
+        stream = rest or data  # mostly whole frames come, and nothing is copied but their bodies
         bodies = []
-        start = 0
-        while len(buffer) - start >= LENGTH_BYTES:
-            length = int.from_bytes(buffer[start : start + LENGTH_BYTES], "big")
+        start, have = 0, len(stream)
+        while have - start >= LENGTH_BYTES:
+            length = int.from_bytes(stream[start : start + LENGTH_BYTES], "big")
             if not 0 < length <= self._bytes_max:
                 raise BadFrame(f"a frame of {length} bytes, where 1 to {self._bytes_max} are allowed")
             end = start + LENGTH_BYTES + length
-            if len(buffer) < end:
+            if have < end:
                 break
-            bodies.append(bytes(buffer[start + LENGTH_BYTES : end]))
+            bodies.append(bytes(stream[start + LENGTH_BYTES : end]))
             start = end
-        del buffer[:start]
+        if rest:
+            del rest[:start]
+        elif start < have:
+            rest += data[start:]
         return bodies
 
 

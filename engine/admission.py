@@ -33,6 +33,7 @@ HOLDS_MAX: Final = 10_000  # open holds of one account
 HOLD_JSON_MAX: Final = TOKEN_TEXT_MAX * 3 // 4 - 64  # bytes of a hold that a token still has room for
 SHAPES_MAX: Final = 10_000  # questions whose reach is remembered
 LEDGERS_IDLE_MAX: Final = 10_000  # accounts without holds that are remembered because they were asked about
+SCOPES_REMEMBERED_MAX: Final = 100  # of one account, whose caps are remembered
 SECOND_US: Final = 1_000_000
 GIVE_BACK_US: Final = 30 * SECOND_US  # after which an unused slice goes back
 RETRY_US: Final = SECOND_US  # when what is in the way may be gone at any moment
@@ -121,9 +122,11 @@ class _Till:
 
     __slots__ = (
         "asked_slices",
+        "caps",
         "held",
         "leased",
         "ledger",
+        "limits",
         "numbers",
         "pace",
         "read_slice",
@@ -141,6 +144,19 @@ class _Till:
         self.asked_slices: list[dict[str, int]] = []  # on their way into the log, oldest first; no two are equal
         self.wanted: dict[str, int] = {}  # price -> nano-units that callers wait for
         self.spare: dict[str, int] = {}  # price -> nano-units that the slice may be larger than its need
+        self.caps: Mapping[str, Cap] = {}  # the account's, that `limits` were made of
+        self.limits: dict[str, _Limits] = {}  # by scope
+
+    def limits_on(self, account: Account, scope: str) -> "_Limits":
+        """The caps on the path. They change seldom, and are then another table."""
+        if self.caps is not account.caps:
+            self.caps, self.limits = account.caps, {}
+        found = self.limits.get(scope)
+        if found is None:
+            if len(self.limits) >= SCOPES_REMEMBERED_MAX:
+                self.limits.clear()
+            found = self.limits[scope] = _limits_on(account, scope)
+        return found
 
     def has_room(self, extra: Mapping[str, int]) -> bool:
         """Whether the slice covers all open holds and this much more."""
@@ -152,7 +168,10 @@ class _Till:
 
     def usable(self, price: str) -> int:
         """What open holds may come to: no slice that the log holds, or may hold, is smaller."""
-        return min([self.read_slice.get(price, 0), *(asked.get(price, 0) for asked in self.asked_slices)])
+        usable = self.read_slice.get(price, 0)
+        for asked in self.asked_slices:
+            usable = min(usable, asked.get(price, 0))
+        return usable
 
     def read(self, quantities: Mapping[str, int]) -> None:
         """The log says so now; what was asked for before has arrived, or never will."""
@@ -186,6 +205,21 @@ class _Till:
         return wish
 
 
+class _LookedAt(Struct, frozen=True):
+    """What the meters of an event type look at."""
+
+    dimensions: tuple[str, ...]
+    session: str | None  # the first of them that counts sessions
+
+
+class _Limits(Struct, frozen=True):
+    """The caps that bind a request in a scope."""
+
+    path: tuple[str, ...]  # the scopes that it lies in
+    caps: list[Cap]  # hard ones on what is counted, by scope and name
+    ceilings: list[Cap]  # those on each single request
+
+
 class _Verdict(Struct):
     """How the money limits answer a request."""
 
@@ -213,7 +247,7 @@ class Desk:
         self._due: dict[int, set[int]] = {}  # second -> holds whose report_until lies in it
         self._due_seconds: list[int] = []  # heap of the seconds in _due, and some that are no more
         self._shapes: dict[object, tuple[Part, ...] | Unreachable] = {}
-        self._dimensions: dict[tuple[int, str], tuple[str, ...]] = {}
+        self._looked_at: dict[tuple[int, str], _LookedAt] = {}
         self._unused: dict[str, int] = {}  # account -> since when its slice is unused, oldest first
         self._strained: dict[str, None] = {}  # accounts whose slices are nearly used up
         self._now_us = 0  # the latest clock that was told; the fold tells none
@@ -252,7 +286,7 @@ class Desk:
         if denied is None and question.type is not None:
             denied, bounds = self._reached(account, till, catalogue, question, now_us)
         rates: list[tuple[RateLimit, int]] = []
-        if denied is None:
+        if denied is None and account.rate_limits:
             rates = _rates(account, till, question.scope, bounds)
             denied = _too_fast(till, rates, now_us)
         if denied is None and question.hold_us is not None and len(till.numbers) >= HOLDS_MAX:
@@ -278,7 +312,8 @@ class Desk:
             self._keep(till, _Open(hold, asked.segment, [bound.quantity for bound in bounds], question.n))
             self._watch_use(account.account, till)
         if verdict.reason is None and counts:
-            till.pace.count(rates, now_us)
+            if rates:
+                till.pace.count(rates, now_us)
             if hold is None and bounds:
                 self._exposure.note(account.currency, verdict.price, now_us)
         return Decision(
@@ -587,7 +622,7 @@ class Desk:
         till.leased.mind(till.ledger, account)
         mine = account.slices.get(self.epoch)
         quantities = mine.quantities if mine is not None and mine.closed_us is None else {}
-        if quantities != till.read_slice:
+        if quantities is not till.read_slice and quantities != till.read_slice:
             till.read(quantities)
         if till.ledger.withheld or len(account.slices) > (mine is not None):
             till.ledger.withhold(
@@ -715,8 +750,11 @@ class Desk:
         """Remember whose slice is nearly used up, and whose is not used at all."""
         if till.numbers:
             self._unused.pop(account_id, None)
-            if any(4 * quantity > 3 * till.usable(price) for price, quantity in till.held.items()):
-                self._strained[account_id] = None
+            if account_id not in self._strained:
+                for price, quantity in till.held.items():
+                    if 4 * quantity > 3 * till.usable(price):
+                        self._strained[account_id] = None
+                        break
         elif till.read_slice or till.asked_slices:
             self._unused.pop(account_id, None)
             self._unused[account_id] = self._now_us
@@ -751,9 +789,9 @@ class Desk:
         if isinstance(parts, Unreachable):
             return parts
         if question.hold_us is not None and catalogue is not None:
-            for meter in catalogue.meters_of[event_type]:
-                if meter.session is not None:  # a session goes on past the instant that a hold is admitted and rated at
-                    return Unreachable("unbounded", meter.name)
+            session = self._looks_at(catalogue, event_type).session
+            if session is not None:  # it goes on past the instant that a hold is admitted and rated at
+                return Unreachable("unbounded", session)
         bounds = []
         payers: list[tuple[str, ...]] | None = None
         for part in parts:
@@ -775,26 +813,34 @@ class Desk:
         assert event_type is not None
         if catalogue is None or event_type not in catalogue.meters_of:
             return Unreachable("no_meter", event_type)
-        dimensions = self._dimensions.get((catalogue.version, event_type))
-        if dimensions is None:
-            every = {name for meter in catalogue.meters_of[event_type] for name in meter.looks_at}
-            dimensions = self._dimensions[catalogue.version, event_type] = tuple(sorted(every))
-        fields = tuple(bound.fields for bound in question.bounds)
+        dimensions = self._looks_at(catalogue, event_type).dimensions
+        data, reach = question.data, question.reach
+        fields = tuple([bound.fields for bound in question.bounds])
         shape = (
             catalogue.version,
             plan_name,
             plan,
             event_type,
-            tuple([question.data.get(name) for name in dimensions]),
-            tuple([question.reach.get(name) for name in dimensions]),
+            tuple([data.get(name) for name in dimensions]),
+            tuple([reach.get(name) for name in dimensions]) if reach else None,
             fields,
         )
         found = self._shapes.get(shape)
         if found is None:
             if len(self._shapes) >= SHAPES_MAX:
                 self._shapes.clear()
-            found = reach_of(catalogue, plan_name, plan, event_type, question.data, question.reach, fields)
+            found = reach_of(catalogue, plan_name, plan, event_type, data, reach, fields)
             self._shapes[shape] = found
+        return found
+
+    def _looks_at(self, catalogue: Catalogue, event_type: str) -> "_LookedAt":
+        key = catalogue.version, event_type
+        found = self._looked_at.get(key)
+        if found is None:
+            meters = catalogue.meters_of[event_type]
+            dimensions = tuple(sorted({name for meter in meters for name in meter.looks_at}))
+            session = next((meter.name for meter in meters if meter.session is not None), None)
+            found = self._looked_at[key] = _LookedAt(dimensions, session)
         return found
 
     def weigh(
@@ -810,22 +856,18 @@ class Desk:
     ) -> _Verdict:
         """Whether wallet and caps bear what is asked for on top of all that is held. `whole`: the hold that it extends,
         and the bounds that it grows to, on which ceilings are tested."""
-        ledger = till.ledger
-        path = scope_path(scope)
-        caps = sorted(
-            (cap for cap in account.caps.values() if cap.hard and not cap.per_request and cap.scope in path),
-            key=lambda cap: (cap.scope, cap.cap),
-        )
+        ledger, limits = till.ledger, till.limits_on(account, scope)
+        caps = limits.caps
         nothing_held = ledger.look(held=False, withheld=False)
         booked, before = nothing_held.balance, ledger.look() if ledger.keeps else nothing_held
         after = ledger.look(asked=asked)
         price = after.total - before.total
-        if ceilings := ceilings_on(account, scope):
+        if limits.ceilings:
             bounds, full, requests = asked.bounds, price, asked.events
             if whole is not None:
                 found, bounds = whole
                 full, requests = self._price_of(till, found, bounds), found.events
-            denied = ceiling_denies(ceilings, bounds, _sold(till), full, requests)
+            denied = ceiling_denies(limits.ceilings, bounds, _sold(till), full, requests)
             if denied is not None:
                 wallet = Wallet(account.currency, booked, booked - before.balance, account.overdraft)
                 return _Verdict(*denied, wallet, price, None, None)
@@ -864,6 +906,13 @@ class Desk:
         price = till.ledger.look(asked=Asked(found.segment, bounds, found.events)).total - without
         self._pile_up(till, found, 1)
         return price
+
+
+def _limits_on(account: Account, scope: str) -> _Limits:
+    path = scope_path(scope)
+    caps = [cap for cap in account.caps.values() if cap.hard and not cap.per_request and cap.scope in path]
+    caps.sort(key=lambda cap: (cap.scope, cap.cap))
+    return _Limits(path, caps, ceilings_on(account, scope))
 
 
 _TOO_WIDE: Final = Reason.UNBOUNDED, Binding("bound", "", "reach", None, None)
@@ -928,12 +977,11 @@ def _refusal(
     account: Account, ledger: Ledger, caps: Iterable[Cap], seen: Outlook, asked: Asked, now_us: int, *, withheld: bool
 ) -> tuple[Reason, Cap | None] | None:
     """The first of the caps and the wallet that what is seen would pass."""
+    now = ledger.month
+    # A clock that was set back makes later months of this one's holds: they count as well.
+    later = [month for month in seen.spend if month > now]
     for cap in caps:
-        months = {ledger.month}
-        if not cap.tallied:
-            # A clock that was set back makes later months of this one's holds: they count as well.
-            months.update(month for month in seen.spend if month > ledger.month)
-        for month in months:
+        for month in (now,) if cap.tallied else (now, *later):
             left, rounding = _left_of(account, ledger, cap, seen, month, now_us, withheld=withheld, asked=asked)
             if left < rounding:
                 return Reason.CAP_REACHED, cap
@@ -980,17 +1028,21 @@ def _tightest(
     Of money limits it is the one with the least left; of equals the wallet, then caps by scope and name. Units and money
     cannot be compared, so a cap on units is named before them if the same request would not fit in it again."""
     overdraft = account.overdraft
-    best = Binding("wallet", "", "", None if overdraft is None else max(0, seen.balance + overdraft), None)
-    scarce: Binding | None = None
+    least = None if overdraft is None else max(0, seen.balance + overdraft)
+    best: Cap | None = None  # None: the wallet
+    scarce: tuple[Cap, int] | None = None
     for cap in caps:
         left = max(0, _left_of(account, ledger, cap, seen, ledger.month, now_us, withheld=True, asked=asked)[0])
-        found = Binding("cap", cap.scope, cap.cap, left, _frees_in_us(account, cap, now_us, 0), cap.unit)
         if cap.in_money:
-            if best.remaining is None or left < best.remaining:
-                best = found
+            if least is None or left < least:
+                best, least = cap, left
         elif scarce is None and left < ledger.scope_quantity(cap, withheld=False, asked=asked, held=False):
-            scarce = found
-    return scarce or best, best.remaining
+            scarce = cap, left
+    named, left_of_it = scarce or (best, least)
+    if named is None:
+        return Binding("wallet", "", "", least, None), least
+    frees_us = _frees_in_us(account, named, now_us, 0)
+    return Binding("cap", named.scope, named.cap, left_of_it, frees_us, named.unit), least
 
 
 def _frees_in_us(account: Account, cap: Cap, now_us: int, excess: int) -> int | None:

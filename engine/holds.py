@@ -3,20 +3,27 @@
 The token is all that a usage event needs to be rated as its hold was admitted, so rating needs no memory of holds.
 """
 
-import base64
 import binascii
 import hmac
-from typing import Final
+from functools import lru_cache
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Struct
 
 from engine.events import TOKEN_TEXT_MAX
 
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
 VALID_GAP_US: Final = 5_000_000  # between `valid_until` (stop, or extend) and `expires`: clock error plus a round trip
 _VERSION: Final = 1
 _MAC_BYTES: Final = 16
 _DOMAIN: Final = b"tallygate hold\x00"  # the same key seals control records; a token must never pass for one
+_BLOCK_BYTES: Final = 64  # of SHA-256
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
+_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
 
 
 class BadToken(ValueError):
@@ -103,7 +110,8 @@ _hold_decoder: Final = msgspec.json.Decoder(Hold)
 def seal_token(control_key: bytes, hold: Hold) -> str:
     """The hold as a URL-safe text of at most TOKEN_TEXT_MAX characters, valid for this deployment only."""
     body = msgspec.json.encode(_Sealed(_VERSION, hold))
-    return base64.urlsafe_b64encode(_mac(control_key, body) + body).rstrip(b"=").decode()
+    text = binascii.b2a_base64(_mac(control_key, body) + body, newline=False)
+    return text.translate(_TO_URL).rstrip(b"=").decode()
 
 
 def read_token(control_key: bytes, text: str) -> Hold:
@@ -111,7 +119,8 @@ def read_token(control_key: bytes, text: str) -> Hold:
     if len(text) > TOKEN_TEXT_MAX or not text.isascii():
         raise BadToken(f"a hold's token has at most {TOKEN_TEXT_MAX} characters of base64url")
     try:
-        sealed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        padded = text.encode().translate(_FROM_URL) + b"=" * (-len(text) % 4)
+        sealed = binascii.a2b_base64(padded, strict_mode=True)
     except binascii.Error:
         raise BadToken("a hold's token is base64url") from None
     body = sealed[_MAC_BYTES:]
@@ -127,4 +136,21 @@ def read_token(control_key: bytes, text: str) -> Hold:
 
 
 def _mac(control_key: bytes, body: bytes) -> bytes:
-    return hmac.digest(control_key, _DOMAIN + body, "sha256")[:_MAC_BYTES]
+    """HMAC-SHA-256 of the domain and the body, cut. The key's own blocks are hashed once: a tenth of a check was spent on
+    them."""
+    inner, outer = _keyed(control_key)
+    of_body = inner.copy()
+    of_body.update(body)
+    whole = outer.copy()
+    whole.update(of_body.digest())
+    return whole.digest()[:_MAC_BYTES]
+
+
+@lru_cache(4)  # one deployment has one key
+def _keyed(control_key: bytes) -> "tuple[_Hash, _Hash]":
+    """The two hashes of RFC 2104 as they are behind the key, and the inner one behind the domain too."""
+    key = control_key if len(control_key) <= _BLOCK_BYTES else sha256(control_key).digest()
+    key = key.ljust(_BLOCK_BYTES, b"\0")
+    inner, outer = sha256(bytes(byte ^ 0x36 for byte in key)), sha256(bytes(byte ^ 0x5C for byte in key))
+    inner.update(_DOMAIN)
+    return inner, outer

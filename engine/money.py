@@ -48,6 +48,8 @@ def parse_quantity(value: object) -> int:
         plain = type(exponent) is int and -9 <= exponent <= 0
         return _scaled(f"{value:f}" if plain else str(value), 9)
     if type(value) is str:
+        if len(value) <= WHOLE_DIGITS_MAX and value.isascii() and value.isdecimal():
+            return int(value) * NANO  # as most are: a count of tokens
         return _scaled(value, 9)
     raise NotADecimal(f"a {type(value).__name__} is not a plain decimal number")
 
@@ -57,7 +59,7 @@ def amount_text(pico: int) -> str:
     if pico < 0:
         return f"-{amount_text(-pico)}"
     whole, fraction = divmod(pico, PICO)
-    return f"{whole}.{str(fraction).zfill(12)}" if fraction else str(whole)
+    return f"{whole}.{fraction:012d}" if fraction else str(whole)
 
 
 def quantity_text(nano: int) -> str:
@@ -65,7 +67,7 @@ def quantity_text(nano: int) -> str:
     if nano < 0:
         return f"-{quantity_text(-nano)}"
     whole, fraction = divmod(nano, NANO)
-    return f"{whole}.{str(fraction).zfill(9)}" if fraction else str(whole)
+    return f"{whole}.{fraction:09d}" if fraction else str(whole)
 
 
 def round_half_even(numerator: int, denominator: int) -> int:

@@ -78,6 +78,8 @@ class _Ground(Struct, frozen=True):
     adjusted: Adjusted  # what was posted for closed periods
     firm: bool  # this segment had usage already: usage before it would make new rows
     fluid: bool  # what is used in this segment moves the terms of what lies before it
+    plan: Plan  # in force in this segment
+    payers: list[tuple[str, ...]]  # `payers_of` it
 
 
 class _Summed(NamedTuple):
@@ -86,8 +88,10 @@ class _Summed(NamedTuple):
     ground: _Ground
     row: Row | None  # that it was summed up from
     rated: int  # events by then
-    used: dict[str, int]  # nano-units per price
+    used: Mapping[str, int]  # nano-units per price
     charged: dict[str, int]  # pico
+    owed: int  # pico, of all prices
+    seen: Outlook  # with nothing held
 
 
 class Ledger:
@@ -103,6 +107,7 @@ class Ledger:
         self._contract: Contract | None = None
         self._publications = 0
         self._here = (0, 0)
+        self._month = 0
         self._months: dict[int, tuple[int, int]] = {}
         self._ground: _Ground | None = None
         self._summed: _Summed | None = None
@@ -127,6 +132,7 @@ class Ledger:
         if not start <= now_us < end:
             self._here = account.segment_around(now_us)
             self._months = {}
+            self._month = self._calendar(self._here[0])[1]
             self._ground = None
         return moved
 
@@ -161,7 +167,7 @@ class Ledger:
     @property
     def month(self) -> int:
         """Start of the calendar month of this moment."""
-        return self._calendar(self._here[0])[1]
+        return self._month
 
     def put(self, segment: int, scopes: Iterable[str], bound: Bound, quantity: int, events: int) -> None:
         """Add to the piles (or take off, if negative) what a hold keeps by one of its bounds."""
@@ -215,24 +221,24 @@ class Ledger:
 
     def _firm_ground(self, asked: Asked | None) -> _Ground | None:
         """What lies before this segment, if nothing is held but in this one, and nothing lies behind it."""
-        start = self._here[0]
-        if self._account.waivers:
+        account, start, ground = self._account, self._here[0], self._ground
+        if account.waivers:
             return None  # what is used here is not all owed
-        if any(posted >= start for posted, _ in self._account.adjusted):
+        if self.piles and (len(self.piles) > 1 or start not in self.piles):
+            return None
+        if asked is not None and asked.segment != start:
+            return None
+        posted = account.adjusted
+        if ground is not None and ground.rated == account.rated and ground.adjusted is posted:
+            return ground
+        if any(instant >= start for instant, _ in posted):
             return None  # they are paid behind what is used here
         if self._serves(start) or self._plan(start).shares:
             return None  # what is used here is not all priced, or moves what others have of an allowance
-        if any(segment != start for segment in self.piles) or (asked and asked.segment != start):
-            return None
-        account = self._account
-        ground = self._ground
         table = account.table
-        if ground is not None:
-            if account.rated == ground.rated:
-                return ground
-            same = ground.firm and ground.adjusted is account.adjusted and len(table) == len(ground.rows) + 1
-            if same and all(table.get(segment) is row for segment, row in ground.rows):
-                return ground
+        same = ground is not None and ground.firm and ground.adjusted is posted and len(table) == len(ground.rows) + 1
+        if same and ground is not None and all(table.get(segment) is row for segment, row in ground.rows):
+            return ground
         if any(segment > start for segment in table):
             return None
         self._ground = self._derive_ground(start)
@@ -271,33 +277,45 @@ class Ledger:
             account.adjusted,
             start in account.table,
             any(len(self._price_at(start, name).terms) > 1 for name in within if name in self._plan(start).prices),
+            self._plan(start),
+            payers_of(account, start),
         )
 
     def _look_here(self, ground: _Ground, held: bool, asked: Asked | None) -> Outlook:
-        quantities, rounding = self._held_in(ground.start, self._piles_in(ground.start, held, False, asked))
-        used, charged = self._used_here(ground)
-        amounts = charged.copy()
-        for name, more in quantities.items():
-            amounts[name] = self._owed_here(ground, name, used.get(name, 0), more)
-        owed = sum(amounts.values())
-        spend = {**ground.spend, ground.month: ground.spend.get(ground.month, 0) + owed}
-        extra = {ground.month: sum(rounding.values())}
+        summed = self._used_here(ground)
+        if asked is None and not (held and self.piles):
+            return summed.seen
+        piles = self._piles_in(ground.start, held, False, asked)
+        quantities, rounding = self._held_in(piles, ground.plan, ground.payers)
+        used, charged = summed.used, summed.charged
+        amounts = {name: self._owed_here(ground, name, used.get(name, 0), more) for name, more in quantities.items()}
+        owed = summed.owed
+        for name, pico in amounts.items():
+            owed += pico - charged.get(name, 0)
+        return self._seen_here(ground, owed, {**charged, **amounts} if ground.scoped else {}, rounding)
+
+    def _seen_here(self, ground: _Ground, owed: int, amounts: dict[str, int], rounding: dict[str, int]) -> Outlook:
+        """If this segment comes to so many pico. `amounts`: by price, which is looked at only where some lots may pay
+        only some of them."""
+        month = ground.month
+        more = sum(rounding.values())
+        spend = {**ground.spend, month: ground.spend.get(month, 0) + owed}
         total = ground.total + owed
         if ground.scoped:
             paid = [(ground.start, ground.period, amounts)]
-            return self._paid([*ground.amounts, *paid], {ground.start: rounding}, total, spend, extra)
+            return self._paid([*ground.amounts, *paid], {ground.start: rounding}, total, spend, {month: more})
         unpaid = owed - ground.live
-        more = max(0, unpaid + extra[ground.month])
-        due = {**ground.due, ground.month: ground.due.get(ground.month, 0) + more}
-        return Outlook(-unpaid - ground.debt, ground.debt + more, total, spend, extra, due)
+        beyond = max(0, unpaid + more)
+        due = {**ground.due, month: ground.due.get(month, 0) + beyond}
+        return Outlook(-unpaid - ground.debt, ground.debt + beyond, total, spend, {month: more}, due)
 
     def _owed_here(self, ground: _Ground, name: str, used: int, more: int) -> int:
         """Pico for what is used of a price in this segment, if up to so much more is."""
-        price, run = self._price_at(ground.start, name), ground.running.get(name)
+        price, run = ground.plan.prices[name], ground.running.get(name)
         return price.most_owed(used, used + more) if run is None else run.peek(price, used + more)
 
-    def _used_here(self, ground: _Ground) -> tuple[Mapping[str, int], dict[str, int]]:
-        """Nano-units per price in this segment, and the pico that they come to. Summed up once between two events."""
+    def _used_here(self, ground: _Ground) -> _Summed:
+        """What is used in this segment, and comes to. Summed up once between two events."""
         row, summed = self._account.table.get(ground.start), self._summed
         if (
             summed is None
@@ -307,8 +325,10 @@ class Ledger:
         ):
             used = by_price(row or {})
             charged = {name: self._owed_here(ground, name, units, 0) for name, units in used.items()}
-            self._summed = summed = _Summed(ground, row, self._account.rated, used, charged)
-        return summed.used, summed.charged
+            owed = sum(charged.values())
+            seen = self._seen_here(ground, owed, charged.copy(), {})
+            self._summed = summed = _Summed(ground, row, self._account.rated, used, charged, owed, seen)
+        return summed
 
     def _look_everywhere(self, held: bool, withheld: bool, asked: Asked | None) -> Outlook:
         account = self._account
@@ -317,7 +337,8 @@ class Ledger:
         places |= self.withheld.keys() if withheld else set()
         kept, roundings = {}, {}
         for segment in places:
-            kept[segment], roundings[segment] = self._held_in(segment, self._piles_in(segment, held, withheld, asked))
+            piles = self._piles_in(segment, held, withheld, asked)
+            kept[segment], roundings[segment] = self._held_in(piles, self._plan(segment), payers_of(account, segment))
         grants = self._grants.values()
         amounts = foreseen(account.table, kept, account.period_of, self._price_at, grants)
         left, rounded = self._left(amounts, roundings, certain=not kept) if account.waivers else (amounts, roundings)
@@ -395,25 +416,24 @@ class Ledger:
             found += [((bound.reached, bound.held), bound.quantity, asked.events) for bound in asked.bounds]
         return found
 
-    def _held_in(self, segment: int, piles: list[tuple[Signature, int, int]]) -> tuple[dict[str, int], dict[str, int]]:
+    def _held_in(
+        self, piles: list[tuple[Signature, int, int]], plan: Plan, payers: list[tuple[str, ...]]
+    ) -> tuple[dict[str, int], dict[str, int]]:
         """Nano-units per price, and the pico per price that usage of other prices than the held ones may add, as each
         price rounds by itself."""
         quantities: dict[str, int] = {}
         rounding: dict[str, int] = {}
-        if not piles:
-            return quantities, rounding
-        plan = self._plan(segment)
-        payers = payers_of(self._account, segment)
-        for signature, quantity, _ in piles:
-            reached, held = signature
-            if (payers or self._listed) and len(reached) > len(held):
+        prices = plan.prices
+        for (reached, held), quantity, _ in piles:
+            wide = len(reached) > len(held)
+            if wide and (payers or self._listed):
                 held = held_by_payers(plan, reached, payers)  # before discounts another may be the dearest
             for name in held:
-                if name in plan.prices:
+                if name in prices:
                     quantities[name] = quantities.get(name, 0) + quantity
-            if len(reached) > len(held):
+            if wide:
                 for name in reached:
-                    if name in plan.prices and plan.prices[name].rounds:
+                    if name in prices and prices[name].rounds:
                         rounding[name] = 1
         return quantities, rounding
 

@@ -179,6 +179,8 @@ class Price:
 
     def most_owed(self, low: int, high: int) -> int:
         """The most that a period can owe, in pico, if it comes to something from low to high: L4's maximum over s."""
+        if not self.ends:
+            return self.curves[0].owed(high)
         return max(curve.owed(high) for curve in self.curves_between(low, high))
 
     def most_own(self, used: int, quantity: int, pieces: int) -> Fraction:

@@ -183,22 +183,27 @@ class Frames:
     """Cuts a stream of bytes into the bodies of frames."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._rest = bytearray()  # of a frame that has begun
 
     def feed(self, data: bytes) -> list[bytes]:
         """The bodies that are complete by now. Raises BadFrame."""
-        buffer = self._buffer
-        buffer += data
+        rest = self._rest
+        if rest:
+            rest += data
+        stream = rest or data  # mostly whole frames come, and nothing is copied but their bodies
         bodies = []
-        start = 0
-        while len(buffer) - start >= LENGTH_BYTES:
-            length = int.from_bytes(buffer[start : start + LENGTH_BYTES], "big")
+        start, have = 0, len(stream)
+        while have - start >= LENGTH_BYTES:
+            length = int.from_bytes(stream[start : start + LENGTH_BYTES], "big")
             if not 0 < length <= REPLY_BYTES_MAX:
                 raise BadFrame(f"a frame of {length} bytes")
             end = start + LENGTH_BYTES + length
-            if len(buffer) < end:
+            if have < end:
                 break
-            bodies.append(bytes(buffer[start + LENGTH_BYTES : end]))
+            bodies.append(bytes(stream[start + LENGTH_BYTES : end]))
             start = end
-        del buffer[:start]
+        if rest:
+            del rest[:start]
+        elif start < have:
+            rest += data[start:]
         return bodies

@@ -1,6 +1,7 @@
 """Holds' tokens: what is sealed comes back, and nothing else is taken for a hold."""
 
 import base64
+import hmac
 import json
 
 import pytest
@@ -63,6 +64,14 @@ def test_a_control_record_is_no_token_though_the_same_key_sealed_it() -> None:
     sealed = seal(KEY, "tallygate hold", 0, body)
     with pytest.raises(BadToken):
         read_token(KEY, base64.urlsafe_b64encode(sealed[4:20] + body).decode())
+
+
+@pytest.mark.parametrize("key", [KEY, b"k", b"k" * 64, b"k" * 65, b"k" * 200])
+def test_a_token_is_sealed_by_hmac_sha_256(key: bytes) -> None:
+    token = seal_token(key, HOLD)
+    raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+    assert raw[:16] == hmac.digest(key, b"tallygate hold\0" + raw[16:], "sha256")[:16]
+    assert read_token(key, token) == HOLD
 
 
 def test_the_id_names_partition_epoch_and_number() -> None:
