@@ -58,6 +58,19 @@ def test_late_usage_of_an_earlier_segment_is_seen_at_once() -> None:
     assert ledger.look().balance == bench.balance() == before - 60 * DOLLAR
 
 
+def test_a_manual_line_is_seen_at_once() -> None:
+    """Nothing was rated in between; what was summed up before it must not be shown again."""
+    bench = DeskBench()
+    bench.open()
+    bench.grant("l", "100")
+    bench.use(1, "tiered")
+    ledger = faced(bench)
+    before = ledger.look().balance
+    assert bench.adjust("credit", "-5") == "applied"
+    ledger.face(bench.account(), bench.partition._book, bench.now)
+    assert ledger.look().balance == bench.balance() == before + 5 * DOLLAR
+
+
 def test_what_is_put_and_taken_off_leaves_nothing() -> None:
     source = random.Random(1)
     ledger = Ledger()
