@@ -6,12 +6,14 @@ question goes to the owner of its account, again and again until its deadline, a
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Struct
 
+from actors.deadlines import Deadlines
 from actors.door_wire import (
     PROTOCOL,
     REPLY_BYTES_MAX,
@@ -93,6 +95,7 @@ class Doors:
         self._routes: dict[int, Route] = {}
         self._shards: dict[tuple[str, str, int], _Shard] = {}  # by incarnation, host, port
         self._epochs: dict[int, int] = {}  # the highest that an answer of the partition bore
+        self._deadlines = Deadlines()
         self._in_flight = 0
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed_s = float("-inf")
@@ -122,9 +125,9 @@ class Doors:
         """The routing table as it is known by now, by partition."""
         return [route for _, route in sorted(self._routes.items())]
 
-    async def ask(self, account: str, question: Question, within_s: float) -> Answer:
+    def ask(self, account: str, question: Question, within_s: float) -> Coroutine[Any, Any, Answer]:
         """The answer of the account's owner. See `ask_partition`."""
-        return await self.ask_partition(partition_for(account.encode(), self._partitions), question, within_s)
+        return self.ask_partition(partition_for(account.encode(), self._partitions), question, within_s)
 
     async def ask_partition(self, partition: int, question: Question, within_s: float) -> Answer:
         """The answer of the partition's owner, within `within_s` seconds.
@@ -244,7 +247,7 @@ class Doors:
         known: dict[tuple[str, str, int], _Shard] = {}
         for doorway in doorways:
             key = doorway.incarnation, doorway.host, doorway.port
-            known[key] = self._shards.get(key) or _Shard(doorway, self._token, self._settings)
+            known[key] = self._shards.get(key) or _Shard(doorway, self._token, self._settings, self._deadlines)
             for partition, epoch in doorway.epochs.items():
                 route = Route(partition, doorway.incarnation, doorway.host, doorway.port, epoch)
                 if partition not in routes or routes[partition].epoch < epoch:
@@ -258,8 +261,9 @@ class Doors:
 class _Shard:
     """The connections to one shard process."""
 
-    def __init__(self, doorway: Doorway, token: str, settings: DoorSettings) -> None:
+    def __init__(self, doorway: Doorway, token: str, settings: DoorSettings, deadlines: Deadlines) -> None:
         self._doorway = doorway
+        self._deadlines = deadlines
         self._hello = frame(Hello(PROTOCOL, token))
         self._settings = settings
         self._lines: list[_Line | None] = [None] * settings.connections
@@ -268,7 +272,10 @@ class _Shard:
 
     async def ask(self, question: Question, until_s: float) -> Answer:
         """Raises _Unsent, _Unanswered."""
-        line = await self._line(until_s)
+        self._turn = place = (self._turn + 1) % len(self._lines)
+        line = self._lines[place]
+        if line is None or not line.open:
+            line = await self._line(place, until_s)
         return await line.ask(question, until_s)
 
     def close(self) -> None:
@@ -279,14 +286,10 @@ class _Shard:
             if line is not None:
                 line.close()
 
-    async def _line(self, until_s: float) -> "_Line":
-        self._turn = (self._turn + 1) % len(self._lines)
-        line = self._lines[self._turn]
-        if line is not None and line.open:
-            return line
-        dial = self._dials[self._turn]
+    async def _line(self, place: int, until_s: float) -> "_Line":
+        dial = self._dials[place]
         if dial is None or dial.done():
-            dial = self._dials[self._turn] = asyncio.create_task(self._connect(self._turn))
+            dial = self._dials[place] = asyncio.create_task(self._connect(place))
             dial.add_done_callback(_look_at)
         try:
             async with asyncio.timeout_at(until_s):
@@ -303,7 +306,7 @@ class _Shard:
         doorway = self._doorway
         async with asyncio.timeout(self._settings.connect_timeout_s):
             _, line = await loop.create_connection(
-                lambda: _Line(self._hello, doorway.incarnation), doorway.host, doorway.port
+                lambda: _Line(self._hello, doorway.incarnation, self._deadlines), doorway.host, doorway.port
             )
             try:
                 await line.welcomed
@@ -317,11 +320,12 @@ class _Shard:
 class _Line(asyncio.Protocol):
     """One connection to a door."""
 
-    def __init__(self, hello: bytes, incarnation: str) -> None:
+    def __init__(self, hello: bytes, incarnation: str, deadlines: Deadlines) -> None:
         self.welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.open = False
         self._hello = hello
         self._incarnation = incarnation
+        self._deadlines = deadlines
         self._frames = Frames(REPLY_BYTES_MAX)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._number = 0
@@ -343,12 +347,12 @@ class _Line(asyncio.Protocol):
             raise ValueError(f"the question cannot be encoded: {error}") from error
         answer: asyncio.Future[Answer] = loop.create_future()
         self._waiting[number] = answer
-        deadline = loop.call_at(until_s, _give_up, answer)
+        deadline = self._deadlines.add(until_s, _give_up, answer)
         transport.write(asked)
         try:
             return await answer
         finally:
-            deadline.cancel()
+            self._deadlines.drop(deadline)
             self._waiting.pop(number, None)
 
     def close(self) -> None:

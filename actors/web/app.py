@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 import msgspec
 
+from actors.deadlines import Deadlines
 from actors.keys import Key, KeysUnavailable
 from actors.ports import LogUnavailable, StoreUnavailable
 from actors.web.limits import (
@@ -104,6 +105,7 @@ class App:
         self._templates: dict[int, list[tuple[list[str], dict[str, _Compiled]]]] = {}
         self._in_flight = 0
         self._by_key: dict[str, int] = {}
+        self._deadlines = Deadlines()
         self._run = secrets.token_hex(6)
         self._numbers = count(1)
         for route in self.routes:
@@ -228,27 +230,24 @@ class App:
             key = await self._authenticate(headers)
             _authorize(route, key, params)
         self._enter(key)
+        deadline = self._deadlines.within(self._body_deadline_s if compiled.takes_body else route.deadline_s)
+        reading = compiled.takes_body
         try:
             query = _query(compiled, scope.get("query_string", b""))
             idempotency_key = _idempotency_key(route, headers)
             body: Any = None
-            if compiled.takes_body:
-                raw = await self._body(compiled, headers, receive)
-                body = raw if route.raw_body else _decoded(compiled, raw)
-                if key is not None and key.account is not None and route.account_from == "body":
-                    _same_account(key, body.account)
-            call = Call(key, params, query, body, headers, request_id, idempotency_key, self.services)
-            try:
-                async with asyncio.timeout(route.deadline_s):
-                    return await route.handler(call)
-            except TimeoutError:
-                raise Problem(
-                    504,
-                    "deadline",
-                    "Deadline passed",
-                    f"There was no answer within {route.deadline_s:g} s; what was asked may still happen.",
-                    next_step="Send the same request again, with the same idempotency key, event id or token.",
-                ) from None
+            with deadline:
+                if reading:
+                    raw = await self._body(compiled, headers, receive)
+                    reading = False
+                    deadline.begin_anew(route.deadline_s)
+                    body = raw if route.raw_body else _decoded(compiled, raw)
+                    if key is not None and key.account is not None and route.account_from == "body":
+                        _same_account(key, body.account)
+                call = Call(key, params, query, body, headers, request_id, idempotency_key, self.services)
+                return await route.handler(call)
+        except TimeoutError:
+            raise (_slow_body(self._body_deadline_s) if reading else _too_late(route.deadline_s)) from None
         finally:
             self._leave(key)
 
@@ -316,18 +315,7 @@ class App:
         stated = headers.get(b"content-length", b"")
         if stated.isdigit() and (len(stated) > 12 or int(stated) > limit):
             raise _too_large(limit)
-        try:
-            async with asyncio.timeout(self._body_deadline_s):
-                return await _read(receive, limit)
-        except TimeoutError:
-            raise Problem(
-                408,
-                "slow-body",
-                "Request timeout",
-                f"The body did not arrive within {self._body_deadline_s:g} s.",
-                next_step="Send the request again, in one go.",
-                headers={"Connection": "close"},
-            ) from None
+        return await _read(receive, limit)
 
 
 class _Allowed(Problem):
@@ -496,6 +484,27 @@ async def _read(receive: Receive, limit: int) -> bytes:
     if len(body) > limit:
         raise _too_large(limit)
     return body
+
+
+def _slow_body(deadline_s: float) -> Problem:
+    return Problem(
+        408,
+        "slow-body",
+        "Request timeout",
+        f"The body did not arrive within {deadline_s:g} s.",
+        next_step="Send the request again, in one go.",
+        headers={"Connection": "close"},
+    )
+
+
+def _too_late(deadline_s: float) -> Problem:
+    return Problem(
+        504,
+        "deadline",
+        "Deadline passed",
+        f"There was no answer within {deadline_s:g} s; what was asked may still happen.",
+        next_step="Send the same request again, with the same idempotency key, event id or token.",
+    )
 
 
 def _too_large(limit: int) -> Problem:

@@ -401,7 +401,7 @@ async def put(services: Services, account: str, question: Question, within_s: fl
 
 
 def as_of_answer(as_of: AsOf) -> AsOfAnswer:
-    log_time = (_EPOCH + timedelta(microseconds=as_of.log_time_us)).isoformat().replace("+00:00", "Z")
+    log_time = instant(as_of.log_time_us)
     return AsOfAnswer(as_of.partition, as_of.epoch, as_of.offset, log_time, as_of.lag_records)
 
 
