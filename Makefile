@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Where it is set, each process compiles all that it imports anew: two seconds of processor time for a shard's.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup up demo test test-long sim chaos bench bench-long bench-peers bench-engine bench-check bench-dedup bench-takeover bench-checkpoint bench-cost lint lock
+.PHONY: help setup up demo test test-long sim chaos bench bench-long bench-peers bench-engine bench-check bench-door bench-dedup bench-takeover bench-checkpoint bench-cost lint lock
 
 help:
 	@echo "make setup   install everything below this folder"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-peers  LiteLLM's budget path and our engine in one process, same prompt and price; figures to build/bench-peers.json"
 	@echo "make bench-engine  what rating an event costs beside a bare decode of it, and what a customer takes; figures to build/bench-engine.json"
 	@echo "make bench-check  what a check costs, beside a no-op endpoint and an echo; figures to build/check.json"
+	@echo "make bench-door  what a check takes of a shard's processor, beside an echo of the same frames; figures to build/bench-door.json"
 	@echo "make bench-dedup  what the memory of rated events costs with 50 million identities in it; figures to build/bench-dedup.json"
 	@echo "make bench-cost  what cost attribution misallocates beside other ways, that no pico is lost, and its speed; figures to build/bench-cost.json"
 	@echo "make bench-takeover  how long callers wait after kills, in moves, after a cold start; figures to build/bench-takeover.json"
@@ -81,6 +82,9 @@ bench-engine: setup
 
 bench-check: setup
 	$(BIN)/python -m loadtest.check_bench
+
+bench-door: setup
+	$(BIN)/python -m loadtest.door_bench $(ARGS)
 
 bench-cost: setup
 	$(BIN)/python -m loadtest.cost_bench $(ARGS)

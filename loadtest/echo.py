@@ -14,7 +14,9 @@ from actors.door_wire import LENGTH_BYTES, Frames
 ECHO_START_S: Final = 30.0
 
 
-class _Echo(asyncio.Protocol):
+class Echo(asyncio.Protocol):
+    """One connection whose frames go back."""
+
     def __init__(self) -> None:
         self._frames = Frames()
         self._transport: asyncio.Transport | None = None
@@ -33,7 +35,7 @@ def _serve_echo(told: Connection) -> None:
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(_Echo, "127.0.0.1", 0)
+        server = await loop.create_server(Echo, "127.0.0.1", 0)
         told.send(server.sockets[0].getsockname()[1])
         await loop.run_in_executor(None, told.poll, None)
         server.close()

@@ -134,7 +134,7 @@ async def tight() -> AsyncIterator[House]:
             frame_bytes_max=1_000,
             connections_max=2,
             in_flight_max=3,
-            hello_s=0.1,
+            hello_s=0.5,
             unread_s=0.2,
             unread_bytes_max=10_000,
         )
