@@ -222,7 +222,7 @@ class Answers:
         return answer
 
     def _may_answer(self, owned: Owned) -> bool:
-        return owned.speaks and self._lease.valid()
+        return owned.speaks and self._lease.valid() and not self._lease.lost(owned.number, owned.claimed_s)
 
     def _partition(self, question: Question, hold: Hold | None) -> int:
         if isinstance(question, Applied):

@@ -89,14 +89,15 @@ class PostgresMembership(_Repeatable):
         self._changed.clear()
 
     async def renew(self, incarnation: str) -> Renewal:
-        async def extend(connection: asyncpg.Connection) -> frozenset[int]:
+        async def extend(connection: asyncpg.Connection) -> Renewal:
             if await connection.fetchval(QUERIES["renew_member"], incarnation, self._lease_s) is None:
                 raise Fenced(f"incarnation {incarnation} is dead or was never registered")
             # A statement of its own, with a newer view: a partition claimed from us under the old lease is missing.
             rows = await connection.fetch(QUERIES["member_partitions"], incarnation)
-            return frozenset(row["partition"] for row in rows)
+            elsewhere = frozenset(row["partition"] for row in rows if row["elsewhere"])
+            return Renewal(frozenset(row["partition"] for row in rows), self._lease_s, elsewhere)
 
-        return Renewal(await self._run(extend), self._lease_s)
+        return await self._run(extend)
 
     async def leave(self, incarnation: str) -> None:
         async def end(connection: asyncpg.Connection) -> None:

@@ -297,8 +297,9 @@ class Shard:
             del self._refused[partition]
         for partition in self._lease.partitions - self._owned.keys() - self._taking.keys():
             self._taking[partition] = self._spawn(self._take(partition))
-        for partition in self._owned.keys() - self._lease.partitions:
-            owned = self._owned[partition]
+        for partition, owned in self._owned.items():
+            if partition in self._lease.partitions and not self._lease.lost(partition, owned.claimed_s):
+                continue
             if owned.committing is None and partition not in self._taking:
                 self._taking[partition] = self._spawn(self._give(owned))
         for partition, owned in self._owned.items():

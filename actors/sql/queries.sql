@@ -268,7 +268,8 @@ WHERE incarnation = $1 AND dead_at IS NULL RETURNING 1
 
 -- name: member_partitions
 -- What an incarnation should own. Asked after its lease was extended, in the same transaction: a claim that took the lease's old end is seen here.
-SELECT partition FROM assignment WHERE incarnation = $1
+SELECT partition, coalesce(owner <> $1, false) AS elsewhere
+FROM assignment LEFT JOIN partition USING (partition) WHERE incarnation = $1
 
 -- name: leave_member
 -- A process that has stopped speaking gives up its lease.

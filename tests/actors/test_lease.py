@@ -89,6 +89,20 @@ async def test_a_lease_runs_out_by_itself(clock: HandClock, lease: Lease) -> Non
     assert not lease.valid()
 
 
+async def test_what_another_claimed_while_the_lease_had_lapsed_is_lost(clock: HandClock, lease: Lease) -> None:
+    """Until it is claimed again: a renewal does not bring back what was claimed before."""
+    claimed_s = clock.boot_s()
+    await clock.advance(5.0)
+    asked_s = clock.boot_s()
+    lease.extend(asked_s + 1.2, frozenset({1, 2}), frozenset({1}), asked_s)
+    assert lease.valid()
+    assert lease.lost(1, claimed_s)
+    assert not lease.lost(2, claimed_s)
+    assert not lease.lost(1, asked_s), "claimed since"
+    lease.extend(asked_s + 1.2, frozenset({1, 2}), frozenset(), asked_s)
+    assert not lease.lost(1, claimed_s)
+
+
 async def test_how_long_a_lease_still_runs_is_told(clock: HandClock, lease: Lease) -> None:
     lease.extend(clock.boot_s() + 2.0, frozenset())
     await clock.advance(0.5)

@@ -181,6 +181,24 @@ async def test_what_a_member_owns_is_told_beside_what_it_should_own(
     assert (await roster.members())[0].owned == frozenset()
 
 
+async def test_a_renewal_tells_what_another_owns_of_what_is_to_be_owned(
+    bench: Bench, membership: Membership, roster: Roster
+) -> None:
+    await join(membership, "a")
+    await join(membership, "b")
+    term = await office(roster)
+    await roster.assign(term, {0: "a", 1: "a", 2: "b"})
+    store = await bench.store()
+    for partition, incarnation in ((0, "a"), (2, "b")):
+        await store.claim(partition, incarnation)
+    assert (await membership.renew("a")).elsewhere == frozenset(), "nobody owns 1 yet, and 2 is not to be ours"
+    await roster.assign(term, {0: "b", 1: "a", 2: "a"})
+    await store.claim(0, "b")
+    await roster.assign(term, {0: "a", 1: "a", 2: "a"})
+    renewal = await membership.renew("a")
+    assert (renewal.partitions, renewal.elsewhere) == (frozenset({0, 1, 2}), frozenset({0, 2}))
+
+
 async def test_a_term_that_is_over_writes_nothing(membership: Membership, roster: Roster) -> None:
     await join(membership, "a")
     old = await office(roster)

@@ -12,6 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from actors.lease import Lease
 from tests.simulation import simulate as simulation
 from tests.simulation.ablations import ABLATIONS, NOTICED_BY, REGRESSIONS, Ablation, first_caught
 from tests.simulation.chaos import FEATURED, LOG_DAMAGES
@@ -92,6 +93,16 @@ def test_what_a_seed_once_found_it_finds_no_more(name: str) -> None:
     assert not outcome.violations, f"again: {found}\n{outcome.told()}"
     (ablation,) = [each for each in ABLATIONS if each.name == name]
     assert first_caught(ablation, [seed]) is not None, f"seed {seed} does not notice any more that {name}: find another"
+
+
+def test_a_partition_that_went_and_came_back_while_a_lease_had_lapsed_has_one_speaker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As rare as it is, the seed that found it is kept here: none of the first thousand comes by it."""
+    outcome = simulate(5_016_169)
+    assert not outcome.violations, outcome.told()
+    monkeypatch.setattr(Lease, "lost", lambda *_: False)
+    assert "both speak" in simulate(5_016_169).told()
 
 
 @pytest.mark.long

@@ -691,8 +691,12 @@ class World:
         shard, process = slot.shard, slot.process
         if shard is None or process is None or not process.alive or not slot.lease.valid():
             return []
-        mine = slot.lease.partitions
-        return [number for number, owned in shard._owned.items() if owned.stage is Stage.READY and number in mine]
+        lease = slot.lease
+        return [
+            number
+            for number, owned in shard._owned.items()
+            if owned.stage is Stage.READY and number in lease.partitions and not lease.lost(number, owned.claimed_s)
+        ]
 
     def _look_at_shard(self, mine: ShardSlot) -> None:
         assert mine.shard is not None, "it fetches"
