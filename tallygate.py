@@ -17,6 +17,7 @@ from actors.cli import (
     dead_letters,
     explain,
     export,
+    gateways,
     gpu_rates,
     grants,
     keys,
@@ -63,6 +64,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(bases.app, name="base")
 app.add_typer(costs.app, name="costs")
 app.add_typer(export.app, name="export")
+app.add_typer(gateways.app, name="gateways")
 app.add_typer(gpu_rates.app, name="gpu-rates")
 app.add_typer(telemetry.app, name="telemetry")
 app.add_typer(training.app, name="training")

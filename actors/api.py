@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final, Protocol
@@ -24,9 +25,11 @@ from actors.assembly import (
     billed_usages,
     database_dsn,
     doors,
+    gateways,
     kafka_appender,
     key_ring,
     margin_floors,
+    postgres_store,
     shadows,
     topic_reader,
     training_runs,
@@ -39,6 +42,7 @@ from actors.clock import SystemClock
 from actors.commands import CommandDesk
 from actors.drafts import Drafts
 from actors.explain import Charges
+from actors.gateway_watch import GatewayWatch
 from actors.idempotency import Idempotency
 from actors.margin import RequestMargins
 from actors.receivers import Courier
@@ -86,6 +90,15 @@ class ApiProcess:
         commands = CommandDesk(appender, owners, control_key, settings.kafka.topic_usage, partitions)
         topics, margin_topics = topic_reader(settings), topic_reader(settings)  # who reads long keeps nobody waiting
         whatif = WhatIfProcess(settings)
+        others, outbox_store = gateways(settings), postgres_store(settings)
+        watch = GatewayWatch(
+            owner=f"{replica}.{secrets.token_hex(8)}",  # pids repeat from node to node
+            clock=clock,
+            keys=others,
+            owners=owners,
+            alerts=outbox_store,
+            caller=self._caller,
+        )
         training, billed = training_runs(settings, whatif.costs), billed_usages(settings, whatif.costs)
         self._parts: Sequence[_Part] = (
             appender,
@@ -105,6 +118,9 @@ class ApiProcess:
             whatif,
             training,
             billed,
+            others,
+            outbox_store,
+            watch,
         )
         services = Services(
             settings=settings,
@@ -125,6 +141,7 @@ class ApiProcess:
             advisor=advisor,
             training=training,
             billed=billed,
+            gateways=others,
             request_margins=RequestMargins(
                 margin_topics, settings.kafka.topic_rated, settings.kafka.topic_costs, partitions
             ),

@@ -21,6 +21,7 @@ from actors.door_client import Doors
 from actors.door_wire import door_token
 from actors.endpoints import PostgresEndpoints
 from actors.floor_watch import FloorWatch
+from actors.gateways import PostgresGateways
 from actors.incarnation import Incarnation, LockDeaths, give_back_large_blocks, process_load
 from actors.kafka import KafkaAppender, KafkaLog, TopicAppender, TopicReader, TopicSettings
 from actors.keys import REFRESH_EVERY_S, Keys, KeyScope
@@ -190,6 +191,19 @@ def billed_usages(settings: Settings, costs: CostStore) -> BilledUsages:
     timeout_s = settings.postgres.statement_timeout_ms / 1000
     schema, lease_s = settings.postgres.schema_name, settings.lease.lease_s
     return BilledUsages(database_dsn(settings), schema, lease_s, timeout_s, costs)
+
+
+def gateways(settings: Settings) -> PostgresGateways:
+    """The gateways of others, not yet started."""
+    timeout_s = settings.postgres.statement_timeout_ms / 1000
+    return PostgresGateways(
+        database_dsn(settings),
+        settings.postgres.schema_name,
+        settings.lease.lease_s,
+        timeout_s,
+        settings.control_key_bytes(),
+        loopback=settings.webhooks.allow_loopback,
+    )
 
 
 def alert_receivers(settings: Settings, clock: Clock, permitted: Callable[[], bool]) -> EndpointReceivers:

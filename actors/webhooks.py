@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -77,26 +77,30 @@ class WebhookCaller:
         """One call, over within `timeout_s`; never raises for what the receiver does, nor for its URL.
 
         `body` is UTF-8. It carries one signature per secret, in their order."""
+        return await self.send("POST", url, self._signed(secrets, message_id, self._clock.wall_us(), body), body)
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """The same, with headers of the caller's own in place of signatures."""
         at_us, began_s = self._clock.wall_us(), self._clock.boot_s()
-        status, attempt = await self._attempt(url, self._signed(secrets, message_id, at_us, body), body)
+        status, attempt = await self._attempt(method, url, {**self._headers, **headers}, body)
         duration_ms = max(0, round((self._clock.boot_s() - began_s) * 1000))
         return Answer(attempt=attempt, at_us=at_us, duration_ms=duration_ms, status=status)
 
     def _signed(self, secrets: Sequence[str], message_id: str, at_us: int, body: bytes) -> dict[str, str]:
         at_s = at_us // 1_000_000
         moment, text = datetime.fromtimestamp(at_s, tz=UTC), body.decode()
-        return self._headers | {
+        return {
             "webhook-id": message_id,
             "webhook-timestamp": str(at_s),
             "webhook-signature": " ".join(Webhook(secret).sign(message_id, moment, text) for secret in secrets),
         }
 
-    async def _attempt(self, url: str, headers: dict[str, str], body: bytes) -> tuple[int | None, Attempt]:
+    async def _attempt(self, method: str, url: str, headers: dict[str, str], body: bytes) -> tuple[int | None, Attempt]:
         try:
             egress = check_url(url, allow_loopback=self._allow_loopback)
             async with (
                 self._session(egress) as session,
-                session.post(egress.url, data=body, headers=headers, allow_redirects=False) as response,
+                session.request(method, egress.url, data=body, headers=headers, allow_redirects=False) as response,
             ):
                 attempt = self._judge(response.status, response.headers.get("Retry-After"))
                 # Some receivers drop their work when the caller hangs up early. The answer counts in any case.

@@ -249,6 +249,7 @@ class Services:
     advisor: Any = None  # actors/advice.py
     training: Any = None  # actors/training_runs.py
     billed: Any = None  # actors/billed_usage.py
+    gateways: Any = None  # actors/gateways.py
     request_margins: Any = None  # actors/margin.py
     whatif: Any = None  # actors/whatif.py
     costs: Any = None  # actors/cost_store.py

@@ -8,7 +8,9 @@ from pydantic import SecretStr
 
 from actors import api
 from actors.api import ApiProcess
+from actors.gateway_watch import GatewayWatch
 from actors.kafka import TopicReader
+from actors.postgres import PostgresStore
 from actors.web.wire import Services
 from config.settings import KafkaSettings, PostgresSettings, Settings
 
@@ -31,7 +33,8 @@ async def test_every_door_of_the_services_is_opened(monkeypatch: pytest.MonkeyPa
     async def start(self: Any) -> None:
         opened.append(self)
 
-    for kind in {TopicReader, *map(type, doors.values())}:
+    for kind in {TopicReader, PostgresStore, GatewayWatch, *map(type, doors.values())}:
         monkeypatch.setattr(kind, "start", start)
     await process.start()
+    assert any(isinstance(each, GatewayWatch) for each in opened)
     assert [name for name, door in doors.items() if all(door is not each for each in opened)] == []

@@ -32,6 +32,7 @@ from actors.door_wire import (
     StatusView,
 )
 from actors.drafts import Drafts
+from actors.gateways import PostgresGateways
 from actors.idempotency import Idempotency
 from actors.keys import KeyScope
 from actors.margin_floors import PostgresFloors
@@ -200,6 +201,7 @@ class House:
         self.training = PostgresTraining(bench.dsn, bench.schema, 1.2, 5.0, _Checkpoints(self.rates))
         self.costs = CostStore(bench.dsn, bench.schema, 1.2, 5.0)
         self.billed = BilledUsages(bench.dsn, bench.schema, 1.2, 5.0, self.costs)
+        self.gateways = PostgresGateways(bench.dsn, bench.schema, 1.2, 5.0, KEY)
         self.services = Services(
             settings,
             self.clock,
@@ -216,6 +218,7 @@ class House:
             floors=self.floors,
             training=self.training,
             billed=self.billed,
+            gateways=self.gateways,
         )
         self.app = App(all_routes(Health("test")), self.services)
         self.client = self.caller(*KeyScope)
@@ -224,7 +227,7 @@ class House:
 
     async def open(self) -> None:
         stores = (self.records, self.audit, self.idempotency, self.catalogues, self.drafts, self.floors, self.training)
-        for part in (*stores, self.shadows, self.costs, self.billed):
+        for part in (*stores, self.shadows, self.costs, self.billed, self.gateways):
             await self.bench.started(part)
         await self.catalogues.publish_catalogue(1, document_json(document()))
         marker = msgspec.json.encode(CatalogueMarker(1, START_US))
