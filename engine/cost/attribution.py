@@ -96,7 +96,8 @@ class Attribution:
 
     def apply(self, value: bytes | None, key: bytes | None, append_us: int) -> None:
         """One record of the topic `served`. Raises SetAside; then nothing has changed but log time."""
-        self.reach(append_us)
+        if append_us > self.log_us or not self.closed_us:
+            self.reach(append_us)
         if value is not None and value.startswith(CONTROL_MAGIC):
             self._apply_rates(value)
             return
@@ -104,10 +105,15 @@ class Attribution:
             record = parse_served(value, key)
         except Malformed as error:
             raise SetAside(Refused.MALFORMED, str(error)) from error
-        if isinstance(record, Served):
-            self._in_time(record.scheduled_us, record.last_us, append_us)
-            changed = self._replica(record.replica).note_served(record, self.closed_us, follows=self._follows)
+        if type(record) is Served:
+            last_us = record.last_us
+            # The common case of `_in_time`; it began before it ended.
+            if not self.closed_us < last_us <= append_us + AHEAD_US or last_us <= append_us - self._horizons.close_us:
+                self._in_time(record.scheduled_us, last_us, append_us)
+            replica = self._replicas.get(record.replica) or self._replica(record.replica)
+            changed = replica.note_served(record, self.closed_us, follows=self._follows)
         else:
+            assert isinstance(record, ReplicaUp)
             self._in_time(record.up_us, record.down_us, append_us)
             changed = self._note_up(record)
         self.counts["applied" if changed else "known"] += 1

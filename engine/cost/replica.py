@@ -2,6 +2,7 @@
 
 Nothing that settles depends on the order in which things became known: a window is worked out whole, by `window_costs`."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from operator import attrgetter
 from typing import Final
@@ -10,13 +11,13 @@ import msgspec
 from msgspec import Struct, field
 
 from engine.cost.activity import Activity
-from engine.cost.gpu_rates import HOUR_US, GpuRates
+from engine.cost.gpu_rates import HOUR_US, GpuRates, Profile
 from engine.cost.rollup import Key, Rollup, Row
 from engine.cost.served import ReplicaUp, Served
 from engine.cost.sweep import Phases, phases
 from engine.cost.window import Bucket, Window, window_costs
 
-Name = tuple[str, int]  # request, attempt
+Name = str  # request and attempt: see `_name`
 AGAIN_US: Final = (
     1_000_000  # a window that goes on changing is worked out again after its age, and never sooner than this
 )
@@ -74,6 +75,7 @@ class Replica:
         self._window_us: Final = window_us
         self._rollup: Final = rollup
         self._rates = rates
+        self._profiles: Mapping[str, Profile] = {} if rates is None else rates.profiles
         self._stays: list[ReplicaUp] = []
         self._activity: Final = Activity()
         self._executions: dict[Name, Execution] = {}
@@ -93,26 +95,35 @@ class Replica:
         """An execution. False: it changes nothing, because it is known, or a later record of it is.
 
         `follows`: what it replaces may have been told by an earlier owner, here and in `note_up`."""
-        name = (served.request, served.attempt)
+        name = served.request if not served.attempt else _name(served)
         before = self._executions.get(name)
         if before is not None:
             if _rank(served) <= _rank(before.served):
                 return False
             self._take_back(before, closed_us)
-        row = self._row_of(served, served.last_us)
-        execution = Execution(name, served, self._phases(served), row, row.key.hour_us)
-        self._executions[name] = execution
+        begin_us, last_us = served.scheduled_us, served.last_us
+        hour_us = last_us - last_us % HOUR_US
+        row = self._rows.get((hour_us, served.model, served.account, served.feature)) or self._row_of(served, last_us)
+        profiles = self._profiles
+        profile = profiles.get(served.model) if profiles else None
+        execution = self._executions[name] = Execution(name, served, phases(served, profile), row, hour_us)
         if before is not None:  # where it ran no more, it is told to have cost nothing
             execution.told = before.told
             ran = self._windows(before.served.scheduled_us, before.served.last_us, closed_us) if follows else ()
             for hour in before.told.keys() | {window - window % HOUR_US for window in ran}:
                 self._replaced.setdefault(hour, set()).add(execution)
-        for window in self._windows(served.scheduled_us, served.last_us, closed_us):
-            members = self._members.get(window)
+        # As `_windows` has it. An execution is noted a million times an hour, so this path calls as little as it can.
+        length, stale, by_window = self._window_us, self._stale, self._members
+        window = begin_us if begin_us > closed_us else closed_us
+        window -= window % length
+        end_us = last_us if last_us > begin_us else begin_us + 1
+        while window < end_us:
+            members = by_window.get(window)
             if members is None:
-                members = self._members[window] = []
+                members = by_window[window] = []
             members.append(execution)
-            self._stale.add(window)
+            stale.add(window)
+            window += length
         self._count(execution, 1)
         return True
 
@@ -147,8 +158,10 @@ class Replica:
     def set_rates(self, rates: GpuRates, closed_us: int) -> None:
         """Other rates, for all that is not closed."""
         self._rates = rates
+        self._profiles = rates.profiles
         for execution in self._executions.values():
-            execution.phases = self._phases(execution.served)
+            served = execution.served
+            execution.phases = phases(served, rates.profiles.get(served.model))
         self._look_again(0, closed_us)
 
     def _look_again(self, from_us: int, closed_us: int) -> None:
@@ -157,9 +170,6 @@ class Replica:
             self._opened_us = min(self._opened_us, first - first % self._window_us)
         for known in (self._members, self._told):
             self._stale.update(window for window in known if window + self._window_us > first)
-
-    def _phases(self, served: Served) -> Phases:
-        return phases(served, None if self._rates is None else self._rates.profiles.get(served.model))
 
     def _windows(self, begin_us: int, end_us: int, closed_us: int) -> range:
         """Those that [begin, end) touches and that are not closed; of an empty stretch, the one it lies in."""
@@ -233,9 +243,15 @@ class Replica:
             hour = window - window % HOUR_US
             changed = touched.setdefault(hour, set())
             for member, share in zip(self._members.get(window, ()), costs.of, strict=True):
-                if (
-                    window not in member.shares or member.shares[window] != share
-                ):  # nothing is a cost as well: it is known
+                shares = member.shares
+                if window not in shares:
+                    if share and member.hour_us == hour:  # the common case of `_book`
+                        self._rollup.touch(member.row).amount += share
+                        shares[window] = share
+                    else:  # nothing is a cost as well: it is known
+                        self._book(member, window, share)
+                    changed.add(member)
+                elif shares[window] != share:
                     self._book(member, window, share)
                     changed.add(member)
             stays = [stay for stay in self._stays if stay.up_us < min(window + self._window_us, now_us)]
@@ -294,7 +310,7 @@ class Replica:
 
     def _tell_executions(self, touched: Touched) -> list[RequestCost]:
         found = []
-        profiles = {} if self._rates is None else self._rates.profiles
+        profiles = self._profiles
         for hour in sorted(touched):
             behind = hour + HOUR_US
             for execution in sorted(touched[hour], key=_by_name):
@@ -338,6 +354,14 @@ class Replica:
 
 
 _by_name: Final = attrgetter("name")
+
+
+def _name(served: Served) -> Name:
+    """Of a further attempt; of the first one, the common case, it is the request. In the order of both: no request holds a
+    NUL, which comes before every other character."""
+    return f"{served.request}\x00{served.attempt:04d}"
+
+
 _encoder: Final = msgspec.json.Encoder()
 
 

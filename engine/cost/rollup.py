@@ -5,7 +5,6 @@ from operator import attrgetter
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from engine.cost.window import Bucket
 
@@ -31,6 +30,10 @@ class Sums(Struct, gc=False):
     cached: int = 0
     output: int = 0
 
+    def copied(self) -> "Sums":
+        """The same, to be kept."""
+        return Sums(self.amount, self.unknown, self.requests, self.computed, self.cached, self.output)
+
 
 _NOTHING: Final = Sums()
 
@@ -50,7 +53,9 @@ class Row:
 
     def __init__(self, key: Key) -> None:
         self.key = key
-        self.order = (key.hour_us, key.replica, key.model, key.bucket.value, key.account or "", key.feature or "")
+        # One text, in the order of the parts: no name holds a NUL, which comes before every other character.
+        parts = (key.replica, key.model, key.bucket.value, key.account or "", key.feature or "")
+        self.order = "\x00".join((f"{key.hour_us:016d}", *parts))
         self.now = Sums()
         self.told = _NOTHING
         self.touched = False
@@ -90,7 +95,7 @@ class Rollup:
         for row in sorted(self._touched, key=_order):
             row.touched = False
             if row.now != row.told:
-                now = replace(row.now)
+                now = row.now.copied()
                 found.append(RowChange(row.key, now, now.amount - row.told.amount))
                 row.told = now
         self._touched.clear()
@@ -99,7 +104,7 @@ class Rollup:
     def all(self) -> list[tuple[Key, Sums]]:
         """Every row that has come to something, in the order of the keys."""
         rows = [row for row in self._rows.values() if row.now != _NOTHING]
-        return [(row.key, replace(row.now)) for row in sorted(rows, key=_order)]
+        return [(row.key, row.now.copied()) for row in sorted(rows, key=_order)]
 
     def forget(self, before_us: int) -> None:
         """Drop the rows of hours that begin before the instant."""

@@ -49,16 +49,21 @@ def phases(served: Served, profile: Profile | None) -> Phases:
     split = last if first is None else first
     prefill = decode = 0
     if profile is not None:
-        prefill = profile.prefill_token_ps * (served.prompt - served.cached)
-        made = max(served.output - 1, 0)  # the first one ends the prefill
-        read = served.prompt * made + made * (made + 1) // 2
-        decode = profile.decode_token_ps * made + profile.context_read_ps * read
-    found: Phases = ()
+        prompt, output = served.prompt, served.output
+        prefill = profile.prefill_token_ps * (prompt - served.cached)
+        if output > 1:  # the first one ends the prefill
+            made = output - 1
+            read = prompt * made + made * output // 2
+            decode = profile.decode_token_ps * made + profile.context_read_ps * read
+    before = behind = 0
     if begin < split:
-        found = (begin, split, min((prefill << SCALE) // ((split - begin) * PICOSECONDS), LOAD_MAX))
+        before = (prefill << SCALE) // ((split - begin) * PICOSECONDS)
+        before = before if before < LOAD_MAX else LOAD_MAX
     if split < last:
-        found += (split, last, min((decode << SCALE) // ((last - split) * PICOSECONDS), LOAD_MAX))
-    return found
+        behind = (decode << SCALE) // ((last - split) * PICOSECONDS)
+        behind = behind if behind < LOAD_MAX else LOAD_MAX
+        return (begin, split, before, split, last, behind) if begin < split else (split, last, behind)
+    return (begin, split, before) if begin < split else ()
 
 
 def sweep(stretches: Sequence[Stretch]) -> list[Uses]:
