@@ -30,6 +30,7 @@ from actors.assembly import (
     key_ring,
     margin_floors,
     postgres_store,
+    reported_costs,
     shadows,
     topic_reader,
     training_runs,
@@ -90,6 +91,7 @@ class ApiProcess:
         commands = CommandDesk(appender, owners, control_key, settings.kafka.topic_usage, partitions)
         topics, margin_topics = topic_reader(settings), topic_reader(settings)  # who reads long keeps nobody waiting
         whatif = WhatIfProcess(settings)
+        reported = reported_costs(settings)
         others, outbox_store = gateways(settings), postgres_store(settings)
         watch = GatewayWatch(
             owner=f"{replica}.{secrets.token_hex(8)}",  # pids repeat from node to node
@@ -118,6 +120,7 @@ class ApiProcess:
             whatif,
             training,
             billed,
+            reported,
             others,
             outbox_store,
             watch,
@@ -141,6 +144,7 @@ class ApiProcess:
             advisor=advisor,
             training=training,
             billed=billed,
+            reported=reported,
             gateways=others,
             request_margins=RequestMargins(
                 margin_topics, settings.kafka.topic_rated, settings.kafka.topic_costs, partitions

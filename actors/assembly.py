@@ -35,6 +35,7 @@ from actors.outbox import Outbox, OutboxSettings
 from actors.ports import Clock, Membership
 from actors.postgres import PostgresStore
 from actors.receivers import EndpointReceivers, settings_listener
+from actors.reported_costs import ReportedCosts
 from actors.shadow import ShadowActor
 from actors.shadow_store import Shadows
 from actors.shard import Shard
@@ -184,6 +185,12 @@ def training_runs(settings: Settings, costs: CostStore) -> PostgresTraining:
     timeout_s = settings.postgres.statement_timeout_ms / 1000
     schema, lease_s = settings.postgres.schema_name, settings.lease.lease_s
     return PostgresTraining(database_dsn(settings), schema, lease_s, timeout_s, costs)
+
+
+def reported_costs(settings: Settings) -> ReportedCosts:
+    """Reported costs beside computed ones, not yet started."""
+    timeout_s = settings.postgres.statement_timeout_ms / 1000
+    return ReportedCosts(database_dsn(settings), settings.postgres.schema_name, settings.lease.lease_s, timeout_s)
 
 
 def billed_usages(settings: Settings, costs: CostStore) -> BilledUsages:

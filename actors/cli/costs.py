@@ -7,7 +7,8 @@ import msgspec
 import typer
 
 from actors.cli import bill
-from actors.cli.terminal import FAILED, WRONG_INPUT, AsJson, console, fail, new_table, print_json_rows
+from actors.cli.over_http import ApiKey, Url, change, get, path_to
+from actors.cli.terminal import FAILED, WRONG_INPUT, AsJson, console, fail, new_table, print_json_rows, print_rows
 from engine.cost.foreign_sheets import Imported, from_genai_prices, from_litellm
 from engine.cost.price_sheet import BadSheet, PriceSheet, encode_sheet, parse_sheet
 from engine.events import Malformed, parse_usage
@@ -18,6 +19,7 @@ import_app = typer.Typer(help="Make a price sheet of a public one.", no_args_is_
 app.add_typer(import_app, name="import")
 app.add_typer(bill.app, name="bill")
 
+RECORDED_AT_ONCE = 1_000
 SheetFile = Annotated[Path, typer.Option("--sheet", exists=True, dir_okay=False, help="A price sheet.")]
 _Source = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The file, as its makers publish it.")]
 _To = Annotated[Path, typer.Option("--to", help="Where to write the sheet; a file that is there is not touched.")]
@@ -73,7 +75,12 @@ def check_usage(
     events: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Usage events, a JSON object a line.")],
     sheet: SheetFile,
     shape: Annotated[str | None, typer.Option(help="The shape of `usage`, where the events do not state it.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep both, and their gap, over the HTTP API: see `costs gaps`.")
+    ] = False,
     as_json: AsJson = False,
+    url: Url = None,
+    key: ApiKey = None,
 ) -> None:
     """Hold the costs that events report (`data.reported_cost`) against what the sheet makes of their usage.
 
@@ -81,6 +88,8 @@ def check_usage(
     not known."""
     prices = _sheet(sheet)
     rows = [_checked(prices, line, number, shape) for number, line in _lines(events)]
+    if record:
+        _record(rows, prices.currency, url, key)
     if as_json:
         print_json_rows(rows)
     else:
@@ -107,6 +116,8 @@ def _checked(prices: PriceSheet, line: bytes, number: int, shape: str | None) ->
     gap = None if reported is None or cost.pico is None else reported - cost.pico
     return {
         "id": event.id,
+        "source": event.source,
+        "time_us": event.time_us,
         "provider": cost.provider or provider,
         "model": cost.model or model,
         "computed": None if cost.pico is None else amount_text(cost.pico),
@@ -115,6 +126,35 @@ def _checked(prices: PriceSheet, line: bytes, number: int, shape: str | None) ->
         "why": cost.why,
         "not_covered": list(cost.not_covered),
     }
+
+
+def _record(rows: list[dict[str, Any]], currency: str, url: str | None, key: str | None) -> None:
+    from actors.web.times import instant
+
+    items = [
+        {name: row[name] for name in ("source", "id", "model", "computed", "reported")}
+        | {"provider": row["provider"] or "unknown", "time": instant(row["time_us"]), "currency": currency}
+        for row in rows
+    ]
+    for begin in range(0, len(items), RECORDED_AT_ONCE):
+        change(url, key, "POST", path_to("reported-costs"), {"items": items[begin : begin + RECORDED_AT_ONCE]})
+
+
+@app.command("gaps")
+def show_gaps(
+    since: Annotated[str | None, typer.Option("--from", help="RFC 3339; default: 30 days before --to.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="RFC 3339; default: now.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Show how far recorded costs are apart from computed ones, by provider, model and day."""
+    items = get(url, key, path_to("reported-costs"), **{"from": since, "to": until})["items"]
+    numbers = ("requests", "computed", "reported", "gap", "differing", "without_computed", "without_reported")
+    if as_json:
+        print_json_rows(items)
+    else:
+        print_rows("Reported and computed", items, ("day", "provider", "model", "currency", *numbers), right=numbers)
 
 
 def _reported(value: object, number: int) -> int | None:

@@ -250,6 +250,7 @@ class Services:
     training: Any = None  # actors/training_runs.py
     billed: Any = None  # actors/billed_usage.py
     gateways: Any = None  # actors/gateways.py
+    reported: Any = None  # actors/reported_costs.py
     request_margins: Any = None  # actors/margin.py
     whatif: Any = None  # actors/whatif.py
     costs: Any = None  # actors/cost_store.py

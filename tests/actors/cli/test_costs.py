@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from actors.cli.terminal import FAILED, WRONG_INPUT
-from tests.actors.cli.calling import call
+from actors.web import reported_cost_routes
+from tests.actors.cli.calling import ANSWERS, FakeApi, beside_up, call
 
 GENAI = [{"id": "p", "models": [{"id": "m", "match": {"equals": "m"}, "prices": {"input_mtok": 3, "output_mtok": 15}}]}]
 
@@ -56,6 +57,29 @@ def test_reported_costs_are_held_against_the_sheet(tmp_path: Path, sheet: Path) 
         ("3", None, None),
     ]
     assert check(tmp_path, sheet, event(1, "3"), event(3, None))[0] == 0
+
+
+def test_both_are_recorded_and_their_gaps_shown(
+    tmp_path: Path, sheet: Path, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside_up(api.url)
+    path = "/v1/reported-costs"
+    monkeypatch.setitem(ANSWERS, ("POST", path), (200, {"recorded": 2}))
+    monkeypatch.setitem(ANSWERS, ("GET", path), (200, reported_cost_routes.ROUTES[1].example.response))
+    events = tmp_path / "events.jsonl"
+    events.write_text("\n".join([event(1, 3.25), event(2, "3", model="x")]))
+    shape = ("--sheet", str(sheet), "--shape", "openai_chat")
+    assert call("costs", "check", str(events), *shape, "--record").exit_code == FAILED
+    ((_, asked, body, _),) = api.asked
+    assert asked == path
+    assert body["items"] == [
+        {"source": "s", "id": "e1", "model": "m", "computed": "3", "reported": "3.250000000000", "provider": "p"}
+        | {"time": "2026-06-01T00:00:00Z", "currency": "USD"},
+        {"source": "s", "id": "e2", "model": "x", "computed": None, "reported": "3", "provider": "unknown"}
+        | {"time": "2026-06-01T00:00:00Z", "currency": "USD"},
+    ]
+    assert "0.0005" in call("costs", "gaps").stdout
+    assert '"gap":"0.0005"' in call("costs", "gaps", "--json").stdout
 
 
 def test_what_is_not_known_is_said_and_is_no_zero(tmp_path: Path, sheet: Path) -> None:

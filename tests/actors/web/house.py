@@ -39,6 +39,7 @@ from actors.margin_floors import PostgresFloors
 from actors.ports import Checkpoint, Claim, LastRecord, LogUnavailable, Outgoing, record_digest
 from actors.postgres import PostgresStore
 from actors.records import Records
+from actors.reported_costs import ReportedCosts
 from actors.shadow_store import Shadows
 from actors.training_runs import PostgresTraining
 from actors.web.api import all_routes
@@ -202,6 +203,7 @@ class House:
         self.costs = CostStore(bench.dsn, bench.schema, 1.2, 5.0)
         self.billed = BilledUsages(bench.dsn, bench.schema, 1.2, 5.0, self.costs)
         self.gateways = PostgresGateways(bench.dsn, bench.schema, 1.2, 5.0, KEY)
+        self.reported = ReportedCosts(bench.dsn, bench.schema, 1.2, 5.0)
         self.services = Services(
             settings,
             self.clock,
@@ -219,6 +221,7 @@ class House:
             training=self.training,
             billed=self.billed,
             gateways=self.gateways,
+            reported=self.reported,
         )
         self.app = App(all_routes(Health("test")), self.services)
         self.client = self.caller(*KeyScope)
@@ -227,7 +230,7 @@ class House:
 
     async def open(self) -> None:
         stores = (self.records, self.audit, self.idempotency, self.catalogues, self.drafts, self.floors, self.training)
-        for part in (*stores, self.shadows, self.costs, self.billed, self.gateways):
+        for part in (*stores, self.shadows, self.costs, self.billed, self.gateways, self.reported):
             await self.bench.started(part)
         await self.catalogues.publish_catalogue(1, document_json(document()))
         marker = msgspec.json.encode(CatalogueMarker(1, START_US))
