@@ -7,7 +7,7 @@ topics end, before it tells what differs from the rows it finds."""
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -188,9 +188,18 @@ class MarginActor:
             first, _ = await self._reader.bounds(costs, each)
             self._costs[each] = max(first, await self._offset_from(costs, each, from_us))
         self._owned = owned
-        await self._read()
+        try:
+            await self._read()
+            await self._compare(claims)
+        except BaseException:
+            self._let_go()  # or it would go on, and what an earlier owner told and is not so would stay
+            raise
+
+    async def _compare(self, claims: Mapping[int, MarginClaim]) -> None:
+        """What earlier owners told is held against what has been read."""
         for number, claim in claims.items():
-            owned[number].fold.told(await self._store.rows(number, claim.closed_us), claim.closed_us)
+            rows = await self._store.rows(number, claim.closed_us)
+            self._owned[number].fold.told(rows, claim.closed_us)
             _log.info("margin of partition %d is ours at epoch %d", number, claim.epoch)
 
     async def _offset_from(self, topic: str, partition: int, closed_us: int) -> int:

@@ -204,6 +204,25 @@ async def test_any_crash_any_owner_and_any_trouble_ends_at_the_same_rows(seed: i
     assert rig.store.found() == whole(lines)
 
 
+async def test_who_could_not_read_what_was_told_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a cost that was told before its charge came would stay without one, beside the charge."""
+    rig = Rig()
+    rig.put(cost("a", 2))
+    await turn(rig.actor)
+    rig.put(rated(0, "a", 5))
+    heir, rows = rig.made(), rig.store.rows
+
+    async def away(partition: int, from_us: int) -> list[tuple[Key, Margin]]:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(rig.store, "rows", away)
+    await turn(heir)
+    assert heir.views() == []
+    monkeypatch.setattr(rig.store, "rows", rows)
+    await turn(heir)
+    assert rig.store.found() == {Key(H, "acme", "m", "chat", "growth", "USD"): Margin(5, 2, 1)}
+
+
 async def test_who_is_replaced_is_refused_and_stops() -> None:
     rig = Rig()
     rig.put(rated(0, "a", 5))

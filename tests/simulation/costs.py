@@ -19,7 +19,7 @@ from msgspec import Struct
 from actors import cost as cost_module
 from actors.cost import CostActor
 from actors.cost_store import CostCheckpoint, CostClaim
-from actors.ports import CommitUnknown, Fenced, LogUnavailable, Outgoing, Record, StoreUnavailable
+from actors.ports import CommitUnknown, Fenced, Outgoing, Record
 from engine.cost.attribution import Horizons
 from engine.cost.lines import RequestLine, WindowLine
 from engine.cost.rollup import Key, Sums
@@ -27,19 +27,17 @@ from engine.cost.served import GpuPart, ReplicaUp
 from engine.money import parse_amount
 from tests.actors.cost_rig import KAFKA, Stored, Topics
 from tests.engine.cost.histories import KEY, PARTITION, START_US, history, rates_record, served_record
+from tests.simulation.lives import INTERVAL_S, Life, World
 from tests.simulation.simulate import Outcome, no_collections
 from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualLoop, run_virtually
 
 HORIZONS: Final = Horizons(settle_us=60_000_000, close_us=600_000_000)
 CHAOS_S: Final = 4.0  # of virtual time
 REST_S: Final = 4.0  # in which all that is left is read and written
-INTERVAL_S: Final = 0.2
-RESTART_MAX_S: Final = 0.6
 LATE_S: Final = (0, 2, 2, 2, 40, 300, 2_000, 5_000)  # at most so much behind its time a record comes
 READ_MAX: Final = 7  # records of a turn, so that catching up takes some
 STORE_CALLS: Final = ("claim", "rows", "commit")
 LOG_CALLS: Final = ("bounds", "offset_from", "read_one", "read", "append")
-COMMIT_FAULTS: Final = ("unknown_done", "unknown_not_done", "unknown_late")
 
 Result = TypeVar("Result")
 
@@ -52,86 +50,6 @@ class Arriving(Struct, frozen=True):
     partition: int
     key: bytes
     value: bytes
-
-
-class Life:
-    """One life of the actor's process."""
-
-    def __init__(self, world: "CostWorld", name: str) -> None:
-        self.name = name
-        self.alive = True
-        self.world = world
-        self._resumed: asyncio.Event | None = None  # set when a pause ends
-        self.actor = CostActor(
-            name,
-            [PARTITION],
-            clock=self,
-            reader=Reading(self, world.topics),
-            appender=Reading(self, world.topics),
-            store=Storing(self, world),
-            control_key=KEY,
-            kafka=KAFKA,
-            horizons=HORIZONS,
-            interval_s=INTERVAL_S,
-        )
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
-
-    async def _run(self) -> None:
-        await self.actor.run()
-        self.alive = False
-        if not self.world.over and self.world.newest is self:
-            self.world.later()  # Ray makes an actor that has ended anew
-
-    def wall_us(self) -> int:
-        return self.world.wall_us()
-
-    def boot_s(self) -> float:
-        return self.world.loop.now_s
-
-    async def sleep(self, seconds: float) -> None:
-        await self.world.loop.sleep(seconds)
-        await self.gate("sleep")
-
-    async def gate(self, site: str) -> None:
-        """A step: may take time, and is where faults strike."""
-        self._need_life()
-        world = self.world
-        if world.slow():
-            await world.loop.sleep(world.random.random() ** 3 * INTERVAL_S)
-        await self._running()
-        world.pass_by(self, site)
-        await self._running()
-
-    async def _running(self) -> None:
-        while self._resumed is not None:
-            await self._resumed.wait()
-        self._need_life()
-
-    def _need_life(self) -> None:
-        if not self.alive:
-            raise asyncio.CancelledError
-
-    def pause(self, seconds: float) -> None:
-        if self._resumed is None:
-            self._resumed = asyncio.Event()
-            asyncio.get_running_loop().call_later(seconds, self.resume)
-
-    def resume(self) -> None:
-        if self._resumed is not None:
-            self._resumed.set()
-            self._resumed = None
-
-    def kill(self) -> None:
-        """No effect follows."""
-        self.alive = False
-        self.resume()
-        self._task.cancel()
-
-    async def ended(self) -> None:
-        """Wait for its end; what broke it is a finding."""
-        (error,) = await asyncio.gather(self._task, return_exceptions=True)
-        if isinstance(error, Exception):
-            self.world.violated(f"{self.name} broke: {type(error).__name__}: {error}")
 
 
 class Reading:
@@ -207,81 +125,39 @@ class Storing:
         await self._life.gate("commit.after")
 
 
-class CostWorld:
+class CostWorld(World):
     """Everything of one run. The same records come at the same moments, whatever happens to those who read them."""
 
+    START_US = START_US
+    LOG_CALLS = LOG_CALLS
+    STORE_CALLS = STORE_CALLS
+
     def __init__(self, seed: int, loop: VirtualLoop, *, faults: bool) -> None:
-        self.loop = loop
-        self.random = Random(f"cost faults {seed}")
+        super().__init__("cost", seed, loop, faults=faults)
         self.topics = Topics()
         self.stored = Stored()
-        self.violations: list[str] = []
-        self.fired: Counter[tuple[str, str]] = Counter()
-        self.steps = 0
-        self.trace: list[tuple[float, str, str]] = []
-        self.over = False
         self.in_doubt = False
-        self.lives: list[Life] = []
-        self._faults = faults
-        self._strike_share = self.random.choice([0.01, 0.03, 0.1])
-        self._slow_share = self.random.choice([0.0, 0.1, 0.3])
         drawing = Random(f"costs {seed}")
-        self._pace = drawing.choice([60.0, 60.0, 400.0, 1_500.0])  # seconds of wall time per second that processes wait
-        self._ahead_us = 0
-        self._start_s = loop.now_s
+        self._pace = drawing.choice([60.0, 60.0, 400.0, 1_500.0])
         self.arriving = list(_arriving(drawing, self._pace))
+
+    def process(self, life: Life) -> CostActor:
+        return CostActor(
+            life.name,
+            [PARTITION],
+            clock=life,
+            reader=Reading(life, self.topics),
+            appender=Reading(life, self.topics),
+            store=Storing(life, self),
+            control_key=KEY,
+            kafka=KAFKA,
+            horizons=HORIZONS,
+            interval_s=INTERVAL_S,
+        )
 
     @property
     def _closed_us(self) -> int:
         return 0 if self.stored.last is None else self.stored.last.closed_us
-
-    @property
-    def newest(self) -> Life:
-        return self.lives[-1]
-
-    def wall_us(self) -> int:
-        return START_US + self._ahead_us + round((self.loop.now_s - self._start_s) * self._pace * 1_000_000)
-
-    def violated(self, sentence: str) -> None:
-        self.violations.append(f"at {self.loop.now_s - self._start_s:.3f} s: {sentence}")
-
-    # ------------------------------------------------------------------------------------------------------- faults
-
-    def slow(self) -> bool:
-        return self._faults and self.random.random() < self._slow_share
-
-    def pass_by(self, life: Life, site: str) -> None:
-        """A life passes a site; a fault may strike it there."""
-        self.steps += 1
-        self.trace.append((self.loop.now_s, life.name, site))
-        if not self._faults or self.random.random() >= self._strike_share:
-            return
-        call = site.partition(".")[0]
-        kinds = ["kill", "pause", "pause"]
-        if call in LOG_CALLS or (
-            call in STORE_CALLS and site != "commit.after"
-        ):  # of a commit, a lost answer is unknown
-            kinds += ["away", "away"]
-        kind = self.random.choice(kinds)
-        self.fired[kind, site] += 1
-        if kind == "kill":
-            life.kill()
-            if self.newest is life:
-                self.later()
-            raise asyncio.CancelledError
-        if kind == "pause":
-            life.pause(self.random.uniform(0.1, 2.5))
-            if self.newest is life and self.random.random() < 0.7:  # it is taken for dead: a zombie, when it goes on
-                self.later()
-            return
-        raise (StoreUnavailable if call in STORE_CALLS else LogUnavailable)(f"simulated: away at {site}")
-
-    def commit_fault(self) -> str | None:
-        if not self._faults or self.random.random() >= 2 * self._strike_share:
-            return None
-        fault = self.random.choice(COMMIT_FAULTS)
-        self.fired[fault, "commit"] += 1
-        return fault
 
     async def commit(self, checkpoint: CostCheckpoint) -> None:
         before = self.stored.next_offset
@@ -305,14 +181,6 @@ class CostWorld:
             next(iter(self.commit(checkpoint).__await__()), None)
         except Fenced:
             self.fired["late_and_fenced", "commit"] += 1
-
-    def later(self) -> None:
-        """A new life begins after a while."""
-        self.loop.call_later(self.random.uniform(0.02, RESTART_MAX_S), self.begin)
-
-    def begin(self) -> None:
-        if not self.over:
-            self.lives.append(Life(self, f"cost.{len(self.lives)}"))
 
     # --------------------------------------------------------------------------------------------------------- a run
 

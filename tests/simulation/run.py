@@ -15,6 +15,7 @@ from typing import Any, Final
 import orjson
 
 from tests.simulation.costs import simulate_costs
+from tests.simulation.margins import simulate_margins
 from tests.simulation.simulate import Outcome, simulate
 from tests.simulation.workers import Run, WorkersDie, outcomes
 
@@ -33,10 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that run them")
     parser.add_argument("--report", type=Path, help="write the figures to this file, as JSON")
     parser.add_argument("--costs", action="store_true", help="run the seeds of the cost actors' world")
+    parser.add_argument("--margins", action="store_true", help="run those of the margin actors' and floors' world")
     parser.add_argument("--traces", action="store_true", help="print the digest of each seed's steps, nothing else")
     options = parser.parse_args(arguments)
     seeds = range(options.start, options.start + options.seeds)
-    run = simulate_costs if options.costs else simulate
+    run = simulate_costs if options.costs else simulate_margins if options.margins else simulate
     if options.seed is not None:
         return _one(run(options.seed))
     if options.traces:

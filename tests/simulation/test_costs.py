@@ -20,7 +20,8 @@ from engine.cost.attribution import Attribution, SetAside
 from engine.cost.rollup import Key, Sums
 from tests.actors.cost_rig import Stored
 from tests.simulation import costs
-from tests.simulation.costs import COMMIT_FAULTS, LOG_CALLS, STORE_CALLS, Storing, simulate_costs
+from tests.simulation.costs import LOG_CALLS, STORE_CALLS, Storing, simulate_costs
+from tests.simulation.lives import COMMIT_FAULTS
 from tests.simulation.run import main
 
 SEEDS: Final = range(60)
