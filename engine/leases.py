@@ -39,6 +39,8 @@ class LeaseBook:
     """All leases of one account, by id, until nothing can be reported of them. `changed` are those that changed since
     whoever counts what they hold has looked, and cleared it; it is no part of the state."""
 
+    __slots__ = ("changed", "of")
+
     def __init__(self) -> None:
         self.of: dict[str, Lease] = {}
         self.changed: set[str] = set()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.account import Account
 from engine.catalog import BadCatalogue, compile_catalogue
 from engine.charges import Table
 from engine.contract import Contract
@@ -194,15 +195,14 @@ def test_a_closed_period_is_not_derived_again(monkeypatch: pytest.MonkeyPatch) -
     bench.use(3)
     bench.now = CLOSES
     bench.use(1)
-    account = bench.account()
     walked: list[set[int]] = []
-    walk = account._walk
+    walk = Account._walk
 
-    def noted(table: Table, contract: Contract | None = None) -> object:
+    def noted(account: Account, table: Table, contract: Contract | None = None) -> object:
         walked.append(set(table))
-        return walk(table, contract)
+        return walk(account, table, contract)
 
-    monkeypatch.setattr(account, "_walk", noted)
+    monkeypatch.setattr(Account, "_walk", noted)
     bench.use(60, "tiered")  # through the ends of tiers: no guard lets it pass
     assert walked == [{APRIL}]
 
