@@ -5,7 +5,7 @@ goes to the end and raises the version; READABLE says which older ones are read.
 version 2 no corrections, no changes of lots, and no caps but those on a month's spend.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -526,6 +526,10 @@ def plan_of(blob: bytes) -> str:
         raise UnknownSnapshot(str(error)) from error
 
 
+def _place(price: str, cell: Sequence[str]) -> str:
+    return f"{price} {'/'.join(cell)}" if cell else price
+
+
 def account_fields(blob: bytes) -> dict[str, str]:
     """Everything an account's snapshot stores, as text, by a name that a person can find it by; in the stored order.
 
@@ -537,11 +541,10 @@ def account_fields(blob: bytes) -> dict[str, str]:
     fields = {name: str(getattr(stored, name)) for name in _PLAIN}
     for start, row in stored.table:
         for price, cell, quantity in row:
-            fields[f"quantity of {price} {'/'.join(cell)} in the segment from {start}".replace("  ", " ")] = quantity
+            fields[f"quantity of {_place(price, cell)} in the segment from {start}"] = quantity
     for start, row in stored.late:
         for price, cell, quantity in row:
-            name = f"late quantity of {price} {'/'.join(cell)} in the segment from {start}"
-            fields[name.replace("  ", " ")] = quantity
+            fields[f"late quantity of {_place(price, cell)} in the segment from {start}"] = quantity
     for start, period, charges in stored.adjusted:
         for price, pico in charges:
             fields[f"adjustment of {price} of the period from {period}, posted in the segment from {start}"] = pico
@@ -554,8 +557,7 @@ def account_fields(blob: bytes) -> dict[str, str]:
             fields[f"allowed in {scope}: {field}"] = " ".join(values)
     for start, kept_row in stored.aggregates:
         for price, cell, kept_parts in kept_row:
-            name = f"aggregate of {price} {'/'.join(cell)} in the segment from {start}".replace("  ", " ")
-            fields[name] = " ".join(kept_parts)
+            fields[f"aggregate of {_place(price, cell)} in the segment from {start}"] = " ".join(kept_parts)
     for from_us, plan in stored.phases:
         fields[f"plan from {from_us}"] = plan
     for from_us, paused in stored.pauses:

@@ -266,3 +266,10 @@ def test_the_plan_is_read_without_the_rest(account: Account) -> None:
 def test_a_plan_that_cannot_be_read_is_said(blob: bytes) -> None:
     with pytest.raises(UnknownSnapshot):
         plan_of(blob)
+
+
+def test_cells_that_differ_by_a_space_have_names_of_their_own() -> None:
+    account = Account("acme", "plan", "USD", "UTC", 1, START, BOOK)
+    account.table = {START: {("x", ("a b",)): 1, ("x", ("a  b",)): 2, ("x", ()): 3}}
+    told = {name: value for name, value in account_fields(encode_account(account)).items() if "quantity" in name}
+    assert sorted(told.values()) == ["1", "2", "3"]
