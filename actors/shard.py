@@ -56,6 +56,7 @@ EXPECT_MAX: Final = 500  # records searched for together; fewer cost more each, 
 FETCH_WAIT_S: Final = 0.025  # an idle loop looks around this often; a record that arrives ends the wait
 BLOCK_LINES_MAX: Final = 1_000  # about 300 KB of rated lines in one Kafka record, before compression
 BLOCK_BYTES_MAX: Final = 512 * 1024  # lines with the longest ids and most tiers are many times larger than most
+LINES_WAIT_S: Final = 0.025  # what is made of many small fetches leaves together; nothing that is told at once waits
 SENDS_MAX: Final = 200  # records under way per partition; beyond it, rating waits for Kafka
 WISHES_EVERY_S: Final = 1.0  # between two looks at which slices should grow or go
 GATHER_S: Final = 0.5  # how long a partition taken over waits for others under way, from its claim
@@ -140,6 +141,7 @@ class Shard:
         self._outbox = outbox(self)
         self._writing_back: asyncio.Task[None] | None = None
         self._written_back_s = clock.boot_s()
+        self._sent_on_s = clock.boot_s()
         self._stopping = False
         self._consumed: dict[int, Owned] = {}  # what the consumer reads, and for which ownership of it
         lingering_us = linger_us(settings, leases)
@@ -269,6 +271,7 @@ class Shard:
             owned = self._consumed.get(partition)
             if owned is not None and self._owned.get(partition) is owned and owned.running:
                 await self._fold_batch(owned, records)
+        self._send_on_if_due()
         for owned in list(self._owned.values()):
             if owned.running:
                 self._advance_position(owned)
@@ -455,8 +458,7 @@ class Shard:
                 await asyncio.wait(owned.sends, return_when=asyncio.FIRST_COMPLETED)
             await self._clock.sleep(0)
             self._lease.beat()
-        if self._owned.get(owned.number) is owned:
-            self._send_on(owned)
+        self._send_on_if_due()
 
     async def _read_ahead(self, owned: Owned, records: Sequence[Record]) -> None:
         """Search together for the identities of what is folded next. Others run meanwhile as often as between slices."""
@@ -599,6 +601,14 @@ class Shard:
             owned.ticking = self._send(owned, [self._control(owned, Tick(owned.epoch))])
 
     # ------------------------------------------------------------------------------------------------- sending on
+
+    def _send_on_if_due(self) -> None:
+        """Of all partitions together: one request to Kafka costs as much as rating some ten events."""
+        now_s = self._clock.boot_s()
+        if now_s - self._sent_on_s >= LINES_WAIT_S:
+            self._sent_on_s = now_s
+            for owned in self._owned.values():
+                self._send_on(owned)
 
     def _send_on(self, owned: Owned) -> None:
         """To Kafka with what was made since the last call: lines, forwards and dead letters. A record costs the client

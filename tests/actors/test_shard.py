@@ -443,6 +443,7 @@ async def test_an_event_in_the_wrong_partition_is_forwarded_home_and_rated_there
     await rig.clock.until(lambda: both.counts(0).get("rated") == 1, 5)
     assert both.counts(1)["forwarded"] == 1
     assert (rig.records(0)[-1].key, rig.records(0)[-1].value) == (account.encode(), value)
+    await rig.clock.until(lambda: bool(list(rig.lines())), 1)
     assert [line["partition"] for line in rig.lines()] == [0]
 
 

@@ -75,7 +75,7 @@ class Sales:
     def __init__(self, number: int, random: Random) -> None:
         self._random = random
         kinds: list[Callable[[], Usage]] = [self._search, self._tokens, self._picture, self._partner]
-        kinds += [self.images, self._seat, self._storage, self._payment, self._gpu, self._volume]
+        kinds += [self.images, self._seat, self._storage, self._payment, self._gpu, self._volume, self._outcome]
         self._kinds = random.sample(kinds, random.randint(1, 4))
         if number:
             self._kinds += [lambda: random_usage(random)] * random.randint(1, 4)
@@ -125,6 +125,9 @@ class Sales:
         number = self._random.randrange(5)
         said = {"state": self._random.choice(["start", "heartbeat", "stop"]), "gpus": "0.5" if number % 2 else 8}
         return "gpu.session", said | {"session": f"session-{number}", "gpu": "h100" if number < 3 else "a100"}
+
+    def _outcome(self) -> Usage:
+        return "outcome", {"state": self._random.choice(["resolved", "resolved", "handed over"])}
 
     def _payment(self) -> Usage:
         return "payment.made", {"amount": f"{self._random.randrange(90)}.07"}

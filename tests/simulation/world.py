@@ -768,6 +768,7 @@ def short_limits(plan: Plan) -> AbstractContextManager[None]:
         (commit_module, "ENCODE_ACCOUNTS", 1),
         (controller_module, "PROBE_EVERY_S", 0.2),
         (shard_module, "FETCH_WAIT_S", plan.fetch_wait_s),
+        (shard_module, "LINES_WAIT_S", 0.1 if plan.slice_events == 1 else 0.0),
         (shard_module, "BLOCK_LINES_MAX", 5),
         (shard_module, "SENDS_MAX", SENDS_MAX),
         (shard_module, "FREEZE_IDLE_US", 200_000),
