@@ -1,14 +1,13 @@
 """What a provider has billed, in Postgres: imported by people, held against what the cost actors said."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from decimal import Context, Decimal
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from msgspec import Struct
 
 from actors.cost_store import CostStore
-from actors.ports import CommitUnknown, StoreUnavailable
 from actors.postgres import Session, session_settings
 from actors.queries import read_queries
 from engine.cost.billed import (
@@ -26,7 +25,6 @@ from engine.cost.window import Bucket
 RECORDS_MAX: Final = 100_000  # that are held against our costs at once
 _WIDE: Final = Context(prec=60)  # numeric(38, 18), to the last digit
 _QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "billed_usage.sql").read_text(encoding="utf-8"))
-Result = TypeVar("Result")
 
 
 class TooMuchBilled(Exception):
@@ -86,14 +84,14 @@ class BilledUsages:
             )
             return Imported(added, len(once) - added - len(contradicted), contradicted, len(latest))
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def reconciled(self, begin_us: int, end_us: int, currency: str, models: dict[str, str]) -> Reconciled:
         """The hours that begin in [begin_us, end_us): billed beside what we said GPUs cost, without overhead, which no provider
         of them bills. `models` names the model that an endpoint serves, where that is not its own name.
 
         Raises TooMuchBilled."""
-        usages, prices = await self._repeatable(lambda connection: _read(connection, begin_us, end_us))
+        usages, prices = await self._session.repeatable(lambda connection: _read(connection, begin_us, end_us))
         endpoints = {model: endpoint for endpoint, model in models.items()}
         ours: dict[tuple[str, int], int | None] = {}
         for each in await self._costs.sums(begin_us, end_us, by=("model", "hour")):
@@ -103,12 +101,6 @@ class BilledUsages:
             before = ours.get(key, 0)
             ours[key] = None if before is None or each.unknown else before + each.amount
         return reconcile(usages, Prices(prices), ours, currency, begin_us, end_us)
-
-    async def _repeatable(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
-        try:
-            return await self._session.transaction(work)
-        except CommitUnknown as error:
-            raise StoreUnavailable(str(error)) from error
 
 
 async def _read(connection: Any, begin_us: int, end_us: int) -> tuple[list[BilledUsage], list[ListPrice]]:

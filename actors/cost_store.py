@@ -3,13 +3,13 @@
 A checkpoint is one transaction: where its partition stands, the rows that changed, the differences that made them, and what
 was set aside. It is fenced by the partition's epoch, which every claim raises."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from msgspec import Struct
 
-from actors.ports import CommitUnknown, Fenced, LastRecord, StoreUnavailable
+from actors.ports import Fenced, LastRecord
 from actors.postgres import Session, pico_of, session_settings, storable, units_of
 from actors.queries import read_queries
 from engine.cost.gpu_rates import HOUR_US
@@ -17,7 +17,6 @@ from engine.cost.rollup import Key, RowChange, Sums
 from engine.cost.window import Bucket
 
 _QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "costs.sql").read_text(encoding="utf-8"))
-Result = TypeVar("Result")
 
 
 class CostClaim(Struct, frozen=True):
@@ -110,7 +109,7 @@ class CostStore:
                 last = LastRecord(row["last_offset"], row["last_append_ms"], row["last_digest"])
             return CostClaim(row["epoch"], row["ckpt_seq"], row["next_offset"], last, row["blob"])
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def rows(self, partition: int, from_us: int) -> list[tuple[Key, Sums]]:
         """The rows of hours that begin at `from_us` or later."""
@@ -118,7 +117,7 @@ class CostStore:
         async def work(connection: Any) -> list[tuple[Key, Sums]]:
             return [_row(row) for row in await connection.fetch(_QUERIES["rows_from"], partition, from_us)]
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def commit(self, checkpoint: CostCheckpoint) -> None:
         """One transaction. Raises `Fenced`, and `CommitUnknown` when nobody knows: then claim the partition again."""
@@ -130,7 +129,7 @@ class CostStore:
         async def work(connection: Any) -> list[CostStatus]:
             return [CostStatus(*row.values()) for row in await connection.fetch(_QUERIES["partitions"])]
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def blobs(self) -> dict[int, bytes]:
         """The newest checkpoint of each partition that has one."""
@@ -138,7 +137,7 @@ class CostStore:
         async def work(connection: Any) -> dict[int, bytes]:
             return dict(await connection.fetch(_QUERIES["blobs"]))
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def sums(self, from_us: int, until_us: int, *, by: Sequence[str]) -> list[CostSum]:
         """What hours that begin in [from_us, until_us) cost, by any of account, model, feature, hour; and by bucket."""
@@ -148,7 +147,7 @@ class CostStore:
             found = await connection.fetch(_QUERIES["sums"], from_us, until_us, *asked)
             return [CostSum(**{**dict(row), "amount": pico_of(row["amount"])}) for row in found]
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def change_sums(self, partition: int) -> dict[Key, int]:
         """The sum of all differences of each row, in pico."""
@@ -157,7 +156,7 @@ class CostStore:
             found = await connection.fetch(_QUERIES["change_sums"], partition)
             return {_key(row): pico_of(row["change"]) for row in found}
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def dead_letters(self, limit: int) -> list[tuple[int, CostLetter]]:
         """(partition, letter), newest first, without their records."""
@@ -169,13 +168,7 @@ class CostStore:
                 for row in found
             ]
 
-        return await self._repeatable(work)
-
-    async def _repeatable(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
-        try:
-            return await self._session.transaction(work)
-        except CommitUnknown as error:
-            raise StoreUnavailable(str(error)) from error
+        return await self._session.repeatable(work)
 
 
 async def _write(connection: Any, cut: CostCheckpoint) -> None:

@@ -4,9 +4,9 @@ That process decides whether a key may spend, and the decision and its act go in
 an act is carried out only while it is the last of its key. Tokens are at rest only sealed."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from actors.egress import EgressRefused, check_url
 from actors.endpoints import Vault
 from actors.gateway_calls import GatewayKind
-from actors.ports import AlertRow, CommitUnknown, Fenced, StoreUnavailable
+from actors.ports import AlertRow, Fenced
 from actors.postgres import Session, session_settings, storable
 from actors.queries import read_queries
 
@@ -23,7 +23,6 @@ ACTS_PARTITION: Final = -2  # of the outbox: these acts are of no log
 GATEWAYS_MAX: Final = 100
 GATEWAY_KEYS_MAX: Final = 5_000
 _QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "gateways.sql").read_text(encoding="utf-8"))
-Result = TypeVar("Result")
 
 
 class GatewayRefused(ValueError):
@@ -141,7 +140,7 @@ class PostgresGateways:
             values = (gateway.gateway, gateway.kind.value, gateway.url, sealed, GATEWAYS_MAX)
             return await connection.fetchval(_QUERIES["set_gateway"], *values) is not None
 
-        if not await self._repeatable(work):
+        if not await self._session.repeatable(work):
             raise GatewayRefused(
                 "gateway", f"there are {GATEWAYS_MAX:,} already: remove one that is not needed any more"
             )
@@ -152,7 +151,7 @@ class PostgresGateways:
         async def work(connection: Any) -> bool:
             return await connection.fetchval(_QUERIES["remove_gateway"], storable(gateway)) is not None
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def all(self) -> list[Gateway]:
         """In the order of their names."""
@@ -161,7 +160,7 @@ class PostgresGateways:
             rows = await connection.fetch(_QUERIES["gateways"])
             return [Gateway(row["gateway"], GatewayKind(row["kind"]), row["url"]) for row in rows]
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def put_key(self, key: GatewayKey) -> None:
         """Look after a key, from how it stands. Raises GatewayRefused."""
@@ -170,7 +169,7 @@ class PostgresGateways:
             values = (key.gateway, key.key, key.account, key.scope, key.budget, GATEWAY_KEYS_MAX)
             return await connection.fetchval(_QUERIES["set_key"], *values) is not None
 
-        if not await self._repeatable(work):
+        if not await self._session.repeatable(work):
             raise GatewayRefused("key", f"there is no such gateway, or there are {GATEWAY_KEYS_MAX:,} keys already")
 
     async def remove_key(self, gateway: str, key: str) -> bool:
@@ -179,7 +178,7 @@ class PostgresGateways:
         async def work(connection: Any) -> bool:
             return await connection.fetchval(_QUERIES["remove_key"], storable(gateway), storable(key)) is not None
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def keys(self, gateway: str | None = None) -> list[GatewayKey]:
         """All that are looked after, of one gateway or of all."""
@@ -187,7 +186,7 @@ class PostgresGateways:
         async def work(connection: Any) -> list[GatewayKey]:
             return [GatewayKey(*row.values()) for row in await connection.fetch(_QUERIES["keys"], gateway)]
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def acts(self, ids: Sequence[str]) -> dict[str, ActState]:
         """How far some acts have come; one that never was is not there."""
@@ -196,7 +195,7 @@ class PostgresGateways:
             rows = await connection.fetch(_QUERIES["acts"], list(ids))
             return {row["alert_id"]: ActState(row["told"], row["attempts"], row["error"]) for row in rows}
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     # ------------------------------------------------------------------------------------------------- looking after
 
@@ -207,7 +206,7 @@ class PostgresGateways:
             epoch: int | None = await connection.fetchval(_QUERIES["claim"], owner, for_s)
             return epoch
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def decide(self, key: GatewayKey, reason: str | None, epoch: int) -> AlertRow | None:
         """From now on it may spend nothing, for this reason, or may again (None); the act, in the outbox already.
@@ -240,13 +239,7 @@ class PostgresGateways:
             token = self._vault.open(act.gateway, row["token"])
             return Carried(GatewayKind(row["kind"]), row["url"], token, row["budget"], row["blocked"])
 
-        return await self._repeatable(work)
-
-    async def _repeatable(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
-        try:
-            return await self._session.transaction(work)
-        except CommitUnknown as error:
-            raise StoreUnavailable(str(error)) from error
+        return await self._session.repeatable(work)
 
 
 async def _check_owner(connection: Any, epoch: int) -> None:

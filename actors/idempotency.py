@@ -11,7 +11,6 @@ from msgspec import Struct
 from pydantic import SecretStr
 
 from actors.endpoints import SecretUnreadable, Vault
-from actors.ports import CommitUnknown, StoreUnavailable
 from actors.postgres import Session, session_settings
 from actors.queries import read_queries
 
@@ -92,10 +91,7 @@ class Idempotency:
         await self._run(forget)
 
     async def _run(self, work: Any) -> Any:
-        try:
-            return await self._session.transaction(work)
-        except CommitUnknown as error:
-            raise StoreUnavailable(str(error)) from error
+        return await self._session.repeatable(work)
 
 
 def _place(actor: str, key: str) -> str:

@@ -1,12 +1,11 @@
 """Margin floors in Postgres: set by people, looked at by whoever owns the first partition of the margin."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from msgspec import Struct
 
-from actors.ports import AlertRow, CommitUnknown, StoreUnavailable
+from actors.ports import AlertRow
 from actors.postgres import Session, pico_of, session_settings, storable
 from actors.queries import read_queries
 from actors.seller_alerts import check_owner, write_alert
@@ -16,7 +15,6 @@ from engine.cost.gpu_rates import HOUR_US
 from engine.cost.margin import Margin
 
 _QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "margin_floors.sql").read_text(encoding="utf-8"))
-Result = TypeVar("Result")
 
 
 class TooManyFloors(Exception):
@@ -59,7 +57,7 @@ class PostgresFloors:
             terms = (floor.permille, floor.clear_permille, floor.level, floor.next_us)
             return await connection.fetchval(_QUERIES["set_floor"], *names, *terms, FLOORS_MAX) is not None
 
-        if not await self._repeatable(work):
+        if not await self._session.repeatable(work):
             raise TooManyFloors
 
     async def remove(self, name: str) -> bool:
@@ -68,7 +66,7 @@ class PostgresFloors:
         async def work(connection: Any) -> bool:
             return await connection.fetchval(_QUERIES["remove_floor"], name) is not None
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def all(self) -> list[KeptFloor]:
         """In the order of their names."""
@@ -76,7 +74,7 @@ class PostgresFloors:
         async def work(connection: Any) -> list[KeptFloor]:
             return [_kept(row) for row in await connection.fetch(_QUERIES["floors"])]
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def told_us(self, partitions: int) -> int | None:
         """All that was appended before this instant is in the rows of every partition; None: not every one has told."""
@@ -85,7 +83,7 @@ class PostgresFloors:
             found: int | None = await connection.fetchval(_QUERIES["told_us"], partitions)
             return found
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def hour(self, hour_us: int, of: Of, subject: str) -> list[tuple[str, Margin]]:
         """What the hour came to, by currency."""
@@ -94,7 +92,7 @@ class PostgresFloors:
             rows = await connection.fetch(_QUERIES["hour_sums"], hour_us, of.value, storable(subject))
             return [(row["currency"], _margin(row)) for row in rows]
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def write(self, looked: Looked, epoch: int) -> AlertRow | None:
         """How the floor stands now, and its alert into the outbox: one transaction. None: nothing is to be told, or the
@@ -116,12 +114,6 @@ class PostgresFloors:
             return await write_alert(connection, alert.alert_id, alert.body)
 
         return await self._session.transaction(work)
-
-    async def _repeatable(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
-        try:
-            return await self._session.transaction(work)
-        except CommitUnknown as error:
-            raise StoreUnavailable(str(error)) from error
 
 
 def _kept(row: Any) -> KeptFloor:

@@ -3,21 +3,20 @@
 A checkpoint is one transaction: where its partition stands, and the rows that changed, of hours and of runs. It is fenced by
 the partition's epoch, which every claim raises."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from actors.ports import CommitUnknown, Fenced, StoreUnavailable
+from actors.ports import Fenced
 from actors.postgres import Session, pico_of, session_settings, storable, units_of
 from actors.queries import read_queries
 from engine.cost.margin import RUN_KEPT_US, By, Key, Margin, RowChange
 
 _QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "margin.sql").read_text(encoding="utf-8"))
 _ALL: Final = 1 << 31  # rows: no limit that anybody meets
-Result = TypeVar("Result")
 
 
 class MarginClaim(Struct, frozen=True):
@@ -87,7 +86,7 @@ class MarginStore:
                 row["epoch"], row["ckpt_seq"], row["rated_offset"], tuple(row["costs_offsets"]), row["closed_us"]
             )
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def rows(self, partition: int, from_us: int) -> list[tuple[Key, Margin]]:
         """The rows of hours that begin at `from_us` or later; those of runs as far back as runs are known."""
@@ -97,7 +96,7 @@ class MarginStore:
             of_runs = await connection.fetch(_QUERIES["run_rows_from"], partition, from_us - RUN_KEPT_US)
             return [_row(row) for row in (*rows, *of_runs)]
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def costs_closed_us(self) -> int:
         """Hours before this instant are told of by no cost actor any more. 0: nobody has attributed anything."""
@@ -105,7 +104,7 @@ class MarginStore:
         async def work(connection: Any) -> int:
             return int(await connection.fetchval(_QUERIES["costs_closed"]) or 0)
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def commit(self, checkpoint: MarginCheckpoint) -> None:
         """One transaction. Raises `Fenced`, and `CommitUnknown` when nobody knows: then claim the partition again."""
@@ -118,7 +117,7 @@ class MarginStore:
             found = await connection.fetch(_QUERIES["statuses"])
             return [MarginStatus(**{**dict(row), "costs_offsets": tuple(row["costs_offsets"])}) for row in found]
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def sums(
         self, from_us: int, until_us: int, by: Sequence[By], account: str | None = None, limit: int = _ALL
@@ -128,13 +127,7 @@ class MarginStore:
         async def work(connection: Any) -> list[tuple[Key, Margin]]:
             return await margin_sums(connection, from_us, until_us, by, account, limit)
 
-        return await self._repeatable(work)
-
-    async def _repeatable(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
-        try:
-            return await self._session.transaction(work)
-        except CommitUnknown as error:
-            raise StoreUnavailable(str(error)) from error
+        return await self._session.repeatable(work)
 
 
 async def margin_sums(

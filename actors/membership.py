@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import asyncpg
 
-from actors.ports import CommitUnknown, Doorway, Fenced, Member, Renewal, StoreUnavailable
+from actors.ports import Doorway, Fenced, Member, Renewal
 from actors.postgres import Session, session_settings
 from actors.queries import QUERIES
 
@@ -41,10 +41,7 @@ class _Repeatable:
         await self._session.stop()
 
     async def _run(self, work: Callable[[asyncpg.Connection], Awaitable[Result]]) -> Result:
-        try:
-            return await self._session.transaction(work)
-        except CommitUnknown as error:
-            raise StoreUnavailable(str(error)) from error
+        return await self._session.repeatable(work)
 
 
 class PostgresMembership(_Repeatable):

@@ -163,6 +163,14 @@ class Session:
             await self._commit(connection)
             return result
 
+    async def repeatable(self, work: Callable[[asyncpg.Connection], Awaitable[Result]]) -> Result:
+        """The same, of what may simply be run again, so that a lost answer to COMMIT is no case of its own. Raises
+        `StoreUnavailable` then."""
+        try:
+            return await self.transaction(work)
+        except CommitUnknown as error:
+            raise StoreUnavailable(str(error)) from error
+
     @asynccontextmanager
     async def _exclusive(self) -> AsyncIterator[asyncpg.Connection]:
         if self._lock is None:

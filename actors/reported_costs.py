@@ -1,18 +1,16 @@
 """What providers reported that requests cost, beside what a price sheet made of their usage, in Postgres: so that a provider
 that charges otherwise than its list is seen, and since when."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from msgspec import Struct
 
-from actors.ports import CommitUnknown, StoreUnavailable
 from actors.postgres import Session, pico_of, session_settings, units_of
 from actors.queries import read_queries
 
 _QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "reported_costs.sql").read_text(encoding="utf-8"))
-Result = TypeVar("Result")
 
 
 class ReportedCost(Struct, frozen=True):
@@ -74,7 +72,7 @@ class ReportedCosts:
                 [None if each.reported is None else units_of(each.reported) for each in once],
             )
 
-        await self._repeatable(work)
+        await self._session.repeatable(work)
         return len(once)
 
     async def gaps(self, from_us: int, until_us: int, limit: int) -> list[Gap]:
@@ -91,10 +89,4 @@ class ReportedCosts:
                 for row in rows
             ]
 
-        return await self._repeatable(work)
-
-    async def _repeatable(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
-        try:
-            return await self._session.transaction(work)
-        except CommitUnknown as error:
-            raise StoreUnavailable(str(error)) from error
+        return await self._session.repeatable(work)

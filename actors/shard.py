@@ -64,7 +64,7 @@ TICK_AFTER_US: Final = 20_000  # a record that is about to arrive moves log time
 TICK_AGAIN_S: Final = 1.0  # a broker whose clock is behind ours stamps the first tick with a time before the wake-up
 RETRY_S: Final = 0.2
 MEND_S: Final = 10.0  # between two attempts at what only a person can mend
-CHANGED_PER_S: Final = 1_000  # changed accounts for which a checkpoint is put off by a second, at about 0.15 ms each
+CHANGED_PER_S: Final = 1_000  # changed accounts for which a checkpoint is put off by a second
 FREEZE_IDLE_US: Final = 60_000_000  # an account untouched this long becomes bytes
 FREEZE_MAX: Final = 200  # accounts per checkpoint, at about 5 us each
 
@@ -603,7 +603,7 @@ class Shard:
     # ------------------------------------------------------------------------------------------------- sending on
 
     def _send_on_if_due(self) -> None:
-        """Of all partitions together: one request to Kafka costs as much as rating some ten events."""
+        """Of all partitions together: what many small fetches have made is one request to Kafka."""
         now_s = self._clock.boot_s()
         if now_s - self._sent_on_s >= LINES_WAIT_S:
             self._sent_on_s = now_s

@@ -1,14 +1,14 @@
 """Training runs in Postgres: declared by people, moved on by their logs, and their budgets judged by whoever owns the first
 partition of the margin."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import Struct
 
-from actors.ports import AlertRow, CommitUnknown, StoreUnavailable
+from actors.ports import AlertRow
 from actors.postgres import Session, pico_of, session_settings, storable, units_of
 from actors.queries import read_queries
 from actors.seller_alerts import check_owner, write_alert
@@ -20,7 +20,6 @@ from engine.cost.training import Progress, Projection, ReadLog, TrainingRun, Uni
 RUNS_MAX: Final = 1_000
 _QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "training.sql").read_text(encoding="utf-8"))
 _progress: Final = msgspec.json.Decoder(Progress)
-Result = TypeVar("Result")
 
 
 class TooManyRuns(Exception):
@@ -73,7 +72,7 @@ class PostgresTraining:
         async def work(connection: Any) -> bool:
             return await connection.fetchval(_QUERIES["set_run"], *values) is not None
 
-        if not await self._repeatable(work):
+        if not await self._session.repeatable(work):
             raise TooManyRuns
 
     async def remove(self, run: str) -> bool:
@@ -82,7 +81,7 @@ class PostgresTraining:
         async def work(connection: Any) -> bool:
             return await connection.fetchval(_QUERIES["remove_run"], storable(run)) is not None
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def all(self) -> list[KeptRun]:
         """In the order of their names."""
@@ -90,7 +89,7 @@ class PostgresTraining:
         async def work(connection: Any) -> list[KeptRun]:
             return [_kept(row) for row in await connection.fetch(_QUERIES["runs"])]
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def move_on(self, run: str, lines: Sequence[str]) -> tuple[KeptRun, ReadLog] | None:
         """What the lines of its log say of it, kept; None: there is no such run. Lines that come twice change nothing."""
@@ -105,7 +104,7 @@ class PostgresTraining:
             revision = await connection.fetchval(_QUERIES["move_on"], kept.run.run, text)
             return KeptRun(kept.run, read.progress, kept.standing, revision), read
 
-        return await self._repeatable(work)
+        return await self._session.repeatable(work)
 
     async def projected(self, kept: Sequence[KeptRun]) -> tuple[list[Projection], str | None]:
         """What each comes to under the newest rates, and their currency; None: no rates are known."""
@@ -140,12 +139,6 @@ class PostgresTraining:
             if row is not None:
                 told.append(row)
         return told
-
-    async def _repeatable(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
-        try:
-            return await self._session.transaction(work)
-        except CommitUnknown as error:
-            raise StoreUnavailable(str(error)) from error
 
 
 def _kept(row: Any) -> KeptRun:

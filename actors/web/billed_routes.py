@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 
 from actors.billed_usage import Imported, TooMuchBilled
 from actors.web.acts import ACT_DEADLINE_S, ACT_REFUSALS, ACT_TEXT, Entry, administered
-from actors.web.times import instant, read_instant
+from actors.web.times import hours_asked, instant, read_instant
 from actors.web.wire import Call, Example, KeyScope, Problem, QueryParameter, Reply, Route, invalid
 from engine.cost.billed import (
     BilledUsage,
@@ -19,7 +19,6 @@ from engine.cost.billed import (
     checked_usage,
     parse_fixed,
 )
-from engine.cost.gpu_rates import HOUR_US
 from engine.events import Malformed
 from engine.money import amount_text
 
@@ -27,7 +26,6 @@ RECORDS_SENT_MAX: Final = 2_000
 PRICES_SENT_MAX: Final = 2_000
 IMPORT_BYTES_MAX: Final = 2_097_152
 DAYS_MAX: Final = 92
-_DAY_US: Final = 24 * HOUR_US
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Fixed = Annotated[str, Meta(min_length=1, max_length=40)]
@@ -145,17 +143,7 @@ def _instant(field: str, text: str) -> int:
 
 async def show_reconciliation(call: Call) -> Reply:
     """GET /v1/billed-usage/reconciliation."""
-    end_us = read_instant("to", call.query["to"])
-    if end_us is None:
-        end_us = call.services.clock.wall_us()
-    begin_us = read_instant("from", call.query["from"])
-    if begin_us is None:
-        begin_us = end_us - _DAY_US
-    if begin_us >= end_us:
-        raise invalid("to", "it is not behind `from`")
-    begin_us, end_us = begin_us // HOUR_US * HOUR_US, -(-end_us // HOUR_US) * HOUR_US
-    if begin_us < 0 or end_us - begin_us > DAYS_MAX * _DAY_US:
-        raise invalid("from", f"a stretch of at most {DAYS_MAX} days since 1970 can be asked for")
+    begin_us, end_us = hours_asked(call, DAYS_MAX)
     models = _models(call.query["models"] or "")
     try:
         found: Reconciled = await call.services.billed.reconciled(begin_us, end_us, call.query["currency"], models)

@@ -6,7 +6,7 @@ from msgspec import Struct, structs
 
 from actors.margin import AROUND_US, TooMuch
 from actors.ports import LogUnavailable
-from actors.web.times import instant, read_instant
+from actors.web.times import hours_asked, instant, read_instant
 from actors.web.wire import (
     Call,
     Example,
@@ -19,14 +19,12 @@ from actors.web.wire import (
     invalid,
     unavailable,
 )
-from engine.cost.gpu_rates import HOUR_US
 from engine.cost.margin import By, Key, Margin
 from engine.money import amount_text
 
 ROWS_MAX: Final = 2_000
 DAYS_MAX: Final = 366
 EVENT_DEADLINE_S: Final = 10.0
-_DAY_US: Final = 24 * HOUR_US
 _BY: Final = tuple(each for each in By if each is not By.REQUEST)
 
 
@@ -75,7 +73,7 @@ class MarginAnswer(Struct):
 async def show_margin(call: Call) -> Reply:
     """GET /v1/margin."""
     by = _by(call.query["by"])
-    begin_us, end_us = _hours(call)
+    begin_us, end_us = hours_asked(call, DAYS_MAX)
     records = call.services.records
     rows = await records.margins(begin_us, end_us, by, call.query["account"], ROWS_MAX + 1)
     if len(rows) > ROWS_MAX:
@@ -135,22 +133,6 @@ def _by(text: str) -> list[By]:
         if name not in known:
             raise invalid("by", f"{name[:40]!r} is none of {', '.join(known)}")
     return [known[name] for name in names]
-
-
-def _hours(call: Call) -> tuple[int, int]:
-    """The hours that the stretch touches; by default those of a day up to now."""
-    end_us = read_instant("to", call.query["to"])
-    if end_us is None:
-        end_us = call.services.clock.wall_us()
-    begin_us = read_instant("from", call.query["from"])
-    if begin_us is None:
-        begin_us = end_us - _DAY_US
-    if begin_us >= end_us:
-        raise invalid("to", "it is not behind `from`")
-    begin_us, end_us = begin_us // HOUR_US * HOUR_US, -(-end_us // HOUR_US) * HOUR_US
-    if begin_us < 0 or end_us - begin_us > DAYS_MAX * _DAY_US:
-        raise invalid("from", f"a stretch of at most {DAYS_MAX} days since 1970 can be asked for")
-    return begin_us, end_us
 
 
 def _item(key: Key, sums: Margin, by: list[By]) -> MarginItem:

@@ -4,9 +4,11 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
-from actors.web.wire import invalid
+from actors.web.wire import Call, invalid
+from engine.cost.gpu_rates import HOUR_US
 from engine.events import Malformed, parse_time
 
+_DAY_US: Final = 24 * HOUR_US
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_US: Final = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 _LAST_US: Final = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
@@ -36,3 +38,19 @@ def read_instant(field: str, text: str | None) -> int | None:
         return parse_time(text)
     except Malformed as error:
         raise invalid(field, str(error)) from None
+
+
+def hours_asked(call: Call, days_max: int) -> tuple[int, int]:
+    """The hours that the stretch from `from` to `to` touches; by default those of a day up to now. Raises Problem (400)."""
+    end_us = read_instant("to", call.query["to"])
+    if end_us is None:
+        end_us = call.services.clock.wall_us()
+    begin_us = read_instant("from", call.query["from"])
+    if begin_us is None:
+        begin_us = end_us - _DAY_US
+    if begin_us >= end_us:
+        raise invalid("to", "it is not behind `from`")
+    begin_us, end_us = begin_us // HOUR_US * HOUR_US, -(-end_us // HOUR_US) * HOUR_US
+    if begin_us < 0 or end_us - begin_us > days_max * _DAY_US:
+        raise invalid("from", f"a stretch of at most {days_max} days since 1970 can be asked for")
+    return begin_us, end_us
