@@ -23,7 +23,7 @@ from engine.charges import Running, Table, moved, segments
 from engine.closing import Adjusted, Amounts, Closing, apart, cells, posted, whole, with_adjustments
 from engine.contract import Contract
 from engine.corrections import Parked
-from engine.credit import UNBOUNDED, Lot, LotChange, posting_order
+from engine.credit import UNBOUNDED, Lot, LotChange, Place, posting_order
 from engine.derived import Derived
 from engine.guard import Guard, Payment, Tallied
 from engine.holds import Drawn, Hold
@@ -55,7 +55,6 @@ CELLS_MAX: Final = 10_000  # distinct (segment, price, cell) of one account; eac
 
 _NEVER_STOOD: Final = Standing()
 
-Place = tuple[str, str, int | None]  # of the ledger: lot, kind of posting, usage period
 Postings = dict[Place, int]  # pico
 
 
@@ -161,6 +160,7 @@ class Account:
         "top_up",
         "waivers",
         "woken_us",
+        "written",
         "zone",
     )
 
@@ -210,13 +210,14 @@ class Account:
         self.waivers: Waivers = ()
         self.postpaid = False  # the debt of closed periods is due: it stands on a statement
         self.billed_us = 0  # that of periods which begin before this instant
+        self.written: object = None  # what engine/snapshot.py need not write again
         self._book = book
         self._closing = Closing(self.period_around, self._close_after_us)
         # What lies before an instant comes to: it stands.
         self._closed: tuple[int, _Walked] = 0, _Walked({}, {}, [], {}, {})
         self._terms: dict[int, PeriodTerms | None] = {}  # by the period's start; asked for whenever something changes
         self._guard: Guard | None = None
-        self._terms_wake: tuple[Guard, int | None] | None = None  # of `wake_us`, as long as that guard holds
+        self._terms_wake: tuple[int | None] | None = None  # of `wake_us`, until the full path is taken
         self._derived: Derived | None = None
         self._draw_ends: list[tuple[int, str]] = []  # a heap of (until, hold id): when draws are forgotten
         self._posted: Postings = {}  # what the ledger holds
@@ -321,13 +322,12 @@ class Account:
         return min(pending, default=None)
 
     def _wake_of_terms_us(self) -> int | None:
-        """Likewise, for what events within the guard leave as it is: found once for each guard."""
-        guard = self._guard
-        if guard is None or self.fades:
+        """Likewise, for what events within the guard leave as it is."""
+        if self.tallies:
             return self._find_wake_of_terms_us()
-        if self._terms_wake is None or self._terms_wake[0] is not guard:
-            self._terms_wake = guard, self._find_wake_of_terms_us()
-        return self._terms_wake[1]
+        if self._terms_wake is None:
+            self._terms_wake = (self._find_wake_of_terms_us(),)
+        return self._terms_wake[0]
 
     def _find_wake_of_terms_us(self) -> int | None:
         woken_us = self.woken_us
@@ -465,7 +465,7 @@ class Account:
         self.rated += 1
         self.standings = standings
         self.top_up = top_up
-        self._guard = None
+        self._guard, self._terms_wake = None, None
         return charged, crossings + requests
 
     def _changed(
@@ -671,7 +671,7 @@ class Account:
 
     def reprice(self) -> None:
         """A catalogue version was published: the newest segment may now end earlier."""
-        self._guard = None
+        self._guard, self._terms_wake = None, None
         self._derived = None
         self._terms = {}
         self._closing.look_again()
@@ -914,7 +914,7 @@ class Account:
         self.billed_us = self._closing.oldest_open(woken_us)[0] if self.postpaid else 0
         self.standings = standings
         self.top_up, self.recurring, self.waivers = top_up, recurring, waivers
-        self._guard = None
+        self._guard, self._terms_wake = None, None
         return crossings + requests
 
     # ------------------------------------------------------------------------------------------------- derivation
@@ -1069,6 +1069,7 @@ class Account:
             scopes=self.scopes,
             zone=self.zone,
             closes_us=self._closing.until_us,
+            derived=derived,
         )
 
     # ------------------------------------------------------------------------------------------------- the ledger
@@ -1080,36 +1081,56 @@ class Account:
     def settle(self, posting_period_us: int) -> Settlement:
         """The signed postings since the last call: law C1's sums per lot, and debt."""
         guard = self._guard
-        payment = None if guard is None else guard.payment
-        if guard is not None and payment is not None and guard.charged - payment.charged <= payment.room:
-            return self._settle_more(guard, payment, posting_period_us)
-        derived = self.derive()
+        if guard is not None and guard.payment is not None:
+            payment = guard.payment
+            more = guard.charged - payment.charged
+            if more <= payment.room:
+                guard.payment = payment = payment.after(more)
+                if not more:
+                    return Settlement([], payment.balance, payment.spend)
+                self._posted[payment.place] = self._posted.get(payment.place, 0) + more
+                row = self._posting(payment.place, more, posting_period_us)
+                return Settlement([row], payment.balance, payment.spend)
+        return self._settle_anew(guard, posting_period_us)
+
+    def _settle_anew(self, guard: Guard | None, posting_period_us: int) -> Settlement:
+        """Likewise, by all that is derived: now, or when the guard was made, as what it charged since is paid by one."""
+        derived, payment = None if guard is None else guard.derived, None
+        if guard is not None:
+            guard.derived = None
+            payment = None if derived is None else self._payment(guard, derived, 0)
+        if guard is None or derived is None or payment is None or guard.charged > payment.room:
+            derived = self.derive()
+            payment = None if guard is None else self._payment(guard, derived, guard.charged)
         allocation = derived.allocation
-        before, self._posted = self._posted, allocation.postings(self.billed_us)
+        ledger, balance = allocation.postings(self.billed_us), allocation.balance
+        spend = derived.spend[max(derived.spend)] if derived.spend else 0
+        if guard is not None and payment is not None:
+            more = guard.charged - payment.charged
+            if more:
+                ledger[payment.place] = ledger.get(payment.place, 0) + more
+            guard.payment = payment = payment.after(more)
+            balance, spend = payment.balance, payment.spend
+            self._derived = None  # kilobytes; the guard knows what goes on from here
+        before, self._posted = self._posted, ledger
         postings = []
-        for place in sorted(self._posted.keys() | before.keys(), key=posting_order):
-            change = self._posted.get(place, 0) - before.get(place, 0)
+        for place in sorted(ledger.keys() | before.keys(), key=posting_order):
+            change = ledger.get(place, 0) - before.get(place, 0)
             if change:
                 postings.append(self._posting(place, change, posting_period_us))
-        spend = derived.spend[max(derived.spend)] if derived.spend else 0
-        payer = None if guard is None or guard.start not in self.table else allocation.next_payer(guard.start)
-        if guard is not None and any(segment >= guard.start for segment, _ in self.adjusted):
-            payer = None  # what was posted here is paid behind the segment's usage
-        if guard is not None and payer is not None:
-            guard.payment = Payment(*payer, guard.charged, allocation.balance, spend)
-            self._derived = None  # kilobytes; the guard knows what goes on from here
-        return Settlement(postings, allocation.balance, spend)
+        return Settlement(postings, balance, spend)
 
-    def _settle_more(self, guard: Guard, payment: Payment, posting_period_us: int) -> Settlement:
-        """The same, where all that was charged since is paid by one."""
-        more = guard.charged - payment.charged
-        place = (payment.lot, "burn" if payment.lot else "debt", guard.period)
-        balance, spend = payment.balance - more, payment.spend + more
-        guard.payment = Payment(payment.lot, payment.room - more, guard.charged, balance, spend)
-        if not more:
-            return Settlement([], balance, spend)
-        self._posted[place] = self._posted.get(place, 0) + more
-        return Settlement([self._posting(place, more, posting_period_us)], balance, spend)
+    def _payment(self, guard: Guard, derived: Derived, charged: int) -> Payment | None:
+        """Who pays for what the guard charges beyond what it had charged when all was derived; None: it is not as simple
+        as that."""
+        if guard.start not in self.table or any(segment >= guard.start for segment, _ in self.adjusted):
+            return None  # what was posted there is paid behind the segment's usage
+        payer = derived.allocation.next_payer(guard.start)
+        if payer is None:
+            return None
+        lot, room = payer
+        place = lot, "burn" if lot else "debt", guard.period
+        return Payment(place, room, charged, derived.allocation.balance, derived.spend.get(guard.month, 0))
 
     def _posting(self, place: Place, amount: int, posting_period_us: int) -> PostingRow:
         lot, kind, usage_period = place

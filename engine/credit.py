@@ -14,6 +14,7 @@ from engine.period_lines import kind_and_price
 LOT_KINDS: Final = frozenset({"paid", "promo", "commit", "refund"})
 POSTING_KINDS: Final = ("grant", "burn", "refund", "void", "expire", "carry", "debt", "due")
 NEVER: Final = 1 << 62  # sorts behind every expiry
+Place = tuple[str, str, int | None]  # of the ledger: lot, kind of posting, usage period
 UNBOUNDED: Final = 1 << 200  # beyond any amount or quantity that M1 admits
 CARRIED: Final = "~carried"  # behind a lot's id: that of the lot which has its rest
 DAY_US: Final = 86_400_000_000
@@ -114,7 +115,7 @@ def carried(lot: Lot, carry: Carry, days: int) -> Lot:
     )
 
 
-def posting_order(place: tuple[str, str, int | None]) -> tuple[int, str, int]:
+def posting_order(place: Place) -> tuple[int, str, int]:
     """The order in which changes of (lot, kind, usage period) are posted."""
     lot, kind, period = place
     return (POSTING_KINDS.index(kind), lot, period or 0)
@@ -171,10 +172,10 @@ class Allocation:
                 return lot.lot, self.remaining[lot.lot]
         return "", UNBOUNDED
 
-    def postings(self, billed_us: int = 0) -> dict[tuple[str, str, int | None], int]:
+    def postings(self, billed_us: int = 0) -> dict[Place, int]:
         """All of it as the ledger sums it up: (lot, kind, usage period or None) -> pico; lot "" for debt, which is due of
         periods that begin before `billed_us`."""
-        found: dict[tuple[str, str, int | None], int] = {}
+        found: dict[Place, int] = {}
         for kind, by_lot in (("grant", self.granted), ("void", self.voided)):
             found |= {(lot, kind, None): pico for lot, pico in by_lot.items()}
         for kind, by_lot in (("expire", self.expired), ("carry", self.carried)):

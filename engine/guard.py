@@ -13,7 +13,8 @@ from math import gcd, lcm
 from typing import NamedTuple
 
 from engine.charges import Row, Running
-from engine.credit import UNBOUNDED
+from engine.credit import UNBOUNDED, Place
+from engine.derived import Derived
 from engine.limits import Cap, Scope
 from engine.meters import Cell
 from engine.outcomes import Line
@@ -92,11 +93,15 @@ class Tallied:
 class Payment(NamedTuple):
     """Who pays for what more is charged in the segment, beside what it was when all was derived last."""
 
-    lot: str  # "" is debt
+    place: Place  # of the ledger
     room: int  # pico that may be charged before another pays
     charged: int  # what the guard had charged by then
     balance: int  # pico
     spend: int  # pico, of the segment's calendar month
+
+    def after(self, more: int) -> "Payment":
+        """So many pico later."""
+        return Payment(self.place, self.room - more, self.charged + more, self.balance - more, self.spend + more)
 
 
 class Guard:
@@ -116,7 +121,7 @@ class Guard:
             "_version",
             "_zone",
         ),
-        *("charged", "closes_us", "end", "month", "payment", "period", "row", "start"),
+        *("charged", "closes_us", "derived", "end", "month", "payment", "period", "row", "start"),
     )
 
     def __init__(
@@ -138,17 +143,19 @@ class Guard:
         scopes: Mapping[str, Scope],
         zone: str,
         closes_us: int,
+        derived: Derived | None,
     ) -> None:
         """`running`: what each price owes by now; `version`: the catalogue's in force; `cells`: how many may be added;
         `room`: the pico below which a charge changes no rule; `told_at`: per price, the nano-units of the period at which a
         rule wants to know; `granted`: prices of which a quantity grant serves the next unit; `closes_us`: the log time by
-        which the period may be closed."""
+        which the period may be closed; `derived`: all money, as it is."""
         self.start = start
         self.end = end
         self.closes_us = closes_us
         self.period = period
         self.month = month
         self.row = row
+        self.derived = derived  # for the first payment
         self.charged = 0  # pico, since the guard was made
         self.payment: Payment | None = None
         self._running = running
