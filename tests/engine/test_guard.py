@@ -48,6 +48,7 @@ def guard(price: Price, run: Running | None = None, **said: Any) -> Guard:
         "scopes": {},
         "zone": "UTC",
         "closes_us": START + 2 * HOUR,
+        "derived": None,
     }
     return Guard(START, START + HOUR, **(body | said))
 
