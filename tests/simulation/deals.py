@@ -46,7 +46,7 @@ class Deals:
         kind = draw.choice(self._kinds)
         asks = self._asking and kind in self._given and draw.random() < 0.4
         account = draw.choice(self._asking if asks else self._accounts)
-        body = {"account": account} | kind()
+        body = {"account": account} | (_staying(kind()) if asks and kind == self._waiver else kind())
         if "currency" in body and draw.random() < 0.9:
             body["currency"] = self._currencies.get(account, "USD")
         ahead: Ahead = {}
@@ -107,3 +107,10 @@ class Deals:
 
     def _seats(self) -> Body:
         return {"kind": "set_seats", "seat": "editor", "count": self._random.randrange(4)}
+
+
+def _staying(waiver: Body) -> Body:
+    """One of the lowest amount, in its place: were it gone, or higher, what it had waived would be owed, and no check has
+    held that."""
+    cap = {"cap": "at-most", "amount": "0.003", "currency": "USD", "beyond": "waived"}
+    return {"kind": "set_cap", "hard": waiver.get("hard", False)} | cap

@@ -39,5 +39,6 @@ def test_every_kind_is_drawn_at_once_and_ahead(drawn: list[tuple[Body, Ahead]]) 
 def test_nothing_is_set_that_lets_the_wallet_of_an_asking_account_fall_below_zero(
     drawn: list[tuple[Body, Ahead]],
 ) -> None:
-    kinds = {body["kind"] for body, _ in drawn if body["account"] == "asking"}
-    assert kinds and kinds <= GIVEN
+    asking = [body for body, _ in drawn if body["account"] == "asking"]
+    assert {body["kind"] for body in asking} == GIVEN - {"remove_cap"}
+    assert {body["amount"] for body in asking if body["kind"] == "set_cap"} == {"0.003"}
