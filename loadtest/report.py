@@ -7,7 +7,6 @@ expected and what was found.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +18,7 @@ from loadtest.oracle.records import fixed_point
 DIFFERENCES_MAX = 50
 NONE_ACCRUED: Mapping[tuple[int, int, str], Rated] = MappingProxyType({})
 PARTS = ("counters", "amounts", "lots", "debt", "balance", "spend", "scopes")
+DIGITS = {"quantity": 9, "amount": 12}  # behind the point, of what a line tells
 LINE_KINDS = ("event", "session", "correction", "accrual")
 LOT_PARTS = ("granted", "burnt", "expired", "remaining", "refunded", "voided", "carried")
 
@@ -192,7 +192,7 @@ def compare_rated(
     told: dict[str, dict[tuple[int, int], list[Mapping[str, Any]]]] = {kind: {} for kind in LINE_KINDS}
     accruals: dict[tuple[int, int, str], list[Mapping[str, Any]]] = {}
     for place, rows in settled_lines(lines).items():
-        for row in rows:
+        for row in map(_read, rows):
             if _kind(row) == "accrual":
                 accruals.setdefault((*place, str(row["account"])), []).append({**row, "id": "", "source": ""})
             else:
@@ -243,6 +243,11 @@ def compare_rated(
     return lost, double
 
 
+def _read(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A line with its quantity in nano and its amount in pico; None for what is not a number: that differs from any."""
+    return {**row, **{name: fixed_point(str(row[name]), digits) for name, digits in DIGITS.items()}}
+
+
 def _kind(row: Mapping[str, Any]) -> str:
     """Of what a line tells: an event, a stretch of a session that an event told of, a correction, or an accrual."""
     if row.get("accrued_us"):
@@ -261,12 +266,12 @@ def _come_to(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _net(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One line per price, with what all of its lines come to."""
+    """One line per price, with what all of its lines come to; with one that is not a number, they come to none."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
-        net = found.setdefault(str(row["price"]), dict(row) | {"quantity": "0", "amount": "0"})
-        for name in ("quantity", "amount"):
-            net[name] = format(Decimal(net[name]) + Decimal(str(row[name])), "f")
+        net = found.setdefault(str(row["price"]), dict(row) | dict.fromkeys(DIGITS, 0))
+        for name in DIGITS:
+            net[name] = None if net[name] is None or row[name] is None else net[name] + row[name]
     return list(found.values())
 
 
@@ -280,12 +285,12 @@ def _compare_event(spot: str, expected: Rated, rows: Sequence[Mapping[str, Any]]
         price = str(row["price"])
         if price in found:
             differences.add(f"{owner}: price {price}: expected one line, found more")
-        found[price] = (fixed_point(str(row["quantity"]), 9), fixed_point(str(row["amount"]), 12))
+        found[price] = row["quantity"], row["amount"]
     for price in sorted({*expected.prices, *found}):
         for position, name in enumerate(("quantity in nano", "amount in pico")):
             want = expected.prices[price][position] if price in expected.prices else None
             have = found[price][position] if price in found else None
-            if want != have:
+            if want != have or (price in found and have is None):
                 differences.add(f"{owner}: price {price}: {name}: expected {want}, found {have}")
 
 

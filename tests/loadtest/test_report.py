@@ -120,6 +120,12 @@ def test_an_account_or_part_that_is_missing(change: Callable[[dict[str, Any]], A
         ([line(amount="0.000056100001")], 0, 0, "amount in pico: expected 56100000, found 56100001"),
         ([line(amount="5.61e-5")], 0, 0, "amount in pico: expected 56100000, found None"),
         ([line(quantity="375")], 0, 0, "quantity in nano: expected 374000000000, found 375000000000"),
+        (
+            [line(), line(line=1, price="out", amount="9-1")],
+            0,
+            0,
+            "price out: amount in pico: expected None, found None",
+        ),
         ([line(price="out")], 0, 0, "price out: amount in pico: expected None, found 56100000"),
         ([line(), line(line=1)], 0, 0, "price in: expected one line, found more"),
         ([line(source="gateway-2")], 0, 0, "source: expected 'gateway-1', found 'gateway-2'"),
@@ -166,6 +172,10 @@ def test_percentiles() -> None:
     [
         ([], "partition 0, offset 9, corrections: expected True, found False"),
         (corrections()[:1], "price in: quantity in nano: expected -5000000000, found -6000000000"),
+        (
+            [corrections()[0] | {"amount": "9-0.0000009"}, corrections()[1]],
+            "price in: amount in pico: expected -750000, found None",
+        ),
         ([*corrections(), line(offset=8, correction="cancel")], "offset 8, corrections: expected False, found True"),
     ],
 )
