@@ -9,7 +9,7 @@ from loadtest.oracle.aggregates import Known, Reading
 from loadtest.oracle.corrections import Correction, Revision
 from loadtest.oracle.credit import Adjusted, Amounts, Lot
 from loadtest.oracle.limits import Cap
-from loadtest.oracle.periods import period_end, period_of
+from loadtest.oracle.periods import period_around
 from loadtest.oracle.prices import Allowance, Price
 from loadtest.oracle.sessions import Heard, Session
 
@@ -268,6 +268,17 @@ class Account:
     streams: dict[tuple[str, str, str], Stream] = field(default_factory=dict)  # by type, source and id
     postpaid: bool = False
     waivers: list[Waiver] = field(default_factory=list)  # in order of time
+    # What follows from what is sold alone, kept for as long as nothing else is.
+    priced: dict[tuple[str, int], Price] = field(default_factory=dict)  # by name and instant
+    closings: list[tuple[int, int]] = field(default_factory=list)  # when it closes, and its start, of periods from the first
+
+    def sell(self, *, phases: list[tuple[int, str]] | None = None, agreed: list[Agreed] | None = None) -> None:
+        """From now on something else is sold: other plans, prices agreed with it, or what a new version says."""
+        self.phases = self.phases if phases is None else phases
+        self.agreed = self.agreed if agreed is None else agreed
+        self.table = None
+        self.priced.clear()
+        self.closings.clear()
 
     def awaits(self, lot: str) -> bool:
         """Whether a lot of this id is to come: of a recurring grant, or of a request that is open."""
@@ -298,7 +309,7 @@ class Account:
 
     def period(self, time_us: int) -> tuple[int, int, int]:
         """The billing period of an instant: its start, how long it is, and how long it would be if no phase cut it."""
-        start, end = period_of(self.zone, self.anchor, time_us), period_end(self.zone, self.anchor, time_us)
+        start, end = period_around(self.zone, self.anchor, time_us)
         if not self.phases:
             return start, end - start, end - start
         starts = [start, *(each for each, _ in self.phases if start < each <= time_us)]
@@ -306,7 +317,7 @@ class Account:
         return max(starts), min(ends) - max(starts), end - start
 
     def period_of(self, time_us: int) -> int:
-        return self.period(time_us)[0]
+        return self.period(time_us)[0] if self.phases else period_around(self.zone, self.anchor, time_us)[0]
 
 
 @dataclass

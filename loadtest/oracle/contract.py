@@ -103,13 +103,13 @@ def set_price(state: Partition, fields: Fields, view: View) -> Callable[[], None
         others = [each for each in account.agreed if each[:3] != (start, plan, price)]
         if len(others) >= AGREED_MAX:
             raise RefusedError("too_many_prices")
-        before, account.agreed = account.agreed, [*others, Agreed(start, plan, price, terms)]
+        before = account.agreed
+        account.sell(agreed=[*others, Agreed(start, plan, price, terms)])
         starts = [effective for _, effective in state.versions[1:]]
         for each in account.agreed:
             if each.price == price and each.start >= start and not begins(account, view.version_at, starts, each):
-                account.agreed = before
+                account.sell(agreed=before)
                 raise RefusedError("mid_period")
-        account.table = None
 
     return apply
 
@@ -147,11 +147,11 @@ def set_plan(state: Partition, fields: Fields, view: View) -> Callable[[], None]
                 phases.append(each)
         if len(phases) > PHASES_MAX:
             raise RefusedError("too_many_phases")
-        owed, account.phases = view.owed(account), phases
+        owed = view.owed(account)
+        account.sell(phases=phases)
         if view.owed(account) != owed:
-            account.phases = before
+            account.sell(phases=before)
             raise RefusedError("would_reprice")
-        account.table = None
         for each in phases:
             if each[0] > state.log_us and (each[0], name) not in state.wakes:
                 insort(state.wakes, (each[0], name))

@@ -966,8 +966,12 @@ class Oracle:
 
     def _price_at(self, state: Partition, account: Account, name: str, time_us: int) -> Price:
         """The price of an instant, as far as it may begin inside the period of the instant."""
-        starts = [effective for _, effective in state.versions[1:]]
-        return price_at(account, lambda instant: self._version_at(state, instant), starts, name, time_us)
+        price = account.priced.get((name, time_us))
+        if price is None:
+            starts = [effective for _, effective in state.versions[1:]]
+            price = price_at(account, lambda instant: self._version_at(state, instant), starts, name, time_us)
+            account.priced[name, time_us] = price
+        return price
 
     def _owed_in(self, state: Partition) -> Callable[[Account], object]:
         """What the prices of an account of the partition owe in each period, and how much of that is included."""
@@ -1409,7 +1413,7 @@ class Oracle:
             raise ValueError(f"the log names catalogue version {number}: give its document to the oracle")
         state.versions.append((number, effective))
         for account in state.accounts.values():
-            account.table = None
+            account.sell()
             self._await_closing(state, account)
         return "catalogue"
 

@@ -17,12 +17,18 @@ Least = dict[str, tuple[int, list[str]]]  # as posted -> the least pico that the
 def closings(account: Account, version_at: VersionAt) -> Iterator[tuple[int, int]]:
     """(when it closes, its start) of periods, without end. Of those before the account was opened, the last may close
     behind it, and none closes before those before it."""
-    start, closes = account.period_of(account.opened - 60 * DAY_US), 0
+    yield from account.closings
+    if account.closings:
+        closes, start = account.closings[-1]
+        start += account.period(start)[1]
+    else:
+        start, closes = account.period_of(account.opened - 60 * DAY_US), 0
     while True:
         end = start + account.period(start)[1]
         version = version_at(end)
         plan = None if version is None else version.plans.get(account.plan_at(end - 1))
         closes = max(closes, end + (DAY_US if plan is None else plan.close_after_us))
+        account.closings.append((closes, start))
         yield closes, start
         start = end
 
@@ -118,10 +124,11 @@ def next_closing(
     changes = [each for _, each in state.versions[1:]]
     changes += [each for each, _ in account.phases] + [each.start for each in account.agreed]
     for closes, start in closings(account, version_at):
-        plan = sold(account, version_at, start)
-        fees_due = plan is not None and (plan.fees or plan.seats)
-        if closes > state.log_us and (fees_due or least(account, version_at, price_at, start, floored)):
-            return closes
+        if closes > state.log_us:
+            plan = sold(account, version_at, start)
+            fees_due = plan is not None and (plan.fees or plan.seats)
+            if fees_due or least(account, version_at, price_at, start, floored):
+                return closes
         if start > max([state.log_us, *changes]):
             return None
     return None

@@ -67,13 +67,19 @@ def period_starts(zone: str, anchor: int, year: int) -> list[int]:
     return [period_start_us(zone, anchor, month // 12, month % 12 + 1) for month in months]
 
 
+@lru_cache(maxsize=100_000)
+def period_around(zone: str, anchor: int, time_us: int) -> tuple[int, int]:
+    """The period that an instant lies in: the latest start that is not after it, and the start of the one behind it."""
+    starts = period_starts(zone, anchor, 1970 + time_us // YEAR_US)
+    behind = bisect_right(starts, time_us)
+    return starts[behind - 1], starts[behind]
+
+
 def period_end(zone: str, anchor: int, time_us: int) -> int:
     """The start of the period behind that of an instant."""
-    starts = period_starts(zone, anchor, 1970 + time_us // YEAR_US)
-    return starts[bisect_right(starts, time_us)]
+    return period_around(zone, anchor, time_us)[1]
 
 
 def period_of(zone: str, anchor: int, time_us: int) -> int:
-    """The start of the period that an instant lies in: the latest start that is not after it."""
-    starts = period_starts(zone, anchor, 1970 + time_us // YEAR_US)
-    return starts[bisect_right(starts, time_us) - 1]
+    """The start of the period that an instant lies in."""
+    return period_around(zone, anchor, time_us)[0]
