@@ -223,6 +223,9 @@ class Due:
     amount: int
 
 
+Least = dict[str, tuple[int, list[str]]]  # as posted -> the least pico that a period owes, and for which prices
+
+
 class Waiver(NamedTuple):
     """What a month owes at most, from the start of a billing period on."""
 
@@ -270,7 +273,10 @@ class Account:
     waivers: list[Waiver] = field(default_factory=list)  # in order of time
     # What follows from what is sold alone, kept for as long as nothing else is.
     priced: dict[tuple[str, int], Price] = field(default_factory=dict)  # by name and instant
-    closings: list[tuple[int, int]] = field(default_factory=list)  # when it closes, and its start, of periods from the first
+    closings: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # when it closes, and its start, of periods from the first
+    least: dict[int, Least] = field(default_factory=dict)  # by a period's start
 
     def sell(self, *, phases: list[tuple[int, str]] | None = None, agreed: list[Agreed] | None = None) -> None:
         """From now on something else is sold: other plans, prices agreed with it, or what a new version says."""
@@ -279,6 +285,7 @@ class Account:
         self.table = None
         self.priced.clear()
         self.closings.clear()
+        self.least.clear()
 
     def awaits(self, lot: str) -> bool:
         """Whether a lot of this id is to come: of a recurring grant, or of a request that is open."""

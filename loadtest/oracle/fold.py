@@ -21,6 +21,7 @@ from loadtest.oracle.accounts import (
     Alert,
     Crossing,
     Due,
+    Least,
     LotStanding,
     OracleAccount,
     Partition,
@@ -39,7 +40,7 @@ from loadtest.oracle.corrections import PARKED_BYTES_MAX, PARTS, Correction, Rev
 from loadtest.oracle.credit import Amounts, Paid, allocate, counted
 from loadtest.oracle.limits import is_over
 from loadtest.oracle.meters import OF_SESSIONS, RATED_AT
-from loadtest.oracle.period_lines import Least, closings, fees, least, next_ahead, next_closing, opened_by
+from loadtest.oracle.period_lines import closings, fees, least, next_ahead, next_closing, opened_by
 from loadtest.oracle.periods import DAY_US, period_of
 from loadtest.oracle.prices import Allowance, Price, half_even
 from loadtest.oracle.quantity_grants import as_before, grant_quantity, served, void_quantity_grant
@@ -332,8 +333,10 @@ class Oracle:
 
     def _least(self, state: Partition, account: Account, start: int) -> Least:
         """What the period that starts then owes at least, for which prices."""
-        price_at = partial(self._price_at, state, account)
-        return least(account, self._versions_of(state), price_at, start, self._floored(account))
+        if start not in account.least:
+            price_at = partial(self._price_at, state, account)
+            account.least[start] = least(account, self._versions_of(state), price_at, start, self._floored(account))
+        return account.least[start]
 
     def _missing(self, state: Partition, account: Account, table: Table, start: int) -> dict[str, int]:
         """What the usage of a period, with all that came late, falls short of that."""
@@ -357,8 +360,7 @@ class Oracle:
         self._await_statement(state, account)
         if not self._has_minima(account):
             return
-        price_at = partial(self._price_at, state, account)
-        due = next_closing(state, account, self._versions_of(state), price_at, self._floored(account))
+        due = next_closing(state, account, self._versions_of(state), partial(self._least, state, account))
         ahead = None
         if self._has_advance:
             changes = [each for _, each in state.versions[1:]] + [each for each, _ in account.phases]

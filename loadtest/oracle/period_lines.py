@@ -4,14 +4,13 @@ from collections.abc import Callable, Collection, Iterator
 from fractions import Fraction
 from itertools import pairwise, takewhile
 
-from loadtest.oracle.accounts import Account, Partition
+from loadtest.oracle.accounts import Account, Least, Partition
 from loadtest.oracle.catalogue import Plan
 from loadtest.oracle.contract import VersionAt
 from loadtest.oracle.periods import DAY_US, period_end
 from loadtest.oracle.prices import Price
 
 PriceAt = Callable[[str, int], Price]
-Least = dict[str, tuple[int, list[str]]]  # as posted -> the least pico that the period owes, and for which prices
 
 
 def closings(account: Account, version_at: VersionAt) -> Iterator[tuple[int, int]]:
@@ -118,16 +117,16 @@ def is_paused(account: Account, time_us: int) -> bool:
 
 
 def next_closing(
-    state: Partition, account: Account, version_at: VersionAt, price_at: PriceAt, floored: Collection[str]
+    state: Partition, account: Account, version_at: VersionAt, least_of: Callable[[int], Least]
 ) -> int | None:
-    """When the next period closes that has a minimum, a commitment or a fee."""
+    """When the next period closes that has a minimum, a commitment or a fee. `least_of`: what one owes at least."""
     changes = [each for _, each in state.versions[1:]]
     changes += [each for each, _ in account.phases] + [each.start for each in account.agreed]
     for closes, start in closings(account, version_at):
         if closes > state.log_us:
             plan = sold(account, version_at, start)
             fees_due = plan is not None and (plan.fees or plan.seats)
-            if fees_due or least(account, version_at, price_at, start, floored):
+            if fees_due or least_of(start):
                 return closes
         if start > max([state.log_us, *changes]):
             return None

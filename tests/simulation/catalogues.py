@@ -22,7 +22,17 @@ DRAWS: Final = (*range(1, 12), 20)  # of such seeds that every kind of meter is 
 DRAWN: Final = len(DRAWS)  # catalogues with meters drawn at random; number 0 is the example alone
 VERSIONS: Final = (1, 2)
 
-compiled: Final = lru_cache(maxsize=(DRAWN + 1) * len(VERSIONS))(load_catalogue)
+
+@lru_cache(maxsize=(DRAWN + 1) * len(VERSIONS))
+def compiled(version: int, document: bytes) -> Catalogue:
+    """As `load_catalogue` does it. What a price becomes in a part of a month is worked out once for all seeds: it is a
+    function of the price and the part."""
+    catalogue = load_catalogue(version, document)
+    for price in [price for plan in catalogue.plans.values() for price in plan.prices.values()]:
+        for each in (price, price.undiscounted):
+            if each is not None and each.in_part is not None:
+                each.in_part = lru_cache(maxsize=1_000)(each.in_part)
+    return catalogue
 
 
 @lru_cache(maxsize=1)

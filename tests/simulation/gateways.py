@@ -416,7 +416,9 @@ def _inconsistent(given: Given, fold: Partition) -> Iterator[str]:
 
 def _balance(account: Account, fold: Partition, now_us: int) -> int:
     """Of that instant: a lot may have begun by the clock of whoever answers, and not by log time."""
-    if now_us > fold.log_time_us:
+    behind_us = fold.log_time_us
+    turns = [instant for lot in account.lots.values() for instant in lot.boundaries if behind_us < instant <= now_us]
+    if turns or (account.recurring and now_us > behind_us):
         account = decode_account(encode_account(account), fold._book)
         account.wake(now_us)
     return account.derive().allocation.balance
