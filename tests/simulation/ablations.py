@@ -17,7 +17,7 @@ from actors import shard as shard_module
 from actors import takeover as takeover_module
 from actors.answers import Answers
 from actors.commit import Committer
-from actors.lease import Heartbeat
+from actors.lease import Heartbeat, Lease
 from actors.owned import Owned, Stage
 from actors.ports import Checkpoint, Claim, Clock, Deaths, Fenced, Log, PartitionImage, Record
 from actors.shard import Shard
@@ -326,6 +326,9 @@ ABLATIONS: Final = (
     Ablation(
         "a lease counts from the answer, not from the question", (_method(Heartbeat, "renew", _count_from_the_answer),)
     ),
+    Ablation(
+        "a lease that had lapsed brings back what another has claimed", (_method(Lease, "lost", lambda *_: False),)
+    ),
     Ablation("deliveries are not written back", (_method(Shard, "_write_back_if_due", lambda *_: None),)),
     Ablation("a hold is approved before its slice is in the log", (_method(_Till, "usable", lambda *_: 1 << 80),)),
     Ablation("what earlier owners approved is not withheld", (_method(Ledger, "withhold", _withhold_nothing),)),
@@ -395,7 +398,7 @@ ABLATIONS: Final = (
 
 # The first seed that noticed, when all were last searched for from 0 on; seed 0 notices what is not named.
 NOTICED_BY: Final = {
-    "a commit of an old epoch is taken": 28,
+    "a commit of an old epoch is taken": 34,
     "a commit is not fenced at all": 55,
     "an unknown commit is tried again, and the sequence is not checked": 6,
     "an unknown commit is taken as done, and the sequence is not checked": 66,
@@ -406,6 +409,7 @@ NOTICED_BY: Final = {
     "a successor does not tell what the outbox holds": 5,
     "a successor waits neither for the hand-over nor for the old lease": 275,
     "a lease counts from the answer, not from the question": 362,
+    "a lease that had lapsed brings back what another has claimed": 154,
     "a hold is approved before its slice is in the log": 1,
     "what earlier owners approved is not withheld": 557,
     "a hold is reclaimed by the owner's clock alone": 388,
@@ -439,6 +443,10 @@ NOTICED_BY: Final = {
 
 # Seeds that found a fault of the product, and what it was. Without its mending, which is the ablation named, they do again.
 REGRESSIONS: Final = {
+    "a lease that had lapsed brings back what another has claimed": (
+        5_016_169,
+        "a shard whose partition another had claimed answered beside it when it was assigned back and its lease was renewed",
+    ),
     "records handed out again are folded again": (
         19,
         "a client that went back to an older offset after a reconnect had its records rated, and the checkpoint went back",

@@ -52,6 +52,9 @@ WORLD_FAULTS: Final = (
     *LOG_DAMAGES,
 )
 
+# What no seed features, and some draw in a lottery of its own.
+DRAWN_APART: Final = ("fetch_lags", "lend", "lent_back")
+
 # What must happen before a process passes a rare step at all.
 COMPANIONS: Final = {
     "settle_commit": ("unknown_done", "commit.before"),
@@ -94,6 +97,8 @@ def _featured() -> tuple[Strike, ...]:
 FEATURED: Final = _featured()
 STALE_S: Final = 1.2
 LAG_SHARE: Final = 0.3  # of the seeds: a consumer is handed out nothing for a while, and answers meanwhile
+LENDING_SEEDS: Final = 12  # in one of so many a partition goes to another while its owner hangs, and comes back
+LENT_TIMES: Final = 2
 AWAY_SHARE: Final = 0.5  # of the seeds with leases: the log is away while some end
 FEATURED_TIMES: Final = 4  # a rare step may not be passed after the first time
 
@@ -130,6 +135,9 @@ def draw_strikes(random: Random, seconds: float, seed: int) -> list[Strike]:
     lag = Random(f"a consumer that lags in seed {seed}")
     if lag.random() < LAG_SHARE:
         add(Strike(lag.uniform(0.2, 0.8) * seconds, "fetch_lags", "fetch.before", lag.uniform(1.0, 3.0)))
+    lent = Random(f"a partition that is lent in seed {seed}")
+    for _ in range(LENT_TIMES if seed % LENDING_SEEDS == 10 else 0):
+        add(Strike(lent.uniform(0.1, 0.8) * seconds, "lend"))
     return sorted(strikes, key=lambda strike: strike.at_s)
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from actors.lease import Lease
 from tests.simulation import simulate as simulation
 from tests.simulation.ablations import ABLATIONS, NOTICED_BY, REGRESSIONS, Ablation, first_caught
-from tests.simulation.chaos import FEATURED, LOG_DAMAGES
+from tests.simulation.chaos import DRAWN_APART, FEATURED, LOG_DAMAGES
 from tests.simulation.invariants import NAMES
 from tests.simulation.reached import REACHABLE
 from tests.simulation.run import main
@@ -25,6 +24,10 @@ from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualL
 ROOT = Path(__file__).parents[2]
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", str(max(500, len(FEATURED)))))
 SEARCH_MAX = 200
+MISJUDGED = (  # the simulation was wrong there, not what it simulates
+    10_027_209,  # an outbox that holds two alerts at once had told 40 of 54 when it was given up
+    10_028_897,  # what a cap had waived was owed once the cap was removed, and no caller had held that
+)
 
 
 @pytest.mark.timeout(0)
@@ -42,6 +45,7 @@ def test_every_seed_agrees_with_the_oracle_and_every_fault_strikes(tmp_path: Pat
     sites = found["fault_sites_fired"]
     silent = {f"{strike.kind} {strike.site}" for strike in FEATURED if strike.site not in sites.get(strike.kind, {})}
     silent |= {f"{kind}, said by nobody" for kind in LOG_DAMAGES if kind not in sites.get("halted", {})}
+    silent |= set(DRAWN_APART) - sites.keys()
     assert not silent or 2 * len(FEATURED) > SEEDS, f"these faults never struck: {sorted(silent)}"
     assert found["reached"].keys() == set(REACHABLE), "what is drawn and never comes about proves nothing"
 
@@ -95,14 +99,10 @@ def test_what_a_seed_once_found_it_finds_no_more(name: str) -> None:
     assert first_caught(ablation, [seed]) is not None, f"seed {seed} does not notice any more that {name}: find another"
 
 
-def test_a_partition_that_went_and_came_back_while_a_lease_had_lapsed_has_one_speaker(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As rare as it is, the seed that found it is kept here: none of the first thousand comes by it."""
-    outcome = simulate(5_016_169)
+@pytest.mark.parametrize("seed", MISJUDGED)
+def test_what_was_judged_wrongly_holds(seed: int) -> None:
+    outcome = simulate(seed)
     assert not outcome.violations, outcome.told()
-    monkeypatch.setattr(Lease, "lost", lambda *_: False)
-    assert "both speak" in simulate(5_016_169).told()
 
 
 @pytest.mark.long

@@ -55,6 +55,8 @@ WALL_START_US: Final = 1_750_000_000_000_000
 RESTART_MAX_S: Final = 1.0
 VIOLATIONS_MAX: Final = 50
 SENDS_MAX: Final = 6
+LENT_MAX_S: Final = 4.0
+LENT_LOOK_S: Final = 0.02
 _mac_once: Final = lru_cache(maxsize=10_000)(hmac.digest)
 _read_once: Final = lru_cache(maxsize=10_000)(parse_control)
 _read_usage_once: Final = lru_cache(maxsize=10_000)(parse_usage)
@@ -585,6 +587,8 @@ class World:
                 self.loop.call_later(strike.seconds, self._end_outage)
             case "move":
                 self._move(strike.seconds)
+            case "lend":
+                self._lend()
             case "stop":
                 slot = self._owner()
                 if slot.process is not None and slot.process.alive and not slot.stopping:
@@ -650,6 +654,37 @@ class World:
             self.database.assignment[self._random.choice(mine)] = self._random.choice(others)
             if self._random.random() < 0.5:
                 slot.process.pause(pause_s)
+
+    def _lend(self) -> None:
+        """A partition goes to another while its owner hangs, and is assigned back once that one speaks for it, which is when
+        the owner goes on: its lease has lapsed, and nobody has declared it dead yet."""
+        slot, borrowers = self._owner(), [each for each in self.shards if self._is_up(each)]
+        mine, borrowers = self.speaking(slot), [each for each in borrowers if each is not slot]
+        if not (mine and borrowers and self._is_up(slot)):
+            self.fired["lend", ""] -= 1
+            return
+        assert slot.process is not None
+        partition, borrower = self._random.choice(mine), self._random.choice(borrowers)
+        assert borrower.process is not None
+        self.database.assignment[partition] = borrower.process.name
+        slot.process.pause(LENT_MAX_S)
+        self.loop.call_later(LENT_LOOK_S, self._return, partition, slot.process, borrower)
+
+    def _return(self, partition: int, owner: Process, borrower: "ShardSlot") -> None:
+        """Look whether it is time."""
+        if owner.resumed is None or not owner.alive or self.healing:
+            return
+        if partition not in self.speaking(borrower):
+            self.loop.call_later(LENT_LOOK_S, self._return, partition, owner, borrower)
+            return
+        self.fired["lent_back", ""] += 1
+        self.database.assignment[partition] = owner.name
+        owner.resume()
+
+    @staticmethod
+    def _is_up(slot: "ShardSlot") -> bool:
+        process = slot.process
+        return process is not None and process.alive and process.resumed is None and not slot.stopping
 
     async def _stop_and_restart(self, slot: ShardSlot) -> None:
         await slot.stop()
