@@ -334,17 +334,18 @@ class _Bench:
 
     async def _node(self) -> dict[str, Any]:
         """Every trial costs a node, which is replaced before the next."""
-        trials = []
+        trials, losses = [], max(1, self._options.trials // 4)
         nodes = [start_ray_node(self._supervisor, self._local, f"bench-{number}", 1) for number in range(2)]
         async with self._scene("node", 3) as scene:
             await scene.populate(self._options.customers, self._options.events_per_s)
-            for number in range(max(1, self._options.trials // 4)):
+            for number in range(losses):
                 await scene.ready_for_the_next(3)
                 victim, node = _borne(await scene.cluster.statuses(), nodes)
                 trials.append(await scene.kill(victim, node.raylet_pid))
                 self._say(f"node: trial {number + 1}: {trials[-1]}")
                 nodes.remove(node)
-                nodes.append(start_ray_node(self._supervisor, self._local, f"bench-{number + 2}", 1))
+                if number + 1 < losses:
+                    nodes.append(start_ray_node(self._supervisor, self._local, f"bench-{number + 2}", 1))
         for node in nodes:
             self._supervisor.stop(node.pid)
         return {"node": summary(trials)}
