@@ -22,7 +22,7 @@ help:
 	@echo "make bench-check  what a check costs, beside a no-op endpoint and an echo; figures to build/check.json"
 	@echo "make bench-door  what a check takes of a shard's processor, beside an echo of the same frames; figures to build/bench-door.json"
 	@echo "make bench-dedup  what the memory of rated events costs with 50 million identities in it; figures to build/bench-dedup.json"
-	@echo "make bench-cost  what cost attribution misallocates beside other ways, that no pico is lost, and its speed; figures to build/bench-cost.json"
+	@echo "make bench-cost  what cost attribution misallocates beside other ways, that no pico is lost, its speed, and how soon a cost is seen; figures to build/bench-cost.json"
 	@echo "make bench-takeover  how long callers wait after kills, in moves, after a cold start; figures to build/bench-takeover.json"
 	@echo "make bench-checkpoint  what checkpoints cost the rate; figures to build/bench-checkpoint.json"
 	@echo "make lint    style, types and import direction"

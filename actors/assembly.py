@@ -8,7 +8,7 @@ import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from actors.billed_usage import BilledUsages
 from actors.checkpoints import Checkpoints
@@ -40,6 +40,7 @@ from actors.shadow import ShadowActor
 from actors.shadow_store import Shadows
 from actors.shard import Shard
 from actors.training_runs import PostgresTraining
+from actors.turns import OneBehindTheOther
 from actors.webhooks import WebhookCaller
 from actors.whatif import WhatIf
 from config.settings import Settings
@@ -313,6 +314,12 @@ class _Door(Protocol):
     async def stop(self) -> None: ...
 
 
+class _Runs(Protocol):
+    async def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 class ShardProcess:
     """Everything one shard process runs: its life, its lease, its doors, its loop."""
 
@@ -415,26 +422,67 @@ class ShardProcess:
         self.incarnation.end()
 
 
-class CostProcess:
-    """A cost actor, a margin actor, the watch over margin floors, and their doors. Of `of` processes the one with this number
-    has every partition whose number leaves it."""
+class TurnsProcess:
+    """What goes on by turns in a process of its own (actors/turns.py), what looks beside it, and the doors of both."""
+
+    _doors: Sequence[_Door] = ()
+    _runs: Sequence[_Runs] = ()
+
+    def __init__(self) -> None:
+        self._running: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin in the background."""
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        for door in self._doors:
+            await door.start()
+        self._running = [asyncio.create_task(each.run()) for each in self._runs]
+
+    async def wait(self) -> None:
+        """Until one stops, somebody else owns its partitions, or it breaks."""
+        done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def stop(self) -> None:
+        """End the turns under way, and close every door."""
+        for each in self._runs:
+            each.stop()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._ended()
+        for door in reversed(self._doors):
+            await door.stop()
+
+    async def _ended(self) -> None:
+        """No turn is under way any more; the doors are still open."""
+
+    def views(self) -> tuple[list[Any], ...]:
+        """What an operator sees of its partitions, by actor."""
+        raise NotImplementedError
+
+
+class CostProcess(TurnsProcess):
+    """A cost actor, a margin actor behind it, and the watch over margin floors. Of `of` processes the one with this number has
+    every partition whose number leaves it."""
 
     def __init__(self, number: int, of: int, owner: str, settings: Settings) -> None:
+        super().__init__()
         cost, kafka = settings.cost, settings.kafka
         if kafka.bootstrap_servers is None:
             raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
-        self._reader = topic_reader(settings)
-        self._appender = TopicAppender(kafka.bootstrap_servers, {"costs": kafka.topic_costs})
-        self._store = cost_store(settings)
-        self._margins = margin_store(settings)
+        reader = topic_reader(settings)
+        appender = TopicAppender(kafka.bootstrap_servers, {"costs": kafka.topic_costs})
+        store, margins, floors = cost_store(settings), margin_store(settings), margin_floors(settings)
+        training, alerts = training_runs(settings, store), postgres_store(settings)
         ours, clock = [partition for partition in range(kafka.partitions) if partition % of == number], SystemClock()
         self.actor = CostActor(
             owner,
             ours,
             clock=clock,
-            reader=self._reader,
-            appender=self._appender,
-            store=self._store,
+            reader=reader,
+            appender=appender,
+            store=store,
             control_key=settings.control_key_bytes(),
             kafka=kafka,
             horizons=cost_horizons(settings),
@@ -444,111 +492,66 @@ class CostProcess:
             owner,
             ours,
             clock=clock,
-            reader=self._reader,
-            store=self._margins,
+            reader=reader,
+            store=margins,
             kafka=kafka,
             close_us=cost.close_s * 1_000_000,
             interval_s=cost.interval_s,
         )
-        self._floors = margin_floors(settings)
-        self._training = training_runs(settings, self._store)
-        self._alerts = postgres_store(settings)
-        self._receivers = alert_receivers(settings, clock, lambda: not self.margin.fenced)
+        receivers = alert_receivers(settings, clock, lambda: not self.margin.fenced)
         self._outbox = Outbox(
-            clock, self._receivers, self._alerts, outbox_settings(settings), permitted=lambda: not self.margin.fenced
+            clock, receivers, alerts, outbox_settings(settings), permitted=lambda: not self.margin.fenced
         )
-        self._watch = FloorWatch(
+        watch = FloorWatch(
             clock=clock,
-            floors=self._floors,
-            budgets=self._training,
-            alerts=self._alerts,
+            floors=floors,
+            budgets=training,
+            alerts=alerts,
             outbox=self._outbox,
             epoch=lambda: self.margin.epoch_of(0),
             partitions=kafka.partitions,
             settle_us=cost.settle_s * 1_000_000,
             close_us=cost.close_s * 1_000_000,
         )
-        self._running: list[asyncio.Task[None]] = []
+        self._doors = (reader, appender, store, margins, floors, training, alerts, receivers)
+        # Behind each other: what has been attributed is in the margin a moment later.
+        self._runs = (OneBehindTheOther(clock, cost.interval_s, (self.actor, self.margin)), watch)
 
-    async def start(self) -> None:
-        """Begin to attribute in the background."""
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
-        for door in self._doors():
-            await door.start()
-        self._running = [
-            asyncio.create_task(self.actor.run()),
-            asyncio.create_task(self.margin.run()),
-            asyncio.create_task(self._watch.run()),
-        ]
-
-    def _doors(self) -> "Sequence[_Door]":
-        stores = (self._store, self._margins, self._floors, self._training, self._alerts)
-        return (self._reader, self._appender, *stores, self._receivers)
-
-    async def wait(self) -> None:
-        """Until an actor stops, somebody else owns its partitions, or it breaks."""
-        done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-
-    async def stop(self) -> None:
-        """End the turns under way, and close every door."""
-        for actor in (self.actor, self.margin, self._watch):
-            actor.stop()
-        await asyncio.gather(*self._running, return_exceptions=True)
+    async def _ended(self) -> None:
         await self._outbox.stop(OUTBOX_GRACE_S)
-        for door in reversed(self._doors()):
-            await door.stop()
+
+    def views(self) -> tuple[list[Any], ...]:
+        return self.actor.views(), self.margin.views()
 
 
-class ShadowProcess:
-    """A shadow actor and its doors. Of `of` processes the one with this number has every partition whose number leaves it."""
+class ShadowProcess(TurnsProcess):
+    """A shadow actor. Of `of` processes the one with this number has every partition whose number leaves it."""
 
     def __init__(self, number: int, of: int, owner: str, settings: Settings) -> None:
+        super().__init__()
         kafka = settings.kafka
-        self._reader = topic_reader(settings)
-        self._checkpoints = stored_checkpoints(settings)
-        self._store = shadows(settings)
+        reader, checkpoints, store = topic_reader(settings), stored_checkpoints(settings), shadows(settings)
         self._folder = TemporaryDirectory(prefix="tallygate-shadow-")
         self.actor = ShadowActor(
             owner,
             [partition for partition in range(kafka.partitions) if partition % of == number],
             clock=SystemClock(),
-            reader=self._reader,
-            checkpoints=self._checkpoints,
-            store=self._store,
+            reader=reader,
+            checkpoints=checkpoints,
+            store=store,
             kafka=kafka,
             control_key=settings.control_key_bytes(),
             interval_s=settings.shadow.interval_s,
             folder=Path(self._folder.name),
         )
-        self._running: asyncio.Task[None] | None = None
+        self._doors = (reader, checkpoints, store)
+        self._runs = (self.actor,)
 
-    async def start(self) -> None:
-        """Begin to follow in the background."""
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
-        for door in self._doors():
-            await door.start()
-        self._running = asyncio.create_task(self.actor.run())
-
-    def _doors(self) -> "Sequence[_Door]":
-        return (self._reader, self._checkpoints, self._store)
-
-    async def wait(self) -> None:
-        """Until the actor stops, or somebody else follows in its place."""
-        assert self._running is not None
-        await asyncio.shield(self._running)
-
-    async def stop(self) -> None:
-        """End the turn under way, and close every door."""
-        self.actor.stop()
-        if self._running is not None:
-            await asyncio.gather(self._running, return_exceptions=True)
-        for door in reversed(self._doors()):
-            await door.stop()
+    async def _ended(self) -> None:
         self._folder.cleanup()
+
+    def views(self) -> tuple[list[Any], ...]:
+        return (self.actor.views(),)
 
 
 class ControllerProcess:

@@ -12,9 +12,10 @@ import asyncio
 import logging
 import os
 import resource
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import ray
 from ray.actor import ActorHandle
@@ -23,25 +24,26 @@ from ray.util import list_named_actors
 
 from actors.assembly import ControllerProcess, CostProcess, ShadowProcess, ShardProcess
 from actors.clock import SystemClock
-from actors.cost import CostView
 from actors.margin_actor import MarginView
 from actors.outbox import OutboxCounts
-from actors.shadow import ShadowView
 from actors.shard import PartitionView
 from config.settings import Settings
 
 _log = logging.getLogger(__name__)
 
+_Status = TypeVar("_Status", "ShardStatus", "TurnsStatus")
+
 START_TIMEOUT_S: Final = 60.0
 DRAIN_TIMEOUT_S: Final = 10.0  # a last checkpoint takes a second or two; whoever is not done by then is ended
 RESIGN_TIMEOUT_S: Final = 3.0
 STATUS_TIMEOUT_S: Final = 2.0
-COST_CPUS: Final = 0.25  # nobody waits for it
-SHADOW_CPUS: Final = 0.25  # nor for this one
+TURNS_CPUS: Final = 0.25  # nobody waits for what goes on by turns
 SHARD_CPUS: Final = 0.5  # on two cores, two shards leave room for the broker and the database
 CONTROLLER: Final = "controller"
 HEAD: Final = "node:__internal_head__"  # Ray's name for what only the head node has
 REVIVE_LOOK_S: Final = 0.25  # between two looks for shards that are gone; a look is one question to Ray
+COST, SHADOW = "cost", "shadow"
+TURNS: Final[dict[str, type[CostProcess] | type[ShadowProcess]]] = {COST: CostProcess, SHADOW: ShadowProcess}
 REVIVE_AFTER_S: Final = 3.0  # by then a live shard has taken over; a shard that was the only one is made at once
 
 
@@ -121,13 +123,16 @@ class _ControllerActor:
         await self._process.stop()
 
 
-class _CostActor:
-    """A cost actor in a Ray worker. When it ends, Ray makes it anew, and the new one claims its partitions."""
+class _TurnsActor:
+    """What goes on by turns, in a Ray worker. When it ends, Ray makes it anew, and the new one claims its partitions."""
 
-    async def __init__(self, number: int, of: int, settings: dict[str, Any]) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, kind: str, number: int, of: int, settings: dict[str, Any]
+    ) -> None:
         _log_to_stderr()
-        self._name = cost_names(of)[number]
-        self._process = CostProcess(number, of, f"{self._name}.{os.getpid()}", Settings.model_validate(settings))
+        self._name = turns_names(kind, of)[number]
+        made = Settings.model_validate(settings)
+        self._process = TURNS[kind](number, of, f"{self._name}.{os.getpid()}", made)
         await self._process.start()
         self._watch = asyncio.create_task(self._end_with_the_loop())
 
@@ -135,38 +140,11 @@ class _CostActor:
         try:
             await self._process.wait()
         except Exception:
-            _log.exception("cost actor %s broke", self._name)
+            _log.exception("%s broke", self._name)
         os._exit(1)
 
-    async def status(self) -> "CostActorStatus":
-        return CostActorStatus(self._name, os.getpid(), self._process.actor.views(), self._process.margin.views())
-
-    async def drain(self) -> None:
-        """End the turn under way; the actor may be ended afterwards."""
-        self._watch.cancel()
-        await asyncio.gather(self._watch, return_exceptions=True)
-        await self._process.stop()
-
-
-class _ShadowActor:
-    """A shadow actor in a Ray worker. When it ends, Ray makes it anew, and the new one folds the same records again."""
-
-    async def __init__(self, number: int, of: int, settings: dict[str, Any]) -> None:  # type: ignore[misc]
-        _log_to_stderr()
-        self._name = shadow_names(of)[number]
-        self._process = ShadowProcess(number, of, f"{self._name}.{os.getpid()}", Settings.model_validate(settings))
-        await self._process.start()
-        self._watch = asyncio.create_task(self._end_with_the_loop())
-
-    async def _end_with_the_loop(self) -> None:
-        try:
-            await self._process.wait()
-        except Exception:
-            _log.exception("shadow actor %s broke", self._name)
-        os._exit(1)
-
-    async def status(self) -> "ShadowActorStatus":
-        return ShadowActorStatus(self._name, os.getpid(), self._process.actor.views())
+    async def status(self) -> "TurnsStatus":
+        return TurnsStatus(self._name, os.getpid(), *self._process.views())
 
     async def drain(self) -> None:
         """End the turn under way; the actor may be ended afterwards."""
@@ -176,22 +154,13 @@ class _ShadowActor:
 
 
 @dataclass(frozen=True, slots=True)
-class ShadowActorStatus:
-    """What a shadow actor says of itself."""
+class TurnsStatus:
+    """What an actor that goes on by turns says of itself."""
 
     name: str
     pid: int
-    partitions: list[ShadowView]
-
-
-@dataclass(frozen=True, slots=True)
-class CostActorStatus:
-    """What a cost actor says of itself."""
-
-    name: str
-    pid: int
-    partitions: list[CostView]
-    margins: list[MarginView]
+    partitions: list[Any]  # CostView or ShadowView, by its kind
+    margins: list[MarginView] = field(default_factory=list)  # of a cost actor
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +190,8 @@ def shard_names(shards: int) -> list[str]:
     return [f"shard-{number}" for number in range(shards)]
 
 
-def cost_names(actors: int) -> list[str]:
-    return [f"cost-{number}" for number in range(actors)]
-
-
-def shadow_names(actors: int) -> list[str]:
-    return [f"shadow-{number}" for number in range(actors)]
+def turns_names(kind: str, actors: int) -> list[str]:
+    return [f"{kind}-{number}" for number in range(actors)]
 
 
 def _actors_of(namespace: str) -> list[str]:
@@ -263,8 +228,10 @@ class Cluster:
         self._lock_dir = lock_dir
         self._namespace = namespace
         self._shards = shard_names(settings.shard.shards)
-        self._costs = cost_names(settings.cost.actors)
-        self._shadows = shadow_names(settings.shadow.actors)
+        self._turns = {
+            COST: turns_names(COST, settings.cost.actors),
+            SHADOW: turns_names(SHADOW, settings.shadow.actors),
+        }
 
     async def start(self) -> None:
         """Make what is missing, and wait until every actor answers. Actors that are there already are kept."""
@@ -274,15 +241,13 @@ class Cluster:
             _make_shard(shard, settings, lock_dir, self._namespace)
         options = _options(CONTROLLER, self._namespace, num_cpus=0, max_restarts=-1) | {"resources": {HEAD: 0.001}}
         ray.remote(_ControllerActor).options(**options).remote(settings, lock_dir, self._namespace)
-        for number, name in enumerate(self._costs):
-            options = _options(name, self._namespace, num_cpus=COST_CPUS, max_restarts=-1)
-            ray.remote(_CostActor).options(**options).remote(number, len(self._costs), settings)
-        for number, name in enumerate(self._shadows):
-            options = _options(name, self._namespace, num_cpus=SHADOW_CPUS, max_restarts=-1)
-            ray.remote(_ShadowActor).options(**options).remote(number, len(self._shadows), settings)
+        for kind, names in self._turns.items():
+            for number, name in enumerate(names):
+                options = _options(name, self._namespace, num_cpus=TURNS_CPUS, max_restarts=-1)
+                ray.remote(_TurnsActor).options(**options).remote(kind, number, len(names), settings)
         await asyncio.gather(
             self._call(CONTROLLER, "ping", START_TIMEOUT_S),
-            *(self._call(name, "status", START_TIMEOUT_S) for name in (*self._shards, *self._costs, *self._shadows)),
+            *(self._call(name, "status", START_TIMEOUT_S) for name in self._all()),
         )
 
     async def _call(self, name: str, method: str, timeout_s: float) -> Any:
@@ -290,38 +255,37 @@ class Cluster:
         handle: ActorHandle[Any] = ray.get_actor(name, self._namespace)
         return await asyncio.wait_for(getattr(handle, method).remote(), timeout_s)
 
+    def _all(self) -> list[str]:
+        """Of all but the controller."""
+        return [*self._shards, *self._turns[COST], *self._turns[SHADOW]]
+
     async def statuses(self) -> list[ShardStatus]:
         """Of every shard that answers in time; one that is dead or restarting is left out."""
+        return await self._statuses(self._shards, ShardStatus)
+
+    async def cost_statuses(self) -> list[TurnsStatus]:
+        """Of every cost actor that answers in time."""
+        return await self._statuses(self._turns[COST], TurnsStatus)
+
+    async def shadow_statuses(self) -> list[TurnsStatus]:
+        """Of every shadow actor that answers in time."""
+        return await self._statuses(self._turns[SHADOW], TurnsStatus)
+
+    async def _statuses(self, names: Sequence[str], of: type[_Status]) -> list[_Status]:
         answers = await asyncio.gather(
-            *(self._call(shard, "status", STATUS_TIMEOUT_S) for shard in self._shards), return_exceptions=True
+            *(self._call(name, "status", STATUS_TIMEOUT_S) for name in names), return_exceptions=True
         )
-        broken = [
-            answer for answer in answers if not isinstance(answer, ShardStatus | RayError | TimeoutError | ValueError)
-        ]
+        broken = [answer for answer in answers if not isinstance(answer, of | RayError | TimeoutError | ValueError)]
         if broken:
             raise broken[0]
-        return [answer for answer in answers if isinstance(answer, ShardStatus)]
-
-    async def cost_statuses(self) -> list[CostActorStatus]:
-        """Of every cost actor that answers in time."""
-        answers = await asyncio.gather(
-            *(self._call(name, "status", STATUS_TIMEOUT_S) for name in self._costs), return_exceptions=True
-        )
-        return [answer for answer in answers if isinstance(answer, CostActorStatus)]
-
-    async def shadow_statuses(self) -> list[ShadowActorStatus]:
-        """Of every shadow actor that answers in time."""
-        answers = await asyncio.gather(
-            *(self._call(name, "status", STATUS_TIMEOUT_S) for name in self._shadows), return_exceptions=True
-        )
-        return [answer for answer in answers if isinstance(answer, ShadowActorStatus)]
+        return [answer for answer in answers if isinstance(answer, of)]
 
     async def stop(self) -> None:
         """Drain the controller, so that nothing moves and nobody is made anew; then every shard; then end the actors,
         drained or not. What is not handed over in time is replayed by the next owner."""
         for names, timeout_s in (
             ([CONTROLLER], RESIGN_TIMEOUT_S),
-            ([*self._shards, *self._costs, *self._shadows], DRAIN_TIMEOUT_S),
+            (self._all(), DRAIN_TIMEOUT_S),
         ):
             answers = await asyncio.gather(
                 *(self._call(name, "drain", timeout_s) for name in names), return_exceptions=True
@@ -329,7 +293,7 @@ class Cluster:
             for name, answer in zip(names, answers, strict=True):
                 if isinstance(answer, BaseException):
                     _log.warning("%s did not drain in order: %s", name, answer or f"no answer within {timeout_s:.0f} s")
-        for name in [CONTROLLER, *self._shards, *self._costs, *self._shadows]:
+        for name in [CONTROLLER, *self._all()]:
             try:
                 ray.kill(ray.get_actor(name, self._namespace))
             except ValueError:

@@ -1,14 +1,12 @@
 """A cost actor: attributes the GPU cost of some partitions of the topic `served`. A plain class.
 
-Nobody waits for it: rating, wallets and checks never read what it makes. So it owns without a lease: a claim raises the
-partition's epoch, and whoever owned it before is refused at its next checkpoint. A turn of a partition: read what has come,
-work out what changed, send the lines, commit. Lines go before their checkpoint and carry its epoch and number; what is sent
-twice, or of a checkpoint that never came to be, is replaced by what follows.
+Nobody waits for it: rating, wallets and checks never read what it makes. So it owns without a lease, and goes on by turns
+(actors/turns.py): read what has come, work out what changed, send the lines, commit. Lines go before their checkpoint and
+carry its epoch and number; what is sent twice, or of a checkpoint that never came to be, is replaced by what follows.
 A new owner reads the records of all hours that are not closed again, and tells what differs from the rows it finds."""
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
 
@@ -28,6 +26,7 @@ from actors.ports import (
     StoreUnavailable,
     record_digest,
 )
+from actors.turns import Turns
 from config.settings import KafkaSettings
 from engine.cost.attribution import AHEAD_US, Attribution, Horizons, Published, SetAside
 from engine.cost.lines import request_line, window_line
@@ -47,6 +46,8 @@ class Reader(Protocol):
     """What is asked of Kafka: `TopicReader`."""
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]: ...
+
+    async def bounds_of(self, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]: ...
 
     async def partitions(self, topic: str) -> int: ...
 
@@ -106,12 +107,13 @@ class _Owned:
         self.samples: dict[int, int] = {}  # next offset by partition of `gpu-telemetry`
         self.samples_from_us: int | None = None  # samples are wanted again from then on, and were not found yet
         self.caught_up = False
+        self.went_on = True  # in its last turn, all the way
         self.compared = False  # what an earlier owner told has been held against what we find
         self.letters: list[CostLetter] = []
         self.pending: _Pending | None = None
 
 
-class CostActor:
+class CostActor(Turns):
     """See the module's docstring."""
 
     def __init__(
@@ -128,21 +130,18 @@ class CostActor:
         horizons: Horizons,
         interval_s: float,
     ) -> None:
-        """`owner` names this life of the actor. `interval_s` lies between two turns of a partition that has caught up."""
+        """`owner` names this life of the actor. `interval_s` lies between two turns when all has caught up."""
+        super().__init__(clock, interval_s)
         self._owner = owner
         self._partitions = tuple(partitions)
-        self._clock = clock
         self._reader = reader
         self._appender = appender
         self._store = store
         self._control_key = control_key
         self._kafka = kafka
         self._horizons = horizons
-        self._interval_s = interval_s
         self._owned: dict[int, _Owned] = {}
         self._halted: dict[int, tuple[str, float]] = {}  # why, and when to try again
-        self._stopping = asyncio.Event()
-        self.fenced = False
 
     def views(self) -> list[CostView]:
         """Every partition: owned, or halted and why."""
@@ -153,51 +152,53 @@ class CostActor:
         found += [CostView(number, 0, 0, False, {}, why) for number, (why, _) in self._halted.items()]
         return sorted(found, key=lambda view: view.partition)
 
-    async def run(self) -> None:
-        """Until `stop`, or until somebody else owns a partition of ours. The doors are started, and stopped, by the caller."""
-        while not self._stopping.is_set() and not self.fenced:
-            began_s = self._clock.boot_s()
-            for number in self._partitions:
-                await self._turn(number)
-            behind = any(not part.caught_up for part in self._owned.values())
-            pause_s = 0.0 if behind else self._interval_s - (self._clock.boot_s() - began_s)
-            if pause_s > 0:
-                await self._clock.sleep(pause_s)
+    async def turn(self) -> bool:
+        """All partitions side by side: their records, then the samples that all of them need, then what changed. A partition
+        that cannot go on waits for the next turn, and holds up no other."""
+        for number in self._partitions:
+            _, again_s = self._halted.get(number, ("", 0.0))
+            if number not in self._owned and self._clock.boot_s() >= again_s:
+                await self._guarded([number], self._own(number))
+        parts = [part for part in self._owned.values() if part.pending is None]
+        if parts:
+            await self._guarded([part.number for part in parts], self._work_out(parts))
+        told = [part for part in self._owned.values() if part.pending is not None]
+        if told and not self.fenced and await self._guarded([part.number for part in told], self._send(told)):
+            for part in told:
+                if not self.fenced:
+                    await self._guarded([part.number], self._commit(part))
+        return any(part.went_on and part.pending is None and not part.caught_up for part in self._owned.values())
 
-    def stop(self) -> None:
-        """End behind the turn under way. What is not committed is worked out again by the next owner."""
-        self._stopping.set()
-
-    async def _turn(self, number: int) -> None:
-        _, again_s = self._halted.get(number, ("", 0.0))
-        if self._stopping.is_set() or self.fenced or self._clock.boot_s() < again_s:
-            return
+    async def _guarded(self, numbers: Sequence[int], work: Awaitable[None]) -> bool:
+        """Do what these partitions have to do; whether it was done. What went wrong was decided for all of them."""
+        which = ", ".join(map(str, numbers))
         try:
-            part = self._owned.get(number)
-            if part is None:
-                part = await self._take(number)
-                self._owned[number] = part
-                self._halted.pop(number, None)
-            if part.pending is None:
-                await self._read(part)
-                part.pending = self._publish(part)
-            if part.pending is not None:
-                await self._commit(part, part.pending)
+            await work
         except (LogUnavailable, StoreUnavailable) as error:
-            _log.warning("cost of partition %d waits: %s", number, error)
-            await self._clock.sleep(self._interval_s)
+            _log.warning("cost of partition %s waits: %s", which, error)
         except CommitUnknown as error:
             _log.warning(
-                "cost of partition %d is claimed again, as nobody knows whether it was written: %s", number, error
+                "cost of partition %s is claimed again, as nobody knows whether it was written: %s", which, error
             )
-            self._owned.pop(number, None)
+            self._let_go(numbers)
         except Fenced as error:
-            _log.warning("cost of partition %d is somebody else's: %s", number, error)
+            _log.warning("cost of partition %s is somebody else's: %s", which, error)
             self.fenced = True
         except (LogDamaged, StoreRefused, Malformed) as error:
+            self._let_go(numbers)
+            self._halted.update((number, (str(error), self._clock.boot_s() + MEND_S)) for number in numbers)
+            _log.critical("cost of partition %s is halted: %s", which, error)
+        else:
+            return True
+        return False
+
+    def _let_go(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
             self._owned.pop(number, None)
-            self._halted[number] = str(error), self._clock.boot_s() + MEND_S
-            _log.critical("cost of partition %d is halted: %s", number, error)
+
+    async def _own(self, number: int) -> None:
+        self._owned[number] = await self._take(number)
+        self._halted.pop(number, None)
 
     # ------------------------------------------------------------------------------------------------------- taking over
 
@@ -242,8 +243,18 @@ class CostActor:
 
     # ----------------------------------------------------------------------------------------------------------- reading
 
-    async def _read(self, part: _Owned) -> None:
-        _, end = await self._reader.bounds(self._kafka.topic_served, part.number)
+    async def _work_out(self, parts: Sequence[_Owned]) -> None:
+        """What has come of these, and what changed by it. Of samples those of a partition that has read its records."""
+        for part in parts:
+            part.went_on = False
+        bounds = await self._reader.bounds_of(self._kafka.topic_served, [part.number for part in parts])
+        read = [part for part in parts if await self._guarded([part.number], self._read(part, bounds[part.number][1]))]
+        await self._read_samples(read)
+        for part in read:
+            part.went_on = True
+            await self._guarded([part.number], self._publish_of(part))
+
+    async def _read(self, part: _Owned, end: int) -> None:
         await self._read_served(part, end)
         part.caught_up = part.next_offset >= end
         wanted_us = part.fold.take_samples_from_us()
@@ -253,8 +264,6 @@ class CostActor:
             back = [(each, await self._samples_from(each, part.samples_from_us)) for each in part.samples]
             part.samples.update((each, min(part.samples[each], position)) for each, position in back)
             part.samples_from_us = None
-        for each in part.samples:
-            await self._read_samples(part, each)
 
     async def _read_served(self, part: _Owned, end: int) -> None:
         """From where the partition stands to `end`, but no more than READ_MAX records, and not past what closes hours."""
@@ -279,29 +288,45 @@ class CostActor:
         if count < READ_MAX:  # control batches leave no record
             part.next_offset = max(part.next_offset, end)
 
-    async def _read_samples(self, part: _Owned, partition: int) -> None:
+    async def _read_samples(self, parts: Sequence[_Owned]) -> None:
         """To the end, or while `served` is behind, as far as that has been read: windows that settle and hours that close
-        must know the samples of their time."""
+        must know the samples of their time. Each partition of the samples is read once, for all that need it."""
+        if not parts:
+            return
         topic = self._kafka.topic_gpu_telemetry
-        first, end = await self._reader.bounds(topic, partition)
-        position = max(part.samples[partition], first)
+        for each, (first, end) in (await self._reader.bounds_of(topic, sorted(parts[0].samples))).items():
+            for part in parts:
+                part.samples[each] = max(part.samples[each], first)
+            going = [part for part in parts if part.samples[each] < end]
+            if going:
+                begin = min(part.samples[each] for part in going)
+                async with aclosing(self._reader.read(topic, each, begin, end)) as records:
+                    await self._apply_samples(going, each, records)
+
+    async def _apply_samples(self, going: list[_Owned], partition: int, records: AsyncGenerator[Record, None]) -> None:
         count = 0
-        records = self._reader.read(topic, partition, position, end)
-        async with aclosing(records):
-            async for record in records:
-                if record.timestamp * 1_000 > part.fold.log_us and not part.caught_up:
-                    break
+        async for record in records:
+            append_us = record.timestamp * 1_000
+            going = [part for part in going if part.caught_up or append_us <= part.fold.log_us]
+            if not going:
+                return
+            for part in going:
+                if record.offset < part.samples[partition]:
+                    continue  # another one is further back
                 try:
-                    part.fold.apply_sample(record.value, record.key, record.timestamp * 1_000)
+                    part.fold.apply_sample(record.value, record.key, append_us)
                 except SetAside as error:
                     part.fold.counts[f"sample_{error.reason.value}"] += 1
-                position = record.offset + 1
-                count += 1
-                if count % YIELD_EVERY == 0:
-                    await self._clock.sleep(0)
-        part.samples[partition] = position
+                part.samples[partition] = record.offset + 1
+            count += 1
+            if count % YIELD_EVERY == 0:
+                await self._clock.sleep(0)
 
     # -------------------------------------------------------------------------------------------------------- publishing
+
+    async def _publish_of(self, part: _Owned) -> None:
+        part.pending = self._publish(part)
+        await self._clock.sleep(0)  # others have their turn
 
     def _publish(self, part: _Owned) -> _Pending | None:
         """What changed, and its checkpoint; None where nothing did."""
@@ -350,15 +375,23 @@ class CostActor:
             blocks.append(Outgoing("costs", bytes(block), replica.encode()))
         return blocks
 
-    async def _commit(self, part: _Owned, pending: _Pending) -> None:
-        if pending.lines:
-            await self._appender.append(pending.lines)
-            pending.lines = []
-        await self._store.commit(pending.checkpoint)
+    async def _send(self, parts: Sequence[_Owned]) -> None:
+        """All lines together: one request to a broker costs as much as ten."""
+        pending = [part.pending for part in parts if part.pending is not None]
+        lines = [line for each in pending for line in each.lines]
+        if lines:
+            await self._appender.append(lines)
+        for each in pending:
+            each.lines = []
+
+    async def _commit(self, part: _Owned) -> None:
+        assert part.pending is not None
+        checkpoint = part.pending.checkpoint
+        await self._store.commit(checkpoint)
         part.pending = None
-        part.ckpt_seq = pending.checkpoint.ckpt_seq
-        part.committed_offset = pending.checkpoint.next_offset
-        part.settled_us = pending.checkpoint.settled_us
+        part.ckpt_seq = checkpoint.ckpt_seq
+        part.committed_offset = checkpoint.next_offset
+        part.settled_us = checkpoint.settled_us
 
 
 async def _some(records: AsyncGenerator[Record, None]) -> AsyncGenerator[Record, None]:

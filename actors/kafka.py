@@ -335,13 +335,17 @@ class TopicReader:
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """(first offset still held, next offset to be written). Raises `LogUnavailable`."""
+        return (await self.bounds_of(topic, [partition]))[partition]
+
+    async def bounds_of(self, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """`bounds` of each of them, in that order, for the price of one. Raises `LogUnavailable`."""
         consumer, _ = self._live()
-        where = TopicPartition(topic, partition)
+        places = [TopicPartition(topic, partition) for partition in partitions]
         with _translation("asking for offsets"):
             async with asyncio.timeout(self._timeout_s):
-                first = await consumer.beginning_offsets([where])
-                end = await consumer.end_offsets([where])
-        return first[where], end[where]
+                first = await consumer.beginning_offsets(places)
+                end = await consumer.end_offsets(places)
+        return {place.partition: (first[place], end[place]) for place in places}
 
     async def read_one(self, topic: str, partition: int, offset: int) -> Record | None:
         """The record at `offset`; None when there is none (never written, gone, or a gap)."""

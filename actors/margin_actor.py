@@ -1,11 +1,9 @@
 """A margin actor: joins what requests are charged with what they cost, for the accounts of some partitions. A plain class.
 
 It reads those partitions of the topic `rated`, and all of `costs`, as costs lie under their replicas. Nobody waits for it, so
-it owns without a lease, as the cost actors do (actors/cost.py): a claim raises the partition's epoch, and whoever owned it
-before is refused at its next checkpoint. A new owner reads the lines of all hours that are not closed again, to where the
-topics end, before it tells what differs from the rows it finds."""
+it owns without a lease, and goes on by turns (actors/turns.py). A new owner reads the lines of all hours that are not closed
+again, to where the topics end, before it tells what differs from the rows it finds."""
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final, Protocol
@@ -25,6 +23,7 @@ from actors.ports import (
     StoreRefused,
     StoreUnavailable,
 )
+from actors.turns import Turns
 from config.settings import KafkaSettings
 from engine.cost.attribution import AHEAD_US
 from engine.cost.gpu_rates import HOUR_US
@@ -79,7 +78,7 @@ class _Owned:
         self.pending: MarginCheckpoint | None = None
 
 
-class MarginActor:
+class MarginActor(Turns):
     """See the module's docstring."""
 
     def __init__(
@@ -95,19 +94,17 @@ class MarginActor:
         interval_s: float,
     ) -> None:
         """`owner` names this life of the actor. `interval_s` lies between two turns."""
+        super().__init__(clock, interval_s)
         self._owner = owner
         self._partitions = tuple(partitions)
-        self._clock = clock
         self._reader = reader
         self._store = store
         self._kafka = kafka
         self._close_us = close_us
-        self._interval_s = interval_s
         self._owned: dict[int, _Owned] = {}
         self._costs: dict[int, int] = {}  # next offset by partition of `costs`
-        self._stopping = asyncio.Event()
+        self._again_s = 0.0  # halted: not before
         self.halted = ""
-        self.fenced = False
 
     def views(self) -> list[MarginView]:
         """Every partition that it owns."""
@@ -124,21 +121,10 @@ class MarginActor:
         part = self._owned.get(partition)
         return None if part is None or self.fenced else part.epoch
 
-    async def run(self) -> None:
-        """Until `stop`, or until somebody else owns a partition of ours. The doors are started, and stopped, by the caller."""
-        while not self._stopping.is_set() and not self.fenced:
-            began_s = self._clock.boot_s()
-            pause_s = await self._turn()
-            pause_s = max(pause_s, self._interval_s - (self._clock.boot_s() - began_s))
-            if pause_s > 0:
-                await self._clock.sleep(pause_s)
-
-    def stop(self) -> None:
-        """End behind the turn under way. What is not committed is worked out again by the next owner."""
-        self._stopping.set()
-
-    async def _turn(self) -> float:
-        """Read, work out, commit; how long to wait at least before the next turn, in seconds."""
+    async def turn(self) -> bool:
+        """Read, work out, commit."""
+        if self._clock.boot_s() < self._again_s:
+            return False
         try:
             if len(self._owned) < len(self._partitions):
                 await self._take()
@@ -149,7 +135,6 @@ class MarginActor:
                 await self._commit(part, costs_closed_us, told_us)
         except (LogUnavailable, StoreUnavailable) as error:
             _log.warning("margin waits: %s", error)
-            return self._interval_s
         except CommitUnknown as error:
             _log.warning("margin is claimed again, as nobody knows whether it was written: %s", error)
             self._let_go()
@@ -158,12 +143,11 @@ class MarginActor:
             self.fenced = True
         except (LogDamaged, StoreRefused, Malformed) as error:
             self._let_go()
-            self.halted = str(error)
+            self.halted, self._again_s = str(error), self._clock.boot_s() + MEND_S
             _log.critical("margin is halted: %s", error)
-            return MEND_S
         else:
             self.halted = ""
-        return 0.0
+        return False
 
     def _let_go(self) -> None:
         self._owned.clear()
@@ -209,17 +193,17 @@ class MarginActor:
 
     async def _read(self) -> None:
         """All that has come by now."""
-        for part in self._owned.values():
-            topic, number = self._kafka.topic_rated, part.number
-            _, end = await self._reader.bounds(topic, number)
+        topic, owned = self._kafka.topic_rated, self._owned
+        for number, (_, end) in (await self._reader.bounds_of(topic, list(owned))).items():
+            part = owned[number]
             async for record in self._some(topic, number, part.offset, end):
                 for text in (record.value or b"").splitlines():
                     part.fold.apply_rated(number, text, record.timestamp * 1_000)
                 part.offset = record.offset + 1
             part.offset = max(part.offset, end)  # control batches leave no record
-        for each in self._costs:
-            _, end = await self._reader.bounds(self._kafka.topic_costs, each)
-            async for record in self._some(self._kafka.topic_costs, each, self._costs[each], end):
+        topic = self._kafka.topic_costs
+        for each, (_, end) in (await self._reader.bounds_of(topic, list(self._costs))).items():
+            async for record in self._some(topic, each, self._costs[each], end):
                 for text in (record.value or b"").splitlines():
                     self._apply_cost(text)
                 self._costs[each] = record.offset + 1

@@ -4,7 +4,7 @@ For each shadow and partition it keeps the two folds of a dry run (`actors/dryru
 seals, and goes on with the log as far as the owner's newest checkpoint. What it finds is a function of that first checkpoint,
 the draft and the log; so a new owner takes the sealed checkpoint, folds the same records again, and tells nothing until it is
 as far as the one before it was. Nobody waits for it, and nothing that rates, checks or alerts reads what it writes. It owns
-without a lease, as the cost actors do: a claim raises the epoch, and whoever followed before is refused at its next write."""
+without a lease, and goes on by turns (actors/turns.py)."""
 
 import asyncio
 import logging
@@ -30,6 +30,7 @@ from actors.rebuild import Fold, LogTooShort, Reader, Stored
 from actors.sealed_base import BadBase, base_path, read_base, seal_base
 from actors.shadow_store import Active, ShadowClaim
 from actors.takeover import CatalogueLost
+from actors.turns import Turns
 from config.settings import KafkaSettings
 from engine.catalog import read_document
 
@@ -92,7 +93,7 @@ class _Followed:
         self.told_offset = told_offset  # that was told before, by whomever
 
 
-class ShadowActor:
+class ShadowActor(Turns):
     """See the module's docstring."""
 
     def __init__(
@@ -110,21 +111,18 @@ class ShadowActor:
         folder: Path,
     ) -> None:
         """`owner` names this life of the actor. `folder` is this life's own, for sealed checkpoints on their way."""
+        super().__init__(clock, interval_s)
         self._owner = owner
         self._partitions = frozenset(partitions)
-        self._clock = clock
         self._reader = reader
         self._checkpoints = checkpoints
         self._store = store
         self._kafka = kafka
         self._control_key = control_key
-        self._interval_s = interval_s
         self._folder = folder
         self._followed: dict[Place, _Followed] = {}
         self._claims: dict[Place, ShadowClaim] = {}
         self._again_s: dict[Place, float] = {}  # not to be tried before
-        self._stopping = asyncio.Event()
-        self.fenced = False
 
     def views(self) -> list[ShadowView]:
         """Every partition that it follows."""
@@ -133,20 +131,8 @@ class ShadowActor:
             for each in self._followed.values()
         ]
 
-    async def run(self) -> None:
-        """Until `stop`, or until somebody else follows in our place. The doors are started, and stopped, by the caller."""
-        while not self._stopping.is_set() and not self.fenced:
-            began_s = self._clock.boot_s()
-            more = await self._turn()
-            pause_s = 0.0 if more else self._interval_s - (self._clock.boot_s() - began_s)
-            await self._clock.sleep(max(0.0, pause_s))
-
-    def stop(self) -> None:
-        """End behind the turn under way. What is not told is worked out again by the next one."""
-        self._stopping.set()
-
-    async def _turn(self) -> bool:
-        """Go on with every partition; whether there is more to fold at once."""
+    async def turn(self) -> bool:
+        """Go on with every partition."""
         try:
             active = await self._store.active()
             known = self._partitions.intersection(await self._checkpoints.partitions()) if active else frozenset()

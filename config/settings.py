@@ -306,8 +306,9 @@ class CostSettings(_Group):
         le=256,
     )
     interval_s: float = _setting(
-        1.0,
-        "between two looks at what has come: what a request cost is told within two of them",
+        0.5,
+        "between two looks at what has come: what a request cost is told, and in the margin, within one of them and what "
+        "two looks take; each look works the last windows out again, so half of it costs about twice the processor",
         "seconds",
         ge=0.1,
         le=60.0,

@@ -1,6 +1,7 @@
 """What cost attribution is worth, and what it costs: `make bench-cost`.
 
-    python -m loadtest.cost_bench [--requests 900000] [--rows 0] [--rounds 3] [--traces FOLDER] [--report build/bench-cost.json]
+    python -m loadtest.cost_bench [--requests 900000] [--rows 0] [--rounds 3] [--live-seconds 30] [--live-rate 500]
+                                  [--traces FOLDER] [--report build/bench-cost.json]
 
 Accuracy: a server that batches continuously is simulated (loadtest/batching.py) under the arrivals of the Azure LLM inference
 traces 2023 (conversation, code; Patel et al., "Splitwise", ISCA 2024; CC-BY-4.0), as they were, and two and four times as
@@ -13,7 +14,11 @@ Conservation: the GPUs' cost, from the rates alone, less all that was told; over
 
 Speed: one process, one core, no servers; in turns, over the same records, a bare loop that decodes them, and the whole fold
 with its windows, rows and lines. A second is one of CPU. `ratio` is the fold's records per second over the loop's, the median
-of the rounds."""
+of the rounds.
+
+Visible: a deployment on a real broker, database and Ray serves requests of a generated fleet (loadtest/cost_live.py). From the
+append of what was served to the instant at which its cost stands on the topic, in the margin's rows, and in an answer over HTTP
+(loadtest/cost_sight.py). `--live-seconds 0` leaves it out."""
 
 import argparse
 import gc
@@ -28,6 +33,7 @@ import msgspec
 import orjson
 
 from actors.assembly import GC_THRESHOLDS
+from config.settings import load_settings
 from engine.cost.attribution import TOPIC, Attribution, Horizons, Published
 from engine.cost.gpu_rates import HOUR_US, parse_rates
 from engine.cost.lines import request_line, window_line
@@ -35,6 +41,8 @@ from engine.cost.served import GpuPart, ReplicaUp, Served, encode_served
 from engine.cost.window import Bucket
 from engine.events import seal
 from loadtest.batching import DECODE_NS, PREFILL_NS, READ_NS, Asked, Ran, drawn, from_trace, serve
+from loadtest.cost_live import LiveOptions
+from loadtest.cost_live import run as run_live
 from loadtest.machine import machine
 
 KEY: Final = b"control key of the bench of cost"
@@ -277,6 +285,8 @@ def main(arguments: Sequence[str] | None = None, say: Say = print) -> int:
     parser.add_argument("--requests", type=int, default=900_000, help="of the bench of conservation")
     parser.add_argument("--rows", type=int, default=0, help="at most so many requests of each trace; 0: all")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--live-seconds", type=float, default=30.0, help="of the fleet that serves; 0: without servers")
+    parser.add_argument("--live-rate", type=int, default=500, help="requests a second of that fleet")
     parser.add_argument("--traces", type=Path, default=default_traces(), help="the folder with the Azure traces")
     parser.add_argument("--report", type=Path, default=Path("build/bench-cost.json"))
     options = parser.parse_args(arguments)
@@ -306,6 +316,9 @@ def main(arguments: Sequence[str] | None = None, say: Say = print) -> int:
         "ratios": [round(ratio, 4) for ratio in ratios],
     }
     say(f"speed  {report['speed']}")
+    if options.live_seconds:
+        report["visible"] = run_live(load_settings(), LiveOptions(options.live_rate, options.live_seconds), say)
+        say(f"visible  {report['visible']}")
     options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     errors = ("windows_error_pico", "rows_error_pico", "shares_error_pico")

@@ -51,6 +51,7 @@ from engine.cost.window import Bucket
 from engine.events import seal
 from engine.money import amount_text
 from engine.placement import partition_for
+from loadtest.cost_sight import CostSight, Delays
 from loadtest.drive import Driver
 from loadtest.gateways import wallets
 from loadtest.gpu_fleet import GpuFleet
@@ -118,6 +119,7 @@ class Figures(Struct):
     holds_open_at_end: int
     gpu_bill: str  # of the generated fleet, decimal text
     gpu_cost_of_requests: str
+    cost_visible_ms: dict[str, float | None]  # from the append of what was served until its cost stands in the margin
     revenue: str
     rss_mib: float
     seconds: float
@@ -189,6 +191,7 @@ class _Demo:
         self._started_s = self._clock.boot_s()
         self._secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
         self._receiver = Receiver(self._secret, fail_share=FAIL_SHARE, seed=options.seed)
+        self._sight = CostSight(settings, self._clock)
         self._takeover_s: float | None = None
         self._killed = ""
         self._killed_replica: int | None = None
@@ -201,6 +204,7 @@ class _Demo:
         await self._receiver.start()
         try:
             self._settings = await self._lay_tables()
+            self._sight = CostSight(self._settings, self._clock)
             document = load_file(CATALOGUE_FILE)
             catalogue = document_json(document)
             lock_dir = self._options.run_dir.resolve() / "locks"
@@ -214,7 +218,8 @@ class _Demo:
                 self._say("checking: the oracle folds the same log")
                 until_us = self._clock.wall_us()
                 margin = await earned(self._settings, fleet.up_us, until_us, fleet.bill())
-                figures, differences = await self._check(store, catalogue, driver, held, margin, seconds)
+                delays = await self._sight.delays()
+                figures, differences = await self._check(store, catalogue, driver, held, margin, delays, seconds)
         finally:
             await self._receiver.stop()
         return self._report(figures, differences, margin)
@@ -329,6 +334,7 @@ class _Demo:
             started_s = self._clock.boot_s()
             driving = asyncio.gather(driver.run(workload), held.run())
             watching = asyncio.create_task(self._watch(cluster, log, store, driver, view, started_s))
+            looking = asyncio.create_task(self._sight.watch())
             try:
                 if self._options.kill:
                     await self._clock.sleep(workload.duration_s / 2)
@@ -344,9 +350,10 @@ class _Demo:
                 await until(lambda: self._told(cluster, store), "every alert to be delivered")
                 await self._costs_told(fleet, view)
             finally:
-                for task in (driving, watching, serving):
+                tasks = (driving, watching, serving, looking)
+                for task in tasks:
                     task.cancel()
-                await asyncio.gather(driving, watching, serving, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
         return driver, seconds
 
     async def _costs_told(self, fleet: GpuFleet, view: LiveView) -> None:
@@ -483,6 +490,7 @@ class _Demo:
         driver: Driver,
         held: HeldTraffic,
         margin: Earned,
+        delays: Delays,
         seconds: float,
     ) -> tuple[Figures, list[str]]:
         started_s = self._clock.boot_s()
@@ -523,6 +531,7 @@ class _Demo:
             holds_open_at_end=self._holds_open,
             gpu_bill=amount_text(margin.bill),
             gpu_cost_of_requests=amount_text(margin.request_cost),
+            cost_visible_ms=delays.figures()["margin"],
             revenue=amount_text(margin.revenue),
             rss_mib=round(self._rss_mib, 1),
             seconds=round(seconds, 2),
@@ -534,6 +543,8 @@ class _Demo:
                 "answers_held_against_the_oracle": asked.answers_backed,
                 "http_retries": asked.retries,
                 "gateways_behind_s": asked.behind_s,
+                "cost_on_its_topic_ms": delays.figures()["topic"],
+                "costs_never_seen": delays.unseen,
                 "gpu_buckets": {bucket: amount_text(amount) for bucket, amount in sorted(margin.buckets.items())},
                 "margin_permille_by_model": {key.model: sums.permille for key, sums in margin.by_model},
                 "sent_by_kind": dict(driver.counts),

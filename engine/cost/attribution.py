@@ -21,6 +21,7 @@ from engine.cost.telemetry import Metric, parse_sample
 from engine.events import CONTROL_MAGIC, BadMac, Malformed, unseal
 
 AHEAD_US: Final = 300_000_000  # as the log of usage allows
+LATE_US: Final = 60_000_000  # what is told so long behind its end waits with others that are late: see `Replica.work`
 TOPIC: Final = "served"
 
 
@@ -111,7 +112,8 @@ class Attribution:
             if not self.closed_us < last_us <= append_us + AHEAD_US or last_us <= append_us - self._horizons.close_us:
                 self._in_time(record.scheduled_us, last_us, append_us)
             replica = self._replicas.get(record.replica) or self._replica(record.replica)
-            changed = replica.note_served(record, self.closed_us, follows=self._follows)
+            late = last_us < append_us - LATE_US
+            changed = replica.note_served(record, self.closed_us, follows=self._follows, late=late)
         else:
             assert isinstance(record, ReplicaUp)
             self._in_time(record.up_us, record.down_us, append_us)

@@ -23,6 +23,9 @@ AGAIN_US: Final = (
 )
 
 
+_NOTHING: Final[dict[int, int]] = {}
+
+
 class Execution(Struct, eq=False, gc=False):
     """What counts of one execution, its shares by window, and what was told of it by hour. It is itself only, and holds
     nothing that could lead back to it: so the collector, which would look at all of them again and again, need not know."""
@@ -91,8 +94,9 @@ class Replica:
 
     # ---------------------------------------------------------------------------------------------------- what comes in
 
-    def note_served(self, served: Served, closed_us: int, *, follows: bool = False) -> bool:
-        """An execution. False: it changes nothing, because it is known, or a later record of it is.
+    def note_served(self, served: Served, closed_us: int, *, follows: bool = False, late: bool = False) -> bool:
+        """An execution. False: it changes nothing, because it is known, or a later record of it is. All of its windows are
+        due at once, unless it is `late`: then each when its rest is over.
 
         `follows`: what it replaces may have been told by an earlier owner, here and in `note_up`."""
         name = served.request if not served.attempt else _name(served)
@@ -114,6 +118,7 @@ class Replica:
                 self._replaced.setdefault(hour, set()).add(execution)
         # As `_windows` has it. An execution is noted a million times an hour, so this path calls as little as it can.
         length, stale, by_window = self._window_us, self._stale, self._members
+        resting = _NOTHING if late else self._rest_until
         window = begin_us if begin_us > closed_us else closed_us
         window -= window % length
         end_us = last_us if last_us > begin_us else begin_us + 1
@@ -123,6 +128,7 @@ class Replica:
                 members = by_window[window] = []
             members.append(execution)
             stale.add(window)
+            resting.pop(window, None)
             window += length
         self._count(execution, 1)
         return True
@@ -183,8 +189,9 @@ class Replica:
     def work(
         self, now_us: int, settled_us: int, closed_us: int, *, live: bool
     ) -> tuple[list[WindowCost], list[RequestCost]]:
-        """Work out what is stale and ends by `settled_us`, and with `live` also what does not: now, and then again, the
-        rarer the older it is. Gives the windows and executions that changed or settled since the last time, in order."""
+        """Work out what is stale and ends by `settled_us`, and with `live` also what does not: once an execution has come
+        that was not late, else again the rarer the older it is. Gives the windows and executions that changed or settled
+        since the last time, in order."""
         self._open(now_us, closed_us)
         windows: set[int] = set()
         touched, self._replaced = self._replaced, {}

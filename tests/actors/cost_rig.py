@@ -49,6 +49,9 @@ class Topics:
             raise LogUnavailable("away")
         return 0, len(self.records[topic, partition])
 
+    async def bounds_of(self, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        return {each: await self.bounds(topic, each) for each in partitions}
+
     async def partitions(self, topic: str) -> int:
         return sum(name == topic for name, _ in self.records)
 

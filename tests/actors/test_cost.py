@@ -141,7 +141,7 @@ async def test_an_owner_that_was_replaced_stops() -> None:
     topics.arrive(arrivals[:10], LAST_US)
     store = Stored()
     old = actor(topics, store, Clock(LAST_US), turns=2)
-    await old._turn(PARTITION)
+    await old.turn()
     await store.claim(PARTITION, "b")
     topics.arrive(arrivals[10:], LAST_US)
     before = dict(store.table)
@@ -226,12 +226,12 @@ async def test_samples_that_could_not_be_found_again_are_looked_for_once_more(mo
     store = Stored()
     clock = Clock(SETTLED_US)
     made = actor(topics, store, clock, turns=9)
-    await made._turn(PARTITION)
+    await made.turn()
     topics.arrive([arrival for arrival in arrivals if not arrival.sample], LAST_US)
     with monkeypatch.context() as patch:
         patch.setattr(topics, "offset_from", away)
-        await made._turn(PARTITION)
-    await made._turn(PARTITION)
+        await made.turn()
+    await made.turn()
     assert busy(store) and busy(store) == busy(alone)
 
 

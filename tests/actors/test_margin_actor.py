@@ -6,6 +6,7 @@ from random import Random
 import msgspec
 import pytest
 
+from actors.cost import MEND_S
 from actors.margin_actor import WAIT_US, MarginActor
 from actors.margin_store import MarginCheckpoint, MarginClaim
 from actors.ports import CommitUnknown, Fenced, LogUnavailable, Record, StoreUnavailable
@@ -53,6 +54,9 @@ class Topics:
         if self.away:
             raise LogUnavailable("away")
         return 0, len(self.records[topic, partition])
+
+    async def bounds_of(self, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        return {each: await self.bounds(topic, each) for each in partitions}
 
     async def partitions(self, topic: str) -> int:
         return 2
@@ -155,7 +159,7 @@ class Rig:
 
 
 async def turn(actor: MarginActor) -> None:
-    await actor._turn()
+    await actor.turn()
 
 
 def whole(lines: Sequence[bytes | RequestLine]) -> dict[Key, Margin]:
@@ -282,6 +286,9 @@ async def test_a_log_that_is_shorter_than_the_checkpoint_halts_it() -> None:
     await turn(second)
     assert "ends at 0, the checkpoint at 1" in second.halted
     rig.put(rated(0, "a", 5))
+    await turn(second)
+    assert second.halted, "what only a person can mend is not tried again at once"
+    await rig.clock.sleep(MEND_S)
     await turn(second)
     assert second.halted == ""
 

@@ -150,7 +150,7 @@ class Rig:
 
     async def turn(self) -> None:
         """One look at what has come, to its end."""
-        while await self.actor._turn():
+        while await self.actor.turn():
             pass
 
     def same_as(self, found: DryRun) -> None:
@@ -247,7 +247,7 @@ async def test_two_followers_do_not_both_write(tmp_path: Path) -> None:
     rig.proof.bench.now += DAY
     rig.proof.bench.use(units=4, model="x")
     rig.proof.checkpoint()
-    await first._turn()
+    await first.turn()
     assert (first.fenced, first.views(), rig.kept.takings) == (True, [], {})
     await first.run()  # it ends by itself
     await rig.turn()

@@ -12,7 +12,8 @@ from loadtest.cost_bench import attributed, main, misallocated, records
 def test_a_short_run_writes_every_figure(tmp_path: Path) -> None:
     report = tmp_path / "made" / "report.json"
     said: list[str] = []
-    asked = ["--requests", "2000", "--rows", "200", "--rounds", "1", "--traces", str(tmp_path), "--report", str(report)]
+    asked = ["--requests", "2000", "--rows", "200", "--rounds", "1", "--live-seconds", "0"]
+    asked += ["--traces", str(tmp_path), "--report", str(report)]
     assert main(asked, said.append) == 0
     figures = orjson.loads(report.read_bytes())
     assert figures["arrivals"] == "drawn" and "drawn" in said[0]

@@ -13,7 +13,7 @@ from loadtest.report import percentiles
 FIGURES = {
     "sent", "rated", "duplicate", "dead_lettered", "forwarded", "lost", "double", "oracle_equal", "alerts_missing",
     "alerts_extra", "events_per_s", "append_to_webhook_ms", "takeover_s", "check_ms", "allowed", "denied",
-    "overspend", "holds_open_at_end", "gpu_bill", "gpu_cost_of_requests", "revenue", "rss_mib", "seconds",
+    "overspend", "holds_open_at_end", "gpu_bill", "gpu_cost_of_requests", "cost_visible_ms", "revenue", "rss_mib", "seconds",
 }  # fmt: skip
 
 

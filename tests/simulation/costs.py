@@ -68,6 +68,9 @@ class Reading:
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         return await self._through("bounds", lambda: self._topics.bounds(topic, partition))
 
+    async def bounds_of(self, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        return await self._through("bounds", lambda: self._topics.bounds_of(topic, partitions))
+
     async def partitions(self, topic: str) -> int:
         return await self._topics.partitions(topic)
 

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from random import Random
 from typing import Any, Final, TypeVar
 from unittest import mock
@@ -134,6 +134,10 @@ class Ways:
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         await self._life.gate("bounds.before")  # once: a takeover asks for many, and else hardly gets on
         return await self._world.topics.bounds(topic, partition)
+
+    async def bounds_of(self, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        await self._life.gate("bounds.before")
+        return await self._world.topics.bounds_of(topic, partitions)
 
     async def partitions(self, topic: str) -> int:
         return await self._world.topics.partitions(topic)

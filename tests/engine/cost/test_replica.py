@@ -55,7 +55,7 @@ def test_a_window_that_goes_on_changing_is_looked_at_the_rarer_the_older_it_is()
     made = replica()
     worked = []
     for second in range(1, 400):
-        made.note_served(served(f"req-{second}", 4, 5 + second / 1_000), 0)
+        made.note_served(served(f"req-{second}", 4, 5 + second / 1_000), 0, late=True)
         windows, _ = made.work(BEGIN + second * S, 0, 0, live=True)
         if any(window.begin_us == BEGIN for window in windows):
             worked.append(second)
@@ -63,6 +63,18 @@ def test_a_window_that_goes_on_changing_is_looked_at_the_rarer_the_older_it_is()
     assert len(worked) <= 12
     windows, _ = made.work(BEGIN + 400 * S, BEGIN + WINDOW_US, 0, live=True)
     assert windows[0].begin_us == BEGIN and windows[0].settled  # and once more to settle, with all that came
+
+
+def test_what_is_told_in_time_has_all_of_its_cost_at_once_however_old_its_windows_are() -> None:
+    made = replica()
+    for second in range(1, 95):
+        made.work(BEGIN + second * S, 0, 0, live=True)  # every window rests as long as it is old
+    amounts = []
+    for second in (95, 96, 97):
+        made.note_served(served(f"until-{second}", 5, second), 0)
+        _, requests = made.work(BEGIN + second * S, 0, 0, live=True)
+        amounts += [cost.amount for cost in requests if cost.served.request == f"until-{second}"]
+    assert amounts == [90 * MILLI, 46 * MILLI, 31 * MILLI + MILLI // 2 - 3]  # thirds, rounded in each window
 
 
 def test_to_catch_up_only_what_settles_is_worked_out() -> None:
