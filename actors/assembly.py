@@ -496,6 +496,7 @@ class CostProcess(TurnsProcess):
             store=margins,
             kafka=kafka,
             close_us=cost.close_s * 1_000_000,
+            runs_kept_us=cost.run_rows_days * 86_400_000_000,
             interval_s=cost.interval_s,
         )
         receivers = alert_receivers(settings, clock, lambda: not self.margin.fenced)

@@ -28,7 +28,7 @@ from config.settings import KafkaSettings
 from engine.cost.attribution import AHEAD_US
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.lines import RequestLine, parse_line
-from engine.cost.margin import Key, Margin, MarginFold, closed_at
+from engine.cost.margin import RUN_KEPT_US, Key, Margin, MarginFold, closed_at
 from engine.events import Malformed
 from engine.placement import partition_for
 
@@ -91,9 +91,12 @@ class MarginActor(Turns):
         store: MarginCheckpoints,
         kafka: KafkaSettings,
         close_us: int,
+        runs_kept_us: int,
         interval_s: float,
     ) -> None:
-        """`owner` names this life of the actor. `interval_s` lies between two turns."""
+        """`owner` names this life of the actor. `runs_kept_us`: so long behind an hour's closing its rows of runs are kept, at
+        least RUN_KEPT_US. `interval_s` lies between two turns."""
+        assert runs_kept_us >= RUN_KEPT_US, "a new owner has to know them"
         super().__init__(clock, interval_s)
         self._owner = owner
         self._partitions = tuple(partitions)
@@ -101,6 +104,7 @@ class MarginActor(Turns):
         self._store = store
         self._kafka = kafka
         self._close_us = close_us
+        self._runs_kept_us = runs_kept_us
         self._owned: dict[int, _Owned] = {}
         self._costs: dict[int, int] = {}  # next offset by partition of `costs`
         self._again_s = 0.0  # halted: not before
@@ -243,8 +247,9 @@ class MarginActor(Turns):
             still = not rows and (part.offset, costs, closed_us) == part.committed
             if still and told_us < part.told_us + SAY_EVERY_US:
                 return
+            runs_from_us = max(0, closed_us - self._runs_kept_us)
             part.pending = MarginCheckpoint(
-                part.number, part.epoch, part.ckpt_seq + 1, part.offset, costs, closed_us, told_us, rows
+                part.number, part.epoch, part.ckpt_seq + 1, part.offset, costs, closed_us, told_us, runs_from_us, rows
             )
         pending = part.pending
         await self._store.commit(pending)

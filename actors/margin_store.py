@@ -16,6 +16,7 @@ from actors.queries import read_queries
 from engine.cost.margin import RUN_KEPT_US, By, Key, Margin, RowChange
 
 _QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "margin.sql").read_text(encoding="utf-8"))
+DROPPED_MAX: Final = 5_000  # rows of runs, by one checkpoint
 _ALL: Final = 1 << 31  # rows: no limit that anybody meets
 
 
@@ -39,6 +40,7 @@ class MarginCheckpoint(Struct, frozen=True):
     costs_offsets: tuple[int, ...]
     closed_us: int
     told_us: int  # what was appended before this instant is in the rows
+    runs_from_us: int  # rows of runs of hours that begin before are dropped
     rows: Sequence[RowChange]
 
 
@@ -173,6 +175,7 @@ async def _write(connection: Any, cut: MarginCheckpoint) -> None:
     ):
         if rows:
             await connection.execute(_QUERIES[query], *_columns(cut.partition, rows))
+    await connection.execute(_QUERIES["drop_run_rows"], cut.partition, cut.runs_from_us, DROPPED_MAX)
 
 
 def _columns(partition: int, rows: Sequence[RowChange]) -> list[Any]:

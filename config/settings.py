@@ -337,6 +337,15 @@ class CostSettings(_Group):
         le=604_800,
     )
 
+    run_rows_days: int = _setting(
+        400,
+        "how long the margin of each run is kept, by hour: a year to look back on, and a month to do so. What an hour earned "
+        "and cost in all is kept for good; only which run it was is dropped",
+        "days",
+        ge=36,
+        le=3_650,
+    )
+
     @model_validator(mode="after")
     def _windows_fit(self) -> Self:
         if 3_600 % self.window_s:

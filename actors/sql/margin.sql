@@ -56,6 +56,12 @@ SET revenue = excluded.revenue, known_cost = excluded.known_cost, requests = exc
     without_cost = excluded.without_cost, without_revenue = excluded.without_revenue, provisional = excluded.provisional,
     charges = excluded.charges, costs = excluded.costs
 
+-- name: drop_run_rows
+-- Of runs what is older than rows are kept, some at a time: the first time there may be very many.
+DELETE FROM margin_run WHERE ctid IN (
+    SELECT ctid FROM margin_run WHERE partition = $1 AND hour_us < $2 LIMIT $3
+)
+
 -- name: statuses
 -- How far each partition has come.
 SELECT partition, epoch, ckpt_seq, rated_offset, costs_offsets, closed_us, owner FROM margin_partition ORDER BY partition

@@ -115,6 +115,9 @@ class Stored:
         self.commits += 1
         for row in checkpoint.rows:
             self.table[row.key] = (checkpoint.partition, row.sums)
+        for key, (home, _) in list(self.table.items()):
+            if key.run and home == checkpoint.partition and key.hour_us < checkpoint.runs_from_us:
+                del self.table[key]
         if trouble is not None:
             raise trouble
 
@@ -150,6 +153,7 @@ class Rig:
             store=self.store,
             kafka=KAFKA,
             close_us=CLOSE_US,
+            runs_kept_us=RUN_KEPT_US,
             interval_s=1.0,
         )
 
@@ -306,3 +310,18 @@ async def test_it_ends_when_it_is_asked_to() -> None:
     rig.actor.stop()
     await rig.actor.run()
     assert rig.store.commits == 0
+
+
+async def test_rows_of_runs_go_when_they_have_been_kept_for_long_enough() -> None:
+    rig = Rig()
+    rig.put(cost("a", 30, account="acme", run="talk-1"))
+    await turn(rig.actor)
+    (of_run,) = [key for key in rig.store.found() if key.run]
+    rig.clock.now_us += RUN_KEPT_US + CLOSE_US + HOUR_US
+    rig.store.costs_us = rig.clock.now_us
+    await turn(rig.actor)
+    assert rig.store.at[HOME["acme"]].runs_from_us == of_run.hour_us and of_run in rig.store.table
+    rig.clock.now_us += HOUR_US
+    rig.store.costs_us = rig.clock.now_us
+    await turn(rig.actor)
+    assert [key.run for key in rig.store.table] == [""]

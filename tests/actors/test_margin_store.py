@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
+from actors import margin_store
 from actors.margin_store import BucketSum, MarginCheckpoint, MarginClaim, MarginStatus, MarginStore
 from actors.migrations import migrate
 from actors.ports import Fenced
@@ -29,9 +30,11 @@ async def store(database: str) -> AsyncIterator[MarginStore]:
     await made.stop()
 
 
-def checkpoint(claim: MarginClaim, partition: int, rows: dict[Key, Margin], seq: int = 1) -> MarginCheckpoint:
+def checkpoint(
+    claim: MarginClaim, partition: int, rows: dict[Key, Margin], seq: int = 1, runs_from_us: int = 0
+) -> MarginCheckpoint:
     changes = [RowChange(key, sums) for key, sums in rows.items()]
-    return MarginCheckpoint(partition, claim.epoch, claim.ckpt_seq + seq, 7, (3, 4), HOUR_US, 5, changes)
+    return MarginCheckpoint(partition, claim.epoch, claim.ckpt_seq + seq, 7, (3, 4), HOUR_US, 5, runs_from_us, changes)
 
 
 async def test_a_checkpoint_is_found_again_by_the_next_owner(store: MarginStore) -> None:
@@ -61,6 +64,24 @@ async def test_rows_of_runs_are_kept_beside_the_others(store: MarginStore) -> No
     await store.commit(checkpoint(claim, 5, {of_run: Margin(0, 3, 1, charges=2, costs=2)}, seq=2))
     sums = await store.sums(late, late + HOUR_US, [By.ACCOUNT, By.RUN])
     assert sums == [(Key(0, "acme", "", "", "", "USD", "", "talk-2"), Margin(2, requests=1))]
+
+
+async def test_rows_of_runs_are_dropped_when_they_are_old_enough_some_at_a_time(
+    store: MarginStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(margin_store, "DROPPED_MAX", 2)
+    ours, theirs = await store.claim(6, "a"), await store.claim(7, "a")
+    old = {replace(ACME, run=f"talk-{number}"): Margin(5, 3, 1) for number in range(5)}
+    kept = {ACME: Margin(25, 15, 5), replace(LATER, run="talk-0"): Margin(1)}
+    await store.commit(checkpoint(ours, 6, old | kept))
+    await store.commit(checkpoint(theirs, 7, old))
+    left = []
+    for seq in (2, 3, 4):
+        await store.commit(checkpoint(ours, 6, {}, seq, runs_from_us=6 * HOUR_US))
+        left.append(len(await store.rows(6, 0)))
+    assert left == [5, 3, 2]
+    assert dict(await store.rows(6, 0)) == kept, "what an hour came to in all is kept, and so are later hours"
+    assert dict(await store.rows(7, 0)) == old, "another partition's are its owner's to drop"
 
 
 async def test_who_was_replaced_writes_nothing(store: MarginStore) -> None:

@@ -11,6 +11,7 @@ from actors.ports import Outgoing
 from actors.turns import OneBehindTheOther, Turns
 from config.settings import CostSettings
 from engine.cost.lines import RequestLine, parse_line
+from engine.cost.margin import RUN_KEPT_US
 from engine.cost.served import Served
 from tests.actors import cost_rig, test_margin_actor
 from tests.engine.cost.histories import HORIZONS, KEY, PARTITION, START_US, S, history, rates_record, served_record
@@ -130,6 +131,7 @@ async def test_a_cost_is_in_the_margin_within_an_interval_and_two_turns(seed: in
         store=rows,
         kafka=test_margin_actor.KAFKA,
         close_us=test_margin_actor.CLOSE_US,
+        runs_kept_us=RUN_KEPT_US,
         interval_s=INTERVAL_S,
     )
     both = OneBehindTheOther(clock, INTERVAL_S, (cost, margin))

@@ -27,7 +27,7 @@ from actors.ports import AlertRow, Attempt, CommitUnknown, Delivery, Fenced, Rec
 from engine.cost.floors import Floor, Of
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.lines import RequestLine
-from engine.cost.margin import Key, Margin
+from engine.cost.margin import RUN_KEPT_US, Key, Margin
 from tests.actors.test_margin_actor import KAFKA, Stored, Topics
 from tests.engine.cost.test_margin import CLOSE_US, H, cost, rated
 from tests.simulation.lives import INTERVAL_S, Life, World
@@ -69,6 +69,7 @@ class Seller:
             store=ways,
             kafka=KAFKA,
             close_us=CLOSE_US,
+            runs_kept_us=RUN_KEPT_US,
             interval_s=INTERVAL_S,
         )
         self.outbox = Outbox(
