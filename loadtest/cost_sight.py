@@ -124,7 +124,8 @@ def delays(
     told = _told(served)
     lines = _first_lines(costs)
     read = {
-        (number, each): _running_max([look.costs_offsets[each] for look in of])
+        # Claimed, and not yet committed by anybody: none of them is read.
+        (number, each): _running_max([look.costs_offsets[each] if look.costs_offsets else 0 for look in of])
         for number, of in looks.items()
         for each in costs
     }

@@ -69,7 +69,7 @@ def test_over_an_hour_s_end_the_cost_stands_when_that_of_both_hours_does() -> No
 
 
 def test_an_owner_that_follows_and_begins_further_back_takes_nothing_away() -> None:
-    looks = {HOME: [look(200, 5), look(300, 1), look(400, 6)]}
+    looks = {HOME: [look(100), look(200, 5), look(300, 1), look(400, 6)]}
     assert delays([served("a", 0)], {0: [line("a", 50, 3)]}, looks, {}, PARTITIONS).margin == [200.0]
 
 

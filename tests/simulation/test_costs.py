@@ -90,7 +90,7 @@ ABLATIONS: Final[dict[str, tuple[tuple[Callable[[], Any], ...], int]]] = {
     ),
     "what an earlier owner may have told is not taken back": (
         (_patch(Attribution, "told", _trust_what_is_found),),
-        207,
+        148,
     ),
     "a new owner reads nothing again": (
         (_patch(Attribution, "needed_from_us", property(lambda self: self.log_us)),),
