@@ -7,6 +7,7 @@ import pytest
 
 from actors.cost import CostActor
 from actors.margin_actor import MarginActor
+from actors.margin_store import MarginCheckpoint
 from actors.ports import Outgoing
 from actors.turns import OneBehindTheOther, Turns
 from config.settings import CostSettings
@@ -15,6 +16,7 @@ from engine.cost.margin import RUN_KEPT_US
 from engine.cost.served import Served
 from tests.actors import cost_rig, test_margin_actor
 from tests.engine.cost.histories import HORIZONS, KEY, PARTITION, START_US, S, history, rates_record, served_record
+from tests.engine.cost.test_margin import CLOSE_US
 
 INTERVAL_S = CostSettings().interval_s
 WAIT_US = 100_000  # for an append or a commit; a turn has three of them
@@ -96,7 +98,7 @@ class Noting(test_margin_actor.Stored):
         super().__init__()
         self.clock, self.at_us = clock, dict[str, int]()
 
-    async def commit(self, checkpoint: test_margin_actor.MarginCheckpoint) -> None:
+    async def commit(self, checkpoint: MarginCheckpoint) -> None:
         self.clock.now_us += WAIT_US
         await super().commit(checkpoint)
         for row in checkpoint.rows:
@@ -130,7 +132,7 @@ async def test_a_cost_is_in_the_margin_within_an_interval_and_two_turns(seed: in
         reader=topics.margin,
         store=rows,
         kafka=test_margin_actor.KAFKA,
-        close_us=test_margin_actor.CLOSE_US,
+        close_us=CLOSE_US,
         runs_kept_us=RUN_KEPT_US,
         interval_s=INTERVAL_S,
     )
