@@ -1,11 +1,12 @@
 # One word per task. Everything is installed below this folder; nothing is asked of the machine but Python 3.11+ and make.
 PYTHON ?= python3
+FOCUS_PYTHON ?= >=3.12,<3.14
 VENV := .venv
 BIN := $(VENV)/bin
 # Where it is set, each process compiles all that it imports anew: two seconds of processor time for a shard's.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup up demo test test-long sim chaos bench bench-long bench-peers bench-engine bench-check bench-door bench-dedup bench-takeover bench-checkpoint bench-cost lint lock
+.PHONY: help setup up demo test test-long sim chaos bench bench-long bench-peers bench-engine bench-check bench-door bench-dedup bench-takeover bench-checkpoint bench-cost validate-focus lint lock
 
 help:
 	@echo "make setup   install everything below this folder"
@@ -25,6 +26,7 @@ help:
 	@echo "make bench-cost  what cost attribution misallocates beside other ways, that no pico is lost, its speed, and how soon a cost is seen; figures to build/bench-cost.json"
 	@echo "make bench-takeover  how long callers wait after kills, in moves, after a cold start; figures to build/bench-takeover.json"
 	@echo "make bench-checkpoint  what checkpoints cost the rate; figures to build/bench-checkpoint.json"
+	@echo "make validate-focus  hold the FOCUS exports against the public validator, where a Python from 3.12 on is found"
 	@echo "make lint    style, types and import direction"
 	@echo "make lock    write requirements/ anew from pyproject.toml"
 
@@ -92,6 +94,15 @@ bench-cost: setup
 bench-dedup: setup
 	$(BIN)/python -m loadtest.dedup_bench
 
+# The validator needs a newer Python than we do, and other versions of what we need.
+validate-focus: setup build/focus/.ready
+	FOCUS_VALIDATOR=build/focus/bin/focus-validator $(BIN)/python -m pytest tests/actors/focus/test_validator.py
+
+build/focus/.ready: requirements/focus.txt $(VENV)/.ready
+	@$(BIN)/uv venv --quiet --clear --no-python-downloads --python '$(FOCUS_PYTHON)' build/focus || { echo "the validator of FOCUS needs Python 3.12 or 3.13: set FOCUS_PYTHON to one" >&2; exit 1; }
+	$(BIN)/uv pip install --quiet --python build/focus/bin/python --require-hashes -r requirements/focus.txt
+	@touch $@
+
 test-long: setup
 	$(BIN)/python -m pytest -m long
 
@@ -109,3 +120,4 @@ lock: setup
 	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 pyproject.toml sdk/pyproject.toml sdk/served/pyproject.toml --extra dev --extra stack --output-file requirements/lock.txt
 	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --group bench --constraint requirements/lock.txt --output-file requirements/bench.txt
 	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --group peers --output-file requirements/peers.txt
+	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.12 --group focus --output-file requirements/focus.txt

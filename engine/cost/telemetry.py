@@ -63,6 +63,14 @@ class Metric(StrEnum):
     DECODE_TIME = "decode_us"  # counter
     INFERENCE_TIME = "inference_us"  # counter
     END_TO_END_TIME = "end_to_end_us"  # counter
+    FINISHED_COMPUTED = "finished_computed_tokens"  # counter; of their prompts, what no cache had
+    FINISHED_PREEMPTED = "finished_preemptions"  # counter
+    ASKED_ANSWERS = "asked_answers"  # counter; n of those requests
+    ASKED_TOKENS = "asked_tokens"  # counter; max_tokens of those that state it
+    LONGEST_ANSWERS = "longest_answer_tokens"  # counter; of each request the longest of its answers
+    BETWEEN = "between_tokens"  # counter; pairs of tokens that followed each other
+    BETWEEN_TIME = "between_tokens_us"  # counter
+    PER_TOKEN_TIME = "per_token_us"  # counter; of each request its mean time for a token
     STEPS = "steps"  # counter
     STEP_TOKENS = "step_tokens"  # counter
 
@@ -78,6 +86,14 @@ SUMMED: Final = frozenset(
         Metric.DECODE_TIME,
         Metric.INFERENCE_TIME,
         Metric.END_TO_END_TIME,
+        Metric.FINISHED_COMPUTED,
+        Metric.FINISHED_PREEMPTED,
+        Metric.ASKED_ANSWERS,
+        Metric.ASKED_TOKENS,
+        Metric.LONGEST_ANSWERS,
+        Metric.BETWEEN,
+        Metric.BETWEEN_TIME,
+        Metric.PER_TOKEN_TIME,
         Metric.STEPS,
         Metric.STEP_TOKENS,
     }

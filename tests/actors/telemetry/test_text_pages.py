@@ -194,6 +194,14 @@ HISTOGRAMS: dict[str, tuple[tuple[float, ...], dict[Metric, int]]] = {
     "vllm:request_decode_time_seconds": ((1.5,), {Metric.DECODE_TIME: 1_500_000}),
     "vllm:request_inference_time_seconds": ((2,), {Metric.INFERENCE_TIME: 2_000_000}),
     "vllm:e2e_request_latency_seconds": ((2.5,), {Metric.END_TO_END_TIME: 2_500_000}),
+    "vllm:request_prefill_kv_computed_tokens": ((60, 28), {Metric.FINISHED_COMPUTED: 88}),
+    "vllm:request_num_preemptions": ((0, 2), {Metric.FINISHED_PREEMPTED: 2}),
+    "vllm:request_params_n": ((1, 4), {Metric.ASKED_ANSWERS: 5}),
+    "vllm:request_params_max_tokens": ((512, 64), {Metric.ASKED_TOKENS: 576}),
+    "vllm:request_max_num_generation_tokens": ((7, 9), {Metric.LONGEST_ANSWERS: 16}),
+    "vllm:inter_token_latency_seconds": ((0.25, 0.125), {Metric.BETWEEN: 2, Metric.BETWEEN_TIME: 375_000}),
+    "vllm:request_time_per_output_token_seconds": ((0.0625,), {Metric.PER_TOKEN_TIME: 62_500}),
+    "sglang:inter_token_latency_seconds": ((0.5,), {Metric.BETWEEN: 1, Metric.BETWEEN_TIME: 500_000}),
     "vllm:iteration_tokens_total": ((8, 8, 8), {Metric.STEPS: 3, Metric.STEP_TOKENS: 24}),
 }
 
