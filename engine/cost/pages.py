@@ -100,7 +100,7 @@ _HISTOGRAMS: Final = {
     "vllm:request_max_num_generation_tokens_sum": (Metric.LONGEST_ANSWERS, 1),
     "vllm:inter_token_latency_seconds_count": (Metric.BETWEEN, 1),
     "vllm:inter_token_latency_seconds_sum": (Metric.BETWEEN_TIME, _SECOND_US),
-    "vllm:request_time_per_output_token_seconds_sum": (Metric.PER_TOKEN_TIME, _SECOND_US),
+    "vllm:request_time_per_output_token_seconds_sum": (Metric.PER_OUTPUT_TIME, _SECOND_US),
     # Its name ends like a counter's, and it is none.
     "vllm:iteration_tokens_total_count": (Metric.STEPS, 1),
     "vllm:iteration_tokens_total_sum": (Metric.STEP_TOKENS, 1),

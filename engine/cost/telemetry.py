@@ -70,7 +70,7 @@ class Metric(StrEnum):
     LONGEST_ANSWERS = "longest_answer_tokens"  # counter; of each request the longest of its answers
     BETWEEN = "between_tokens"  # counter; pairs of tokens that followed each other
     BETWEEN_TIME = "between_tokens_us"  # counter
-    PER_TOKEN_TIME = "per_token_us"  # counter; of each request its mean time for a token
+    PER_OUTPUT_TIME = "per_token_us"  # counter; of each request its mean time for a token
     STEPS = "steps"  # counter
     STEP_TOKENS = "step_tokens"  # counter
 
@@ -93,7 +93,7 @@ SUMMED: Final = frozenset(
         Metric.LONGEST_ANSWERS,
         Metric.BETWEEN,
         Metric.BETWEEN_TIME,
-        Metric.PER_TOKEN_TIME,
+        Metric.PER_OUTPUT_TIME,
         Metric.STEPS,
         Metric.STEP_TOKENS,
     }

@@ -200,7 +200,7 @@ HISTOGRAMS: dict[str, tuple[tuple[float, ...], dict[Metric, int]]] = {
     "vllm:request_params_max_tokens": ((512, 64), {Metric.ASKED_TOKENS: 576}),
     "vllm:request_max_num_generation_tokens": ((7, 9), {Metric.LONGEST_ANSWERS: 16}),
     "vllm:inter_token_latency_seconds": ((0.25, 0.125), {Metric.BETWEEN: 2, Metric.BETWEEN_TIME: 375_000}),
-    "vllm:request_time_per_output_token_seconds": ((0.0625,), {Metric.PER_TOKEN_TIME: 62_500}),
+    "vllm:request_time_per_output_token_seconds": ((0.0625,), {Metric.PER_OUTPUT_TIME: 62_500}),
     "sglang:inter_token_latency_seconds": ((0.5,), {Metric.BETWEEN: 1, Metric.BETWEEN_TIME: 500_000}),
     "vllm:iteration_tokens_total": ((8, 8, 8), {Metric.STEPS: 3, Metric.STEP_TOKENS: 24}),
 }
