@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from actors.ports import CommitUnknown, StoreUnavailable
-from actors.postgres import Session, session_settings
+from actors.postgres import OnSession, Session, session_settings
 from actors.queries import read_queries
 from actors.records import Big, read_cursor, write_cursor
 
@@ -48,18 +48,12 @@ class AuditRow(Struct, frozen=True):
     entry: AuditEntry
 
 
-class Audit:
+class Audit(OnSession):
     """The audit trail of a deployment. Any method may raise `StoreUnavailable` or `StoreRefused`."""
 
     def __init__(self, dsn: str, schema: str) -> None:
         settings = session_settings(schema, STATEMENT_S, STATEMENT_S, "audit")
         self._session = Session(dsn, settings, STATEMENT_S, STATEMENT_S)
-
-    async def start(self) -> None:
-        await self._session.start()
-
-    async def stop(self) -> None:
-        await self._session.stop()
 
     async def record(self, entry: AuditEntry) -> None:
         """Add a row. After `StoreUnavailable` it may be there."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from actors.cost_store import CostStore
-from actors.postgres import Session, session_settings
+from actors.postgres import OnSession, Session, session_settings
 from actors.queries import read_queries
 from engine.cost.billed import (
     SPAN_US_MAX,
@@ -40,7 +40,7 @@ class Imported(Struct, frozen=True):
     prices: int
 
 
-class BilledUsages:
+class BilledUsages(OnSession):
     """One session. Any method may raise `StoreUnavailable` or `StoreRefused`."""
 
     def __init__(self, dsn: str, schema: str, lease_s: float, statement_timeout_s: float, costs: CostStore) -> None:
@@ -48,12 +48,6 @@ class BilledUsages:
         settings = session_settings(schema, lease_s, statement_timeout_s, "billed")
         self._session = Session(dsn, settings, statement_timeout_s, statement_timeout_s)
         self._costs = costs
-
-    async def start(self) -> None:
-        await self._session.start()
-
-    async def stop(self) -> None:
-        await self._session.stop()
 
     async def take_in(self, usages: Sequence[BilledUsage], prices: Sequence[ListPrice]) -> Imported:
         """One transaction. A record that comes again adds nothing; a price takes the place of the one that began with it."""

@@ -3,24 +3,18 @@
 from typing import Any, Final
 
 from actors.ports import CatalogueTaken, CommitUnknown, StoreUnavailable
-from actors.postgres import Session, session_settings
+from actors.postgres import OnSession, Session, session_settings
 from actors.queries import QUERIES
 
 STATEMENT_S: Final = 5.0
 
 
-class PostgresCatalogues:
+class PostgresCatalogues(OnSession):
     """`actors.publication.Shelf` on Postgres. Any method may raise `StoreUnavailable` or `StoreRefused`."""
 
     def __init__(self, dsn: str, schema: str) -> None:
         settings = session_settings(schema, STATEMENT_S, STATEMENT_S, "catalogues")
         self._session = Session(dsn, settings, STATEMENT_S, STATEMENT_S)
-
-    async def start(self) -> None:
-        await self._session.start()
-
-    async def stop(self) -> None:
-        await self._session.stop()
 
     async def latest_catalogue_version(self) -> int | None:
         """The newest published version; None when there is none."""

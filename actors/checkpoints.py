@@ -22,7 +22,7 @@ from actors.ports import (
     LastRecord,
     StoreUnavailable,
 )
-from actors.postgres import Session, account_row, dedup_segment, pico_of, session_settings
+from actors.postgres import OnSession, Session, account_row, dedup_segment, pico_of, session_settings
 from actors.queries import QUERIES, read_queries
 from engine.runs import Run
 
@@ -116,7 +116,7 @@ class StoredCheckpoint:
             yield rows
 
 
-class Checkpoints:
+class Checkpoints(OnSession):
     """Any call may raise `StoreUnavailable` or `StoreRefused`; each can simply be made again."""
 
     def __init__(self, dsn: str, schema: str) -> None:
@@ -124,12 +124,6 @@ class Checkpoints:
         settings["default_transaction_read_only"] = "on"
         settings["default_transaction_isolation"] = "repeatable read"
         self._session = Session(dsn, settings, STATEMENT_S, 10.0)
-
-    async def start(self) -> None:
-        await self._session.start()
-
-    async def stop(self) -> None:
-        await self._session.stop()
 
     async def partitions(self) -> list[int]:
         """Every partition that was ever claimed."""

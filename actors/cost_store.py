@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from actors.ports import Fenced, LastRecord
-from actors.postgres import Session, pico_of, session_settings, storable, units_of
+from actors.postgres import OnSession, Session, pico_of, session_settings, storable, units_of
 from actors.queries import read_queries
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.rollup import Key, RowChange, Sums
@@ -85,19 +85,13 @@ class CostStatus(Struct, frozen=True):
     owner: str
 
 
-class CostStore:
+class CostStore(OnSession):
     """One session. Any method may raise `StoreUnavailable` or `StoreRefused`."""
 
     def __init__(self, dsn: str, schema: str, lease_s: float, statement_timeout_s: float) -> None:
         """`lease_s` bounds how long a silent session of ours can block whoever claims a partition behind us."""
         settings = session_settings(schema, lease_s, statement_timeout_s, "cost")
         self._session = Session(dsn, settings, statement_timeout_s, statement_timeout_s)
-
-    async def start(self) -> None:
-        await self._session.start()
-
-    async def stop(self) -> None:
-        await self._session.stop()
 
     async def claim(self, partition: int, owner: str) -> CostClaim:
         """Own the partition from here on; whoever did is refused at its next checkpoint."""

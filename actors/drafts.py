@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeVar
 from msgspec import Struct
 
 from actors.ports import CatalogueTaken, CommitUnknown, StoreUnavailable
-from actors.postgres import Session, session_settings
+from actors.postgres import OnSession, Session, session_settings
 from actors.queries import read_queries
 
 STATEMENT_S: Final = 5.0
@@ -45,19 +45,13 @@ class Draft(Struct, frozen=True):
     body: bytes | None  # JSON (engine/catalog.py); None in a list
 
 
-class Drafts:
+class Drafts(OnSession):
     """Drafts in Postgres. Any method may raise `StoreUnavailable` or `StoreRefused`."""
 
     def __init__(self, dsn: str, schema: str) -> None:
         self._session = Session(
             dsn, session_settings(schema, STATEMENT_S, STATEMENT_S, "drafts"), STATEMENT_S, STATEMENT_S
         )
-
-    async def start(self) -> None:
-        await self._session.start()
-
-    async def stop(self) -> None:
-        await self._session.stop()
 
     async def add(self, body: bytes, based_on: int, actor: str) -> Draft:
         """Keep a new draft."""

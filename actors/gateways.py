@@ -16,7 +16,7 @@ from actors.egress import EgressRefused, check_url
 from actors.endpoints import Vault
 from actors.gateway_calls import GatewayKind
 from actors.ports import AlertRow, Fenced
-from actors.postgres import Session, session_settings, storable
+from actors.postgres import OnSession, Session, session_settings, storable
 from actors.queries import read_queries
 
 ACTS_PARTITION: Final = -2  # of the outbox: these acts are of no log
@@ -101,7 +101,7 @@ def act_id(gateway: str, key: str, ordinal: int) -> str:
     return "gateway_" + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-class PostgresGateways:
+class PostgresGateways(OnSession):
     """One session. Any method may raise `StoreUnavailable` or `StoreRefused`."""
 
     def __init__(
@@ -119,12 +119,6 @@ class PostgresGateways:
         self._session = Session(dsn, settings, statement_timeout_s, statement_timeout_s)
         self._vault = Vault(control_key)
         self._loopback = loopback
-
-    async def start(self) -> None:
-        await self._session.start()
-
-    async def stop(self) -> None:
-        await self._session.stop()
 
     # ----------------------------------------------------------------------------------------------------- management
 

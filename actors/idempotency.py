@@ -11,7 +11,7 @@ from msgspec import Struct
 from pydantic import SecretStr
 
 from actors.endpoints import SecretUnreadable, Vault
-from actors.postgres import Session, session_settings
+from actors.postgres import OnSession, Session, session_settings
 from actors.queries import read_queries
 
 STATEMENT_S: Final = 2.0
@@ -33,7 +33,7 @@ class KeptAnswer(Struct, frozen=True):
     body: bytes
 
 
-class Idempotency:
+class Idempotency(OnSession):
     """The answers of a deployment. Any method may raise `StoreUnavailable` or `StoreRefused`.
 
     A key belongs to its actor: two actors may use the same text."""
@@ -42,12 +42,6 @@ class Idempotency:
         settings = session_settings(schema, STATEMENT_S, STATEMENT_S, "idempotency")
         self._session = Session(dsn, settings, STATEMENT_S, STATEMENT_S)
         self._vault = Vault(control_key)
-
-    async def start(self) -> None:
-        await self._session.start()
-
-    async def stop(self) -> None:
-        await self._session.stop()
 
     async def begin(self, actor: str, key: str, operation: str, digest: bytes) -> KeptAnswer | None:
         """None: nobody came before; do it, then `keep` the answer or `forget` the key. Raises KeyReused, KeyBusy.

@@ -6,7 +6,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from actors.ports import AlertRow
-from actors.postgres import Session, pico_of, session_settings, storable
+from actors.postgres import OnSession, Session, pico_of, session_settings, storable
 from actors.queries import read_queries
 from actors.seller_alerts import check_owner, write_alert
 from engine.alerts import Standing
@@ -36,18 +36,12 @@ class Looked(Struct, frozen=True):
     sight: Sight
 
 
-class PostgresFloors:
+class PostgresFloors(OnSession):
     """One session. Any method may raise `StoreUnavailable` or `StoreRefused`."""
 
     def __init__(self, dsn: str, schema: str, lease_s: float, statement_timeout_s: float) -> None:
         settings = session_settings(schema, lease_s, statement_timeout_s, "floors")
         self._session = Session(dsn, settings, statement_timeout_s, statement_timeout_s)
-
-    async def start(self) -> None:
-        await self._session.start()
-
-    async def stop(self) -> None:
-        await self._session.stop()
 
     async def put(self, floor: Floor) -> None:
         """Set or replace it; it looks from `next_us` on, or goes on where it is. Raises TooManyFloors."""

@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.ports import Fenced
-from actors.postgres import Session, pico_of, session_settings, storable, units_of
+from actors.postgres import OnSession, Session, pico_of, session_settings, storable, units_of
 from actors.queries import read_queries
 from engine.cost.margin import RUN_KEPT_US, By, Key, Margin, RowChange
 
@@ -65,19 +65,13 @@ class BucketSum(Struct, frozen=True):
     unknown: int
 
 
-class MarginStore:
+class MarginStore(OnSession):
     """One session. Any method may raise `StoreUnavailable` or `StoreRefused`."""
 
     def __init__(self, dsn: str, schema: str, lease_s: float, statement_timeout_s: float) -> None:
         """`lease_s` bounds how long a silent session of ours can block whoever claims a partition behind us."""
         settings = session_settings(schema, lease_s, statement_timeout_s, "margin")
         self._session = Session(dsn, settings, statement_timeout_s, statement_timeout_s)
-
-    async def start(self) -> None:
-        await self._session.start()
-
-    async def stop(self) -> None:
-        await self._session.stop()
 
     async def claim(self, partition: int, owner: str) -> MarginClaim:
         """Own the partition from here on; whoever did is refused at its next checkpoint."""

@@ -12,13 +12,13 @@ from typing import TypeVar
 import asyncpg
 
 from actors.ports import Doorway, Fenced, Member, Renewal
-from actors.postgres import Session, session_settings
+from actors.postgres import OnSession, Session, session_settings
 from actors.queries import QUERIES
 
 Result = TypeVar("Result")
 
 
-class _Repeatable:
+class _Repeatable(OnSession):
     """A session whose every transaction may simply be run again, so a lost COMMIT is no case of its own."""
 
     def __init__(
@@ -33,12 +33,6 @@ class _Repeatable:
         settings = session_settings(schema, lease_s, max(lease_s, 1.0), name)
         # A renewal that takes as long as the lease has failed.
         self._session = Session(dsn, settings, max(lease_s, 1.0), connect_timeout_s, opened)
-
-    async def start(self) -> None:
-        await self._session.start()
-
-    async def stop(self) -> None:
-        await self._session.stop()
 
     async def _run(self, work: Callable[[asyncpg.Connection], Awaitable[Result]]) -> Result:
         return await self._session.repeatable(work)

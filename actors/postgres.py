@@ -222,6 +222,18 @@ class Session:
 # --------------------------------------------------------------------------------------------------------------- money
 
 
+class OnSession:
+    """What keeps to one session of its own. Any method may raise `StoreUnavailable` or `StoreRefused`."""
+
+    _session: Session
+
+    async def start(self) -> None:
+        await self._session.start()
+
+    async def stop(self) -> None:
+        await self._session.stop()
+
+
 def units_of(pico: int) -> Decimal:
     """Pico-units as units of the currency, exactly."""
     return Decimal(pico).scaleb(-_PICO_DIGITS, _EXACT)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from actors.postgres import Session, pico_of, session_settings, units_of
+from actors.postgres import OnSession, Session, pico_of, session_settings, units_of
 from actors.queries import read_queries
 
 _QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "reported_costs.sql").read_text(encoding="utf-8"))
@@ -42,18 +42,12 @@ class Gap(Struct, frozen=True):
     differing: int  # requests of which both are known and not the same
 
 
-class ReportedCosts:
+class ReportedCosts(OnSession):
     """One session. Any method may raise `StoreUnavailable` or `StoreRefused`."""
 
     def __init__(self, dsn: str, schema: str, lease_s: float, statement_timeout_s: float) -> None:
         settings = session_settings(schema, lease_s, statement_timeout_s, "reported")
         self._session = Session(dsn, settings, statement_timeout_s, statement_timeout_s)
-
-    async def start(self) -> None:
-        await self._session.start()
-
-    async def stop(self) -> None:
-        await self._session.stop()
 
     async def record(self, costs: Sequence[ReportedCost]) -> int:
         """How many; of one event the last counts."""

@@ -15,7 +15,7 @@ from msgspec import Struct
 from actors.drafts import us_of
 from actors.dryrun import Customer, Takings, Turn
 from actors.ports import CommitUnknown, Fenced, StoreUnavailable
-from actors.postgres import Session, pico_of, session_settings, storable, units_of
+from actors.postgres import OnSession, Session, pico_of, session_settings, storable, units_of
 from actors.queries import read_queries
 
 STATEMENT_S: Final = 60.0  # a base is stored in one transaction
@@ -93,19 +93,13 @@ class ShadowFound(Struct, frozen=True):
     customers: list[Customer]  # the largest differences first
 
 
-class Shadows:
+class Shadows(OnSession):
     """One session. Any method may raise `StoreUnavailable` or `StoreRefused`."""
 
     def __init__(self, dsn: str, schema: str) -> None:
         self._session = Session(
             dsn, session_settings(schema, STATEMENT_S, STATEMENT_S, "shadows"), STATEMENT_S, STATEMENT_S
         )
-
-    async def start(self) -> None:
-        await self._session.start()
-
-    async def stop(self) -> None:
-        await self._session.stop()
 
     # ------------------------------------------------------------------------------------------------------ for people
 

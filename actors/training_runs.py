@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.ports import AlertRow
-from actors.postgres import Session, pico_of, session_settings, storable, units_of
+from actors.postgres import OnSession, Session, pico_of, session_settings, storable, units_of
 from actors.queries import read_queries
 from actors.seller_alerts import check_owner, write_alert
 from engine.alerts import Standing
@@ -47,7 +47,7 @@ async def newest_rates(store: Blobs) -> GpuRates | None:
     return max(found, key=lambda rates: rates.version, default=None)
 
 
-class PostgresTraining:
+class PostgresTraining(OnSession):
     """One session. Any method may raise `StoreUnavailable` or `StoreRefused`."""
 
     def __init__(self, dsn: str, schema: str, lease_s: float, statement_timeout_s: float, costs: Blobs) -> None:
@@ -55,12 +55,6 @@ class PostgresTraining:
         settings = session_settings(schema, lease_s, statement_timeout_s, "training")
         self._session = Session(dsn, settings, statement_timeout_s, statement_timeout_s)
         self._costs = costs
-
-    async def start(self) -> None:
-        await self._session.start()
-
-    async def stop(self) -> None:
-        await self._session.stop()
 
     async def put(self, run: TrainingRun) -> None:
         """Declare or change it; it goes on where its log has come to. Raises TooManyRuns."""
