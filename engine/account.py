@@ -160,7 +160,6 @@ class Account:
         "top_up",
         "waivers",
         "woken_us",
-        "written",
         "zone",
     )
 
@@ -210,7 +209,6 @@ class Account:
         self.waivers: Waivers = ()
         self.postpaid = False  # the debt of closed periods is due: it stands on a statement
         self.billed_us = 0  # that of periods which begin before this instant
-        self.written: object = None  # what engine/snapshot.py need not write again
         self._book = book
         self._closing = Closing(self.period_around, self._close_after_us)
         # What lies before an instant comes to: it stands.
@@ -1045,7 +1043,7 @@ class Account:
         room.charges = min(room.charges, to_waive)
         if self.top_up.terms is not None:
             room.charges = min(room.charges, self.top_up.room(derived.allocation.balance))
-        return Guard(
+        guard = Guard(
             start,
             end,
             period=period,
@@ -1069,8 +1067,11 @@ class Account:
             scopes=self.scopes,
             zone=self.zone,
             closes_us=self._closing.until_us,
-            derived=derived,
         )
+        guard.payment = self._payment(guard, derived)
+        if guard.payment is not None:
+            guard.ledger = derived.allocation.postings(self.billed_us)
+        return guard
 
     # ------------------------------------------------------------------------------------------------- the ledger
 
@@ -1081,56 +1082,53 @@ class Account:
     def settle(self, posting_period_us: int) -> Settlement:
         """The signed postings since the last call: law C1's sums per lot, and debt."""
         guard = self._guard
-        if guard is not None and guard.payment is not None:
-            payment = guard.payment
-            more = guard.charged - payment.charged
-            if more <= payment.room:
-                guard.payment = payment = payment.after(more)
-                if not more:
-                    return Settlement([], payment.balance, payment.spend)
-                self._posted[payment.place] = self._posted.get(payment.place, 0) + more
-                row = self._posting(payment.place, more, posting_period_us)
-                return Settlement([row], payment.balance, payment.spend)
-        return self._settle_anew(guard, posting_period_us)
-
-    def _settle_anew(self, guard: Guard | None, posting_period_us: int) -> Settlement:
-        """Likewise, by all that is derived: now, or when the guard was made, as what it charged since is paid by one."""
-        derived, payment = None if guard is None else guard.derived, None
-        if guard is not None:
-            guard.derived = None
-            payment = None if derived is None else self._payment(guard, derived, 0)
-        if guard is None or derived is None or payment is None or guard.charged > payment.room:
-            derived = self.derive()
-            payment = None if guard is None else self._payment(guard, derived, guard.charged)
-        allocation = derived.allocation
-        ledger, balance = allocation.postings(self.billed_us), allocation.balance
-        spend = derived.spend[max(derived.spend)] if derived.spend else 0
-        if guard is not None and payment is not None:
-            more = guard.charged - payment.charged
+        payment = None if guard is None or guard.start not in self.table else guard.payment
+        if guard is None or payment is None or guard.charged - payment.charged > payment.room:
+            return self._settle_anew(guard, posting_period_us)
+        more = guard.charged - payment.charged
+        guard.payment = payment = payment.after(more)
+        if guard.ledger is not None:
+            ledger, guard.ledger = guard.ledger, None
             if more:
                 ledger[payment.place] = ledger.get(payment.place, 0) + more
-            guard.payment = payment = payment.after(more)
-            balance, spend = payment.balance, payment.spend
-            self._derived = None  # kilobytes; the guard knows what goes on from here
-        before, self._posted = self._posted, ledger
-        postings = []
-        for place in sorted(ledger.keys() | before.keys(), key=posting_order):
-            change = ledger.get(place, 0) - before.get(place, 0)
-            if change:
-                postings.append(self._posting(place, change, posting_period_us))
-        return Settlement(postings, balance, spend)
+            return Settlement(self._post_all(ledger, posting_period_us), payment.balance, payment.spend)
+        if not more:
+            return Settlement([], payment.balance, payment.spend)
+        self._posted[payment.place] = self._posted.get(payment.place, 0) + more
+        row = self._posting(payment.place, more, posting_period_us)
+        return Settlement([row], payment.balance, payment.spend)
 
-    def _payment(self, guard: Guard, derived: Derived, charged: int) -> Payment | None:
-        """Who pays for what the guard charges beyond what it had charged when all was derived; None: it is not as simple
-        as that."""
-        if guard.start not in self.table or any(segment >= guard.start for segment, _ in self.adjusted):
+    def _settle_anew(self, guard: Guard | None, posting_period_us: int) -> Settlement:
+        """Likewise, by all that is derived."""
+        derived = self.derive()
+        postings = self._post_all(derived.allocation.postings(self.billed_us), posting_period_us)
+        spend = derived.spend[max(derived.spend)] if derived.spend else 0
+        if guard is not None:
+            guard.payment, guard.ledger = self._payment(guard, derived), None
+            if guard.payment is not None:
+                self._derived = None  # kilobytes; the guard knows what goes on from here
+        return Settlement(postings, derived.allocation.balance, spend)
+
+    def _payment(self, guard: Guard, derived: Derived) -> Payment | None:
+        """Who pays for what the guard charges from now on; None: it is not as simple as that."""
+        if any(segment >= guard.start for segment, _ in self.adjusted):
             return None  # what was posted there is paid behind the segment's usage
         payer = derived.allocation.next_payer(guard.start)
         if payer is None:
             return None
         lot, room = payer
         place = lot, "burn" if lot else "debt", guard.period
-        return Payment(place, room, charged, derived.allocation.balance, derived.spend.get(guard.month, 0))
+        return Payment(place, room, guard.charged, derived.allocation.balance, derived.spend.get(guard.month, 0))
+
+    def _post_all(self, ledger: Postings, posting_period_us: int) -> list[PostingRow]:
+        """The ledger is to hold this."""
+        before, self._posted = self._posted, ledger
+        postings = []
+        for place in sorted(ledger.keys() | before.keys(), key=posting_order):
+            change = ledger.get(place, 0) - before.get(place, 0)
+            if change:
+                postings.append(self._posting(place, change, posting_period_us))
+        return postings
 
     def _posting(self, place: Place, amount: int, posting_period_us: int) -> PostingRow:
         lot, kind, usage_period = place

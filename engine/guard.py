@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from engine.charges import Row, Running
 from engine.credit import UNBOUNDED, Place
-from engine.derived import Derived
 from engine.limits import Cap, Scope
 from engine.meters import Cell
 from engine.outcomes import Line
@@ -121,7 +120,7 @@ class Guard:
             "_version",
             "_zone",
         ),
-        *("charged", "closes_us", "derived", "end", "month", "payment", "period", "row", "start"),
+        *("charged", "closes_us", "end", "ledger", "month", "payment", "period", "row", "start"),
     )
 
     def __init__(
@@ -143,21 +142,20 @@ class Guard:
         scopes: Mapping[str, Scope],
         zone: str,
         closes_us: int,
-        derived: Derived | None,
     ) -> None:
         """`running`: what each price owes by now; `version`: the catalogue's in force; `cells`: how many may be added;
         `room`: the pico below which a charge changes no rule; `told_at`: per price, the nano-units of the period at which a
         rule wants to know; `granted`: prices of which a quantity grant serves the next unit; `closes_us`: the log time by
-        which the period may be closed; `derived`: all money, as it is."""
+        which the period may be closed."""
         self.start = start
         self.end = end
         self.closes_us = closes_us
         self.period = period
         self.month = month
         self.row = row
-        self.derived = derived  # for the first payment
         self.charged = 0  # pico, since the guard was made
         self.payment: Payment | None = None
+        self.ledger: dict[Place, int] | None = None  # pico, as of the making; None: it has been posted
         self._running = running
         self._price_at = price_at
         self._version = version

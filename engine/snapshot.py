@@ -6,11 +6,10 @@ version 2 no corrections, no changes of lots, and no caps but those on a month's
 """
 
 from collections.abc import Iterable, Sequence
-from operator import is_
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from engine.account import Account
 from engine.alerts import CapShare, Level, Measure, Rule, Standing, Wallet
@@ -38,7 +37,7 @@ VERSION: Final = 3
 READABLE: Final = (1, 2, 3)
 
 
-_TopUp = tuple[str, str, int, int, int, int | None]  # engine/top_up.py, `Terms`, in its order
+_Terms = tuple[str, str, int, int, int, int | None]  # engine/top_up.py, `Terms`, in its order
 
 
 _Recurring = tuple[  # engine/recurring.py, in its order
@@ -113,7 +112,7 @@ class _Account(Struct, array_like=True):
         tuple[str, str, tuple[str, ...], str, str, int, int | None, int, int | None, bool, tuple[int, int]]
     ] = []
     sessions_us: int = 0
-    top_up: tuple[_TopUp | None, int, int, int, _TopUp | None, bool] | None = None
+    top_up: tuple[_Terms | None, int, int, int, _Terms | None, bool] | None = None
     pauses: list[tuple[int, bool]] = []
     rerated: list[tuple[str, int, int, int]] = []
     recurring: list[_Recurring] = []
@@ -142,95 +141,13 @@ class _Subscription(Struct, array_like=True):
 _account_decoder: Final = msgspec.msgpack.Decoder(_Account)
 _plan_decoder: Final = msgspec.msgpack.Decoder(_Subscription)
 _encoder: Final = msgspec.msgpack.Encoder()
-_NOTHING: Final = Raw(_encoder.encode([]))
-
-
-_Written = Any  # a Raw in the place of a field's rows
-
-
-class _Terms(NamedTuple):
-    """What an account has on terms that usage does not change, as `_Account` has it, written once for many snapshots."""
-
-    of: tuple[object, ...]  # what it is written of: as long as the account has these very objects, it holds
-    lots: _Written
-    caps: _Written
-    standings: _Written
-    cap_scopes: _Written
-    debt_payers: _Written
-    lot_changes: _Written
-    carries: _Written
-    cap_windows: _Written
-    agreed: _Written
-    rules: _Written
-    phases: _Written
-    pauses: _Written
-    seats: _Written
-    cap_bases: _Written
-    waiving: _Written
-    waivers: _Written
-
-
-def _terms_of(account: Account) -> _Terms:
-    """An account never changes these objects, it puts others in their place."""
-    contract = account.contract
-    of = (account.lots, account.caps, account.rules, account.standings, contract, account.waivers)
-    known = account.written
-    if isinstance(known, _Terms) and all(map(is_, known.of, of)):
-        return known
-    lots = [lot for _, lot in sorted(account.lots.items())]
-    caps = [cap for _, cap in sorted(account.caps.items())]
-    account.written = written = _Terms(
-        of,
-        _written(
-            (lot.lot, lot.kind, str(lot.granted), lot.priority, lot.effective_us, lot.expires_us, lot.scope)
-            for lot in lots
-        ),
-        _written((cap.cap, str(cap.amount)) for cap in caps),
-        _written(
-            (rule, window, standing.ordinal, standing.active)
-            for (rule, window), standing in sorted(account.standings.items())
-        ),
-        _written((cap.cap, cap.scope, cap.hard) for cap in caps),
-        _written((lot.lot, lot.pays_debt) for lot in lots if lot.pays_debt is not None),
-        _written(
-            (lot.lot, [(each.at_us, each.kind, _amount_or_none(each.amount)) for each in lot.changes])
-            for lot in lots
-            if lot.changes
-        ),
-        _written(
-            (lot.lot, lot.carry.source, lot.carry.percent, _amount_or_none(lot.carry.cap))
-            for lot in lots
-            if lot.carry is not None
-        ),
-        _written(
-            (cap.cap, cap.window.kind, cap.window.length_us, cap.meter, cap.price, cap.since)
-            for cap in caps
-            if not cap.is_plain
-        ),
-        _written((each.from_us, each.plan, each.price, each.terms, each.adds_up) for each in contract.agreed),
-        _written(
-            (name, rule.measure, str(rule.threshold), str(rule.clear), rule.falls, rule.level)
-            for name, rule in sorted(account.rules.items())
-        ),
-        _written((each.from_us, each.plan) for each in contract.phases),
-        _written((each.from_us, each.paused) for each in contract.pauses),
-        _written((each.from_us, each.seat, each.count) for each in contract.seats),
-        _written((cap.cap, cap.basis) for cap in caps if cap.basis != CHARGED),
-        _written(cap.cap for cap in caps if cap.waives),
-        _written((each.from_us, each.cap, _amount_or_none(each.amount)) for each in account.waivers),
-    )
-    return written
-
-
-def _written(rows: Iterable[object]) -> _Written:
-    found = list(rows)
-    return Raw(_encoder.encode(found)) if found else _NOTHING
 
 
 def encode_account(account: Account) -> bytes:
     """The account's stored state; nothing derived, nothing of the fast path."""
-    scopes = sorted(account.scopes.items())
-    terms = _terms_of(account)
+    rules, scopes = sorted(account.rules.items()), sorted(account.scopes.items())
+    lots = [lot for _, lot in sorted(account.lots.items())]
+    caps = [cap for _, cap in sorted(account.caps.items())]
     return _encoder.encode(
         _Account(
             VERSION,
@@ -244,12 +161,18 @@ def encode_account(account: Account) -> bytes:
             account.rated,
             account.sequence,
             _rows(account.table),
-            terms.lots,
-            terms.caps,
+            [
+                (lot.lot, lot.kind, str(lot.granted), lot.priority, lot.effective_us, lot.expires_us, lot.scope)
+                for lot in lots
+            ],
+            [(cap.cap, str(cap.amount)) for cap in caps],
             [],
             [],
-            terms.standings,
-            terms.cap_scopes,
+            [
+                (rule, window, standing.ordinal, standing.active)
+                for (rule, window), standing in sorted(account.standings.items())
+            ],
+            [(cap.cap, cap.scope, cap.hard) for cap in caps],
             [
                 (name, scope.standing, [(month, str(spend)) for month, spend in sorted(scope.spend.items())])
                 for name, scope in scopes
@@ -280,10 +203,22 @@ def encode_account(account: Account) -> bytes:
             [(mark, parked.until_us, parked.value) for mark, parked in sorted(account.parked.items())]
             if account.parked
             else [],
-            terms.debt_payers,
-            terms.lot_changes,
-            terms.carries,
-            terms.cap_windows,
+            [(lot.lot, lot.pays_debt) for lot in lots if lot.pays_debt is not None],
+            [
+                (lot.lot, [(each.at_us, each.kind, _amount_or_none(each.amount)) for each in lot.changes])
+                for lot in lots
+                if lot.changes
+            ],
+            [
+                (lot.lot, lot.carry.source, lot.carry.percent, _amount_or_none(lot.carry.cap))
+                for lot in lots
+                if lot.carry is not None
+            ],
+            [
+                (cap.cap, cap.window.kind, cap.window.length_us, cap.meter, cap.price, cap.since)
+                for cap in caps
+                if not cap.is_plain
+            ],
             [
                 (cap, [(place, str(amount)) for place, amount in sorted(counts.items())])
                 for cap, counts in sorted(account.tallies.items())
@@ -296,7 +231,7 @@ def encode_account(account: Account) -> bytes:
             ]
             if account.aggregates
             else [],
-            terms.agreed,
+            [(each.from_us, each.plan, each.price, each.terms, each.adds_up) for each in account.contract.agreed],
             _rows(account.late) if account.late else [],
             [
                 (start, period, [(price, str(pico)) for price, pico in sorted(charges.items())])
@@ -304,7 +239,10 @@ def encode_account(account: Account) -> bytes:
             ]
             if account.adjusted
             else [],
-            terms.rules,
+            [
+                (name, rule.measure, str(rule.threshold), str(rule.clear), rule.falls, rule.level)
+                for name, rule in rules
+            ],
             [(name, limit.meter) for name, limit in sorted(account.rate_limits.items()) if limit.meter is not None]
             if account.rate_limits
             else [],
@@ -316,7 +254,7 @@ def encode_account(account: Account) -> bytes:
                 )
                 for name, line in account.lines.items()  # as they were posted: of re-ratings, the newest counts
             ],
-            terms.phases,
+            [(each.from_us, each.plan) for each in account.contract.phases],
             account.contract.plan if account.contract.phases else None,
             [
                 (
@@ -338,7 +276,7 @@ def encode_account(account: Account) -> bytes:
             else [],
             account.sessions.as_of_us if account.sessions.by_key else 0,
             None if account.top_up == NONE else _top_up(account.top_up),
-            terms.pauses,
+            [(each.from_us, each.paused) for each in account.contract.pauses],
             [
                 (name, line.rerated.version, line.rerated.from_us, line.rerated.to_us)
                 for name, line in account.lines.items()
@@ -370,17 +308,17 @@ def encode_account(account: Account) -> bytes:
             ]
             if account.leases.of
             else [],
-            terms.seats,
-            terms.cap_bases,
-            terms.waiving,
-            terms.waivers,
+            [(each.from_us, each.seat, each.count) for each in account.contract.seats],
+            [(cap.cap, cap.basis) for cap in caps if cap.basis != CHARGED],
+            [cap.cap for cap in caps if cap.waives],
+            [(each.from_us, each.cap, _amount_or_none(each.amount)) for each in account.waivers],
             account.postpaid,
             account.billed_us,
         )
     )
 
 
-def _top_up(top_up: TopUp) -> tuple[_TopUp | None, int, int, int, _TopUp | None, bool]:
+def _top_up(top_up: TopUp) -> tuple[_Terms | None, int, int, int, _Terms | None, bool]:
     terms, asked = (
         None if of is None else (str(of.threshold), str(of.amount), of.cooldown_us, of.attempts, of.priority, of.days)
         for of in (top_up.terms, top_up.asked)
@@ -576,7 +514,7 @@ def _sessions_of(stored: _Account) -> dict[Key, Timed]:
     return by_key
 
 
-def _terms(stored: _TopUp | None) -> Terms | None:
+def _terms(stored: _Terms | None) -> Terms | None:
     return None if stored is None else Terms(int(stored[0]), int(stored[1]), *stored[2:])
 
 

@@ -7,7 +7,8 @@ record, and the whole core. To the core belong: decoding, the memory of rated ev
 three lots, two caps, three rules, the rated lines, and a checkpoint's cut every few thousand records, encoded.
 `ratio` is the core's events per second over the bare loop's: the median of the rounds. Set-up is not counted.
 `profile_us` is where the core's time goes: each step by itself over all events, in microseconds of an event; `rest` is
-what leads from one to the other. The fastest of the rounds each, so that they can be added up.
+what leads from one to the other. The fastest of the rounds each, so that they can be added up. `libraries_us` is what of
+it the calls of msgspec and xxhash take that nobody could spare: no Python around them could be faster than that.
 
 Then the same customer under many names, idle: what its snapshot has (`bytes_per_customer`), what the process holds for
 it (`resident_bytes_per_customer`), and what it takes once it is touched (`live_bytes_per_customer`).
@@ -25,13 +26,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import orjson
+import xxhash
 
 from actors.assembly import GC_THRESHOLDS
 from engine.catalog import PriceBook, load_catalogue
 from engine.dedup import Dedup, identity
 from engine.events import CatalogueMarker, fingerprint, parse_usage, seal
 from engine.metering import Metering, scopes_of
-from engine.outcomes import AccountRow, RatedEvent, rated_lines
+from engine.outcomes import AccountRow, RatedEvent, RatedLine, rated_lines
 from engine.partition import Foreseen, Partition, foresee
 from engine.snapshot import decode_account, encode_account
 from loadtest.machine import machine, resident
@@ -241,8 +243,23 @@ def steps(keys: list[bytes], values: list[bytes], accounts: int) -> dict[str, fl
         RatedEvent(0, log_us, of.account, event.source, event.id, at_us, 1, "USD", lines, each.dimensions, plan="plan")
         for of, event, at_us, lines, each in zip(held, events, times, charged, metered, strict=True)
     )
-    timed("lines", (rated_lines(each, 0, 1) for each in told))
+    lines = timed("lines", (rated_lines(each, 0, 1) for each in told))
+    spent["libraries"] = _libraries(values, [line for each in lines for line in each])
     return spent
+
+
+def _libraries(values: list[bytes], lines: list[bytes]) -> float:
+    """Seconds of processor time to decode these events, write their data again, hash both and write these lines."""
+    read, write = msgspec.json.Decoder(BareEvent).decode, msgspec.json.Encoder().encode
+    told = [msgspec.json.decode(line, type=RatedLine) for line in lines]
+    began = time.process_time()
+    for value in values:
+        event = read(value)
+        xxhash.xxh3_128_digest(value)
+        xxhash.xxh3_64_digest(write(event.data))
+    for each in told:
+        write(each)
+    return time.process_time() - began
 
 
 def pace(events: int, accounts: int, rounds: int, say: Say) -> dict[str, Any]:
@@ -265,6 +282,7 @@ def pace(events: int, accounts: int, rounds: int, say: Say) -> dict[str, Any]:
         gc.unfreeze()
         gc.set_threshold(*before)
     profile = {name: min(each[name] for each in alone) for name in alone[0]}
+    libraries = profile.pop("libraries")
     profile["rest"] = max(0.0, min(core) - sum(profile.values()))
     ratios = [plain / whole for plain, whole in zip(bare, core, strict=True)]
     return {
@@ -273,6 +291,7 @@ def pace(events: int, accounts: int, rounds: int, say: Say) -> dict[str, Any]:
         "events_per_s": round(events / statistics.median(core)),
         "bare_events_per_s": round(events / statistics.median(bare)),
         "profile_us": {name: round(spent * 1_000_000 / events, 2) for name, spent in profile.items()},
+        "libraries_us": round(libraries * 1_000_000 / events, 2),
         "events": events,
         "accounts": accounts,
     }

@@ -48,7 +48,6 @@ def guard(price: Price, run: Running | None = None, **said: Any) -> Guard:
         "scopes": {},
         "zone": "UTC",
         "closes_us": START + 2 * HOUR,
-        "derived": None,
     }
     return Guard(START, START + HOUR, **(body | said))
 

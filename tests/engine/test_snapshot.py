@@ -1,6 +1,6 @@
 """Accounts and partitions as bytes, and back."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -42,7 +42,7 @@ from engine.snapshot import (
 )
 from engine.top_up import Terms, TopUp
 from engine.windows import Window
-from tests.engine.bench import HOUR, MINUTE, START, Bench, document
+from tests.engine.bench import START, document
 
 BOOK = PriceBook()
 BOOK.publish(START, compile_catalogue(1, document()))
@@ -273,39 +273,3 @@ def test_cells_that_differ_by_a_space_have_names_of_their_own() -> None:
     account.table = {START: {("x", ("a b",)): 1, ("x", ("a  b",)): 2, ("x", ()): 3}}
     told = {name: value for name, value in account_fields(encode_account(account)).items() if "quantity" in name}
     assert sorted(told.values()) == ["1", "2", "3"]
-
-
-HIGH = {"measure": "cap_percent", "cap": "monthly", "percent": 90}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda bench: bench.grant("more", "5"),
-        lambda bench: bench.void("first", "1"),
-        lambda bench: bench.cap("7"),
-        lambda bench: bench.command("remove_cap", cap="spare"),
-        lambda bench: bench.rule("high", **HIGH),
-        lambda bench: bench.command("remove_rule", rule="low"),
-        lambda bench: bench.use(95),
-        lambda bench: bench.sell("pro", bench.now + HOUR),
-        lambda bench: bench.pause(bench.now + HOUR),
-        lambda bench: bench.agree("x", {"model": "per_unit", "amount": "0.5"}, from_us=bench.now + HOUR),
-    ],
-)
-def test_what_was_written_before_is_not_written_when_it_has_changed(change: Callable[[Bench], str]) -> None:
-    bench = Bench()
-    assert [bench.open(), bench.grant("first", "100"), bench.cap("1000"), bench.cap("1000", cap="spare")] == [
-        "applied"
-    ] * 4
-    assert bench.balance_rule("10") == "applied"
-    bench.use(1)
-    before = encode_account(bench.account())
-    bench.now += MINUTE
-    assert change(bench) in {"applied", "rated"}
-    written = encode_account(bench.account())
-    assert written != before
-    assert written == encode_account(decode_account(written, bench.partition._book))
-    anew = bench.replay().account("acme")
-    assert anew is not None
-    assert written == encode_account(anew)

@@ -21,6 +21,7 @@ def test_a_short_run_writes_every_figure(tmp_path: Path) -> None:
         "no step is free; a run this short has no cut"
     )
     assert profile.keys() == {"decode", "identify", "remember", "meter", "rate", "lines", "cut", "rest"}
+    assert 0 < figures["libraries_us"] < sum(profile.values())
     assert 300 < figures["bytes_per_customer"] < 1024
     assert figures["live_bytes_per_customer"] > figures["bytes_per_customer"]
     assert figures["machine"]["cores"]
