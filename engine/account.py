@@ -1068,7 +1068,8 @@ class Account:
             zone=self.zone,
             closes_us=self._closing.until_us,
         )
-        guard.payment = self._payment(guard, derived)
+        if start in self.table:  # else lots may still be carried, or begin to pay, with its first usage
+            guard.payment = self._payment(guard, derived)
         if guard.payment is not None:
             guard.ledger = derived.allocation.postings(self.billed_us)
         return guard

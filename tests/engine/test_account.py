@@ -11,7 +11,7 @@ from engine import account as module
 from engine.account import Account, TooManyCells
 from engine.alerts import CapShare, Counted, Crossing, Expiring, LotShare, Rule, Spike, Wallet
 from engine.catalog import PriceBook, compile_catalogue
-from engine.credit import Lot, LotChange
+from engine.credit import Carry, Lot, LotChange, carried
 from engine.limits import Cap, own_count
 from engine.money import NANO
 from engine.outcomes import Line
@@ -51,12 +51,15 @@ class Held:
     def charge(self, units: int, name: str = "x", time_us: int = START) -> int:
         return sum(line.amount for line in self.use(units, name, time_us)[0])
 
-    def grant(self, name: str, dollars: int, effective_us: int = START, **fields: Any) -> list[Crossing]:
+    def grant(
+        self, name: str, dollars: int, effective_us: int = START, carry: Carry | None = None, **fields: Any
+    ) -> list[Crossing]:
         body: dict[str, Any] = {"kind": "paid", "priority": 100, "expires_us": None, "scope": ()}
         if self.account.has_usage:
             effective_us = max(effective_us, self.account.newest_event_us + 1)
         lot = Lot(lot=name, granted=dollars * DOLLAR, effective_us=effective_us, **(body | fields))
-        return self.account.grant([lot], max(START, self.account.woken_us))
+        lots = [lot] if carry is None else [lot, carried(lot, carry, 1)]
+        return self.account.grant(lots, max(START, self.account.woken_us))
 
     @property
     def balance(self) -> int:
@@ -92,11 +95,13 @@ def grants(draw: st.DrawFn) -> Step:
     kind = draw(st.sampled_from(["paid", "promo"]))
     scope = draw(st.sampled_from([(), ("x",), ("y", "third")]))
     priority = draw(st.integers(0, 2))
+    carry = None if span is None else draw(st.none() | st.just(Carry(name, 100, None)))
 
     def step(held: Held) -> object:
         start = max(effective_us, held.account.newest_event_us + 1)
         expires_us = None if span is None else start + span
-        return held.grant(name, dollars, effective_us, kind=kind, scope=scope, priority=priority, expires_us=expires_us)
+        fields = {"kind": kind, "scope": scope, "priority": priority, "expires_us": expires_us}
+        return held.grant(name, dollars, effective_us, carry, **fields)
 
     return step
 
@@ -191,6 +196,23 @@ def test_the_fast_path_gives_the_lines_the_crossings_and_the_state_of_the_full_p
         assert step(fast) == step(full)
         assert encode_account(fast.account) == encode_account(full.account)
         assert fast.account.wake_us() == full.account.wake_us()
+
+
+def test_a_lot_is_carried_for_usage_ahead_of_log_time_whoever_settles_it() -> None:
+    """Where log time has not reached the end of a lot, and the first usage behind it has come."""
+    told = []
+    for is_fast in (True, False):
+        held = Held()
+        held.grant("l", 5, expires_us=START + HOUR, carry=Carry("l", 100, None), priority=1)
+        held.grant("m", 500)
+        settled = [held.account.settle(MARCH)]
+        for _ in range(2):
+            held.use(1, time_us=START + HOUR)
+            if not is_fast:
+                held.account.reprice()
+            settled.append(held.account.settle(MARCH))
+        told.append(settled)
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize("name", ["tiered", "third"])
