@@ -5,8 +5,6 @@ settled, what it told is what one actor tells of the same records that nothing e
 """
 
 import asyncio
-import hashlib
-import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from random import Random
@@ -27,13 +25,11 @@ from engine.cost.served import GpuPart, ReplicaUp
 from engine.money import parse_amount
 from tests.actors.cost_rig import KAFKA, Stored, Topics
 from tests.engine.cost.histories import KEY, PARTITION, START_US, history, rates_record, served_record
-from tests.simulation.lives import INTERVAL_S, Life, World
-from tests.simulation.simulate import Outcome, no_collections
-from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualLoop, run_virtually
+from tests.simulation.lives import CHAOS_S, INTERVAL_S, Life, World, beside_one_alone
+from tests.simulation.simulate import Outcome
+from tests.simulation.virtual_loop import VirtualLoop
 
 HORIZONS: Final = Horizons(settle_us=60_000_000, close_us=600_000_000)
-CHAOS_S: Final = 4.0  # of virtual time
-REST_S: Final = 4.0  # in which all that is left is read and written
 LATE_S: Final = (0, 2, 2, 2, 40, 300, 2_000, 5_000)  # at most so much behind its time a record comes
 READ_MAX: Final = 7  # records of a turn, so that catching up takes some
 STORE_CALLS: Final = ("claim", "rows", "commit")
@@ -132,6 +128,7 @@ class CostWorld(World):
     """Everything of one run. The same records come at the same moments, whatever happens to those who read them."""
 
     START_US = START_US
+    SETTLE_US = HORIZONS.settle_us
     LOG_CALLS = LOG_CALLS
     STORE_CALLS = STORE_CALLS
 
@@ -185,28 +182,8 @@ class CostWorld(World):
         except Fenced:
             self.fired["late_and_fenced", "commit"] += 1
 
-    # --------------------------------------------------------------------------------------------------------- a run
-
-    async def run(self) -> None:
-        """Chaos, then healing, then all settles; then everybody stops."""
-        for record in self.arriving:
-            self.loop.call_at(self._start_s + record.at_s, self._arrive, record)
-        self.begin()
-        await asyncio.sleep(CHAOS_S)
-        self._faults = False
-        for life in self.lives:
-            life.resume()
-        await asyncio.sleep(1.0)
-        self._ahead_us += 2 * HORIZONS.settle_us
-        await asyncio.sleep(REST_S)
-        self._judge_rest()
-        self.over = True
-        for life in self.lives:
-            life.actor.stop()
-            await life.ended()
-
-    def _arrive(self, record: Arriving) -> None:
-        self.topics.put(record.topic, record.partition, record.key, record.value, self.wall_us())
+    def arrive(self, each: Arriving) -> None:
+        self.topics.put(each.topic, each.partition, each.key, each.value, self.wall_us())
 
     def came_about(self) -> dict[str, int]:
         """What proves nothing if it never does."""
@@ -219,7 +196,16 @@ class CostWorld(World):
             "hours closed": sum(key.hour_us < self._closed_us for key in self.stored.table),
         }
 
-    def _judge_rest(self) -> None:
+    def told(self) -> dict[str, dict[str, str]]:
+        return _told(self)
+
+    def unbalanced(self) -> Iterator[str]:
+        return _unbalanced(self)
+
+    def counted(self) -> tuple[int, int]:
+        return self.stored.commits, len(self.topics.lines)
+
+    def judge_rest(self) -> None:
         if not self.newest.alive:
             self.violated(f"{self.newest.name} has not come back")
             return
@@ -300,14 +286,6 @@ def _told(world: CostWorld) -> dict[str, dict[str, str]]:
     }
 
 
-def _unlike(found: CostWorld, alone: CostWorld) -> Iterator[str]:
-    parts = _told(found)
-    for part, expected in _told(alone).items():
-        for name in sorted(expected.keys() | parts[part].keys()):
-            if expected.get(name) != parts[part].get(name):
-                yield f"{part} {name}: {expected.get(name)} without faults, found {parts[part].get(name)}"
-
-
 def _unbalanced(world: CostWorld) -> Iterator[str]:
     """A window's buckets are its cost, and the windows of a replica come to its rows, bucket by bucket."""
     owed: Counter[tuple[str, str]] = Counter()
@@ -327,38 +305,9 @@ def _unbalanced(world: CostWorld) -> Iterator[str]:
 
 def simulate_costs(seed: int) -> Outcome:
     """Run a seed with faults and without, and hold the one against the other."""
-    with no_collections():
-        found, alone = _play(seed, faults=True), _play(seed, faults=False)
-    violations = [*found.violations, *(f"without faults, {sentence}" for sentence in alone.violations)]
-    if not violations:
-        violations = [*_unlike(found, alone), *_unbalanced(found)]
-    return Outcome(
-        seed=seed,
-        violations=violations,
-        trace=hashlib.sha256(repr(found.trace).encode()).hexdigest(),
-        fired=found.fired,
-        looked=Counter(),
-        reached=Counter({name: count for name, count in found.came_about().items() if count}),
-        steps=found.steps,
-        commits=found.stored.commits,
-        rated=len(found.topics.lines),
-        virtual_s=CHAOS_S + REST_S,
-        approved=0,
-        denied=Counter(),
-        world="--costs",
+    return beside_one_alone(
+        seed,
+        "--costs",
+        lambda loop, faults: CostWorld(seed, loop, faults=faults),
+        lambda: [mock.patch.object(cost_module, "READ_MAX", READ_MAX)],
     )
-
-
-def _play(seed: int, *, faults: bool) -> CostWorld:
-    loop = VirtualLoop()
-    world = CostWorld(seed, loop, faults=faults)
-    logging.disable(logging.CRITICAL)  # warnings about faults that are meant to be
-    try:
-        with mock.patch.object(cost_module, "READ_MAX", READ_MAX):
-            run_virtually(loop, world.run())
-    except (NobodyWaits, TimeStandsStill) as error:
-        world.violated(f"{type(error).__name__}: {error}")
-    finally:
-        logging.disable(logging.NOTSET)
-    world.violations += loop.broken
-    return world

@@ -2,13 +2,20 @@
 place, and begins anew, on virtual time. Of what it is, and what it reads and writes, the world at hand knows."""
 
 import asyncio
+import hashlib
+import logging
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from random import Random
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from actors.ports import LogUnavailable, StoreUnavailable
-from tests.simulation.virtual_loop import VirtualLoop
+from tests.simulation.simulate import Outcome, no_collections
+from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualLoop, run_virtually
 
+CHAOS_S: Final = 4.0  # of virtual time
+REST_S: Final = 4.0  # in which all that is left is read and written
 INTERVAL_S: Final = 0.2
 RESTART_MAX_S: Final = 0.6
 COMMIT_FAULTS: Final = ("unknown_done", "unknown_not_done", "unknown_late")
@@ -101,6 +108,8 @@ class World:
     those of `DONE_CALLS` a lost answer is a fault of its own."""
 
     START_US: int
+    SETTLE_US: int
+    arriving: Sequence[Any]  # what producers write, each `at_s` after the start
     LOG_CALLS: tuple[str, ...] = ()
     STORE_CALLS: tuple[str, ...] = ()
     DONE_CALLS: tuple[str, ...] = ("commit.after",)
@@ -181,3 +190,111 @@ class World:
     def begin(self) -> None:
         if not self.over:
             self.lives.append(Life(self, f"{self._name}.{len(self.lives)}"))
+
+    # --------------------------------------------------------------------------------------------------------- a run
+
+    async def run(self) -> None:
+        """Chaos, then healing, then all settles; then everybody stops."""
+        for each in self.arriving:
+            self.loop.call_at(self._start_s + each.at_s, self.arrive, each)
+        self.begin()
+        await asyncio.sleep(CHAOS_S)
+        self._faults = False
+        for life in self.lives:
+            life.resume()
+        await asyncio.sleep(1.0)
+        self._ahead_us += 2 * self.SETTLE_US
+        await asyncio.sleep(REST_S)
+        self.judge_rest()
+        self.over = True
+        for life in self.lives:
+            life.actor.stop()
+            await life.ended()
+
+    def arrive(self, each: Any) -> None:
+        """It is written now."""
+        raise NotImplementedError
+
+    def judge_rest(self) -> None:
+        """All has healed and settled."""
+        raise NotImplementedError
+
+    def told(self) -> dict[str, dict[str, str]]:
+        """What the run came to, by part and name."""
+        raise NotImplementedError
+
+    def unbalanced(self) -> Iterator[str]:
+        """What of it contradicts itself."""
+        return iter(())
+
+    def came_about(self) -> dict[str, int]:
+        """What proves nothing if it never does."""
+        raise NotImplementedError
+
+    def counted(self) -> tuple[int, int]:
+        """Commits, and what was told."""
+        raise NotImplementedError
+
+
+AnyWorld = TypeVar("AnyWorld", bound=World)
+
+
+def unlike(found: World, alone: World) -> Iterator[str]:
+    """What the one told otherwise than the other."""
+    parts = found.told()
+    for part, expected in alone.told().items():
+        for name in sorted(expected.keys() | parts[part].keys()):
+            if expected.get(name) != parts[part].get(name):
+                yield f"{part} {name}: {expected.get(name)} without faults, found {parts[part].get(name)}"
+
+
+def beside_one_alone(
+    seed: int,
+    flag: str,
+    make: Callable[[VirtualLoop, bool], AnyWorld],
+    patches: Callable[[], Sequence[AbstractContextManager[Any]]],
+) -> Outcome:
+    """Run a seed with faults and without, and hold the one against the other. `flag` of the command runs it again."""
+    with no_collections():
+        found, alone = (play(make, patches, faults) for faults in (True, False))
+    violations = [*found.violations, *(f"without faults, {sentence}" for sentence in alone.violations)]
+    if not violations:
+        violations = [*unlike(found, alone), *found.unbalanced()]
+    commits, told = found.counted()
+    return Outcome(
+        seed=seed,
+        violations=violations,
+        trace=hashlib.sha256(repr(found.trace).encode()).hexdigest(),
+        fired=found.fired,
+        looked=Counter(),
+        reached=Counter({name: count for name, count in found.came_about().items() if count}),
+        steps=found.steps,
+        commits=commits,
+        rated=told,
+        virtual_s=CHAOS_S + REST_S,
+        approved=0,
+        denied=Counter(),
+        world=flag,
+    )
+
+
+def play(
+    make: Callable[[VirtualLoop, bool], AnyWorld],
+    patches: Callable[[], Sequence[AbstractContextManager[Any]]],
+    faults: bool,
+) -> AnyWorld:
+    """One run."""
+    loop = VirtualLoop()
+    world = make(loop, faults)
+    logging.disable(logging.CRITICAL)  # warnings about faults that are meant to be
+    try:
+        with ExitStack() as stack:
+            for patch in patches():
+                stack.enter_context(patch)
+            run_virtually(loop, world.run())
+    except (NobodyWaits, TimeStandsStill) as error:
+        world.violated(f"{type(error).__name__}: {error}")
+    finally:
+        logging.disable(logging.NOTSET)
+    world.violations += loop.broken
+    return world

@@ -6,9 +6,6 @@ closed, rows, floors and what was told are those of one process that nothing eve
 be told nothing is missing, and nothing has two ids."""
 
 import asyncio
-import hashlib
-import logging
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from random import Random
 from typing import Any, Final, TypeVar
@@ -30,13 +27,11 @@ from engine.cost.lines import RequestLine
 from engine.cost.margin import RUN_KEPT_US, Key, Margin
 from tests.actors.test_margin_actor import KAFKA, Stored, Topics
 from tests.engine.cost.test_margin import CLOSE_US, H, cost, rated
-from tests.simulation.lives import INTERVAL_S, Life, World
-from tests.simulation.simulate import Outcome, no_collections
-from tests.simulation.virtual_loop import NobodyWaits, TimeStandsStill, VirtualLoop, run_virtually
+from tests.simulation.lives import INTERVAL_S, Life, World, beside_one_alone
+from tests.simulation.simulate import Outcome
+from tests.simulation.virtual_loop import VirtualLoop
 
 SETTLE_US: Final = 960_000_000
-CHAOS_S: Final = 4.0
-REST_S: Final = 4.0
 PACE: Final = 1.5 * 3_600  # seconds of wall time per second that processes wait: CHAOS_S is six hours
 STORE_CALLS: Final = ("claim", "rows", "costs_closed_us", "commit", "floors", "told_us", "hour", "write", "waiting")
 LOG_CALLS: Final = ("bounds", "offset_from", "read")
@@ -242,6 +237,7 @@ class MarginWorld(World):
     """Everything of one run. The same lines come at the same moments, whatever happens to those who read them."""
 
     START_US = H
+    SETTLE_US = SETTLE_US
     LOG_CALLS = LOG_CALLS
     STORE_CALLS = STORE_CALLS
     DONE_CALLS = ("commit.after", "write.after")
@@ -308,30 +304,16 @@ class MarginWorld(World):
         self.outbox.append(row)
         return row
 
-    # --------------------------------------------------------------------------------------------------------- a run
-
-    async def run(self) -> None:
-        """Chaos, then healing, then all closes; then everybody stops."""
-        for each in self.arriving:
-            self.loop.call_at(self._start_s + each.at_s, self._arrive, each)
-        self.begin()
-        await asyncio.sleep(CHAOS_S)
-        self._faults = False
-        for life in self.lives:
-            life.resume()
-        await asyncio.sleep(1.0)
-        self._ahead_us += 2 * SETTLE_US
-        await asyncio.sleep(REST_S)
-        self._judge_rest()
-        self.over = True
-        for life in self.lives:
-            life.actor.stop()
-            await life.ended()
-
-    def _arrive(self, each: Arriving) -> None:
+    def arrive(self, each: Arriving) -> None:
         self.topics.put(each.line, self.wall_us())
 
-    def _judge_rest(self) -> None:
+    def told(self) -> dict[str, dict[str, str]]:
+        return _told(self)
+
+    def counted(self) -> tuple[int, int]:
+        return self.stored.commits, len(self.posted)
+
+    def judge_rest(self) -> None:
         if not self.newest.alive:
             self.violated(f"{self.newest.name} has not come back")
         told = {row.alert_id for row in self.posted}
@@ -394,52 +376,15 @@ def _told(world: MarginWorld) -> dict[str, dict[str, str]]:
     }
 
 
-def _unlike(found: MarginWorld, alone: MarginWorld) -> Iterator[str]:
-    parts = _told(found)
-    for part, expected in _told(alone).items():
-        for name in sorted(expected.keys() | parts[part].keys()):
-            if expected.get(name) != parts[part].get(name):
-                yield f"{part} {name}: {expected.get(name)} without faults, found {parts[part].get(name)}"
-
-
 def simulate_margins(seed: int) -> Outcome:
     """Run a seed with faults and without, and hold the one against the other."""
-    with no_collections():
-        found, alone = _play(seed, faults=True), _play(seed, faults=False)
-    violations = [*found.violations, *(f"without faults, {sentence}" for sentence in alone.violations)]
-    if not violations:
-        violations = [*_unlike(found, alone)]
-    return Outcome(
-        seed=seed,
-        violations=violations,
-        trace=hashlib.sha256(repr(found.trace).encode()).hexdigest(),
-        fired=found.fired,
-        looked=Counter(),
-        reached=Counter({name: count for name, count in found.came_about().items() if count}),
-        steps=found.steps,
-        commits=found.stored.commits,
-        rated=len(found.posted),
-        virtual_s=CHAOS_S + REST_S,
-        approved=0,
-        denied=Counter(),
-        world="--margins",
-    )
-
-
-def _play(seed: int, *, faults: bool) -> MarginWorld:
-    loop = VirtualLoop()
-    world = MarginWorld(seed, loop, faults=faults)
-    logging.disable(logging.CRITICAL)  # warnings about faults that are meant to be
-    try:
-        with (
+    return beside_one_alone(
+        seed,
+        "--margins",
+        lambda loop, faults: MarginWorld(seed, loop, faults=faults),
+        lambda: [
             mock.patch.object(floor_watch, "LOOK_EVERY_S", INTERVAL_S),
             mock.patch.object(margin_actor, "SAY_EVERY_US", 1),
             mock.patch.object(margin_actor, "MEND_S", INTERVAL_S),
-        ):
-            run_virtually(loop, world.run())
-    except (NobodyWaits, TimeStandsStill) as error:
-        world.violated(f"{type(error).__name__}: {error}")
-    finally:
-        logging.disable(logging.NOTSET)
-    world.violations += loop.broken
-    return world
+        ],
+    )

@@ -19,7 +19,7 @@ from actors.ports import CommitUnknown
 from engine.cost.attribution import Attribution, SetAside
 from engine.cost.rollup import Key, Sums
 from tests.actors.cost_rig import Stored
-from tests.simulation import costs
+from tests.simulation import lives
 from tests.simulation.costs import LOG_CALLS, STORE_CALLS, Storing, simulate_costs
 from tests.simulation.lives import COMMIT_FAULTS
 from tests.simulation.run import main
@@ -117,7 +117,7 @@ def test_every_seed_ends_as_if_nothing_had_happened_and_every_fault_strikes() ->
 def test_a_seed_that_fails_says_how_it_is_seen_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(costs, "_unlike", lambda *_: ["the canary is dead"])
+    monkeypatch.setattr(lives, "unlike", lambda *_: ["the canary is dead"])
     assert main(["--costs", "--seed", "5"]) == 1
     assert "the canary is dead" in (said := capsys.readouterr().out)
     assert "again: python -m tests.simulation.run --costs --seed 5" in said

@@ -19,7 +19,7 @@ from actors.margin_store import MarginCheckpoint, MarginClaim
 from actors.ports import AlertRow
 from engine.cost.margin import MarginFold
 from tests.actors.test_margin_actor import Stored
-from tests.simulation import margins
+from tests.simulation import lives, margins
 from tests.simulation.lives import COMMIT_FAULTS
 from tests.simulation.margins import LOG_CALLS, STORE_CALLS, MarginWorld, Ways, simulate_margins
 from tests.simulation.run import main
@@ -114,7 +114,7 @@ def test_every_seed_ends_as_if_nothing_had_happened_and_every_fault_strikes() ->
 def test_a_seed_that_fails_says_how_it_is_seen_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(margins, "_unlike", lambda *_: ["the canary is dead"])
+    monkeypatch.setattr(lives, "unlike", lambda *_: ["the canary is dead"])
     assert main(["--margins", "--seed", "5"]) == 1
     assert "again: python -m tests.simulation.run --margins --seed 5" in capsys.readouterr().out
 
