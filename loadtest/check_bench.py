@@ -5,13 +5,15 @@
     cold    the first hold of an account, which waits for its slice to come back from the log, beside the next one
 
 Contenders take turns in short rounds, so that what else the machine does falls on both. A turn is a pair of calls (a
-check and the release of its hold; two calls that do nothing), of which the first is timed. `make bench-check` runs it
-on a stack of its own; figures and the machine's facts go to build/check.json.
+check and the release of its hold; two calls that do nothing), of which the first is timed; `cpu_us` is the processor time
+of a turn by role, which hardly depends on what else the machine does. `make bench-check` runs it on a stack of its own;
+figures and the machine's facts go to build/check.json.
 """
 
 import argparse
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -19,6 +21,7 @@ from typing import Any, Final, TypeVar, cast
 import aiohttp
 import msgspec
 import orjson
+import psutil
 import uvloop
 from msgspec import Struct
 from ray import serve
@@ -74,6 +77,8 @@ PLENTY_PERCENT: Final = 100_000  # nobody is denied: a denial is another path
 MODEL: Final = "atlas-small"
 BOUNDS: Final = {"input_tokens": 1_000, "output_tokens": 512}
 TTL_S: Final = 30
+RAY: Final = "ray"  # under which the supervisor knows its processes
+TITLES: Final = {"ray::ServeReplica": "replicas", "ray::_ShardActor": "shard", "/haproxy": "proxy"}
 TOKEN_CHARACTERS: Final = 300  # about a hold's token
 CATALOGUE_FILE: Final = Path(__file__).resolve().parents[1] / "config" / "catalogue.example.yaml"
 
@@ -144,29 +149,42 @@ class Measured(Struct):
 
     ms: dict[str, float | None]  # p50, p99 of the timed call
     pairs_per_s: float
+    cpu_us: dict[str, float] = {}  # of a turn, by role
 
 
 Timed = Callable[[int], Awaitable[float]]  # a turn: its number -> how long its timed call took, in seconds
 
 
 async def take_turns(
-    contenders: Mapping[str, Timed], clock: Clock, *, rounds: int, turns: int, concurrency: int
+    contenders: Mapping[str, Timed],
+    clock: Clock,
+    *,
+    rounds: int,
+    turns: int,
+    concurrency: int,
+    cpu_s: Callable[[], Mapping[str, float]] = dict,
 ) -> dict[str, Measured]:
     """Each contender in turn, `rounds` times; a round is `turns` turns by `concurrency` callers. The first round of
-    each warms up and is not counted."""
+    each warms up and is not counted. `cpu_s` tells the processor seconds that each role has taken by now."""
     taken: dict[str, list[float]] = {name: [] for name in contenders}
+    worked: dict[str, Counter[str]] = {name: Counter() for name in contenders}
     seconds = dict.fromkeys(contenders, 0.0)
     number = 0
     for round_number in range(rounds + 1):
         for name, turn in contenders.items():
-            began_s = clock.boot_s()
+            before, began_s = cpu_s(), clock.boot_s()
             times = await _one_round(turn, number, turns, concurrency)
             if round_number:
                 seconds[name] += clock.boot_s() - began_s
                 taken[name] += times
+                worked[name].update({role: spent_s - before[role] for role, spent_s in cpu_s().items()})
             number += turns
     return {
-        name: Measured(percentiles([value * 1000 for value in taken[name]]), round(len(taken[name]) / seconds[name], 1))
+        name: Measured(
+            percentiles([value * 1000 for value in taken[name]]),
+            round(len(taken[name]) / seconds[name], 1),
+            {role: round(spent_s / len(taken[name]) * 1e6, 1) for role, spent_s in worked[name].items()},
+        )
         for name in contenders
     }
 
@@ -302,6 +320,23 @@ class _Bench:
         figures["withheld_after_a_crash_s"] = {"at_most": lingering_s, "hold_ttl_max_s": settings.shard.hold_ttl_max_s}
         return figures
 
+    def _cpu_s(self) -> dict[str, float]:
+        """What each role has taken by now; of Ray's processes those that a check passes through."""
+        named: dict[str, list[int]] = {role: [] for role in (*TITLES.values(), "callers")}
+        for child in self._supervisor.children:
+            if child.name == RAY and (process := child.process()) is not None:
+                title = " ".join(process.cmdline()[:1])
+                for part, role in TITLES.items():
+                    if part in title:
+                        named[role].append(child.pid)
+        named["callers"].append(os.getpid())
+        seconds = dict.fromkeys(named, 0.0)
+        for role, pids in named.items():
+            for pid in pids:
+                times = psutil.Process(pid).cpu_times()
+                seconds[role] += times.user + times.system
+        return seconds
+
     async def _open_accounts(self) -> list[str]:
         settings, options = self._settings, self._options
         document = load_file(CATALOGUE_FILE)
@@ -419,6 +454,7 @@ class _Bench:
                 rounds=self._options.rounds,
                 turns=self._options.turns,
                 concurrency=callers,
+                cpu_s=self._cpu_s,
             )
             found[f"concurrency_{callers}"] = beside(measured, ours, least)
         return found

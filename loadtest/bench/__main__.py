@@ -5,10 +5,13 @@
     patterns    what a user would build instead, beside ours
     scale       more customers, more prices, a second shard
 
-A part leaves its figures in build/bench/; `--only` runs some of them, and the others' figures stay as they were.
+A part leaves its figures in build/bench/; `--only` runs some of them, and the others' figures stay as they were. All of
+them end within `--budget` minutes: each has its share of what is left, and one that takes longer is stopped, named, and
+leaves no figures.
 """
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -17,42 +20,59 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
+from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
+from config.stack.supervisor import reap
 from loadtest.bench.capacity import model
 from loadtest.bench.goals import goals_of, missed
 from loadtest.bench.page import page
 from loadtest.machine import machine
 
 FOLDER: Final = Path("build/bench")
-MODULES: Final = {
-    "check": "loadtest.check_bench",
-    "one_shard": "loadtest.bench.one_shard",
-    "patterns": "loadtest.patterns",
-    "scale": "loadtest.bench.scale",
-}
-# Enough to see that everything works, and nothing to quote.
-SMOKE: Final[Mapping[str, Sequence[str]]] = {
-    "check": ("--rounds", "1", "--turns", "60", "--accounts", "50"),
-    "one_shard": (
-        *("--events", "30000", "--customers", "300", "--start", "1000", "--asked-start", "200", "--ceiling", "2500"),
-        *("--step-s", "2", "--half-s", "3", "--checks", "200"),
+BUDGET_MIN: Final = 19.0
+STOP_S: Final = 30.0  # a part that is stopped hands over, and stops its servers
+
+
+class Part(Struct, frozen=True):
+    """A module that measures one thing, and leaves its figures where `--report` says."""
+
+    module: str
+    minutes: float  # what it takes on two cores with nothing beside it; it may take its share of the budget by this
+    smoke: Sequence[str]  # its arguments to see that everything works, with nothing to quote
+    run_dir: Path  # whose servers are stopped, should it have to be killed
+
+
+PARTS: Final = {
+    "check": Part(
+        "loadtest.check_bench", 2.5, ("--rounds", "1", "--turns", "60", "--accounts", "50"), Path("build/run-bench")
     ),
-    "patterns": ("--smoke",),
-    "scale": ("--events", "10000", "--customers-max", "1000"),
+    "one_shard": Part(
+        "loadtest.bench.one_shard",
+        6.5,
+        (
+            *("--events", "30000", "--customers", "300", "--start", "1000", "--ceiling", "2500"),
+            *("--step-s", "2", "--half-s", "3", "--checks", "200"),
+        ),
+        Path("build/run-bench-one-shard"),
+    ),
+    "patterns": Part("loadtest.patterns", 5.0, ("--smoke",), Path("build/run-bench-patterns")),
+    "scale": Part(
+        "loadtest.bench.scale", 3.5, ("--events", "10000", "--customers-max", "1000"), Path("build/run-bench-scale")
+    ),
 }
 
-Run = Callable[[Sequence[str]], int]
+Run = Callable[[Part, Sequence[str], float], int | None]
 
 
 def commands(only: Sequence[str], smoke: bool, folder: Path) -> dict[str, list[str]]:
     """The command line of each part, by name."""
     found = {}
-    for name in only or MODULES:
+    for name in only or PARTS:
         report = report_of(name, folder)
-        extra = SMOKE[name] if smoke else ()
-        found[name] = [sys.executable, "-m", MODULES[name], "--report", str(report), *extra]
+        extra = PARTS[name].smoke if smoke else ()
+        found[name] = [sys.executable, "-m", PARTS[name].module, "--report", str(report), *extra]
     return found
 
 
@@ -64,7 +84,7 @@ def report_of(name: str, folder: Path) -> Path:
 def gather(folder: Path) -> dict[str, Any]:
     """The figures that the parts have left."""
     parts = {}
-    for name in MODULES:
+    for name in PARTS:
         report = report_of(name, folder)
         if report.exists():
             parts[name] = orjson.loads(report.read_bytes())
@@ -77,16 +97,44 @@ def capacity_of(parts: Mapping[str, Any]) -> dict[str, Any] | None:
     return model(one_shard["ramp"], one_shard["machine"]["cores"]) if one_shard and "ramp" in one_shard else None
 
 
-def in_a_process(line: Sequence[str]) -> int:
-    """Its exit status."""
-    return subprocess.run(line, check=False).returncode
+def share(name: str, waiting: Sequence[str], left_s: float) -> float:
+    """Seconds that a part may take, of what is left for all that wait, itself among them: what one does not need goes to
+    those behind it. Of each share, the time that stopping takes is kept."""
+    minutes = sum(PARTS[each].minutes for each in waiting)
+    return max(0.0, left_s * PARTS[name].minutes / minutes - STOP_S)
+
+
+def in_a_process(part: Part, line: Sequence[str], within_s: float) -> int | None:
+    """Its exit status; None when it took longer. Then it is asked to stop, as by Ctrl-C, and killed if it does not."""
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's job in the background ignores it, and hands that on
+    process = subprocess.Popen(line, start_new_session=True)
+    try:
+        return process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.poll() is None:
+            _stop(process)
+            reap(part.run_dir)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_S / 2)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def main(arguments: Sequence[str] | None = None, run: Run = in_a_process) -> int:
     """0 when every part ran and was exact; a goal that is missed is said, and is no failure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", choices=list(MODULES), action="append", help="run this part; once per part")
+    parser.add_argument("--only", choices=list(PARTS), action="append", help="run this part; once per part")
     parser.add_argument("--smoke", action="store_true", help="seconds instead of minutes: to see that it works")
+    parser.add_argument("--budget", type=float, default=BUDGET_MIN, help="minutes that all parts together may take")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the parts leave their figures")
     asked = parser.parse_args(arguments)
     console = Console()
@@ -97,19 +145,29 @@ def main(arguments: Sequence[str] | None = None, run: Run = in_a_process) -> int
     for name in lines:
         report_of(name, asked.folder).unlink(missing_ok=True)  # a part that fails leaves nothing, not an older run's
 
-    failed = []
-    for name, line in lines.items():  # one that fails keeps none of the others from running
-        console.rule(" ".join(line[1:]))
-        if run(line) != 0:
-            failed.append(name)
+    failed: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    for place, (name, line) in enumerate(lines.items()):  # one that fails keeps none of the others from running
+        part_s = time.monotonic()
+        within_s = share(name, list(lines)[place:], asked.budget * 60 - (part_s - began_s))
+        console.rule(f"{place + 1} of {len(lines)}: {name}, within {within_s:.0f} s")
+        console.print(" ".join(line[1:]), highlight=False, markup=False, soft_wrap=True)
+        status = run(PARTS[name], line, within_s)
+        seconds[name] = round(time.monotonic() - part_s, 1)
+        if status is None:
+            failed[name] = f"stopped after its {within_s:.0f} s; give it more by --budget, or run it alone by --only"
+        elif status != 0:
+            failed[name] = "its error stands above"
+        console.print(f"{name}: {failed.get(name, 'done')} ({seconds[name]:.0f} s)", highlight=False, markup=False)
     parts = gather(asked.folder)
     figures = {
         "machine": facts,
         "began": began,
         "seconds": round(time.monotonic() - began_s, 1),
+        "seconds_by_part": seconds,
         "smoke": asked.smoke,
         "commands": {name: ["python", *line[1:]] for name, line in lines.items()},
-        "failed": failed,
+        "failed": list(failed),
         "parts": parts,
         "capacity": capacity_of(parts),
     }
@@ -122,8 +180,8 @@ def main(arguments: Sequence[str] | None = None, run: Run = in_a_process) -> int
     console.print(table)
     for sentence in missed(goals_of(figures)):
         console.print(f"missed  {sentence}", highlight=False, markup=False)
-    for name in failed:
-        console.print(f"FAILED  {name}: its error stands above", highlight=False, markup=False)
+    for name, why in failed.items():
+        console.print(f"FAILED  {name}: {why}", highlight=False, markup=False)
     console.print(f"written to {target} and {target.with_suffix('.html')}", highlight=False)
     return 1 if failed else 0
 

@@ -28,7 +28,7 @@ from loadtest.machine import machine
 class OneShard(Struct, frozen=True):
     """How much of it, and where the figures go."""
 
-    events: int = 250_000  # in the log before the shard starts
+    events: int = 160_000  # in the log before the shard starts
     customers: int = 5_000
     climb: Climb = Climb()
     report: Path = Path("build/bench/one-shard.json")
@@ -70,12 +70,6 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=default.customers, help="that these are spread over")
     parser.add_argument("--start", type=float, default=climb.start_per_s, help="events/s of the ramp's first step")
     parser.add_argument(
-        "--asked-start",
-        type=float,
-        default=climb.asked_start_per_s,
-        help="likewise, of the ramp in which doors are asked",
-    )
-    parser.add_argument(
         "--ceiling", type=float, default=climb.ceiling_per_s, help="events/s that it does not go beyond"
     )
     parser.add_argument("--step-s", type=float, default=climb.step_s, help="seconds of each step")
@@ -89,7 +83,6 @@ def main() -> None:
         asked.customers,
         Climb(
             start_per_s=asked.start,
-            asked_start_per_s=asked.asked_start,
             ceiling_per_s=asked.ceiling,
             step_s=asked.step_s,
             half_s=asked.half_s,

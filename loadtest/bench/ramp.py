@@ -31,6 +31,7 @@ LOOK_EVERY_S: Final = 0.25
 KEPT_UP_S: Final = 1.0  # a step keeps up when no more than this much of its load is still to be rated at its end
 ON_TIME_S: Final = 0.25  # and its load left no later than this
 SETUP_US: Final = 3_000_000
+ASKED_LEAST_PER_S: Final = 200  # where not even this is borne beside checks, these alone are too much
 ASKED: Final = 64  # customers that callers ask about
 WITHIN_S: Final = 5.0
 HOLD_TTL_MS: Final = 30_000
@@ -45,7 +46,7 @@ class Climb(Struct, frozen=True):
     """How the ramp goes."""
 
     start_per_s: float = 2_000
-    asked_start_per_s: float = 300  # of the ramp in which doors are asked
+    asked_share: float = 0.25  # of what is borne without checks: where the ramp begins in which doors are asked
     factor: float = 1.5
     ceiling_per_s: float = 60_000
     step_s: float = 6.0
@@ -105,8 +106,12 @@ class Ramp:
     async def run(self) -> dict[str, Any]:
         """The steps of both ramps, the saturation of each, and the step at half of what is borne with checks."""
         climbed = await self._climbed(self._climb.start_per_s)
-        asked = await self._climbed(self._climb.asked_start_per_s, self._climb.checks_per_s)
         saturation, with_checks, half = sustained(climbed), 0.0, None
+        start_per_s = saturation * self._climb.asked_share
+        asked = await self._climbed(start_per_s, self._climb.checks_per_s)
+        while not asked[0].kept_up and start_per_s > ASKED_LEAST_PER_S:
+            start_per_s /= 2
+            asked = await self._climbed(start_per_s, self._climb.checks_per_s)
         if asked[0].kept_up:
             with_checks = sustained(asked)
             half = await self.step(with_checks / 2, self._climb.half_s, self._climb.checks_per_s)

@@ -11,6 +11,7 @@ Each gets events of the same customers at the same price. Figures go to build/be
 import argparse
 import os
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -76,8 +77,10 @@ async def measure(ground: Ground, options: Options) -> dict[str, Any]:
     skipped: dict[str, str] = {}
     for name in options.only:
         ground.say(f"{name}: begins")
+        began_s = time.monotonic()
         try:
             found[name] = await TRIALS[name](ground)
+            ground.say(f"{name}: took {time.monotonic() - began_s:.0f} s")
         except Absent as absent:
             ground.say(f"SKIPPED  {name}: {absent}")
             skipped[name] = str(absent)

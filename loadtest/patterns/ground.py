@@ -45,8 +45,9 @@ class Ground:
                 customer.granted = self.scale.cap_pico
             return made
 
-        (followed,), (crowded,) = some("followed", 1), some("crowded", 1)
-        return Cast(some("checked", CHECKED), followed, some("alerted", self.scale.alerts), crowded)
+        (crowded,) = some("crowded", 1)
+        followed, alerted = some("followed", self.scale.delays), some("alerted", self.scale.alerts)
+        return Cast(some("checked", CHECKED), followed, alerted, crowded)
 
     def uses(self, crowd: Sequence[Customer], seed: int) -> list[Use]:
         """The scale's events as a gateway would count them itself."""

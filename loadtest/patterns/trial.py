@@ -12,7 +12,8 @@ from loadtest.bench.arrivals import open_loop, poisson
 from loadtest.bench.latency import Latencies
 from loadtest.probes import COST_PICO, Customer
 
-POLL_S: Final = 0.001
+POLL_S: Final = 0.001  # between two looks at a balance, at first
+POLL_SHARE: Final = 0.02  # of what has been waited, later: who waits for a timer leaves the contender alone
 WITHIN_S: Final = 60.0
 
 
@@ -44,7 +45,7 @@ class Scale(Struct, frozen=True):
     customers: int = 1_000  # that these are spread over
     checks_per_s: float = 200.0
     checks_s: float = 10.0
-    delays: int = 30  # events followed to the balance
+    delays: int = 30  # customers whose event is followed to the balance
     alerts: int = 20  # customers followed to the alert
     cap_requests: int = 200
     alert_requests: int = 5
@@ -65,12 +66,12 @@ class Cast(Struct, frozen=True):
     """The customers of one contender's trial; each opened with the cap and the alert of the scale."""
 
     checked: Sequence[Customer]
-    followed: Customer
+    followed: Sequence[Customer]
     alerted: Sequence[Customer]
     crowded: Customer
 
     def everybody(self) -> list[Customer]:
-        return [*self.checked, self.followed, *self.alerted, self.crowded]
+        return [*self.checked, *self.followed, *self.alerted, self.crowded]
 
 
 async def check_times(contender: Contender, cast: Cast, clock: Clock, scale: Scale) -> tuple[Latencies, int]:
@@ -92,17 +93,25 @@ async def check_times(contender: Contender, cast: Cast, clock: Clock, scale: Sca
     return latencies, offered.failed
 
 
-async def balance_delays(contender: Contender, cast: Cast, clock: Clock, scale: Scale) -> Latencies:
-    """From handing over an event to a balance that has it."""
+async def balance_delays(contender: Contender, cast: Cast, clock: Clock, scale: Scale, apart_s: float) -> Latencies:
+    """From handing over an event to a balance that has it, of customers whose events come `apart_s` after each other.
+
+    One after the other they would each begin where a timer has just ended, and wait for all of its next period."""
     latencies = Latencies()
-    for _ in range(scale.delays):
-        wanted = await contender.booked(cast.followed.account) + COST_PICO
+
+    async def follow(number: int, customer: Customer) -> None:
+        await clock.sleep(number * apart_s)
+        wanted = await contender.booked(customer.account) + COST_PICO
         began_s = clock.boot_s()
-        await contender.spend(cast.followed, "")
+        await contender.spend(customer, "")
         async with asyncio.timeout(WITHIN_S):
-            while await contender.booked(cast.followed.account) < wanted:
-                await clock.sleep(POLL_S)
+            while await contender.booked(customer.account) < wanted:
+                await clock.sleep(max(POLL_S, POLL_SHARE * (clock.boot_s() - began_s)))
         latencies.record(clock.boot_s() - began_s)
+
+    async with asyncio.TaskGroup() as group:
+        for number, customer in enumerate(cast.followed):
+            group.create_task(follow(number, customer))
     return latencies
 
 
@@ -152,7 +161,7 @@ async def overspend(contender: Contender, cast: Cast, clock: Clock, scale: Scale
 async def measured(contender: Contender, cast: Cast, clock: Clock, scale: Scale, apart_s: float) -> dict[str, Any]:
     """All of it but what needs a full log or a kill."""
     checks, failed = await check_times(contender, cast, clock, scale)
-    balances = await balance_delays(contender, cast, clock, scale)
+    balances = await balance_delays(contender, cast, clock, scale, apart_s)
     alerts = await alert_delays(contender, cast, clock, scale, apart_s)
     beyond = await overspend(contender, cast, clock, scale)
     return {

@@ -23,8 +23,6 @@ def test_one_shard_is_measured_and_exact(database: str, kafka: str, tmp_path: Pa
         "200",
         "--start",
         "400",
-        "--asked-start",
-        "200",
         "--ceiling",
         "1000",
     ]

@@ -23,8 +23,12 @@ async def test_contenders_alternate_and_the_first_round_warms_up() -> None:
 
         return turn
 
+    def cpu_s() -> dict[str, float]:
+        return {"shard": order.count("a") * 0.000_005 + order.count("b") * 0.000_001}
+
     contenders = {"a": turn_of("a", 0.002), "b": turn_of("b", 0.001)}
-    measured = await take_turns(contenders, SystemClock(), rounds=2, turns=4, concurrency=2)
+    measured = await take_turns(contenders, SystemClock(), rounds=2, turns=4, concurrency=2, cpu_s=cpu_s)
+    assert (measured["a"].cpu_us, measured["b"].cpu_us) == ({"shard": 5.0}, {"shard": 1.0})
     assert order == (["a"] * 4 + ["b"] * 4) * 3
     assert most == 2
     assert (measured["a"].ms["p99"], measured["b"].ms["p99"]) == (2.0, 1.0)

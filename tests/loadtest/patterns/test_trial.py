@@ -27,8 +27,8 @@ _Value = TypeVar("_Value")
 
 
 def cast() -> Cast:
-    (followed, crowded) = customers("solo", 2, 1)
-    return Cast(customers("checked", 10, 1), followed, customers("alerted", 4, 1), crowded)
+    (crowded,) = customers("crowded", 1, 1)
+    return Cast(customers("checked", 10, 1), customers("followed", 3, 1), customers("alerted", 4, 1), crowded)
 
 
 class Counter:
@@ -75,8 +75,22 @@ async def passed(clock: HandClock, work: Awaitable[_Value]) -> _Value:
 async def test_delays_are_what_the_contender_takes() -> None:
     clock = HandClock()
     slow: Contender = Counter(clock, 0.5)
-    assert (await passed(clock, balance_delays(slow, cast(), clock, SCALE))).at(50) == pytest.approx(500, rel=0.01)
+    assert (await passed(clock, balance_delays(slow, cast(), clock, SCALE, 0.1))).at(50) == pytest.approx(500, rel=0.03)
     assert (await passed(clock, alert_delays(slow, cast(), clock, SCALE, 0.1))).at(50) == pytest.approx(500, rel=0.03)
+
+
+async def test_a_timer_is_met_at_any_moment_of_its_period() -> None:
+    class Timed(Counter):
+        async def booked(self, account: str) -> int:
+            refreshed_s = self.clock.boot_s() // 1.0
+            return COST_PICO * sum(at_s < refreshed_s for at_s in self.reported.get(account, ()))
+
+    clock = HandClock()
+    delays = await passed(clock, balance_delays(Timed(clock, 0.0), cast(), clock, SCALE, 0.3))
+    assert len(delays) == 3
+    slowest, fastest = delays.at(100), delays.at(0)
+    assert slowest is not None and fastest is not None
+    assert slowest - fastest == pytest.approx(600, abs=60), "they are spread over a period, and do not follow it"
 
 
 async def test_who_reserves_does_not_overspend_and_who_looks_back_does() -> None:
