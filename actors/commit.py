@@ -27,11 +27,13 @@ from actors.ports import (
     Store,
     StoreUnavailable,
 )
+from engine.cut import Cut
 from engine.events import Owner, seal
 
 _log = logging.getLogger(__name__)
 
-ENCODE_ACCOUNTS: int = 20  # at about 50 us each: 1 ms between two looks at the rest of the world
+ENCODE_ACCOUNTS: int = 20  # at most, between two looks at the rest of the world
+ENCODE_S: float = 0.0003  # and no longer; an account takes 50 us and, with many rules and lots, many times that
 RETRY_S: float = 0.2
 
 
@@ -44,6 +46,7 @@ class Committer:
         self._clock = clock
         self._topic = topic
         self._control_key = control_key
+        self._cutting = asyncio.Lock()  # partitions that were to be due together would hold up a check together
 
     async def checkpoint(self, owned: Owned) -> None:
         """Steps 1 to 4; nothing is committed of a partition that is halted on the way.
@@ -51,7 +54,8 @@ class Committer:
         Raises Fenced when the partition is someone else's; nothing more may be done for it then."""
         sends = set(owned.sends)  # also of a cut whose commit was broken off: it may not have waited for them yet
         if owned.checkpoint is None:
-            owned.checkpoint = await self._cut(owned)
+            async with self._cutting:
+                owned.checkpoint = await self._cut(owned)
         await self._flushed(sends)
         if owned.running:
             await self._commit(owned)
@@ -60,7 +64,7 @@ class Committer:
         next_offset, last = owned.next_offset, owned.last
         owned.checkpointed_s = self._clock.boot_s()
         cut = owned.fold.begin_cut()
-        while not cut.encode(ENCODE_ACCOUNTS):
+        while not self._encode_some(cut):
             await self._clock.sleep(0)
         owned.fold.end_cut()
         return Checkpoint(
@@ -78,6 +82,16 @@ class Committer:
             alerts=cut.alerts,
             dead_letters=cut.dead_letters,
         )
+
+    def _encode_some(self, cut: Cut) -> bool:
+        """For a moment; True when no account is left."""
+        until_s = self._clock.boot_s() + ENCODE_S
+        for _ in range(ENCODE_ACCOUNTS):
+            if cut.encode(1):
+                return True
+            if self._clock.boot_s() >= until_s:
+                break
+        return False
 
     async def _flushed(self, sends: set["asyncio.Task[None]"]) -> None:
         if sends:

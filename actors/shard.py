@@ -469,12 +469,13 @@ class Shard:
                 foreseen.append(each)
             if number % self._settings.rating_slice_events == 0 or number == len(records):
                 began_s = await self._pause_if_due(began_s)
+        began_s = await self._pause_if_due(began_s, 0.0)  # the search takes as long as a slice or more
         owned.fold.expect(foreseen)
         await self._pause_if_due(began_s)
 
-    async def _pause_if_due(self, began_s: float) -> float:
+    async def _pause_if_due(self, began_s: float, slice_s: float | None = None) -> float:
         """Let others run if the slice that began then is over; when the present one began."""
-        if self._clock.boot_s() - began_s < self._settings.rating_slice_ms / 1000:
+        if self._clock.boot_s() - began_s <= (self._settings.rating_slice_ms / 1000 if slice_s is None else slice_s):
             return began_s
         await self._clock.sleep(0)
         self._lease.beat()

@@ -291,11 +291,11 @@ class ByLease(_OurBooks):
 
     async def check(self, account: str) -> str | None:
         self._dealt += 1
+        token = str(self._dealt)  # while this one waits, others are dealt out
         holder = self._gateways[self._dealt % len(self._gateways)].of(account)
         admission = await holder.admit()
         if not admission.allowed:
             return None
-        token = str(self._dealt)
         self._admitted[token] = holder, admission
         return token
 

@@ -329,6 +329,12 @@ class LeaseHolder:
         if held in self._old:
             self._old.remove(held)
 
+    async def _drained(self) -> None:
+        """No request runs any more."""
+        while any(held.running for held in self._old):
+            self._ended.clear()
+            await self._ended.wait()
+
     async def close(self) -> bool:
         """Give the leases back once the requests under them have ended; whether all of them have."""
         if self._taking is not None:
@@ -338,10 +344,9 @@ class LeaseHolder:
                 self._retire(held)
         self._now = self._next = None
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._drain_s):
-                while any(held.running for held in self._old):
-                    self._ended.clear()
-                    await self._ended.wait()
+            # Not `asyncio.timeout`: in a task that was cancelled before, as by a group of tasks that failed, Python 3.11 ends
+            # that by CancelledError, which would hide why the caller is closing.
+            await asyncio.wait_for(self._drained(), self._drain_s)
         await asyncio.gather(*self._closing, return_exceptions=True)
         return not any(held.running for held in self._old)
 

@@ -317,3 +317,23 @@ def test_a_bound_of_nothing_that_was_used_all_the_same_ends_the_lease() -> None:
     held.running += 1
     held.settle({"a": 1})
     assert held.slots == 0
+
+
+async def test_who_closes_because_it_was_cancelled_is_told_what_still_runs(service: Service) -> None:
+    holder = service.holder(drain_s=0)
+    waiting = asyncio.Event()
+    found: list[bool] = []
+
+    async def gateway() -> None:
+        await holder.admit()  # and never settled
+        try:
+            await waiting.wait()
+        finally:
+            found.append(await holder.close())
+
+    task = asyncio.create_task(gateway())
+    await settled()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert found == [False]

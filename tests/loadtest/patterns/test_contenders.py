@@ -1,9 +1,11 @@
 """The ways in of the patterns that live with their caller; the others need servers: tests/integration/test_patterns.py."""
 
+import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 from loadtest.patterns.bell import Bell
-from loadtest.patterns.contenders import InProcess, InRedis
+from loadtest.patterns.contenders import ByLease, InProcess, InRedis
 from loadtest.patterns.pattern import Terms, Use
 from loadtest.patterns.synced_counters import SyncedCounters
 from loadtest.probes import COST_PICO, customers
@@ -48,3 +50,35 @@ async def test_requests_are_dealt_out_and_a_balance_is_what_every_process_knows(
     await contender.spend(customer, "")
     assert await contender.booked(customer.account) == COST_PICO
     assert await contender.check(customer.account) is None
+
+
+async def test_gateways_that_are_asked_at_once_keep_their_requests_apart() -> None:
+    class Slow:
+        """A holder that has to wait for a lease."""
+
+        def __init__(self) -> None:
+            self.settled: list[Any] = []
+
+        async def admit(self) -> Any:
+            await asyncio.sleep(0)
+            return SimpleNamespace(allowed=True)
+
+        def settle(self, admission: Any, data: Any, id: str) -> Any:
+            self.settled.append(admission)
+            return SimpleNamespace(cloud_event=lambda: b"{}")
+
+    class Log:
+        async def append(self, records: Any) -> None: ...
+
+    holders = [Slow(), Slow()]
+    gateways: Any = [SimpleNamespace(of=lambda _, holder=holder: holder) for holder in holders]
+    stage: Any = SimpleNamespace(clock=HandClock(), log=Log())
+    balance: Any = None
+    contender = ByLease("ours by lease", "", gateways, balance, stage)
+    (customer,) = customers("one", 1, 1)
+    tokens = await asyncio.gather(*(contender.check(customer.account) for _ in range(4)))
+    assert len({*tokens}) == 4
+    for token in tokens:
+        assert token
+        await contender.spend(customer, token)
+    assert [len({*map(id, holder.settled)}) for holder in holders] == [2, 2]
