@@ -46,7 +46,7 @@ class Committer:
         self._clock = clock
         self._topic = topic
         self._control_key = control_key
-        self._cutting = asyncio.Lock()  # partitions that were to be due together would hold up a check together
+        self._rests_until_s = float("-inf")  # nothing is encoded before
 
     async def checkpoint(self, owned: Owned) -> None:
         """Steps 1 to 4; nothing is committed of a partition that is halted on the way.
@@ -54,8 +54,7 @@ class Committer:
         Raises Fenced when the partition is someone else's; nothing more may be done for it then."""
         sends = set(owned.sends)  # also of a cut whose commit was broken off: it may not have waited for them yet
         if owned.checkpoint is None:
-            async with self._cutting:
-                owned.checkpoint = await self._cut(owned)
+            owned.checkpoint = await self._cut(owned)
         await self._flushed(sends)
         if owned.running:
             await self._commit(owned)
@@ -84,14 +83,19 @@ class Committer:
         )
 
     def _encode_some(self, cut: Cut) -> bool:
-        """For a moment; True when no account is left."""
-        until_s = self._clock.boot_s() + ENCODE_S
+        """For a moment; True when no account is left. Then the encoding of all partitions rests for as long: they are due
+        together, and a check would wait for a moment of each."""
+        began_s = now_s = self._clock.boot_s()
+        if began_s < self._rests_until_s:
+            return False
+        done = False
         for _ in range(ENCODE_ACCOUNTS):
-            if cut.encode(1):
-                return True
-            if self._clock.boot_s() >= until_s:
+            done = cut.encode(1)
+            now_s = self._clock.boot_s()
+            if done or now_s >= began_s + ENCODE_S:
                 break
-        return False
+        self._rests_until_s = now_s + (now_s - began_s)
+        return done
 
     async def _flushed(self, sends: set["asyncio.Task[None]"]) -> None:
         if sends:

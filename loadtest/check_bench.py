@@ -77,6 +77,7 @@ PLENTY_PERCENT: Final = 100_000  # nobody is denied: a denial is another path
 MODEL: Final = "atlas-small"
 BOUNDS: Final = {"input_tokens": 1_000, "output_tokens": 512}
 TTL_S: Final = 30
+IDLE_S: Final = 5.0
 RAY: Final = "ray"  # under which the supervisor knows its processes
 TITLES: Final = {"ray::ServeReplica": "replicas", "ray::_ShardActor": "shard", "/haproxy": "proxy"}
 TOKEN_CHARACTERS: Final = 300  # about a hold's token
@@ -310,6 +311,7 @@ class _Bench:
                 mine = {each.partition for each in doors.routes() if each.incarnation == route.incarnation}
                 served = [name for name in accounts if partition_for(name.encode(), settings.kafka.partitions) in mine]
                 line = await dial(route.host, route.port, door_token(settings.control_key_bytes()))
+                figures["idle_cores"] = await self._idle_cores()
                 self._say("cold: the first hold of every account, and its next")
                 figures["slices"] = await self._cold(line, served)
                 figures["door"] = await self._door(line, served)
@@ -319,6 +321,12 @@ class _Bench:
         lingering_s = linger_us(settings.shard, settings.lease) / 1_000_000
         figures["withheld_after_a_crash_s"] = {"at_most": lingering_s, "hold_ttl_max_s": settings.shard.hold_ttl_max_s}
         return figures
+
+    async def _idle_cores(self) -> dict[str, float]:
+        """What each role keeps busy while nobody asks: it stands in every `cpu_us`, the more the longer a turn takes."""
+        before = self._cpu_s()
+        await self._clock.sleep(IDLE_S)
+        return {role: round((spent_s - before[role]) / IDLE_S, 3) for role, spent_s in self._cpu_s().items()}
 
     def _cpu_s(self) -> dict[str, float]:
         """What each role has taken by now; of Ray's processes those that a check passes through."""

@@ -8,7 +8,9 @@ from actors.commit import Committer
 from actors.owned import Owned
 from actors.ports import Checkpoint, CommitUnknown, Fenced
 from engine.catalog import load_catalogue
-from engine.events import Owner
+from engine.cut import Cut
+from engine.events import OpenAccount, Owner
+from engine.placement import partition_for
 from tests.actors.shard_rig import CONTROL_KEY, TOPIC, Process, Rig
 from tests.simulation.hand_clock import settle
 from tests.simulation.sim_store import SimStore
@@ -144,6 +146,48 @@ async def test_1_events_rated_while_the_cut_is_under_way_are_not_in_it(bench: Be
     assert [posting.amount for posting in row.postings if posting.kind == "debt"] == [10**12]
     await bench.committed()
     assert sum(posting.amount for posting in row.postings if posting.kind == "debt") == 2 * 10**12
+
+
+async def test_1_partitions_that_are_due_together_encode_in_turns_with_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An account takes a tenth of a millisecond here, and what others do in between as long."""
+    process, rig = bench.process, bench.rig
+    await process.join(1)
+    second, _ = await process.take(1)
+    names = [f"many-{number}" for number in range(80)]
+    rig.open(1)
+    for name in names:
+        home = partition_for(name.encode(), rig.partitions)
+        if home in (0, 1):
+            rig.control(home, OpenAccount(name, f"open-{name}", "basic"))
+    for owned in (bench.owned, second):
+        for record in rig.records(owned.number)[owned.next_offset :]:
+            owned.fold.apply(record.offset, record.timestamp, record.key, record.value)
+            owned.next_offset = record.offset + 1
+    spent_s, order = 0.0, []
+    boot_s, sleep, encode = rig.clock.boot_s, rig.clock.sleep, Cut.encode
+
+    def slow_encode(self: Cut, accounts_max: int) -> bool:
+        nonlocal spent_s
+        spent_s += 0.0001
+        order.append("e")
+        return encode(self, accounts_max)
+
+    async def pause(seconds: float) -> None:
+        nonlocal spent_s
+        await sleep(seconds)
+        spent_s += 0.0001
+        order.append(".")
+
+    monkeypatch.setattr(rig.clock, "boot_s", lambda: boot_s() + spent_s)
+    monkeypatch.setattr(rig.clock, "sleep", pause)
+    monkeypatch.setattr(Cut, "encode", slow_encode)
+    tasks = [process.spawn(bench.committer.checkpoint(owned)) for owned in (bench.owned, second)]
+    await rig.clock.until(lambda: all(task.done() for task in tasks), 60)
+    runs = [len(run) for run in "".join(order).split(".")]
+    assert sum(runs) > 30
+    assert max(runs) <= 4, "three tenths of a millisecond, whichever partition it is"
 
 
 async def test_4_an_outage_is_waited_out_with_the_very_same_rows(bench: Bench) -> None:
