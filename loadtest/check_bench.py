@@ -1,6 +1,8 @@
 """What a check costs, beside the least that anything could cost on the same wires.
 
-    HTTP    a check with a hold through Serve, beside an endpoint of Serve that does nothing
+    HTTP    a check with a hold through Serve, beside the same routes without the door (key, limits, JSON in and out are
+            as ever; the owner's answer is the same each time, and nobody is asked), and beside an endpoint of Serve that
+            does nothing
     door    a check with a hold through a shard's door, beside a process that sends every frame back as it came
     cold    the first hold of an account, which waits for its slice to come back from the log, beside the next one
 
@@ -15,6 +17,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -25,15 +28,17 @@ import psutil
 import uvloop
 from msgspec import Struct
 from ray import serve
+from ray.serve.schema import LoggingConfig
 from rich.console import Console
 
 from actors.api import ONGOING_MAX, REPLICA_CPUS
-from actors.assembly import database_dsn, issue_key, kafka_log, postgres_store
+from actors.assembly import database_dsn, issue_key, kafka_log, key_ring, postgres_store
 from actors.clock import SystemClock
 from actors.deployment import deployed, lay_ground
-from actors.door_client import Doors
+from actors.door_client import Doors, Route
 from actors.door_wire import (
     PROTOCOL,
+    Answer,
     Asked,
     Balance,
     BalanceView,
@@ -44,6 +49,9 @@ from actors.door_wire import (
     Hello,
     Question,
     Release,
+    Released,
+    Status,
+    StatusView,
     answered_decoder,
     asked_decoder,
     door_token,
@@ -55,6 +63,9 @@ from actors.membership import PostgresDirectory
 from actors.ports import Clock, Outgoing
 from actors.publication import publish
 from actors.slices import linger_us
+from actors.web.api import build_app
+from actors.web.app import App
+from actors.web.wire import Services
 from config.catalogue import load_file
 from config.settings import Settings, load_settings
 from config.stack.embedded import fresh_stack
@@ -77,6 +88,7 @@ PLENTY_PERCENT: Final = 100_000  # nobody is denied: a denial is another path
 MODEL: Final = "atlas-small"
 BOUNDS: Final = {"input_tokens": 1_000, "output_tokens": 512}
 TTL_S: Final = 30
+WITHOUT_DOOR: Final = "/without-door"
 IDLE_S: Final = 5.0
 RAY: Final = "ray"  # under which the supervisor knows its processes
 TITLES: Final = {"ray::ServeReplica": "replicas", "ray::_ShardActor": "shard", "/haproxy": "proxy"}
@@ -200,7 +212,7 @@ async def _one_round(turn: Timed, first: int, turns: int, concurrency: int) -> l
 
 
 def beside(measured: Mapping[str, Measured], ours: str, least: str) -> dict[str, Any]:
-    """Both contenders, and how many times the least ours is."""
+    """Both, and how many times the least ours is."""
     our, bare = measured[ours], measured[least]
     return {
         ours: msgspec.to_builtins(our),
@@ -251,6 +263,69 @@ class _Nothing:
         await send({"type": "http.response.body", "body": b"{}"})
 
 
+class _OneAnswer:
+    """In the place of the doors: what an owner has answered once."""
+
+    def __init__(self, checked: Checked, released: Released) -> None:
+        self._checked = checked
+        self._released = released
+
+    async def ask(self, account: str, question: Question, within_s: float) -> Answer:
+        return self._checked if isinstance(question, Check) else self._released
+
+    async def ask_every_shard(self, question: Status, within_s: float) -> list[StatusView]:
+        return []
+
+    def routes(self) -> list[Route]:
+        return []
+
+
+class _WithoutDoor:
+    """ASGI: the routes of the API, with `_OneAnswer` behind them, below a prefix."""
+
+    def __init__(self, settings: dict[str, Any], checked: bytes, released: bytes) -> None:
+        self._settings = Settings.model_validate(settings)
+        self._doors = _OneAnswer(
+            msgspec.msgpack.decode(checked, type=Checked), msgspec.msgpack.decode(released, type=Released)
+        )
+        self._app: App | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            clock = SystemClock()
+            keys = key_ring(self._settings, clock)
+            await keys.start()
+            nobody: Any = None
+            self._app = build_app(Services(self._settings, clock, self._doors, nobody, keys), "bench")
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await keys.stop()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        assert self._app is not None, "requests come after the start"
+        path = scope["path"].removeprefix(WITHOUT_DOOR)
+        await self._app({**scope, "path": path, "raw_path": path.encode()}, receive, send)
+
+
+def _serve_without_door(settings: Settings, checked: Checked, released: Released) -> None:
+    """Beside the API, likewise. Blocks."""
+    given = settings.reveal(), msgspec.msgpack.encode(checked), msgspec.msgpack.encode(released)
+
+    @serve.deployment(
+        name="without_door",
+        num_replicas=settings.api.replicas,
+        max_ongoing_requests=ONGOING_MAX,
+        ray_actor_options={"num_cpus": REPLICA_CPUS},
+        logging_config=LoggingConfig(enable_access_log=False),
+    )
+    @serve.ingress(lambda: _WithoutDoor(*given))
+    class WithoutDoor:
+        pass
+
+    serve.run(WithoutDoor.bind(), name="without_door", route_prefix=WITHOUT_DOOR)  # type: ignore[attr-defined]
+
+
 def _serve_nothing(replicas: int) -> None:
     """Beside the API: the same proxy, as many replicas with the same options. Blocks."""
 
@@ -259,6 +334,7 @@ def _serve_nothing(replicas: int) -> None:
         num_replicas=replicas,
         max_ongoing_requests=ONGOING_MAX,
         ray_actor_options={"num_cpus": REPLICA_CPUS},
+        logging_config=LoggingConfig(enable_access_log=False),  # as the API has it
     )
     @serve.ingress(lambda: _Nothing())
     class Nothing:
@@ -314,6 +390,7 @@ class _Bench:
                 figures["idle_cores"] = await self._idle_cores()
                 self._say("cold: the first hold of every account, and its next")
                 figures["slices"] = await self._cold(line, served)
+                await self._without_door(line, served[0])
                 figures["door"] = await self._door(line, served)
                 figures["http"] = await self._http(served)
             finally:
@@ -400,6 +477,13 @@ class _Bench:
             raise RuntimeError(f"account {account}: expected a hold, got {answer}")
         return taken_s, answer.hold.token
 
+    async def _without_door(self, line: Line, account: str) -> None:
+        checked = (await line.call(_question(account))).answer
+        released = (await line.call(Release(checked.hold.token))).answer
+        await asyncio.to_thread(_serve_without_door, self._settings, checked, released)
+        if self._settings.ray_address is None:
+            record_ray(self._supervisor)
+
     async def _door(self, line: Line, accounts: list[str]) -> dict[str, Any]:
         async def check(number: int) -> float:
             taken_s, token = await self._check(line, accounts[number % len(accounts)])
@@ -433,12 +517,15 @@ class _Bench:
                         raise RuntimeError(f"{path}: {answer.status} {(await answer.text())[:300]}")
                     return await answer.json()
 
-            async def check(number: int) -> float:
+            async def check(number: int, below: str = "") -> float:
                 body = _http_question(accounts[number % len(accounts)])
                 began_s = self._clock.boot_s()
-                answer = await post("/v1/check", body)
+                answer = await post(f"{below}/v1/check", body)
+                while answer["transient"]:  # on a machine too busy for a lease to be renewed in time
+                    await self._clock.sleep(answer["retry_after_s"])
+                    answer = await post(f"{below}/v1/check", body)
                 taken_s = self._clock.boot_s() - began_s
-                await post("/v1/holds/release", {"token": answer["hold"]["token"]})
+                await post(f"{below}/v1/holds/release", {"token": answer["hold"]["token"]})
                 return taken_s
 
             async def nothing(number: int) -> float:
@@ -449,13 +536,18 @@ class _Bench:
                 await post("/nothing", {"token": "x" * TOKEN_CHARACTERS})
                 return taken_s
 
-            return await self._beside("http", {"check_and_hold": check, "no_op": nothing}, HTTP_CONCURRENCY)
+            contenders: dict[str, Timed] = {
+                "check_and_hold": check,
+                "no_op": nothing,
+                "no_door": partial(check, below=WITHOUT_DOOR),
+            }
+            return await self._beside("http", contenders, HTTP_CONCURRENCY)
 
     async def _beside(self, wire: str, contenders: Mapping[str, Timed], concurrency: Sequence[int]) -> dict[str, Any]:
-        ours, least = contenders
+        ours, least, *others = contenders
         found = {}
         for callers in concurrency:
-            self._say(f"{wire}: {callers} callers at once, {ours} and {least} in turns")
+            self._say(f"{wire}: {callers} callers at once, {', '.join(contenders)} in turns")
             measured = await take_turns(
                 contenders,
                 self._clock,
@@ -464,7 +556,9 @@ class _Bench:
                 concurrency=callers,
                 cpu_s=self._cpu_s,
             )
-            found[f"concurrency_{callers}"] = beside(measured, ours, least)
+            found[f"concurrency_{callers}"] = beside(measured, ours, least) | {
+                f"beside_{other}": beside(measured, ours, other) for other in others
+            }
         return found
 
 

@@ -59,7 +59,10 @@ PARTS: Final = {
     ),
     "patterns": Part("loadtest.patterns", 5.0, ("--smoke",), Path("build/run-bench-patterns")),
     "scale": Part(
-        "loadtest.bench.scale", 3.5, ("--events", "10000", "--customers-max", "1000"), Path("build/run-bench-scale")
+        "loadtest.bench.scale",
+        3.5,
+        ("--events", "5000", "--shard-events", "10000", "--customers-max", "1000"),
+        Path("build/run-bench-scale"),
     ),
 }
 

@@ -1,8 +1,9 @@
 """How the cost of an event grows with customers and with prices, and what a second shard gains.
 
     customers   the engine over 1,000 to 1,000,000 idle customers, Zipf 1.1 and uniform beside it: decoding, the memory of
-                rated events, thawing, rating and the checkpoint's encoding; what Postgres would write is told as the
-                number of dirty accounts per cut
+                rated events, thawing, rating and the checkpoint's encoding, whose interval grows with what has changed, as
+                a shard's does; as many events as are measured are rated before, so that whoever comes often has come. What
+                Postgres would write is told as the number of dirty accounts per cut
     prices      the same with 1 to 1,000 prices in the plan
     shards      the whole stack over a full log with one shard and with two, exact
 
@@ -25,7 +26,8 @@ import uvloop
 from msgspec import Struct
 from rich.console import Console
 
-from config.settings import Settings, load_settings
+from actors.shard import CHANGED_PER_S
+from config.settings import Settings, ShardSettings, load_settings
 from config.stack.embedded import fresh_stack
 from config.stack.ray_local import start_ray
 from config.stack.supervisor import Supervisor
@@ -51,16 +53,17 @@ from loadtest.engine_bench import (
 from loadtest.machine import machine
 
 ZIPF: Final = 1.1
-CUT_EVERY: Final = 10_000  # records between two checkpoints: about a second of rating
+PER_S: Final = 10_000  # records that are about a second of rating
 
 
 class Scale(Struct, frozen=True):
     """How far, and where the figures go."""
 
-    customers: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000)
+    customers: Sequence[int] = (1_000, 100_000, 1_000_000)
     prices: Sequence[int] = (1, 10, 100, 1_000)
     shards: Sequence[int] = (1, 2)
-    events: int = 100_000
+    events: int = 40_000  # measured at each point of customers and prices
+    shard_events: int = 60_000  # in the log that the shards rate
     report: Path = Path("build/bench/scale.json")
     run_dir: Path = Path("build/run-bench-scale")
 
@@ -81,21 +84,39 @@ def drawn(customers: int, events: int, zipf: float, seed: int = 1) -> list[int]:
     return chosen
 
 
-def cost_of(fold: Partition, first: int, keys: Sequence[bytes], values: Sequence[bytes]) -> Cost:
-    """Rate them all, with a checkpoint's cut every so often."""
-    gc.collect()
-    began_s = time.process_time()
+def rate_all(fold: Partition, first: int, keys: Sequence[bytes], values: Sequence[bytes]) -> list[int]:
+    """Rate them, with a checkpoint's cut when a shard's would be due, and one at the end; the dirty accounts of each."""
+    dirty: list[int] = []
+    since = 0
     for start in range(0, len(values), AHEAD):
         chunk = range(start, min(start + AHEAD, len(values)))
         fold.expect([seen for at in chunk if (seen := foresee(first + at, keys[at], values[at])) is not None])
         for at in chunk:
             fold.apply(first + at, START_MS, keys[at], values[at])
-        if start // CUT_EVERY != (start + AHEAD) // CUT_EVERY:
+        since += len(chunk)
+        if since >= PER_S * _interval_s(fold.dirty_accounts) or start + AHEAD >= len(values):
+            dirty.append(fold.dirty_accounts)
             cut_off(fold)
+            since = 0
+    return dirty
+
+
+def _interval_s(dirty: int) -> float:
+    """Between two checkpoints, as `Shard` has it."""
+    settings = ShardSettings()
+    return min(max(settings.checkpoint_interval_s, dirty / CHANGED_PER_S), settings.checkpoint_interval_max_s)
+
+
+def cost_of(fold: Partition, first: int, keys: Sequence[bytes], values: Sequence[bytes], warm: int = 0) -> Cost:
+    """Rate them all; the first `warm` are not counted."""
+    before = fold.counts.get("rated", 0)
+    rate_all(fold, first, keys[:warm], values[:warm])
+    gc.collect()
+    began_s = time.process_time()
+    dirty = rate_all(fold, first + warm, keys[warm:], values[warm:])
     spent_s = time.process_time() - began_s
-    dirty = [len({*keys[start : start + CUT_EVERY]}) for start in range(0, len(keys), CUT_EVERY)]
-    assert fold.counts.get("rated") == len(values), fold.counts
-    return Cost(round(spent_s * 1e6 / len(values), 2), round(sum(dirty) / len(dirty), 1))
+    assert fold.counts.get("rated", 0) - before == len(values), fold.counts
+    return Cost(round(spent_s * 1e6 / (len(values) - warm), 2), round(sum(dirty) / len(dirty), 1))
 
 
 def by_customers(counts: Sequence[int], events: int, say: Say) -> list[dict[str, Any]]:
@@ -107,9 +128,10 @@ def by_customers(counts: Sequence[int], events: int, say: Say) -> list[dict[str,
             fold = Partition(0, 1, TOPIC, KEY, {1: load_catalogue(1, CATALOGUE)})
             fold.load(prepared(0).header(), idle_rows(count), [], [])
             draw = random.Random(2)
-            names = [name_of(number) for number in drawn(count, events, zipf)]
+            names = [name_of(number) for number in drawn(count, 2 * events, zipf)]
             values = [event(number, account, draw) for number, account in enumerate(names)]
-            row[name] = msgspec.to_builtins(cost_of(fold, 0, [account.encode() for account in names], values))
+            keys = [account.encode() for account in names]
+            row[name] = msgspec.to_builtins(cost_of(fold, 0, keys, values, warm=events))
         say(f"{count:,} customers: {row['zipf']['us']} µs an event, uniform {row['uniform']['us']} µs")
         found.append(row)
     return found
@@ -226,7 +248,7 @@ def run(settings: Settings, options: Scale, say: Say) -> dict[str, Any]:
         with Supervisor(options.run_dir, say=say) as supervisor:
             prepared_settings = fresh_stack(supervisor, settings)
             start_ray(supervisor, num_cpus=max(2, os.cpu_count() or 2))
-            working = by_shards(supervisor, prepared_settings, options.shards, options.events, say)
+            working = by_shards(supervisor, prepared_settings, options.shards, options.shard_events, say)
             figures["shards"] = uvloop.run(working)
     options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
@@ -237,7 +259,8 @@ def main() -> None:
     """The part alone."""
     default = Scale()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--events", type=int, default=default.events, help="rated at each point")
+    parser.add_argument("--events", type=int, default=default.events, help="measured at each point")
+    parser.add_argument("--shard-events", type=int, default=default.shard_events, help="that the shards rate")
     parser.add_argument("--customers-max", type=int, default=default.customers[-1], help="leave out what is above")
     parser.add_argument("--no-stack", action="store_true", help="the engine alone: no shards")
     parser.add_argument("--report", type=Path, default=default.report, help="where the figures go")
@@ -246,6 +269,7 @@ def main() -> None:
         customers=tuple(count for count in default.customers if count <= asked.customers_max),
         shards=() if asked.no_stack else default.shards,
         events=asked.events,
+        shard_events=asked.shard_events,
         report=asked.report,
     )
     console = Console()

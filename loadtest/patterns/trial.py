@@ -41,17 +41,17 @@ class Contender(Protocol):
 class Scale(Struct, frozen=True):
     """How long to measure."""
 
-    events: int = 50_000  # in the log, when they are counted and when the process is killed
+    events: int = 25_000  # in the log, when they are counted and when the process is killed
     customers: int = 1_000  # that these are spread over
     checks_per_s: float = 200.0
     checks_s: float = 10.0
-    delays: int = 30  # customers whose event is followed to the balance
+    delays: int = 20  # customers whose event is followed to the balance
     alerts: int = 20  # customers followed to the alert
     cap_requests: int = 200
     alert_requests: int = 5
     callers: int = 64
     work_s: float = 0.02  # how long a request runs, between its check and its usage
-    overspend_s: float = 15.0  # then callers give up asking, refused or not
+    overspend_s: float = 10.0  # then callers give up asking, refused or not
 
     @property
     def cap_pico(self) -> int:

@@ -1,11 +1,13 @@
 """The cost of an event, on a scale of seconds: that the figures are of what they say."""
 
 from collections import Counter
+from random import Random
 
 import orjson
 
 from engine.catalog import load_catalogue
-from loadtest.bench.scale import by_customers, by_prices, drawn, many_prices
+from loadtest.bench.scale import by_customers, by_prices, drawn, many_prices, rate_all
+from loadtest.engine_bench import event, idle_rows, name_of, prepared
 
 
 def silent(_: str) -> None:
@@ -25,6 +27,16 @@ def test_more_customers_leave_more_accounts_dirty() -> None:
         few["zipf"]["dirty_per_cut"] <= 10 < many["zipf"]["dirty_per_cut"] < many["uniform"]["dirty_per_cut"] <= 1_000
     )
     assert few["zipf"]["us"] > 0
+
+
+def test_the_more_accounts_have_changed_the_later_a_checkpoint_comes() -> None:
+    fold, names = prepared(0), [name_of(number) for number in range(12_000)]
+    fold.load(prepared(0).header(), idle_rows(len(names)), [], [])
+    draw = Random(1)
+    once = [event(number, name, draw) for number, name in enumerate(names)]
+    assert rate_all(fold, 0, [name.encode() for name in names], once) == [12_000], "a second for each thousand"
+    busy = [event(number, names[0], draw) for number in range(20_000, 32_000)]
+    assert rate_all(fold, len(once), [names[0].encode()] * len(busy), busy) == [1, 1], "no sooner than a second"
 
 
 def test_a_plan_may_have_a_thousand_prices() -> None:

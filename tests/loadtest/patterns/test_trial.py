@@ -104,7 +104,7 @@ async def test_who_reserves_does_not_overspend_and_who_looks_back_does() -> None
 async def test_callers_stop_asking_even_if_nobody_refuses() -> None:
     clock = HandClock()
     never = Counter(clock, 1_000.0)
-    assert await passed(clock, overspend(never, cast(), clock, SCALE)) == pytest.approx(8 * 15 / 0.02, rel=0.05)
+    assert await passed(clock, overspend(never, cast(), clock, SCALE)) == pytest.approx(8 * 10 / 0.02, rel=0.05)
 
 
 async def test_checks_are_spread_over_customers_who_have_spent_nothing() -> None:
