@@ -91,6 +91,10 @@ class Shard:
         for customer in self.customers:
             self._slice(customer)
 
+    @property
+    def open_holds(self) -> int:
+        return self._fold.desk.open_holds
+
     def answers(self) -> Answers:
         """Who answers for it."""
         clock, log, settings = self._clock, _Log(), ShardSettings()

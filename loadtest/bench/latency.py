@@ -25,6 +25,18 @@ class Latencies:
         """One duration; what is shorter than a nanosecond or longer than an hour counts as that."""
         self._histogram.record_value(min(max(1, round(seconds * NANOS)), LONGEST_NS))
 
+    def packed(self) -> bytes:
+        """For another process; `unpacked` reads it."""
+        packed: bytes = self._histogram.encode()
+        return packed
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> "Latencies":
+        """What `packed` was made of."""
+        found = cls()
+        found._histogram = HdrHistogram.decode(packed)
+        return found
+
     def add(self, other: "Latencies") -> None:
         """Take over all of the other's durations."""
         self._histogram.add(other._histogram)

@@ -8,38 +8,30 @@ borne then, checks are timed, and alerts from the broker to the receiver.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
-from actors.assembly import doors
 from actors.cluster import Cluster, ShardStatus
 from actors.deployment import until
-from actors.door_client import Doors, DoorUnavailable
-from actors.door_wire import Check, Checked, FieldLimit, Release
-from loadtest.bench.arrivals import Offered, open_loop, poisson, steps
+from loadtest.bench.arrivals import Offered, steps
+from loadtest.bench.callers import Asks, Calling, call
 from loadtest.bench.feeder import Fed, Order, feed
 from loadtest.bench.latency import Latencies
 from loadtest.bench.stage import Stage, counts_of, places_of
 from loadtest.bench.watch import Look, cores_between
-from loadtest.probes import MODEL, TOKENS, customers
-from loadtest.workload import EVENT_TYPE, Shape
+from loadtest.probes import customers
+from loadtest.workload import Shape
 
 LOOK_EVERY_S: Final = 0.25
+TELL_EVERY_S: Final = 30.0
 KEPT_UP_S: Final = 1.0  # a step keeps up when no more than this much of its load is still to be rated at its end
 ON_TIME_S: Final = 0.25  # and its load left no later than this
 SETUP_US: Final = 3_000_000
 ASKED_LEAST_PER_S: Final = 200  # where not even this is borne beside checks, these alone are too much
 ASKED: Final = 64  # customers that callers ask about
-WITHIN_S: Final = 5.0
-HOLD_TTL_MS: Final = 30_000
-BOUNDS: Final = (FieldLimit(("input_tokens",), str(TOKENS)), FieldLimit(("output_tokens",), "0"))
-
-
-class NotHeld(Exception):
-    """A customer with plenty was refused, or its owner did not answer in time."""
 
 
 class Climb(Struct, frozen=True):
@@ -152,18 +144,23 @@ class Ramp:
         await stage.settled(self._cluster)
         durations = Latencies()
         checks: Offered | None = None
-        async with asking(stage, [customer.account for customer in asked]) as asker:
-            feeding = await feed(stage.settings, order, stage.catalogue)
-            stage.load_is([feeding.pid])
-            await stage.clock.sleep(max(0.0, (feeding.start_us - stage.clock.wall_us()) / 1_000_000))
-            stage.say(f"{rate:,.0f} events/s for {seconds:g} s, {checks_per_s:g} checks/s")
-            run = _Run(stage, self._cluster, feeding.start_us)
-            async with run.watching():
-                if checks_per_s:
-                    checks = await asker.ask(poisson(checks_per_s, seconds, self._number), durations)
-                fed = await feeding.done()
-                lag_at_end = await run.lag()
-                rated_per_s = await run.rated_to_the_end(fed)
+        calling: Calling | None = None
+        if asked:
+            accounts = [customer.account for customer in asked]
+            calling = await call(stage.settings, Asks(accounts, checks_per_s, seconds, self._number))
+        feeding = await feed(stage.settings, order, stage.catalogue)
+        stage.load_is([feeding.pid] if calling is None else [feeding.pid, calling.pid])
+        if calling is not None:
+            calling.begin(feeding.start_us)
+        await stage.clock.sleep(max(0.0, (feeding.start_us - stage.clock.wall_us()) / 1_000_000))
+        stage.say(f"{rate:,.0f} events/s for {seconds:g} s, {checks_per_s:g} checks/s")
+        run = _Run(stage, self._cluster, feeding.start_us)
+        async with run.watching():
+            if calling is not None:
+                checks, durations = await calling.done()
+            fed = await feeding.done()
+            lag_at_end = await run.lag()
+            rated_per_s = await run.rated_to_the_end(fed)
         await stage.settled(self._cluster)
         if checks is not None:
             stage.say(
@@ -219,8 +216,13 @@ class _Run:
         await self._look()
 
     async def _look_on(self) -> None:
+        began_s = told_s = self._stage.clock.boot_s()
         while True:
             await self._look()
+            seen = self.looks[-1]
+            if seen.at_s >= told_s + TELL_EVERY_S:
+                told_s = seen.at_s
+                self._stage.say(f"after {told_s - began_s:.0f} s: {seen.rated:,} rated in all, {seen.lag:,} behind")
             await self._stage.clock.sleep(LOOK_EVERY_S)
 
     async def _look(self) -> None:
@@ -243,59 +245,3 @@ class _Run:
 
         await until(caught_up, "the step to be rated")
         return fed.sent / ((self._stage.clock.wall_us() - self._start_us) / 1_000_000)
-
-
-@asynccontextmanager
-async def asking(stage: Stage, accounts: Sequence[str]) -> AsyncIterator["Asker"]:
-    """One who asks about these accounts, each of which has had its first hold."""
-    opened = doors(stage.settings)
-    await opened.start()
-    try:
-        asker = Asker(stage, opened, accounts)
-        await asker.warm()
-        yield asker
-    finally:
-        await opened.stop()
-
-
-class Asker:
-    """Asks doors for holds of one request each, and gives them back."""
-
-    def __init__(self, stage: Stage, opened: Doors, accounts: Sequence[str]) -> None:
-        self._stage = stage
-        self._doors = opened
-        self._accounts = accounts
-        self._releases: set[asyncio.Task[None]] = set()
-
-    async def warm(self) -> None:
-        """One hold of every account: the first waits for its slice to come back from the log, and is no common check."""
-        for number in range(len(self._accounts)):
-            await until(lambda number=number: self._was_held(number), "the first holds")  # type: ignore[misc]
-
-    async def _was_held(self, number: int) -> bool:
-        try:
-            await self.check(number)
-        except (DoorUnavailable, NotHeld):
-            return False
-        return True
-
-    async def check(self, number: int) -> None:
-        """A check with a hold, about the accounts in turn. Raises NotHeld, DoorUnavailable."""
-        account = self._accounts[number % len(self._accounts)]
-        question = Check(account, type=EVENT_TYPE, data={"model": MODEL}, bounds=BOUNDS, ttl_ms=HOLD_TTL_MS)
-        answer = await self._doors.ask(account, question, WITHIN_S)
-        if not isinstance(answer, Checked) or answer.hold is None:
-            raise NotHeld(f"account {account}: expected a hold, got {answer}")
-        task = asyncio.create_task(self._release(account, answer.hold.token))
-        self._releases.add(task)
-        task.add_done_callback(self._releases.discard)
-
-    async def _release(self, account: str, token: str) -> None:
-        with suppress(DoorUnavailable):  # it expires by itself
-            await self._doors.ask(account, Release(token), WITHIN_S)
-
-    async def ask(self, times: Sequence[float], durations: Latencies) -> Offered:
-        """A check at each time; the release of its hold is not timed."""
-        offered = await open_loop(times, self.check, self._stage.clock, durations, (DoorUnavailable, NotHeld))
-        await asyncio.gather(*self._releases)
-        return offered

@@ -53,6 +53,10 @@ async def soak(supervisor: Supervisor, settings: Settings, options: Soak, say: S
                 options.events_per_s, options.hours * 3_600, options.checks_per_s
             )
         figures["step"] = msgspec.to_builtins(step)
+        behind = "kept up" if step.kept_up else "did not keep up"
+        say(
+            f"{behind}: {step.rated_per_s:,.0f} of {step.offered_per_s:,.0f} events/s, {step.lag_at_end:,} behind at the end"
+        )
         say("the oracle folds the same log")
         figures["exact"] = msgspec.to_builtins(await stage.exact())
     return figures

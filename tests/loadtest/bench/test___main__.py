@@ -56,6 +56,10 @@ def test_the_budget_bounds_every_part_and_what_one_leaves_goes_to_the_others(tmp
     assert within[-1] == pytest.approx(600 - bench.STOP_S, abs=5)
     assert within[0] < within[-1] / 2
     assert bench.share("check", ["check"], 5.0) == 0.0
+    # Where there is enough for all, the first may take whatever the others leave.
+    behind_s = 60 * sum(part.minutes for name, part in bench.PARTS.items() if name != "check")
+    assert bench.share("check", list(bench.PARTS), behind_s + 600) == pytest.approx(600 - bench.STOP_S)
+    assert sum(part.minutes for part in bench.PARTS.values()) < bench.BUDGET_MIN
 
 
 def test_a_part_that_takes_too_long_is_stopped_and_cleans_up(tmp_path: Path) -> None:

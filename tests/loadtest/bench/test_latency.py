@@ -46,3 +46,13 @@ def test_a_curve_ascends() -> None:
     curve = of(*[number / 1000 for number in range(1, 1001)]).curve()
     assert [point for point, _ in curve] == sorted(point for point, _ in curve)
     assert [value for _, value in curve] == sorted(value for _, value in curve)
+
+
+def test_what_another_process_recorded_is_what_arrives() -> None:
+    recorded = Latencies()
+    for milliseconds in (1, 2, 40):
+        recorded.record(milliseconds / 1000)
+    arrived = Latencies.unpacked(recorded.packed())
+    assert arrived.summary() == recorded.summary()
+    arrived.record(1.0)
+    assert (len(arrived), len(recorded)) == (4, 3)

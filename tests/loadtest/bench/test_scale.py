@@ -4,8 +4,10 @@ from collections import Counter
 from random import Random
 
 import orjson
+import pytest
 
 from engine.catalog import load_catalogue
+from loadtest.bench import scale
 from loadtest.bench.scale import by_customers, by_prices, drawn, many_prices, rate_all
 from loadtest.engine_bench import event, idle_rows, name_of, prepared
 
@@ -29,13 +31,15 @@ def test_more_customers_leave_more_accounts_dirty() -> None:
     assert few["zipf"]["us"] > 0
 
 
-def test_the_more_accounts_have_changed_the_later_a_checkpoint_comes() -> None:
-    fold, names = prepared(0), [name_of(number) for number in range(12_000)]
+def test_the_more_accounts_have_changed_the_later_a_checkpoint_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PER_S", 100), ("CHANGED_PER_S", 20), ("AHEAD", 20)):
+        monkeypatch.setattr(scale, name, value)
+    fold, names = prepared(0), [name_of(number) for number in range(120)]
     fold.load(prepared(0).header(), idle_rows(len(names)), [], [])
     draw = Random(1)
     once = [event(number, name, draw) for number, name in enumerate(names)]
-    assert rate_all(fold, 0, [name.encode() for name in names], once) == [12_000], "a second for each thousand"
-    busy = [event(number, names[0], draw) for number in range(20_000, 32_000)]
+    assert rate_all(fold, 0, [name.encode() for name in names], once) == [120], "a second for each twenty"
+    busy = [event(number, names[0], draw) for number in range(200, 320)]
     assert rate_all(fold, len(once), [names[0].encode()] * len(busy), busy) == [1, 1], "no sooner than a second"
 
 
