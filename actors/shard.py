@@ -469,14 +469,19 @@ class Shard:
                 foreseen.append(each)
             if number % self._settings.rating_slice_events == 0 or number == len(records):
                 began_s = await self._pause_if_due(began_s)
-        began_s = await self._pause_if_due(began_s, 0.0)  # the search takes as long as a slice or more
+        if self._clock.boot_s() > began_s:  # the search takes as long as a slice, or longer
+            began_s = await self._pause()
         owned.fold.expect(foreseen)
         await self._pause_if_due(began_s)
 
-    async def _pause_if_due(self, began_s: float, slice_s: float | None = None) -> float:
+    async def _pause_if_due(self, began_s: float) -> float:
         """Let others run if the slice that began then is over; when the present one began."""
-        if self._clock.boot_s() - began_s <= (self._settings.rating_slice_ms / 1000 if slice_s is None else slice_s):
+        if self._clock.boot_s() - began_s < self._settings.rating_slice_ms / 1000:
             return began_s
+        return await self._pause()
+
+    async def _pause(self) -> float:
+        """Let others run; when the next slice begins."""
         await self._clock.sleep(0)
         self._lease.beat()
         return self._clock.boot_s()
