@@ -31,6 +31,7 @@ from actors.assembly import (
     margin_floors,
     postgres_store,
     reported_costs,
+    settle_garbage_collection,
     shadows,
     topic_reader,
     training_runs,
@@ -157,6 +158,7 @@ class ApiProcess:
 
     async def start(self) -> None:
         """Open every door; what was opened is closed again when one cannot be."""
+        settle_garbage_collection()
         async with contextlib.AsyncExitStack() as opened:
             for part in self._parts:
                 await part.start()

@@ -51,6 +51,12 @@ from engine.cost.attribution import Horizons
 GC_THRESHOLDS = (2_000, 500, 100)
 
 
+def settle_garbage_collection() -> None:
+    """For a process that has loaded what it runs: what is there by now lives as long as it, and no pass need look at it."""
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
 OUTBOX_GRACE_S: Final = 2.0  # for calls under way when a cost process ends; what they told is told again, under its id
 
 DOOR_HOST = "127.0.0.1"  # shards and the API share a machine; a door speaks no TLS, so it is open to no other
@@ -371,8 +377,7 @@ class ShardProcess:
 
     async def start(self) -> None:
         """Join, and begin to rate in the background."""
-        gc.freeze()  # what is loaded by now lives as long as the process: no pass need look at it
-        gc.set_threshold(*GC_THRESHOLDS)
+        settle_garbage_collection()
         self.incarnation.begin()
         await self._log.start()
         await self._store.start()
@@ -431,8 +436,7 @@ class TurnsProcess:
 
     async def start(self) -> None:
         """Begin in the background."""
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        settle_garbage_collection()
         for door in self._doors:
             await door.start()
         self._running = [asyncio.create_task(each.run()) for each in self._runs]

@@ -32,7 +32,14 @@ from ray.serve.schema import LoggingConfig
 from rich.console import Console
 
 from actors.api import ONGOING_MAX, REPLICA_CPUS
-from actors.assembly import database_dsn, issue_key, kafka_log, key_ring, postgres_store
+from actors.assembly import (
+    database_dsn,
+    issue_key,
+    kafka_log,
+    key_ring,
+    postgres_store,
+    settle_garbage_collection,
+)
 from actors.clock import SystemClock
 from actors.deployment import deployed, lay_ground
 from actors.door_client import Doors, Route
@@ -293,6 +300,7 @@ class _WithoutDoor:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await receive()
+            settle_garbage_collection()
             clock = SystemClock()
             keys = key_ring(self._settings, clock)
             await keys.start()

@@ -29,6 +29,8 @@ async def test_every_door_of_the_services_is_opened(monkeypatch: pytest.MonkeyPa
     doors = {name: door for name, door in doors.items() if hasattr(door, "start")}
     assert {"floors", "advisor", "training", "costs"} <= doors.keys()
     opened: list[Any] = []
+    settled: list[int] = []  # how much was open by then
+    monkeypatch.setattr(api, "settle_garbage_collection", lambda: settled.append(len(opened)))
 
     async def start(self: Any) -> None:
         opened.append(self)
@@ -36,5 +38,6 @@ async def test_every_door_of_the_services_is_opened(monkeypatch: pytest.MonkeyPa
     for kind in {TopicReader, PostgresStore, GatewayWatch, *map(type, doors.values())}:
         monkeypatch.setattr(kind, "start", start)
     await process.start()
+    assert settled == [0], "what it has loaded is looked at no more"
     assert any(isinstance(each, GatewayWatch) for each in opened)
     assert [name for name, door in doors.items() if all(door is not each for each in opened)] == []

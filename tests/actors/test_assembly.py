@@ -1,11 +1,13 @@
 """The wiring: what is missing is said at once, by its name."""
 
+import gc
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from actors.assembly import (
+    GC_THRESHOLDS,
     ControllerProcess,
     NotConfigured,
     ShardProcess,
@@ -15,6 +17,7 @@ from actors.assembly import (
     kafka_log,
     key_ring,
     postgres_store,
+    settle_garbage_collection,
     topic_names,
 )
 from actors.clock import SystemClock
@@ -90,3 +93,16 @@ async def test_a_key_that_is_issued_is_known_to_a_replica_that_was_there_before(
             assert known.scopes == frozenset({KeyScope.CHECK})
         finally:
             await replica.stop()
+
+
+def test_what_is_loaded_is_looked_at_no_more_and_passes_over_what_is_young_are_short() -> None:
+    before = gc.get_threshold()
+    loaded = [[number] for number in range(1_000)]
+    try:
+        settle_garbage_collection()
+        assert gc.get_freeze_count() > len(loaded)
+        assert gc.get_threshold() == GC_THRESHOLDS
+        assert GC_THRESHOLDS[0] <= 5_000 and GC_THRESHOLDS[0] * GC_THRESHOLDS[1] >= 1_000_000
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
