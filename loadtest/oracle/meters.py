@@ -75,7 +75,13 @@ def _quarters(text: str, day: int) -> list[tuple[int, int, str]]:
     edges = {0, *(minutes(stretch[end]) % 15 for stretch in body["hours"] for end in ("from", "to"))}
     looks = [day * DAY_US + (quarter * 15 + edge) * 60 * SECOND_US for quarter in range(96) for edge in sorted(edges)]
     ends = [*looks[1:], (day + 1) * DAY_US]
-    return [(begin, end, hours_of(begin, body)) for begin, end in zip(looks, ends, strict=True)]
+    found: list[tuple[int, int, str]] = []
+    for begin, end in zip(looks, ends, strict=True):
+        name = hours_of(begin, body)
+        if found and found[-1][2] == name:
+            begin = found.pop()[0]
+        found.append((begin, end, name))
+    return found
 
 
 def hours_between(body: Mapping[str, Any], begin: int, end: int) -> list[tuple[int, int, str]]:
