@@ -271,12 +271,14 @@ def _last_line(block: bytes) -> RatedLine | None:
 def explained(line: RatedLine, definition: PriceDefinition, price: Price, meter: Meter) -> LineCharge:
     """The line beside its price."""
     published = _published(definition)
-    before = _used_before(line, published)
-    granted = sum(parse_quantity(text) for number, text in line.tiers if number in (GRANTED, SHARED))
+    # A price that began inside the period shares nothing in it, and says what was used if its tiers do not tell the amount.
+    alone = price.shared is None or (line.used is not None and not price.shared.free)
+    before = _used_before(line, published) if alone else None
+    granted = sum(parse_quantity(text) for number, text in line.tiers if number == GRANTED)
     used, taken = 0 if line.used is None else parse_quantity(line.used), parse_quantity(line.quantity) - granted
     curve = price.curve_at(max(used, used + taken))
     at = min(used, used + taken)
-    rates = {stretch.tier: Fraction(stretch.rate, stretch.size * curve.denominator) for stretch in curve.stretches}
+    rates = {each.tier: rate for of in price.curves for each, rate in zip(of.stretches, of.rates, strict=True)}
     tiers = []
     exact = Fraction(0)
     for number, text in line.tiers:
@@ -285,7 +287,7 @@ def explained(line: RatedLine, definition: PriceDefinition, price: Price, meter:
             tiers.append(TierCharge(number, "0", None, "0", "1", text, "0", "0"))
             continue
         owed = quantity * rates[number]
-        if line.used is not None:
+        if line.used is not None and alone:
             steps = curve.numerator(at + abs(quantity)) - curve.numerator(at)
             owed = Fraction(steps if quantity > 0 else -steps, curve.denominator)
         at += abs(quantity)
@@ -296,9 +298,8 @@ def explained(line: RatedLine, definition: PriceDefinition, price: Price, meter:
         start = quantity_text(tier.start)
         tiers.append(TierCharge(number, start, end, tier.amount, tier.per, text, charged, tier.flat))
     repricing = parse_amount(line.repricing or "0")
-    own = _rounded(exact) - (
-        repricing if price.shared is not None else 0
-    )  # there, units of both parts are in the tiers
+    # Of what is shared, all units that have come to lie in other tiers are among these.
+    own = _rounded(exact) - (0 if alone else repricing)
     return LineCharge(
         line,
         meter,

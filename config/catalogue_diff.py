@@ -134,8 +134,8 @@ def _plan(name: str, was: Mapping[str, Any] | None, becomes: Mapping[str, Any] |
     was, becomes = was or {}, becomes or {}
     for key in [*was, *(key for key in becomes if key not in was)]:
         old, new = was.get(key), becomes.get(key)
-        if key in ("prices", "features", "fees", "commitments", "seats", "allowances"):
-            old, new, word = old or {}, new or {}, key.removesuffix("s")
+        if key in ("prices", "features", "fees", "commitments", "seats", "allowances", "shared_tiers"):
+            old, new, word = old or {}, new or {}, key.removesuffix("s").replace("_", " ").replace("tier", "tiers")
             for each in sorted(old.keys() | new.keys()):
                 yield from _named((*path, key, each), f"{word} {each}", old.get(each), new.get(each))
         elif was and becomes:  # of a new plan, or one that is gone, its prices say it all

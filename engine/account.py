@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from engine.alerts import Crossing, Rule, Standing, step
 from engine.bases import Bases
 from engine.catalog import CLOSE_AFTER_US, PriceBook
-from engine.charges import Running, Table, moved, segments
+from engine.charges import Running, Table, moved, repriced, segments
 from engine.closing import Adjusted, Amounts, Closing, apart, cells, posted, whole, with_adjustments
 from engine.contract import Contract
 from engine.corrections import Parked
@@ -38,7 +38,6 @@ from engine.outcomes import Line, PostingRow, Settled
 from engine.period_lines import FEE, SEAT, Due, PeriodTerms, kind_and_price, lines_between, period_terms, posted_name
 from engine.periods import month_around
 from engine.prices.price import Price
-from engine.prices.shared import SHARED
 from engine.quantity_grants import GRANTED, QuantityGrant, Served, Service
 from engine.readings import Aggregates, Reading, observed
 from engine.recurring import Recurring, due, is_of
@@ -509,7 +508,7 @@ class Account:
             names = {price.name for price, _, _ in counted}
             for (of, name), run in sorted(after.items()):
                 was = before.get((of, name))
-                if of == period and name not in names and was is not None and was.shared != run.shared:
+                if of == period and name not in names and was is not None and moved(was, run):
                     lines += (self._line(change.time_us, run.price, (), 0, before, after),)
         waiver = waiver_at(self.waivers, change.time_us if closed is None else closed)
         if closed is None:
@@ -578,21 +577,20 @@ class Account:
         running: Mapping[tuple[int, str], Running],
     ) -> Line:
         """What one price charges, where prices ran so `earlier` and do so now: own and re-pricing apart (law R9). Units are
-        added, or, below 0, taken out again; none, where only what it has of a shared allowance has become another."""
+        added, or, below 0, taken out again; none, where others have moved its units in the tiers that they share."""
         place = self.period_of(time_us), price.name
         run, was = running[place], earlier.get(place) or Running(price)
-        used, served = was.priced, was.served
-        others, high = sorted((used, run.priced))
-        before, after = price.curve_at(used), price.curve_at(run.priced)
-        parts = price.curve_at(high).parts(others, high)
-        if run.served != served:
-            parts = (*parts, (GRANTED, abs(run.served - served)))
-        if quantity < 0 or (not quantity and run.priced < used):
-            parts = tuple((tier, -units) for tier, units in parts)
-        if run.shared != was.shared:
-            parts = (*parts, (SHARED, run.shared - was.shared))
-        repricing = 0 if after is before else after.owed(others) - before.owed(others)
-        is_plain = price.is_even and price.is_published and (run.served, run.shared) == (served, was.shared)
+        used, more_served = was.priced, run.served - was.served
+        if price.shared is not None:
+            parts = (*moved(was, run), (GRANTED, more_served)) if more_served else moved(was, run)
+        else:
+            low, high = sorted((used, run.priced))
+            parts = price.curve_at(high).parts(low, high)
+            if more_served:
+                parts = (*parts, (GRANTED, abs(more_served)))
+            if quantity < 0 or (not quantity and run.priced < used):
+                parts = tuple((tier, -units) for tier, units in parts)
+        is_plain = price.is_even and price.is_published and not more_served
         agreed_us = price.agreed_us
         version = None if agreed_us is not None or price.version == self._version_at(time_us) else price.version
         return Line(
@@ -601,8 +599,8 @@ class Account:
             quantity,
             run.amount - was.amount,
             parts,
-            repricing if price.shared is None else moved(was, run),
-            None if is_plain and version is None else used,
+            repriced(price, was, run),
+            None if price.shared is not None or (is_plain and version is None) else used,
             version,
             agreed_us,
             price.short,
@@ -814,7 +812,7 @@ class Account:
 
         def shown(sold: Contract) -> dict[tuple[int, str], object]:
             running = self._walk(started, sold).running.items()
-            return {place: (run.amount, run.curve.parts(0, run.priced)) for place, run in running}
+            return {place: (run.amount, run.parts()) for place, run in running}
 
         return shown(self.contract) != shown(contract)
 

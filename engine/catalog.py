@@ -109,6 +109,13 @@ class AllowanceDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_
     prorate: bool | UnsetType = UNSET
 
 
+class SharedTiersDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """Prices whose units fill the same tiers together, each at its own rates. `order`: in which they do, if `graduated`."""
+
+    prices: tuple[str, ...]
+    order: Literal["dearest_first", "as_listed"] = "dearest_first"
+
+
 class FeeDefinition(Struct, forbid_unknown_fields=True, frozen=True):
     """An amount that each month owes whatever is used, when its period closes, or, `in_advance`, when it opens. `prorate`:
     whether a short or paused period owes less (it does, unless this is false)."""
@@ -128,7 +135,8 @@ class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defau
     """`features`: what the plan has besides prices, as true, false or a text. Without any, its stored form says nothing
     of them, as it did before there were features. `close_after_s`: how long a billing period stays open for late usage
     once it has ended. `fees`: by name, what a month owes besides usage; `commitments`: by name, what it owes at least.
-    `seats`: by name, what one of them costs. `allowances`: by name, what several prices include together."""
+    `seats`: by name, what one of them costs. `allowances`: by name, what several prices include together; `shared_tiers`: by
+    name, those whose tiers their units fill together."""
 
     currency: str
     prices: dict[str, PriceDefinition]
@@ -138,6 +146,7 @@ class PlanDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defau
     commitments: dict[str, CommitmentDefinition] = field(default_factory=dict)
     seats: dict[str, SeatDefinition] = field(default_factory=dict)
     allowances: dict[str, AllowanceDefinition] = field(default_factory=dict)
+    shared_tiers: dict[str, SharedTiersDefinition] = field(default_factory=dict)
 
 
 class StreamDefinition(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -225,7 +234,7 @@ class Plan:
         )
         self.has_overage = any(price.has_overage for price in prices)
         self.has_advance = bool(self.seats) or any(fee.in_advance for fee in self.fees.values())
-        self.shares = any(price.shared is not None for price in prices)  # an allowance, between some of them
+        self.shares = any(price.shared is not None for price in prices)  # tiers, or an allowance, between some of them
         self._by_meter: dict[str, list[Price]] = {}
         for price in prices:
             self._by_meter.setdefault(price.meter, []).append(price)
@@ -265,7 +274,7 @@ class Plan:
                     found = follower
             assert found is not None
             if found.shared is not None and earlier and name not in earlier[0]:
-                found = found.drawing_on(None)  # what the others share is as it was when the period began
+                found = found.sharing(None)  # what the others share is as it was when the period began
             prices.append(found.placed(price.where))
         return self._with(prices)
 
@@ -596,7 +605,7 @@ class _Checker:
         close_after_us = definition.close_after_s * 1_000_000
         besides = definition.features, close_after_us, self.fees((*path, "fees"), definition)
         commitments = self.commitments((*path, "commitments"), definition, prices)
-        prices = self.sharing((*path, "allowances"), definition, prices, meters)
+        prices = self.sharing(path, definition, prices, meters)
         seats = self.seats((*path, "seats"), definition)
         return Plan(name, definition.currency, prices, meters, *besides, commitments, seats)
 
@@ -607,45 +616,92 @@ class _Checker:
         prices: list[Price],
         meters: dict[str, Meter],
     ) -> list[Price]:
-        """The prices, of which some draw on allowances together: those whose units each cost the same, whatever else is used,
-        so that it makes no other cheaper when one is used more."""
-        if len(definition.allowances) > FEES_MAX:
-            self.fault(path, f"a plan has at most {FEES_MAX} allowances")
+        """The prices, of which some share tiers or an allowance."""
         by_name = {price.name: price for price in prices}
-        taken: dict[str, str] = {}
-        for name, each in definition.allowances.items():
-            here = (*path, name)
-            self.name(here, name)
-            quantity = self._number((*here, "quantity"), each.quantity, parse_quantity, 1)
-            if len(set(each.prices)) < max(2, len(each.prices)):
-                self.fault((*here, "prices"), "are two prices or more, each once; one price alone has `included`")
-            for price in each.prices:
-                stated = definition.prices.get(price)
-                if stated is None:
-                    self.fault((*here, "prices"), f"there is no price {price} in this plan")
-                    continue
-                if price in taken and taken[price] != name:
-                    message = f"price {price} draws on allowance {taken[price]} already: name each in one"
-                    self.fault((*here, "prices"), message)
-                taken[price] = name
-                if stated.model != "per_unit":
-                    message = (
-                        f"price {price} is {stated.model}: what a unit costs must not depend on others; use per_unit"
-                    )
-                    self.fault((*here, "prices"), message)
-                for key in ("included", "maximum", "minimum", "commitment"):
-                    if getattr(stated, key) is not UNSET:
-                        self.fault((*here, "prices"), f"price {price} has {key} of its own: remove one of the two")
-                meter = meters.get(stated.meter)
-                if meter is not None and meter.kind is not None:
-                    message = f"price {price} takes the {meter.kind} of a period, of which no part can be included"
-                    self.fault((*here, "prices"), message)
-            known = [price for price in each.prices if price in by_name]
-            if each.order == "dearest_first":
-                known.sort(key=lambda price: (-by_name[price].steepest, price))
-            shared = Shared(name, quantity, tuple(known), each.prorate is not False)
-            by_name |= {price: by_name[price].drawing_on(shared) for price in known}
+        stated: dict[str, Mapping[str, AllowanceDefinition | SharedTiersDefinition]] = {
+            "allowances": definition.allowances,
+            "shared_tiers": definition.shared_tiers,
+        }
+        shared_by: dict[str, tuple[str | int, ...]] = {}
+        for key, of in stated.items():
+            if len(of) > FEES_MAX:
+                self.fault((*path, key), f"a plan has at most {FEES_MAX} of them")
+            for name, each in of.items():
+                here = (*path, key, name)
+                self.name(here, name)
+                if len(set(each.prices)) < max(2, len(each.prices)):
+                    self.fault((*here, "prices"), "are two prices or more, each once; one price alone shares nothing")
+                for price in each.prices:
+                    if price not in by_name:
+                        self.fault((*here, "prices"), f"there is no price {price} in this plan")
+                        continue
+                    if shared_by.setdefault(price, here) != here:
+                        message = (
+                            f"price {price} is named in {shared_by[price][-2]} {shared_by[price][-1]}: name it once"
+                        )
+                        self.fault((*here, "prices"), message)
+                    self._may_share((*here, "prices"), price, definition.prices[price], meters)
+                known = [price for price in each.prices if price in by_name]
+                if each.order == "dearest_first":
+                    known.sort(key=lambda price: (-by_name[price].steepest, price))
+                if isinstance(each, AllowanceDefinition):
+                    shared = self._allowance(here, name, each, tuple(known), definition)
+                else:
+                    shared = self._shared_tiers(here, name, each, [by_name[price] for price in known], definition)
+                by_name |= {price: by_name[price].sharing(shared) for price in known}
         return list(by_name.values())
+
+    def _may_share(
+        self, path: tuple[str | int, ...], name: str, price: PriceDefinition, meters: dict[str, Meter]
+    ) -> None:
+        for key in ("included", "maximum", "minimum", "commitment"):
+            if getattr(price, key) is not UNSET:
+                self.fault(path, f"price {name} has {key} of its own: remove one of the two")
+        meter = meters.get(price.meter)
+        if meter is not None and meter.kind is not None:
+            self.fault(
+                path, f"price {name} takes the {meter.kind} of a period, whose units are not apart from each other"
+            )
+
+    def _allowance(
+        self,
+        path: tuple[str | int, ...],
+        name: str,
+        each: AllowanceDefinition,
+        known: tuple[str, ...],
+        definition: PlanDefinition,
+    ) -> Shared:
+        for price in known:
+            if definition.prices[price].model != "per_unit":
+                model = definition.prices[price].model
+                self.fault((*path, "prices"), f"price {price} is {model}: use per_unit, or shared_tiers for tiers")
+        quantity = self._number((*path, "quantity"), each.quantity, parse_quantity, 1)
+        return Shared(name, known, quantity, each.prorate is not False)
+
+    def _shared_tiers(
+        self,
+        path: tuple[str | int, ...],
+        name: str,
+        each: SharedTiersDefinition,
+        known: list[Price],
+        definition: PlanDefinition,
+    ) -> Shared:
+        models = [definition.prices[price.name].model for price in known]
+        for price, model in zip(known, models, strict=True):
+            if model not in ("graduated", "volume") or model != models[0]:
+                self.fault((*path, "prices"), f"price {price.name} is {model}: make all graduated, or all volume")
+            elif _edges(price) != _edges(known[0]):
+                self.fault(
+                    (*path, "prices"), f"price {price.name} has other `up_to`s than {known[0].name}: state the same"
+                )
+            if any(tier.flat is not UNSET for tier in definition.prices[price.name].tiers):
+                self.fault(
+                    (*path, "prices"), f"price {price.name} has a tier with `flat`, which is nobody's: remove it"
+                )
+        by_sum = "volume" in models
+        if by_sum and each.order != "dearest_first":
+            self.fault((*path, "order"), "of volume the sum counts, in no order: remove it")
+        return Shared(name, tuple(price.name for price in known), by_sum=by_sum)
 
     def fees(self, path: tuple[str | int, ...], definition: PlanDefinition) -> dict[str, Fee]:
         if len(definition.fees) > FEES_MAX:
@@ -720,6 +776,13 @@ class _Checker:
             if isinstance(value, str) and not is_text(value, FEATURE_TEXT_MAX):
                 message = f"must be true, false or a text of 1 to {FEATURE_TEXT_MAX} characters without NUL"
                 self.fault((*path, name), message)
+
+
+def _edges(price: Price) -> list[int]:
+    """Where its tiers end, in nano-units behind what it includes."""
+    curve = price.curves[0]
+    ends = price.ends or tuple(each.end for each in curve.stretches if each.tier > 0 and each.end is not None)
+    return [end - curve.included for end in ends]
 
 
 def _listed(values: Iterable[str | None]) -> str:

@@ -44,14 +44,15 @@ class _Use:
     )
 
     def __init__(self, run: Running, price: Price, version: int) -> None:
-        stretch = run.curve.next_at(run.priced)
-        unpriced = run.quantity - run.priced
-        ends = [end + unpriced for end in (stretch.end, price.end_at(run.priced)) if end is not None]
-        self.edge = min(ends, default=UNBOUNDED)
-        if run.priced == stretch.start and run.curve.numerator(run.priced) != stretch.base:
+        stretch = run.curve.next_at(run.at)
+        unpriced = run.quantity - run.at
+        ends = [stretch.end, None if price.shared is not None else price.end_at(run.priced)]
+        self.edge = min((end + unpriced for end in ends if end is not None), default=UNBOUNDED)
+        if run.at == stretch.start and run.curve.numerator(run.at) != stretch.base:
             self.edge = run.quantity  # the next unit owes what is due on entering its tier
         self.quantity = run.quantity  # nano-units in the period
-        self.unpriced = unpriced  # of these, what quantity grants and a shared allowance took
+        # Of these, what quantity grants took; None: others may move what is used in tiers that they share.
+        self.unpriced = unpriced if price.shared is None else None
         self.tier = stretch.tier
         self.owed = run.amount  # pico, rounded
         exact, denominator = run.exact()
@@ -193,7 +194,7 @@ class Guard:
             if use.is_plain:
                 lines.append(Line(name, cell, quantity, amount, tiers))
             else:
-                used = use.quantity - use.unpriced
+                used = None if use.unpriced is None else use.quantity - use.unpriced
                 lines.append(Line(name, cell, quantity, amount, tiers, 0, used, use.version, use.agreed_us, use.short))
             steps.append((use, key, quantity, amount, over))
             total += amount
@@ -217,17 +218,38 @@ class Guard:
     def _use(self, name: str) -> _Use:
         price = self._price_at(self.start, name)
         run = self._running.get((self.period, name))
-        use = _Use(Running(price) if run is None else run.under(price), price, self._version)
+        if price.shared is None:
+            use = _Use(Running(price) if run is None else run.under(price), price, self._version)
+        else:
+            use = self._share(price, price.shared, run)
         if name in self._told_at:
             use.edge = min(use.edge, self._told_at[name] - 1)
-        if name in self._granted or (price.shared is not None and self._draws(price.shared, name)):
+        if name in self._granted:
             use.edge = use.quantity
         return use
 
-    def _draws(self, shared: Shared, name: str) -> bool:
-        """Whether the next unit of the price is served by its allowance, or would take from what others have of it."""
-        runs = [self._running.get((self.period, each)) for each in shared.up_to(name)]
-        return sum(run.shared for run in runs if run is not None) < shared.quantity
+    def _share(self, price: Price, shared: Shared, run: Running | None) -> _Use:
+        """Of tiers that are shared: as many units as move no other price into another tier. Each price may use an equal part
+        of them, as what one uses, it takes from all."""
+        priced = {
+            name: known.priced
+            for name in shared.prices
+            if (known := self._running.get((self.period, name))) is not None
+        }
+        begins, total = dict(shared.begins(priced)), sum(priced.values())
+        use = _Use(run or Running(price, total, begins[price.name]), price, self._version)
+        if shared.by_sum:
+            end = price.end_at(total)
+            rooms = [] if end is None else [end - total]
+        else:
+            rooms = [] if use.edge == UNBOUNDED else [use.edge - use.quantity]
+            for name in shared.behind(price.name):
+                stretch = price.curves[0].next_at(begins[name])
+                if stretch.end is not None:
+                    rooms.append(stretch.end - begins[name] - priced.get(name, 0))
+        if rooms:
+            use.edge = use.quantity + max(0, min(rooms)) // len(shared.prices)
+        return use
 
     def _tally(self, time_us: int, usages: list[Usage], scopes: tuple[str, ...], charge: int, now_us: int) -> bool:
         """Count the event where no rule can change and no place is new; False: nothing was counted."""

@@ -176,11 +176,22 @@ def terms_of(account: Account, plan: Plan, catalogue: Catalogue, lease: Hold) ->
 
 
 def _dearest_rate(plan: Plan, price: Price) -> Fraction | None:
-    """The most that one more unit can add: its own rate, or that of a unit which loses its place in a shared allowance."""
-    behind = () if price.shared is None else price.shared.behind(price.name)
-    rates = [plan.prices[name].dearest_rate for name in (price.name, *behind) if name in plan.prices]
-    known = [rate for rate in rates if rate is not None]
-    return max(known) if len(known) == len(rates) else None
+    """The most that one more unit can add: its own rate, and what it adds by moving others in tiers that they share."""
+    if price.shared is None:
+        return price.dearest_rate
+    others = [plan.prices[name] for name in price.shared.behind(price.name) if name in plan.prices]
+    if price.shared.by_sum:
+        return None  # all units of all of them may become dearer at once
+    found = Fraction(0)
+    by_tier = list(zip(price.curves[0].rates, *(each.curves[0].rates for each in others), strict=True))
+    for place, (own, *_) in enumerate(by_tier):
+        above = zip(by_tier[place:], by_tier[place + 1 :], strict=False)
+        # At each edge above it one unit of one of them, at the most, comes into the next tier.
+        rises = sum(
+            (max([Fraction(0), *(b - a for a, b in zip(low[1:], high[1:], strict=True))]) for low, high in above)
+        )
+        found = max(found, own + rises)
+    return found
 
 
 def fields_of(bound: Bound, plan: Plan, catalogue: Catalogue) -> tuple[str, ...]:

@@ -56,14 +56,15 @@ class Service:
             self._by_price.setdefault(grant.price, []).append(grant)
         self._used: dict[tuple[int, str], int] = {}  # (period, price name) -> nano-units walked
 
-    def take(self, start: int, period: int, price: Price, quantity: int) -> int:
-        """Of `quantity` used in a segment, under the price in force there: the nano-units that grants serve."""
+    def take(self, start: int, period: int, price: Price, quantity: int, allowed: int = 0) -> int:
+        """Of `quantity` used in a segment, under the price in force there: the nano-units that grants serve. `allowed`: so
+        many of the period are left to the price by a shared allowance."""
         grants = self._by_price.get(price.name)
         if grants is None:
             return 0
         before = self._used.get((period, price.name), 0)
         after = self._used[period, price.name] = before + quantity
-        included = price.curves[0].included
+        included = allowed or price.curves[0].included
         wanted = max(0, after - included) - max(0, before - included)
         if self._fixed is not None:
             return min(wanted, self._fixed.get((start, price.name), 0))

@@ -36,6 +36,7 @@ SEATS     name  amount                                  of a month for each, in 
 COMMITMENTS  name  amount  for                          of a month, for `all` or `PRICE, PRICE`; behind it the same
 ALLOWANCES  name  units  for                            of a month, for `PRICE, PRICE` together, the dearest first; behind it
                                                         `as listed`, and the same as of FEES but `in advance`
+SHARED TIERS  name  for                                 `PRICE, PRICE`, the dearest first; behind it `as listed`, `in PLAN`
 GRANTS    lot  kind  amount  priority  from  until  for  rollover
                                                         `for`: prices, or `all`; kind: `promo`, or `promo, pays debt`;
                                                         rollover: `50% for 30 days`, `50% up to $9 for 30 days`; its
@@ -99,6 +100,7 @@ from engine.catalog import (
     PlanDefinition,
     PriceDefinition,
     SeatDefinition,
+    SharedTiersDefinition,
     StreamDefinition,
     TierDefinition,
 )
@@ -125,6 +127,7 @@ SECTIONS: Final = (
     "FEES",
     "COMMITMENTS",
     "ALLOWANCES",
+    "SHARED TIERS",
     "SEATS",
     "ACCOUNT",
     "METERS",
@@ -255,6 +258,13 @@ class Scenario:
                 allowances.setdefault(where, {})[name] = AllowanceDefinition(
                     plain(units_of), tuple(covered.split(", ")), **cast(Any, whole | order)
                 )
+            shared: dict[str, dict[str, SharedTiersDefinition]] = {}
+            for _, (name, sharing, *more) in self.sections["SHARED TIERS"]:
+                where, _ = read_terms(more)
+                order = {"order": "as_listed"} if "as listed" in more else {}
+                shared.setdefault(where, {})[name] = SharedTiersDefinition(
+                    tuple(sharing.split(", ")), **cast(Any, order)
+                )
             of = {}
             for plan, each in plans.items():
                 beside = {
@@ -262,6 +272,7 @@ class Scenario:
                     "commitments": commitments.get(plan, {}),
                     "seats": seats.get(plan, {}),
                     "allowances": allowances.get(plan, {}),
+                    "shared_tiers": shared.get(plan, {}),
                 }
                 of[plan] = PlanDefinition(unit, each, **cast(Any, beside))
             documents.append(CatalogueDocument(meters, of, dimensions, shapes, streams, units))

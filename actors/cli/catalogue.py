@@ -28,11 +28,13 @@ from config.catalogue_diff import Difference, difference
 from config.catalogue_diff import as_json as diff_json
 from config.settings import Settings, load_settings
 from engine.catalog import (
+    AllowanceDefinition,
     CatalogueDocument,
     MeterDefinition,
     Plan,
     PlanDefinition,
     PriceDefinition,
+    SharedTiersDefinition,
     TierDefinition,
     compile_catalogue,
     read_document,
@@ -232,10 +234,16 @@ def _plan_table(plan: Plan, stated: PlanDefinition) -> Table:
         of = f"at least {commitment.amount} a month {of}{_shared(commitment.prorate)}"
         table.add_row(name, "", "", of, "", "", "", "", "")
     for name, allowance in stated.allowances.items():
-        order = "the dearest first" if allowance.order == "dearest_first" else "in this order"
-        of = f"{allowance.quantity} a month included for {', '.join(allowance.prices)}, {order}"
+        of = f"{allowance.quantity} a month included for {', '.join(allowance.prices)}, {_order(allowance)}"
         table.add_row(name, "", "", f"{of}{_shared(allowance.prorate)}", "", "", "", "", "")
+    for name, tiers in stated.shared_tiers.items():
+        how = "by the sum of them" if stated.prices[tiers.prices[0]].model == "volume" else _order(tiers)
+        table.add_row(name, "", "", f"tiers shared by {', '.join(tiers.prices)}, {how}", "", "", "", "", "")
     return table
+
+
+def _order(shared: AllowanceDefinition | SharedTiersDefinition) -> str:
+    return "the dearest first" if shared.order == "dearest_first" else "in this order"
 
 
 def _shared(prorate: bool | UnsetType) -> str:

@@ -156,11 +156,11 @@ class Curve:
 
     # ----------------------------------------------------------------------------------------------------- modifiers
 
-    def behind(self, included: int) -> "Curve":
-        """The first `included` nano-units owe nothing; the count begins behind them."""
+    def behind(self, included: int, tier: int = INCLUDED) -> "Curve":
+        """The first `included` nano-units owe nothing, in a tier of this number; the count begins behind them."""
         if not included:
             return self
-        first = Stretch(0, included, 0, 0, 1, INCLUDED)
+        first = Stretch(0, included, 0, 0, 1, tier)
         moved = (
             Stretch(
                 each.start + included,

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from engine.prices.curve import Curve
 from engine.prices.per_event import PerEvent
-from engine.prices.shared import Shared
+from engine.prices.shared import SHARED, Shared
 
 Terms = tuple[int | None, Curve]  # up to which quantity of the period, and what then holds for all of it
 
@@ -66,7 +66,8 @@ class Price:
         self.has_overage = False  # beyond its commitment it costs other than up to it
         self.per_event = per_event  # its quantity is the sum of these fees, not of what the meter says
         self.estimate = estimate  # nano-units of an event that does not say its own
-        self.shared: Shared | None = None  # the allowance that it draws on together with other prices
+        self.shared: Shared | None = None  # the tiers that its units fill together with those of other prices
+        self._alone = tuple(terms)  # its terms if it shared nothing
         self.undiscounted: Price | None = None  # the same before discount and overage, if it has any
         self.terms = tuple(terms)  # two prices with the very same are of one version
         self.curves = tuple(curve for _, curve in terms)
@@ -95,7 +96,7 @@ class Price:
 
     def placed(self, where: Mapping[str, str]) -> "Price":
         """The same for these cells."""
-        return self if self.where == where else self._like(where, self.terms)
+        return self if self.where == where else self._like(where, self.terms, self.shared)
 
     def for_part(self, part: Fraction, bound: Fraction, made: list[tuple["Price", "Price"]]) -> "Price":
         """The same in a period that is a `part` of a month, for `bound` of which the account is there: it may include less,
@@ -107,24 +108,27 @@ class Price:
                 return short.placed(self.where)
         found = None if self.in_part is None else self.in_part(part, bound)
         shared = None if self.shared is None else self.shared.for_part(part)
-        price = self if shared == self.shared else self.drawing_on(shared)
+        price = self if shared == self.shared else self.sharing(shared)
         if found is not None:
-            price = self._like(self.where, found.terms)
+            price = self._like(self.where, found.terms, self.shared)
             price.short = found
             if self.undiscounted is not None:
                 price.undiscounted = self.undiscounted.for_part(part, bound, made)
         made.append((self, price))
         return price
 
-    def drawing_on(self, shared: Shared | None) -> "Price":
-        """The same that draws on another allowance, or on none. It neither begins nor ends inside a period."""
-        price = self._like(self.where, self.terms)
-        price.shared, price.marginal = shared, False
+    def sharing(self, shared: Shared | None) -> "Price":
+        """The same that shares other tiers, or none. What is shared neither begins nor ends inside a period."""
+        terms: Sequence[Terms] = self._alone
+        if shared is not None and shared.free:
+            terms = [(end, curve.behind(shared.free, SHARED)) for end, curve in terms]
+        price = self._like(self.where, terms, shared)
+        price.marginal, price._alone = False, self._alone
         if self.undiscounted is not None:
-            price.undiscounted = self.undiscounted.drawing_on(shared)
+            price.undiscounted = self.undiscounted.sharing(shared)
         return price
 
-    def _like(self, where: Mapping[str, str], terms: Sequence[Terms]) -> "Price":
+    def _like(self, where: Mapping[str, str], terms: Sequence[Terms], shared: Shared | None) -> "Price":
         price = Price(
             self.name,
             self.meter,
@@ -135,7 +139,10 @@ class Price:
             per_event=self.per_event,
             estimate=self.estimate,
         )
-        price.agreed_us, price.shared = self.agreed_us, self.shared
+        price.agreed_us, price.shared = self.agreed_us, shared
+        if shared is not None:
+            price._alone = self._alone
+            price.is_even = True  # nothing is due on entering what is shared
         price.in_part, price.short = self.in_part, self.short
         price.floor, price.prorates, price.has_overage = self.floor, self.prorates, self.has_overage
         price.undiscounted = self.undiscounted

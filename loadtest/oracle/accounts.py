@@ -10,7 +10,7 @@ from loadtest.oracle.corrections import Correction, Revision
 from loadtest.oracle.credit import Adjusted, Amounts, Lot
 from loadtest.oracle.limits import Cap
 from loadtest.oracle.periods import period_around
-from loadtest.oracle.prices import Allowance, Price
+from loadtest.oracle.prices import Allowance, Ladder, Place, Price
 from loadtest.oracle.sessions import Heard, Session
 
 
@@ -336,9 +336,9 @@ class Table:
     cells: set[tuple[int, str, tuple[str, ...]]] = field(default_factory=set)  # (segment, price, cell)
     whole: dict[tuple[int, str], dict[int, int]] = field(default_factory=dict)  # quantities with what came too late
     adjusted: Adjusted = field(default_factory=dict)
-    # By period and price: the allowance that it draws on with others, and how many units that had for it last.
-    drawn: dict[tuple[int, str], Allowance | None] = field(default_factory=dict, compare=False)
-    free: dict[tuple[int, str], int] = field(default_factory=dict, compare=False)
+    # By period and price: what it shares with others, and where its units lay in that last.
+    shared: dict[tuple[int, str], Allowance | Ladder | None] = field(default_factory=dict, compare=False)
+    places: dict[tuple[int, str], Place] = field(default_factory=dict, compare=False)
 
     def total(self, period: int, price: str) -> int:
         """A of the whole period, in pico, as far as it was on time."""

@@ -7,7 +7,7 @@ from math import lcm
 from typing import Any
 
 from loadtest.oracle.meters import Meter, read_meter
-from loadtest.oracle.prices import Allowance, Price, read_price
+from loadtest.oracle.prices import Allowance, Ladder, Price, read_price
 from loadtest.oracle.records import SECOND_US, fixed_point
 from loadtest.oracle.tokens import with_tokens
 
@@ -43,7 +43,7 @@ class Version:
                 body["currency"],
                 sharing(
                     {price: read_price(price, text, adds_up[text["meter"]]) for price, text in body["prices"].items()},
-                    body.get("allowances", {}),
+                    body,
                 ),
                 body.get("close_after_s", 86_400) * SECOND_US,
                 {
@@ -89,24 +89,33 @@ class Version:
         return None
 
 
-def sharing(prices: dict[str, Price], allowances: Mapping[str, Any]) -> dict[str, Price]:
-    """The prices with the allowances that they draw on."""
+def sharing(prices: dict[str, Price], plan: Mapping[str, Any]) -> dict[str, Price]:
+    """The prices of a plan, with what they share."""
     found = dict(prices)
-    for body in allowances.values():
-        order = list(body["prices"])
-        if body.get("order", "dearest_first") == "dearest_first":
-            order.sort(key=lambda name: (-cost(prices[name]), name))
+    for body in plan.get("allowances", {}).values():
         units = fixed_point(body["quantity"], 9)
         assert units, f"{body['quantity']} is no allowance that may be published"
+        order = in_order(prices, body)
         for name in order:
-            found[name] = replace(prices[name], allowance=Allowance(units, tuple(order), body.get("prorate", True)))
+            found[name] = replace(prices[name], shares=Allowance(units, order, body.get("prorate", True)))
+    for body in plan.get("shared_tiers", {}).values():
+        order = in_order(prices, body)
+        for name in order:
+            found[name] = replace(prices[name], shares=Ladder(order, prices[name].model == "volume"))
     return found
 
 
+def in_order(prices: Mapping[str, Price], body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of those that share something: the dearest first, unless they are to be as listed."""
+    order = list(body["prices"])
+    if body.get("order", "dearest_first") == "dearest_first":
+        order.sort(key=lambda name: (-cost(prices[name]), name))
+    return tuple(order)
+
+
 def cost(price: Price) -> Fraction:
-    """Of a unit, at a price for each."""
-    (tier,) = price.tiers
-    return Fraction(tier.amount, tier.per) * price.kept
+    """Of a unit, where it costs most."""
+    return max(Fraction(tier.amount, tier.per) for tier in price.tiers) * price.kept
 
 
 def pico(text: str) -> int:

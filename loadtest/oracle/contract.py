@@ -65,7 +65,7 @@ def whole_price_at(account: Account, version_at: VersionAt, starts: Iterable[int
     instants = [period, *sorted({each for each in changes if period < each <= time_us})]
     found = [stated(account, version_at(instant), name, instant) for instant in instants]
     price = in_force([each for each in found if each is not None])
-    if price.allowance is None:
+    if price.shares is None:
         return price
     plan, versions = account.plan_at(period), [version_at(instant) for instant in instants]
     first = next(each for each in versions if each is not None and plan in each.plans)

@@ -42,7 +42,7 @@ from loadtest.oracle.limits import is_over
 from loadtest.oracle.meters import OF_SESSIONS, RATED_AT
 from loadtest.oracle.period_lines import closings, fees, least, next_ahead, next_closing, opened_by
 from loadtest.oracle.periods import DAY_US, period_of
-from loadtest.oracle.prices import Allowance, Price, half_even
+from loadtest.oracle.prices import ALONE, Allowance, Ladder, Place, Price, half_even
 from loadtest.oracle.quantity_grants import as_before, grant_quantity, served, void_quantity_grant
 from loadtest.oracle.records import (
     CONTROL_PREFIX,
@@ -135,7 +135,7 @@ class Oracle:
         self._has_advance = any(
             plan.seats or any(ahead for _, _, ahead in plan.fees.values()) for plan in plans
         )  # whether any plan ever had a fee in advance, or seats
-        self._has_allowances = any(price.allowance is not None for price in published)
+        self._any_shares = any(price.shares is not None for price in published)
         self._grains = lcm(*(version.grains for version in self._versions.values()))
         self._control_key = control_key
         self._topic = topic
@@ -762,28 +762,24 @@ class Oracle:
             moved: dict[str, int] = {}
             prices = event.prices
             start = account.period_of(event.time_us)
-            others = self._drawing(state, account, table, start) - prices
+            others = self._sharing(state, account, table, start) - prices
             before = {price: self._total(state, account, table, event, price) for price in prices | others}
-            free = self._free_of(state, account, table, event, prices | others)
+            lay = self._placed(state, account, table, event, prices | others)
             missing = self._missing(state, account, table, event.posted[1]) if event.posted else {}
             not_owed = self._not_owed(state, account, table, event)
             used = {price: sum(self._counted(account, table, event, price).values()) for price in prices}
-            priced = {price: self._priced(state, account, table, event, price) for price in prices}
             seen = event.time_us if event.posted is None else state.log_us
             account.newest_us = seen if account.newest_us is None else max(account.newest_us, seen)
             self._add(state, account, table, event, account.events)
-            freed = self._free_of(state, account, table, event, prices | others)
+            lie = self._placed(state, account, table, event, prices | others)
             for price in prices:
                 quantity = moved[price] = sum(self._counted(account, table, event, price).values()) - used[price]
                 amount = self._total(state, account, table, event, price) - before[price]
-                now = self._priced(state, account, table, event, price)
-                own += amount - self._repriced(state, account, price, event.time_us, priced[price], now)
-                given_up = free[price] - freed[price]
-                own -= self._moved(state, account, price, event.time_us, priced[price], now, given_up)
+                own += amount - self._repriced(state, account, price, event.time_us, lay[price], lie[price])
                 had = lines.get(price, (0, 0))
                 lines[price] = (had[0] + quantity, had[1] + amount)
             for price in others:
-                if freed[price] != free[price]:
+                if self._moves(state, account, price, event.time_us, lay[price], lie[price]):
                     had = lines.get(price, (0, 0))
                     lines[price] = had[0], had[1] + self._total(state, account, table, event, price) - before[price]
             after = self._missing(state, account, table, event.posted[1]) if event.posted else {}
@@ -812,23 +808,44 @@ class Oracle:
         self._evaluate(state, account, state.log_us)
         return lines
 
-    def _repriced(self, state: Partition, account: Account, name: str, time_us: int, before: int, after: int) -> int:
-        """What the terms that a period reaches change in the price of the units that are there before and after."""
-        price, units = self._price_at(state, account, name, time_us), min(before, after)
-        if price.model != "volume":
-            return 0
-        grains = self._grains_of(account)
-        now, then = (price.owed(units, period_quantity, grains) for period_quantity in (after, before))
-        return half_even(now, grains) - half_even(then, grains)
-
-    def _moved(
-        self, state: Partition, account: Account, name: str, time_us: int, before: int, after: int, given_up: int
+    def _repriced(
+        self,
+        state: Partition,
+        account: Account,
+        name: str,
+        time_us: int,
+        was: tuple[int, Place],
+        now: tuple[int, Place],
     ) -> int:
-        """What is owed for units that an allowance served before, and does no more, as others have more of it."""
-        price, grains = self._price_at(state, account, name, time_us), self._grains_of(account)
-        low, units = min(before, after), min(max(0, given_up if after > before else -given_up), abs(after - before))
-        pico = half_even(price.owed(low + units, 0, grains), grains) - half_even(price.owed(low, 0, grains), grains)
-        return pico if after > before else -pico
+        """What changes in the price of the units that are there before and after, by the terms that a period reaches, or
+        where others have moved them in what they share. `was` and `now`: how many units there are, and where."""
+        price, units, grains = (
+            self._price_at(state, account, name, time_us),
+            min(was[0], now[0]),
+            self._grains_of(account),
+        )
+        if price.shares is None or not price.draws:
+            if price.model != "volume":
+                return 0
+            owed = [price.owed(units, whole, grains) for whole, _ in (was, now)]
+        else:
+            owed = [price.owed_at(place, units, grains) for _, place in (was, now)]
+        return half_even(owed[1], grains) - half_even(owed[0], grains)
+
+    def _moves(
+        self,
+        state: Partition,
+        account: Account,
+        name: str,
+        time_us: int,
+        was: tuple[int, Place],
+        now: tuple[int, Place],
+    ) -> bool:
+        """Whether units of a price that an event has none of come to lie in other tiers."""
+        if was == now:
+            return False
+        price = self._price_at(state, account, name, time_us)
+        return price.split(was[1], was[0]) != price.split(now[1], now[0])
 
     def _count(
         self,
@@ -983,8 +1000,9 @@ class Oracle:
             found = {}
             for (period, name), quantities in table.quantities.items():
                 price = self._price_at(state, account, name, max(quantities))
-                free = self._free(state, account, table, table.quantities, period, name)
-                found[period, name] = table.total(period, name), free + min(sum(quantities.values()), price.included)
+                place = self._place(state, account, table, table.quantities, period, name)
+                included = min(sum(quantities.values()), price.included or place.left)
+                found[period, name] = table.total(period, name), included
             return found
 
         return owed
@@ -1020,18 +1038,13 @@ class Oracle:
 
     def _whole_total(self, state: Partition, account: Account, table: Table, start: int, price: str) -> int:
         """What a price comes to in a period with all that came late."""
-        whole = self._net(state, account, table, table.quantities | table.whole, start, price)
-        closed = self._net(state, account, table, table.quantities, start, price)
-        if whole == closed:
+        known, on_time = table.quantities | table.whole, table.quantities
+        whole, closed = known.get((start, price), {}), on_time.get((start, price), {})
+        place = self._place(state, account, table, known, start, price)
+        if whole == closed and place == self._place(state, account, table, on_time, start, price):
             return table.total(start, price)
-        return sum(self._segment_amounts(state, account, price, whole, closed).values())
-
-    def _priced(self, state: Partition, account: Account, table: Table, event: RatedEvent, price: str) -> int:
-        """How many units of the event's period neither a shared allowance nor a grant takes."""
-        period = account.period_of(event.time_us)
-        closed = None if event.posted is None else self._net(state, account, table, table.quantities, period, price)
-        quantities = self._net(state, account, table, self._used_with(table, event), period, price)
-        return sum(quantities.values()) - sum(self._granted(state, account, price, quantities, closed).values())
+        granted = self._granted_of(state, account, table, known, start, price)
+        return sum(self._segment_amounts(state, account, price, whole, granted, place).values())
 
     def _add(
         self, state: Partition, account: Account, table: Table, event: RatedEvent, events: list[RatedEvent]
@@ -1055,13 +1068,13 @@ class Oracle:
         charges = table.adjusted.setdefault(event.posted, {})
         missing = self._missing(state, account, table, period)
         not_owed = self._not_owed(state, account, table, event)
-        touched = changed.keys() | self._drawing(state, account, table, period)
+        touched = changed.keys() | self._sharing(state, account, table, period)
         before = {price: self._total(state, account, table, event, price) for price in touched}
-        free = self._free_of(state, account, table, event, touched)
+        lay = self._placed(state, account, table, event, touched)
         table.whole |= {(period, price): quantities for price, quantities in changed.items()}
-        freed = self._free_of(state, account, table, event, touched)
+        lie = self._placed(state, account, table, event, touched)
         for price in touched:
-            if price in changed or freed[price] != free[price]:
+            if price in changed or self._moves(state, account, price, event.time_us, lay[price], lie[price]):
                 more = self._total(state, account, table, event, price) - before[price]
                 charges[price] = charges.get(price, 0) + more
         now = self._missing(state, account, table, period)
@@ -1080,9 +1093,11 @@ class Oracle:
         amounts = {segment: dict(prices) for segment, prices in table.amounts.items()}
         for of, price in table.quantities | table.whole if event.posted else ():
             if of == period:
-                closed = self._net(state, account, table, table.quantities, period, price)
-                quantities = self._net(state, account, table, table.quantities | table.whole, period, price)
-                for segment, amount in self._segment_amounts(state, account, price, quantities, closed).items():
+                known = table.quantities | table.whole
+                place = self._place(state, account, table, known, period, price)
+                granted = self._granted_of(state, account, table, known, period, price)
+                by_segment = self._segment_amounts(state, account, price, known[period, price], granted, place)
+                for segment, amount in by_segment.items():
                     amounts.setdefault(segment, {})[price] = amount
         found: dict[str, int] = {}
         for (of, price), pico in waived(account, amounts).items():
@@ -1094,13 +1109,14 @@ class Oracle:
         self, state: Partition, account: Account, table: Table, period: int, price: str, quantities: dict[int, int]
     ) -> None:
         table.quantities[period, price] = quantities
-        for name in {price} | self._drawing(state, account, table, period):
-            free = self._free(state, account, table, table.quantities, period, name)
-            if name == price or free != table.free.get((period, name)):
-                net = self._net(state, account, table, table.quantities, period, name)
-                for start, amount in self._segment_amounts(state, account, name, net).items():
+        for name in {price} | self._sharing(state, account, table, period):
+            place = self._place(state, account, table, table.quantities, period, name)
+            if name == price or place != table.places.get((period, name)):
+                of_name = table.quantities[period, name]
+                granted = self._granted_of(state, account, table, table.quantities, period, name)
+                for start, amount in self._segment_amounts(state, account, name, of_name, granted, place).items():
                     table.amounts.setdefault(start, {})[name] = amount
-            table.free[period, name] = free
+            table.places[period, name] = place
 
     def _observed(
         self, state: Partition, account: Account, events: list[RatedEvent]
@@ -1138,15 +1154,14 @@ class Oracle:
         state: Partition,
         account: Account,
         name: str,
-        quantities: dict[int, int],
-        closed: dict[int, int] | None = None,
+        quantities: Mapping[int, int],
+        granted: Mapping[int, int],
+        place: Place,
         *,
         listed: bool = False,
     ) -> dict[int, int]:
-        """A through each segment less A before it, where a new version continues the count of the last one. Quantities are
-        behind what a shared allowance takes. `closed`: what
-        the period was closed with, of which grants took what they took, and no more now."""
-        granted = self._granted(state, account, name, quantities, closed)
+        """A through each segment less A before it, where a new version continues the count of the last one. `granted`: what
+        quantity grants took in each; `place`: where the units lie in what is shared."""
         amounts = {}
         quantity, owed, grains = 0, 0, self._grains_of(account)
         whole = sum(quantities.values()) - sum(granted.values())
@@ -1155,7 +1170,10 @@ class Oracle:
             if listed:
                 price = replace(price, kept=Fraction(1), overage=Fraction(1))
             after = quantity + quantities[segment] - granted.get(segment, 0)
-            through = owed + price.owed(after, whole, grains) - price.owed(quantity, whole, grains)
+            if place == ALONE:
+                through = owed + price.owed(after, whole, grains) - price.owed(quantity, whole, grains)
+            else:
+                through = price.owed_at(place, after, grains)
             amounts[segment] = half_even(through, grains) - half_even(owed, grains)
             quantity, owed = after, through
         return amounts
@@ -1165,62 +1183,80 @@ class Oracle:
         """The quantities of the event's period, by period and price; of a closed one with all that came late."""
         return table.quantities if event.posted is None else table.quantities | table.whole
 
-    def _drawn(
+    def _shares(
         self, state: Partition, account: Account, table: Table, known: Quantities, period: int, name: str
-    ) -> Allowance | None:
-        """The allowance that a price draws on with others, if it does in that period; what is sold makes the table anew."""
-        if self._has_allowances and (period, name) not in table.drawn:
+    ) -> Allowance | Ladder | None:
+        """What a price shares with others in that period, if it does; what is sold makes the table anew."""
+        if self._any_shares and (period, name) not in table.shared:
             price = self._price_at(state, account, name, max(known[period, name]))
-            table.drawn[period, name] = price.allowance if price.draws else None
-        return table.drawn.get((period, name))
+            table.shared[period, name] = price.shares if price.draws else None
+        return table.shared.get((period, name))
 
-    def _drawing(self, state: Partition, account: Account, table: Table, period: int) -> set[str]:
-        """The prices of a period that draw on an allowance with others."""
-        known = table.quantities | table.whole if self._has_allowances else {}
-        return {name for of, name in known if of == period and self._drawn(state, account, table, known, of, name)}
+    def _sharing(self, state: Partition, account: Account, table: Table, period: int) -> set[str]:
+        """The prices of a period that share anything."""
+        known = table.quantities | table.whole if self._any_shares else {}
+        return {name for of, name in known if of == period and self._shares(state, account, table, known, of, name)}
 
-    def _free(self, state: Partition, account: Account, table: Table, known: Quantities, period: int, name: str) -> int:
-        """How many units of a price that allowance has for it: what the prices before it leave."""
-        allowance = self._drawn(state, account, table, known, period, name) if known.get((period, name)) else None
-        if allowance is None:
-            return 0
-        used = {
-            other: sum(known[of, other].values())
+    def _place(
+        self, state: Partition, account: Account, table: Table, known: Quantities, period: int, name: str
+    ) -> Place:
+        """Where the units of a price lie: behind those of the prices before it."""
+        shares = self._shares(state, account, table, known, period, name) if known.get((period, name)) else None
+        if shares is None:
+            return ALONE
+        others = [
+            other
             for of, other in known
-            if of == period and self._drawn(state, account, table, known, of, other)
-        }
-        return min(allowance.left_for(name, used), used[name])
+            if of == period and self._shares(state, account, table, known, of, other) and other in shares.prices
+        ]
+        if isinstance(shares, Allowance):
+            return Place(left=shares.left_for(name, {other: sum(known[period, other].values()) for other in others}))
+        units = {other: self._priced_of(state, account, table, known, period, other) for other in others}
+        if shares.by_sum:
+            return Place(reached=sum(units.values()))
+        return Place(before=sum(units.get(other, 0) for other in shares.prices[: shares.prices.index(name)]))
 
-    def _free_of(
+    def _placed(
         self, state: Partition, account: Account, table: Table, event: RatedEvent, prices: Collection[str]
-    ) -> dict[str, int]:
-        """The same of these prices in the event's period."""
+    ) -> dict[str, tuple[int, Place]]:
+        """Of these prices, how many units of the event's period no grant takes, and where they lie."""
         known, period = self._used_with(table, event), account.period_of(event.time_us)
-        return {price: self._free(state, account, table, known, period, price) for price in prices}
+        return {
+            price: (
+                self._priced_of(state, account, table, known, period, price),
+                self._place(state, account, table, known, period, price),
+            )
+            for price in prices
+        }
 
-    def _net(
+    def _priced_of(
+        self, state: Partition, account: Account, table: Table, known: Quantities, period: int, name: str
+    ) -> int:
+        """How many units of a price no grant takes."""
+        granted = self._granted_of(state, account, table, known, period, name)
+        return sum(known.get((period, name), {}).values()) - sum(granted.values())
+
+    def _granted_of(
         self, state: Partition, account: Account, table: Table, known: Quantities, period: int, name: str
     ) -> dict[int, int]:
-        """By segment, what is used of a price behind that: of its units the first in time are free."""
-        found, free = {}, self._free(state, account, table, known, period, name)
-        for segment, units in sorted(known.get((period, name), {}).items()):
-            found[segment] = units - min(units, free)
-            free -= min(units, free)
-        return found
-
-    def _granted(
-        self, state: Partition, account: Account, name: str, quantities: dict[int, int], closed: dict[int, int] | None
-    ) -> dict[int, int]:
-        """What quantity grants take in each segment of a period."""
+        """What quantity grants take in each segment of a period, behind what the price includes or an allowance leaves it;
+        with what came late, no more than they took by the close."""
         if all(grant.price != name for grant in account.quantity_grants.values()):
             return {}
-        included = {
-            segment: self._price_at(state, account, name, segment).included
-            for segment in [*quantities, *(closed or {})]
-        }
-        if closed is None:
-            return served(account, name, quantities, included)
-        return as_before(served(account, name, closed, included), quantities, included)
+
+        def included(of: Quantities) -> dict[int, int]:
+            shares = self._shares(state, account, table, of, period, name) if of.get((period, name)) else None
+            left = 0
+            if isinstance(shares, Allowance):
+                left = self._place(state, account, table, of, period, name).left
+            segments = known.get((period, name), {}).keys() | table.quantities.get((period, name), {}).keys()
+            return {each: self._price_at(state, account, name, each).included or left for each in segments}
+
+        quantities = dict(known.get((period, name), {}))
+        if known is table.quantities:
+            return served(account, name, quantities, included(known))
+        took = served(account, name, table.quantities.get((period, name), {}), included(table.quantities))
+        return as_before(took, quantities, included(known))
 
     def _derive(self, state: Partition, account: Account) -> Table:
         """The table from the raw events alone: what was on time, then what came when its period was closed."""
@@ -1262,8 +1298,11 @@ class Oracle:
         """What the table's segments would amount to without any discount."""
         amounts: Amounts = {}
         for period, name in table.quantities:
-            net = self._net(state, account, table, table.quantities, period, name)
-            for start, amount in self._segment_amounts(state, account, name, net, listed=True).items():
+            place = self._place(state, account, table, table.quantities, period, name)
+            of_name = table.quantities[period, name]
+            granted = self._granted_of(state, account, table, table.quantities, period, name)
+            listed = self._segment_amounts(state, account, name, of_name, granted, place, listed=True)
+            for start, amount in listed.items():
                 amounts.setdefault(start, {})[name] = amount
         return amounts
 

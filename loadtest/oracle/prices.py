@@ -35,6 +35,26 @@ class Allowance:
 
 
 @dataclass(frozen=True)
+class Ladder:
+    """Tiers that several prices fill together."""
+
+    prices: tuple[str, ...]  # in the order in which their units lie in them
+    by_sum: bool  # all units are of the tier that their sum reaches
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the units of a price lie in what it shares, in one period."""
+
+    left: int = 0  # units of an allowance that those before it leave
+    before: int = 0  # units of tiers that those before it fill
+    reached: int | None = None  # what all of them come to, if that chooses the tier
+
+
+ALONE = Place()
+
+
+@dataclass(frozen=True)
 class Price:
     name: str
     meter: str
@@ -52,8 +72,8 @@ class Price:
     of_month: int | None  # the same, as a commitment
     overage: Fraction  # what is owed beyond the commitment counts by it
     commitment: int | None  # pico from which it does in the period at hand
-    allowance: Allowance | None = None  # that it draws on with others
-    draws: bool = True  # unless it began inside the period
+    shares: Allowance | Ladder | None = None  # with others
+    draws: bool = True  # on that, unless it began inside the period
 
     def counted(self, quantity: int | None) -> int:
         """What is counted of an event's quantity: itself, the estimate, or its fee, fixed to nine digits."""
@@ -81,16 +101,16 @@ class Price:
 
     def sharing(self, part: Fraction) -> "Price":
         """With what a part of a period has of its allowance."""
-        if self.allowance is None or not self.allowance.prorate:
+        if not isinstance(self.shares, Allowance) or not self.shares.prorate:
             return self
-        return replace(self, allowance=replace(self.allowance, units=round(self.allowance.units * part)))
+        return replace(self, shares=replace(self.shares, units=round(self.shares.units * part)))
 
     @property
     def marginal(self) -> bool:
         """Whether a new version may begin inside a period."""
         return (
             self.model in MARGINAL_MODELS
-            and self.allowance is None
+            and self.shares is None
             and self.maximum is None
             and self.floor is None
             and self.adds_up
@@ -122,6 +142,26 @@ class Price:
         total = total * self.kept.numerator // self.kept.denominator
         beyond = 0 if self.commitment is None else max(0, total - self.commitment * grains)
         return total - beyond + beyond * self.overage.numerator // self.overage.denominator
+
+    def owed_at(self, place: Place, units: int, grains: int) -> int:
+        """What the first `units` of a period owe that lie there, those of an allowance among them."""
+        first = place.before
+        last = first + max(0, units - place.left)
+        whole = last if place.reached is None else place.reached
+        return self.owed(last, whole, grains) - self.owed(first, whole, grains)
+
+    def split(self, place: Place, units: int) -> list[int]:
+        """How many of these units each tier has: first those of an allowance, then of the tiers in their order."""
+        free = min(place.left, units)
+        first, last, low, found = place.before, place.before + units - free, 0, [free]
+        for tier in self.tiers:
+            high = last if tier.up_to is None else tier.up_to
+            if place.reached is not None:
+                found.append(last - first if tier is self._reached(place.reached) else 0)
+            else:
+                found.append(max(0, min(last, high) - max(first, low)))
+            low = high
+        return found
 
     def _by_model(self, quantity: int, period_quantity: int, grains: int) -> int:
         if self.model == "package":

@@ -100,7 +100,7 @@ def of_period(
     rated = {segment: whole_price_at(account, version_at, starts, name, segment) for segment in by_segment}
     if not all(price.counts_like(again) for price in rated.values()):
         raise RefusedError("bad_price")
-    if any(price.allowance is not None and price.draws for price in [again, *rated.values()]):
+    if any(price.shares is not None and price.draws for price in [again, *rated.values()]):
         raise RefusedError("bad_price")
     plan = sold_when(account, version_at, period)
     together = [] if plan is None else [prices or [name] for _, _, prices in plan.commitments.values()]

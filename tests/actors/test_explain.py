@@ -15,6 +15,7 @@ from actors.ports import Record
 from engine.catalog import CatalogueDocument, CommitmentDefinition, PriceDefinition, StreamDefinition
 from tests.actors.proof_rig import RATED, BenchReader, ProofRig
 from tests.engine.bench import HOUR, MINUTE, SECOND, TOPIC, Bench, document, graduated, us
+from tests.laws.test_r1_shared_tiers import sharing
 from tests.laws.test_r3_durations import document as sessions
 from tests.simulation.sim_log import SimRecord
 
@@ -166,6 +167,29 @@ async def test_a_short_period_is_explained_by_what_it_includes(desk: Desk) -> No
         (1, "0.645161290", None, "1.354838710"),
     ]
     assert (line.own, line.beyond) == (line.line.amount, "0")
+
+
+@pytest.mark.parametrize(
+    ("model", "own", "moved"),
+    [
+        ("graduated", [(1, "10", "40", "400")], [(1, "3", "-20", "-60"), (2, "1", "20", "20")]),
+        ("volume", [(2, "8", "40", "320")], [(1, "3", "-80", "-240"), (2, "1", "80", "80")]),
+    ],
+)
+async def test_what_an_event_moves_in_shared_tiers_is_a_line_of_its_own(
+    model: str, own: list[tuple[int, str, str, str]], moved: list[tuple[int, str, str, str]]
+) -> None:
+    """80 of y are there; 40 of x lie before them, or make them reach another tier."""
+    desk = Desk(sharing(model))
+    desk.use("e1", 80, "y")
+    lines = (await desk.of(desk.use("e2", 40, "x"), "e2")).lines
+    shown = [[(t.number, t.amount, t.quantity, t.charged) for t in line.tiers] for line in lines]
+    assert shown == [own, moved]
+    assert [(line.own, line.repricing, line.beyond) for line in lines] == [
+        (lines[0].line.amount, "0", "0"),
+        ("0", lines[1].line.amount, "0"),
+    ]
+    assert [line.used_before for line in lines] == [None, None]
 
 
 async def test_the_event_is_as_it_was_sent(desk: Desk) -> None:

@@ -62,7 +62,7 @@ class RandomCatalogue:
     """Meters drawn once; `version` draws prices for them, as often as it is asked."""
 
     def __init__(self, source: random.Random, *, sharing: bool = False) -> None:
-        """`sharing`: whether prices may draw on an allowance together."""
+        """`sharing`: whether prices may share an allowance, or tiers."""
         self._source, self._sharing = source, sharing
         self._meters = {f"meter_{number}": self._meter(TYPES[number % 2]) for number in range(source.randrange(2, 5))}
         self._splits = {name: self._split(meter) for name, meter in self._meters.items()}
@@ -77,7 +77,7 @@ class RandomCatalogue:
             prices = self._prices()
             plan = {"currency": "USD", "prices": prices, "close_after_s": close_after_s, "fees": self._fees()}
             plan["seats"] = {"editor": {"amount": "0.000000000007"}} if self._source.random() < 0.4 else {}
-            plan |= {"allowances": self._allowances(prices)} if self._sharing else {}
+            plan |= self._shared(prices) if self._sharing else {}
             plans[name] = plan | {"commitments": self._commitments(prices)}
         body = {"meters": self._meters, "plans": plans, "dimensions": self._dimensions}
         return msgspec.convert(body, CatalogueDocument)
@@ -101,18 +101,27 @@ class RandomCatalogue:
         covered = self._source.sample(free, self._source.randint(1, len(free)))
         return {"together": {"amount": amount, "prices": covered} | shared}
 
-    def _allowances(self, prices: dict[str, Any]) -> dict[str, Any]:
-        """Of prices whose meters add up, made simple for it."""
+    def _shared(self, prices: dict[str, Any]) -> dict[str, Any]:
+        """By prices whose meters add up, made simple for it."""
         fit = [name for name, price in prices.items() if self._meters[price["meter"]]["aggregation"] in ADDITIVE]
         if len(fit) < 2 or self._source.random() < 0.2:
             return {}
-        drawing = self._source.sample(fit, self._source.randint(2, len(fit)))
-        for name in drawing:
-            kept = {key: prices[name][key] for key in ("meter", "where", "discount") if key in prices[name]}
-            per = self._source.choice(("1", "3", "100"))
-            prices[name] = kept | {"model": "per_unit", "amount": self._source.choice(AMOUNTS), "per": per}
-        said = self._source.choice(({}, {"order": "as_listed"}, {"prorate": False}))
-        return {"together": {"quantity": self._source.choice(("7", "30.5", "400")), "prices": drawing} | said}
+        sharing = self._source.sample(fit, self._source.randint(2, len(fit)))
+        model = self._source.choice(("per_unit", "graduated", "volume"))
+        ends = [*map(str, sorted(self._source.sample(range(1, 400), self._source.randrange(1, 3)))), None]
+        for name in sharing:
+            prices[name] = {key: prices[name][key] for key in ("meter", "where", "discount") if key in prices[name]}
+            rates = [
+                {"amount": self._source.choice(AMOUNTS), "per": self._source.choice(("1", "3", "100"))} for _ in ends
+            ]
+            tiers = [rate | ({"up_to": end} if end else {}) for rate, end in zip(rates, ends, strict=True)]
+            prices[name] |= {"model": model} | (rates[0] if model == "per_unit" else {"tiers": tiers})
+        order = self._source.choice(({}, {"order": "as_listed"})) if model != "volume" else {}
+        if model != "per_unit":
+            return {"shared_tiers": {"together": {"prices": sharing} | order}}
+        said = self._source.choice(({}, {"prorate": False}))
+        quantity = self._source.choice(("7", "30.5", "400"))
+        return {"allowances": {"together": {"quantity": quantity, "prices": sharing} | order | said}}
 
     def _prices(self) -> dict[str, Any]:
         prices = {}

@@ -1,5 +1,7 @@
 """Catalogues: what may be published, which price an event finds, and which version is in force."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ from engine.catalog import (
     PlanDefinition,
     PriceBook,
     PriceDefinition,
+    SharedTiersDefinition,
     StreamDefinition,
     TierDefinition,
     compile_catalogue,
@@ -318,13 +321,13 @@ def test_streams_are_of_types_whose_events_can_be_taken_out_again() -> None:
         (AllowanceDefinition("5", ("a",)), "are two prices or more, each once"),
         (AllowanceDefinition("5", ("a", "a")), "are two prices or more, each once"),
         (AllowanceDefinition("5", ("a", "nothing")), "there is no price nothing in this plan"),
-        (AllowanceDefinition("5", ("a", "package")), "price package is package: what a unit costs"),
+        (AllowanceDefinition("5", ("a", "package")), "price package is package: use per_unit"),
         (AllowanceDefinition("5", ("a", "included")), "price included has included of its own"),
         (AllowanceDefinition("5", ("a", "least")), "price least has minimum of its own"),
         (AllowanceDefinition("5", ("a", "bound")), "price bound has commitment of its own"),
         (AllowanceDefinition("5", ("a", "most")), "price most has maximum of its own"),
         (AllowanceDefinition("5", ("a", "peak")), "price peak takes the max of a period"),
-        (AllowanceDefinition("5", ("b", "taken")), "price b draws on allowance other already"),
+        (AllowanceDefinition("5", ("b", "taken")), "price b is named in allowances other: name it once"),
     ],
 )
 def test_what_no_allowance_may_be_shared_by_is_refused_with_the_reason(
@@ -349,3 +352,53 @@ def test_what_no_allowance_may_be_shared_by_is_refused_with_the_reason(
     (fault,) = refused.value.faults
     assert fault.path[:4] == ("plans", "plan", "allowances", "tested")
     assert fault.message.startswith(message)
+
+
+def tiered(model: str, *up_to: str, flat: bool = False, **said: Any) -> PriceDefinition:
+    fee = {"flat": "1"} if flat else {}
+    rows = tuple(TierDefinition("1", up_to=end, **fee) for end in (*up_to, None))
+    return PriceDefinition("sum", model, {"model": said.pop("name")}, tiers=rows, **said)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("shared", "message"),
+    [
+        (SharedTiersDefinition(("a",)), "are two prices or more, each once"),
+        (SharedTiersDefinition(("a", "nothing")), "there is no price nothing in this plan"),
+        (SharedTiersDefinition(("a", "unit")), "price unit is per_unit: make all graduated, or all volume"),
+        (SharedTiersDefinition(("a", "sum-of")), "price sum-of is volume: make all graduated, or all volume"),
+        (SharedTiersDefinition(("a", "wider")), "price wider has other `up_to`s than a: state the same"),
+        (SharedTiersDefinition(("a", "fee")), "price fee has a tier with `flat`"),
+        (SharedTiersDefinition(("a", "included")), "price included has included of its own"),
+        (SharedTiersDefinition(("a", "least")), "price least has minimum of its own"),
+        (SharedTiersDefinition(("a", "peak")), "price peak takes the max of a period"),
+        (SharedTiersDefinition(("a", "taken")), "price a is named in allowances other: name it once"),
+        (SharedTiersDefinition(("sum-of", "sum-too"), "as_listed"), "of volume the sum counts, in no order: remove it"),
+    ],
+)
+def test_what_may_share_no_tiers_is_refused_with_the_reason(shared: SharedTiersDefinition, message: str) -> None:
+    """Only units that stand apart from each other, in tiers that are the same, fill these together."""
+    each = {
+        "a": tiered("graduated", "5", "9", name="a"),
+        "unit": PriceDefinition("sum", "per_unit", {"model": "unit"}, "1"),
+        "other": PriceDefinition("sum", "per_unit", {"model": "other"}, "1"),
+        "sum-of": tiered("volume", "5", "9", name="sum-of"),
+        "sum-too": tiered("volume", "5.0", "9", name="sum-too"),
+        "wider": tiered("graduated", "5", "10", name="wider"),
+        "fee": tiered("graduated", "5", "9", name="fee", flat=True),
+        "included": tiered("graduated", "5", "9", name="included", included="1"),
+        "least": tiered("graduated", "5", "9", name="least", minimum="1"),
+        "taken": tiered("graduated", "5", "9", name="taken"),
+        "peak": replace(tiered("graduated", "5", "9", name="peak"), meter="peak", where={}),
+    }
+    meters = {"sum": MeterDefinition("use", "sum", "units", ("model",)), "peak": MeterDefinition("use", "max", "units")}
+    allowances = {}
+    if "taken" in shared.prices:
+        allowances = {"other": AllowanceDefinition("5", ("a", "other"))}
+        each["a"] = PriceDefinition("sum", "per_unit", {"model": "a"}, "1")
+    plan = PlanDefinition("USD", each, allowances=allowances, shared_tiers={"tested": shared})
+    with pytest.raises(BadCatalogue) as refused:
+        compile_catalogue(1, CatalogueDocument(meters, {"plan": plan}))
+    faults = [fault for fault in refused.value.faults if fault.message.startswith(message)]
+    assert [fault.path[:4] for fault in faults] == [("plans", "plan", "shared_tiers", "tested")]
+    assert "taken" in shared.prices or faults == refused.value.faults

@@ -37,8 +37,12 @@ def compiled(version: int, document: bytes) -> Catalogue:
 
 @lru_cache(maxsize=1)
 def _example() -> dict[int, dict[str, Any]]:
-    """Two versions: the example, and the same at other prices."""
+    """Two versions: the example, with shared tiers that a seed may come to the end of, and the same at other prices."""
     first = orjson.loads(document_json(load_file(CATALOGUE_FILE)))
+    for plan in first["plans"].values():
+        for shared in plan.get("shared_tiers", {}).values():
+            for name in shared["prices"]:
+                plan["prices"][name]["tiers"][0]["up_to"] = "30000"
     second = orjson.loads(orjson.dumps(first))
     for plan in second["plans"].values():
         for price in plan["prices"].values():
