@@ -5,7 +5,7 @@ Mostly all of them lie in the newest segment: then what was paid before it is ke
 anew. Both ways give the same figures: `tests/engine/test_outlook.py` compares them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fractions import Fraction
 from math import ceil
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from engine.money import NANO
 from engine.prices.price import Price
 from engine.quantity_grants import QuantityGrant, Service, granted_in
 from engine.reach import dominates, undominated
-from engine.waivers import left_of
+from engine.waivers import left_of, most_left
 
 Signature = tuple[tuple[str, ...], tuple[str, ...]]  # prices reached, prices held
 
@@ -341,7 +341,7 @@ class Ledger:
             kept[segment], roundings[segment] = self._held_in(piles, self._plan(segment), payers_of(account, segment))
         grants = self._grants.values()
         amounts = foreseen(account.table, kept, account.period_of, self._price_at, grants)
-        left, rounded = self._left(amounts, roundings, certain=not kept) if account.waivers else (amounts, roundings)
+        left, rounded = self._left(amounts, roundings, kept) if account.waivers else (amounts, roundings)
         paid_for = with_adjustments(left, account.adjusted)
         spend: dict[int, int] = {}
         extra: dict[int, int] = {}
@@ -352,24 +352,37 @@ class Ledger:
         return self._paid(paid_for, rounded, sum(spend.values()), spend, extra)
 
     def _left(
-        self, amounts: Amounts, roundings: Mapping[int, Mapping[str, int]], *, certain: bool
+        self, amounts: Amounts, roundings: Mapping[int, Mapping[str, int]], held: Collection[int]
     ) -> tuple[Amounts, Mapping[int, Mapping[str, int]]]:
-        """What of amounts is owed at most, and what rounding may add to that, where caps waive the rest. Only what is used
-        by now uses a cap up; and if more may come, only by prices that no more can make cheaper."""
-        account, month_of = self._account, lambda start: self._calendar(start)[1]
+        """What of amounts is owed at most, and what rounding may add to that, where caps waive the rest and something may be
+        `held` in these segments. Only what is used by now uses a cap up: of prices that no more usage can make cheaper, and
+        in months before which nothing is held, as that may move what tiers the month's units lie in."""
+        account = self._account
+
+        def month_of(start: int) -> int:
+            return self._calendar(start)[1]
+
+        if not held:
+            return left_of(amounts, account.waivers, month_of), {}
         sure: dict[int, dict[str, int]] = {}
         service = Service(self._grants.values()) if self._grants else None
+        first = month_of(min(held))
         for start, _, charged, _ in segments(account.table, account.period_of, self._price_at, service):
-            fixed = {name: pico for name, pico in charged.items() if len(self._price_at(start, name).terms) == 1}
-            sure[start] = charged if certain else fixed
-        left = left_of(amounts, account.waivers, month_of, sure)
+            if month_of(start) <= first:
+                sure[start] = {name: pico for name, pico in charged.items() if self._price_at(start, name).only_rises}
+        lots = sorted(account.lots.values(), key=lambda lot: lot.lot)
+
+        def payers_of(start: int, name: str) -> tuple[str, ...]:
+            return tuple(lot.lot for lot in lots if lot.covers(start) and (not lot.scope or name in lot.scope))
+
+        left = most_left(amounts, account.waivers, month_of, sure, payers_of)
         if not any(roundings.values()):
             return left, {}
         rounded = []
         for start, period, parts in amounts:
             more = roundings.get(start, {})
             rounded.append((start, period, {name: parts.get(name, 0) + more.get(name, 0) for name in {*parts, *more}}))
-        most = left_of(rounded, account.waivers, month_of, sure)
+        most = most_left(rounded, account.waivers, month_of, sure, payers_of)
         return left, {
             start: {name: pico - less.get(name, 0) for name, pico in parts.items()}
             for (start, _, parts), (_, _, less) in zip(most, left, strict=True)

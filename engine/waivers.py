@@ -3,7 +3,7 @@
 Nothing of it is stored but which cap waives since when: what is waived is a function of what the segments come to.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -39,31 +39,51 @@ def waiver_at(waivers: Waivers, time_us: int) -> Waiver | None:
     return found[-1] if found and found[-1].amount is not None else None
 
 
-def left_of(
-    amounts: Amounts,
-    waivers: Waivers,
-    month_of: Callable[[int], int],
-    sure: Mapping[int, Mapping[str, int]] | None = None,
-) -> Amounts:
+def left_of(amounts: Amounts, waivers: Waivers, month_of: Callable[[int], int]) -> Amounts:
     """What is left of amounts in time order: in each month the first up to the cap, of a segment in order of the prices'
-    names.
-
-    `sure`: by segment and price, what will be spent whatever becomes of the rest of the amounts: only that uses the cap up,
-    so no segment can come to owe more than is said here. None: all of them."""
+    names."""
     if not waivers:
         return amounts
-    kept: dict[int, int] = {}  # by month: what is owed of it so far, for sure
+    kept: dict[int, int] = {}  # by month: what is owed of it so far
     found: Amounts = []
     for start, period, by_price in amounts:
         month, waiver = month_of(start), waiver_at(waivers, start)
-        certain = by_price if sure is None else sure.get(start, {})
         parts = {}
         for name in sorted(by_price):
-            least = certain.get(name, 0)
             parts[name] = by_price[name]
             if waiver is not None and waiver.amount is not None:
+                parts[name] = min(parts[name], max(0, waiver.amount - kept.get(month, 0)))
+            kept[month] = kept.get(month, 0) + parts[name]
+        found.append((start, period, parts))
+    return found
+
+
+def most_left(
+    amounts: Amounts,
+    waivers: Waivers,
+    month_of: Callable[[int], int],
+    sure: Mapping[int, Mapping[str, int]],
+    payers_of: Callable[[int, str], Hashable],
+) -> Amounts:
+    """What can be left of amounts at most, for all prices together that the same lots pay in a segment (`payers_of` a segment
+    and price), if of them as much is spent as `sure` says, and of the rest any part.
+
+    These owe no more than they come to, and no more than what lies for sure before the first of them leaves of the cap. Both
+    fall, or stay, when something of the rest becomes sure: so no settlement within a hold leaves more to owe (law L4)."""
+    kept: dict[int, int] = {}  # by month: what is owed of it so far, at least
+    found: Amounts = []
+    for start, period, by_price in amounts:
+        month, waiver = month_of(start), waiver_at(waivers, start)
+        parts, rooms = dict(by_price), dict[Hashable, int]()
+        for name in sorted(by_price):
+            least = sure.get(start, {}).get(name, 0)
+            if waiver is not None and waiver.amount is not None:
                 room = max(0, waiver.amount - kept.get(month, 0))
-                parts[name], least = min(by_price[name], room), min(least, room)
+                payers = payers_of(start, name)
+                if by_price[name]:
+                    parts[name] = min(by_price[name], rooms.setdefault(payers, room))
+                    rooms[payers] -= parts[name]
+                least = min(least, room)
             kept[month] = kept.get(month, 0) + least
         found.append((start, period, parts))
     return found

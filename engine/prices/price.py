@@ -90,6 +90,11 @@ class Price:
         return self.agreed_us is None and self.short is None
 
     @property
+    def only_rises(self) -> bool:
+        """Whether what is used owes no less, whatever more is used."""
+        return len(self.terms) == 1 and (self.shared is None or self.shared.free > 0)
+
+    @property
     def listed(self) -> "Price":
         """The same before discount and overage."""
         return self if self.undiscounted is None else self.undiscounted.placed(self.where)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.waivers import Waiver, left_of, waived, waiver_at, waiving
+from engine.waivers import Waiver, left_of, most_left, waived, waiver_at, waiving
 
 MOST = (Waiver(0, "c", 10),)
 AMOUNTS = st.lists(st.dictionaries(st.sampled_from("xyz"), st.integers(0, 12), max_size=3), max_size=6)
@@ -27,23 +27,43 @@ def test_what_is_waived_is_what_is_beyond_the_cap(parts: list[dict[str, int]], m
     assert sum(waived(amounts, left).values()) == max(0, sum(sum(each.values()) for each in parts) - most)
 
 
-@given(AMOUNTS, AMOUNTS, st.integers(0, 30))
-def test_what_may_come_before_leaves_no_more_to_owe_than_was_said(
-    used: list[dict[str, int]], more: list[dict[str, int]], most: int
+@given(AMOUNTS, AMOUNTS, st.integers(0, 30), st.integers(0, 30), st.data())
+def test_no_use_of_what_may_come_leaves_payers_more_to_owe_than_was_said(
+    used: list[dict[str, int]], more: list[dict[str, int]], most: int, later: int, data: st.DataObject
 ) -> None:
-    """With what is used for sure, the bound holds for whatever part of the rest is used."""
-    waivers = (Waiver(0, "c", most),)
+    """Of x and z, which the same lots pay, and of y: whatever part of the rest is used. And what becomes sure of it makes
+    neither bound higher (law L4)."""
     count = max(len(used), len(more))
+    waivers = (Waiver(0, "c", most), Waiver(count // 2, "c", later))
     used, more = [[*each, *[{}] * count][:count] for each in (used, more)]
-    whole = [
-        (start, 0, {name: here.get(name, 0) + maybe.get(name, 0) for name in {*here, *maybe}})
-        for start, (here, maybe) in enumerate(zip(used, more, strict=True))
+
+    def of(parts: list[dict[str, int]]) -> list[tuple[int, int, dict[str, int]]]:
+        return [(start, 0, by_price) for start, by_price in enumerate(parts)]
+
+    def plus(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
+        return {name: first.get(name, 0) + second.get(name, 0) for name in {*first, *second}}
+
+    def bound(sure: list[dict[str, int]], rest: list[dict[str, int]]) -> dict[tuple[int, bool], int]:
+        whole = of([plus(*both) for both in zip(sure, rest, strict=True)])
+        return by_payers(most_left(whole, waivers, lambda _: 0, dict(enumerate(sure)), lambda _, name: name == "y"))
+
+    def by_payers(left: list[tuple[int, int, dict[str, int]]]) -> dict[tuple[int, bool], int]:
+        found: dict[tuple[int, bool], int] = {}
+        for start, _, parts in left:
+            for name, pico in parts.items():
+                found[start, name == "y"] = found.get((start, name == "y"), 0) + pico
+        return found
+
+    settled = [{name: data.draw(st.integers(0, pico)) for name, pico in each.items()} for each in more]
+    freed = [
+        {name: data.draw(st.integers(part[name], pico)) for name, pico in each.items()}
+        for each, part in zip(more, settled, strict=True)
     ]
-    bound = left_of(whole, waivers, lambda _: 0, dict(enumerate(used)))
-    for some in range(2**count):
-        amounts = [(start, 0, whole[start][2] if some >> start & 1 else dict(used[start])) for start in range(count)]
-        for (_, _, parts), (_, _, said) in zip(left_of(amounts, waivers, lambda _: 0), bound, strict=True):
-            assert all(pico <= said[name] for name, pico in parts.items())
+    after = [plus(*both) for both in zip(used, settled, strict=True)]
+    rest = [{name: pico - part[name] for name, pico in each.items()} for each, part in zip(freed, settled, strict=True)]
+    said, then = bound(used, more), bound(after, rest)
+    for place, pico in by_payers(left_of(of(after), waivers, lambda _: 0)).items():
+        assert pico <= then.get(place, 0) <= said[place]
 
 
 def test_another_amount_counts_from_the_periods_that_are_open_and_none_leaves_them_all() -> None:
