@@ -114,6 +114,23 @@ class Tier(Struct, frozen=True):
         return Fraction(self.amount, self.per)
 
 
+class Sharing(Struct, frozen=True):
+    """What prices of a plan share: an allowance, or tiers."""
+
+    prices: tuple[str, ...]  # in the order in which their units lie in it
+    free: int = 0  # nano-units of an allowance
+    prorate: bool = True
+    by_sum: bool = False  # the sum of all units reaches one tier
+
+
+class Place(Struct, frozen=True):
+    """Where a price's units of a period lie in what it shares; nano-units."""
+
+    left: int = 0  # of an allowance, that the prices before it leave
+    before: int = 0  # in the tiers, of the prices before it
+    reached: int | None = None  # by all prices together
+
+
 class PriceTerms(Struct, frozen=True):
     """A price as published."""
 
@@ -128,12 +145,13 @@ class PriceTerms(Struct, frozen=True):
     minimum: int | None = None  # pico that a month owes at least
     commitment: int | None = None  # the same, beyond which usage counts by `overage`
     overage: Fraction = Fraction(1)
+    shares: Sharing | None = None
 
     @property
     def follows(self) -> bool:
         """Whether it may begin, or end, inside a period."""
         around = self.maximum is None and self.minimum is None and self.commitment is None
-        return self.model in ("per_unit", "graduated", "percentage", "dynamic") and around
+        return self.model in ("per_unit", "graduated", "percentage", "dynamic") and around and self.shares is None
 
     def reached(self, priced: int) -> Tier:
         """The tier that a quantity behind what is included lies in."""
@@ -162,6 +180,12 @@ class PriceTerms(Struct, frozen=True):
         exact = exact * (100 - self.discount) / 100
         beyond = Fraction(0) if self.commitment is None else max(Fraction(0), exact - self.commitment)
         return exact + beyond * (self.overage - 1)
+
+    def owed_at(self, place: Place, priced: int, whole: int) -> Fraction:
+        """The same for so many units that lie there."""
+        whole = whole if place.reached is None else place.reached
+        until = place.before + max(0, priced - place.left)
+        return self.owed(until, whole) - self.owed(place.before, whole)
 
     def parts(self, before: int, after: int) -> list[tuple[int, int]]:
         """(number, nano-units) of the tiers that units fall in; 0: included, -1: beyond the maximum."""
@@ -213,6 +237,13 @@ class Prices:
                 found = terms
         if found is None:
             raise KeyError(price)
+        if found.shares is not None:
+            opened = [
+                self.at(each) for each in [period_us, *sorted(each for each in changes if period_us < each <= time_us)]
+            ]
+            first = next(each for each in opened if plan in self._documents[each]["plans"])
+            if self.terms(first, plan, price) is None:
+                return replace(found, shares=None)  # it began inside the period
         return found
 
     def fee(self, version: int, plan: str, name: str) -> tuple[int, bool, bool]:
@@ -238,7 +269,25 @@ class Prices:
         if key not in self._known:
             sold = self._documents[version]["plans"].get(plan, {"prices": {}})["prices"]
             self._known[key] = _read_terms(version, sold[price]) if price in sold else None
+            for shares in _sharing(self._documents[version]["plans"].get(plan, {})) if price in sold else ():
+                if price in shares.prices:
+                    self._known[key] = replace(_read_terms(version, sold[price]), shares=shares)
         return self._known[key]
+
+
+def _sharing(plan: Mapping[str, Any]) -> Iterator[Sharing]:
+    def order(body: Mapping[str, Any]) -> tuple[str, ...]:
+        def dearest(name: str) -> tuple[Fraction, str]:
+            terms = _read_terms(0, plan["prices"][name])
+            return -max(tier.rate for tier in terms.tiers) * (100 - terms.discount), name
+
+        listed = body.get("order") == "as_listed"
+        return tuple(body["prices"] if listed else sorted(body["prices"], key=dearest))
+
+    for body in plan.get("allowances", {}).values():
+        yield Sharing(order(body), read(body["quantity"], NANO), body.get("prorate", True))
+    for body in plan.get("shared_tiers", {}).values():
+        yield Sharing(order(body), by_sum=plan["prices"][body["prices"][0]]["model"] == "volume")
 
 
 def read_agreed(from_us: int, stated: Mapping[str, Any]) -> PriceTerms:
@@ -262,7 +311,7 @@ def _read_terms(version: int, stated: Mapping[str, Any]) -> PriceTerms:
         start = end if end is not None else start
     maximum = read(stated["maximum"], PICO) if "maximum" in stated else None
     included, discount = read(stated.get("included", "0"), NANO), Fraction(stated.get("discount", "0"))
-    least = {key: read(stated[key], PICO) for key in ("minimum", "commitment") if key in stated}
+    least: dict[str, Any] = {key: read(stated[key], PICO) for key in ("minimum", "commitment") if key in stated}
     return PriceTerms(
         version,
         stated["model"],
@@ -431,6 +480,16 @@ class Whole(Struct, frozen=True):
     owed: int  # pico
 
 
+class Together(Struct):
+    """Lines of an offset whose prices share something. What one of them comes to depends on the others: all of them together
+    come to what is owed more."""
+
+    offset: int
+    log_time_us: int
+    before: dict[tuple[int, bool, str], int]  # (period, late, price) -> pico
+    told: dict[tuple[int, bool, str], int]
+
+
 Used = dict[int, tuple[PriceTerms, int]]  # of a price in a period: segment -> the terms there, and nano-units
 
 
@@ -459,6 +518,7 @@ class Rerated:
         for units in terms.units:
             edges += [units.effective_us, units.expires_us, units.ends_us]
         self._edges = edges
+        self._together: Together | None = None
         self._not_owed: dict[int, dict[str, int]] = {}  # of closed periods: what was waived, with what came late by now
 
     def _period(self, time_us: int) -> int:
@@ -475,6 +535,8 @@ class Rerated:
         terms = self._prices.in_force(plan, price, period_us, time_us, agreed)
         if part != 1 and terms.prorate and terms.included:
             terms = replace(terms, included=round(terms.included * part))
+        if part != 1 and terms.shares is not None and terms.shares.prorate:
+            terms = replace(terms, shares=replace(terms.shares, free=round(terms.shares.free * part)))
         _, bound = self._terms.bound(time_us)
         if terms.commitment is not None and bound <= 0:
             return replace(terms, commitment=None)
@@ -489,6 +551,8 @@ class Rerated:
     def line(self, line: Mapping[str, Any]) -> Iterator[Finding]:
         """One rated line, in the order of the log: what is wrong with it."""
         where = f"rated line {line['line']} of offset {line['offset']}"
+        if self._together is not None and (self._together.offset != line["offset"] or "due" in line):
+            yield from self._all_told(self._together)
         if line.get("due") == "waived":
             yield from self._waived_line(where, line)
             return
@@ -505,6 +569,11 @@ class Rerated:
         period, late = self._period(time_us), "adjusts" in line
         if late and period not in self._not_owed:
             self._not_owed[period] = self._waived_of(period)
+        if terms.shares is not None:
+            self._share(line, terms.shares, period, quantity)
+            if late:
+                yield from _unlike(f"{where}: adjusts", period, line["adjusts"])
+            return
         before = self._whole(period, price, late)
         self._use(self._segment(time_us), price, quantity, self._late if late else None)
         after = self._whole(period, price, late)
@@ -529,6 +598,36 @@ class Rerated:
         row = self.table.setdefault(self._segment(time_us), {})
         cell = tuple(line["cell"].values())
         row[price, cell] = row.get((price, cell), 0) + quantity
+
+    def _share(self, line: Mapping[str, Any], shares: Sharing, period: int, quantity: int) -> None:
+        """A line of a price that shares something; one that is of no usage tells only how others have moved its units."""
+        time_us, price, late = line["time_us"], line["price"], "adjusts" in line
+        if self._together is None:
+            self._together = Together(line["offset"], line["log_time_us"], {}, {})
+        for name in shares.prices:
+            place = period, late, name
+            if place not in self._together.before:
+                self._together.before[place] = self._whole(period, name, late).owed
+        told = self._together.told
+        told[period, late, price] = told.get((period, late, price), 0) + read(line["amount"], PICO)
+        if not quantity and line["tiers"]:
+            return
+        self._use(self._segment(time_us), price, quantity, self._late if late else None)
+        if not late:
+            row = self.table.setdefault(self._segment(time_us), {})
+            cell = tuple(line["cell"].values())
+            row[price, cell] = row.get((price, cell), 0) + quantity
+
+    def _all_told(self, together: Together) -> Iterator[Finding]:
+        self._together = None
+        for (period, late, price), before in together.before.items():
+            amount = self._whole(period, price, late).owed - before
+            told = together.told.get((period, late, price), 0)
+            where = f"rated lines of {price} of offset {together.offset}: amount"
+            yield from _unlike(where, shown(amount, PICO), shown(told, PICO))
+            if late and (period, late, price) in together.told:
+                charges = self.adjusted.setdefault((self._segment(together.log_time_us), period), {})
+                charges[price] = charges.get(price, 0) + amount
 
     def _besides(self, where: str, line: Mapping[str, Any]) -> Iterator[Finding]:
         """What a period owes besides its usage, as far as it was not posted before."""
@@ -584,7 +683,7 @@ class Rerated:
         """Pico per price that is waived of a closed period, with what came late."""
         amounts = dict(self._amounts())
         for of, price in {*self._used, *self._late}:
-            for start, pico in _owed(self._walk(of, price, late=True)[0]) if of == period else ():
+            for start, pico in self._owed(of, price, late=True) if of == period else ():
                 amounts.setdefault(start, {})[price] = pico
         found: dict[str, int] = {}
         for start, left in self._left(sorted(amounts.items())):
@@ -612,7 +711,36 @@ class Rerated:
         """What a period comes to; a closed one with what came late."""
         stretches, _ = self._walk(period, price, late)
         priced, served = sum(each.priced for each in stretches), sum(each.served for each in stretches)
-        return Whole(priced, served, sum(pico for _, pico in _owed(stretches)))
+        return Whole(priced, served, sum(pico for _, pico in self._owed(period, price, late)))
+
+    def _owed(self, period: int, price: str, late: bool = False) -> Iterator[tuple[int, int]]:
+        stretches, _ = self._walk(period, price, late)
+        return _owed(stretches, self._place(period, price, late))
+
+    def _shares(self, period: int, price: str, late: bool) -> Sharing | None:
+        used = self._used.get((period, price)) or (self._late.get((period, price)) if late else None)
+        return next((terms.shares for terms, _ in used.values()), None) if used else None
+
+    def _place(self, period: int, price: str, late: bool) -> Place:
+        """Behind the units of the prices before it; those that a quantity grant serves fill no tier."""
+        shares = self._shares(period, price, late)
+        if shares is None:
+            return Place()
+        before = shares.prices[: shares.prices.index(price)]
+        if shares.free:
+            tables = (self._used, self._late) if late else (self._used,)
+            used = sum(
+                units for table in tables for name in before for _, units in table.get((period, name), {}).values()
+            )
+            return Place(left=max(0, shares.free - used))
+        priced = {
+            name: sum(each.priced for each in self._walk(period, name, late)[0])
+            for name in shares.prices
+            if self._shares(period, name, late) is not None
+        }
+        if shares.by_sum:
+            return Place(reached=sum(priced.values()))
+        return Place(before=sum(priced.get(name, 0) for name in before))
 
     def _walk(self, period: int, price: str, late: bool = False) -> tuple[list[Stretch], dict[str, int]]:
         """A period's segments in time order, and what each quantity grant took of them (README, "Quantity grants"). With
@@ -628,9 +756,11 @@ class Rerated:
         grants.sort(key=lambda each: each.rank)
         stretches: list[Stretch] = []
         took = {each.grant: 0 for each in grants}
-        through = 0
+        through, shares = 0, self._shares(period, price, late)
+        left = 0 if shares is None or not shares.free else self._place(period, price, late).left
         for start, (terms, quantity) in sorted(used.items(), key=lambda item: item[0]):
-            wanted = max(0, through + quantity - terms.included) - max(0, through - terms.included)
+            free = terms.included or left
+            wanted = max(0, through + quantity - free) - max(0, through - free)
             through += quantity
             served = 0 if closed is None else min(wanted, closed.get(start, 0))
             for grant in grants if closed is None else ():
@@ -651,6 +781,8 @@ class Rerated:
     ) -> Iterator[Finding]:
         """Against the account's own table and adjustments, its postings (lot, kind, usage period), its balance, and what it
         says that each quantity grant `took` (nano-units); what is granted less that remains, has expired or is void."""
+        if self._together is not None:
+            yield from self._all_told(self._together)
         for place in sorted(self.adjusted.keys() | adjusted.keys()):
             ours, stored = self.adjusted.get(place, {}), adjusted.get(place, {})
             for price in sorted(ours.keys() | stored.keys()):
@@ -818,18 +950,18 @@ class Rerated:
         """(segment start, pico per price) in time order: what each segment adds to its period's rounded total."""
         amounts: dict[int, dict[str, int]] = {start: {} for start in sorted(self.table)}
         for period, price in self._used:
-            for start, pico in _owed(self._walk(period, price)[0]):
+            for start, pico in self._owed(period, price):
                 amounts[start][price] = pico
         yield from amounts.items()
 
 
-def _owed(stretches: Sequence[Stretch]) -> Iterator[tuple[int, int]]:
+def _owed(stretches: Sequence[Stretch], place: Place) -> Iterator[tuple[int, int]]:
     """(segment start, pico): what each adds to what a price owes for a period, which is each of its terms for what was
-    priced under them, rounded once; a tie goes to the even neighbour."""
+    priced under them, rounded once; a tie goes to the even neighbour. `place`: where that lies in what is shared."""
     exact, through, whole = Fraction(0), 0, sum(each.priced for each in stretches)
     for each in stretches:
         before = round(exact)
-        exact += each.terms.owed(through + each.priced, whole) - each.terms.owed(through, whole)
+        exact += each.terms.owed_at(place, through + each.priced, whole) - each.terms.owed_at(place, through, whole)
         through += each.priced
         yield each.start, round(exact) - before
 

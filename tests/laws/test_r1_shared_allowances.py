@@ -164,9 +164,8 @@ def test_a_price_that_shares_an_allowance_is_not_rated_again_alone() -> None:
     assert bench.command("rerate", rerate="again", **asked, **why) == "refused.bad_price"
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_engine_and_oracle_agree_on_lives_of_one(seed: int) -> None:
-    """Late and cancelled usage, quantity grants, scoped lots, other plans, caps of a scope, two versions; frozen and cut."""
+def lived(seed: int) -> Bench:
+    """Late and cancelled usage, quantity grants, scoped lots, other plans, caps of a scope, two versions."""
     source = random.Random(f"sharing {seed}")
     order = source.choice(("dearest_first", "as_listed"))
     bench = opened(sharing("60", order), sharing("30.5", y=per_unit("0.000000000001", "3", model="y")))
@@ -195,6 +194,13 @@ def test_engine_and_oracle_agree_on_lives_of_one(seed: int) -> None:
             scope = {"scope": "team"} if roll < 0.5 else {}
             sent.append(bench.event(source.choice((1, 7, 25, "2.5")), source.choice(NAMES), bench.now - late, **scope))
             bench.record(b"acme", sent[-1])
+    return bench
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_engine_and_oracle_agree_on_lives_of_one(seed: int) -> None:
+    """Whatever happened in them; frozen and cut."""
+    bench = lived(seed)
     assert_the_same(bench, oracle_of(bench, paranoid=seed % 4 == 0), f"sharing {seed}")
     assert bench.replay().state_bytes() == bench.partition.state_bytes()
 

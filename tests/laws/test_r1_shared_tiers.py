@@ -108,6 +108,7 @@ def test_the_totals_do_not_depend_on_the_order_of_arrival(
 def test_of_equal_rates_all_owe_what_one_price_with_all_the_units_would(
     events: list[tuple[str, int, int]], order: str
 ) -> None:
+    """So sharing moves no money by itself."""
     alike = {name: tiered(name, rates=(4, 1, 3)) for name in NAMES}
     bench, alone = opened(sharing(order=order, changed=alike)), opened(document(x=tiered("x", rates=(4, 1, 3))))
     for name, units, _ in events:
@@ -210,9 +211,8 @@ def test_most_usage_takes_the_fast_path(model: str) -> None:
     assert full < 30
 
 
-@pytest.mark.parametrize("seed", range(16))
-def test_engine_and_oracle_agree_on_lives_of_them(seed: int) -> None:
-    """Late and cancelled usage, quantity grants, scoped lots, other plans, caps of a scope, two versions; frozen and cut."""
+def lived(seed: int) -> Bench:
+    """Late and cancelled usage, quantity grants, scoped lots, other plans, caps of a scope, two versions."""
     source = random.Random(f"tiers {seed}")
     order = source.choice(("dearest_first", "as_listed"))
     rough = PriceDefinition(
@@ -252,6 +252,13 @@ def test_engine_and_oracle_agree_on_lives_of_them(seed: int) -> None:
             scope = {"scope": "team"} if roll < 0.5 else {}
             sent.append(bench.event(source.choice((1, 17, 45, "2.5")), source.choice(NAMES), bench.now - late, **scope))
             bench.record(b"acme", sent[-1])
+    return bench
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_engine_and_oracle_agree_on_lives_of_them(seed: int) -> None:
+    """Whatever happened in them; frozen and cut."""
+    bench = lived(seed)
     assert_the_same(bench, oracle_of(bench, paranoid=seed % 4 == 0), f"tiers {seed}")
     assert bench.replay().state_bytes() == bench.partition.state_bytes()
 

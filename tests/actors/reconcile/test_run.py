@@ -16,10 +16,13 @@ from actors.reconcile.rated import RatedTopic
 from actors.reconcile.run import Reconciler, Report, read_facts
 from actors.sealed_base import Base
 from engine.alerts import Crossing
+from engine.money import amount_text, parse_amount
 from engine.snapshot import decode_account, encode_account
 from tests.actors.proof_rig import RATED, ProofRig
 from tests.actors.test_rebuild import rigged, sealed
 from tests.engine.bench import HOUR, MINUTE, Bench, RandomLog, us, versions
+from tests.laws.test_r1_shared_allowances import lived as with_allowances
+from tests.laws.test_r1_shared_tiers import lived as with_tiers
 from tests.laws.test_r3_durations import document as sessions
 
 
@@ -96,6 +99,24 @@ async def test_sessions_reconcile_while_they_are_open_and_when_their_period_is_c
     lines = [orjson.loads(line) for block in rig.reader.records[RATED] for line in (block.value or b"").splitlines()]
     assert any("accrued_us" in line for line in lines) and any("adjusts" in line for line in lines)
     assert any(line["quantity"][0] == "-" for line in lines)
+
+
+@pytest.mark.parametrize("lived", [with_allowances, with_tiers])
+@pytest.mark.parametrize("seed", range(6))
+async def test_what_prices_share_reconciles(seed: int, lived: Callable[[int], Bench]) -> None:
+    """Lines that depend on each other, late ones of a closed period among them; a pico too much in one is named."""
+    rig = ProofRig(lived(seed))
+    rig.checkpoint()
+    report = await reconciled(rig)
+    assert [str(drift) for drift in report.drifts] == []
+    blocks = rig.reader.records[RATED]
+    lines = [line for block in blocks for line in (block.value or b"").splitlines()]
+    place = next(n for n, line in enumerate(lines) if b'"plan":"plan"' in line and b'"agreed_us"' not in line)
+    spoilt = orjson.loads(lines[place])
+    spoilt["amount"] = amount_text(parse_amount(spoilt["amount"]) + 1)
+    blocks.clear()
+    rig.send_lines([*lines[:place], orjson.dumps(spoilt), *lines[place + 1 :]])
+    assert f"rated lines of {spoilt['price']} of offset {spoilt['offset']}: amount" in await told(rig)
 
 
 async def test_the_sample_is_a_share_that_the_seed_picks() -> None:
