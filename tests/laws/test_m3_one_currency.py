@@ -2,6 +2,8 @@
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.catalog import (
     BadCatalogue,
@@ -12,6 +14,7 @@ from engine.catalog import (
     compile_catalogue,
     load_catalogue,
 )
+from engine.snapshot import encode_account
 from tests.engine.bench import Bench
 
 METERS = {"calls": MeterDefinition("call", "count")}
@@ -53,3 +56,23 @@ def test_an_account_owes_in_the_currency_of_its_plan_alone() -> None:
         assert bench.cap("1", account=account, currency=own) == "applied"
         bench.use(account=account, type="llm.request", data={"model": "m", "tokens": 1})
         assert f'"currency":"{own}"'.encode() in bench.partition.outputs.lines[-1][1]
+
+
+@given(
+    st.text(st.sampled_from("ADEGRSU"), min_size=3, max_size=4), st.sampled_from(("grant", "cap", "overdraft", "line"))
+)
+def test_no_amount_of_another_currency_ever_enters_an_account(currency: str, command: str) -> None:
+    """Whatever the command and the currency: refused, and nothing of the account has changed."""
+    bench = Bench()
+    bench.open()
+    said = {
+        "grant": ("grant", {"lot": "l", "lot_kind": "paid", "amount": "1"}),
+        "cap": ("set_cap", {"cap": "c", "amount": "1"}),
+        "overdraft": ("set_overdraft", {"amount": "1"}),
+        "line": ("adjust", {"line": "a", "amount": "1", "reason": "r", "by": "b"}),
+    }
+    before = encode_account(bench.account())
+    kind, fields = said[command]
+    outcome = bench.command(kind, **fields, currency=currency)
+    assert (outcome == "refused.currency_mismatch") == (currency != "USD")
+    assert (encode_account(bench.account()) == before) == (currency != "USD")

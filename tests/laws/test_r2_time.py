@@ -1,8 +1,12 @@
 """Law R2: an event is rated in the period and version in force at its own time; intervals are half-open."""
 
+import json
+import random
 from datetime import datetime
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.catalog import (
     CatalogueDocument,
@@ -175,3 +179,38 @@ def test_a_price_change_published_amid_usage_splits_it_at_its_instant() -> None:
         bench.now = max(START, at)
         bench.use(1, at=at)
     assert bench.charges() == [DOLLAR, DOLLAR, DOLLAR, 3 * DOLLAR, 3 * DOLLAR]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(-20 * 24, 20 * 24), st.integers(-1, 1), st.integers(1, 9)), min_size=1, max_size=9),
+    st.sampled_from(("UTC", "America/New_York", "Asia/Beirut")),
+    st.sampled_from((1, 15, 31)),
+    st.randoms(use_true_random=False),
+)
+def test_whenever_it_comes_an_event_is_rated_by_its_own_time(
+    events: list[tuple[int, int, int]], zone: str, anchor_day: int, source: random.Random
+) -> None:
+    """Hours before or behind a price change, to the microsecond, in any order of arrival: version, period, amount."""
+    change = START + 3 * HOUR
+    bench = Bench(document(), document(x=per_unit("2", model="x")))
+    bench.open(zone=zone, anchor_day=anchor_day)
+    assert bench.publish(2, change) == "catalogue"
+    bench.now = START + 25 * 24 * HOUR
+    times = [
+        (min(bench.now, max(change + hours * HOUR, bench.now - 34 * 24 * HOUR)) + us, units)
+        for hours, us, units in events
+    ]
+    source.shuffle(times)
+    expected: dict[int, int] = {}
+    for time_us, units in times:
+        lines = len(bench.partition.outputs.lines)
+        bench.use(units, "x", time_us)
+        told = [json.loads(raw) for _, raw in bench.partition.outputs.lines[lines:]]
+        rate = 1 if time_us < change else 2
+        assert [(line["version"], line["amount"]) for line in told] == [(rate, str(rate * units))]
+        if "adjusts" not in told[0]:
+            period = month_around(zone, anchor_day, time_us)[0]
+            expected[period] = expected.get(period, 0) + rate * units * DOLLAR
+    running = bench.account().derive().running
+    assert {period: run.amount for (period, _), run in running.items()} == expected
