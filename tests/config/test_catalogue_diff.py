@@ -85,6 +85,8 @@ PRICES = (*STARTER, "prices")
         ((*STARTER, "features", "batch"), None, "feature batch: gone: false"),
         ((*STARTER, "features", "seats"), "5", "feature seats: new: 5"),
         ((*STARTER, "fees"), {"base": {"amount": "30"}}, "fee base: new: amount 30"),
+        ((*STARTER, "shared_tiers"), {"tokens": {"prices": ["input", "calls"]}},
+            "shared tiers tokens: new: prices [input; calls]"),
     ],
 )  # fmt: skip
 def test_a_change_says_what_becomes_of_what(path: tuple[str | int, ...], to: Any, line: str) -> None:

@@ -34,6 +34,7 @@ def test_show_prints_every_tier() -> None:
         "1,000,000",
         "fee of a month",
         "500.00",
+        "shared by",
     ):
         assert text in result.stdout
 
