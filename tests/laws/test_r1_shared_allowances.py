@@ -14,6 +14,7 @@ from engine.catalog import AllowanceDefinition, CatalogueDocument
 from engine.holds import seal_token
 from tests.engine.bench import DAY, DOLLAR, HOUR, KEY, MINUTE, START, Bench, document, per_unit, us
 from tests.engine.desk_bench import DeskBench
+from tests.engine.shared_life import live
 from tests.laws.test_oracle_agrees import assert_the_same, oracle_of
 
 MARCH, APRIL = us("2026-03-01T00:00:00+00:00"), us("2026-04-01T00:00:00+00:00")
@@ -173,27 +174,7 @@ def lived(seed: int) -> Bench:
     bench.grant("money", "100")
     bench.scope("team")
     bench.cap("40", account="acme", scope="team")
-    sent: list[bytes] = []
-    for number in range(70):
-        bench.now += source.randrange(1, 26 * HOUR)
-        roll = source.random()
-        if number == 25:
-            bench.publish(2, bench.now + 6 * MINUTE + source.randrange(9 * DAY))
-        if roll < 0.1 and sent:
-            bench.correct(source.choice(sent))
-        elif roll < 0.16:
-            bench.sell(source.choice(("plan", "pro")), source.choice((None, bench.now + source.randrange(20 * DAY))))
-        elif roll < 0.22:
-            bench.grant_units(f"units-{number}", source.choice(NAMES), "9")
-        elif roll < 0.26:
-            terms = source.choice((None, {"model": "per_unit", "amount": "5"}))
-            ahead = bench.account().period_around(bench.now)[1]
-            bench.agree(source.choice(NAMES), terms, from_us=source.choice((None, ahead)))
-        else:
-            late = source.choice((0, 0, source.randrange(33 * DAY)))
-            scope = {"scope": "team"} if roll < 0.5 else {}
-            sent.append(bench.event(source.choice((1, 7, 25, "2.5")), source.choice(NAMES), bench.now - late, **scope))
-            bench.record(b"acme", sent[-1])
+    live(bench, source, 70, NAMES, (1, 7, 25, "2.5"))
     return bench
 
 
