@@ -9,7 +9,8 @@ from actors.ports import Clock
 from engine.placement import partition_for
 
 ASK_EVERY_S: Final = 0.05
-ANSWER_WITHIN_S: Final = 0.5  # a partition whose owner takes longer is silent
+ANSWER_WITHIN_S: Final = 0.5  # nobody speaks for a partition that takes longer
+SILENCE_FROM_S: Final = 3 * ASK_EVERY_S  # a successor may answer the very question that its predecessor left open
 
 
 class Voices:
@@ -21,7 +22,7 @@ class Voices:
         self._accounts = [_somebody(partition, partitions) for partition in range(partitions)]
         self._heard_s = dict.fromkeys(range(partitions), float("-inf"))  # the last answer
         self._silent = set(range(partitions))
-        self._silences: list[tuple[float, float]] = []  # last answer before it, first answer behind it
+        self._silences: list[tuple[float, float]] = []  # an answer, and the next one of that partition, SILENCE_FROM_S later
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -45,10 +46,10 @@ class Voices:
         while True:
             if await self._answered(partition):
                 now_s = self._clock.boot_s()
-                if partition in self._silent:
-                    self._silent.discard(partition)
+                if now_s - self._heard_s[partition] >= SILENCE_FROM_S:
                     self._silences.append((self._heard_s[partition], now_s))
                 self._heard_s[partition] = now_s
+                self._silent.discard(partition)
             else:
                 self._silent.add(partition)
             await self._clock.sleep(ASK_EVERY_S)

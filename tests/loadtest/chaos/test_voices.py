@@ -15,19 +15,23 @@ PARTITIONS = 3
 class Owners:
     """Doors behind which some partitions have nobody."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: HandClock) -> None:
+        self._clock = clock
         self.away: set[int] = set()
+        self.slow: dict[int, float] = {}  # how long the answer takes
 
     async def ask(self, account: str, question: Question, within_s: float) -> Answer:
         assert isinstance(question, Balance)
         partition = partition_for(account.encode(), PARTITIONS)
+        await self._clock.sleep(self.slow.pop(partition, 0.0))
         if partition in self.away:
             raise DoorUnavailable("nobody", 0.1)
         return NotFound(AsOf(partition, 1, 1, 0, None))
 
 
 async def test_a_silence_lasts_until_its_partition_is_heard_again() -> None:
-    clock, owners = HandClock(), Owners()
+    clock = HandClock()
+    owners = Owners(clock)
     voices = Voices(cast(Doors, owners), clock, PARTITIONS)
     assert voices.silent == [0, 1, 2], "nobody has been heard yet"
     voices.start()
@@ -51,6 +55,10 @@ async def test_a_silence_lasts_until_its_partition_is_heard_again() -> None:
         owners.away = set()
         await clock.advance(1.0)
         assert 0.4 <= voices.silence_s(later_s) <= 0.7, "a short silence long behind the fault is a short one"
+        quick_s = clock.boot_s()
+        owners.slow = {0: 0.3}
+        await clock.advance(1.0)
+        assert 0.3 <= voices.silence_s(quick_s) <= 0.4, "a successor that answers what its predecessor left open"
     finally:
         await voices.stop()
     await asyncio.sleep(0)
