@@ -142,6 +142,15 @@ class _Cost(Struct, frozen=True, gc=False):
     run: str  # that it was served for
 
 
+def _alike(one: _Cost, other: _Cost) -> bool:
+    """But for how much it is, where both say so."""
+    return (
+        (one.amount is None) == (other.amount is None)
+        and (one.settled, one.currency, one.model) == (other.settled, other.currency, other.model)
+        and (one.feature, one.run) == (other.feature, other.run)
+    )
+
+
 class _Charged(NamedTuple):
     """A fact of a run: a charge bills it."""
 
@@ -226,13 +235,23 @@ class _Request:
                     found.add(_Paid(hour_us, cost.currency, last.model, last.feature))
         return found
 
+    def _sold_as(self) -> tuple[str, str]:
+        """Plan and currency."""
+        known = _ALONE if self.run is None else self.run.known
+        newest = self.charges[max(self.charges)] if self.charges else known
+        return newest.plan, newest.currency
+
+    def row_of(self, place: _Execution) -> Key:
+        """Where the cost of one execution and hour falls, as `portions` has it."""
+        plan, currency = self._sold_as()
+        last = self.costs[max(self.costs)]
+        return Key(place[0], self.account, last.model, last.feature, plan, self.costs[place].currency or currency)
+
     def portions(self) -> dict[Key, Margin]:
         """What it adds to which rows. The model served counts, and the feature; where nobody served it, the model charged for,
         else that of its run. A cost falls under the plan and in the currency of the newest charge."""
         known = _ALONE if self.run is None else self.run.known
-        newest = max(self.charges) if self.charges else None
-        plan = known.plan if newest is None else self.charges[newest].plan
-        currency = known.currency if newest is None else self.charges[newest].currency
+        plan, currency = self._sold_as()
         if self.costs:
             last = self.costs[max(self.costs)]
             model, feature, home_us = last.model, last.feature, max(self.costs)[0]
@@ -414,10 +433,20 @@ class MarginFold:
         except NotADecimal as error:
             raise Malformed(f"request {line.request[:40]}, amount: {error}") from error
         cost = _Cost(rank, amount, line.currency or "", line.model, line.feature or "", line.settled, line.run or "")
-        if before is None or replace(before, rank=rank) != cost:
+        if request is None or before is None or not _alike(before, cost):
             self._touch(name).costs[place] = cost
-        elif request is not None:
-            request.costs[place] = cost
+            return
+        request.costs[place] = cost
+        if amount != before.amount and not request.touched:
+            self._move(request, place, (amount or 0) - (before.amount or 0))
+
+    def _move(self, request: _Request, place: _Execution, change: int) -> None:
+        """What a request cost has changed, and nothing else of it."""
+        key = request.row_of(place)
+        keys = (key,) if request.run is None else (key, replace(key, run=request.run.name[1]))
+        for key in keys:
+            self._rows[key].known_cost += change
+            self._changed.add(key)
 
     def _touch(self, name: tuple[str, str]) -> _Request:
         """The request, to be changed: what it adds to the rows is taken out until `_settle` puts it back."""

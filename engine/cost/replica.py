@@ -23,9 +23,6 @@ AGAIN_US: Final = (
 )
 
 
-_NOTHING: Final[dict[int, int]] = {}
-
-
 class Execution(Struct, eq=False, gc=False):
     """What counts of one execution, its shares by window, and what was told of it by hour. It is itself only, and holds
     nothing that could lead back to it: so the collector, which would look at all of them again and again, need not know."""
@@ -67,6 +64,7 @@ class _Told(Struct, frozen=True, gc=False):
     model: str
     cost: int | None
     buckets: dict[Bucket, int]
+    unsaid: int = 0  # of `direct`: what its executions together were not told of yet
 
 
 class Replica:
@@ -86,6 +84,7 @@ class Replica:
         self._told: dict[int, _Told] = {}
         self._stale: set[int] = set()  # windows of which something is known that they were not worked out with
         self._rest_until: dict[int, int] = {}
+        self._asked: set[int] = set()  # stale ones of which somebody waits to be told for the first time
         self._opened_us: int | None = None  # windows that begin before it were opened, whether or not anything ran
         self._rows: dict[tuple[int, str, str | None, str | None], Row] = {}  # of `direct`
         self._settled_us = 0
@@ -95,8 +94,8 @@ class Replica:
     # ---------------------------------------------------------------------------------------------------- what comes in
 
     def note_served(self, served: Served, closed_us: int, *, follows: bool = False, late: bool = False) -> bool:
-        """An execution. False: it changes nothing, because it is known, or a later record of it is. All of its windows are
-        due at once, unless it is `late`: then each when its rest is over.
+        """An execution. False: it changes nothing, because it is known, or a later record of it is. It is told at once what
+        it cost, unless it is `late`: then as soon as the rest of each of its windows is over.
 
         `follows`: what it replaces may have been told by an earlier owner, here and in `note_up`."""
         name = served.request if not served.attempt else _name(served)
@@ -117,8 +116,8 @@ class Replica:
             for hour in before.told.keys() | {window - window % HOUR_US for window in ran}:
                 self._replaced.setdefault(hour, set()).add(execution)
         # As `_windows` has it. An execution is noted a million times an hour, so this path calls as little as it can.
-        length, stale, by_window = self._window_us, self._stale, self._members
-        resting = _NOTHING if late else self._rest_until
+        length, by_window = self._window_us, self._members
+        stale, asked = self._stale, self._stale if late else self._asked
         window = begin_us if begin_us > closed_us else closed_us
         window -= window % length
         end_us = last_us if last_us > begin_us else begin_us + 1
@@ -128,7 +127,7 @@ class Replica:
                 members = by_window[window] = []
             members.append(execution)
             stale.add(window)
-            resting.pop(window, None)
+            asked.add(window)
             window += length
         self._count(execution, 1)
         return True
@@ -138,7 +137,7 @@ class Replica:
         for window in self._windows(served.scheduled_us, served.last_us, closed_us):
             self._members[window].remove(execution)
             self._stale.add(window)
-            self._rest_until.pop(window, None)  # or its cost would be missing until the window is due
+            self._asked.add(window)  # or its cost would be missing until the window is due
             self._book(execution, window, 0)
         self._count(execution, -1)
 
@@ -189,22 +188,26 @@ class Replica:
     def work(
         self, now_us: int, settled_us: int, closed_us: int, *, live: bool
     ) -> tuple[list[WindowCost], list[RequestCost]]:
-        """Work out what is stale and ends by `settled_us`, and with `live` also what does not: once an execution has come
-        that was not late, else again the rarer the older it is. Gives the windows and executions that changed or settled
-        since the last time, in order."""
+        """Work out what is stale and ends by `settled_us`, and with `live` also what does not: whole, the rarer the older it
+        is; and between that, for who waits to be told what an execution cost. That alone is told then: that others ran
+        beside it changes a little what each of hundreds cost, ten times over until all have ended. Gives the windows and
+        executions that changed or settled since the last time, in order."""
         self._open(now_us, closed_us)
         windows: set[int] = set()
         touched, self._replaced = self._replaced, {}
-        due = []
+        due, asked = [], []
         for window in sorted(self._stale):
             end = window + self._window_us
-            if end > settled_us and not (live and window < now_us and self._rest_until.get(window, 0) <= now_us):
-                continue
-            due.append(window)
-            if end <= now_us:  # else it goes on growing
-                self._stale.remove(window)
-            self._rest_until[window] = now_us + max(AGAIN_US, now_us - window)
+            if end <= settled_us or (live and window < now_us and self._rest_until.get(window, 0) <= now_us):
+                due.append(window)
+                if end <= now_us:  # else it goes on growing
+                    self._stale.remove(window)
+                self._rest_until[window] = now_us + max(AGAIN_US, now_us - window)
+            elif live and window < now_us and window in self._asked:
+                asked.append(window)
+        self._asked.difference_update(due, asked)
         self._work_out(due, now_us, windows, touched)
+        self._work_out(asked, now_us, windows, touched, whole=False)
         for window in self._settling(settled_us):
             self._rest_until.pop(window, None)
             if window in self._told:
@@ -238,8 +241,11 @@ class Replica:
             return list(range(first, behind, length))
         return sorted(window for window in self._told if first <= window < behind)
 
-    def _work_out(self, due: list[int], now_us: int, windows: set[int], touched: Touched) -> None:
-        """All of them at once. Those that come to something else than was told are added to `windows`."""
+    def _work_out(
+        self, due: list[int], now_us: int, windows: set[int], touched: Touched, *, whole: bool = True
+    ) -> None:
+        """All of them at once. Those that come to something else than was told are added to `windows`. Not `whole`: what the
+        executions that were told before cost by now is not told, and in their sum alone is it in the rows."""
         asked = []
         for window in due:
             members = self._members.get(window, [])
@@ -249,6 +255,8 @@ class Replica:
         for window, costs in zip(due, window_costs(asked, self._stays, self._rates, self._activity), strict=True):
             hour = window - window % HOUR_US
             changed = touched.setdefault(hour, set())
+            before = self._told.get(window)
+            all_told = whole or costs.cost is None or before is None or before.cost is None
             for member, share in zip(self._members.get(window, ()), costs.of, strict=True):
                 shares = member.shares
                 if window not in shares:
@@ -258,12 +266,15 @@ class Replica:
                     else:  # nothing is a cost as well: it is known
                         self._book(member, window, share)
                     changed.add(member)
-                elif shares[window] != share:
+                elif all_told and shares[window] != share:
                     self._book(member, window, share)
                     changed.add(member)
             stays = [stay for stay in self._stays if stay.up_us < min(window + self._window_us, now_us)]
-            told = _Told(stays[-1].model if stays else "", costs.cost, costs.buckets)
-            before = self._told.get(window)
+            unsaid = 0
+            if not all_told:
+                said = sum(member.shares[window] or 0 for member in self._members.get(window, ()))
+                unsaid = costs.buckets[Bucket.DIRECT] - said
+            told = _Told(stays[-1].model if stays else "", costs.cost, costs.buckets, unsaid)
             if told == before:
                 continue
             self._told[window] = told
@@ -273,8 +284,9 @@ class Replica:
                     self._book_buckets(hour, state, sign)
 
     def _book_buckets(self, hour: int, told: _Told, sign: int) -> None:
-        for bucket, amount in told.buckets.items():
-            if bucket is not Bucket.DIRECT and amount:
+        for bucket, whole in told.buckets.items():
+            amount = told.unsaid if bucket is Bucket.DIRECT else whole
+            if amount:
                 row = self._rollup.row(Key(hour, self.name, told.model, bucket))
                 self._rollup.touch(row).amount += sign * amount
         if told.cost is None:
@@ -343,6 +355,7 @@ class Replica:
             for window in [window for window in by_window if window < closed_us]:
                 del by_window[window]
         self._stale = {window for window in self._stale if window >= closed_us}
+        self._asked = {window for window in self._asked if window >= closed_us}
         self._rows = {name: row for name, row in self._rows.items() if name[0] >= closed_us}
         over = [
             name

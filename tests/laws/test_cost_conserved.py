@@ -91,6 +91,24 @@ def test_all_shares_and_buckets_are_the_bill(random: Random, requests: int) -> N
 
 
 @settings(max_examples=12, deadline=None)
+@given(st.integers(0, 1 << 32).map(Random), st.integers(20, 80))
+def test_the_rows_are_the_windows_at_every_moment(random: Random, requests: int) -> None:
+    """As it happens, looked at every few records: what all rows come to is what the windows cost, as they were told last,
+    bucket by bucket; though an execution is not told anew each time that another is known to have run beside it."""
+    fold = new_fold()
+    fold.apply(rates_record(), b"both", START_US)
+    windows: dict[tuple[str, int], WindowCost] = {}
+    for number, arrival in enumerate(sorted(history(random, requests, SPAN_S), key=lambda arrival: arrival.at_us)):
+        apply(fold, arrival, arrival.at_us)
+        if number % random.randrange(1, 6):
+            continue
+        windows |= {(window.replica, window.begin_us): window for window in fold.publish(arrival.at_us).windows}
+        for bucket in Bucket:
+            told = sum(sums.amount for key, sums in fold.rows() if key.bucket is bucket)
+            assert told == sum(window.buckets[bucket] for window in windows.values()), bucket
+
+
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 1 << 32).map(Random), st.integers(1, 60))
 def test_any_order_settles_alike(random: Random, requests: int) -> None:
     """Shuffled arrivals, other moments of publication: byte-identical rows."""

@@ -325,7 +325,11 @@ def drawn(random: Random) -> list[bytes | RequestLine]:
         }
         more |= {"feature": random.choice(("chat", None)), "currency": random.choice(("USD", "USD", None))}
         more |= {"run": random.choice(("u", "v", None))}
-        lines.append(cost(f"r{random.randrange(5)}", amount, **more))
+        line = cost(f"r{random.randrange(5)}", amount, **more)
+        lines.append(line)
+        if random.random() < 0.5:  # and told anew, with one thing changed
+            name, value = random.choice([("amount", None), ("amount", "7"), ("settled", True), ("run", "u")])
+            lines.append(replace(line, seq=20 + number, **{name: value}))
     return lines
 
 

@@ -77,6 +77,39 @@ def test_what_is_told_in_time_has_all_of_its_cost_at_once_however_old_its_window
     assert amounts == [90 * MILLI, 46 * MILLI, 31 * MILLI + MILLI // 2 - 3]  # thirds, rounded in each window
 
 
+def test_what_others_cost_by_then_is_told_when_their_window_is_looked_at_again() -> None:
+    """And until then the rows are exact in their sum: what is not told lies with nobody."""
+    rollup = Rollup()
+    made = Replica("r", WINDOW_US, rollup, RATES)
+    made.note_up(ReplicaUp("r", "m", (GpuPart("GPU-1", "h100"),), BEGIN, BEGIN), 0)
+    made.note_served(served("one", 0, 4), 0)
+    made.work(BEGIN + 4 * S, 0, 0, live=True)  # it rests until 8
+    made.note_served(served("two", 2, 5), 0)
+    windows, requests = made.work(BEGIN + 5 * S, 0, 0, live=True)
+    assert [(cost.served.request, cost.amount) for cost in requests] == [("two", 2 * MILLI)]
+    assert [window.buckets[Bucket.DIRECT] for window in windows] == [5 * MILLI]
+    direct = {key.account: sums.amount for key, sums in rollup.all() if key.bucket is Bucket.DIRECT}
+    assert direct == {"acme": 6 * MILLI, None: -1 * MILLI}
+    _, requests = made.work(BEGIN + 8 * S, 0, 0, live=True)
+    assert [(cost.served.request, cost.change) for cost in requests] == [("one", -1 * MILLI)]
+    direct = {key.account: sums.amount for key, sums in rollup.all() if key.bucket is Bucket.DIRECT}
+    assert direct == {"acme": 5 * MILLI}
+
+
+def test_whoever_runs_is_told_at_once_that_its_cost_is_not_known_any_more() -> None:
+    """Where nobody asks for a price that is known, and again where it is: nothing is told in part then."""
+    made = replica()
+    made.note_served(served("one", 0, 4), 0)
+    made.work(BEGIN + 4 * S, 0, 0, live=True)
+    document = {"version": 2, "currency": "USD", "rates": [{"kind": "other", "from_us": 0, "per_hour": "1"}]}
+    unpriced = parse_rates(msgspec.json.encode(document))
+    for seq, (rates, amounts) in enumerate(((unpriced, [None, None]), (RATES, [3 * MILLI, 2 * MILLI]))):
+        made.set_rates(rates, 0)
+        made.note_served(served("two", 2, 5, seq=seq), 0)
+        _, requests = made.work(BEGIN + 5 * S, 0, 0, live=True)
+        assert [cost.amount for cost in requests] == amounts
+
+
 def test_to_catch_up_only_what_settles_is_worked_out() -> None:
     made = replica()
     made.note_served(served("a", 2, 15), 0)
