@@ -6,7 +6,7 @@ carry its epoch and number; what is sent twice, or of a checkpoint that never ca
 A new owner reads the records of all hours that are not closed again, and tells what differs from the rows it finds."""
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
 
@@ -55,7 +55,9 @@ class Reader(Protocol):
 
     async def read_one(self, topic: str, partition: int, offset: int) -> Record | None: ...
 
-    def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncGenerator[Record, None]: ...
+    def read_together(
+        self, topic: str, places: Mapping[int, tuple[int, int]]
+    ) -> AsyncGenerator[tuple[int, Record], None]: ...
 
 
 class Appender(Protocol):
@@ -71,7 +73,7 @@ class CostCheckpoints(Protocol):
 
     async def rows(self, partition: int, from_us: int) -> list[tuple[Key, Sums]]: ...
 
-    async def commit(self, checkpoint: CostCheckpoint) -> None: ...
+    async def commit(self, checkpoints: Sequence[CostCheckpoint]) -> None: ...
 
 
 class CostView(Struct, frozen=True):
@@ -164,9 +166,7 @@ class CostActor(Turns):
             await self._guarded([part.number for part in parts], self._work_out(parts))
         told = [part for part in self._owned.values() if part.pending is not None]
         if told and not self.fenced and await self._guarded([part.number for part in told], self._send(told)):
-            for part in told:
-                if not self.fenced:
-                    await self._guarded([part.number], self._commit(part))
+            await self._guarded([part.number for part in told], self._commit_all(told))
         return any(part.went_on and part.pending is None and not part.caught_up for part in self._owned.values())
 
     async def _guarded(self, numbers: Sequence[int], work: Awaitable[None]) -> bool:
@@ -217,7 +217,7 @@ class CostActor(Turns):
             part.samples[each] = await self._samples_from(each, fold.needed_from_us)
         # All that the checkpoint knew, before anything is told.
         while part.next_offset < claim.next_offset:
-            await self._read_served(part, claim.next_offset)
+            await self._read_served([part], {number: claim.next_offset})
         fold.told(await self._store.rows(number, fold.closed_us))
         _log.info("cost of partition %d is ours at epoch %d, from offset %d", number, part.epoch, part.next_offset)
         return part
@@ -248,14 +248,19 @@ class CostActor(Turns):
         for part in parts:
             part.went_on = False
         bounds = await self._reader.bounds_of(self._kafka.topic_served, [part.number for part in parts])
-        read = [part for part in parts if await self._guarded([part.number], self._read(part, bounds[part.number][1]))]
+        ends = {number: end for number, (_, end) in bounds.items()}
+        try:
+            await self._read_served(parts, ends)
+        except LogDamaged:  # each by itself, to know whose it is
+            parts = [part for part in parts if await self._guarded([part.number], self._read_served([part], ends))]
+        read = [part for part in parts if await self._guarded([part.number], self._wanted(part, ends[part.number]))]
         await self._read_samples(read)
         for part in read:
             part.went_on = True
             await self._guarded([part.number], self._publish_of(part))
 
-    async def _read(self, part: _Owned, end: int) -> None:
-        await self._read_served(part, end)
+    async def _wanted(self, part: _Owned, end: int) -> None:
+        """Where it has come to, and with that which samples it needs."""
         part.caught_up = part.next_offset >= end
         wanted_us = part.fold.take_samples_from_us()
         if wanted_us is not None:
@@ -265,28 +270,38 @@ class CostActor(Turns):
             part.samples.update((each, min(part.samples[each], position)) for each, position in back)
             part.samples_from_us = None
 
-    async def _read_served(self, part: _Owned, end: int) -> None:
-        """From where the partition stands to `end`, but no more than READ_MAX records, and not past what closes hours."""
+    async def _read_served(self, parts: Sequence[_Owned], ends: Mapping[int, int]) -> None:
+        """From where each stands to its end, but no more than READ_MAX records, and not past what closes hours."""
+        going = {part.number: part for part in parts}
+        places = {
+            part.number: (part.next_offset, min(ends[part.number], part.next_offset + READ_MAX)) for part in parts
+        }
         count = 0
-        records = _some(self._reader.read(self._kafka.topic_served, part.number, part.next_offset, end))
-        async with aclosing(records):
-            async for record in records:
+        async with aclosing(self._reader.read_together(self._kafka.topic_served, places)) as records:
+            async for number, record in records:
+                part = going.get(number)
+                if part is None:
+                    continue
                 if part.fold.reach(record.timestamp * 1_000):
-                    return
+                    del going[number]  # what follows is read again, behind what is published now
+                    continue
+                self._apply_served(part, record)
                 count += 1
-                try:
-                    part.fold.apply(record.value, record.key, record.timestamp * 1_000)
-                except SetAside as error:
-                    part.fold.counts[error.reason.value] += 1
-                    if record.offset >= part.committed_offset and len(part.letters) < LETTERS_MAX:
-                        letter = CostLetter(record.offset, error.reason.value, str(error), record.key, record.value)
-                        part.letters.append(letter)
-                part.last = LastRecord(record.offset, record.timestamp, record_digest(record.key, record.value))
-                part.next_offset = record.offset + 1
                 if count % YIELD_EVERY == 0:
                     await self._clock.sleep(0)
-        if count < READ_MAX:  # control batches leave no record
-            part.next_offset = max(part.next_offset, end)
+        for number, part in going.items():  # control batches leave no record
+            part.next_offset = max(part.next_offset, places[number][1])
+
+    def _apply_served(self, part: _Owned, record: Record) -> None:
+        try:
+            part.fold.apply(record.value, record.key, record.timestamp * 1_000)
+        except SetAside as error:
+            part.fold.counts[error.reason.value] += 1
+            if record.offset >= part.committed_offset and len(part.letters) < LETTERS_MAX:
+                letter = CostLetter(record.offset, error.reason.value, str(error), record.key, record.value)
+                part.letters.append(letter)
+        part.last = LastRecord(record.offset, record.timestamp, record_digest(record.key, record.value))
+        part.next_offset = record.offset + 1
 
     async def _read_samples(self, parts: Sequence[_Owned]) -> None:
         """To the end, or while `served` is behind, as far as that has been read: windows that settle and hours that close
@@ -294,33 +309,34 @@ class CostActor(Turns):
         if not parts:
             return
         topic = self._kafka.topic_gpu_telemetry
+        going: dict[int, list[_Owned]] = {}
+        places: dict[int, tuple[int, int]] = {}
         for each, (first, end) in (await self._reader.bounds_of(topic, sorted(parts[0].samples))).items():
             for part in parts:
                 part.samples[each] = max(part.samples[each], first)
-            going = [part for part in parts if part.samples[each] < end]
-            if going:
-                begin = min(part.samples[each] for part in going)
-                async with aclosing(self._reader.read(topic, each, begin, end)) as records:
-                    await self._apply_samples(going, each, records)
-
-    async def _apply_samples(self, going: list[_Owned], partition: int, records: AsyncGenerator[Record, None]) -> None:
+            going[each] = [part for part in parts if part.samples[each] < end]
+            places[each] = (min((part.samples[each] for part in going[each]), default=end), end)
         count = 0
-        async for record in records:
-            append_us = record.timestamp * 1_000
-            going = [part for part in going if part.caught_up or append_us <= part.fold.log_us]
-            if not going:
-                return
-            for part in going:
-                if record.offset < part.samples[partition]:
-                    continue  # another one is further back
-                try:
-                    part.fold.apply_sample(record.value, record.key, append_us)
-                except SetAside as error:
-                    part.fold.counts[f"sample_{error.reason.value}"] += 1
-                part.samples[partition] = record.offset + 1
-            count += 1
-            if count % YIELD_EVERY == 0:
-                await self._clock.sleep(0)
+        async with aclosing(self._reader.read_together(topic, places)) as records:
+            async for each, record in records:
+                append_us = record.timestamp * 1_000
+                going[each] = [part for part in going[each] if part.caught_up or append_us <= part.fold.log_us]
+                self._apply_sample(going[each], each, record)
+                if not any(going.values()):
+                    return
+                count += 1
+                if count % YIELD_EVERY == 0:
+                    await self._clock.sleep(0)
+
+    def _apply_sample(self, parts: Sequence[_Owned], partition: int, record: Record) -> None:
+        for part in parts:
+            if record.offset < part.samples[partition]:
+                continue  # another one is further back
+            try:
+                part.fold.apply_sample(record.value, record.key, record.timestamp * 1_000)
+            except SetAside as error:
+                part.fold.counts[f"sample_{error.reason.value}"] += 1
+            part.samples[partition] = record.offset + 1
 
     # -------------------------------------------------------------------------------------------------------- publishing
 
@@ -384,24 +400,20 @@ class CostActor(Turns):
         for each in pending:
             each.lines = []
 
-    async def _commit(self, part: _Owned) -> None:
-        assert part.pending is not None
-        checkpoint = part.pending.checkpoint
-        await self._store.commit(checkpoint)
-        part.pending = None
-        part.ckpt_seq = checkpoint.ckpt_seq
-        part.committed_offset = checkpoint.next_offset
-        part.settled_us = checkpoint.settled_us
+    async def _commit_all(self, parts: Sequence[_Owned]) -> None:
+        """In one transaction: it takes as long as that of one."""
+        try:
+            await self._commit(parts)
+        except StoreRefused:  # each by itself, to know whose it is
+            for part in parts:
+                if not self.fenced:
+                    await self._guarded([part.number], self._commit([part]))
 
-
-async def _some(records: AsyncGenerator[Record, None]) -> AsyncGenerator[Record, None]:
-    """The first READ_MAX of them; then the reading is closed."""
-    count = 0
-    try:
-        async for record in records:
-            yield record
-            count += 1
-            if count >= READ_MAX:
-                return
-    finally:
-        await records.aclose()
+    async def _commit(self, parts: Sequence[_Owned]) -> None:
+        checkpoints = [part.pending.checkpoint for part in parts if part.pending is not None]
+        await self._store.commit(checkpoints)
+        for part, checkpoint in zip(parts, checkpoints, strict=True):
+            part.pending = None
+            part.ckpt_seq = checkpoint.ckpt_seq
+            part.committed_offset = checkpoint.next_offset
+            part.settled_us = checkpoint.settled_us

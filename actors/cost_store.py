@@ -113,9 +113,10 @@ class CostStore(OnSession):
 
         return await self._session.repeatable(work)
 
-    async def commit(self, checkpoint: CostCheckpoint) -> None:
-        """One transaction. Raises `Fenced`, and `CommitUnknown` when nobody knows: then claim the partition again."""
-        await self._session.transaction(lambda connection: _write(connection, checkpoint))
+    async def commit(self, checkpoints: Sequence[CostCheckpoint]) -> None:
+        """All of them, each of another partition, in one transaction. Raises `Fenced`, and `CommitUnknown` when nobody knows:
+        then claim the partitions again."""
+        await self._session.transaction(lambda connection: _write(connection, checkpoints))
 
     async def statuses(self) -> list[CostStatus]:
         """Of every partition that was ever claimed."""
@@ -165,50 +166,65 @@ class CostStore(OnSession):
         return await self._session.repeatable(work)
 
 
-async def _write(connection: Any, cut: CostCheckpoint) -> None:
-    last = cut.last
-    ours = await connection.fetchval(
+async def _write(connection: Any, cuts: Sequence[CostCheckpoint]) -> None:
+    ours = await connection.fetchmany(
         _QUERIES["commit_partition"],
-        *(cut.partition, cut.epoch, cut.ckpt_seq, cut.next_offset),
-        *(last and last.offset, last and last.append_ms, last and last.digest),
-        *(cut.blob, cut.settled_us, cut.closed_us),
+        [
+            (
+                *(cut.partition, cut.epoch, cut.ckpt_seq, cut.next_offset),
+                *(cut.last and cut.last.offset, cut.last and cut.last.append_ms, cut.last and cut.last.digest),
+                *(cut.blob, cut.settled_us, cut.closed_us),
+            )
+            for cut in cuts
+        ],
     )
-    if ours is None:
-        raise Fenced(
-            f"cost of partition {cut.partition}: no longer at epoch {cut.epoch}, checkpoint {cut.ckpt_seq - 1}"
-        )
-    if cut.rows:
-        keys = [row.key for row in cut.rows]
-        sums = [row.sums for row in cut.rows]
-        named = (
-            [key.hour_us for key in keys],
-            [key.replica for key in keys],
-            [key.model for key in keys],
-            [key.bucket.value for key in keys],
-            [key.account or "" for key in keys],
-            [key.feature or "" for key in keys],
-        )
-        await connection.execute(
-            _QUERIES["commit_rows"],
-            *(cut.partition, cut.currency, *named, [units_of(each.amount) for each in sums]),
-            *([each.unknown for each in sums], [each.requests for each in sums], [each.computed for each in sums]),
-            *([each.cached for each in sums], [each.output for each in sums]),
-        )
-        await connection.execute(
-            _QUERIES["commit_changes"],
-            *(cut.partition, cut.ckpt_seq, cut.currency, *named, [units_of(row.change) for row in cut.rows]),
-            [key.hour_us + HOUR_US <= cut.settled_before_us for key in keys],
-        )
-    if cut.letters:
-        await connection.execute(
-            _QUERIES["commit_dead_letters"],
-            cut.partition,
-            [letter.offset for letter in cut.letters],
-            [letter.reason for letter in cut.letters],
-            [storable(letter.detail) for letter in cut.letters],
-            [letter.key for letter in cut.letters],
-            [letter.value for letter in cut.letters],
-        )
+    kept = {row["partition"] for row in ours}
+    for cut in cuts:
+        if cut.partition not in kept:
+            where = f"epoch {cut.epoch}, checkpoint {cut.ckpt_seq - 1}"
+            raise Fenced(f"cost of partition {cut.partition}: no longer at {where}")
+    with_rows = [cut for cut in cuts if cut.rows]
+    await connection.executemany(_QUERIES["commit_rows"], [_row_columns(cut) for cut in with_rows])
+    await connection.executemany(_QUERIES["commit_changes"], [_change_columns(cut) for cut in with_rows])
+    await connection.executemany(_QUERIES["commit_dead_letters"], [_letter_columns(cut) for cut in cuts if cut.letters])
+
+
+def _row_columns(cut: CostCheckpoint) -> list[Any]:
+    sums = [row.sums for row in cut.rows]
+    return [
+        *(cut.partition, cut.currency, *_key_columns(cut), [units_of(each.amount) for each in sums]),
+        *([each.unknown for each in sums], [each.requests for each in sums], [each.computed for each in sums]),
+        *([each.cached for each in sums], [each.output for each in sums]),
+    ]
+
+
+def _change_columns(cut: CostCheckpoint) -> list[Any]:
+    late = [row.key.hour_us + HOUR_US <= cut.settled_before_us for row in cut.rows]
+    changes = [units_of(row.change) for row in cut.rows]
+    return [cut.partition, cut.ckpt_seq, cut.currency, *_key_columns(cut), changes, late]
+
+
+def _key_columns(cut: CostCheckpoint) -> list[list[Any]]:
+    keys = [row.key for row in cut.rows]
+    return [
+        [key.hour_us for key in keys],
+        [key.replica for key in keys],
+        [key.model for key in keys],
+        [key.bucket.value for key in keys],
+        [key.account or "" for key in keys],
+        [key.feature or "" for key in keys],
+    ]
+
+
+def _letter_columns(cut: CostCheckpoint) -> list[Any]:
+    return [
+        cut.partition,
+        [letter.offset for letter in cut.letters],
+        [letter.reason for letter in cut.letters],
+        [storable(letter.detail) for letter in cut.letters],
+        [letter.key for letter in cut.letters],
+        [letter.value for letter in cut.letters],
+    ]
 
 
 def _key(row: Any) -> Key:

@@ -6,7 +6,7 @@ again after an aborted transaction carries the same id and is a duplicate.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
 import aiokafka
@@ -384,27 +384,43 @@ class TopicReader:
     async def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncGenerator[Record, None]:
         """The records of [offset, end), which must have been written. Read to its end, or close it, before anything else
         is read."""
+        async with aclosing(self.read_together(topic, {partition: (offset, end)})) as records:
+            async for _, record in records:
+                yield record
+
+    async def read_together(
+        self, topic: str, places: Mapping[int, tuple[int, int]]
+    ) -> AsyncGenerator[tuple[int, Record], None]:
+        """`read` of several partitions, each from an offset to an end, with the partition of each record: they come mixed,
+        those of one partition in order. Where little has come of each, it takes as long as of one."""
         consumer, lock = self._live()
-        where = TopicPartition(topic, partition)
+        ends = {TopicPartition(topic, number): end for number, (offset, end) in places.items() if offset < end}
+        if not ends:
+            return
         loop = asyncio.get_running_loop()
         async with lock:
-            consumer.assign([where])
-            consumer.seek(where, offset)
+            consumer.assign(list(ends))
+            for where in ends:
+                consumer.seek(where, places[where.partition][0])
             try:
                 deadline_s = loop.time() + self._timeout_s
-                while await consumer.position(where) < end:
+                while ends:
                     with _translation("reading"):
                         found = await consumer.getmany(timeout_ms=100)
-                    for record in found.get(where, ()):
-                        if record.offset >= end:
-                            return
-                        yield record
+                    for where, batch in found.items():
+                        for record in batch:
+                            if record.offset < ends[where]:
+                                yield where.partition, record
+                    for where in [where for where in ends if await consumer.position(where) >= ends[where]]:
+                        consumer.pause(where)  # or it would go on asking for what nobody waits for
+                        del ends[where]
                     if found:
                         deadline_s = loop.time() + self._timeout_s
                     elif loop.time() > deadline_s:
-                        raise LogUnavailable(f"Kafka: nothing arrived from {topic} partition {partition}")
+                        missing = ", ".join(str(where.partition) for where in ends)
+                        raise LogUnavailable(f"Kafka: nothing arrived from {topic} partition {missing}")
             finally:
-                consumer.pause(where)  # or it would go on asking for what nobody waits for
+                consumer.pause(*ends)
 
     def _live(self) -> tuple[aiokafka.AIOKafkaConsumer, asyncio.Lock]:
         if self._consumer is None or self._lock is None:

@@ -6,6 +6,7 @@ again, to where the topics end, before it tells what differs from the rows it fi
 
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Final, Protocol
 
 import msgspec
@@ -50,7 +51,7 @@ class MarginCheckpoints(Protocol):
 
     async def costs_closed_us(self) -> int: ...
 
-    async def commit(self, checkpoint: MarginCheckpoint) -> None: ...
+    async def commit(self, checkpoints: Sequence[MarginCheckpoint]) -> None: ...
 
 
 class MarginView(Struct, frozen=True):
@@ -135,8 +136,7 @@ class MarginActor(Turns):
             # Asked before the topics are read: what is told of these hours is read by then.
             costs_closed_us, told_us = await self._store.costs_closed_us(), self._clock.wall_us()
             await self._read()
-            for part in self._owned.values():
-                await self._commit(part, costs_closed_us, told_us)
+            await self._commit(costs_closed_us, told_us)
         except (LogUnavailable, StoreUnavailable) as error:
             _log.warning("margin waits: %s", error)
         except CommitUnknown as error:
@@ -198,19 +198,23 @@ class MarginActor(Turns):
     async def _read(self) -> None:
         """All that has come by now."""
         topic, owned = self._kafka.topic_rated, self._owned
-        for number, (_, end) in (await self._reader.bounds_of(topic, list(owned))).items():
+        bounds = await self._reader.bounds_of(topic, list(owned))
+        places = {number: (owned[number].offset, end) for number, (_, end) in bounds.items()}
+        async for number, record in self._records(topic, places):
             part = owned[number]
-            async for record in self._some(topic, number, part.offset, end):
-                for text in (record.value or b"").splitlines():
-                    part.fold.apply_rated(number, text, record.timestamp * 1_000)
-                part.offset = record.offset + 1
-            part.offset = max(part.offset, end)  # control batches leave no record
+            for text in (record.value or b"").splitlines():
+                part.fold.apply_rated(number, text, record.timestamp * 1_000)
+            part.offset = record.offset + 1
+        for number, (_, end) in bounds.items():  # control batches leave no record
+            owned[number].offset = max(owned[number].offset, end)
         topic = self._kafka.topic_costs
-        for each, (_, end) in (await self._reader.bounds_of(topic, list(self._costs))).items():
-            async for record in self._some(topic, each, self._costs[each], end):
-                for text in (record.value or b"").splitlines():
-                    self._apply_cost(text)
-                self._costs[each] = record.offset + 1
+        bounds = await self._reader.bounds_of(topic, list(self._costs))
+        places = {each: (self._costs[each], end) for each, (_, end) in bounds.items()}
+        async for each, record in self._records(topic, places):
+            for text in (record.value or b"").splitlines():
+                self._apply_cost(text)
+            self._costs[each] = record.offset + 1
+        for each, (_, end) in bounds.items():
             self._costs[each] = max(self._costs[each], end)
 
     def _apply_cost(self, text: bytes) -> None:
@@ -223,38 +227,45 @@ class MarginActor(Turns):
             if part is not None:
                 part.fold.apply_cost(told)
 
-    async def _some(self, topic: str, partition: int, offset: int, end: int) -> AsyncGenerator[Record, None]:
+    async def _records(
+        self, topic: str, places: Mapping[int, tuple[int, int]]
+    ) -> AsyncGenerator[tuple[int, Record], None]:
         """Others have their turn behind every record: it is a block of many lines."""
-        if offset >= end:
-            return
-        records = self._reader.read(topic, partition, offset, end)
-        try:
-            async for record in records:
-                yield record
+        async with aclosing(self._reader.read_together(topic, places)) as records:
+            async for each in records:
+                yield each
                 await self._clock.sleep(0)
-        finally:
-            await records.aclose()
 
     # ---------------------------------------------------------------------------------------------------------- telling
 
-    async def _commit(self, part: _Owned, costs_closed_us: int, told_us: int) -> None:
-        if part.pending is None:
-            fold, costs = part.fold, tuple(self._costs[each] for each in sorted(self._costs))
-            now_us = self._clock.wall_us() - AHEAD_US  # what is appended from here on comes no earlier
-            least_us = closed_at(now_us, self._close_us + WAIT_US)
-            closed_us = max(fold.closed_us, least_us, min(costs_closed_us, closed_at(now_us, self._close_us)))
-            rows = fold.changes()
-            still = not rows and (part.offset, costs, closed_us) == part.committed
-            if still and told_us < part.told_us + SAY_EVERY_US:
-                return
-            runs_from_us = max(0, closed_us - self._runs_kept_us)
-            part.pending = MarginCheckpoint(
-                part.number, part.epoch, part.ckpt_seq + 1, part.offset, costs, closed_us, told_us, runs_from_us, rows
-            )
-        pending = part.pending
-        await self._store.commit(pending)
-        part.pending = None
-        part.ckpt_seq, part.told_us = pending.ckpt_seq, pending.told_us
-        part.committed = (pending.rated_offset, pending.costs_offsets, pending.closed_us)
-        if pending.closed_us > part.fold.closed_us:
-            part.fold.forget(pending.closed_us)
+    async def _commit(self, costs_closed_us: int, told_us: int) -> None:
+        """What changed of all partitions, in one transaction: it takes as long as that of one."""
+        for part in self._owned.values():
+            if part.pending is None:
+                part.pending = self._cut(part, costs_closed_us, told_us)
+        parts = [part for part in self._owned.values() if part.pending is not None]
+        cuts = [part.pending for part in parts if part.pending is not None]
+        if not cuts:
+            return
+        await self._store.commit(cuts)
+        for part, cut in zip(parts, cuts, strict=True):
+            part.pending = None
+            part.ckpt_seq, part.told_us = cut.ckpt_seq, cut.told_us
+            part.committed = (cut.rated_offset, cut.costs_offsets, cut.closed_us)
+            if cut.closed_us > part.fold.closed_us:
+                part.fold.forget(cut.closed_us)
+
+    def _cut(self, part: _Owned, costs_closed_us: int, told_us: int) -> MarginCheckpoint | None:
+        """None where there is nothing to be told."""
+        fold, costs = part.fold, tuple(self._costs[each] for each in sorted(self._costs))
+        now_us = self._clock.wall_us() - AHEAD_US  # what is appended from here on comes no earlier
+        least_us = closed_at(now_us, self._close_us + WAIT_US)
+        closed_us = max(fold.closed_us, least_us, min(costs_closed_us, closed_at(now_us, self._close_us)))
+        rows = fold.changes()
+        still = not rows and (part.offset, costs, closed_us) == part.committed
+        if still and told_us < part.told_us + SAY_EVERY_US:
+            return None
+        runs_from_us = max(0, closed_us - self._runs_kept_us)
+        return MarginCheckpoint(
+            part.number, part.epoch, part.ckpt_seq + 1, part.offset, costs, closed_us, told_us, runs_from_us, rows
+        )

@@ -102,9 +102,10 @@ class MarginStore(OnSession):
 
         return await self._session.repeatable(work)
 
-    async def commit(self, checkpoint: MarginCheckpoint) -> None:
-        """One transaction. Raises `Fenced`, and `CommitUnknown` when nobody knows: then claim the partition again."""
-        await self._session.transaction(lambda connection: _write(connection, checkpoint))
+    async def commit(self, checkpoints: Sequence[MarginCheckpoint]) -> None:
+        """All of them, each of another partition, in one transaction. Raises `Fenced`, and `CommitUnknown` when nobody knows:
+        then claim the partitions again."""
+        await self._session.transaction(lambda connection: _write(connection, checkpoints))
 
     async def statuses(self) -> list[MarginStatus]:
         """Of every partition that was ever claimed."""
@@ -146,30 +147,28 @@ async def bucket_sums(connection: Any, from_us: int, until_us: int) -> list[Buck
     return [BucketSum(row["bucket"], row["currency"], pico_of(row["amount"]), row["unknown"]) for row in found]
 
 
-async def _write(connection: Any, cut: MarginCheckpoint) -> None:
-    ours = await connection.fetchval(
+async def _write(connection: Any, cuts: Sequence[MarginCheckpoint]) -> None:
+    ours = await connection.fetchmany(
         _QUERIES["commit_partition"],
-        *(
-            cut.partition,
-            cut.epoch,
-            cut.ckpt_seq,
-            cut.rated_offset,
-            list(cut.costs_offsets),
-            cut.closed_us,
-            cut.told_us,
-        ),
+        [
+            (
+                *(cut.partition, cut.epoch, cut.ckpt_seq, cut.rated_offset),
+                *(list(cut.costs_offsets), cut.closed_us, cut.told_us),
+            )
+            for cut in cuts
+        ],
     )
-    if ours is None:
-        raise Fenced(
-            f"margin of partition {cut.partition}: no longer at epoch {cut.epoch}, checkpoint {cut.ckpt_seq - 1}"
-        )
-    for query, rows in (
-        ("commit_rows", [row for row in cut.rows if not row.key.run]),
-        ("commit_run_rows", [row for row in cut.rows if row.key.run]),
-    ):
-        if rows:
-            await connection.execute(_QUERIES[query], *_columns(cut.partition, rows))
-    await connection.execute(_QUERIES["drop_run_rows"], cut.partition, cut.runs_from_us, DROPPED_MAX)
+    kept = {row["partition"] for row in ours}
+    for cut in cuts:
+        if cut.partition not in kept:
+            where = f"epoch {cut.epoch}, checkpoint {cut.ckpt_seq - 1}"
+            raise Fenced(f"margin of partition {cut.partition}: no longer at {where}")
+    for query, of_runs in (("commit_rows", False), ("commit_run_rows", True)):
+        told = [(cut.partition, [row for row in cut.rows if bool(row.key.run) is of_runs]) for cut in cuts]
+        await connection.executemany(_QUERIES[query], [_columns(number, rows) for number, rows in told if rows])
+    await connection.executemany(
+        _QUERIES["drop_run_rows"], [(cut.partition, cut.runs_from_us, DROPPED_MAX) for cut in cuts]
+    )
 
 
 def _columns(partition: int, rows: Sequence[RowChange]) -> list[Any]:

@@ -16,7 +16,7 @@ FROM cost_row WHERE partition = $1 AND hour_us >= $2
 UPDATE cost_partition
 SET ckpt_seq = $3, next_offset = $4, last_offset = $5, last_append_ms = $6, last_digest = $7, blob = $8,
     settled_us = $9, closed_us = $10, updated_at = clock_timestamp()
-WHERE partition = $1 AND epoch = $2 AND ckpt_seq = $3::bigint - 1 RETURNING 1
+WHERE partition = $1 AND epoch = $2 AND ckpt_seq = $3::bigint - 1 RETURNING partition
 
 -- name: commit_rows
 -- Rows that changed, as they stand.

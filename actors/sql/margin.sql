@@ -25,7 +25,7 @@ SELECT min(closed_us) FROM cost_partition WHERE ckpt_seq > 0
 -- The fence of a checkpoint: no row means that somebody else owns the partition.
 UPDATE margin_partition
 SET ckpt_seq = $3, rated_offset = $4, costs_offsets = $5, closed_us = $6, told_us = $7, updated_at = clock_timestamp()
-WHERE partition = $1 AND epoch = $2 AND ckpt_seq = $3::bigint - 1 RETURNING 1
+WHERE partition = $1 AND epoch = $2 AND ckpt_seq = $3::bigint - 1 RETURNING partition
 
 -- name: commit_rows
 -- Rows that changed, as they stand.

@@ -1,6 +1,6 @@
 """What a cost actor stands between, held by the test: topics and checkpoints in memory."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 import msgspec
 
@@ -63,9 +63,12 @@ class Topics:
         kept = self.records[topic, partition]
         return kept[offset] if offset < len(kept) else None
 
-    async def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncGenerator[Record, None]:
-        for record in self.records[topic, partition][offset:end]:
-            yield record
+    async def read_together(
+        self, topic: str, places: Mapping[int, tuple[int, int]]
+    ) -> AsyncGenerator[tuple[int, Record], None]:
+        for partition, (offset, end) in places.items():
+            for record in self.records[topic, partition][offset:end]:
+                yield partition, record
 
     async def append(self, records: Sequence[Outgoing]) -> list[int]:
         for record in records:
@@ -95,7 +98,8 @@ class Stored:
     async def rows(self, partition: int, from_us: int) -> list[tuple[Key, Sums]]:
         return [(key, sums) for key, sums in self.table.items() if key.hour_us >= from_us]
 
-    async def commit(self, checkpoint: CostCheckpoint) -> None:
+    async def commit(self, checkpoints: Sequence[CostCheckpoint]) -> None:
+        (checkpoint,) = checkpoints  # all that is ever owned here
         trouble = self.trouble.pop() if self.trouble else None
         if isinstance(trouble, StoreUnavailable):
             raise trouble

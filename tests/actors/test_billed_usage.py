@@ -44,7 +44,9 @@ async def test_a_bill_is_taken_in_once_and_held_against_our_costs(billed: Billed
         Key(H, "r", "atlas", Bucket.HARD_IDLE): 2 * PICO,
         Key(H, "r", "atlas", Bucket.OVERHEAD): 9 * PICO,  # no provider of GPUs bills it
     }
-    await costs.commit(checkpoint(claim, 0, *(RowChange(key, Sums(amount), amount) for key, amount in shares.items())))
+    await costs.commit(
+        [checkpoint(claim, 0, *(RowChange(key, Sums(amount), amount) for key, amount in shares.items()))]
+    )
     many_digits = replace(USAGE, record="r-9", begin_us=H + HOUR_US, end_us=H + 2 * HOUR_US, quantity=ONE + 1)
     assert await billed.take_in([USAGE, many_digits], [PRICE]) == Imported(2, 0, [], 1)
     assert await billed.take_in([USAGE, USAGE], []) == Imported(0, 1, [], 0)

@@ -1,12 +1,14 @@
 """A cost actor between a topic, a store and a clock that the test holds."""
 
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from random import Random
 
 import pytest
 
 from actors import cost
-from actors.cost import CostActor
-from actors.ports import CommitUnknown, LogUnavailable, StoreUnavailable
+from actors.cost import CostActor, CostCheckpoints
+from actors.cost_store import CostCheckpoint, CostClaim
+from actors.ports import CommitUnknown, LogDamaged, LogUnavailable, Record, StoreRefused, StoreUnavailable
 from engine.cost.lines import RequestLine, WindowLine
 from engine.cost.rollup import Key, Sums
 from engine.cost.served import Served
@@ -48,10 +50,12 @@ class Clock:
                 self.actor.stop()
 
 
-def actor(topics: Topics, store: Stored, clock: Clock, turns: int = 1, owner: str = "a") -> CostActor:
+def actor(
+    topics: Topics, store: CostCheckpoints, clock: Clock, turns: int = 1, owner: str = "a", *others: int
+) -> CostActor:
     made = CostActor(
         owner,
-        [PARTITION],
+        [PARTITION, *others],
         clock=clock,
         reader=topics,
         appender=topics,
@@ -202,6 +206,61 @@ async def test_a_topic_that_was_replaced_halts_the_partition() -> None:
     await made.run()
     (view,) = made.views()
     assert "the checkpoint ends at" in view.halted
+
+
+BAD = PARTITION + 1
+
+
+class TwoPartitions(Topics):
+    """The log of one of them may be damaged."""
+
+    def __init__(self, *, damaged: bool) -> None:
+        super().__init__()
+        self.records[KAFKA.topic_served, BAD] = []
+        self.damaged = damaged
+
+    async def read_together(
+        self, topic: str, places: Mapping[int, tuple[int, int]]
+    ) -> AsyncGenerator[tuple[int, Record], None]:
+        if self.damaged and topic == KAFKA.topic_served and BAD in places:
+            raise LogDamaged("an offset is outside the log", BAD)
+        async for each in super().read_together(topic, places):
+            yield each
+
+
+class TwoStored:
+    """One refuses every row."""
+
+    def __init__(self) -> None:
+        self.of = {PARTITION: Stored(), BAD: Stored()}
+
+    async def claim(self, partition: int, owner: str) -> CostClaim:
+        return await self.of[partition].claim(partition, owner)
+
+    async def rows(self, partition: int, from_us: int) -> list[tuple[Key, Sums]]:
+        return await self.of[partition].rows(partition, from_us)
+
+    async def commit(self, checkpoints: Sequence[CostCheckpoint]) -> None:
+        if any(checkpoint.partition == BAD and checkpoint.letters for checkpoint in checkpoints):
+            raise StoreRefused("a letter that no table holds")
+        for checkpoint in checkpoints:
+            await self.of[checkpoint.partition].commit([checkpoint])
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+async def test_a_partition_that_cannot_go_on_holds_up_no_other(*, damaged: bool) -> None:
+    """They are read together and written together; what is wrong with one halts that one."""
+    topics, store = TwoPartitions(damaged=damaged), TwoStored()
+    _, arrivals = topics_of(9)
+    topics.put(KAFKA.topic_served, PARTITION, b"both", rates_record(), START_US)
+    topics.put(KAFKA.topic_served, BAD, b"both", b"{", START_US)
+    topics.arrive(arrivals, LAST_US)
+    made = actor(topics, store, Clock(SETTLED_US), 3, "a", BAD)
+    await made.run()
+    assert store.of[PARTITION].next_offset == len(topics.records[KAFKA.topic_served, PARTITION])
+    assert store.of[PARTITION].table
+    assert [(view.partition, bool(view.halted)) for view in made.views()] == [(PARTITION, False), (BAD, True)]
+    assert store.of[BAD].commits == 0
 
 
 async def test_a_request_is_told_a_second_after_it_ended() -> None:

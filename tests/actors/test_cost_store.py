@@ -54,7 +54,7 @@ async def test_a_checkpoint_is_found_again_by_the_next_owner(store: CostStore) -
         RowChange(NOBODY, Sums(-1), -1),
         RowChange(IDLE, Sums(7), 7),
     ]
-    await store.commit(checkpoint(first, 1, *rows))
+    await store.commit([checkpoint(first, 1, *rows)])
     second = await store.claim(1, "b")
     assert second == CostClaim(2, 1, 7, LastRecord(6, 123, b"d" * 16), b"blob")
     assert sorted(await store.rows(1, 0), key=str) == sorted([(row.key, row.sums) for row in rows], key=str)
@@ -67,8 +67,8 @@ async def test_a_checkpoint_is_found_again_by_the_next_owner(store: CostStore) -
 
 async def test_differences_sum_to_the_row(store: CostStore) -> None:
     claim = await store.claim(2, "a")
-    await store.commit(checkpoint(claim, 2, RowChange(ACME, Sums(10), 10)))
-    await store.commit(checkpoint(claim, 2, RowChange(ACME, Sums(4), -6), seq=2))
+    await store.commit([checkpoint(claim, 2, RowChange(ACME, Sums(10), 10))])
+    await store.commit([checkpoint(claim, 2, RowChange(ACME, Sums(4), -6), seq=2)])
     assert await store.change_sums(2) == {ACME: 4}
     assert await store.rows(2, 0) == [(ACME, Sums(4))]
 
@@ -77,12 +77,25 @@ async def test_who_was_replaced_writes_nothing(store: CostStore) -> None:
     old = await store.claim(3, "a")
     new = await store.claim(3, "b")
     with pytest.raises(Fenced, match="epoch 1"):
-        await store.commit(checkpoint(old, 3, RowChange(ACME, Sums(10), 10)))
+        await store.commit([checkpoint(old, 3, RowChange(ACME, Sums(10), 10))])
     assert await store.rows(3, 0) == []
-    await store.commit(checkpoint(new, 3, RowChange(ACME, Sums(10), 10)))
+    await store.commit([checkpoint(new, 3, RowChange(ACME, Sums(10), 10))])
     with pytest.raises(Fenced):  # the same one again
-        await store.commit(checkpoint(new, 3, RowChange(ACME, Sums(20), 10)))
+        await store.commit([checkpoint(new, 3, RowChange(ACME, Sums(20), 10))])
     assert await store.rows(3, 0) == [(ACME, Sums(10))]
+
+
+async def test_checkpoints_of_several_partitions_are_written_together_or_not_at_all(store: CostStore) -> None:
+    one, other = await store.claim(5, "a"), await store.claim(6, "a")
+    cuts = [checkpoint(one, 5, RowChange(ACME, Sums(1), 1)), checkpoint(other, 6, RowChange(ACME, Sums(2), 2))]
+    await store.commit(cuts)
+    assert [await store.rows(number, 0) for number in (5, 6)] == [[(ACME, Sums(1))], [(ACME, Sums(2))]]
+    await store.claim(6, "b")
+    later = [checkpoint(one, 5, RowChange(ACME, Sums(9), 8), seq=2), checkpoint(other, 6, seq=2)]
+    with pytest.raises(Fenced, match="partition 6"):
+        await store.commit(later)
+    assert await store.rows(5, 0) == [(ACME, Sums(1))]
+    await store.commit(later[:1])
 
 
 async def test_sums_are_by_what_is_asked_for(store: CostStore) -> None:
@@ -91,7 +104,7 @@ async def test_sums_are_by_what_is_asked_for(store: CostStore) -> None:
     acme, zen = (msgspec.structs.replace(ACME, hour_us=far, account=account) for account in ("acme", "zen"))
     idle = msgspec.structs.replace(IDLE, hour_us=far + HOUR_US)
     rows = (RowChange(acme, Sums(10, 0, 1, 2, 3, 4), 10), RowChange(zen, Sums(5, 1), 5), RowChange(idle, Sums(7), 7))
-    await store.commit(checkpoint(claim, 4, *rows))
+    await store.commit([checkpoint(claim, 4, *rows)])
     by_account = await store.sums(far, far + 2 * HOUR_US, by=["account"])
     assert [(found.account, found.bucket, found.amount, found.unknown, found.requests) for found in by_account] == [
         ("", "hard_idle", 7, 0, 0),

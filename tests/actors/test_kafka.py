@@ -188,6 +188,28 @@ async def test_a_reader_that_breaks_off_can_read_on_and_asks_for_nothing_meanwhi
     await reader.stop()
 
 
+async def test_several_partitions_are_read_together_each_from_its_place_to_its_end(kafka: str) -> None:
+    settings = settings_for()
+    await create_topics(kafka, settings)
+    appender = KafkaAppender(kafka, names(settings))
+    await appender.start()
+    for number in range(settings.partitions):
+        values = [b"%d-%d" % (number, each) for each in range(5)]
+        await appender.append([Outgoing("rated", value, partition=number) for value in values])
+    await appender.stop()
+    reader = TopicReader(kafka)
+    await reader.start()
+    places = {number: (number, 4) for number in range(settings.partitions)} | {0: (3, 3)}
+    found: dict[int, list[bytes | None]] = {}
+    async with asyncio.timeout(10), aclosing(reader.read_together(settings.rated, places)) as records:
+        async for number, record in records:
+            found.setdefault(number, []).append(record.value)
+    assert found == {number: [b"%d-%d" % (number, each) for each in range(number, 4)] for number in found}
+    assert sorted(found) == [number for number in range(1, settings.partitions) if number < 4]
+    assert [record async for record in reader.read(settings.rated, 0, 2, 2)] == []
+    await reader.stop()
+
+
 async def test_pure_python_decoding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     require_extension()
     monkeypatch.setattr(default_records, "DefaultRecordBatch", default_records._DefaultRecordBatchPy)

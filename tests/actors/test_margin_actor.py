@@ -1,6 +1,6 @@
 """A margin actor between topics, a store and a clock that the test holds."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from random import Random
 
 import msgspec
@@ -68,9 +68,12 @@ class Topics:
     async def read_one(self, topic: str, partition: int, offset: int) -> Record | None:
         return self.records[topic, partition][offset]
 
-    async def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncGenerator[Record, None]:
-        for record in self.records[topic, partition][offset:end]:
-            yield record
+    async def read_together(
+        self, topic: str, places: Mapping[int, tuple[int, int]]
+    ) -> AsyncGenerator[tuple[int, Record], None]:
+        for partition, (offset, end) in places.items():
+            for record in self.records[topic, partition][offset:end]:
+                yield partition, record
 
 
 class Stored:
@@ -101,16 +104,23 @@ class Stored:
     async def costs_closed_us(self) -> int:
         return self.costs_us
 
-    async def commit(self, checkpoint: MarginCheckpoint) -> None:
+    async def commit(self, checkpoints: Sequence[MarginCheckpoint]) -> None:
         trouble = self.trouble.pop() if self.trouble else None
         if isinstance(trouble, StoreUnavailable):
             raise trouble
-        last = self.at.get(checkpoint.partition)
-        if (checkpoint.epoch, checkpoint.ckpt_seq) != (
-            self.epochs[checkpoint.partition],
-            1 if last is None else last.ckpt_seq + 1,
-        ):
-            raise Fenced(f"margin of partition {checkpoint.partition}: another owner")
+        for checkpoint in checkpoints:
+            last = self.at.get(checkpoint.partition)
+            if (checkpoint.epoch, checkpoint.ckpt_seq) != (
+                self.epochs[checkpoint.partition],
+                1 if last is None else last.ckpt_seq + 1,
+            ):
+                raise Fenced(f"margin of partition {checkpoint.partition}: another owner")
+        for checkpoint in checkpoints:
+            self._write(checkpoint)
+        if trouble is not None:
+            raise trouble
+
+    def _write(self, checkpoint: MarginCheckpoint) -> None:
         self.at[checkpoint.partition] = checkpoint
         self.commits += 1
         for row in checkpoint.rows:
@@ -118,8 +128,6 @@ class Stored:
         for key, (home, _) in list(self.table.items()):
             if key.run and home == checkpoint.partition and key.hour_us < checkpoint.runs_from_us:
                 del self.table[key]
-        if trouble is not None:
-            raise trouble
 
     def found(self) -> dict[Key, Margin]:
         return {key: sums for key, (_, sums) in self.table.items() if sums != Margin()}

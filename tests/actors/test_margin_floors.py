@@ -99,7 +99,7 @@ async def test_an_hour_is_summed_for_what_the_floor_is_of(floors: PostgresFloors
         keys = [Key(H, account, "large", "", "growth", "USD"), Key(H + HOUR_US, account, "large", "", "growth", "USD")]
         rows = [RowChange(key, Margin(10, 4, 1, 0, 0, 1)) for key in keys]
         cut = MarginCheckpoint(partition, claim.epoch, claim.ckpt_seq + 1, 1, (), 0, 50 + partition, 0, rows)
-        await margins.commit(cut)
+        await margins.commit([cut])
     assert await floors.told_us(2) == 50
     assert await floors.hour(H, Of.MODEL, "large") == [("USD", Margin(20, 8, 2, 0, 0, 2))]
     assert await floors.hour(H, Of.PLAN, "growth") == [("USD", Margin(20, 8, 2, 0, 0, 2))]

@@ -41,15 +41,15 @@ async def test_a_checkpoint_is_found_again_by_the_next_owner(store: MarginStore)
     first = await store.claim(1, "a")
     assert first == MarginClaim(1, 0, 0, (), 0)
     rows = {ACME: Margin(BIG, -BIG, 1, 2, 3, 4), ZEN: Margin(7, requests=1), LATER: Margin(1)}
-    await store.commit(checkpoint(first, 1, rows))
+    await store.commit([checkpoint(first, 1, rows)])
     second = await store.claim(1, "b")
     assert second == MarginClaim(2, 1, 7, (3, 4), HOUR_US)
     assert dict(await store.rows(1, 0)) == rows
     assert await store.rows(1, 6 * HOUR_US) == [(LATER, Margin(1))]
     assert MarginStatus(1, 2, 1, 7, (3, 4), HOUR_US, "b") in await store.statuses()
-    await store.commit(checkpoint(second, 1, {ZEN: Margin()}))
+    await store.commit([checkpoint(second, 1, {ZEN: Margin()})])
     assert dict(await store.rows(1, 0))[ZEN] == Margin()
-    await store.commit(checkpoint(second, 1, {ACME: Margin(), LATER: Margin()}, seq=2))
+    await store.commit([checkpoint(second, 1, {ACME: Margin(), LATER: Margin()}, seq=2)])
 
 
 async def test_rows_of_runs_are_kept_beside_the_others(store: MarginStore) -> None:
@@ -57,11 +57,11 @@ async def test_rows_of_runs_are_kept_beside_the_others(store: MarginStore) -> No
     long_ago, late = 5 * HOUR_US + RUN_KEPT_US, 900_000 * HOUR_US
     of_run, other = replace(ACME, run="talk-1"), replace(ACME, run="talk-2", hour_us=late)
     rows = {ACME: Margin(5, 3, 1), of_run: Margin(5, 3, 1, charges=1, costs=2), other: Margin(2, requests=1)}
-    await store.commit(checkpoint(claim, 5, rows))
+    await store.commit([checkpoint(claim, 5, rows)])
     assert dict(await store.rows(5, 0)) == rows
     assert dict(await store.rows(5, long_ago)) == {of_run: rows[of_run], other: rows[other]}
     assert await store.rows(5, long_ago + HOUR_US) == [(other, rows[other])]
-    await store.commit(checkpoint(claim, 5, {of_run: Margin(0, 3, 1, charges=2, costs=2)}, seq=2))
+    await store.commit([checkpoint(claim, 5, {of_run: Margin(0, 3, 1, charges=2, costs=2)}, seq=2)])
     sums = await store.sums(late, late + HOUR_US, [By.ACCOUNT, By.RUN])
     assert sums == [(Key(0, "acme", "", "", "", "USD", "", "talk-2"), Margin(2, requests=1))]
 
@@ -73,11 +73,11 @@ async def test_rows_of_runs_are_dropped_when_they_are_old_enough_some_at_a_time(
     ours, theirs = await store.claim(6, "a"), await store.claim(7, "a")
     old = {replace(ACME, run=f"talk-{number}"): Margin(5, 3, 1) for number in range(5)}
     kept = {ACME: Margin(25, 15, 5), replace(LATER, run="talk-0"): Margin(1)}
-    await store.commit(checkpoint(ours, 6, old | kept))
-    await store.commit(checkpoint(theirs, 7, old))
+    await store.commit([checkpoint(ours, 6, old | kept)])
+    await store.commit([checkpoint(theirs, 7, old)])
     left = []
     for seq in (2, 3, 4):
-        await store.commit(checkpoint(ours, 6, {}, seq, runs_from_us=6 * HOUR_US))
+        await store.commit([checkpoint(ours, 6, {}, seq, runs_from_us=6 * HOUR_US)])
         left.append(len(await store.rows(6, 0)))
     assert left == [5, 3, 2]
     assert dict(await store.rows(6, 0)) == kept, "what an hour came to in all is kept, and so are later hours"
@@ -88,19 +88,19 @@ async def test_who_was_replaced_writes_nothing(store: MarginStore) -> None:
     old = await store.claim(3, "a")
     new = await store.claim(3, "b")
     with pytest.raises(Fenced, match="margin of partition 3: no longer at epoch 1"):
-        await store.commit(checkpoint(old, 3, {ACME: Margin(10)}))
+        await store.commit([checkpoint(old, 3, {ACME: Margin(10)})])
     assert await store.rows(3, 0) == []
-    await store.commit(checkpoint(new, 3, {}))
+    await store.commit([checkpoint(new, 3, {})])
     with pytest.raises(Fenced):
-        await store.commit(checkpoint(new, 3, {}))  # the same checkpoint a second time
+        await store.commit([checkpoint(new, 3, {})])  # the same checkpoint a second time
 
 
 async def test_sums_are_told_apart_by_what_is_asked(store: MarginStore, database: str) -> None:
     two, three = await store.claim(12, "a"), await store.claim(13, "a")
     key = Key(900 * HOUR_US, "acme", "m", "chat", "growth", "USD")
     zen = Key(901 * HOUR_US, "zen", "m", "", "growth", "USD")
-    await store.commit(checkpoint(two, 12, {key: Margin(10, 4, 1)}))
-    await store.commit(checkpoint(three, 13, {zen: Margin(BIG, 1, 1, 1)}))
+    await store.commit([checkpoint(two, 12, {key: Margin(10, 4, 1)})])
+    await store.commit([checkpoint(three, 13, {zen: Margin(BIG, 1, 1, 1)})])
     whole = await store.sums(900 * HOUR_US, 902 * HOUR_US, ())
     assert whole == [(Key(0, "", "", "", "", "USD"), Margin(BIG + 10, 5, 2, 1))]
     apart = await store.sums(900 * HOUR_US, 902 * HOUR_US, [each for each in By if each not in (By.REQUEST, By.RUN)])

@@ -1,6 +1,7 @@
 """What goes on by turns, on a clock that the test holds; and how soon a cost is seen by it."""
 
 from collections.abc import Sequence
+from itertools import chain
 from random import Random
 
 import pytest
@@ -98,10 +99,10 @@ class Noting(test_margin_actor.Stored):
         super().__init__()
         self.clock, self.at_us = clock, dict[str, int]()
 
-    async def commit(self, checkpoint: MarginCheckpoint) -> None:
+    async def commit(self, checkpoints: Sequence[MarginCheckpoint]) -> None:
         self.clock.now_us += WAIT_US
-        await super().commit(checkpoint)
-        for row in checkpoint.rows:
+        await super().commit(checkpoints)
+        for row in chain.from_iterable(checkpoint.rows for checkpoint in checkpoints):
             if row.sums.known_cost and not row.sums.without_cost:
                 self.at_us.setdefault(row.key.account, self.clock.now_us)
 

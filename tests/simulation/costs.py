@@ -6,7 +6,7 @@ settled, what it told is what one actor tells of the same records that nothing e
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Final, TypeVar
 from unittest import mock
@@ -76,12 +76,15 @@ class Reading:
     async def read_one(self, topic: str, partition: int, offset: int) -> Record | None:
         return await self._through("read_one", lambda: self._topics.read_one(topic, partition, offset))
 
-    async def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncGenerator[Record, None]:
+    async def read_together(
+        self, topic: str, places: Mapping[int, tuple[int, int]]
+    ) -> AsyncGenerator[tuple[int, Record], None]:
         await self._life.gate("read.before")
-        for record in self._topics.records[topic, partition][offset:end]:
-            yield record
-            if self._life.world.random.random() < 0.1:
-                await self._life.gate("read.after")
+        for partition, (offset, end) in places.items():
+            for record in self._topics.records[topic, partition][offset:end]:
+                yield partition, record
+                if self._life.world.random.random() < 0.1:
+                    await self._life.gate("read.after")
 
     async def append(self, records: Sequence[Outgoing]) -> list[int]:
         return await self._through("append", lambda: self._topics.append(records))
@@ -111,7 +114,8 @@ class Storing:
         await self._life.gate("rows.after")
         return rows
 
-    async def commit(self, checkpoint: CostCheckpoint) -> None:
+    async def commit(self, checkpoints: Sequence[CostCheckpoint]) -> None:
+        (checkpoint,) = checkpoints  # the world has one partition
         await self._life.gate("commit.before")
         await self._unlocked()
         fault = self._world.commit_fault()
@@ -161,7 +165,7 @@ class CostWorld(World):
 
     async def commit(self, checkpoint: CostCheckpoint) -> None:
         before = self.stored.next_offset
-        await self.stored.commit(checkpoint)
+        await self.stored.commit([checkpoint])
         if checkpoint.next_offset < before:
             self.violated(f"a commit goes back from offset {before} to {checkpoint.next_offset}")
         for row in checkpoint.rows:

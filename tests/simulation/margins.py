@@ -6,7 +6,8 @@ closed, rows, floors and what was told are those of one process that nothing eve
 be told nothing is missing, and nothing has two ids."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from random import Random
 from typing import Any, Final, TypeVar
 from unittest import mock
@@ -145,10 +146,13 @@ class Ways:
     async def read_one(self, topic: str, partition: int, offset: int) -> Record | None:
         return await self._world.topics.read_one(topic, partition, offset)
 
-    async def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncGenerator[Record, None]:
+    async def read_together(
+        self, topic: str, places: Mapping[int, tuple[int, int]]
+    ) -> AsyncGenerator[tuple[int, Record], None]:
         await self._life.gate("read.before")
-        for record in self._world.topics.records[topic, partition][offset:end]:
-            yield record
+        async with aclosing(self._world.topics.read_together(topic, places)) as records:
+            async for each in records:
+                yield each
 
     # the margin's table
 
@@ -164,9 +168,9 @@ class Ways:
 
         return await self._through("costs_closed_us", asked)
 
-    async def commit(self, checkpoint: MarginCheckpoint) -> None:
+    async def commit(self, checkpoints: Sequence[MarginCheckpoint]) -> None:
         async def work() -> None:
-            await self._world.stored.commit(checkpoint)
+            await self._world.stored.commit(checkpoints)
 
         await self._committed("commit", work)
 

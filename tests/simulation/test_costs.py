@@ -5,7 +5,7 @@ taken away is noticed.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, Final
 from unittest import mock
@@ -34,12 +34,13 @@ SITES: Final = {
 _commit, _stored_commit, _reach = Storing.commit, Stored.commit, Attribution.reach
 
 
-async def _commit_at_any_epoch(self: Stored, checkpoint: CostCheckpoint) -> None:
-    await _stored_commit(self, msgspec.structs.replace(checkpoint, epoch=self.epoch, ckpt_seq=self.ckpt_seq + 1))
+async def _commit_at_any_epoch(self: Stored, checkpoints: Sequence[CostCheckpoint]) -> None:
+    now = {"epoch": self.epoch, "ckpt_seq": self.ckpt_seq + 1}
+    await _stored_commit(self, [msgspec.structs.replace(each, **now) for each in checkpoints])
 
 
-async def _commit_at_any_sequence(self: Stored, checkpoint: CostCheckpoint) -> None:
-    await _stored_commit(self, msgspec.structs.replace(checkpoint, ckpt_seq=self.ckpt_seq + 1))
+async def _commit_at_any_sequence(self: Stored, checkpoints: Sequence[CostCheckpoint]) -> None:
+    await _stored_commit(self, [msgspec.structs.replace(each, ckpt_seq=self.ckpt_seq + 1) for each in checkpoints])
 
 
 def _forget_what_was_told(_self: Attribution, _rows: object) -> None:
@@ -50,22 +51,22 @@ def _trust_what_is_found(self: Attribution, rows: Iterable[tuple[Key, Sums]]) ->
     self._rollup.told(rows)
 
 
-async def _believe_unknown_is_done(self: Storing, checkpoint: CostCheckpoint) -> None:
+async def _believe_unknown_is_done(self: Storing, checkpoints: Sequence[CostCheckpoint]) -> None:
     try:
-        await _commit(self, checkpoint)
+        await _commit(self, checkpoints)
     except CommitUnknown:
         return
 
 
-async def _read_few_samples(self: CostActor, part: _Owned, partition: int) -> None:
+async def _read_few_samples(self: CostActor, parts: Sequence[_Owned]) -> None:
     topic = self._kafka.topic_gpu_telemetry
-    _, end = await self._reader.bounds(topic, partition)
-    async for record in self._reader.read(
-        topic, partition, part.samples[partition], min(end, part.samples[partition] + 3)
-    ):
-        with suppress(SetAside):
-            part.fold.apply_sample(record.value, record.key, record.timestamp * 1_000)
-        part.samples[partition] = record.offset + 1
+    for part in parts:
+        bounds = await self._reader.bounds_of(topic, list(part.samples))
+        places = {each: (at, min(bounds[each][1], at + 3)) for each, at in part.samples.items()}
+        async for partition, record in self._reader.read_together(topic, places):
+            with suppress(SetAside):
+                part.fold.apply_sample(record.value, record.key, record.timestamp * 1_000)
+            part.samples[partition] = record.offset + 1
 
 
 def _close_without_a_word(self: Attribution, append_us: int) -> bool:
@@ -90,7 +91,7 @@ ABLATIONS: Final[dict[str, tuple[tuple[Callable[[], Any], ...], int]]] = {
     ),
     "what an earlier owner may have told is not taken back": (
         (_patch(Attribution, "told", _trust_what_is_found),),
-        148,
+        290,
     ),
     "a new owner reads nothing again": (
         (_patch(Attribution, "needed_from_us", property(lambda self: self.log_us)),),

@@ -5,7 +5,7 @@ and a safeguard that is taken away is noticed.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Final
 from unittest import mock
@@ -34,10 +34,11 @@ SITES: Final = {
 _stored_commit, _write, _take = Stored.commit, MarginWorld.write, MarginActor._take
 
 
-async def _commit_at_any_epoch(self: Stored, checkpoint: MarginCheckpoint) -> None:
-    last = self.at.get(checkpoint.partition)
-    epoch, seq = self.epochs[checkpoint.partition], 1 if last is None else last.ckpt_seq + 1
-    await _stored_commit(self, msgspec.structs.replace(checkpoint, epoch=epoch, ckpt_seq=seq))
+async def _commit_at_any_epoch(self: Stored, checkpoints: Sequence[MarginCheckpoint]) -> None:
+    for checkpoint in checkpoints:
+        last = self.at.get(checkpoint.partition)
+        epoch, seq = self.epochs[checkpoint.partition], 1 if last is None else last.ckpt_seq + 1
+        await _stored_commit(self, [msgspec.structs.replace(checkpoint, epoch=epoch, ckpt_seq=seq)])
 
 
 def _forget_what_was_told(_self: MarginFold, _rows: object, _closed_us: int) -> None:
@@ -87,13 +88,13 @@ ABLATIONS: Final[dict[str, tuple[tuple[Callable[[], Any], ...], int]]] = {
     "a checkpoint of an epoch that is over is taken": ((_patch(Stored, "commit", _commit_at_any_epoch),), 2),
     "what an earlier owner told is not taken back": ((_patch(MarginFold, "told", _forget_what_was_told),), 1),
     "what an earlier owner told is not looked at": ((_patch(MarginActor, "_compare", _own_without_comparing),), 0),
-    "who could not read what was told goes on": ((_patch(MarginActor, "_take", _go_on_as_an_owner),), 78),
+    "who could not read what was told goes on": ((_patch(MarginActor, "_take", _go_on_as_an_owner),), 135),
     "a new owner reads nothing again": ((_patch(MarginActor, "_offset_from", _read_nothing_again),), 0),
     "a floor is written over by whoever looked at another time": (
         (_patch(MarginWorld, "write", _write_over_another),),
         11,
     ),
-    "what was not told is not taken up": ((_patch(Ways, "waiting_alerts", _nothing_waits),), 18),
+    "what was not told is not taken up": ((_patch(Ways, "waiting_alerts", _nothing_waits),), 0),
     "an hour is looked at before all of it has come": ((_patch(Ways, "told_us", _look_at_once),), 0),
 }
 

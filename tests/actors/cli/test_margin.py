@@ -40,7 +40,7 @@ def test_live_margin_is_read_from_postgres(database: str, monkeypatch: pytest.Mo
         store = MarginStore(dsn, schema, 1.2, 5.0)
         await store.start()
         claim = await store.claim(0, "a")
-        await store.commit(MarginCheckpoint(0, claim.epoch, 1, 1, (), 0, 0, 0, rows))
+        await store.commit([MarginCheckpoint(0, claim.epoch, 1, 1, (), 0, 0, 0, rows)])
         await store.stop()
 
     asyncio.run(fill())

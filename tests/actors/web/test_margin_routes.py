@@ -20,7 +20,7 @@ async def told(house: House, rows: dict[Key, Margin]) -> None:
     await house.bench.started(store)
     claim = await store.claim(0, "a")
     changes = [RowChange(key, sums) for key, sums in rows.items()]
-    await store.commit(MarginCheckpoint(0, claim.epoch, claim.ckpt_seq + 1, 1, (), 0, 0, 0, changes))
+    await store.commit([MarginCheckpoint(0, claim.epoch, claim.ckpt_seq + 1, 1, (), 0, 0, 0, changes)])
 
 
 def key(account: str, hour_us: int = START_US, feature: str = "chat") -> Key:
