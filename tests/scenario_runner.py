@@ -35,7 +35,7 @@ from tests.scenario_reader import (
     repetitions,
 )
 
-DONE: Final = frozenset({APPLIED, "rated", "amended", "cancelled", "leases", "tick"})
+DONE: Final = frozenset({APPLIED, "rated", "amended", "cancelled", "tick"})
 REMOVED: Final = {
     "cap": ("remove_cap", "cap"),
     "rule": ("remove_rule", "rule"),

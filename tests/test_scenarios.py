@@ -96,13 +96,15 @@ Times are `2026-03-10 12:00`, in UTC, to the microsecond if need be. Prices, gra
 first event is due. Amounts are dollars.
 """
 
+import re
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from engine.top_up import request_id
-from tests.scenario_reader import Scenario, ScenarioError
+from tests.engine.bench import DAY, MINUTE
+from tests.scenario_reader import Scenario, ScenarioError, repetitions
 from tests.scenario_runner import run
 
 SCENARIOS: Final = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
@@ -119,10 +121,13 @@ def test_every_lot_of_a_scenario_is_accounted_for() -> None:
         scenario = Scenario(path.name, path.read_text())
         lots = {columns[0] for _, columns in scenario.sections["GRANTS"]}
         lots |= {f"{columns[0]}~carried" for _, columns in scenario.sections["GRANTS"] if len(columns) > 7}
-        lots |= {columns[1].split(" ")[1] for _, columns in scenario.sections["EVENTS"] if columns[1][:6] == "grant "}
-        paid = [columns[1] for _, columns in scenario.sections["EVENTS"] if columns[1][:5] == "paid "]
+        said = [each for _, (_, what, *_) in scenario.sections["EVENTS"] for each, _ in repetitions(what)]
+        lots |= {each.split(" ")[1] for each in said if each.startswith("grant ")}
+        lots |= {lot for each in said for lot in re.findall(r"^command grant: .*\blot ([^\s,]+)", each)}
+        paid = [each for each in said if each.startswith("paid ")]
         lots |= {request_id("acme", int(what.removeprefix("paid "))) for what in paid}
         recurring = [columns[0] for _, columns in scenario.sections["RECURRING"]]
+        recurring += [each.split(" ")[1] for each in said if each.startswith("recurring ")]
         lots |= {row[0] for _, row in scenario.sections["FINALLY"] if row[0].rpartition("@")[0] in recurring}
         worth = {"worth"} if scenario.sections["UNIT"] else set()
         scopes = {f"spend {columns[0]}" for _, columns in scenario.sections["SCOPES"]}
@@ -157,6 +162,21 @@ def test_a_wrong_table_fails_and_names_file_and_line(line: str, message: str) ->
     text = f"PRICES\nx  per_unit  rest: 1\nEVENTS\n{line}\nFINALLY\ndebt  $3\n"
     with pytest.raises(ScenarioError, match=message):
         run(Scenario("s.txt", text))
+
+
+def test_a_line_is_done_as_often_as_it_says_and_each_time_later() -> None:
+    assert repetitions("3 x") == [("3 x", 0)]
+    assert repetitions("2 times: grant l-* $1") == [("grant l-1 $1", 0), ("grant l-2 $1", 0)]
+    assert repetitions("2 times, a minute apart: plan pro; then plan plan") == [
+        ("plan pro", 0),
+        ("plan plan", MINUTE),
+        ("plan pro", MINUTE),
+        ("plan plan", MINUTE),
+    ]
+    assert repetitions("1,000 times, a day apart: resume from 2026-02-28 12:00")[1] == (
+        "resume from 2026-03-01 12:00",
+        DAY,
+    )
 
 
 def test_wrong_lots_and_debt_fail() -> None:
