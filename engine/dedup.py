@@ -173,6 +173,7 @@ class Dedup:
         self._appended = 0  # how many of them the growing generation has
         self._deep = False  # there is more than the recent ones
         self._expected: dict[bytes, _Expected] = {}
+        self._doubts: frozenset[Place] | None = None  # of the expected ones; None: not gathered yet
 
     # -------------------------------------------------------------------------------------------------- the hot path
 
@@ -181,7 +182,7 @@ class Dedup:
         self._expected = {}
         if len(self._recent) >= RECENT_MAX:
             self._index_recent()
-        self._expected = dict.fromkeys(keys)
+        self._expected, self._doubts = dict.fromkeys(keys), None
         if self._deep and keys:
             self._expected.update(self._search(keys))
 
@@ -304,7 +305,10 @@ class Dedup:
 
     def doubts(self) -> frozenset[Place]:
         """The rows without which what is expected cannot be told from what is known."""
-        return frozenset().union(*(found for found in self._expected.values() if isinstance(found, frozenset)))
+        if self._doubts is None:  # asked before every slice of some hundreds that are expected
+            doubtful = (found for found in self._expected.values() if isinstance(found, frozenset))
+            self._doubts = frozenset().union(*doubtful)
+        return self._doubts
 
     def supply(self, rows: Iterable[tuple[Place, bytes]]) -> None:
         """Rows that were missing; then what is expected is searched for again."""
@@ -315,6 +319,7 @@ class Dedup:
         doubtful = [key for key, found in self._expected.items() if isinstance(found, frozenset)]
         self._expected.update(dict.fromkeys(doubtful))
         self._expected.update(self._search(doubtful))
+        self._doubts = None
 
     # ----------------------------------------------------------------------------------------------------- forgetting
 
@@ -328,6 +333,7 @@ class Dedup:
             self._drop_recent()
         if gone:
             self._expected = {key: _without(gone, found) for key, found in self._expected.items()}
+            self._doubts = None
             self._sieves = [sieve for sieve in self._sieves if any(run.bucket in self._buckets for run in sieve.runs)]
 
     @staticmethod

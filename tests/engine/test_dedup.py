@@ -296,9 +296,27 @@ def test_an_identity_whose_row_is_away_is_neither_known_nor_new(known: bool) -> 
     with pytest.raises(RowsAway) as away:
         loaded.find(asked)
     assert away.value.places == loaded.doubts() != frozenset()
+    for expected, places in ([], frozenset[Place]()), ([asked], away.value.places):
+        loaded.expect(expected)
+        assert loaded.doubts() == places
     supply(loaded, kept)
     assert loaded.doubts() == frozenset()
     assert loaded.find(asked) == ((MARK, 0) if known else None)
+
+
+@pytest.mark.usefixtures("_small_runs")
+def test_what_is_forgotten_leaves_no_doubt() -> None:
+    kept = Kept()
+    memory = filled(keys(9))
+    kept.commit(memory)
+    memory.remember(b"k" * 12, MARK, 99, BUCKET_US)
+    kept.commit(memory)
+    kept.seal(memory)
+    loaded = kept.load(bring=False)
+    loaded.expect(keys(1))
+    assert loaded.doubts()
+    loaded.forget(BUCKET_US + WINDOW_US)
+    assert loaded.doubts() == frozenset()
 
 
 def test_what_is_remembered_after_it_was_expected_is_known() -> None:
