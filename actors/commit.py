@@ -49,14 +49,13 @@ class Committer:
         self._rests_until_s = float("-inf")  # nothing is encoded before
 
     async def checkpoint(self, owned: Owned) -> None:
-        """Steps 1 to 4; nothing is committed of a partition that is halted on the way.
+        """Steps 1 to 4; nothing is committed of a partition that is halted, or given up, on the way.
 
         Raises Fenced when the partition is someone else's; nothing more may be done for it then."""
         sends = set(owned.sends)  # also of a cut whose commit was broken off: it may not have waited for them yet
         if owned.checkpoint is None:
             owned.checkpoint = await self._cut(owned)
-        await self._flushed(sends)
-        if owned.running:
+        if await self._flushed(sends) and owned.running:
             await self._commit(owned)
 
     async def _cut(self, owned: Owned) -> Checkpoint:
@@ -97,9 +96,12 @@ class Committer:
         self._rests_until_s = now_s + (now_s - began_s)
         return done
 
-    async def _flushed(self, sends: set["asyncio.Task[None]"]) -> None:
+    async def _flushed(self, sends: set["asyncio.Task[None]"]) -> bool:
+        """Whether all of it is durable. What was broken off, as the partition is no longer ours, may never be: it would be lost
+        behind a checkpoint, and without one the next owner makes it anew."""
         if sends:
             await asyncio.wait(sends)
+        return not any(send.cancelled() for send in sends)
 
     async def _commit(self, owned: Owned) -> None:
         checkpoint = owned.checkpoint

@@ -118,6 +118,19 @@ async def test_3_a_partition_halted_while_its_lines_were_under_way_commits_nothi
     assert bench.owned.checkpointed_offset == 0
 
 
+async def test_3_what_was_broken_off_on_its_way_is_never_behind_a_checkpoint(bench: Bench) -> None:
+    """Whoever gives the partition up at once breaks it off, also beside a hand-over that goes on."""
+    sent = asyncio.create_task(bench.rig.clock.sleep(5))
+    bench.owned.sends.add(sent)
+    committing = bench.commit()
+    await settle()
+    sent.cancel()
+    await bench.rig.clock.until(committing.done, 2)
+    await committing
+    assert not bench.store.asked
+    assert bench.owned.checkpointed_offset == 0
+
+
 async def test_3_a_commit_broken_off_still_waits_when_it_is_taken_up_again(bench: Bench) -> None:
     sent = asyncio.create_task(bench.rig.clock.sleep(5))
     bench.owned.sends.add(sent)

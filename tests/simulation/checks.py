@@ -25,7 +25,7 @@ def unrest(world: World) -> Iterator[str]:
     for slot in world.shards:
         owners.update(world.speaking(slot))
         member = world.database.members.get(slot.process.name) if slot.process is not None else None
-        if member is None or member.dead or slot.stopping:
+        if member is None or member.dead or slot.stopping or slot.process is None or not slot.process.alive:
             yield f"{slot.name} has not come back"
         elif slot.shard is not None:
             for view in slot.shard.partitions():

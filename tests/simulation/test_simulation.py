@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from tests.simulation import simulate as simulation
-from tests.simulation.ablations import ABLATIONS, NOTICED_BY, REGRESSIONS, Ablation, first_caught
+from tests.simulation.ablations import ABLATIONS, NOTICED_BY, RARE, REGRESSIONS, Ablation, first_caught
 from tests.simulation.chaos import DRAWN_APART, FEATURED, LOG_DAMAGES
 from tests.simulation.invariants import NAMES
 from tests.simulation.reached import REACHABLE
@@ -26,6 +26,7 @@ SEEDS = int(os.environ.get("SIMULATION_SEEDS", str(max(500, len(FEATURED)))))
 SEARCH_MAX = 200
 MISJUDGED = (  # the simulation was wrong there, not what it simulates
     10_027_209,  # an outbox that holds two alerts at once had told 40 of 54 when it was given up
+    11_083_084,  # all were at rest but one that had died, and it began anew when the others had left
     10_028_897,  # what a cap had waived was owed once the cap was removed, and no caller had held that
 )
 
@@ -95,7 +96,7 @@ def test_what_a_seed_once_found_it_finds_no_more(name: str) -> None:
     seed, found = REGRESSIONS[name]
     outcome = simulate(seed)
     assert not outcome.violations, f"again: {found}\n{outcome.told()}"
-    (ablation,) = [each for each in ABLATIONS if each.name == name]
+    (ablation,) = [each for each in (*ABLATIONS, *RARE) if each.name == name]
     assert first_caught(ablation, [seed]) is not None, f"seed {seed} does not notice any more that {name}: find another"
 
 
