@@ -1,6 +1,8 @@
 """Was every answer backed by the log? The oracle replays a partition, and stops where the answers say they looked.
 
-An answer states the offset it was given at. There, what it calls booked must be the oracle's balance; a hold must lie
+An answer states the offset it was given at. There, what it calls booked must be the oracle's balance, as of the record
+before or with the time that passed until the next: whoever answers knows by the clock that a lot has begun, and log time
+comes with the next record, which an outage may keep away. A hold must lie
 within a slice that the log had shown by then under the hold's own epoch, together with all holds of that epoch that
 were certainly open; and what a hold's usage came to is read from the log alone.
 """
@@ -69,13 +71,13 @@ def back(journal: Journal, partition: int, rows: Iterable[Row], oracle: Oracle, 
     slices = _Slices()
     for offset, append_ms, key, value in rows:
         while waiting and waiting[-1] <= offset:
-            book.look(asked[waiting.pop()], oracle, slices)
+            book.look(asked[waiting.pop()], oracle, slices, append_ms * 1_000)
         outcome = oracle.feed(partition, offset, append_ms, key, value)
         if not outcome.startswith(("dead_lettered", "void", "refused")):
             slices.read(value)
         book.settle(value, outcome)
     while waiting:
-        book.look(asked[waiting.pop()], oracle, slices)
+        book.look(asked[waiting.pop()], oracle, slices, 0)
     return book.backing
 
 
@@ -89,15 +91,16 @@ class _Book:
         # Only a hold with usage behind it was certainly open until that usage: others may have been released.
         self._with_usage = {sent.hold for sent in journal.sent if sent.acknowledged}
 
-    def look(self, answers: list[Decided], oracle: Oracle, slices: _Slices) -> None:
-        """Answers given at the state that the oracle stands at."""
+    def look(self, answers: list[Decided], oracle: Oracle, slices: _Slices, until_us: int) -> None:
+        """Answers given at the state that the oracle stands at, before that instant."""
         for decided in answers:
             answer = decided.answer
             self.backing.checked += 1
-            if answer.booked is not None and (balance := oracle.balance(decided.account)) != answer.booked:
+            balances = (oracle.balance(decided.account), oracle.balance(decided.account, until_us))
+            if answer.booked is not None and answer.booked not in balances:
                 self.backing.say(
                     f"account {decided.account}, offset {answer.offset}: booked is said to be {answer.booked}, "
-                    f"the oracle has {balance}"
+                    f"the oracle has {balances[0]}"
                 )
         holds = [read_hold(self._control_key, decided.answer.token) for decided in answers if decided.answer.token]
         for hold in sorted(holds, key=lambda hold: hold.number):

@@ -189,12 +189,13 @@ class Oracle:
         """(segment of posting, closed period's start) -> price -> pico, from the account's raw events."""
         return _adjusted(self._derive(self._partitions[partition], account))
 
-    def balance(self, name: str) -> int | None:
-        """One account's balance as of the last record fed; None while it is not open."""
+    def balance(self, name: str, until_us: int = 0) -> int | None:
+        """One account's balance as of the last record fed, or had nothing but time passed until then; None while it is not
+        open."""
         for state in self._partitions.values():
             if name in state.accounts:
                 account = state.accounts[name]
-                return self._balance(account, self._table(state, account))
+                return self._balance(account, self._table(state, account), max(account.woken, until_us))
         return None
 
     def _standing(self, partition: Partition, account: Account) -> OracleAccount:
@@ -221,7 +222,7 @@ class Oracle:
             lots=lots,
             debt=paid.debt,
             due=self._due_of(partition, account, paid),
-            balance=self._balance(account, table),
+            balance=self._balance(account, table, account.woken),
             spend=self._spend(account, table.amounts),
             scopes={scope: dict(spend) for scope, spend in account.scopes.items()},
             adjusted=_adjusted(table),
@@ -1314,9 +1315,9 @@ class Oracle:
             spend[month] = spend.get(month, 0) + sum(prices.values())
         return spend
 
-    def _balance(self, account: Account, table: Table) -> int:
-        paid = allocate(owed(account, table.amounts), table.adjusted, account.lots, account.woken)
-        held = sum(paid.left[lot.lot] for lot in counted(account.lots, account.woken))
+    def _balance(self, account: Account, table: Table, now: int) -> int:
+        paid = allocate(owed(account, table.amounts), table.adjusted, account.lots, now)
+        held = sum(paid.left[lot.lot] for lot in counted(account.lots, now))
         return held - paid.debt
 
     # ---- rules and top-up
@@ -1326,7 +1327,7 @@ class Oracle:
         top_up = account.top_up
         if top_up.terms is None:
             return
-        if asks(top_up, self._balance(account, self._table(state, account)), now):
+        if asks(top_up, self._balance(account, self._table(state, account), account.woken), now):
             self._tell(state, account.account, "top_up", "request", top_up.requests, "requested")
         again = again_at(top_up)
         if again is not None and (again, account.account) not in state.wakes:

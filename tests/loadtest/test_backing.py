@@ -106,6 +106,18 @@ def test_a_slice_of_an_earlier_owner_backs_nothing() -> None:
     assert "a slice of 0" in judged([allowed(1, 2, OPENED + 3)], control(Owner(2)), slices(1, 5)).sentences[0]
 
 
+@pytest.mark.parametrize(("booked", "next_s", "wrong"), [(5, 9, 0), (7, 9, 0), (6, 9, 1), (7, 4, 1)])
+def test_what_begins_before_the_next_record_may_be_counted_by_the_clock(booked: int, next_s: int, wrong: int) -> None:
+    """A lot of $2 begins 5 s behind the last record; whoever answered before the next one may have known it, or not."""
+    lot = control(Grant("acme", "later", "bonus", "promo", "2", "USD", effective_us=START_US + 5_000_000))
+    log = rows(control(Owner(1)), slices(1, 1), lot)
+    log.append((len(log), START_US // 1_000 + next_s * 1_000, None, control(Tick(1))))
+    journal = Journal()
+    journal.decided = [allowed(1, 1, OPENED + 3, booked=booked * UNIT)]
+    found = back(journal, HOME, log, Oracle({1: DOCUMENT}, KEY, "usage", 8), KEY)
+    assert len(found.sentences) == wrong
+
+
 def test_a_forged_slice_backs_nothing() -> None:
     forged = slices(1, 5)[:-1] + b" "
     assert "a slice of 0" in judged([allowed(1, 1, OPENED + 2)], control(Owner(1)), forged).sentences[0]
