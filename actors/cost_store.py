@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from actors.ports import Fenced, LastRecord
+from actors.ports import LastRecord
 from actors.postgres import OnSession, Session, pico_of, session_settings, storable, units_of
 from actors.queries import read_queries
+from actors.turns import require_ownership
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.rollup import Key, RowChange, Sums
 from engine.cost.window import Bucket
@@ -178,11 +179,7 @@ async def _write(connection: Any, cuts: Sequence[CostCheckpoint]) -> None:
             for cut in cuts
         ],
     )
-    kept = {row["partition"] for row in ours}
-    for cut in cuts:
-        if cut.partition not in kept:
-            where = f"epoch {cut.epoch}, checkpoint {cut.ckpt_seq - 1}"
-            raise Fenced(f"cost of partition {cut.partition}: no longer at {where}")
+    require_ownership("cost", cuts, ours)
     with_rows = [cut for cut in cuts if cut.rows]
     await connection.executemany(_QUERIES["commit_rows"], [_row_columns(cut) for cut in with_rows])
     await connection.executemany(_QUERIES["commit_changes"], [_change_columns(cut) for cut in with_rows])

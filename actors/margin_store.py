@@ -10,9 +10,9 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from actors.ports import Fenced
 from actors.postgres import OnSession, Session, pico_of, session_settings, storable, units_of
 from actors.queries import read_queries
+from actors.turns import require_ownership
 from engine.cost.margin import RUN_KEPT_US, By, Key, Margin, RowChange
 
 _QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "margin.sql").read_text(encoding="utf-8"))
@@ -158,11 +158,7 @@ async def _write(connection: Any, cuts: Sequence[MarginCheckpoint]) -> None:
             for cut in cuts
         ],
     )
-    kept = {row["partition"] for row in ours}
-    for cut in cuts:
-        if cut.partition not in kept:
-            where = f"epoch {cut.epoch}, checkpoint {cut.ckpt_seq - 1}"
-            raise Fenced(f"margin of partition {cut.partition}: no longer at {where}")
+    require_ownership("margin", cuts, ours)
     for query, of_runs in (("commit_rows", False), ("commit_run_rows", True)):
         told = [(cut.partition, [row for row in cut.rows if bool(row.key.run) is of_runs]) for cut in cuts]
         await connection.executemany(_QUERIES[query], [_columns(number, rows) for number, rows in told if rows])

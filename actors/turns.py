@@ -2,9 +2,32 @@
 whoever owned before is refused at its next write; nobody waits for any of it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
-from actors.ports import Clock
+from actors.ports import Clock, Fenced
+
+
+class OwnedCut(Protocol):
+    """What is written of a partition at one epoch, behind the checkpoint before it."""
+
+    @property
+    def partition(self) -> int: ...
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def ckpt_seq(self) -> int: ...
+
+
+def require_ownership(what: str, cuts: Iterable[OwnedCut], kept: Iterable[Mapping[str, Any]]) -> None:
+    """Raise `Fenced` where the fence has let through no row, of those in `kept`, for the partition of a cut."""
+    ours = {row["partition"] for row in kept}
+    for cut in cuts:
+        if cut.partition not in ours:
+            where = f"epoch {cut.epoch}, checkpoint {cut.ckpt_seq - 1}"
+            raise Fenced(f"{what} of partition {cut.partition}: no longer at {where}")
 
 
 class Turns:

@@ -444,9 +444,9 @@ class MarginFold:
         """What a request cost has changed, and nothing else of it."""
         key = request.row_of(place)
         keys = (key,) if request.run is None else (key, replace(key, run=request.run.name[1]))
-        for key in keys:
-            self._rows[key].known_cost += change
-            self._changed.add(key)
+        for each in keys:
+            self._rows[each].known_cost += change
+            self._changed.add(each)
 
     def _touch(self, name: tuple[str, str]) -> _Request:
         """The request, to be changed: what it adds to the rows is taken out until `_settle` puts it back."""

@@ -22,9 +22,8 @@ class Voices:
         self._accounts = [_somebody(partition, partitions) for partition in range(partitions)]
         self._heard_s = dict.fromkeys(range(partitions), float("-inf"))  # the last answer
         self._silent = set(range(partitions))
-        self._silences: list[
-            tuple[float, float]
-        ] = []  # an answer, and the next one of that partition, SILENCE_FROM_S later
+        # An answer, and the next one of that partition, SILENCE_FROM_S later at least.
+        self._silences: list[tuple[float, float]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
