@@ -21,6 +21,7 @@ class Stage(StrEnum):
     REPLAYING = "replaying"  # reading what came after the checkpoint, up to our own `owner` record
     WAITING = "waiting"  # caught up; a previous owner's lease may still be running
     READY = "ready"
+    GIVEN = "given"  # given back, or about to be: whoever takes it may speak before we hear that it is
     HALTED = "halted"  # something is wrong that only a person can mend; `halt_reason` says what
 
 
@@ -103,6 +104,10 @@ class Owned(Struct, eq=False):
     def halt(self, reason: str) -> None:
         self.stage = Stage.HALTED
         self.halt_reason = reason
+
+    def fall_silent(self) -> None:
+        """Before the partition is given back."""
+        self.stage = Stage.GIVEN
 
     def let_go(self) -> None:
         """It is no longer ours: whoever waits for it is sent on."""

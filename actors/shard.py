@@ -369,7 +369,7 @@ class Shard:
             self._taking.pop(owned.number, None)
 
     async def _release(self, owned: Owned) -> None:
-        """A last checkpoint, then give the partition back. If anything fails, the next owner replays."""
+        """A last checkpoint, silence, then give the partition back. If anything fails, the next owner replays."""
         owned.giving = True
         if owned.committing is not None:
             await asyncio.gather(owned.committing, return_exceptions=True)
@@ -379,6 +379,7 @@ class Shard:
                 await self._committer.checkpoint(owned)
                 self._outbox.checkpointed(owned.number, owned.checkpointed_offset)
                 await self._outbox.flush()
+                owned.fall_silent()
                 await self._store.release(owned.number, owned.epoch)
         except (Fenced, StoreUnavailable, StoreRefused) as error:
             _log.warning("partition %d was not handed over in order: %s", owned.number, error)

@@ -17,7 +17,7 @@ async def owned_partition(rig: Rig) -> Owned:
 async def test_a_halted_partition_does_not_run_and_says_why(rig: Rig) -> None:
     owned = await owned_partition(rig)
     assert owned.number == 1
-    for stage in (Stage.REPLAYING, Stage.WAITING, Stage.READY):
+    for stage in (Stage.REPLAYING, Stage.WAITING, Stage.READY, Stage.GIVEN):
         owned.stage = stage
         assert owned.running
     owned.halt("the log was truncated")

@@ -9,6 +9,7 @@ import msgspec
 import orjson
 import pytest
 
+from actors.door_wire import Balance, BalanceView, Recovering
 from actors.ports import LogDamaged, LogUnavailable, Outgoing, Record
 from actors.shard import MEND_S, Shard
 from config.settings import ShardSettings
@@ -741,6 +742,33 @@ async def test_a_partition_that_cannot_be_handed_over_keeps_no_other_from_it(
     assert rig.database.partition(0).owner == both.name
     assert rig.database.partition(1).owner is None
     assert both.shard.partitions() == []
+
+
+async def test_who_gives_a_partition_back_is_silent_before_another_may_own_it(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The release has taken effect, and its answer is long under way."""
+    account = rig.account(0)
+    release, question = both.store.release, Balance(account)
+    released = asyncio.Event()
+
+    async def slowly_answered(partition: int, epoch: int) -> None:
+        await release(partition, epoch)
+        released.set()
+        await rig.clock.sleep(0.5)
+
+    assert isinstance(both.shard.answer_now(question), BalanceView)
+    monkeypatch.setattr(both.store, "release", slowly_answered)
+    both.assign(1)
+    await rig.clock.until(released.is_set, 20)
+    assert rig.database.partition(0).owner is None
+    rig.alarm(0)
+    await rig.clock.advance(0.2)
+    assert both.stage(0) == "given"
+    assert isinstance(both.shard.answer_now(question), Recovering)
+    assert both.receivers.taken == {}, "the next owner tells it"
+    await rig.clock.until(lambda: both.view(0) is None, 5)
+    assert both.stage(1) == "ready"
 
 
 async def test_kafka_that_is_away_ends_nothing(rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch) -> None:

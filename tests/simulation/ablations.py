@@ -119,12 +119,6 @@ async def _trust_the_log(_log: Log, _claim: Claim) -> None:
     pass
 
 
-async def _wait_only(_self: Committer, sends: set["asyncio.Task[None]"]) -> bool:
-    if sends:
-        await asyncio.wait(sends)
-    return True
-
-
 async def _do_not_wait(_self: Committer, _sends: set["asyncio.Task[None]"]) -> bool:
     return True
 
@@ -405,7 +399,8 @@ ABLATIONS: Final = (
 # What a seed in a hundred thousand notices: only the one that found it is tried.
 RARE: Final = (
     Ablation(
-        "what was broken off on its way to Kafka is taken for durable", (_method(Committer, "_flushed", _wait_only),)
+        "who gives a partition back speaks until it hears that it is given",
+        (_method(Owned, "fall_silent", lambda _: None),),
     ),
 )
 
@@ -456,9 +451,9 @@ NOTICED_BY: Final = {
 
 # Seeds that found a fault of the product, and what it was. Without its mending, which is the ablation named, they do again.
 REGRESSIONS: Final = {
-    "what was broken off on its way to Kafka is taken for durable": (
-        11_086_504,
-        "a shard that was declared dead while it handed over broke off its lines, and the last checkpoint went beyond them",
+    "who gives a partition back speaks until it hears that it is given": (
+        12_007_153,
+        "a shard was paused just when its release had taken effect, and stood beside the next owner while its lease ran",
     ),
     "a lease that had lapsed brings back what another has claimed": (
         5_016_169,
