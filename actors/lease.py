@@ -24,7 +24,7 @@ class Lease:
     def __init__(self, clock: Clock) -> None:
         self.partitions: frozenset[int] = frozenset()  # that this incarnation should own
         self.fenced = False  # declared dead by the controller: never valid again
-        self._elsewhere: frozenset[int] = frozenset()  # of them, those that another owned when this lease was asked for
+        self._owned: frozenset[int] = frozenset()  # that were in our hands when this lease was asked for, or later
         self._asked_s = float("-inf")
         self._clock = clock
         self._until_s = float("-inf")
@@ -47,21 +47,21 @@ class Lease:
         return self._clock.boot_s() - self._beat_s
 
     def lost(self, partition: int, claimed_s: float) -> bool:
-        """Whether another has claimed what we claimed at that moment: our lease had lapsed, and is valid again. Only a claim
-        from then on makes it ours."""
-        return partition in self._elsewhere and claimed_s < self._asked_s
+        """Whether what we claimed at that moment is in our hands no more: our lease had lapsed, another has claimed it, and
+        our lease is valid again. Only a claim from then on makes it ours."""
+        return claimed_s < self._asked_s and partition not in self._owned
 
     def extend(
         self,
         until_s: float,
         partitions: frozenset[int],
-        elsewhere: frozenset[int] = frozenset(),
+        owned: frozenset[int] = frozenset(),
         asked_s: float = float("-inf"),
     ) -> None:
-        """`elsewhere`: of the partitions, those that another owned at `asked_s` or later."""
+        """`owned`: what was in our hands at `asked_s` or later, whether it should be or not."""
         self._until_s = until_s
         self.partitions = partitions
-        self._elsewhere, self._asked_s = elsewhere, asked_s
+        self._owned, self._asked_s = owned, asked_s
 
 
 class Heartbeat:
@@ -99,7 +99,7 @@ class Heartbeat:
         except (StoreUnavailable, StoreRefused) as error:
             _log.warning("the lease could not be renewed: %s", error)
         else:
-            self._lease.extend(asked_s + renewal.lease_s, renewal.partitions, renewal.elsewhere, asked_s)
+            self._lease.extend(asked_s + renewal.lease_s, renewal.partitions, renewal.owned, asked_s)
 
     def stop(self) -> None:
         self._stopping = True

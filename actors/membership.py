@@ -85,8 +85,8 @@ class PostgresMembership(_Repeatable):
                 raise Fenced(f"incarnation {incarnation} is dead or was never registered")
             # A statement of its own, with a newer view: a partition claimed from us under the old lease is missing.
             rows = await connection.fetch(QUERIES["member_partitions"], incarnation)
-            elsewhere = frozenset(row["partition"] for row in rows if row["elsewhere"])
-            return Renewal(frozenset(row["partition"] for row in rows), self._lease_s, elsewhere)
+            assigned, owned = (frozenset(row["partition"] for row in rows if row[of]) for of in ("assigned", "owned"))
+            return Renewal(assigned, self._lease_s, owned)
 
         return await self._run(extend)
 

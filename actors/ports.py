@@ -326,11 +326,11 @@ class LocalRuns(Protocol):
 
 
 class Renewal(Struct, frozen=True):
-    """What a heartbeat learns: the partitions this incarnation should own, and those of them that another owns by now."""
+    """What a heartbeat learns: the partitions this incarnation should own, and those that it does own by now."""
 
     partitions: frozenset[int]
     lease_s: float  # the lease runs this long from the moment *before* the call was made
-    elsewhere: frozenset[int] = frozenset()
+    owned: frozenset[int] = frozenset()
 
 
 class Membership(Protocol):

@@ -267,9 +267,9 @@ UPDATE member SET lease_until = clock_timestamp() + make_interval(secs => $2)
 WHERE incarnation = $1 AND dead_at IS NULL RETURNING 1
 
 -- name: member_partitions
--- What an incarnation should own. Asked after its lease was extended, in the same transaction: a claim that took the lease's old end is seen here.
-SELECT partition, coalesce(owner <> $1, false) AS elsewhere
-FROM assignment LEFT JOIN partition USING (partition) WHERE incarnation = $1
+-- What an incarnation should own, and what it does own. Asked after its lease was extended, in the same transaction: a claim that took the lease's old end is seen here.
+SELECT partition, coalesce(incarnation = $1, false) AS assigned, coalesce(owner = $1, false) AS owned
+FROM assignment FULL JOIN partition USING (partition) WHERE incarnation = $1 OR owner = $1
 
 -- name: leave_member
 -- A process that has stopped speaking gives up its lease.

@@ -255,6 +255,19 @@ async def test_a_lease_that_ran_out_closes_the_door(rig: Rig) -> None:
     assert isinstance(process.shard.answer_now(Check(rig.account(0), type="call")), Checked)
 
 
+async def test_who_wakes_and_renews_its_lease_is_silent_about_what_another_has_claimed(rig: Rig) -> None:
+    """The heartbeat is back before the loop has looked at what it says."""
+    rig.control(0, Grant(rig.open(0), "grant", "lot", "paid", "3", "USD"))
+    process = await ready(rig, "a", 0, lease_s=10)
+    question = Check(rig.account(0), type="call")
+    await rig.clock.advance(20)
+    now_s = rig.clock.boot_s()
+    process.lease.extend(now_s + 10, frozenset(), frozenset({0}), now_s)
+    assert isinstance(process.shard.answer_now(question), Checked), "it is to be handed over, and is still ours"
+    process.lease.extend(now_s + 10, frozenset(), frozenset(), now_s)
+    assert isinstance(process.shard.answer_now(question), Recovering)
+
+
 async def test_an_answer_that_was_found_as_the_lease_ran_out_is_not_given(
     rig: Rig, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:

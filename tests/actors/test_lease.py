@@ -94,12 +94,13 @@ async def test_what_another_claimed_while_the_lease_had_lapsed_is_lost(clock: Ha
     claimed_s = clock.boot_s()
     await clock.advance(5.0)
     asked_s = clock.boot_s()
-    lease.extend(asked_s + 1.2, frozenset({1, 2}), frozenset({1}), asked_s)
+    lease.extend(asked_s + 1.2, frozenset({1, 2}), frozenset({2, 3}), asked_s)
     assert lease.valid()
     assert lease.lost(1, claimed_s)
     assert not lease.lost(2, claimed_s)
+    assert not lease.lost(3, claimed_s), "it is to be handed over, and is still ours"
     assert not lease.lost(1, asked_s), "claimed since"
-    lease.extend(asked_s + 1.2, frozenset({1, 2}), frozenset(), asked_s)
+    lease.extend(asked_s + 1.2, frozenset({1, 2}), frozenset({1, 2}), asked_s)
     assert not lease.lost(1, claimed_s)
 
 

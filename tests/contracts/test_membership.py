@@ -181,7 +181,7 @@ async def test_what_a_member_owns_is_told_beside_what_it_should_own(
     assert (await roster.members())[0].owned == frozenset()
 
 
-async def test_a_renewal_tells_what_another_owns_of_what_is_to_be_owned(
+async def test_a_renewal_tells_what_is_owned_beside_what_should_be(
     bench: Bench, membership: Membership, roster: Roster
 ) -> None:
     await join(membership, "a")
@@ -191,12 +191,15 @@ async def test_a_renewal_tells_what_another_owns_of_what_is_to_be_owned(
     store = await bench.store()
     for partition, incarnation in ((0, "a"), (2, "b")):
         await store.claim(partition, incarnation)
-    assert (await membership.renew("a")).elsewhere == frozenset(), "nobody owns 1 yet, and 2 is not to be ours"
+    assert (await membership.renew("a")).owned == frozenset({0}), "nobody owns 1 yet"
     await roster.assign(term, {0: "b", 1: "a", 2: "a"})
+    renewal = await membership.renew("a")
+    assert (renewal.partitions, renewal.owned) == (frozenset({1, 2}), frozenset({0})), "it is still to be handed over"
     await store.claim(0, "b")
+    assert (await membership.renew("a")).owned == frozenset()
     await roster.assign(term, {0: "a", 1: "a", 2: "a"})
     renewal = await membership.renew("a")
-    assert (renewal.partitions, renewal.elsewhere) == (frozenset({0, 1, 2}), frozenset({0, 2}))
+    assert (renewal.partitions, renewal.owned) == (frozenset({0, 1, 2}), frozenset()), "and 2 is in the hands of b"
 
 
 async def test_a_term_that_is_over_writes_nothing(membership: Membership, roster: Roster) -> None:

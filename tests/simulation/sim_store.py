@@ -450,9 +450,9 @@ class SimMembership(_Port):
             raise Fenced(f"incarnation {incarnation} is dead or was never registered")
         row.lease_until_s = self._database.clock.boot_s() + self._lease_s
         mine = frozenset(p for p, owner in self._database.assignment.items() if owner == incarnation)
-        elsewhere = frozenset(p for p in mine if self._database.partition(p).owner not in (None, incarnation))
+        owned = frozenset(p for p, row in self._database.partitions.items() if row.owner == incarnation)
         await self._leave("renew", session)
-        return Renewal(mine, self._lease_s, elsewhere)
+        return Renewal(mine, self._lease_s, owned)
 
     async def assignment_changed(self, within_s: float) -> None:
         clock = self._database.clock

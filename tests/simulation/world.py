@@ -730,7 +730,7 @@ class World:
         return [
             number
             for number, owned in shard._owned.items()
-            if owned.stage is Stage.READY and number in lease.partitions and not lease.lost(number, owned.claimed_s)
+            if owned.stage is Stage.READY and not lease.lost(number, owned.claimed_s)
         ]
 
     def _look_at_shard(self, mine: ShardSlot) -> None:
