@@ -59,9 +59,9 @@ class Lease:
         asked_s: float = float("-inf"),
     ) -> None:
         """`owned`: what was in our hands at `asked_s` or later, whether it should be or not."""
-        self._until_s = until_s
         self.partitions = partitions
         self._owned, self._asked_s = owned, asked_s
+        self._until_s = until_s  # last: the shard's thread may look in between
 
 
 class Heartbeat:
