@@ -13,9 +13,11 @@ import aiokafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
+    CorruptRecordException,
     KafkaError,
     KafkaTimeoutError,
     OffsetOutOfRangeError,
+    RecordTooLargeError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
     for_code,
@@ -31,6 +33,7 @@ ROLES = ("usage", "rated", "dead-letters")
 # Blocks of rated lines and dead letters wrap other records, so they may be larger than what came in.
 RECORD_BYTES_MAX = 4 * 1024 * 1024
 _APPEND_TIME = "LogAppendTime"
+_UNREADABLE = (CorruptRecordException, RecordTooLargeError)  # a checksum that does not hold; a batch that is cut off
 
 
 class TopicsDiffer(Exception):
@@ -84,7 +87,8 @@ class KafkaLog:
         self.partitions = 0
         self._consumer: aiokafka.AIOKafkaConsumer | None = None
         self._reader: TopicReader | None = None
-        self._positions: dict[int, int] = {}
+        self._positions: dict[int, int] = {}  # behind what was handed out
+        self._alone: list[int] = []  # partitions that are asked for each by itself: one of them cannot be read
 
     async def start(self) -> None:
         require_extension()
@@ -125,23 +129,43 @@ class KafkaLog:
         for partition, offset in positions.items():
             consumer.seek(self._usage(partition), offset)
         self._positions = dict(positions)
+        self._alone = []
 
     async def fetch(self, records_max: int, timeout_s: float) -> dict[int, Sequence[Record]]:
         consumer = self._live_consumer()
         if not self._positions:
             await asyncio.sleep(timeout_s)
             return {}
+        alone = self._alone.pop() if self._alone else None
+        asked = [] if alone is None else [self._usage(alone)]
         try:
             with _translation("fetching"):
-                found = await consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=records_max)
+                found = await consumer.getmany(*asked, timeout_ms=int(timeout_s * 1000), max_records=records_max)
         except LogDamaged as error:
             if error.partition not in self._positions:
                 return {}  # of a partition that was given up while its answer was under way
+            raise
+        except LogUnavailable as error:
+            self._take_again(consumer)
+            if alone is None:
+                self._alone = list(self._positions)
+            elif isinstance(error.__cause__, _UNREADABLE):
+                raise LogDamaged(
+                    f"{self._topics['usage']} partition {alone}: what lies behind offset {self._positions[alone]} cannot be "
+                    f"read: {error}; restore it from another replica",
+                    alone,
+                ) from error
             raise
         for partition in self._positions:
             # Asked and not computed from the records: a control batch moves the position and leaves no record.
             self._positions[partition] = await consumer.position(self._usage(partition))
         return {where.partition: records for where, records in found.items() if where.partition in self._positions}
+
+    def _take_again(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
+        """Go back to what was handed out. When a batch of one partition cannot be read, the client has moved on past what it
+        had just taken of others, and gives it to nobody: it would be passed over."""
+        for partition, offset in self._positions.items():
+            consumer.seek(self._usage(partition), offset)
 
     def position(self, partition: int) -> int:
         return self._positions[partition]
@@ -277,7 +301,11 @@ class TopicAppender:
         if replaced or isinstance(error, TimeoutError | KafkaTimeoutError):
             return
         self._producer = None
-        await _stopped(producer.stop(), 1.0)
+        if not await _stopped(producer.stop(), 1.0):
+            # What it still holds has no leader, or no answer. Left to itself it would go on trying for ever beside its
+            # successor, with its connections, and in the end write old records behind newer ones.
+            await _stopped(producer._sender.close(), 1.0)
+            await _stopped(producer.client.close(), 1.0)
 
 
 class KafkaAppender(TopicAppender):
@@ -353,8 +381,9 @@ class TopicReader:
         if not first <= offset < end:
             return None
         try:
-            async for record in self.read(topic, partition, offset, offset + 1):
-                return record
+            async with aclosing(self.read(topic, partition, offset, offset + 1)) as records:
+                async for record in records:
+                    return record
         except LogDamaged:
             return None  # retention passed it since we asked
         return None
@@ -580,10 +609,12 @@ def _look_at(future: "asyncio.Future[Any]") -> None:
         future.exception()
 
 
-async def _stopped(stopping: Awaitable[None], timeout_s: float) -> None:
-    """Wait for an orderly end, but not for ever: a broker that is away must not hold up a shutdown."""
+async def _stopped(stopping: Awaitable[None], timeout_s: float) -> bool:
+    """Wait for an orderly end, but not for ever: a broker that is away must not hold up a shutdown. Whether it came."""
     with suppress(KafkaError, OSError):
         await asyncio.wait_for(stopping, timeout_s)
+        return True
+    return False
 
 
 async def tail(bootstrap: str, topic: str) -> AsyncIterator[bytes]:

@@ -2,11 +2,15 @@
 
 import asyncio
 import secrets
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing
+from typing import Any
 
 import msgspec
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.errors import CorruptRecordException
 from aiokafka.record import default_records
 from aiokafka.structs import TopicPartition
 
@@ -132,6 +136,30 @@ async def test_after_a_refusal_the_next_append_goes_through(kafka: str) -> None:
         await log.stop()
 
 
+async def test_a_producer_that_was_replaced_ends_whatever_it_still_holds(
+    kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds what has no leader: it would go on for ever, one more every ten seconds."""
+    settings = settings_for()
+    await create_topics(kafka, settings)
+    log = KafkaLog(kafka, names(settings))
+    await log.start()
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    try:
+        replaced = log._appender._producer
+        assert replaced is not None
+        monkeypatch.setattr(replaced._message_accumulator, "flush", never)
+        with pytest.raises(LogUnavailable, match="MessageSizeTooLarge"):
+            await log.append([Outgoing("usage", secrets.token_bytes(2 * 1024 * 1024), partition=0)])
+        assert replaced._sender.sender_task.done()
+        assert await log.append([Outgoing("usage", b"a", partition=0)]) == [0]
+    finally:
+        await log.stop()
+
+
 async def test_a_process_that_only_writes_places_keys_where_the_engine_does(kafka: str) -> None:
     settings = settings_for(4)
     await create_topics(kafka, settings)
@@ -208,6 +236,119 @@ async def test_several_partitions_are_read_together_each_from_its_place_to_its_e
     assert sorted(found) == [number for number in range(1, settings.partitions) if number < 4]
     assert [record async for record in reader.read(settings.rated, 0, 2, 2)] == []
     await reader.stop()
+
+
+class Passing:
+    """As aiokafka's consumer: what it takes it moves on past, and when then a batch of another partition cannot be read, it
+    hands out nothing."""
+
+    def __init__(self, held: Mapping[int, list[bytes]]) -> None:
+        self.held = held
+        self.unreadable: dict[int, int] = {}  # partition -> how often
+        self._positions: dict[TopicPartition, int] = {}
+
+    def assign(self, places: list[TopicPartition]) -> None:
+        self._positions = dict.fromkeys(places, 0)
+
+    def seek(self, where: TopicPartition, offset: int) -> None:
+        self._positions[where] = offset
+
+    async def position(self, where: TopicPartition) -> int:
+        return self._positions[where]
+
+    async def getmany(self, *places: TopicPartition, timeout_ms: int, max_records: int) -> dict[TopicPartition, Any]:
+        await asyncio.sleep(0)
+        taken = {}
+        for where in places or list(self._positions):
+            if self.unreadable.get(where.partition, 0):
+                self.unreadable[where.partition] -= 1
+                raise CorruptRecordException(f"Invalid CRC - {where}")
+            taken[where] = self.held[where.partition][self._positions[where] :]
+            self._positions[where] = len(self.held[where.partition])
+        return {where: values for where, values in taken.items() if values}
+
+
+def passing_log(held: Mapping[int, list[bytes]]) -> tuple[KafkaLog, Passing]:
+    log = KafkaLog(NOBODY, names(settings_for()))
+    consumer = Passing(held)
+    log._consumer = consumer
+    log.assign(dict.fromkeys(held, 0))
+    return log, consumer
+
+
+async def fetched(log: KafkaLog, fetches: int) -> tuple[dict[int, list[Any]], list[LogDamaged]]:
+    """What so many fetches hand out, and which damage they tell of."""
+    found: dict[int, list[Any]] = {}
+    damaged = []
+    for _ in range(fetches):
+        try:
+            for partition, records in (await log.fetch(10, 0.0)).items():
+                found.setdefault(partition, []).extend(records)
+        except LogDamaged as error:
+            damaged.append(error)
+        except LogUnavailable:
+            continue
+    return found, damaged
+
+
+async def test_a_batch_that_cannot_be_read_loses_nothing_of_other_partitions() -> None:
+    """Once, as on a bad wire: it is read again, and nothing is damaged."""
+    log, consumer = passing_log({0: [b"a", b"b"], 1: [b"c"], 2: [b"d"]})
+    consumer.unreadable = {1: 1}
+    assert await fetched(log, 10) == ({0: [b"a", b"b"], 1: [b"c"], 2: [b"d"]}, [])
+    assert [log.position(number) for number in range(3)] == [2, 1, 1]
+
+
+async def test_a_batch_that_can_never_be_read_damages_its_partition_and_the_others_go_on() -> None:
+    log, consumer = passing_log({0: [b"a"], 1: [b"b"], 2: [b"c"]})
+    consumer.unreadable = {1: 1_000}
+    found, damaged = await fetched(log, 4)
+    assert found == {0: [b"a"], 2: [b"c"]}
+    assert [error.partition for error in damaged] == [1]
+    assert "what lies behind offset 0 cannot be read" in str(damaged[0])
+    log.assign({0: 1, 2: 1})
+    consumer.held = {0: [b"a", b"d"], 2: [b"c"]}
+    assert await fetched(log, 1) == ({0: [b"d"]}, [])
+
+
+async def test_what_the_client_had_taken_beside_a_batch_that_cannot_be_read_is_taken_again(
+    kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for()
+    await create_topics(kafka, settings)
+    log = KafkaLog(kafka, names(settings))
+    unpack = PartitionRecords._unpack_records
+
+    def spoilt(self: Any) -> Iterator[Any]:
+        if self._tp.partition == 1:
+            raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+        yield from unpack(self)
+
+    monkeypatch.setattr(PartitionRecords, "_unpack_records", spoilt)
+    await log.start()
+    try:
+        await log.append([Outgoing("usage", b"a", partition=0), Outgoing("usage", b"b", partition=1)])
+        log.assign({0: 0, 1: 0})
+        assert log._consumer is not None
+        prefetched = log._consumer._fetcher._records
+        async with asyncio.timeout(10):
+            while len(prefetched) < 2:
+                await asyncio.sleep(0.01)
+        prefetched.move_to_end(TopicPartition(settings.usage, 1))
+        found: list[bytes | None] = []
+        damaged: LogDamaged | None = None
+        async with asyncio.timeout(20):
+            while not found or damaged is None:
+                try:
+                    found += [record.value for record in (await log.fetch(10, 0.1)).get(0, ())]
+                except LogDamaged as error:
+                    damaged = error
+                except LogUnavailable:
+                    continue
+        assert found == [b"a"]
+        assert damaged is not None and damaged.partition == 1
+    finally:
+        await log.stop()
 
 
 async def test_pure_python_decoding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
