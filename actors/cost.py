@@ -282,7 +282,9 @@ class CostActor(Turns):
                 part = going.get(number)
                 if part is None:
                     continue
-                if part.fold.reach(record.timestamp * 1_000):
+                # What the checkpoint knew of closes nothing: if hours close sooner than they did then, they close with what
+                # is published first.
+                if record.offset >= part.committed_offset and part.fold.reach(record.timestamp * 1_000):
                     del going[number]  # what follows is read again, behind what is published now
                     continue
                 self._apply_served(part, record)

@@ -15,6 +15,7 @@ from engine.cost.attribution import AHEAD_US
 from engine.cost.floors import Of, look
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.margin import Margin
+from engine.events import Malformed
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class FloorWatch:
             for row in await self._budgets.judge(epoch):
                 self._tell(row)
             await self._outbox.flush()
-        except (StoreUnavailable, StoreRefused, CommitUnknown) as error:
+        except (StoreUnavailable, StoreRefused, CommitUnknown, Malformed) as error:
             _log.warning("margin floors and budgets wait: %s", error)
             self._resumed_at = None  # an alert may be in the outbox that we do not know of
         except Fenced as error:

@@ -173,7 +173,12 @@ class MarginActor(Turns):
             owned[number] = _Owned(number, claim, MarginFold(self._close_us), offset)
         from_us = min(claim.closed_us for claim in claims.values())
         for each in range(await self._reader.partitions(costs)):
-            first, _ = await self._reader.bounds(costs, each)
+            first, end = await self._reader.bounds(costs, each)
+            known = (offset for claim in claims.values() for offset in claim.costs_offsets[each : each + 1])
+            seen = max(known, default=0)
+            if end < seen:  # what is missing would be taken back, and nobody tells it again
+                where = f"topic {costs} partition {each}"
+                raise LogDamaged(f"{where}: it ends at {end}, the checkpoint at {seen}", each)
             self._costs[each] = max(first, await self._offset_from(costs, each, from_us))
         self._owned = owned
         try:
@@ -200,20 +205,22 @@ class MarginActor(Turns):
         topic, owned = self._kafka.topic_rated, self._owned
         bounds = await self._reader.bounds_of(topic, list(owned))
         places = {number: (owned[number].offset, end) for number, (_, end) in bounds.items()}
-        async for number, record in self._records(topic, places):
-            part = owned[number]
-            for text in (record.value or b"").splitlines():
-                part.fold.apply_rated(number, text, record.timestamp * 1_000)
-            part.offset = record.offset + 1
+        async with aclosing(self._records(topic, places)) as records:
+            async for number, record in records:
+                part = owned[number]
+                for text in (record.value or b"").splitlines():
+                    part.fold.apply_rated(number, text, record.timestamp * 1_000)
+                part.offset = record.offset + 1
         for number, (_, end) in bounds.items():  # control batches leave no record
             owned[number].offset = max(owned[number].offset, end)
         topic = self._kafka.topic_costs
         bounds = await self._reader.bounds_of(topic, list(self._costs))
         places = {each: (self._costs[each], end) for each, (_, end) in bounds.items()}
-        async for each, record in self._records(topic, places):
-            for text in (record.value or b"").splitlines():
-                self._apply_cost(text)
-            self._costs[each] = record.offset + 1
+        async with aclosing(self._records(topic, places)) as records:
+            async for each, record in records:
+                for text in (record.value or b"").splitlines():
+                    self._apply_cost(text)
+                self._costs[each] = record.offset + 1
         for each, (_, end) in bounds.items():
             self._costs[each] = max(self._costs[each], end)
 

@@ -9,6 +9,7 @@ from actors import cost
 from actors.cost import CostActor, CostCheckpoints
 from actors.cost_store import CostCheckpoint, CostClaim
 from actors.ports import CommitUnknown, LogDamaged, LogUnavailable, Record, StoreRefused, StoreUnavailable
+from engine.cost.attribution import Horizons
 from engine.cost.lines import RequestLine, WindowLine
 from engine.cost.rollup import Key, Sums
 from engine.cost.served import Served
@@ -330,3 +331,39 @@ async def test_what_comes_behind_an_hours_closing_does_not_change_it_in_whatever
     await actor(topics, store, Clock(closes_us), turns=5, owner="b").run()
     assert {key: sums for key, sums in store.table.items() if key.hour_us == START_US} == before
     assert any(key.hour_us > START_US and sums.amount for key, sums in store.table.items())
+
+
+class Counted(Topics):
+    """Nobody reads without end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+
+    async def read_together(
+        self, topic: str, places: Mapping[int, tuple[int, int]]
+    ) -> AsyncGenerator[tuple[int, Record], None]:
+        self.reads += 1
+        assert self.reads < 100, "it reads the same again and again"
+        async for each in super().read_together(topic, places):
+            yield each
+
+
+async def test_hours_that_close_sooner_than_they_did_close_with_what_a_new_owner_publishes_first() -> None:
+    """`cost.close_s` was lowered: by the records that the checkpoint knew, hours would close that were open for it."""
+    topics, store = Counted(), Stored()
+    _, arrivals = topics_of(12)
+    topics.put(KAFKA.topic_served, PARTITION, b"both", rates_record(), START_US)
+    topics.arrive(arrivals, LAST_US)
+    later_us = START_US + 7_200 * S
+    topics.put(KAFKA.topic_served, PARTITION, b"both", rates_record(), later_us)
+    await actor(topics, store, Clock(later_us)).run()
+    assert store.last is not None and store.last.closed_us < START_US
+    before = {key: sums for key, sums in store.table.items() if key.hour_us == START_US}
+    topics.put(KAFKA.topic_served, PARTITION, b"both", rates_record(2, "99"), later_us)
+    heir = actor(topics, store, Clock(later_us), turns=5, owner="b")
+    heir._horizons = Horizons(close_us=HORIZONS.settle_us)
+    await heir.run()
+    assert store.last.closed_us == START_US + 3_600 * S
+    assert {key: sums for key, sums in store.table.items() if key.hour_us == START_US} == before
+    assert any(key.hour_us > START_US and sums.amount for key, sums in store.table.items()), "and it went on"

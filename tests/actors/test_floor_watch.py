@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from actors.floor_watch import HOURS_MAX, FloorWatch
 from actors.margin_floors import KeptFloor, Looked
 from actors.outbox import Outbox, OutboxSettings
@@ -11,6 +13,7 @@ from engine.cost.attribution import AHEAD_US
 from engine.cost.floors import Floor, Of
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.margin import Margin
+from engine.events import Malformed
 from tests.actors.test_margin_actor import Time
 
 H = 490_000 * HOUR_US
@@ -159,6 +162,21 @@ async def test_what_budgets_have_to_tell_is_told_once_beside_the_floors() -> Non
     rig.kept.due = [AlertRow("training_1", "", 7, b"{}")]
     assert await rig.looks() == ["training_1"]
     assert rig.kept.delivered == ["training_1"]
+
+
+async def test_rates_that_cannot_be_read_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a cost actor of a later version: the process goes on, with all that it attributes."""
+    rig = Rig()
+    rig.kept.hours.clear()
+    rig.kept.due = [AlertRow("training_1", "", 7, b"{}")]
+
+    async def unreadable(epoch: int) -> list[AlertRow]:
+        raise Malformed("the checkpoint has version 2, and 1 is read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.kept, "judge", unreadable)
+        assert await rig.looks(1) == []
+    assert await rig.looks() == ["training_1"]
 
 
 async def test_hours_of_long_ago_are_passed_over() -> None:

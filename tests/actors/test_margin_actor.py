@@ -305,11 +305,54 @@ async def test_a_log_that_is_shorter_than_the_checkpoint_halts_it() -> None:
     assert second.halted == ""
 
 
+async def test_costs_that_are_fewer_than_the_checkpoint_knew_halt_it() -> None:
+    """Else they would be taken back, though whoever told them does not tell them again."""
+    rig = Rig()
+    rig.put(rated(0, "a", 5), cost("a", 2))
+    await turn(rig.actor)
+    before = rig.store.found()
+    (told,) = [where for where, kept in rig.topics.records.items() if kept and where[0] == KAFKA.topic_costs]
+    rig.topics.records[told].clear()
+    second = rig.made()
+    await turn(second)
+    assert "ends at 0, the checkpoint at 1" in second.halted
+    assert rig.store.found() == before
+
+
 async def test_a_line_of_costs_that_is_none_halts_it() -> None:
     rig = Rig()
     rig.topics.records[KAFKA.topic_costs, 0].append(Kept(0, 0, None, b"{}"))
     await turn(rig.actor)
     assert "a line of costs" in rig.actor.halted
+
+
+class Closing(Topics):
+    """How many reads have been begun and not closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading = 0
+
+    async def read_together(
+        self, topic: str, places: Mapping[int, tuple[int, int]]
+    ) -> AsyncGenerator[tuple[int, Record], None]:
+        self.reading += 1
+        try:
+            async for each in super().read_together(topic, places):
+                yield each
+        finally:
+            self.reading -= 1
+
+
+async def test_a_read_that_breaks_off_is_closed_before_anybody_else_reads() -> None:
+    """There is one consumer for all, and whoever reads has it to himself."""
+    rig, topics = Rig(), Closing()
+    rig.topics = topics
+    actor = rig.made()
+    topics.records[KAFKA.topic_costs, 0] += [Kept(0, 0, None, b"{}"), Kept(1, 0, None, b"{}")]
+    await turn(actor)
+    assert "a line of costs" in actor.halted
+    assert topics.reading == 0
 
 
 async def test_it_ends_when_it_is_asked_to() -> None:
