@@ -577,8 +577,13 @@ class ControllerProcess:
         await self._roster.start()
         self._running = asyncio.create_task(self._controller.run())
 
+    async def wait(self) -> None:
+        """Until the controller stops, or breaks."""
+        assert self._running is not None
+        await asyncio.shield(self._running)
+
     async def stop(self) -> None:
         self._controller.stop()
         if self._running is not None:
-            await self._running
+            await asyncio.gather(self._running, return_exceptions=True)
         await self._roster.stop()

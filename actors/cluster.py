@@ -94,6 +94,15 @@ class _ControllerActor:
         self._process = ControllerProcess(f"{CONTROLLER}.{os.getpid()}", made)
         await self._process.start()
         self._reviving = asyncio.create_task(self._revive(made.shard.shards, settings, lock_dir, namespace))
+        self._watch = asyncio.create_task(self._end_with_the_loops())
+
+    async def _end_with_the_loops(self) -> None:
+        try:
+            await asyncio.gather(self._process.wait(), self._reviving)
+        except Exception:
+            _log.exception("the controller broke")
+        # Alive, it would place nothing and make nothing anew, and Ray would see no reason to make it anew.
+        os._exit(1)
 
     async def _revive(self, shards: int, settings: dict[str, Any], lock_dir: str, namespace: str) -> None:
         clock = SystemClock()
@@ -118,8 +127,9 @@ class _ControllerActor:
 
     async def drain(self) -> None:
         """Place nothing and make nothing any more."""
-        self._reviving.cancel()
-        await asyncio.gather(self._reviving, return_exceptions=True)
+        for task in (self._watch, self._reviving):
+            task.cancel()
+        await asyncio.gather(self._watch, self._reviving, return_exceptions=True)
         await self._process.stop()
 
 

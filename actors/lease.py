@@ -78,12 +78,17 @@ class Heartbeat:
         self._stopping = False
 
     async def run(self) -> None:
-        """Renew every `renew_every_s`, and at once when the assignment changes. Returns when stopped or declared dead."""
-        while not self._stopping:
-            await self.renew()
-            if self._lease.fenced:
-                return
-            await self._membership.assignment_changed(self._settings.renew_every_s)
+        """Renew every `renew_every_s`, and at once when the assignment changes. Returns when stopped or declared dead, which a
+        shard also counts as once this has broken: nobody would renew for it, nor make it anew while it lives."""
+        try:
+            while not self._stopping:
+                await self.renew()
+                if self._lease.fenced:
+                    return
+                await self._membership.assignment_changed(self._settings.renew_every_s)
+        except Exception:
+            _log.exception("the heartbeat of incarnation %s broke; it gives up its partitions", self._incarnation)
+            self._lease.fenced = True
 
     async def renew(self) -> None:
         """One renewal. The lease counts from before the call: the answer may have been long under way."""

@@ -21,6 +21,7 @@ from actors.assembly import (
     topic_names,
 )
 from actors.clock import SystemClock
+from actors.controller import Controller
 from actors.keys import KeyScope
 from config.settings import KafkaSettings, PostgresSettings, Settings, SettingsError, WebhookSettings
 from tests.contracts.benches import real_bench
@@ -78,6 +79,27 @@ async def test_a_wired_process_has_a_life_of_its_own_and_holds_no_lock_before_it
         assert not (tmp_path / "locks").exists()
         assert process.shard.partitions() == []
         assert not process.shard.may_speak()
+
+
+class AwayRoster:
+    """Of a controller that never gets to ask it."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+async def test_a_controller_that_breaks_is_seen_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(_: Controller) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(Controller, "run", broken)
+    process = ControllerProcess("controller", Settings(kafka=KAFKA, postgres=POSTGRES, control_key=CONTROL_KEY))
+    monkeypatch.setattr(process, "_roster", AwayRoster())
+    await process.start()
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        await process.wait()
+    await process.stop()
 
 
 async def test_a_key_that_is_issued_is_known_to_a_replica_that_was_there_before(database: str) -> None:

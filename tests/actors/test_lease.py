@@ -180,6 +180,20 @@ async def test_the_lease_of_a_silent_loop_is_not_renewed(
     running.cancel()
 
 
+async def test_a_heartbeat_that_breaks_ends_its_shard(
+    clock: HandClock, lease: Lease, membership: ScriptedMembership, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody would renew for it; and as long as it lives nobody makes it anew."""
+    running = asyncio.create_task(heartbeat(membership, clock, lease).run())
+    await clock.advance(0.1)
+    assert lease.valid()
+    membership.faults = [AttributeError("a fault of a library")]
+    await clock.until(running.done, 5)
+    await running
+    assert lease.fenced and not lease.valid()
+    assert "a fault of a library" in caplog.text
+
+
 async def test_a_heartbeat_that_is_stopped_ends(clock: HandClock, lease: Lease, membership: ScriptedMembership) -> None:
     beating = heartbeat(membership, clock, lease)
     running = asyncio.create_task(beating.run())
