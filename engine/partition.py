@@ -282,10 +282,17 @@ class Partition:
             raise
         except Exception as error:  # a poison record
             if self._changing:
+                self._take_back(offset)
                 raise HalfApplied(offset, error) from error
             return self._dead_letter(
                 offset, key, value, DeadLetterReason.ENGINE_ERROR, f"{type(error).__name__}: {error}"
             )
+
+    def _take_back(self, offset: int) -> None:
+        """Nothing is told of a record that will be skipped: no line of a later owner would take the place of its lines."""
+        outputs = self.outputs
+        outputs.lines = [each for each in outputs.lines if each[0] != offset]
+        outputs.alerts = [each for each in outputs.alerts if each.offset != offset]
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1

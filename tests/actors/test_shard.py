@@ -352,6 +352,26 @@ async def test_a_record_that_breaks_the_engine_half_way_is_skipped_from_the_chec
     assert account is not None and account.rated == 2, "what it had changed is gone"
 
 
+async def test_nothing_is_told_of_a_record_that_breaks_the_engine_behind_its_lines(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would tell it better: from the checkpoint on it is skipped."""
+    tell_lines = Partition._tell_lines
+
+    def tell_and_break(self: Partition, rated: RatedEvent) -> None:
+        tell_lines(self, rated)
+        if rated.id == "poison":
+            raise ZeroDivisionError("no such thing")
+
+    monkeypatch.setattr(Partition, "_tell_lines", tell_and_break)
+    for name in ("before", "poison", "behind"):
+        rig.use(rig.account(0), name)
+    await rig.clock.until(checkpointed(rig, 0), 10)
+    await rig.clock.advance(1)
+    assert {line["id"] for line in rig.lines()} == {"before", "behind"}
+    assert both.counts(0)["dead_lettered.engine_error"] == 1
+
+
 async def test_a_fault_of_the_engine_halts_the_partition_and_names_the_offset(
     rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from engine.account import Account
+from engine.alerts import Crossing
 from engine.events import seal
 from engine.holds import Bound, seal_token
 from engine.money import NANO
-from engine.outcomes import CommandRow
+from engine.outcomes import CommandRow, RatedEvent
 from engine.partition import CatalogueMissing, HalfApplied, Partition
 from engine.placement import partition_for
 from engine.routes import Routes
@@ -433,6 +434,26 @@ def test_a_record_that_breaks_the_engine_half_way_is_no_dead_letter_of_a_changed
     anew.apply(caught.value.offset, bench.log[-1].append_ms, b"acme", value)
     assert accounts_of(anew) == before
     assert anew.outputs.dead_letters[-1].reason == "engine_error"
+
+
+def test_nothing_is_told_of_a_record_that_breaks_the_engine_half_way(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It will be skipped, and lines that were told of it would stand, as no later owner tells any."""
+    bench.use(3)
+    before = list(bench.partition.outputs.lines)
+    tell_lines = Partition._tell_lines
+
+    def tell_and_fail(self: Partition, rated: RatedEvent) -> None:
+        tell_lines(self, rated)
+        self._tell(self._touch("acme"), [Crossing("acme", "rule", "window", 1, "crossed", None, None)], rated.offset)
+        fail()
+
+    monkeypatch.setattr(Partition, "_tell_lines", tell_and_fail)
+    with pytest.raises(HalfApplied):
+        bench.record(b"acme", bench.event(2))
+    assert bench.partition.outputs.lines == before
+    assert bench.partition.outputs.alerts == []
 
 
 def test_a_marker_that_is_refused_anyway_names_a_version_that_need_not_exist(bench: Bench) -> None:
