@@ -57,7 +57,7 @@ FETCH_WAIT_S: Final = 0.025  # an idle loop looks around this often; a record th
 BLOCK_LINES_MAX: Final = 1_000  # about 300 KB of rated lines in one Kafka record, before compression
 BLOCK_BYTES_MAX: Final = 512 * 1024  # lines with the longest ids and most tiers are many times larger than most
 LINES_WAIT_S: Final = 0.025  # what is made of many small fetches leaves together; nothing that is told at once waits
-SENDS_MAX: Final = 200  # records under way per partition; beyond it, rating waits for Kafka
+SENDS_MAX: Final = 200  # records under way per partition; beyond it, its rating waits for Kafka
 WISHES_EVERY_S: Final = 1.0  # between two looks at which slices should grow or go
 GATHER_S: Final = 0.5  # how long a partition taken over waits for others under way, from its claim
 TICK_AFTER_US: Final = 20_000  # a record that is about to arrive moves log time as well as a tick would
@@ -411,7 +411,11 @@ class Shard:
         taken over together are added together."""
         now_s = self._clock.boot_s()
         wanted = {
-            number: owned for number, owned in self._owned.items() if owned.running and owned.waits_until_s <= now_s
+            number: owned
+            for number, owned in self._owned.items()
+            if owned.running
+            and owned.waits_until_s <= now_s
+            and (len(owned.sends) <= SENDS_MAX or self._consumed.get(number) is owned)
         }
         if wanted == self._consumed:
             return
@@ -456,10 +460,16 @@ class Shard:
             if len(owned.fold.outputs.lines) >= BLOCK_LINES_MAX:
                 self._send_on(owned)
             if len(owned.sends) > SENDS_MAX:
-                await asyncio.wait(owned.sends, return_when=asyncio.FIRST_COMPLETED)
+                self._set_aside(owned)
+                break
             await self._clock.sleep(0)
             self._lease.beat()
         self._send_on_if_due()
+
+    def _set_aside(self, owned: Owned) -> None:
+        """It stands still for a while, and the others go on, as does the lease. What was fetched of it is fetched again."""
+        owned.waits_until_s = self._clock.boot_s() + RETRY_S
+        self._consumed.pop(owned.number, None)
 
     async def _read_ahead(self, owned: Owned, records: Sequence[Record]) -> None:
         """Search together for the identities of what is folded next. Others run meanwhile as often as between slices."""
@@ -494,8 +504,7 @@ class Shard:
             owned.fold.dedup.supply(await self._sealing.rows(owned, sorted(owned.fold.dedup.doubts())))
         except StoreUnavailable as error:
             _log.warning("partition %d waits for the memory of rated events: %s", owned.number, error)
-            owned.waits_until_s = self._clock.boot_s() + RETRY_S
-            self._consumed.pop(owned.number, None)  # what was fetched of it is fetched again
+            self._set_aside(owned)
             return False
         except (RowsLost, StoreRefused) as error:
             self._halt(owned, str(error))

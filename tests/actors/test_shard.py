@@ -512,6 +512,34 @@ async def test_lines_wait_for_kafka_and_the_checkpoint_waits_for_the_lines(rig: 
     assert len(list(rig.lines())) == 1
 
 
+async def test_lines_that_kafka_does_not_take_hold_up_their_partition_alone(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a partition of `rated` without a leader: the shard keeps its lease, and goes on with the others."""
+    monkeypatch.setattr("actors.shard.SENDS_MAX", 3)
+    append, led = both.log.append, False
+
+    async def refusing(records: list[Outgoing]) -> list[int]:
+        if not led and any(record.topic == "rated" and record.partition == 0 for record in records):
+            raise LogUnavailable("no leader")
+        return await append(records)
+
+    monkeypatch.setattr(both.log, "append", refusing)
+    for number in range(10):
+        rig.use(rig.account(0), f"e{number}")
+        await rig.clock.advance(0.1)
+    rig.use(rig.account(1), "another")
+    await rig.clock.advance(2 * LEASES.lease_s)
+    assert both.lease.silent_s() < LEASES.lease_s, "or the shard would be declared dead"
+    assert both.counts(1)["rated"] == 1
+    assert 0 < both.counts(0)["rated"] < 10
+    assert len(both.shard._owned[0].sends) <= 5
+    led = True
+    await rig.clock.until(checkpointed(rig, 0), 20)
+    assert both.counts(0)["rated"] == 10
+    assert sorted(line["id"] for line in rig.lines()) == ["another", *(f"e{number}" for number in range(10))]
+
+
 async def test_a_gap_in_the_offsets_is_passed_and_checkpointed(rig: Rig, both: Process) -> None:
     rig.broker.skip_offsets(0, 3)
     await rig.clock.until(checkpointed(rig, 0), 10)
