@@ -28,7 +28,7 @@ from tallygate_sdk.openai_protocol import (
     read_request,
 )
 from tallygate_sdk.policy import FailurePolicy
-from tallygate_sdk.questions import HOLD_S, Check, Usage
+from tallygate_sdk.questions import HOLD_S, Check, Usage, new_id
 from tallygate_sdk.reporter import Reporter
 
 _log = logging.getLogger(__name__)
@@ -70,6 +70,15 @@ class Payer(Struct, frozen=True):
 
     account: str
     scope: str = ""  # a path inside the account
+
+
+class Admitted(Struct, frozen=True):
+    """What the application finds in its ASGI scope, as `scope["tallygate"]`: who pays, and the id of the usage event to come.
+    Sent to the inference server as the request's id (tallygate-served, `mark`), it joins what the request cost with what it
+    earned."""
+
+    event: str
+    payer: Payer
 
 
 class TallygateMiddleware:
@@ -186,7 +195,9 @@ class TallygateMiddleware:
             asyncio.create_task(listen()),
         ]
         try:
-            await self._app({**scope, "headers": headers}, replay, running.watched(send, gone))
+            admitted = Admitted(running.event, running.payer)
+            given = {**scope, "headers": headers, "tallygate": admitted}
+            await self._app(given, replay, running.watched(send, gone))
         except CallerGone as error:
             _log.info("a stream of %s was ended: %s", running.payer.account, error)
         finally:
@@ -203,8 +214,9 @@ class TallygateMiddleware:
             _log.error("%s; usage %s goes to the service directly", error, usage.id)
             self._later(self._report_now(usage))
 
-    def usage(self, payer: Payer, data: dict[str, Any], hold: Hold | None) -> Usage:
+    def usage(self, event: str, payer: Payer, data: dict[str, Any], hold: Hold | None) -> Usage:
         return Usage(
+            id=event,
             account=payer.account,
             type=self._meaning.type,
             data=data,
@@ -277,6 +289,7 @@ class _Running:
     ) -> None:
         """`covered`: output tokens that the hold is for."""
         self._owner = owner
+        self.event = new_id()
         self.payer = payer
         self._request = request
         self._hold = decision.hold
@@ -349,7 +362,7 @@ class _Running:
         """Once it was told to stop it is not asked again: `_asking` stays."""
         async with self._turn:
             data = self._owner.data(self._request.model, self._observed)
-            usage = self._owner.usage(self.payer, data, self._hold)
+            usage = self._owner.usage(self.event, self.payer, data, self._hold)
             try:
                 told, left = await self._owner.carry_on(msgspec.structs.replace(usage, final=False))
             except Refused as error:
@@ -392,7 +405,7 @@ class _Running:
         if self._events is None:
             self._observed.note(bytes(self._body))
         data = self._owner.data(self._request.model, self._observed)
-        self._owner.report(self._owner.usage(self.payer, data, self._hold))
+        self._owner.report(self._owner.usage(self.event, self.payer, data, self._hold))
 
 
 # ------------------------------------------------------------------------------------------------------ ASGI, in parts

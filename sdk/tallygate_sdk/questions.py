@@ -40,7 +40,8 @@ class Check(Struct, frozen=True):
     hold_s: float | None = None  # reserve what the bounds allow, for so many seconds
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """An id for a usage event, unlike any other."""
     return uuid.uuid4().hex
 
 
@@ -55,7 +56,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     type: str
     data: Mapping[str, Any]  # numbers as int, Decimal or text; a float is written as Python shows it
     source: str
-    id: str = field(default_factory=_new_id)
+    id: str = field(default_factory=new_id)
     time: datetime = field(default_factory=_now)  # when the usage was, with a zone
     scope: str = ""
     hold: str | None = None  # the token of the hold it settles

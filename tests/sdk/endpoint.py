@@ -17,6 +17,7 @@ class Endpoint:
         self.words = words
         self.seen: list[dict[str, Any]] = []
         self.headers: list[dict[bytes, bytes]] = []
+        self.admitted: list[Any] = []  # what a middleware before it says of the request
         self.status = 200
         self.breaks_after: int | None = None
         self.pause_s = 0.0
@@ -42,6 +43,7 @@ class Endpoint:
         assert int(headers[b"content-length"]) == len(body)
         self.seen.append(asked)
         self.headers.append(headers)
+        self.admitted.append(scope.get("tallygate"))
         if self.status != 200:
             await self._whole(send, self.status, {"error": {"message": "no"}})
         elif asked.get("stream"):

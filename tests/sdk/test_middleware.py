@@ -24,7 +24,7 @@ from actors.door_wire import (
 )
 from actors.door_wire import Check as Asked
 from tallygate_sdk import CLOSED, OPEN, AsyncClient, Client, HttpSink, Reporter, Spool
-from tallygate_sdk.middleware import Payer, TallygateMiddleware
+from tallygate_sdk.middleware import Admitted, Payer, TallygateMiddleware
 from tallygate_sdk.openai_protocol import UsageObject
 from tests.actors.web.fakes import ALLOWED, AS_OF, token
 from tests.sdk.endpoint import Endpoint
@@ -106,6 +106,7 @@ async def test_a_request_is_checked_forwarded_and_settled(gateway: Gateway) -> N
         ttl_ms=60_000,
     )
     (event,) = await gateway.settled()
+    assert gateway.endpoint.admitted == [Admitted(event["id"], Payer("acme", "team:red"))], "so that it can be named"
     assert event["data"] == {"model": "small", "input_tokens": 5, "output_tokens": 5}
     assert (event["subject"], event["type"], event["scope"]) == ("acme", "llm.request", "team:red")
     assert (event["hold"], event["holdfinal"]) == (token(), True)

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from actors.door_wire import Check as Asked
+from tallygate_served import Who, unmark
 from tests.sdk.endpoint import Endpoint
 from tests.sdk.serving import Served
 from tests.sdk.test_middleware import HELD, STREAM
@@ -45,7 +46,8 @@ async def test_the_gateway_of_the_readme_runs(at: Served, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     (tmp_path / "build" / "up").mkdir(parents=True)
     (tmp_path / "build" / "up" / "access.json").write_text(json.dumps({"url": at.url, "key": at.key}))
-    with running(Endpoint()) as upstream:
+    endpoint = Endpoint()
+    with running(endpoint) as upstream:
         made: dict[str, Any] = {}
         exec(compile(code.replace(UPSTREAM, upstream), "README.md", "exec"), made)  # noqa: S102 our own page
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(made["app"]), base_url="http://gateway") as caller:
@@ -55,3 +57,5 @@ async def test_the_gateway_of_the_readme_runs(at: Served, tmp_path: Path, monkey
     (record,) = at.stage.appender.records
     event = orjson.loads(record.value or b"")
     assert (event["subject"], event["data"]["output_tokens"]) == ("acme", 5) and "hold" in event
+    (headers,) = endpoint.headers
+    assert unmark(headers[b"x-request-id"].decode()) == Who(event["id"], "acme"), "what it costs finds what it earns"
