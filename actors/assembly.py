@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Protocol
 
+from actors.addresses import address_in
 from actors.billed_usage import BilledUsages
 from actors.checkpoints import Checkpoints
 from actors.clock import SystemClock
@@ -58,8 +59,6 @@ def settle_garbage_collection() -> None:
 
 
 OUTBOX_GRACE_S: Final = 2.0  # for calls under way when a cost process ends; what they told is told again, under its id
-
-DOOR_HOST = "127.0.0.1"  # shards and the API share a machine; a door speaks no TLS, so it is open to no other
 
 
 class NotConfigured(ValueError):
@@ -355,6 +354,7 @@ class ShardProcess:
             name=shard,
             load=process_load,
         )
+        self._door_host = address_in(settings.shard.door_network)
         self._door = Door(self.shard, self.incarnation.name, door_token(settings.control_key_bytes()))
 
     def _make_receivers(self) -> EndpointReceivers:
@@ -382,7 +382,7 @@ class ShardProcess:
         await self._log.start()
         await self._store.start()
         await self._receivers.start()
-        door_port = await self._door.start(DOOR_HOST)
+        door_port = await self._door.start(self._door_host)
         membership = self._make_membership()
         await membership.start()
         try:
@@ -392,7 +392,7 @@ class ShardProcess:
                 self.incarnation.host,
                 self.incarnation.lock_path,
                 self.incarnation.pid,
-                DOOR_HOST,
+                self._door_host,
                 door_port,
             )
         finally:

@@ -10,6 +10,7 @@ What is a law of rating (periods, the duplicate window, the allowed skew) is not
 
 import base64
 import binascii
+import ipaddress
 import json
 import os
 import tomllib
@@ -34,6 +35,7 @@ from pydantic_settings import SettingsError as UnreadableVariable
 PREFIX: Final = "TALLYGATE_"
 DELIMITER: Final = "__"
 FILE_VARIABLE: Final = "TALLYGATE_SETTINGS"
+PLUGIN_PREFIX: Final = "TALLYGATE_SERVED_"  # of the plug-in in inference servers, which may share an environment with us
 FILE_NAME: Final = "tallygate.toml"
 FILE_BYTES_MAX: Final = 1 << 20
 CONTROL_KEY_BYTES_MIN: Final = 32
@@ -242,6 +244,13 @@ class ShardSettings(_Group):
         ge=0.05,
         le=50.0,
     )
+    door_network: str = _setting(
+        "127.0.0.0/8",
+        "a shard's door, which answers the API and SmartClient, listens at its machine's address in this network: by default "
+        "for that machine alone. Shards and API on several machines need one that all of them are in, such as 10.0.0.0/16; "
+        "a door speaks no TLS, so choose one that is closed or encrypted",
+        "network",
+    )
     dedup_folder: Path = _setting(
         Path.home() / ".cache" / "tallygate" / "runs",
         "where copies of sealed runs of the memory of rated events lie, so that a search reads them in place and a "
@@ -271,6 +280,15 @@ class ShardSettings(_Group):
         ge=1.0,
         le=3_600.0,
     )
+
+    @field_validator("door_network")
+    @classmethod
+    def _is_a_network(cls, network: str) -> str:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise ValueError("is no network, such as 10.0.0.0/16") from None
+        return network
 
     @model_validator(mode="after")
     def _intervals_fit(self) -> Self:
@@ -603,6 +621,8 @@ def _breaches(settings: Settings) -> Iterator[str]:
         yield "kafka.replication_factor: must be 3 or more, or the loss of a broker may lose the log"
     if settings.kafka.min_insync_replicas < 2:
         yield "kafka.min_insync_replicas: must be 2 or more, or a record may be acknowledged and lost"
+    if not ipaddress.ip_network(settings.shard.door_network).is_private:
+        yield "shard.door_network: must be a private network: a door speaks no TLS, and opens every account"
     if settings.webhooks.allow_loopback:
         yield "webhooks.allow_loopback: must be off, or alerts can be aimed at this machine's own services"
     if not settings.api.loopback and not settings.api.tls_in_front:
@@ -726,7 +746,8 @@ def _unknown_variables() -> Iterator[str]:
     """A misspelt variable would otherwise be ignored, and its default used in silence."""
     names = _names([])
     for variable in sorted(os.environ):
-        if variable.upper().startswith(PREFIX) and variable.upper() not in (FILE_VARIABLE, *WELL_KNOWN):
+        own = variable.upper().startswith(PREFIX) and not variable.upper().startswith(PLUGIN_PREFIX)
+        if own and variable.upper() not in (FILE_VARIABLE, *WELL_KNOWN):
             name = variable[len(PREFIX) :].lower().split(DELIMITER)[0]
             if name not in names:
                 yield f"{variable}: there is no such setting{_meant(name, names)}"

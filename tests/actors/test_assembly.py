@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from actors.addresses import NoAddressThere
 from actors.assembly import (
     GC_THRESHOLDS,
     ControllerProcess,
@@ -23,7 +24,7 @@ from actors.assembly import (
 from actors.clock import SystemClock
 from actors.controller import Controller
 from actors.keys import KeyScope
-from config.settings import KafkaSettings, PostgresSettings, Settings, SettingsError, WebhookSettings
+from config.settings import KafkaSettings, PostgresSettings, Settings, SettingsError, ShardSettings, WebhookSettings
 from tests.contracts.benches import real_bench
 
 KAFKA = KafkaSettings(bootstrap_servers="127.0.0.1:1", topic_usage="u", topic_rated="r", topic_dead_letters="d")
@@ -64,6 +65,13 @@ def test_without_a_control_key_no_shard_is_wired(tmp_path: Path) -> None:
 def test_without_a_control_key_no_door_is_opened() -> None:
     with pytest.raises(SettingsError, match="control_key: is not set"):
         doors(Settings(kafka=KAFKA, postgres=POSTGRES))
+
+
+def test_a_shard_whose_door_nobody_could_reach_is_not_wired(tmp_path: Path) -> None:
+    elsewhere = ShardSettings(door_network="192.0.2.0/24")
+    settings = Settings(kafka=KAFKA, postgres=POSTGRES, control_key=CONTROL_KEY, shard=elsewhere)
+    with pytest.raises(NoAddressThere, match=r"no address in 192\.0\.2\.0/24"):
+        ShardProcess("shard-0", settings, tmp_path)
 
 
 def test_topics_go_by_their_roles() -> None:

@@ -96,6 +96,7 @@ def test_every_fault_is_told_at_once_with_the_variable_that_mends_it(monkeypatch
         monkeypatch,
         {
             "TALLYGATE_SHRAD__SHARDS": "2",
+            "TALLYGATE_SERVED_REPLICA": "llama-0",  # the plug-in's own
             "TALLYGATE_PROFILE": "prod",
             "TALLYGATE_KAFKA__PARTITION": "4",
             "TALLYGATE_SHARD__SHARDS": "0",
@@ -125,6 +126,7 @@ def test_every_fault_is_told_at_once_with_the_variable_that_mends_it(monkeypatch
         ("TALLYGATE_LEASE__RENEW_EVERY_S", "0.7", "at most half of lease_s"),
         ("TALLYGATE_WEBHOOKS__URL", "https://h.example.com", "url and secret belong together"),
         ("TALLYGATE_WEBHOOKS__BACKOFF_MAX_S", "2", "backoff_base_s is above backoff_max_s"),
+        ("TALLYGATE_SHARD__DOOR_NETWORK", "10.0.0.7/16", "is no network, such as 10.0.0.0/16"),
         ("TALLYGATE_KAFKA", "hunter2", "kafka"),
     ],
 )
@@ -177,6 +179,7 @@ def test_production_names_every_unsafe_setting(monkeypatch: pytest.MonkeyPatch) 
         ("TALLYGATE_WEBHOOKS__URL", "http://hooks.example.com", "must be https"),
         ("TALLYGATE_API__HOST", "0.0.0.0", "set api.tls_in_front"),
         ("TALLYGATE_SANDBOX", "true", "sandbox: must be off"),
+        ("TALLYGATE_SHARD__DOOR_NETWORK", "0.0.0.0/0", "must be a private network"),
     ],
 )
 def test_production_refuses_one_unsafe_setting(
