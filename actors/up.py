@@ -1,11 +1,13 @@
-"""`make up`: a whole deployment on this machine, kept running, with a customer and a key to try it with.
+"""`make up`: a whole deployment, kept running; on this machine unless the settings name servers and a Ray of others.
 
-Everything lives in one run folder: data, control key, demo key. The next start finds it all again.
+To try it there is an example catalogue, a customer and a key. Production gets none of that but a first key: it brings its
+own catalogue. Everything else lives in one run folder: data, control key, keys. The next start finds it all again.
 """
 
 import asyncio
 import ipaddress
 import os
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +31,7 @@ from config.stack.supervisor import Supervisor
 
 CATALOGUE_FILE: Final = Path(__file__).resolve().parents[1] / "config" / "catalogue.example.yaml"
 ACCESS_FILE: Final = "access.json"  # in the run folder: URL, key and Kafka, for the command line beside it
+ENVIRONMENT_FILE: Final = "env"  # likewise: the settings of commands that read Postgres and Kafka themselves
 CUSTOMER: Final = "acme"
 PLAN: Final = "starter"
 GRANT: Final = "25"
@@ -55,7 +58,9 @@ def run(settings: Settings, run_dir: Path, say: Say) -> None:
 
 
 def _with_shadows(settings: Settings) -> Settings:
-    """Whoever tries it tries drafts too."""
+    """Whoever tries it tries drafts too; production has as many as it says."""
+    if settings.profile == "production":
+        return settings
     shadow = settings.shadow.model_copy(update={"actors": max(1, settings.shadow.actors)})
     return settings.model_copy(update={"shadow": shadow})
 
@@ -78,8 +83,12 @@ async def _serve(supervisor: Supervisor, given: Settings, say: Say) -> None:
             loop.add_signal_handler(number, stop, number)
         recording = asyncio.create_task(_record(supervisor, settings))
         access = await _access(settings, supervisor.run_dir / ACCESS_FILE)
-        made = await _first_customer(access)
-        for line in _welcome(access, made, supervisor.run_dir):
+        if settings.profile == "production":
+            lines = _told_in_production(access, supervisor.run_dir)
+        else:
+            _write_for_its_owner(supervisor.run_dir / ENVIRONMENT_FILE, _environment(settings, access))
+            lines = _welcome(access, await _first_customer(access), supervisor.run_dir)
+        for line in lines:
             say(line)
         await stopping.wait()
         recording.cancel()
@@ -93,12 +102,14 @@ async def _record(supervisor: Supervisor, settings: Settings) -> None:
 
 
 async def _publish_first(settings: Settings, say: Say) -> None:
-    """The example catalogue, in a store that has none."""
+    """The example catalogue, in a store that has none. In production it raises NotReady there: nobody is to pay by it."""
     store, log = postgres_store(settings), kafka_log(settings)
     await store.start()
     try:
         if await store.latest_catalogue_version() is not None:
             return
+        if settings.profile == "production":
+            raise NotReady("no catalogue is published yet: run `tallygate catalogue publish FILE`, then this again")
         say("catalogue: publishing the example as version 1")
         await log.start()
         try:
@@ -123,8 +134,24 @@ async def _access(settings: Settings, path: Path) -> dict[str, str]:
     if key is None:
         key = await issue_key(settings, SystemClock(), "make up", list(KeyScope), created_by="tallygate up")
     access = {"url": url, "key": key, "kafka": settings.kafka.bootstrap_servers or ""}
-    _write_access(path, access)
+    _write_for_its_owner(path, orjson.dumps(access))
     return access
+
+
+def _environment(settings: Settings, access: dict[str, str]) -> bytes:
+    """For a shell that reads it with `.`: the servers, and the control key."""
+    dsn, control_key = settings.postgres.dsn, settings.control_key
+    assert dsn is not None and control_key is not None
+    values = {
+        "DATABASE_URL": dsn.get_secret_value(),
+        "KAFKA_BOOTSTRAP_SERVERS": access["kafka"],
+        "TALLYGATE_CONTROL_KEY": control_key.get_secret_value(),
+        "TALLYGATE_URL": access["url"],
+        "TALLYGATE_KEY": access["key"],
+    }
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+    note = "# For commands beside `tallygate up`, in a shell of their own: `up` itself must not be given its own servers."
+    return "\n".join([note, *lines, ""]).encode()
 
 
 def _reached_at(host: str) -> str:
@@ -141,10 +168,10 @@ def read_access(path: Path) -> dict[str, str]:
     return kept
 
 
-def _write_access(path: Path, access: dict[str, str]) -> None:
+def _write_for_its_owner(path: Path, content: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(descriptor, orjson.dumps(access))
+        os.write(descriptor, content)
     finally:
         os.close(descriptor)
 
@@ -170,6 +197,15 @@ async def _first_customer(access: dict[str, str]) -> bool:
     return made
 
 
+def _told_in_production(access: dict[str, str], run_dir: Path) -> list[str]:
+    """Logs are kept, and read by many: no key stands in them."""
+    return [
+        f"tallygate is up at {access['url']}   (documents: {access['url']}/openapi.json)",
+        f"a key with every scope is in {run_dir / ACCESS_FILE}; make others with `tallygate keys create`, then revoke it",
+        "Ctrl-C stops everything in order; the next start finds it again",
+    ]
+
+
 def _welcome(access: dict[str, str], made: bool, run_dir: Path) -> list[str]:
     url, key = access["url"], access["key"]
     event = (
@@ -188,6 +224,7 @@ def _welcome(access: dict[str, str], made: bool, run_dir: Path) -> list[str]:
         f"customer {CUSTOMER}, plan {PLAN}" + (f", with {GRANT} USD of credit" if made else ", as it was left"),
         f"key      {key}",
         f"         also in {run_dir / ACCESS_FILE}; more keys: tallygate keys create",
+        f"in another shell, `. {run_dir / ENVIRONMENT_FILE}` names Postgres and Kafka to commands that read them",
         "",
         "send a usage event, ask before the next request, see the balance:",
         "",

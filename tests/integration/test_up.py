@@ -96,7 +96,7 @@ def test_up_is_tried_crashes_and_is_found_again(tmp_path: Path) -> None:
     first = Up(tmp_path, port)
     try:
         first.wait_until_up()
-        for name in ("access.json", "control-key"):
+        for name in ("access.json", "control-key", "env"):
             assert (run_dir / name).stat().st_mode & 0o077 == 0, f"{name} is for its owner alone"
         ingest, check, balance = first.lines_to_paste()
         assert pasted(ingest) == {"accepted": 1, "refused": []}
@@ -106,6 +106,11 @@ def test_up_is_tried_crashes_and_is_found_again(tmp_path: Path) -> None:
         first.wait_until_booked("24.99896")
         assert first.run("keys", "create", "ci", "--scope", "read").startswith("tg_live_")
         assert "acme" in first.run("customers", "list")
+        beside = f". {run_dir / 'env'} && {TALLYGATE} shards list && {TALLYGATE} dead-letters"
+        read = subprocess.run(
+            ["sh", "-c", beside], cwd=tmp_path, env=first.environment, capture_output=True, text=True, timeout=60
+        )
+        assert read.returncode == 0 and "shard-0" in read.stdout and "Dead letters" in read.stdout, read.stderr
         until = (datetime.now(UTC) + timedelta(days=90)).isoformat(timespec="seconds").replace("+00:00", "Z")
         assert f"it is {until}" in first.run("clock", "advance", until)
         reached = first.booked()
