@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.ports import Clock, Outgoing
+from actors.web.times import instant
 from engine.catalog import (
     SKEW_US,
     BadCatalogue,
@@ -74,15 +75,15 @@ async def propose(
         version, effective = 1, 0
     elif previous == body:
         if effective_us is None and latest > 1:
-            message = f"version {latest} is this very catalogue; to append its markers again, state its instant"
+            message = f"version {latest} is this very catalogue; to append its markers again, state its instant as `effective`"
             raise BadCatalogue([CatalogueFault((), message)])
         version, effective = latest, effective_us or 0
     else:
         check_succession(read_document(previous), document)
         version, effective = latest + 1, effective_us or earliest_us
     if version > 1 and effective < earliest_us:
-        message = f"must be at least {earliest_us} (6 minutes from now), behind every event that may be rated already"
-        raise BadCatalogue([CatalogueFault(("effective_us",), message)])
+        message = f"must be {instant(earliest_us)} (6 minutes from now) or later, behind every event that may be rated already"
+        raise BadCatalogue([CatalogueFault(("effective",), message)])
     return Proposed(version, effective, body)
 
 

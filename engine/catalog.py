@@ -180,7 +180,8 @@ class BadCatalogue(ValueError):
     """The document breaks a law; `faults` lists every breach found."""
 
     def __init__(self, faults: list[CatalogueFault]) -> None:
-        super().__init__("; ".join(f"{'.'.join(map(str, fault.path))}: {fault.message}" for fault in faults))
+        told = ((".".join(map(str, fault.path)), fault.message) for fault in faults)
+        super().__init__("; ".join(f"{path}: {message}" if path else message for path, message in told))
         self.faults = faults
 
 

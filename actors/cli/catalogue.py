@@ -20,6 +20,7 @@ from actors.cli.terminal import (
     console,
     expected_errors,
     fail,
+    instant_of,
     new_table,
     outside_errors,
 )
@@ -76,20 +77,21 @@ def show_catalogue(file: CatalogueFile) -> None:
 @app.command("publish")
 def publish_catalogue(
     file: CatalogueFile,
-    effective_us: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Event time (microseconds since 1970 UTC) from which it is in force; default: 6 minutes."
-        ),
+    effective: Annotated[
+        str | None,
+        typer.Option(help="From which event time on it is in force, RFC 3339; default: about six minutes from now."),
     ] = None,
 ) -> None:
     """Publish a catalogue as the next version, effective from an instant on, without a restart."""
+    from actors.web.times import instant
+
+    effective_us = None if effective is None else instant_of("--effective", effective)
     with expected_errors(), outside_errors():
         document = load_file(file)
         settings = load_settings()
         with Console(stderr=True).status("Publishing"):
             published = asyncio.run(_publish(settings, document, effective_us))
-    when = f"for event times from {published.effective_us} on" if published.effective_us else "for all event times"
+    when = f"for event times from {instant(published.effective_us)} on" if published.effective_us else "for all event times"
     typer.echo(f"{file}: version {published.version}, in force {when}")
 
 

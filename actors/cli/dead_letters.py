@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 def show_dead_letters(
     newest: Annotated[int, typer.Option(min=0, max=10_000, help="How many of the newest to show.")] = 20,
 ) -> None:
-    """Show what could not be rated: how many by reason, and the newest, with partition and offset."""
+    """Show what could not be rated: how many by reason, the newest with partition and offset, and what to do about each
+    reason among them."""
+    from actors.web.remedies import remedy
+
     with expected_errors(), outside_errors():
         counts, letters = asyncio.run(_dead_letters(load_settings(), newest))
     screen = console()
@@ -23,10 +26,17 @@ def show_dead_letters(
     for reason, count in sorted(counts.items()):
         by_reason.add_row(reason, f"{count:,}")
     screen.print(by_reason)
-    table = new_table("The newest", "partition", "offset", "reason", "detail", right=("partition", "offset"))
+    columns = ("partition", "offset", "account", "reason", "detail")
+    table = new_table("The newest", *columns, right=("partition", "offset"))
+    next_steps: dict[str, str] = {}
     for stored in letters:
-        table.add_row(str(stored.partition), str(stored.letter.offset), stored.letter.reason, stored.letter.detail)
+        letter, account = stored.letter, (stored.letter.key or b"").decode("utf-8", "replace")
+        table.add_row(str(stored.partition), str(letter.offset), account, letter.reason, letter.detail)
+        step = remedy(letter.reason, account, stored.partition, letter.offset)
+        next_steps.setdefault(letter.reason, f"{letter.reason}, such as {stored.partition}/{letter.offset}: {step}")
     screen.print(table)
+    for reason in sorted(next_steps):
+        typer.echo(next_steps[reason])
 
 
 async def _dead_letters(settings: Settings, newest: int) -> "tuple[dict[str, int], list[StoredDeadLetter]]":

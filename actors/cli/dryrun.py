@@ -10,10 +10,9 @@ import orjson
 import typer
 
 from actors.cli.proving import BaseFolder, OnePartition, proving
-from actors.cli.terminal import WRONG_INPUT, AsJson, console, expected_errors, fail, print_rows
+from actors.cli.terminal import WRONG_INPUT, AsJson, console, expected_errors, fail, instant_of, print_rows
 from config.catalogue import load_file
 from config.settings import Settings
-from engine.events import Malformed, parse_time
 from engine.money import amount_text
 
 if TYPE_CHECKING:
@@ -45,7 +44,8 @@ def dry_run(
     from actors import proofs
     from actors.dryrun import Draft
 
-    since, until = _instant("--from", from_time), _instant("--to", to_time)
+    since = None if from_time is None else instant_of("--from", from_time)
+    until = None if to_time is None else instant_of("--to", to_time)
     if since is not None and until is not None and since >= until:
         fail(f"--to {to_time}: is not after --from {from_time}", WRONG_INPUT)
     with expected_errors():
@@ -66,13 +66,6 @@ def dry_run(
         totals.tell_json()
     else:
         totals.tell()
-
-
-def _instant(option: str, text: str | None) -> int | None:
-    try:
-        return None if text is None else parse_time(text)
-    except Malformed as error:
-        fail(f"{option} {text}: {error}", WRONG_INPUT)
 
 
 class _Totals:

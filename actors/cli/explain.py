@@ -11,6 +11,10 @@ from actors.cli.over_http import ApiKey, Url, get, path_to
 from actors.cli.terminal import AsJson, console, new_table
 
 
+# Numbers of tiers that no price has: what lies in them owes nothing.
+_WITHOUT_RATES = {-1: "beyond the maximum", -2: "a quantity grant", -3: "an allowance"}
+
+
 def explain_event(
     event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="The event's id.")],
     account: Annotated[str, typer.Option(help="The paying account.")],
@@ -98,8 +102,8 @@ def _rating_table(lines: Iterable[Mapping[str, Any]], title: str) -> Table:
 
 def _tier_span(tier: Mapping[str, Any]) -> str:
     number, above, up_to = tier["tier"], tier["above"], tier["up_to"]
-    if number == -1:
-        return "beyond the maximum"
+    if number in _WITHOUT_RATES:
+        return _WITHOUT_RATES[number]
     if number == 0:
         return f"included: {above} to {up_to}"
     if up_to is None:

@@ -10,9 +10,8 @@ import msgspec
 import typer
 
 from actors.cli.proving import proving
-from actors.cli.terminal import FAILED, WRONG_INPUT, expected_errors, fail, outside_errors
+from actors.cli.terminal import FAILED, WRONG_INPUT, expected_errors, fail, instant_of, outside_errors
 from config.settings import Settings, load_settings
-from engine.events import Malformed, parse_time
 from engine.outcomes import RatedLine
 from engine.periods import UnknownZone, month_around, zone_of
 
@@ -56,12 +55,12 @@ def export_focus(
     from actors.focus.rows import Issuer, focus_rows
 
     units = dict(_unit(text) for text in unit or ())
+    from_us = 0 if since is None else instant_of("--from", since)
+    to_us = _EVER if until is None else instant_of("--to", until)
     try:
-        from_us = 0 if since is None else parse_time(since)
-        to_us = _EVER if until is None else parse_time(until)
         zone_of(zone)
-    except (Malformed, UnknownZone) as error:
-        fail(str(error), WRONG_INPUT)
+    except UnknownZone as error:
+        fail(f"--zone: there is no IANA zone {error}", WRONG_INPUT)
     if out.exists():
         fail(f"{out} is there already: choose another name", WRONG_INPUT)
     if lines is not None:
@@ -98,11 +97,8 @@ def export_focus_costs(
     from actors.focus.rows import HOUR_US, Issuer
     from engine.cost.lines import RequestLine, WindowLine
 
-    try:
-        from_us = 0 if since is None else parse_time(since)
-        to_us = None if until is None else parse_time(until)
-    except Malformed as error:
-        fail(str(error), WRONG_INPUT)
+    from_us = 0 if since is None else instant_of("--from", since)
+    to_us = None if until is None else instant_of("--to", until)
     if out.exists():
         fail(f"{out} is there already: choose another name", WRONG_INPUT)
     if lines is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actors.cli.over_http import ApiKey, Url, change, get, path_to
-from actors.cli.terminal import WRONG_INPUT, expected_errors, fail, opened, outside_errors, print_rows
+from actors.cli.terminal import WRONG_INPUT, expected_errors, fail, instant_of, opened, outside_errors, print_rows
 from config.settings import load_settings
 
 if TYPE_CHECKING:
@@ -21,7 +21,13 @@ app = typer.Typer(
 @app.command("create")
 def create_key(
     name: Annotated[str, typer.Argument(help="Who or what will use it; for people.")],
-    scope: Annotated[list[str], typer.Option(help="ingest, check, read, credit or admin; once per scope.")],
+    scope: Annotated[
+        list[str],
+        typer.Option(
+            help="ingest (send usage), check (ask, hold, settle), read (look), credit (grants, payments) or admin (accounts, "
+            "limits, prices, keys). None implies another: repeat the option."
+        ),
+    ],
     account: Annotated[str | None, typer.Option(help="The only account that it may touch; default: all.")] = None,
     expires: Annotated[str | None, typer.Option(help="RFC 3339, such as 2027-01-31T00:00:00Z; default: never.")] = None,
     url: Url = None,
@@ -29,15 +35,11 @@ def create_key(
 ) -> None:
     """Make a key and print it: this once, and nowhere else. To rotate, make the new one, then revoke the old one."""
     from actors.keys import KeyRefused, KeyScope
-    from engine.events import Malformed, parse_time
 
     unknown = sorted(set(scope) - set(KeyScope))
     if unknown:
         fail(f"--scope {unknown[0]}: is one of {', '.join(KeyScope)}", WRONG_INPUT)
-    try:
-        expires_us = None if expires is None else parse_time(expires)
-    except Malformed as error:
-        fail(f"--expires {expires}: {error}", WRONG_INPUT)
+    expires_us = None if expires is None else instant_of("--expires", expires)
     with expected_errors(), outside_errors():
         if load_settings().postgres.dsn is None:
             asked = {"name": name, "scopes": scope, "account": account, "expires": expires}

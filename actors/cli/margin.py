@@ -15,6 +15,7 @@ from actors.cli.terminal import (
     AsJson,
     expected_errors,
     fail,
+    instant_of,
     outside_errors,
     print_json_rows,
     print_rows,
@@ -53,18 +54,14 @@ def show_margin(
 
     A request that nobody is known to have served has no known cost, and a sum with one in it has no margin."""
     from actors.clock import SystemClock
-    from engine.events import Malformed, parse_time
 
     if context.invoked_subcommand is not None:
         return
     asked = by or [By.ACCOUNT, By.MODEL]
     with expected_errors(), outside_errors():
         settings = load_settings()
-        try:
-            until_us = SystemClock().wall_us() if until is None else parse_time(until)
-            from_us = until_us - _DAY_US if since is None else parse_time(since)
-        except Malformed as error:
-            fail(str(error), WRONG_INPUT)
+        until_us = SystemClock().wall_us() if until is None else instant_of("--to", until)
+        from_us = until_us - _DAY_US if since is None else instant_of("--from", since)
         if from_us >= until_us:
             fail("--to is not behind --from", WRONG_INPUT)
         if live and By.REQUEST in asked:
@@ -84,14 +81,10 @@ def write_report(
     from actors.clock import SystemClock
     from actors.margin_report import PlotlyAbsent, page
     from actors.whatif import whole_hours
-    from engine.cost.gpu_rates import HOUR_US
-    from engine.events import Malformed, parse_time
 
-    try:
-        until_us = SystemClock().wall_us() // HOUR_US * HOUR_US if until is None else parse_time(until)
-        from_us, until_us = whole_hours(until_us - 7 * _DAY_US if since is None else parse_time(since), until_us)
-    except Malformed as error:
-        fail(str(error), WRONG_INPUT)
+    until_us = SystemClock().wall_us() // HOUR_US * HOUR_US if until is None else instant_of("--to", until)
+    begin_us = until_us - 7 * _DAY_US if since is None else instant_of("--from", since)
+    from_us, until_us = whole_hours(begin_us, until_us)
     if from_us >= until_us:
         fail("no hour begins between --from and --to", WRONG_INPUT)
     if out.exists():

@@ -12,6 +12,7 @@ from rich.table import Table
 from config.catalogue import CatalogueFileError
 from config.settings import SettingsError
 from engine.catalog import BadCatalogue
+from engine.events import Malformed, parse_time
 
 if TYPE_CHECKING:
     from actors.keys import Keys
@@ -31,6 +32,14 @@ def console() -> Console:
 def fail(message: str, code: int) -> NoReturn:
     typer.echo(message, err=True)
     raise typer.Exit(code)
+
+
+def instant_of(option: str, text: str) -> int:
+    """Microseconds since 1970 UTC of what an option states. Anything but RFC 3339 ends the command, and the option is named."""
+    try:
+        return parse_time(text)
+    except Malformed as error:
+        fail(f"{option}: {error}, such as 2027-01-31T00:00:00Z", WRONG_INPUT)
 
 
 @contextmanager

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from actors.cli.over_http import ApiKey, Url, change, get, path_to
-from actors.cli.terminal import FAILED, WRONG_INPUT, AsJson, fail, print_json_rows, print_rows
+from actors.cli.terminal import FAILED, WRONG_INPUT, AsJson, fail, instant_of, print_json_rows, print_rows
 from engine.cost.gpu_rates import GpuRate, GpuRates, RateDocument, parse_rates
 from engine.cost.training import Projection, TrainingRun, Unit, checked_run, project, read_log
-from engine.events import Malformed, parse_time
+from engine.events import Malformed
 from engine.money import NotADecimal, amount_text, parse_amount
 
 app = typer.Typer(help="What training runs have cost, and will have cost.", no_args_is_help=True)
@@ -59,13 +59,13 @@ def show_cost(
     try:
         priced = _rates(rates, gpu, per_hour)
         run = TrainingRun(
-            *(log.stem or "run", gpu, gpus, parse_time(started), unit),
-            budget=None if budget is None else parse_amount(budget),
+            *(log.stem or "run", gpu, gpus, instant_of("--started", started), unit),
+            budget=None if budget is None else _amount("--budget", budget),
             precision=precision,
             peak=peak_flops,
         )
         read = read_log(log.read_text(encoding="utf-8", errors="replace").splitlines(), checked_run(run))
-    except (Malformed, NotADecimal) as error:
+    except Malformed as error:
         fail(str(error), WRONG_INPUT)
     if not read.read:
         fail(f"{log}: no line has a key of a speed monitor, such as time/total", FAILED)
@@ -85,6 +85,13 @@ def show_cost(
         fail("what it will have cost is not known: its log has no time/remaining_estimate, or its GPUs no rate", FAILED)
     if run.budget is not None and found.projected is not None and found.projected > run.budget:
         fail(f"what it will have cost exceeds the budget by {amount_text(found.projected - run.budget)}", FAILED)
+
+
+def _amount(option: str, text: str) -> int:
+    try:
+        return parse_amount(text)
+    except NotADecimal as error:
+        fail(f"{option}: {error}", WRONG_INPUT)
 
 
 def _rates(file: Path | None, gpu: str, per_hour: str | None) -> GpuRates:

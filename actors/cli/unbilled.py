@@ -11,6 +11,7 @@ from actors.cli.terminal import (
     AsJson,
     expected_errors,
     fail,
+    instant_of,
     outside_errors,
     print_json_rows,
     print_rows,
@@ -42,15 +43,11 @@ def find_unbilled_tokens(
     minute. Exit status 1: tokens are not billed."""
     from actors.clock import SystemClock
     from actors.unbilled import PriceNames
-    from engine.events import Malformed, parse_time
 
     with expected_errors(), outside_errors():
         settings = load_settings()
-        try:
-            to_us = SystemClock().wall_us() if until is None else parse_time(until)
-            from_us = to_us - _HOUR_US if since is None else parse_time(since)
-        except Malformed as error:
-            fail(str(error), WRONG_INPUT)
+        to_us = SystemClock().wall_us() if until is None else instant_of("--to", until)
+        from_us = to_us - _HOUR_US if since is None else instant_of("--from", since)
         if from_us >= to_us:
             fail("--to is not behind --from", WRONG_INPUT)
         prices = PriceNames(frozenset(prompt_price or ()), frozenset(output_price or ()))

@@ -9,11 +9,11 @@ import msgspec
 import typer
 
 from actors.cli.proving import BaseFolder, proving
-from actors.cli.terminal import WRONG_INPUT, AsJson, expected_errors, fail, outside_errors, print_rows
+from actors.cli.terminal import WRONG_INPUT, AsJson, expected_errors, fail, instant_of, outside_errors, print_rows
 from config.catalogue import load_file
 from config.settings import Settings, load_settings
 from engine.cost.whatif import Change, Scenario, parse_change
-from engine.events import Malformed, parse_time
+from engine.events import Malformed
 
 if TYPE_CHECKING:
     from actors.whatif import Found
@@ -74,10 +74,11 @@ def show_what_if(
     now_us = SystemClock().wall_us()
     try:
         scenario = _scenario(change, {name: value for name, value in options.items() if value not in (None, {})})
-        until_us = now_us - now_us % _HOUR_US if until is None else parse_time(until)
-        from_us, until_us = whole_hours(until_us - 24 * _HOUR_US if since is None else parse_time(since), until_us)
     except Malformed as error:
         fail(str(error), WRONG_INPUT)
+    until_us = now_us - now_us % _HOUR_US if until is None else instant_of("--to", until)
+    begin_us = until_us - 24 * _HOUR_US if since is None else instant_of("--from", since)
+    from_us, until_us = whole_hours(begin_us, until_us)
     if from_us >= until_us:
         fail("no hour begins between --from and --to", WRONG_INPUT)
     charged = None if catalogue is None else charged_under(catalogue, bases, from_us, until_us)

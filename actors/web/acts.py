@@ -28,14 +28,9 @@ from engine.outcomes import Refusal
 COMMAND_WITHIN_S: Final = 4.0
 COMMAND_DEADLINE_S: Final = 6.0  # of its route: the audit trail before and behind it has its share
 ACT_DEADLINE_S: Final = 10.0
-REPEATABLE: Final = (
-    "With the header `Idempotency-Key` (of your own choice) a repetition gives the first answer and changes nothing, for "
-    "{how_long}. The header `X-Reason` goes into the audit trail."
-)
-COMMAND_TEXT: Final = (
-    " " + REPEATABLE.format(how_long="30 days") + " The answer comes when the change is durable and visible."
-)
-ACT_TEXT: Final = " " + REPEATABLE.format(how_long="24 hours")
+# What they mean stands in the introduction (actors/web/openapi.py), once for all operations.
+COMMAND_TEXT: Final = " *Repeatable* for 30 days; answered when it is durable and visible."
+ACT_TEXT: Final = " *Repeatable* for 24 hours."
 ACT_REFUSALS: Final[Mapping[int, str]] = {
     409: "The first request with this idempotency key is under way, or its answer was lost.",
     422: "The idempotency key came with another request before.",

@@ -60,7 +60,7 @@ class RatingHold(Struct):
 class RatingTier(Struct):
     """Of the event's `quantity` in this tier, each `per` units cost `amount`; entering it costs `flat`."""
 
-    tier: int  # from 1; 0: what the price includes, -1: beyond its maximum, -2: a quantity grant's
+    tier: int  # from 1; 0: what the price includes, -1: beyond its maximum, -2: a quantity grant's, -3: an allowance's
     above: str
     up_to: str | None
     amount: str
@@ -475,11 +475,14 @@ ROUTES: Final = (
         description=(
             "Each decision and number of one charge: the event as it was sent, where it lies in the log, the catalogue "
             "version and billing period of the instant it was rated at, and for each price the meter, the cell, the "
-            "quantity, and what each tier charges. Of an event that was sent more than once, the first counts: it is the one "
+            "quantity, and what each tier charges. `tier` counts from 1; 0 is what the price includes, -1 what lies beyond its "
+            "maximum, -2 what a quantity grant took, -3 what an allowance took. Of an event that was sent more than once, the "
+            "first counts: it is the one "
             "shown, and `set_aside` has what came under its id and source with other content. `paid_by` says which lots pay "
             "for the segment of event time it lies in, and `caps` where it counts. `own` is "
             "what the tiers come to, as the price's included quantity, maximum and discount leave it; `repricing` is what the "
-            "event changed in the price of usage rated before it by reaching another tier of a volume price; `beyond` is what "
+            "event changed in the price of usage rated before it, as it reached another tier of a volume price, or took units "
+            "of a tier or an allowance that several prices share; `beyond` is what "
             "late usage under an older version changed, and the rounding of the period's total, which is rounded once; of a "
             "line with `due`, which no units make, it is all. "
             "`corrections` says what amends and a cancel changed since, and `due` what the event comes to with them. Where "

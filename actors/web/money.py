@@ -529,7 +529,11 @@ ROUTES: Final = (
         path="/v1/customers/{account}/usage",
         handler=list_usage,
         summary="List usage by billing period",
-        description="Quantities by price and cell, with what each price owes for the period.",
+        description=(
+            "Quantities by price and cell. What a price owes for the period is the `amount` of its first cell, and null on its "
+            "others, so that amounts add up. What a period owes besides usage is in `.../period-lines`, what late usage of a "
+            "closed period changed in `.../adjustments`."
+        ),
         example=Example(
             params=_ACCOUNT,
             response={
@@ -558,7 +562,12 @@ ROUTES: Final = (
         path="/v1/customers/{account}/ledger",
         handler=list_ledger,
         summary="List postings",
-        description="Every change of a lot or of debt, newest first, as checkpoints wrote it: about a second behind.",
+        description=(
+            "Every change of a lot or of debt, newest first, as checkpoints wrote it: about a second behind. `kind` says which "
+            "sum `amount` changes: of a lot `grant`, `burn`, `refund`, `void`, `expire` or `carry` (a burn above 0 takes from "
+            "it), of the account (`lot` is empty) `debt` or `due`. Per lot, always: granted + refunded = remaining + burnt + "
+            "voided + expired + carried."
+        ),
         example=Example(
             params=_ACCOUNT,
             response={

@@ -25,6 +25,12 @@ change; `next_step` says what to do; `instance` is the request's id, which every
 Money and quantities are decimal text (`"12.50"`), never JSON numbers with a fraction. Times are RFC 3339. Unknown fields
 and query parameters are refused by name. Bodies are not compressed. `503` comes with `Retry-After`, and the same request
 may be sent again; so it may after `504`, with the same event id, token or `Idempotency-Key`.
+
+A change that is *repeatable* takes the header `Idempotency-Key`, of your own choice: sent again under the same key it gives
+the first answer and changes nothing, for as long as stated. The header `X-Reason` goes into the audit trail.
+
+engine/README.md explains the words (hold, lease, scope, lot ...), and lists every `reason` of a denied check ("Holds") and of
+a dead letter ("A record's way").
 """
 _ALWAYS: Final = {
     400: "Something in the request must change; `field` names it.",

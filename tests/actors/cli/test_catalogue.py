@@ -74,9 +74,9 @@ def test_a_catalogue_is_published_to_a_real_database_and_broker(
     unpublished = call("catalogue", "diff", str(EXAMPLE))
     assert unpublished.stdout.splitlines()[0] == "plan starter, USD: changed, for no account"
     assert call("catalogue", "diff", str(dearer)).stdout == "nothing changes\n"
-    soon = call("catalogue", "publish", str(EXAMPLE), "--effective-us", "1")
+    soon = call("catalogue", "publish", str(EXAMPLE), "--effective", "2026-01-01T00:00:00Z")
     assert soon.exit_code == WRONG_INPUT
-    assert "6 minutes" in soon.stderr
+    assert "effective: must be 20" in soon.stderr and "6 minutes" in soon.stderr
 
     letters = call("dead-letters")
     assert (letters.exit_code, "Dead letters" in letters.stdout) == (0, True)

@@ -85,7 +85,7 @@ def test_in_json_every_customer_has_a_line(asked: list[Draft]) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--from", "yesterday"), "--from yesterday"),
+        (("--from", "yesterday"), "--from: time 'yesterday' is not RFC 3339"),
         (("--from", "2026-02-01T00:00:00Z", "--to", "2026-02-01T00:00:00Z"), "is not after --from"),
         ((), "postgres.dsn is not set; set DATABASE_URL"),
     ],

@@ -4,6 +4,8 @@ import orjson
 import pytest
 
 from actors.cli.terminal import WRONG_INPUT
+from engine.prices.shared import SHARED
+from engine.quantity_grants import GRANTED
 from tests.actors.cli.calling import ANSWERS, RATING, FakeApi, beside_up, call
 
 
@@ -40,7 +42,8 @@ def test_a_charge_says_what_it_re_priced_and_which_hold_it_settles(
     extra = {"repricing": "0.030000000000", "beyond": "-0.020000000000", "amount": "0.750000000000"}
     beyond = RATING["lines"][0]["tiers"][1] | {"tier": -1, "charged": "0"}
     included = RATING["lines"][0]["tiers"][0] | {"tier": 0, "charged": "0"}
-    line = RATING["lines"][0] | extra | {"tiers": [included, beyond]}
+    free = [beyond | {"tier": number, "above": "0"} for number in (GRANTED, SHARED)]
+    line = RATING["lines"][0] | extra | {"tiers": [included, beyond, *free]}
     hold = {"id": "3.7.41", "scope": "", "admitted": RATING["rated_at"], "settled": "over_hold"}
     due = RATING["lines"][0] | {"tiers": [], "quantity": "0", "beyond": "-7", "amount": "-7", "due": "minimum"}
     changed = RATING | {"lines": [line, due], "hold": hold, "final": False, "usage_basis": "estimated"}
@@ -54,6 +57,8 @@ def test_a_charge_says_what_it_re_priced_and_which_hold_it_settles(
         "0.750000000000",
         "included: 0 to",
         "beyond the maximum",
+        "a quantity grant",
+        "an allowance",
         "hold 3.7.41 was admitted then; over_hold",
         "provisional",
         "not measured",

@@ -53,8 +53,8 @@ def test_ranges_that_adjoin_have_each_line_once(lines: Path, tmp_path: Path) -> 
     ("arguments", "told"),
     [
         (("--unit", "Tokens"), "PRICE=Unit"),
-        (("--from", "May"), "May"),
-        (("--zone", "Mars/Olympus"), "Mars"),
+        (("--from", "May"), "--from: time 'May'"),
+        (("--zone", "Mars/Olympus"), "--zone: there is no IANA zone Mars"),
     ],
 )
 def test_what_is_wrong_is_told(lines: Path, tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:

@@ -58,7 +58,7 @@ def test_live_margin_is_read_from_postgres(database: str, monkeypatch: pytest.Mo
 
 def test_a_report_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "margin.html"
-    for span, told in ((["--from", HOUR[3], "--to", HOUR[1]], "no hour begins"), (["--from", "May"], "RFC 3339")):
+    for span, told in ((["--from", HOUR[3], "--to", HOUR[1]], "no hour begins"), (["--from", "May"], "--from: time")):
         refused = call("margin", "report", "--out", str(out), *span)
         assert (refused.exit_code, told in refused.stderr, out.exists()) == (WRONG_INPUT, True, False)
     out.write_text("mine")

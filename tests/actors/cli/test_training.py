@@ -48,7 +48,8 @@ def test_rates_come_from_their_document_too(tmp_path: Path) -> None:
 def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
     for arguments, told in (
         ((), "either --rates or --per-hour"),
-        (("--per-hour", "2", "--budget", "much"), "decimal"),
+        (("--per-hour", "2", "--budget", "much"), "--budget: "),
+        (("--per-hour", "2", "--started", "May"), "--started: time 'May'"),
         (("--per-hour", "two"), "per_hour"),
     ):
         refused = call(*OFFLINE, *arguments)

@@ -18,7 +18,8 @@ FROM, AT_US = "2025-11-29T00:00:00Z", 1_764_374_400_000_000
 
 def test_what_is_wrong_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     without_settings(monkeypatch, tmp_path)
-    assert call("unbilled", "--from", "yesterday").exit_code == WRONG_INPUT
+    wrong = call("unbilled", "--from", "yesterday")
+    assert (wrong.exit_code, "--from: time 'yesterday'" in wrong.stderr) == (WRONG_INPUT, True)
     turned = call("unbilled", "--from", "2026-01-02T00:00:00Z", "--to", "2026-01-01T00:00:00Z")
     assert (turned.exit_code, "--to is not behind --from" in turned.stderr) == (WRONG_INPUT, True)
     no_brokers = call("unbilled")

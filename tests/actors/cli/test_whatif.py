@@ -36,7 +36,7 @@ HOUR = ["--from", "2025-11-24T16:00:00Z", "--to", "2025-11-24T17:00:00Z"]
         (["--utilisation", "101"], "utilisation_percent"),
         (["--target-margin", "100"], "target_margin_percent"),
         (["--from", "2025-11-24T17:00:00Z", "--to", "2025-11-24T16:00:00Z"], "no hour begins"),
-        (["--from", "noon"], "RFC 3339"),
+        (["--from", "noon"], "--from: time 'noon'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments: list[str], told: str) -> None:
