@@ -7,6 +7,7 @@ import typer
 
 from actors.cli import (
     adjustments,
+    audit,
     balance,
     bases,
     caps,
@@ -21,6 +22,7 @@ from actors.cli import (
     gpu_rates,
     grants,
     keys,
+    limits,
     margin,
     migrate,
     periods,
@@ -37,6 +39,7 @@ from actors.cli import (
     training,
     unbilled,
     up,
+    webhooks,
     whatif,
 )
 from actors.cli.terminal import expected_errors
@@ -68,8 +71,11 @@ app.add_typer(gateways.app, name="gateways")
 app.add_typer(gpu_rates.app, name="gpu-rates")
 app.add_typer(telemetry.app, name="telemetry")
 app.add_typer(training.app, name="training")
+app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(limits.app, name="limits")
+app.add_typer(webhooks.app, name="webhooks")
+app.command("audit")(audit.show_audit)
 app.command("migrate")(migrate.migrate_tables)
-app.command("dead-letters")(dead_letters.show_dead_letters)
 app.command("settings")(settings.show_settings)
 app.command("up")(up.run_up)
 app.command("balance")(balance.show_balance)

@@ -7,12 +7,14 @@ import typer
 
 from actors.cli.balance import balance_text
 from actors.cli.over_http import Account, ApiKey, InScope, Url, change, get, over_http, path_to, told
-from actors.cli.terminal import print_rows
+from actors.cli.terminal import AsJson, print_json_rows, print_rows
 
 if TYPE_CHECKING:
     from actors.api_client import ApiClient
 
 app = typer.Typer(help="Accounts and their scopes, over the HTTP API.", no_args_is_help=True)
+
+_ALERT = ("created", "type", "rule", "window", "level", "value", "attempts", "delivered", "given_up", "error", "id")
 
 
 @app.command("open")
@@ -110,6 +112,76 @@ def set_billing(
     body = {"billing": billing, "currency": currency} | limit
     answer = change(url, key, "PUT", path_to("customers", account, "billing"), body)
     told(answer, f"{billing}{'' if credit_limit is None else f', up to {credit_limit} {currency}'}")
+
+
+@app.command("overdraft")
+def set_overdraft(
+    account: Account,
+    amount: Annotated[str, typer.Argument(help="A decimal: how far below zero checks may take it; none: no limit.")],
+    currency: Annotated[str, typer.Option(help="The account's.")] = "USD",
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Set how far checks may take the balance below zero; 0 until set."""
+    body = {"amount": None if amount == "none" else amount, "currency": currency}
+    answer = change(url, key, "PUT", path_to("customers", account, "overdraft"), body)
+    told(answer, "overdraft without limit" if amount == "none" else f"overdraft of {amount} {currency}")
+
+
+@app.command("usage")
+def list_usage(
+    account: Account,
+    since: Annotated[str | None, typer.Option(help="RFC 3339: only periods that start then or later.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Show what an account used by billing period, price and cell, and what each price owes for the period: the amount is on
+    the first cell of a price, so that amounts add up."""
+    found = get(url, key, path_to("customers", account, "usage"), since=since)
+    if as_json:
+        print_json_rows(found["items"])
+    else:
+        columns = ("period", "price", "cell", "quantity", "amount")
+        print_rows(f"Usage, {found['currency']}", found["items"], columns, right=("quantity", "amount"))
+
+
+@app.command("ledger")
+def list_postings(
+    account: Account,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Where the page before ended.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Show the postings of an account, the newest first: every change of a lot or of debt."""
+    page = get(url, key, path_to("customers", account, "ledger"), limit=limit, cursor=cursor)
+    if as_json:
+        print_json_rows(page["items"])
+    else:
+        columns = ("id", "posting_period", "kind", "lot", "lot_kind", "amount", "usage_period")
+        print_rows("Postings", page["items"], columns, right=("amount",))
+    if page["next_cursor"]:
+        typer.echo(f"more: --cursor {page['next_cursor']}", err=True)
+
+
+@app.command("alerts")
+def list_alerts(
+    account: Account,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many of the newest.")] = 50,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Show what was told of an account, and how far the telling has come."""
+    items = get(url, key, path_to("customers", account, "alerts"), limit=limit)["items"]
+    if as_json:
+        print_json_rows(items)
+        return
+    rows = [item["alert"]["data"] | {"type": item["alert"]["type"], "id": item["alert"]["id"]} | item for item in items]
+    shown = [{name: row.get(name) for name in _ALERT} for row in rows]
+    print_rows("Alerts", shown, _ALERT, right=("value", "attempts"))
 
 
 @app.command("pause")

@@ -1,10 +1,11 @@
-"""`tallygate dead-letters`: what could not be rated."""
+"""`tallygate dead-letters`: what could not be rated, and sending it again."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from actors.cli.over_http import ApiKey, Url, change, path_to
 from actors.cli.terminal import console, expected_errors, new_table, outside_errors
 from config.settings import Settings, load_settings
 
@@ -12,13 +13,20 @@ if TYPE_CHECKING:
     from actors.postgres import StoredDeadLetter
 
 
+app = typer.Typer(invoke_without_command=True)
+
+
+@app.callback()
 def show_dead_letters(
+    context: typer.Context,
     newest: Annotated[int, typer.Option(min=0, max=10_000, help="How many of the newest to show.")] = 20,
 ) -> None:
     """Show what could not be rated: how many by reason, the newest with partition and offset, and what to do about each
     reason among them."""
     from actors.web.remedies import remedy
 
+    if context.invoked_subcommand is not None:
+        return
     with expected_errors(), outside_errors():
         counts, letters = asyncio.run(_dead_letters(load_settings(), newest))
     screen = console()
@@ -37,6 +45,19 @@ def show_dead_letters(
     screen.print(table)
     for reason in sorted(next_steps):
         typer.echo(next_steps[reason])
+
+
+@app.command("redrive")
+def redrive(
+    partition: Annotated[int, typer.Argument(min=0, help="Where it lies, as `dead-letters` shows it.")],
+    offset: Annotated[int, typer.Argument(min=0, help="Likewise.")],
+    url: Url = None,
+    key: ApiKey = None,
+) -> None:
+    """Send a dead letter again as it was, over the HTTP API, once its cause is mended. What was rated meanwhile is a
+    duplicate, and changes nothing."""
+    sent = change(url, key, "POST", path_to("dead-letters", str(partition), str(offset), "redrive"), {})
+    typer.echo(f"{sent['account']}: sent again (log {sent['partition']}/{sent['offset']})")
 
 
 async def _dead_letters(settings: Settings, newest: int) -> "tuple[dict[str, int], list[StoredDeadLetter]]":

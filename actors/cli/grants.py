@@ -17,9 +17,14 @@ def add_grant(
     account: Account,
     amount: Annotated[str, typer.Argument(help="A decimal, in the account's currency.")],
     currency: Annotated[str, typer.Option(help="ISO 4217.")] = "USD",
-    kind: Annotated[str, typer.Option(help="promo, commit, refund or paid.")] = "promo",
-    lot: Annotated[str | None, typer.Option(help="A name for the lot; default: one is made.")] = None,
+    kind: Annotated[
+        str, typer.Option(help="promo, commit, refund, or paid: a payment, which settles debt first.")
+    ] = "promo",
+    lot: Annotated[str | None, typer.Option(help="A name for the lot, such as the payment's; default: one is made.")] = None,
+    since: Annotated[str | None, typer.Option("--from", help="RFC 3339: when it begins; default: at once.")] = None,
     expires: Annotated[str | None, typer.Option(help="RFC 3339; default: never.")] = None,
+    price: Annotated[list[str] | None, typer.Option(help="It pays for this price only; may be repeated.")] = None,
+    priority: Annotated[int | None, typer.Option(help="A smaller number is spent first; default: 100.")] = None,
     rollover: Annotated[
         str | None, typer.Option(help="PERCENT:DAYS or PERCENT:DAYS:CAP: what lives on of its rest when it expires.")
     ] = None,
@@ -29,9 +34,10 @@ def add_grant(
     url: Url = None,
     key: ApiKey = None,
 ) -> None:
-    """Give an account credit, as a lot of its own. Payments are booked by POST .../top-ups, which settles debt first."""
-    asked = {"amount": amount, "currency": currency, "kind": kind, "lot": lot, "expires": expires}
-    body: dict[str, object] = {field: value for field, value in asked.items() if value is not None}
+    """Give an account credit, as a lot of its own."""
+    asked: dict[str, object] = {"amount": amount, "currency": currency, "kind": kind, "lot": lot, "effective": since}
+    asked |= {"expires": expires, "priority": priority, "prices": price or None}
+    body = {field: value for field, value in asked.items() if value is not None}
     if pays_debt:
         body["pays_debt"] = True
     if rollover is not None:

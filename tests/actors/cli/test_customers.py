@@ -4,9 +4,20 @@ from typing import Any
 
 import pytest
 
-from tests.actors.cli.calling import FakeApi, asks_once, beside_up, call
+from actors.web import money
+from tests.actors.cli.calling import ANSWERS, FakeApi, asks_once, beside_up, call
 
 ASKS = [
+    (
+        ("customers", "overdraft", "acme", "20"),
+        ("PUT", "/v1/customers/acme/overdraft", {"amount": "20", "currency": "USD"}),
+        "acme: overdraft of 20 USD (log 3/18)",
+    ),
+    (
+        ("customers", "overdraft", "acme", "none", "--currency", "EUR"),
+        ("PUT", "/v1/customers/acme/overdraft", {"amount": None, "currency": "EUR"}),
+        "acme: overdraft without limit (log 3/18)",
+    ),
     (
         ("customers", "open", "acme", "--plan", "starter"),
         ("POST", "/v1/customers", {"account": "acme", "plan": "starter", "zone": "UTC", "anchor_day": 1}),
@@ -77,3 +88,30 @@ def test_an_account_is_shown_with_its_scopes_and_caps(api: FakeApi) -> None:
     assert result.exit_code == 0
     for text in ("starter", "available 24.5 USD", "team:red", "Caps: none"):
         assert text in result.stdout
+
+
+def test_usage_postings_and_alerts_are_listed(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {route.path.rpartition("/")[2]: route.example.response for route in money.ROUTES if route.method == "GET"}
+    for name in ("usage", "ledger", "alerts"):
+        monkeypatch.setitem(ANSWERS, ("GET", f"/v1/customers/acme/{name}"), (200, answers[name]))
+    beside_up(api.url)
+    for name, told in (
+        ("usage", ("Usage, USD", "tokens-large", "250000", "37.5")),
+        ("ledger", ("Postings", "burn", "welcome", "3.912.0")),
+        ("alerts", ("Alerts", "alert.crossed", "low", "4.2", "2026-11-22T10:00:00.2Z")),
+    ):
+        shown = call("customers", name, "acme")
+        assert shown.exit_code == 0 and all(text in shown.stdout for text in told), shown.output
+        (line,) = call("customers", name, "acme", "--json").stdout.splitlines()
+        assert line.startswith("{")
+    assert "since=2026-11-01T00:00:00Z" in _query(api, "customers", "usage", "acme", "--since", "2026-11-01T00:00:00Z")
+    monkeypatch.setitem(
+        ANSWERS, ("GET", "/v1/customers/acme/ledger"), (200, answers["ledger"] | {"next_cursor": "older"})
+    )
+    assert "more: --cursor older" in call("customers", "ledger", "acme").stderr
+    assert "cursor=older" in _query(api, "customers", "ledger", "acme", "--cursor", "older")
+
+
+def _query(api: FakeApi, *arguments: str) -> str:
+    assert call(*arguments).exit_code == 0
+    return api.queries[-1]

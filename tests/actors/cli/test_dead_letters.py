@@ -7,7 +7,7 @@ from actors.cli.terminal import FAILED, WRONG_INPUT
 from actors.postgres import StoredDeadLetter
 from config.settings import Settings
 from engine.outcomes import DeadLetterReason, DeadLetterRow
-from tests.actors.cli.calling import call
+from tests.actors.cli.calling import ANSWERS, FakeApi, asks_once, call
 
 
 def test_without_a_database_it_says_what_to_set() -> None:
@@ -30,6 +30,15 @@ def test_each_reason_among_the_newest_comes_with_its_next_step(monkeypatch: pyte
     assert malformed.startswith("malformed, such as 3/7: Correct it")
     assert no_price.startswith("no_price, such as 3/9: Publish a catalogue")
     assert "POST /v1/dead-letters/3/9/redrive" in no_price
+
+
+def test_one_is_sent_again_over_the_api(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "/v1/dead-letters/3/18244/redrive"
+    sent = {"account": "acme", "partition": 3, "offset": 18_260, "corrected": False}
+    monkeypatch.setitem(ANSWERS, ("POST", path), (202, sent))
+    asks_once(
+        api, ("dead-letters", "redrive", "3", "18244"), ("POST", path, {}), "acme: sent again (log 3/18260)"
+    )
 
 
 def test_there_are_none_in_new_tables(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,17 @@ ASKS = [
         "acme: monthly is granted no more (log 3/18)",
     ),
     (
+        ("grants", "add", "acme", "25", "--kind", "paid", "--lot", "card", "--from", "2026-12-01T00:00:00Z")
+        + ("--price", "output", "--price", "input", "--priority", "5"),
+        (
+            "POST",
+            "/v1/customers/acme/grants",
+            {"amount": "25", "currency": "USD", "kind": "paid", "lot": "card", "effective": "2026-12-01T00:00:00Z"}
+            | {"prices": ["output", "input"], "priority": 5},
+        ),
+        "acme: 25 USD granted, as lot welcome (log 3/18)",
+    ),
+    (
         ("grants", "add", "acme", "25", "--expires", "2030-01-01T00:00:00Z"),
         (
             "POST",
