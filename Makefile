@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make setup   install everything below this folder"
 	@echo "make up      keep a whole deployment running here, with a customer and a key to try it; Ctrl-C stops it"
-	@echo "make demo    run the main job for a few minutes, kill a shard, check every amount (TRACE=path to replay your own trace)"
+	@echo "make demo    run the main job for about two minutes, kill a shard, check every amount (TRACE=path to replay your own trace)"
 	@echo "make test    the whole suite, on a real broker, database and Ray"
 	@echo "make test-long  the proofs that take many minutes: 100,000 checks against nearly empty wallets while owners die"
 	@echo "make sim     seeds of the simulation under faults, on all cores: SEEDS=100000 START=0 JOBS=2; figures to build/sim.json"
@@ -83,7 +83,7 @@ bench-engine: setup
 	$(BIN)/python -m loadtest.engine_bench $(ARGS)
 
 bench-check: setup
-	$(BIN)/python -m loadtest.check_bench
+	$(BIN)/python -m loadtest.check_bench $(ARGS)
 
 bench-door: setup
 	$(BIN)/python -m loadtest.door_bench $(ARGS)
@@ -92,7 +92,7 @@ bench-cost: setup
 	$(BIN)/python -m loadtest.cost_bench $(ARGS)
 
 bench-dedup: setup
-	$(BIN)/python -m loadtest.dedup_bench
+	$(BIN)/python -m loadtest.dedup_bench $(ARGS)
 
 # The validator needs a newer Python than we do, and other versions of what we need.
 validate-focus: setup build/focus/.ready

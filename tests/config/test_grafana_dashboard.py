@@ -1,4 +1,4 @@
-"""The dashboard asks for metrics that are exported, and for all of them."""
+"""The dashboard asks for metrics that are exported, and for all of them; alarms for none that is not."""
 
 import json
 import re
@@ -14,6 +14,7 @@ from tests.actors.web.asgi_client import Client
 from tests.actors.web.fakes import Stage
 
 DASHBOARD = Path(config.__file__).parent / "grafana-dashboard.json"
+ALARMS = Path(config.__file__).parents[1] / "docs" / "running.md"
 # The text format's own endings, of counters and histograms.
 ENDING = re.compile(r"_(total|bucket|created|sum|count)$")
 
@@ -51,6 +52,13 @@ async def test_every_metric_that_it_asks_for_is_exported() -> None:
 async def test_every_metric_that_is_exported_has_a_panel() -> None:
     asked = {ENDING.sub("", name) for each in expressions() for name in re.findall(r"\btallygate_\w+", each)}
     assert {ENDING.sub("", name) for name in await exported()} == asked
+
+
+async def test_every_metric_that_wakes_somebody_is_exported() -> None:
+    cells = re.findall(r"\| `([^`]*)`", ALARMS.read_text())
+    asked = {name for cell in cells for name in re.findall(r"\btallygate_\w+", cell)}
+    assert len(asked) > 8
+    assert asked <= await exported()
 
 
 def test_counters_are_asked_for_their_rate() -> None:
