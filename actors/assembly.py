@@ -61,30 +61,35 @@ def settle_garbage_collection() -> None:
 OUTBOX_GRACE_S: Final = 2.0  # for calls under way when a cost process ends; what they told is told again, under its id
 
 
+_BESIDE_UP: Final = "(beside `tallygate up`: `. build/up/env`)"
+
+
 class NotConfigured(ValueError):
     """A setting without which nothing can run is missing."""
 
 
 def database_dsn(settings: Settings) -> str:
+    """Of the engine's database. Raises NotConfigured."""
     if settings.postgres.dsn is None:
-        raise NotConfigured("postgres.dsn is not set; set DATABASE_URL")
+        raise NotConfigured(f"postgres.dsn is not set; set DATABASE_URL {_BESIDE_UP}")
     return settings.postgres.dsn.get_secret_value()
+
+
+def brokers(settings: Settings) -> str:
+    """Those to ask first, as host:port,host:port. Raises NotConfigured."""
+    if settings.kafka.bootstrap_servers is None:
+        raise NotConfigured(f"kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS {_BESIDE_UP}")
+    return settings.kafka.bootstrap_servers
 
 
 def kafka_log(settings: Settings) -> KafkaLog:
     """The log, not yet started."""
-    kafka = settings.kafka
-    if kafka.bootstrap_servers is None:
-        raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
-    return KafkaLog(kafka.bootstrap_servers, topic_names(settings), fetch_wait_ms=kafka.fetch_max_wait_ms)
+    return KafkaLog(brokers(settings), topic_names(settings), fetch_wait_ms=settings.kafka.fetch_max_wait_ms)
 
 
 def kafka_appender(settings: Settings) -> KafkaAppender:
     """The way into the log for a process that reads none of it, not yet started."""
-    kafka = settings.kafka
-    if kafka.bootstrap_servers is None:
-        raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
-    return KafkaAppender(kafka.bootstrap_servers, topic_names(settings))
+    return KafkaAppender(brokers(settings), topic_names(settings))
 
 
 def doors(settings: Settings) -> Doors:
@@ -118,27 +123,19 @@ def topic_settings(settings: Settings) -> TopicSettings:
 
 def telemetry_appender(settings: Settings) -> TopicAppender:
     """The way to the topic of what machines say, not yet started."""
-    kafka = settings.kafka
-    if kafka.bootstrap_servers is None:
-        raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
-    return TopicAppender(kafka.bootstrap_servers, {"gpu-telemetry": kafka.topic_gpu_telemetry})
+    return TopicAppender(brokers(settings), {"gpu-telemetry": settings.kafka.topic_gpu_telemetry})
 
 
 def served_appender(settings: Settings) -> TopicAppender:
     """The way to the topic of what was served, not yet started."""
-    kafka = settings.kafka
-    if kafka.bootstrap_servers is None:
-        raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
-    return TopicAppender(kafka.bootstrap_servers, {"served": kafka.topic_served})
+    return TopicAppender(brokers(settings), {"served": settings.kafka.topic_served})
 
 
 def fleet_appender(settings: Settings) -> TopicAppender:
     """The way to both topics that a GPU fleet speaks on, not yet started."""
     kafka = settings.kafka
-    if kafka.bootstrap_servers is None:
-        raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
     topics = {"served": kafka.topic_served, "gpu-telemetry": kafka.topic_gpu_telemetry}
-    return TopicAppender(kafka.bootstrap_servers, topics)
+    return TopicAppender(brokers(settings), topics)
 
 
 def cost_store(settings: Settings) -> CostStore:
@@ -268,9 +265,7 @@ def shadows(settings: Settings) -> Shadows:
 
 def topic_reader(settings: Settings) -> TopicReader:
     """The topics for whoever only reads, not yet started."""
-    if settings.kafka.bootstrap_servers is None:
-        raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
-    return TopicReader(settings.kafka.bootstrap_servers)
+    return TopicReader(brokers(settings))
 
 
 def member_roster(settings: Settings) -> PostgresRoster:
@@ -471,10 +466,8 @@ class CostProcess(TurnsProcess):
     def __init__(self, number: int, of: int, owner: str, settings: Settings) -> None:
         super().__init__()
         cost, kafka = settings.cost, settings.kafka
-        if kafka.bootstrap_servers is None:
-            raise NotConfigured("kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS")
         reader = topic_reader(settings)
-        appender = TopicAppender(kafka.bootstrap_servers, {"costs": kafka.topic_costs})
+        appender = TopicAppender(brokers(settings), {"costs": kafka.topic_costs})
         store, margins, floors = cost_store(settings), margin_store(settings), margin_floors(settings)
         training, alerts = training_runs(settings, store), postgres_store(settings)
         ours, clock = [partition for partition in range(kafka.partitions) if partition % of == number], SystemClock()

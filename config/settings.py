@@ -572,7 +572,7 @@ class Settings(_Group):
     def control_key_bytes(self) -> bytes:
         """The key that seals control records. Raises SettingsError when none is set."""
         if self.control_key is None:
-            raise SettingsError([f"control_key: is not set; set {PREFIX}CONTROL_KEY to 32 random bytes in hex"])
+            raise SettingsError([f"control_key: is not set; set {PREFIX}CONTROL_KEY to the deployment's own (of a new one: 32 random bytes in hex)"])
         return _key_bytes(self.control_key)
 
     def reveal(self) -> dict[str, Any]:

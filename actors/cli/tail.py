@@ -8,7 +8,6 @@ import typer
 
 from actors.cli.over_http import up_access
 from actors.cli.terminal import expected_errors, outside_errors, until_ctrl_c
-from actors.cli.topics import bootstrap_servers
 from config.settings import load_settings
 
 
@@ -19,9 +18,11 @@ def tail_rated(
     """Print rated lines as they are made, until Ctrl-C; beside `tallygate up`, those of its Kafka.
 
     A line is provisional until its offset is in a checkpoint: after a takeover the same offset may be told again."""
+    from actors.assembly import brokers
+
     with expected_errors(), outside_errors(), until_ctrl_c():
         settings = load_settings()
-        bootstrap = settings.kafka.bootstrap_servers or up_access().get("kafka") or bootstrap_servers(settings)
+        bootstrap = settings.kafka.bootstrap_servers or up_access().get("kafka") or brokers(settings)
         asyncio.run(_tail(bootstrap, settings.kafka.topic_rated, account, as_json))
 
 

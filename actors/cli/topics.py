@@ -6,28 +6,20 @@ import typer
 from rich.console import Console
 
 from actors.cli.terminal import FAILED, expected_errors, fail, outside_errors
-from config.settings import Settings, SettingsError, load_settings
+from config.settings import Settings, load_settings
 
 app = typer.Typer(help="The topics in Kafka.", no_args_is_help=True)
-
-
-def bootstrap_servers(settings: Settings) -> str:
-    if settings.kafka.bootstrap_servers is None:
-        raise SettingsError(
-            ["kafka.bootstrap_servers: is not set; set KAFKA_BOOTSTRAP_SERVERS to your brokers, as host:port,host:port"]
-        )
-    return settings.kafka.bootstrap_servers
 
 
 @app.command("create")
 def create_topics() -> None:
     """Create the topics that are missing. What exists is checked, and never changed."""
     from actors import kafka
-    from actors.assembly import topic_settings
+    from actors.assembly import brokers, topic_settings
 
     with expected_errors(), outside_errors():
         settings = load_settings()
-        bootstrap = bootstrap_servers(settings)
+        bootstrap = brokers(settings)
         with Console(stderr=True).status(f"Asking Kafka at {bootstrap}"):
             created = asyncio.run(kafka.create_topics(bootstrap, topic_settings(settings)))
     typer.echo(f"created {', '.join(created)}" if created else "all topics exist")
@@ -36,9 +28,11 @@ def create_topics() -> None:
 @app.command("check")
 def check_topics() -> None:
     """Check that the topics are there, and fit the settings."""
+    from actors.assembly import brokers
+
     with expected_errors(), outside_errors():
         settings = load_settings()
-        bootstrap = bootstrap_servers(settings)
+        bootstrap = brokers(settings)
         with Console(stderr=True).status(f"Asking Kafka at {bootstrap}"):
             partitions = asyncio.run(_partitions(settings))
     if partitions != settings.kafka.partitions:
