@@ -33,7 +33,7 @@ def set_rate_limit(
 def set_allow_list(
     account: Account,
     field: Annotated[str, typer.Argument(help="The field of events, such as model.")],
-    values: Annotated[list[str] | None, typer.Argument(help="The only ones that checks admit; none: --any.")] = None,
+    values: Annotated[list[str] | None, typer.Argument(help="The only ones that checks admit; or --any.")] = None,
     any_value: Annotated[bool, typer.Option("--any", help="Admit any value again.")] = False,
     scope: InScope = "",
     url: Url = None,
