@@ -563,7 +563,8 @@ ROUTES: Final = (
         handler=list_ledger,
         summary="List postings",
         description=(
-            "Every change of a lot or of debt, newest first, as checkpoints wrote it: about a second behind. `kind` says which "
+            "Every change of a lot or of debt, newest first, as checkpoints wrote it: about a second behind, and up to "
+            "`shard.checkpoint_interval_max_s` where many accounts change. `kind` says which "
             "sum `amount` changes: of a lot `grant`, `burn`, `refund`, `void`, `expire` or `carry` (a burn above 0 takes from "
             "it), of the account (`lot` is empty) `debt` or `due`. Per lot, always: granted + refunded = remaining + burnt + "
             "voided + expired + carried."
