@@ -7,7 +7,9 @@
     5. tell     the outbox may write back what it has delivered
 
 A crash before 4 repeats everything since the last checkpoint: the same state, the same lines under a higher epoch, the
-same alert ids. A crash after 4 repeats nothing. An unknown outcome of 4 is settled by raising the epoch, never guessed.
+same alert ids. A crash after 4 repeats nothing. An unknown outcome of 4 is settled by raising the epoch, never guessed. A store
+that has gone back in time (a backup was restored) takes us for the owner although the log names a later one: its next
+commit shows that, and we go on above every epoch that the log knows.
 One cut is under way per partition; a commit that found Postgres away is tried again with the very same rows.
 """
 
@@ -106,6 +108,7 @@ class Committer:
     async def _commit(self, owned: Owned) -> None:
         checkpoint = owned.checkpoint
         assert checkpoint is not None
+        named = owned.fold.epoch if owned.outrun else 0  # another owner, whom the log has named before this commit
         while True:
             try:
                 await self._store.commit(checkpoint)
@@ -120,15 +123,41 @@ class Committer:
         owned.ckpt_seq = checkpoint.ckpt_seq
         owned.checkpointed_offset = checkpoint.next_offset
         owned.checkpoint = None
+        if named >= owned.epoch:
+            await self._overtake(owned, named)
+
+    async def _overtake(self, owned: Owned, named: int) -> None:
+        """An owner raises the store's epoch before the log names it. So a store that has just taken our commit has forgotten
+        that one: it is older than the log. Without a higher epoch nobody would believe us, and whoever had ours before us
+        would have approved what we do not know of."""
+        _log.critical(
+            "partition %d: the log names another owner of epoch %d, and the database none behind ours, %d: it was set back; "
+            "what it lacked is rated again, and we go on at a higher epoch",
+            owned.number,
+            named,
+            owned.epoch,
+        )
+        while owned.epoch <= named:
+            await self._raise_epoch(owned, owned.ckpt_seq)
+        await self._announce(owned)
 
     async def _settle(self, owned: Owned, checkpoint: Checkpoint) -> bool:
         """Whether the commit of unknown outcome took effect. We go on at a higher epoch either way."""
+        committed = await self._raise_epoch(owned, checkpoint.ckpt_seq)
+        await self._announce(owned)
+        return committed
+
+    async def _raise_epoch(self, owned: Owned, ckpt_seq: int) -> bool:
+        """Whether the store holds that checkpoint."""
         while True:
             try:
-                owned.epoch, committed = await self._store.settle_commit(owned.number, owned.epoch, checkpoint.ckpt_seq)
-                break
+                owned.epoch, committed = await self._store.settle_commit(owned.number, owned.epoch, ckpt_seq)
             except StoreUnavailable:
                 await self._clock.sleep(RETRY_S)
+            else:
+                return committed
+
+    async def _announce(self, owned: Owned) -> None:
         owned.fold.line_epoch = owned.epoch
         announcement = seal(self._control_key, self._topic, owned.number, msgspec.json.encode(Owner(owned.epoch)))
         try:
@@ -137,4 +166,3 @@ class Committer:
             # No record of ours bears the new epoch yet; the announcement only voids what bears a lower one.
             _log.warning("partition %d: epoch %d could not be announced: %s", owned.number, owned.epoch, error)
             owned.unannounced = True
-        return committed

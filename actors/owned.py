@@ -75,7 +75,15 @@ class Owned(Struct, eq=False):
     def speaks(self) -> bool:
         """Whether what we hold is the partition's state, and our epoch the one in the log: no higher `owner` record has
         been read, and none of our own is still to be."""
-        return self.stage is Stage.READY and self.fold.epoch == self.epoch == self.fold.desk.epoch
+        ours = self.fold.epoch == self.epoch == self.fold.desk.epoch
+        return self.stage is Stage.READY and ours and not self.outrun
+
+    @property
+    def outrun(self) -> bool:
+        """Whether the log names another owner by a higher epoch, or by our own: then before the record that names us. Either
+        that one has come behind us, or the database has forgotten it."""
+        named_before = self.fold.epoch == self.epoch and self.fold.epoch_offset < self.owner_offset
+        return named_before or self.fold.epoch > self.epoch
 
     async def folded(self, offset: int) -> None:
         """Return once the record at the offset is folded, or the partition is no longer ours."""

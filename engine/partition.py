@@ -204,6 +204,7 @@ class Partition:
     ) -> None:
         self.number = number
         self.epoch = 0  # of the last `owner` record
+        self.epoch_offset = -1  # of the record that raised it; -1: none that this fold has read
         self.line_epoch = 0  # of the owner that runs this fold; stands in the lines it emits
         self.log_time_us = 0
         self.counts: dict[str, int] = {}
@@ -784,7 +785,8 @@ class Partition:
                 return self._lease(control)
             case Owner():
                 self._close_slices(control.epoch)
-                self.epoch = max(self.epoch, control.epoch)
+                if control.epoch > self.epoch:
+                    self.epoch, self.epoch_offset = control.epoch, offset
                 return "owner"
             case CatalogueMarker():
                 return self._publish(control)

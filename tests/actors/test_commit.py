@@ -241,6 +241,23 @@ async def test_4_an_unknown_outcome_is_settled_by_raising_the_epoch(bench: Bench
     assert row.ckpt_seq == 2, "and the next one follows on"
 
 
+@pytest.mark.parametrize("down", [False, True], ids=["Kafka is there", "Kafka is away"])
+async def test_4_a_database_that_was_set_back_is_gone_beyond(bench: Bench, down: bool) -> None:
+    """The log names owners that a restored backup has forgotten: without a higher epoch nobody would believe this one."""
+    row = bench.rig.database.partition(0)
+    bench.owned.fold.epoch, bench.owned.fold.epoch_offset = 7, 0
+    bench.rig.broker.down = down
+    await bench.committed()
+    assert (row.ckpt_seq, row.epoch, bench.owned.epoch, bench.owned.fold.line_epoch) == (1, 8, 8, 8)
+    assert bench.owned.unannounced is down
+    if not down:
+        assert bench.rig.controls(0, Owner) == [Owner(1), Owner(8)]
+        bench.fold()
+        assert bench.owned.fold.epoch == 8
+    await bench.committed()
+    assert (row.ckpt_seq, row.epoch) == (2, 8), "and the next one follows on"
+
+
 async def test_4_settling_waits_for_the_database(bench: Bench) -> None:
     down_until_s = 3.0
 

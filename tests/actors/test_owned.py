@@ -73,9 +73,11 @@ async def test_only_the_last_owner_that_the_log_names_speaks(rig: Rig) -> None:
     owned.fold.epoch = owned.epoch
     assert not owned.speaks, "the desk is not open"
     owned.fold.desk.begin(owned.epoch)
-    assert owned.speaks
+    assert owned.outrun and not owned.speaks, "somebody else was named by that epoch before"
+    owned.fold.epoch_offset = owned.owner_offset
+    assert owned.speaks and not owned.outrun
     owned.fold.epoch += 1
-    assert not owned.speaks, "somebody else has become the owner"
+    assert owned.outrun and not owned.speaks, "somebody else has become the owner"
     owned.fold.epoch -= 1
     owned.stage = Stage.WAITING
     assert not owned.speaks

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import msgspec
@@ -203,6 +204,38 @@ async def test_others_run_while_records_are_read_ahead(rig: Rig, monkeypatch: py
     assert len(searches) < 4, "they were read ahead together"
     assert max(held_s) < SEARCH_S + 0.00005, "the search, and nothing beside it"
     assert max(held for held in held_s if held < SEARCH_S) < 0.00045, "a slice, and one look at the clock"
+
+
+@pytest.mark.parametrize("owned", [True, False], ids=["a higher epoch in the log", "the very epoch that a claim makes"])
+async def test_a_database_that_was_set_back_is_caught_up_and_its_owner_believed(rig: Rig, owned: bool) -> None:
+    """A backup is restored: the log names owners that the database has forgotten."""
+    process = rig.process()
+    account = rig.open(0)
+    await ready(rig, process, 0)
+    rig.use(account, "before")
+    await rig.clock.until(checkpointed(rig, 0), 10)
+    backup = deepcopy(rig.database.partition(0))
+    process.assign()
+    await rig.clock.until(lambda: process.view(0) is None, 10)
+    if not owned:
+        backup = deepcopy(rig.database.partition(0))
+    process.assign(0)
+    await until_ready(rig, process, 0)
+    rig.use(account, "since")
+    await rig.clock.until(checkpointed(rig, 0), 10)
+    process.assign()
+    await rig.clock.until(lambda: process.view(0) is None, 10)
+
+    rig.database.partitions[0] = backup
+    process.assign(0)
+    await until_ready(rig, process, 0)
+    await rig.clock.until(lambda: process.shard._owned[0].speaks and not process.shard._owned[0].outrun, 20)
+    rig.use(account, "then")
+    await rig.clock.until(checkpointed(rig, 0), 10)
+    *epochs, last = [owner.epoch for owner in rig.controls(0, Owner) if isinstance(owner, Owner)]
+    assert last == backup.epoch > max(epochs)
+    assert process.counts(0)["rated"] == 3
+    assert sum(posting.amount for posting in backup.postings) == 3 * 10**12
 
 
 async def test_a_shard_declared_dead_drops_everything_and_ends(rig: Rig) -> None:
