@@ -19,6 +19,7 @@ from actors.web.wire import (
     invalid,
     unavailable,
 )
+from engine.cost.floors import percent_text
 from engine.cost.margin import By, Key, Margin
 from engine.money import amount_text
 
@@ -149,7 +150,7 @@ def _item(key: Key, sums: Margin, by: list[By]) -> MarginItem:
         revenue=amount_text(sums.revenue),
         cost=None if sums.cost is None else amount_text(sums.cost),
         margin=None if sums.margin is None else amount_text(sums.margin),
-        percent=None if permille is None else f"{permille // 10}.{permille % 10}",
+        percent=None if permille is None else percent_text(permille),
         known_cost=amount_text(sums.known_cost),
         without_cost=sums.without_cost,
         without_revenue=sums.without_revenue,

@@ -71,6 +71,15 @@ async def test_revenue_and_cost_stand_side_by_side(house: House) -> None:
     assert (day["begin"], day["end"]) == ("2026-11-21T10:00:00Z", "2026-11-22T11:00:00Z")
 
 
+async def test_a_loss_is_so_many_percent_below_nothing(house: House) -> None:
+    await told(
+        house,
+        {key("acme"): Margin(40 * DOLLAR, 41 * DOLLAR, 1), key("zen"): Margin(1_000 * DOLLAR, 1_005 * DOLLAR, 1)},
+    )
+    items = (await house.client.get(f"/v1/margin?{HOURS}")).json()["items"]
+    assert [(each["margin"], each["percent"]) for each in items] == [("-1", "-2.5"), ("-5", "-0.5")]
+
+
 async def test_what_makes_no_sense_is_refused_by_its_field(house: House) -> None:
     for query, field in (
         ("by=colour", "by"),
