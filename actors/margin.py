@@ -41,13 +41,14 @@ class Answer(Struct, frozen=True):
     """Sums over the requests of the stretch, and what its windows cost beside them."""
 
     rows: list[tuple[Key, Margin]]
-    buckets: dict[tuple[str, Bucket], int]  # pico by currency and bucket, of windows whose cost is known
+    buckets: dict[tuple[str, Bucket], int]  # pico by currency and bucket, as far as it is known
     windows_without_cost: int
     unreadable: int
 
 
 async def find_margins(reader: Reader, rated: str, costs: str, from_us: int, until_us: int, by: Sequence[By]) -> Answer:
-    """Of requests rated, and hours and windows that begin, in [from_us, until_us). Raises LogUnavailable."""
+    """Of requests rated, and hours and windows that begin, in [from_us, until_us), both of which begin an hour. Raises
+    LogUnavailable."""
     fold = MarginFold(None, from_us, until_us)
     for partition in range(await reader.partitions(rated)):
         async for record in _of(reader, rated, partition, from_us):
@@ -78,9 +79,10 @@ async def with_costs(
     for window in windows.values():
         if window.cost is None:
             without += 1
+        if window.currency is None:  # no rates were known
             continue
         for bucket, amount_text in window.buckets.items():
-            key = (window.currency or "", bucket)
+            key = (window.currency, bucket)
             buckets[key] = buckets.get(key, 0) + parse_amount(amount_text)
     return Answer(fold.sums(by), buckets, without, unreadable + fold.unreadable)
 

@@ -27,7 +27,8 @@ class NotConserved(ValueError):
 
 
 class CostRows(Struct, frozen=True):
-    """`unknown`: executions and windows whose cost is not known. What is known of such an execution is nobody's."""
+    """`unknown`: executions and windows whose cost is not known. What is known of such a window is in the rows, and what is
+    known of such an execution is nobody's."""
 
     rows: list[Row]
     unknown: int
@@ -74,6 +75,7 @@ def focus_cost_rows(
             hour = line.window_us - line.window_us % HOUR_US
             if line.cost is None or line.currency is None:
                 unknown += 1
+            if line.currency is None:
                 continue
             for bucket, amount in line.buckets.items():
                 pico = parse_amount(amount)

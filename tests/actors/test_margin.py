@@ -97,10 +97,13 @@ async def test_the_newest_lines_of_both_topics_are_joined_by_request() -> None:
     assert (answer.windows_without_cost, answer.unreadable) == (0, 2)
 
 
-async def test_windows_without_a_known_cost_are_counted() -> None:
-    topics = Topics(rated=[], costs=[window(None, 0, 1)])
+async def test_windows_without_a_known_cost_are_counted_beside_what_is_known_of_them() -> None:
+    """As the rows in Postgres have it."""
+    nothing = window_line(WindowCost("r", H + 1, None, dict.fromkeys(Bucket, 0), True), None, 1, 1)
+    topics = Topics(rated=[], costs=[window(None, 3, 1), nothing])
     answer = await find_margins(topics, "rated", "costs", H, H + HOUR_US, [])
-    assert (answer.rows, answer.buckets, answer.windows_without_cost) == ([], {}, 1)
+    known = {key: amount for key, amount in answer.buckets.items() if amount}
+    assert (answer.rows, known, answer.windows_without_cost) == ([], {("USD", Bucket.DIRECT): 3}, 2)
 
 
 async def test_one_request_is_found_among_all_others() -> None:

@@ -107,3 +107,16 @@ def test_tokens_are_consumed_once_in_the_hour_in_which_the_execution_ended() -> 
         (Decimal(60), Decimal("0.005")),  # of c; a goes on
         (Decimal(60), Decimal("0.004")),
     ]
+
+
+def test_what_is_known_of_a_window_that_is_not_wholly_known_is_in_the_rows() -> None:
+    """The replica's GPUs are known from the middle of a window on: one ran before, and one behind it."""
+    partly = window(AT_US + 20_000_000, None, direct="0.004", hard_idle="0.001")
+    made = focus_cost_rows([*LINES, request("z", None), request("y", "0.004"), partly], ISSUER, "fleet")
+    assert made.unknown == 2
+    assert [(row["x_CostRole"], row["SubAccountId"], row["BilledCost"]) for row in made.rows] == [
+        ("direct", None, Decimal("0.001")),
+        ("direct", "acme", Decimal("0.009")),
+        ("hard_idle", None, Decimal("0.014")),
+        ("overhead", None, Decimal("0.001")),
+    ]
