@@ -105,7 +105,7 @@ class _Owned:
         self.committed_offset = claim.next_offset
         self.next_offset = 0
         self.last = claim.last
-        self.settled_us = 0
+        self.settled_us = claim.settled_us
         self.samples: dict[int, int] = {}  # next offset by partition of `gpu-telemetry`
         self.samples_from_us: int | None = None  # samples are wanted again from then on, and were not found yet
         self.caught_up = False

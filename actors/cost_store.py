@@ -28,6 +28,7 @@ class CostClaim(Struct, frozen=True):
     next_offset: int  # of the topic `served`
     last: LastRecord | None
     blob: bytes | None  # None: never checkpointed
+    settled_us: int = 0  # as the last checkpoint had it
 
 
 class CostLetter(Struct, frozen=True):
@@ -102,7 +103,8 @@ class CostStore(OnSession):
             last = None
             if row["last_offset"] is not None:
                 last = LastRecord(row["last_offset"], row["last_append_ms"], row["last_digest"])
-            return CostClaim(row["epoch"], row["ckpt_seq"], row["next_offset"], last, row["blob"])
+            place = row["epoch"], row["ckpt_seq"], row["next_offset"]
+            return CostClaim(*place, last, row["blob"], row["settled_us"])
 
         return await self._session.repeatable(work)
 

@@ -4,7 +4,7 @@
 -- A new ownership of a partition begins: whoever owned it before is refused at its next checkpoint.
 INSERT INTO cost_partition AS kept (partition, owner) VALUES ($1, $2)
 ON CONFLICT (partition) DO UPDATE SET epoch = kept.epoch + 1, owner = excluded.owner, updated_at = clock_timestamp()
-RETURNING epoch, ckpt_seq, next_offset, last_offset, last_append_ms, last_digest, blob
+RETURNING epoch, ckpt_seq, next_offset, last_offset, last_append_ms, last_digest, blob, settled_us
 
 -- name: rows_from
 -- The rows of a partition that may still change: hours that begin at an instant or later.

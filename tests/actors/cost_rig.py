@@ -93,7 +93,8 @@ class Stored:
         self.epoch += 1
         if self.last is None:
             return CostClaim(self.epoch, 0, 0, None, None)
-        return CostClaim(self.epoch, self.ckpt_seq, self.next_offset, self.last.last, self.last.blob)
+        place = self.epoch, self.ckpt_seq, self.next_offset
+        return CostClaim(*place, self.last.last, self.last.blob, self.last.settled_us)
 
     async def rows(self, partition: int, from_us: int) -> list[tuple[Key, Sums]]:
         return [(key, sums) for key, sums in self.table.items() if key.hour_us >= from_us]

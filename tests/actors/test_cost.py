@@ -129,6 +129,20 @@ async def test_a_crash_and_a_new_owner_change_no_row(seed: int) -> None:
     }
 
 
+async def test_a_new_owner_knows_what_had_settled_before_it() -> None:
+    """What changes there is a correction, also in its first checkpoint."""
+    topics, arrivals = topics_of(2)
+    topics.arrive(arrivals[1:], LAST_US)
+    store = Stored()
+    await actor(topics, store, Clock(SETTLED_US)).run()
+    assert store.last is not None
+    before = store.last
+    topics.arrive(arrivals[:1], LAST_US)
+    await actor(topics, store, Clock(SETTLED_US), owner="b").run()
+    assert store.last is not before
+    assert store.last.settled_before_us == before.settled_us > 0
+
+
 async def test_a_new_owner_that_finds_all_as_it_was_tells_nothing() -> None:
     topics, arrivals = topics_of(2)
     topics.arrive(arrivals, LAST_US)

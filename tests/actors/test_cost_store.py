@@ -56,7 +56,7 @@ async def test_a_checkpoint_is_found_again_by_the_next_owner(store: CostStore) -
     ]
     await store.commit([checkpoint(first, 1, *rows)])
     second = await store.claim(1, "b")
-    assert second == CostClaim(2, 1, 7, LastRecord(6, 123, b"d" * 16), b"blob")
+    assert second == CostClaim(2, 1, 7, LastRecord(6, 123, b"d" * 16), b"blob", 6 * HOUR_US)
     assert sorted(await store.rows(1, 0), key=str) == sorted([(row.key, row.sums) for row in rows], key=str)
     assert await store.rows(1, 6 * HOUR_US) == [(IDLE, Sums(7))]
     assert await store.rows(2, 0) == []
