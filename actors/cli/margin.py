@@ -40,17 +40,21 @@ app.add_typer(floors.app, name="floors")
 @app.callback()
 def show_margin(
     context: typer.Context,
-    since: Annotated[str | None, typer.Option("--from", help="RFC 3339; default: a day ago.")] = None,
-    until: Annotated[str | None, typer.Option("--to", help="RFC 3339; default: now.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", help="RFC 3339; the hour that it lies in is the first. Default: a day ago.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", help="RFC 3339; the hour that it lies in is the last. Default: now.")
+    ] = None,
     by: Annotated[
         list[By] | None, typer.Option(help="Tell apart by; may be repeated. Default: account, model.")
     ] = None,
     live: Annotated[
-        bool, typer.Option("--live", help="From Postgres, by whole hours, instead of reading all lines.")
+        bool, typer.Option("--live", help="From Postgres, where sums are kept, instead of reading all lines.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Hold rated lines against the GPU cost of their requests, and show where the rest of that cost went.
+    """Hold rated lines of whole hours against the GPU cost of their requests, and show where the rest of that cost went.
 
     A request that nobody is known to have served has no known cost, and a sum with one in it has no margin."""
     from actors.clock import SystemClock
@@ -64,6 +68,8 @@ def show_margin(
         from_us = until_us - _DAY_US if since is None else instant_of("--from", since)
         if from_us >= until_us:
             fail("--to is not behind --from", WRONG_INPUT)
+        # Costs are told by the hour: with half of its charges an hour would have all of its costs.
+        from_us, until_us = from_us // HOUR_US * HOUR_US, -(-until_us // HOUR_US) * HOUR_US
         if live and By.REQUEST in asked:
             fail("--live keeps sums by hour: leave it out to tell single requests apart", WRONG_INPUT)
         answer = asyncio.run((_ask_live if live else _ask)(settings, from_us, until_us, asked))
@@ -132,14 +138,13 @@ async def _ask_live(settings: Settings, from_us: int, until_us: int, by: list[By
     from actors.margin import Answer
     from engine.cost.window import Bucket
 
-    begin_us, end_us = from_us // HOUR_US * HOUR_US, -(-until_us // HOUR_US) * HOUR_US
     store, costs = margin_store(settings), cost_store(settings)
     await store.start()
     try:
         await costs.start()
         try:
-            rows = await store.sums(begin_us, end_us, by)
-            buckets = await costs.sums(begin_us, end_us, by=())
+            rows = await store.sums(from_us, until_us, by)
+            buckets = await costs.sums(from_us, until_us, by=())
         finally:
             await costs.stop()
     finally:

@@ -92,6 +92,8 @@ def test_revenue_and_cost_stand_side_by_side(
     cells = [part.strip() for part in row.split("│") if part.strip()]
     assert cells == ["acme", "m", "USD", "3", "13", "1.500000000000", "11.500000000000", "88.4", "0", "0"]
     assert "hard_idle" in shown.stdout
+    inside = ["--from", "2025-11-24T16:20:00Z", "--to", "2025-11-24T16:40:00Z"]
+    assert call("margin", *inside).stdout == shown.stdout, "of an hour there are its charges where its costs are"
     told = [orjson.loads(line) for line in call("margin", "--json", "--by", "request", *HOUR).stdout.splitlines()]
     assert (told[0]["request"], told[0]["revenue"], told[0]["cost"], told[0]["margin"]) == ("a", "4", "1", "3")
     runs = [orjson.loads(line) for line in call("margin", "--json", "--by", "run", *HOUR).stdout.splitlines()][:-1]
