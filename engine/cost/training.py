@@ -102,6 +102,7 @@ class Progress(Struct, frozen=True):
     device_flops: int | None = None  # of one
     mfu_ppm: int | None = None  # as the run itself works it out
     tokens_milli: int | None = None  # a thousandth of a token a second
+    remaining_unit: Unit | None = None  # as its log says it, perhaps once, long before what is read next
 
 
 class Projection(Struct, frozen=True):
@@ -153,7 +154,7 @@ def read_log(lines: Iterable[str], run: TrainingRun, before: Progress = Progress
 
     Of two values the one of the higher batch counts, and of one batch the later: a log that is read twice changes nothing."""
     last: dict[str, tuple[int, Decimal]] = {}
-    units = run.unit, run.unit
+    remaining_unit = before.remaining_unit
     read, batch, faults = 0, before.batch, []
     for number, line in enumerate(lines, start=1):
         for at, key, text in _pairs(line[:LINE_CHARACTERS_MAX]):
@@ -167,7 +168,7 @@ def read_log(lines: Iterable[str], run: TrainingRun, before: Progress = Progress
                 if text not in list(Unit):
                     faults.append(f"line {number}: {key} is {text[:40]!r}, none of {', '.join(Unit)}")
                     continue
-                units = units[0], Unit(text)
+                remaining_unit = Unit(text)
                 read += 1
                 continue
             value = _value(text)
@@ -178,7 +179,7 @@ def read_log(lines: Iterable[str], run: TrainingRun, before: Progress = Progress
                 last[name] = at, value
             batch = max(batch, at)
             read += 1
-    return ReadLog(_progress(before, batch, last, units), read, tuple(faults))
+    return ReadLog(_progress(before, batch, last, run.unit, remaining_unit), read, tuple(faults))
 
 
 def _pairs(line: str) -> list[tuple[int | None, str, str]]:
@@ -214,15 +215,18 @@ def _times(value: tuple[int, Decimal] | None, factor: int, before: int | None) -
     return round_half_even(numerator * factor, denominator)
 
 
-def _progress(before: Progress, batch: int, last: dict[str, tuple[int, Decimal]], units: tuple[Unit, Unit]) -> Progress:
+def _progress(
+    before: Progress, batch: int, last: dict[str, tuple[int, Decimal]], unit: Unit, remaining_unit: Unit | None
+) -> Progress:
     return Progress(
         batch,
-        _times(last.get("elapsed"), _UNIT_US[units[0]], before.elapsed_us),
-        _times(last.get("remaining"), _UNIT_US[units[1]], before.remaining_us),
+        _times(last.get("elapsed"), _UNIT_US[unit], before.elapsed_us),
+        _times(last.get("remaining"), _UNIT_US[remaining_unit or unit], before.remaining_us),
         _times(last.get("flops"), 1, before.flops),
         _times(last.get("device_flops"), 1, before.device_flops),
         _times(last.get("mfu"), PPM, before.mfu_ppm),
         _times(last.get("tokens"), 1_000, before.tokens_milli),
+        remaining_unit,
     )
 
 

@@ -112,6 +112,19 @@ def test_every_form_of_a_line_is_read(lines: list[str], elapsed_us: int | None, 
     assert (progress.elapsed_us, progress.remaining_us) == (elapsed_us, remaining_us)
 
 
+def test_the_unit_that_a_log_says_once_is_that_of_all_that_it_says_later() -> None:
+    """A log is sent in parts, and says at its very beginning that it remains in minutes."""
+    first = read_log(
+        ["[hyperparameter]: time/remaining_estimate_unit: minutes", "[metric][batch=1]: time/remaining_estimate: 90"],
+        RUN,
+    ).progress
+    later = read_log(["[metric][batch=2]: time/remaining_estimate: 60"], RUN, first).progress
+    assert (first.remaining_us, later.remaining_us) == (3 * HOUR_US // 2, HOUR_US)
+    assert msgspec.json.decode(msgspec.json.encode(later), type=Progress) == later
+    again = read_log(["time/remaining_estimate_unit: hours", "[metric][batch=3]: time/remaining_estimate: 2"], RUN, later)
+    assert again.progress.remaining_us == 2 * HOUR_US
+
+
 def test_times_are_in_the_unit_of_the_run() -> None:
     days = replace(RUN, unit=Unit.DAYS)
     assert read_log(["time/total: 2"], days).progress.elapsed_us == 48 * HOUR_US
