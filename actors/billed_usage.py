@@ -88,13 +88,18 @@ class BilledUsages(OnSession):
         usages, prices = await self._session.repeatable(lambda connection: _read(connection, begin_us, end_us))
         endpoints = {model: endpoint for endpoint, model in models.items()}
         ours: dict[tuple[str, int], int | None] = {}
+        faults: set[str] = set()
         for each in await self._costs.sums(begin_us, end_us, by=("model", "hour")):
-            if each.bucket == Bucket.OVERHEAD or each.currency not in ("", currency):
+            if each.bucket == Bucket.OVERHEAD:
                 continue
             key = endpoints.get(each.model, each.model), each.hour_us
             before = ours.get(key, 0)
-            ours[key] = None if before is None or each.unknown else before + each.amount
-        return reconcile(usages, Prices(prices), ours, currency, begin_us, end_us)
+            is_other = each.currency not in ("", currency)
+            if is_other:
+                faults.add(f"model {each.model}: our rates are in {each.currency} and not in {currency}")
+            ours[key] = None if before is None or each.unknown or is_other else before + each.amount
+        found = reconcile(usages, Prices(prices), ours, currency, begin_us, end_us)
+        return Reconciled(found.hours, sorted({*found.faults, *faults}))
 
 
 async def _read(connection: Any, begin_us: int, end_us: int) -> tuple[list[BilledUsage], list[ListPrice]]:

@@ -80,3 +80,20 @@ async def test_of_too_many_records_none_are_read(billed: BilledUsages, monkeypat
     await billed.take_in([USAGE], [])
     with pytest.raises(TooMuchBilled):
         await billed.reconciled(H, H + HOUR_US, "USD", {})
+
+
+async def test_our_costs_in_another_currency_are_not_known_in_that_of_the_bill(
+    billed: BilledUsages, costs: CostStore
+) -> None:
+    """They are not 0: all of the bill would be a difference."""
+    claim = await costs.claim(1, "a")
+    key = Key(H + 7 * HOUR_US, "r", "atlas", Bucket.DIRECT, "acme", "chat")
+    await costs.commit([checkpoint(claim, 1, RowChange(key, Sums(4 * PICO), 4 * PICO))])
+    stretch = {"begin_us": H + 7 * HOUR_US, "end_us": H + 8 * HOUR_US}
+    usage = replace(USAGE, record="r-eur", sku="SERVING_EU", **stretch)
+    await billed.take_in([usage], [replace(PRICE, sku="SERVING_EU", currency="EUR")])
+    found = await billed.reconciled(*stretch.values(), "EUR", {"large": "atlas"})
+    assert [(each.endpoint, each.billed, each.ours, each.delta) for each in found.hours] == [
+        ("large", 7 * PICO, None, None)
+    ]
+    assert found.faults == ["model atlas: our rates are in USD and not in EUR"]
