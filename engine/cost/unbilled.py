@@ -76,6 +76,7 @@ class Unbilled(Struct):
 
 
 Curve = Callable[[int], int]  # how many tokens there were before an instant
+_Name = tuple[str, str, int]  # replica, request, attempt
 
 
 def reconcile(samples: Iterable[Sample], served: Iterable[Served], rated: Mapping[str, Rated]) -> Unbilled:
@@ -85,6 +86,7 @@ def reconcile(samples: Iterable[Sample], served: Iterable[Served], rated: Mappin
     found = Unbilled({}, {}, {}, 0)
     spans = _count(samples, found)
     executions = _newest(served)
+    billed = _allotted(executions, rated)
     known = set()
     for execution in executions:
         known.add(execution.request)
@@ -94,19 +96,49 @@ def reconcile(samples: Iterable[Sample], served: Iterable[Served], rated: Mappin
         for side in Side:
             span = spans.get((execution.replica, side))
             if span is not None:
-                _place(execution, side, span, rated.get(execution.request), found)
+                _place(execution, side, span, billed.get(_name(execution)), found)
     found.unplaced = len(rated.keys() - known)
     return found
 
 
 def _newest(served: Iterable[Served]) -> list[Served]:
-    newest: dict[tuple[str, str, int], Served] = {}
+    newest: dict[_Name, Served] = {}
     for record in served:
-        key = (record.replica, record.request, record.attempt)
-        before = newest.get(key)
+        before = newest.get(_name(record))
         if before is None or record.seq > before.seq:
-            newest[key] = record
+            newest[_name(record)] = record
     return list(newest.values())
+
+
+def _name(execution: Served) -> _Name:
+    return execution.replica, execution.request, execution.attempt
+
+
+def _allotted(executions: Iterable[Served], rated: Mapping[str, Rated]) -> dict[_Name, Rated]:
+    """What was billed of each execution. A request may have several (it was tried again, or computed on two replicas), and is
+    billed once: that is of the one that gave the answer, up to what it made, then of the others; what is more, of the first."""
+    by_request: dict[str, list[Served]] = {}
+    for execution in executions:
+        if execution.request in rated:
+            by_request.setdefault(execution.request, []).append(execution)
+    found: dict[_Name, Rated] = {}
+    for request, several in by_request.items():
+        several.sort(key=lambda each: (each.status is Status.OK, each.last_us, _name(each)), reverse=True)
+        billed = rated[request]
+        prompts = _parts(billed.prompt, [0 if each.first_us is None else each.prompt for each in several])
+        generated = _parts(billed.generated, [each.output for each in several])
+        found.update(zip(map(_name, several), map(Rated, prompts, generated), strict=True))
+    return found
+
+
+def _parts(billed: int | None, made: list[int]) -> list[int | None]:
+    if billed is None:
+        return [None] * len(made)
+    parts = []
+    for tokens in made:
+        parts.append(min(billed, tokens))
+        billed -= parts[-1]
+    return [parts[0] + billed, *parts[1:]]
 
 
 def _count(samples: Iterable[Sample], found: Unbilled) -> dict[tuple[str, Side], tuple[int, int]]:

@@ -58,6 +58,28 @@ def test_what_was_billed_is_held_against_what_was_served() -> None:
     assert found.total() == Tokens(counted=130, rated=45, short=15)
 
 
+def test_a_request_that_was_tried_again_is_billed_once() -> None:
+    """It broke after 50 tokens, and made 60 when it was tried again; the bill has those 60, or less, or more than there are."""
+    served = [ran("a", 10, 20, 50, Status.FAILED), ran("a", 30, 50, 60, attempt=1)]
+    for billed, rated in ((60, 60), (45, 45), (70, 70), (115, 115)):
+        found = reconcile(SAMPLES, served, {"a": Rated(100, billed)})
+        assert found.total() == Tokens(counted=130, rated=rated, short=110 - billed), billed
+        assert found.total().unbilled == 130 - billed
+        assert found.total(side=Side.PROMPT) == Tokens(counted=400, rated=100, short=100)
+    assert reconcile(SAMPLES, served, {"a": Rated()}).total() == Tokens(counted=130, rated=110)
+
+
+def test_of_a_request_on_two_replicas_each_has_its_part_of_the_bill() -> None:
+    """The prompt is computed here, and the answer made there, the later."""
+    samples = [*SAMPLES, counter(0, 0, replica="s"), counter(120, 60, 100, replica="s")]
+    served = [ran("a", 10, 10, 0), ran("a", 11, 50, 60, replica="s")]
+    for order in (served, served[::-1]):
+        found = reconcile(samples, order, {"a": Rated(100, 60)})
+        assert found.total("s") == Tokens(counted=60, rated=60)
+        assert found.total("s", Side.PROMPT) == Tokens(counted=100, rated=100)
+        assert found.total("r", Side.PROMPT) == Tokens(counted=400, short=100)
+
+
 def test_what_ran_outside_the_counters_stretch_is_left_out() -> None:
     """Ten tokens a second from 100 to 140: half of them behind the last counter."""
     found = reconcile(SAMPLES, [ran("a", 100, 140, 400), ran("b", 200, 210, 5)], {"a": Rated(), "b": Rated()})
