@@ -222,9 +222,20 @@ class Attribution:
         if closed > self.closed_us:
             self.closed_us = closed
             self._rollup.forget(closed)
-            for replica in self._replicas.values():
-                replica.forget(closed)
+            self._forget(closed)
         return Published(windows, requests, rows)
+
+    def _forget(self, closed_us: int) -> None:
+        """Names of replicas come and go with pods: of one that is gone nothing is kept."""
+        for replica in self._replicas.values():
+            replica.forget(closed_us, self._horizons.close_us)
+        gone = {name for name, replica in self._replicas.items() if replica.is_gone}
+        for name in gone:
+            del self._replicas[name]
+        for gpu, holders in list(self._holders.items()) if gone else ():
+            holders -= gone
+            if not holders:
+                del self._holders[gpu]
 
     def rows(self) -> list[tuple[Key, Sums]]:
         """What every hour that is not closed has come to, in the order of the keys."""

@@ -21,6 +21,10 @@ Name = str  # request and attempt: see `_name`
 AGAIN_US: Final = (
     1_000_000  # a window that goes on changing is worked out again after its age, and never sooner than this
 )
+# Behind its end a stay is known for so long: for what a producer or a new owner may say of it again; and where it was so long
+# that the records of one of its hours do not tell of it, for as long as these may still be read (`kafka.retention_days`).
+SHORT_KEPT_US: Final = 24 * HOUR_US
+LONG_KEPT_US: Final = 42 * 24 * HOUR_US
 
 
 class Execution(Struct, eq=False, gc=False):
@@ -110,10 +114,10 @@ class Replica:
         profiles = self._profiles
         profile = profiles.get(served.model) if profiles else None
         execution = self._executions[name] = Execution(name, served, phases(served, profile), row, hour_us)
-        if before is not None:  # where it ran no more, it is told to have cost nothing
-            execution.told = before.told
+        if before is not None:  # where it ran no more, it is told to have cost nothing; but of closed hours nothing is
+            execution.told = {hour: told for hour, told in before.told.items() if hour >= closed_us}
             ran = self._windows(before.served.scheduled_us, before.served.last_us, closed_us) if follows else ()
-            for hour in before.told.keys() | {window - window % HOUR_US for window in ran}:
+            for hour in execution.told.keys() | {window - window % HOUR_US for window in ran}:
                 self._replaced.setdefault(hour, set()).add(execution)
         # As `_windows` has it. An execution is noted a million times an hour, so this path calls as little as it can.
         length, by_window = self._window_us, self._members
@@ -149,10 +153,14 @@ class Replica:
         if follows and before is not None and up.down_us is not None:
             self._let_go.append((max(up.down_us, closed_us), before.down_us))
         self.ups[up.up_us] = up
-        ordered = [self.ups[begin] for begin in sorted(self.ups)]
-        self._stays = [_ended(stay, following.up_us) for stay, following in pairwise(ordered)] + ordered[-1:]
+        self._stays = _not_closed(self._apart(), closed_us)
         self._look_again(up.up_us, closed_us)
         return True
+
+    def _apart(self) -> list[ReplicaUp]:
+        """All stays that are known, in order: each ends where the next begins, at the latest."""
+        ordered = [self.ups[begin] for begin in sorted(self.ups)]
+        return [_ended(stay, following.up_us) for stay, following in pairwise(ordered)] + ordered[-1:]
 
     def note_activity(self, gpu: str, at_us: int, permille: int, closed_us: int) -> None:
         """A sample of one of its GPUs: behind the sample before it, it worked for so much of the time."""
@@ -349,8 +357,15 @@ class Replica:
                 found.append(RequestCost(served, hour, amount, state[1], served.model in profiles, change))
         return found
 
-    def forget(self, closed_us: int) -> None:
-        """Drop what lies in windows that begin before `closed_us` alone."""
+    @property
+    def is_gone(self) -> bool:
+        """It holds no GPU any more, and nothing that is not closed is known of it."""
+        known = (self.ups, self._executions, self._members, self._told, self._stale, self._replaced, self._let_go)
+        return not any(known)
+
+    def forget(self, closed_us: int, close_us: int) -> None:
+        """Drop what lies in windows that begin before `closed_us` alone; and stays, a while later. `close_us`: how long an hour
+        stays open."""
         for by_window in (self._members, self._told, self._rest_until):
             for window in [window for window in by_window if window < closed_us]:
                 del by_window[window]
@@ -364,13 +379,24 @@ class Replica:
         ]
         for name in over:
             del self._executions[name]
-        for stay in self._stays[:-1]:
-            if stay.down_us is not None and stay.down_us <= closed_us:
-                del self.ups[stay.up_us]
-        self._stays = [stay for stay in self._stays if stay.up_us in self.ups]
+        self._forget_stays(closed_us, close_us)
         self._activity.forget(closed_us)
         if self._opened_us is not None:
             self._opened_us = max(self._opened_us, closed_us)
+
+    def _forget_stays(self, closed_us: int, close_us: int) -> None:
+        is_end = False  # the one before it ends only because this one begins
+        for stay in self._apart():
+            down_us = stay.down_us
+            if down_us is not None and not is_end:
+                # Whoever works an hour out again reads what was appended until it had closed. Of a stay that was shorter its
+                # begin or its end is in there.
+                kept_us = LONG_KEPT_US if down_us - stay.up_us > close_us else SHORT_KEPT_US
+                if down_us <= closed_us - kept_us:
+                    del self.ups[stay.up_us]
+                    continue
+            is_end = self.ups[stay.up_us].down_us != down_us
+        self._stays = _not_closed(self._apart(), closed_us)
 
 
 _by_name: Final = attrgetter("name")
@@ -392,6 +418,12 @@ def _text(record: Served | ReplicaUp) -> bytes:
 def _rank(served: Served) -> tuple[int, bytes]:
     """Of two records with one `seq` that say different things, any one counts, as long as it is always the same."""
     return served.seq, _text(served)
+
+
+def _not_closed(stays: list[ReplicaUp], closed_us: int) -> list[ReplicaUp]:
+    """Of stays in order, those that do not end before it; and the last one that does, to name what is not known behind it."""
+    over = sum(stay.down_us is not None and stay.down_us <= closed_us for stay in stays)
+    return stays[max(over - 1, 0) :]
 
 
 def _ended(stay: ReplicaUp, by_us: int) -> ReplicaUp:

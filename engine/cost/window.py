@@ -71,6 +71,8 @@ def _stretches(window: Window, stays: Sequence[ReplicaUp], rates: GpuRates | Non
     """The window, cut where its GPUs or their rates change."""
     cuts = {window.begin_us, window.end_us}
     for stay in stays:
+        if stay.up_us >= window.end_us or (stay.down_us is not None and stay.down_us <= window.begin_us):
+            continue
         ends = (stay.up_us, stay.ready_us, stay.down_us)
         cuts.update(mark for mark in ends if mark is not None and window.begin_us < mark < window.end_us)
         if rates is not None:

@@ -97,6 +97,73 @@ def test_a_checkpoint_says_from_when_on_records_are_needed() -> None:
     assert (other.closed_us, other.log_us, other.blob()) == (fold.closed_us, fold.log_us, fold.blob())
 
 
+DAY_US = 24 * HOUR_US
+TWO_HOURS = Horizons(close_us=2 * HOUR_US)
+
+
+def stay(up_us: int, down_us: int | None = None, seq: int = 0, replica: str = "r") -> ReplicaUp:
+    return ReplicaUp(replica, "llama", UP.gpus, up_us, up_us, down_us, seq)
+
+
+def test_a_new_owner_knows_when_a_replica_went_that_came_again() -> None:
+    """It went just before an hour that is open, and came again in it: the record of its end speaks of the closed one."""
+    hour_us = START_US + HOUR_US
+    records = [
+        (stay(hour_us - 240 * S), hour_us - 240 * S),
+        (stay(hour_us - 240 * S, hour_us - 120 * S, seq=1), hour_us - 120 * S),
+        (stay(hour_us + 600 * S), hour_us + 600 * S),
+    ]
+    fold = new_fold(TWO_HOURS)
+    fold.apply(rates_record(), b"rates", START_US)
+    for record, append_us in records:
+        send(fold, record, append_us)
+    now_us = hour_us + 2 * HOUR_US
+    fold.publish(now_us)
+    send(fold, ended(now_us), now_us)
+    fold.publish(now_us)
+    assert fold.closed_us == hour_us
+    other = Attribution(PARTITION, KEY, TWO_HOURS)
+    other.restore(fold.blob())
+    for record, append_us in records:
+        if append_us >= other.needed_from_us:
+            send(other, record, append_us)
+    send(other, ended(now_us), now_us)
+    other.publish(now_us)
+    assert other.rows() == [row for row in fold.rows() if row[0].hour_us >= hour_us]
+
+
+def test_of_replicas_that_come_and_go_no_more_is_kept_than_those_of_a_day() -> None:
+    """Each pod has a name of its own, and lives for half an hour."""
+    fold = new_fold(TWO_HOURS)
+    sizes = []
+    for number in range(80):
+        up_us = START_US + number * HOUR_US
+        name = f"pod-{number:04d}"
+        send(fold, stay(up_us, replica=name), up_us)
+        send(fold, stay(up_us, up_us + HOUR_US // 2, seq=1, replica=name), up_us + HOUR_US // 2)
+        fold.publish(up_us + HOUR_US // 2)
+        sizes.append(len(fold.blob()))
+    assert sizes[40] == sizes[60] == sizes[79]
+
+
+def test_a_long_stay_is_known_for_as_long_as_its_hours_may_be_worked_out_again() -> None:
+    """One that ended because the next one began, and said nothing of it, too."""
+    fold = new_fold(TWO_HOURS)
+    known = []
+    send(fold, stay(START_US), START_US)
+    again_us = START_US + 5 * HOUR_US
+    send(fold, stay(again_us, again_us + HOUR_US), again_us + HOUR_US)
+    for days in (1, 2, 41, 43):
+        at_us = START_US + days * DAY_US
+        key, value = encode_served(Served("a", "q", "llama", at_us, None, at_us, 10))
+        fold.apply(value, key, at_us)
+        fold.publish(at_us, live=False)
+        other = Attribution(PARTITION, KEY, TWO_HOURS)
+        other.restore(fold.blob())
+        known.append(other.blob().count(b"GPU-1"))
+    assert known == [2, 2, 2, 0]
+
+
 @pytest.mark.parametrize(
     ("horizons", "told"),
     [

@@ -201,6 +201,20 @@ def test_what_is_closed_is_forgotten() -> None:
     made.note_served(served("a", 0, 10), 0)
     made.note_served(served("b", 3_590, 3_605), 0)
     made.work(BEGIN + 2 * HOUR_US, BEGIN + HOUR_US, 0, live=True)
-    made.forget(BEGIN + HOUR_US)
+    made.forget(BEGIN + HOUR_US, HOUR_US)
     assert not made.note_served(served("b", 3_590, 3_605), BEGIN + HOUR_US)
     assert made.work(BEGIN + 2 * HOUR_US, BEGIN + HOUR_US, BEGIN + HOUR_US, live=True) == ([], [])
+
+
+def test_what_replaces_an_execution_says_nothing_of_an_hour_that_has_closed() -> None:
+    """It was told there what it cost, and so it stays: of the rest the newer record counts."""
+    made = replica()
+    made.note_served(served("a", 3_590, 3_605), 0)
+    made.work(BEGIN + 2 * HOUR_US, BEGIN + HOUR_US + 100 * S, 0, live=True)
+    closed_us = BEGIN + HOUR_US
+    made.forget(closed_us, HOUR_US)
+    made.note_served(served("a", 3_590, 3_607, seq=1), closed_us)
+    _, requests = made.work(BEGIN + 2 * HOUR_US, BEGIN + HOUR_US + 100 * S, closed_us, live=True)
+    assert [(cost.hour_us - BEGIN, cost.amount, cost.change) for cost in requests] == [
+        (HOUR_US, 7 * MILLI, 2 * MILLI)
+    ]
