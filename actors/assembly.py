@@ -481,6 +481,7 @@ class CostProcess(TurnsProcess):
             control_key=settings.control_key_bytes(),
             kafka=kafka,
             horizons=cost_horizons(settings),
+            changes_kept_us=cost.change_rows_days * 86_400_000_000,
             interval_s=cost.interval_s,
         )
         self.margin = MarginActor(

@@ -130,9 +130,11 @@ class CostActor(Turns):
         control_key: bytes,
         kafka: KafkaSettings,
         horizons: Horizons,
+        changes_kept_us: int,
         interval_s: float,
     ) -> None:
-        """`owner` names this life of the actor. `interval_s` lies between two turns when all has caught up."""
+        """`owner` names this life of the actor. `changes_kept_us`: so long behind an hour's closing its differences are kept.
+        `interval_s` lies between two turns when all has caught up."""
         super().__init__(clock, interval_s)
         self._owner = owner
         self._partitions = tuple(partitions)
@@ -142,6 +144,7 @@ class CostActor(Turns):
         self._control_key = control_key
         self._kafka = kafka
         self._horizons = horizons
+        self._changes_kept_us = changes_kept_us
         self._owned: dict[int, _Owned] = {}
         self._halted: dict[int, tuple[str, float]] = {}  # why, and when to try again
 
@@ -367,6 +370,7 @@ class CostActor(Turns):
             settled_us=max(0, settled_us),
             closed_us=fold.closed_us,
             settled_before_us=part.settled_us,
+            changes_from_us=max(0, fold.closed_us - self._changes_kept_us),
             currency=fold.currency or "",
             rows=published.rows,
             letters=part.letters,

@@ -18,6 +18,7 @@ from engine.cost.rollup import Key, RowChange, Sums
 from engine.cost.window import Bucket
 
 _QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "costs.sql").read_text(encoding="utf-8"))
+DROPPED_MAX: Final = 5_000  # differences, by one checkpoint
 
 
 class CostClaim(Struct, frozen=True):
@@ -53,6 +54,7 @@ class CostCheckpoint(Struct, frozen=True):
     settled_us: int
     closed_us: int
     settled_before_us: int  # as the checkpoint before had it: what changes of hours before it is a correction
+    changes_from_us: int  # differences of hours that begin before are dropped
     currency: str  # "" while no rates are known
     rows: Sequence[RowChange]
     letters: Sequence[CostLetter]
@@ -148,7 +150,7 @@ class CostStore(OnSession):
         return await self._session.repeatable(work)
 
     async def change_sums(self, partition: int) -> dict[Key, int]:
-        """The sum of all differences of each row, in pico."""
+        """The sum of all differences of each row that are still kept, in pico."""
 
         async def work(connection: Any) -> dict[Key, int]:
             found = await connection.fetch(_QUERIES["change_sums"], partition)
@@ -186,6 +188,9 @@ async def _write(connection: Any, cuts: Sequence[CostCheckpoint]) -> None:
     await connection.executemany(_QUERIES["commit_rows"], [_row_columns(cut) for cut in with_rows])
     await connection.executemany(_QUERIES["commit_changes"], [_change_columns(cut) for cut in with_rows])
     await connection.executemany(_QUERIES["commit_dead_letters"], [_letter_columns(cut) for cut in cuts if cut.letters])
+    await connection.executemany(
+        _QUERIES["drop_changes"], [(cut.partition, cut.changes_from_us, DROPPED_MAX) for cut in cuts]
+    )
 
 
 def _row_columns(cut: CostCheckpoint) -> list[Any]:

@@ -45,6 +45,18 @@ SELECT $1, $2, $3, line, hour_us, replica, model, bucket, account, feature, chan
 INSERT INTO cost_dead_letter (partition, log_offset, reason, detail, key, value)
 SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::bytea[]) ON CONFLICT DO NOTHING
 
+-- name: drop_changes
+-- Differences of hours that closed long ago, some at a time, in the order in which they came. While the oldest one is to be kept
+-- no other is looked at.
+DELETE FROM cost_change WHERE ctid IN (
+    SELECT ctid FROM (
+        SELECT ctid, hour_us FROM cost_change
+        WHERE partition = $1
+            AND (SELECT hour_us < $2 FROM cost_change WHERE partition = $1 ORDER BY ckpt_seq, line LIMIT 1)
+        ORDER BY ckpt_seq, line LIMIT $3
+    ) AS oldest WHERE hour_us < $2
+)
+
 -- name: partitions
 -- How far each partition has come.
 SELECT partition, epoch, ckpt_seq, next_offset, settled_us, closed_us, owner FROM cost_partition ORDER BY partition

@@ -10,6 +10,7 @@ from actors.cost import CostActor, CostCheckpoints
 from actors.cost_store import CostCheckpoint, CostClaim
 from actors.ports import CommitUnknown, LogDamaged, LogUnavailable, Record, StoreRefused, StoreUnavailable
 from engine.cost.attribution import Horizons
+from engine.cost.gpu_rates import HOUR_US
 from engine.cost.lines import RequestLine, WindowLine
 from engine.cost.rollup import Key, Sums
 from engine.cost.served import Served
@@ -64,6 +65,7 @@ def actor(
         control_key=KEY,
         kafka=KAFKA,
         horizons=HORIZONS,
+        changes_kept_us=24 * HOUR_US,
         interval_s=1.0,
     )
     clock.actor, clock.turns = made, turns
@@ -100,6 +102,8 @@ async def test_what_has_come_is_told_and_committed() -> None:
     windows = [line for line in topics.lines if isinstance(line, WindowLine)]
     requests = [line for line in topics.lines if isinstance(line, RequestLine)]
     assert {line.replica for line in windows} == {"both", "part-a", "part-b"}
+    assert store.last is not None
+    assert store.last.changes_from_us == store.last.closed_us - 24 * HOUR_US > 0
     assert requests and all((line.epoch, line.seq, line.currency) == (1, 1, "USD") for line in requests)
     assert any(key.bucket is Bucket.UNATTRIBUTED and sums.amount for key, sums in store.table.items()), (
         "samples are read"

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from actors import cost_store
 from actors.cost_store import CostCheckpoint, CostClaim, CostLetter, CostStatus, CostStore
 from actors.migrations import migrate
 from actors.ports import Fenced, LastRecord
@@ -28,7 +29,9 @@ async def store(database: str) -> AsyncIterator[CostStore]:
     await made.stop()
 
 
-def checkpoint(claim: CostClaim, partition: int, *rows: RowChange, seq: int = 1) -> CostCheckpoint:
+def checkpoint(
+    claim: CostClaim, partition: int, *rows: RowChange, seq: int = 1, changes_from_us: int = 0
+) -> CostCheckpoint:
     return CostCheckpoint(
         partition=partition,
         epoch=claim.epoch,
@@ -39,6 +42,7 @@ def checkpoint(claim: CostClaim, partition: int, *rows: RowChange, seq: int = 1)
         settled_us=6 * HOUR_US,
         closed_us=HOUR_US,
         settled_before_us=6 * HOUR_US,
+        changes_from_us=changes_from_us,
         currency="USD",
         rows=rows,
         letters=[CostLetter(5, "malformed", "a NUL \x00", b"k", None)],
@@ -71,6 +75,24 @@ async def test_differences_sum_to_the_row(store: CostStore) -> None:
     await store.commit([checkpoint(claim, 2, RowChange(ACME, Sums(4), -6), seq=2)])
     assert await store.change_sums(2) == {ACME: 4}
     assert await store.rows(2, 0) == [(ACME, Sums(4))]
+
+
+async def test_differences_are_dropped_when_they_are_old_enough_some_at_a_time(
+    store: CostStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost_store, "DROPPED_MAX", 2)
+    ours, theirs = await store.claim(7, "a"), await store.claim(8, "a")
+    old = [RowChange(msgspec.structs.replace(ACME, account=f"c-{number}"), Sums(5), 5) for number in range(5)]
+    await store.commit([checkpoint(ours, 7, *old, RowChange(IDLE, Sums(7), 7))])
+    await store.commit([checkpoint(theirs, 8, *old)])
+    left = []
+    for seq in (2, 3, 4, 5):
+        await store.commit([checkpoint(ours, 7, seq=seq, changes_from_us=IDLE.hour_us)])
+        left.append(len(await store.change_sums(7)))
+    assert left == [4, 2, 1, 1]
+    assert await store.change_sums(7) == {IDLE: 7}
+    assert len(await store.rows(7, 0)) == 6, "what they came to is kept"
+    assert len(await store.change_sums(8)) == 5, "another partition's are its owner's to drop"
 
 
 async def test_who_was_replaced_writes_nothing(store: CostStore) -> None:

@@ -12,6 +12,7 @@ from actors.margin_store import MarginCheckpoint
 from actors.ports import Outgoing
 from actors.turns import OneBehindTheOther, Turns
 from config.settings import CostSettings
+from engine.cost.gpu_rates import HOUR_US
 from engine.cost.lines import RequestLine, parse_line
 from engine.cost.margin import RUN_KEPT_US
 from engine.cost.served import Served
@@ -124,6 +125,7 @@ async def test_a_cost_is_in_the_margin_within_an_interval_and_two_turns(seed: in
         control_key=KEY,
         kafka=cost_rig.KAFKA,
         horizons=HORIZONS,
+        changes_kept_us=24 * HOUR_US,
         interval_s=INTERVAL_S,
     )
     margin = MarginActor(

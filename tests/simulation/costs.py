@@ -19,6 +19,7 @@ from actors.cost import CostActor
 from actors.cost_store import CostCheckpoint, CostClaim
 from actors.ports import CommitUnknown, Fenced, Outgoing, Record
 from engine.cost.attribution import Horizons
+from engine.cost.gpu_rates import HOUR_US
 from engine.cost.lines import RequestLine, WindowLine
 from engine.cost.rollup import Key, Sums
 from engine.cost.served import GpuPart, ReplicaUp
@@ -156,6 +157,7 @@ class CostWorld(World):
             control_key=KEY,
             kafka=KAFKA,
             horizons=HORIZONS,
+            changes_kept_us=24 * HOUR_US,
             interval_s=INTERVAL_S,
         )
 

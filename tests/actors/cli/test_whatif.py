@@ -103,5 +103,5 @@ async def fill(kafka: str, now_us: int) -> None:
     store = cost_store(settings)
     await store.start()
     claim = await store.claim(0, "a")
-    await store.commit([CostCheckpoint(0, claim.epoch, 1, 0, None, fold.blob(), 0, 0, 0, "USD", [], [])])
+    await store.commit([CostCheckpoint(0, claim.epoch, 1, 0, None, fold.blob(), 0, 0, 0, 0, "USD", [], [])])
     await store.stop()
