@@ -106,6 +106,8 @@ class _Owned:
         self.next_offset = 0
         self.last = claim.last
         self.settled_us = claim.settled_us
+        self.closed_us = fold.closed_us  # as the last checkpoint had it
+        self.read_us = 0  # what is appended before this instant was there when its last turn began
         self.samples: dict[int, int] = {}  # next offset by partition of `gpu-telemetry`
         self.samples_from_us: int | None = None  # samples are wanted again from then on, and were not found yet
         self.caught_up = False
@@ -248,8 +250,10 @@ class CostActor(Turns):
 
     async def _work_out(self, parts: Sequence[_Owned]) -> None:
         """What has come of these, and what changed by it. Of samples those of a partition that has read its records."""
+        read_us = self._clock.wall_us() - AHEAD_US  # clocks differ by less
         for part in parts:
             part.went_on = False
+            part.read_us = read_us
         bounds = await self._reader.bounds_of(self._kafka.topic_served, [part.number for part in parts])
         ends = {number: end for number, (_, end) in bounds.items()}
         try:
@@ -353,10 +357,14 @@ class CostActor(Turns):
         """What changed, and its checkpoint; None where nothing did."""
         fold = part.fold
         now_us = self._clock.wall_us() if part.caught_up else fold.log_us
+        if part.caught_up and fold.log_us:
+            # Hours close where nothing comes, too: those of the margin wait for every partition's.
+            fold.reach(part.read_us)
         # The first time all is worked out: or what an earlier owner told, and we have not looked at, would be taken back.
         published = fold.publish(now_us, live=part.caught_up or not part.compared)
         part.compared = True
-        told = published.rows or published.windows or published.requests or part.letters
+        told = bool(published.rows or published.windows or published.requests or part.letters)
+        told = told or fold.closed_us > part.closed_us
         if not told and part.next_offset <= part.committed_offset:
             return None
         settled_us = max(part.settled_us, max(now_us, fold.log_us) - self._horizons.settle_us)
@@ -423,3 +431,4 @@ class CostActor(Turns):
             part.ckpt_seq = checkpoint.ckpt_seq
             part.committed_offset = checkpoint.next_offset
             part.settled_us = checkpoint.settled_us
+            part.closed_us = checkpoint.closed_us

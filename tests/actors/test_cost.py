@@ -117,6 +117,17 @@ async def test_nothing_new_makes_no_checkpoint() -> None:
     assert store.commits == 0
 
 
+async def test_hours_close_where_nothing_comes_any_more() -> None:
+    """A partition that has rates, and no replica: the margin of all the others would wait for it, a day each hour."""
+    topics, store = topics_of(1)[0], Stored()
+    await actor(topics, store, Clock(START_US + S)).run()
+    assert store.last is not None and store.commits == 1
+    begun_us = store.last.closed_us
+    await actor(topics, store, Clock(START_US + 20 * HOUR_US), turns=5, owner="b").run()
+    assert store.last.closed_us == begun_us + 19 * HOUR_US, "five minutes behind: no clock differs by more"
+    assert store.commits == 2
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_crash_and_a_new_owner_change_no_row(seed: int) -> None:
     topics, arrivals = topics_of(seed)
