@@ -54,13 +54,15 @@ def focus_cost_rows(
     lines: Iterable[RequestLine | WindowLine], issuer: Issuer, payer: str, from_us: int = 0, until_us: int = _EVER
 ) -> CostRows:
     """Of the hours that begin in [from_us, until_us). `payer` is whose bill the GPUs are on. Lines may come in any order, and
-    again; of one identity the newest counts. The tokens of an execution are consumed in the last hour that it has a line of:
+    again; of one identity the newest counts. Of windows that have not settled what executions were not told of yet is nobody's,
+    as in the rows of attribution; it may be below 0. The tokens of an execution are consumed in the last hour that it has a line of:
     so with lines of later hours too, exports of stretches that adjoin have each token once.
 
     Raises NotConserved."""
     sums: dict[_Key, _Sum] = {}
     direct: dict[tuple[int, str], int] = {}  # of windows, less what executions have of it
     partly: dict[tuple[int, str], str] = {}  # where the cost of an execution is not wholly known; the currency
+    untold: dict[tuple[int, str], str] = {}  # where a window has not settled
     unknown = 0
     newest = _newest(lines)
     ended: dict[tuple[str, str, int], int] = {}
@@ -77,6 +79,8 @@ def focus_cost_rows(
                 unknown += 1
             if line.currency is None:
                 continue
+            if not line.settled:
+                untold[hour, line.replica] = line.currency
             for bucket, amount in line.buckets.items():
                 pico = parse_amount(amount)
                 if bucket is Bucket.DIRECT:
@@ -96,8 +100,9 @@ def focus_cost_rows(
         is_end = line.hour_us == ended[line.replica, line.request, line.attempt]
         _add(sums, key, pico, line.prompt - line.cached + line.output if is_end else 0)
     for (hour, replica), rest in sorted(direct.items()):
-        currency = partly.get((hour, replica))
-        if rest > 0 and currency:
+        currency = partly.get((hour, replica)) if rest > 0 else None
+        currency = currency or untold.get((hour, replica))
+        if rest and currency:
             _add(sums, _Key(hour, replica, Bucket.DIRECT.value, currency), rest)
         elif rest:
             raise NotConserved(

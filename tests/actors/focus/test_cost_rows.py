@@ -39,9 +39,9 @@ def request(name: str, amount: str | None, **changed: Any) -> RequestLine:
     return RequestLine(**fields | changed)
 
 
-def window(at_us: int, cost: str | None, **buckets: str) -> WindowLine:
+def window(at_us: int, cost: str | None, *, settled: bool = True, **buckets: str) -> WindowLine:
     found = {Bucket(name): amount for name, amount in buckets.items()}
-    return WindowLine("llama-0", at_us, cost, found, "USD", True, 1, 1)
+    return WindowLine("llama-0", at_us, cost, found, "USD", settled, 1, 1)
 
 
 LINES: list[RequestLine | WindowLine] = [
@@ -107,6 +107,18 @@ def test_tokens_are_consumed_once_in_the_hour_in_which_the_execution_ended() -> 
         (Decimal(60), Decimal("0.005")),  # of c; a goes on
         (Decimal(60), Decimal("0.004")),
     ]
+
+
+def test_what_executions_were_not_told_of_yet_is_nobodys_until_their_window_settles() -> None:
+    """One was told alone that came late to a window: what the others had until then is too much, or too little."""
+    for direct, rest in (("0.005", "-0.003"), ("0.011", "0.003")):
+        open_window = window(AT_US + 20_000_000, direct, settled=False, direct=direct)
+        made = focus_cost_rows([*LINES, request("z", "0.008"), open_window], ISSUER, "fleet")
+        nobodys, _, acme = made.rows[:3]
+        assert (nobodys["SubAccountId"], nobodys["x_Model"], nobodys["BilledCost"]) == (None, None, Decimal(rest))
+        assert (acme["SubAccountId"], acme["BilledCost"]) == ("acme", Decimal("0.013"))
+        total = sum(Decimal(str(row["BilledCost"])) for row in made.rows)
+        assert total == Decimal("0.02") + Decimal(direct)
 
 
 def test_what_is_known_of_a_window_that_is_not_wholly_known_is_in_the_rows() -> None:
