@@ -106,6 +106,7 @@ class _RatedLine(Struct, gc=False):
     plan: str = ""
     accrued_us: int | None = None
     due: str | None = None
+    repricing: str | None = None
     correction: str | None = None
     tags: dict[str, str] = {}
 
@@ -124,7 +125,8 @@ _Execution = tuple[int, str, int]  # hour, replica, attempt
 
 class _Charge(Struct, frozen=True, gc=False):
     hour_us: int
-    amount: int
+    own: int
+    repricing: int  # of usage rated before
     currency: str
     model: str
     plan: str
@@ -272,7 +274,7 @@ class _Request:
         paid_in = {cost.currency for cost in self.costs.values()}
         for charge in self.charges.values():
             key, sums = row(charge.hour_us, charge.plan, charge.currency)
-            sums.revenue += charge.amount
+            sums.revenue += charge.own
             sums.charges += bool(charge.run)
             # Nothing is converted here; and what was not known of a closed hour was counted there.
             if (
@@ -299,6 +301,17 @@ class _Request:
                 found[key].without_cost = 1
             else:
                 found[key].provisional = 1
+        return found
+
+
+    def repriced(self) -> dict[Key, Margin]:
+        """What it changed in the price of usage rated before. By law R9 that is the account's alone: of no model and feature,
+        of no run, and not the request's."""
+        found: dict[Key, Margin] = {}
+        for charge in self.charges.values():
+            if charge.repricing:
+                key = Key(charge.hour_us, self.account, "", "", charge.plan, charge.currency)
+                found.setdefault(key, Margin()).revenue += charge.repricing
         return found
 
 
@@ -378,7 +391,7 @@ class MarginFold:
         """A line of the topic `rated`. The lines of an offset are those of its highest epoch, as a set."""
         try:
             line = _rated.decode(text)
-            amount = parse_amount(line.amount)
+            amount, repricing = parse_amount(line.amount), parse_amount(line.repricing or "0")
         except (msgspec.MsgspecError, NotADecimal):
             self.unreadable += 1
             return
@@ -405,7 +418,8 @@ class MarginFold:
             hour_us, is_late = append_us - append_us % HOUR_US, True
         again = is_late and line.correction is not None
         run = line.tags.get(RUN_TAG, "")
-        charge = _Charge(hour_us, amount, line.currency, line.cell.get("model", ""), line.plan, run, again)
+        parts = amount - repricing, repricing
+        charge = _Charge(hour_us, *parts, line.currency, line.cell.get("model", ""), line.plan, run, again)
         self._touch(name).charges[*place, line.line] = charge
 
     def _take_back(self, name: tuple[str, str], place: _Place) -> None:
@@ -515,6 +529,8 @@ class MarginFold:
             if request.run is not None:
                 self._add_row(replace(key, run=request.run.name[1]), sums, sign)
             self._add_row(key, _of_no_run(sums), sign)
+        for key, sums in request.repriced().items():
+            self._add_row(key, sums, sign)
 
     def _add_row(self, key: Key, sums: Margin, sign: int) -> None:
         row = self._rows.get(key)
@@ -606,6 +622,8 @@ class MarginFold:
                 if request.run is not None:
                     key = replace(key, run=request.run.name[1])
                 found.setdefault(told_apart(key, by, request.name), Margin()).add(_of_no_run(sums))
+            for key, sums in request.repriced().items():
+                found.setdefault(told_apart(key, by), Margin()).add(sums)
         return sorted(found.items(), key=lambda each: each[0])
 
 

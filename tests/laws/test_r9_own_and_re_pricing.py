@@ -1,4 +1,5 @@
-"""Law R9: a charge is its own, and the re-pricing of earlier units. Own goes to the scopes, re-pricing to the root."""
+"""Law R9: a charge is its own, and the re-pricing of earlier units. Own goes to the scopes and the margin of the event,
+re-pricing to the account's root."""
 
 import json
 
@@ -6,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.catalog import PriceDefinition, TierDefinition
+from engine.cost.margin import By, MarginFold
 from engine.money import NANO, quantity_text
 from tests.engine.bench import DOLLAR, Bench, document, pico_of
 
@@ -39,6 +41,27 @@ def test_the_golden_row() -> None:
     assert parts(bench) == [(50 * DOLLAR, 0), (9 * DOLLAR, -20 * DOLLAR)]
     assert sum(bench.account().scopes["red"].spend.values()) == 59 * DOLLAR
     assert sum(bench.account().derive().spend.values()) == 39 * DOLLAR
+
+
+def test_a_request_earns_what_is_its_own_and_the_account_what_it_changed_before_it() -> None:
+    """The golden row: its last request has a margin of $9, and no loss of $11; in all the account earns $39."""
+    bench = bench_of(VOLUME)
+    bench.use(100)
+    bench.use(30)
+    fold = MarginFold()
+    for _, line in bench.partition.outputs.lines:
+        fold.apply_rated(0, line, bench.now)
+    by_request = fold.sums([By.MODEL, By.REQUEST])
+    assert sorted((key.model, sums.requests, sums.revenue) for key, sums in by_request) == [
+        ("", 0, -20 * DOLLAR),
+        ("x", 1, 9 * DOLLAR),
+        ("x", 1, 50 * DOLLAR),
+    ]
+    assert {key.request for key, _ in by_request if not key.model} == {""}
+    ((_, account),) = fold.sums([By.ACCOUNT])
+    assert (account.revenue, account.requests) == (39 * DOLLAR, 2)
+    hours = {key.model: sums.revenue for key, sums in ((row.key, row.sums) for row in fold.changes())}
+    assert hours == {"x": 59 * DOLLAR, "": -20 * DOLLAR}
 
 
 def test_a_team_pays_nothing_for_what_others_use_and_nothing_less_for_it() -> None:
