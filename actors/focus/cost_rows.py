@@ -55,8 +55,8 @@ def focus_cost_rows(
 ) -> CostRows:
     """Of the hours that begin in [from_us, until_us). `payer` is whose bill the GPUs are on. Lines may come in any order, and
     again; of one identity the newest counts. Of windows that have not settled what executions were not told of yet is nobody's,
-    as in the rows of attribution; it may be below 0. The tokens of an execution are consumed in the last hour that it has a line of:
-    so with lines of later hours too, exports of stretches that adjoin have each token once.
+    as in the rows of attribution; it may be below 0. The tokens of an execution are consumed in the last hour that it has a
+    line of: so with lines of later hours too, exports of stretches that adjoin have each token once.
 
     Raises NotConserved."""
     sums: dict[_Key, _Sum] = {}

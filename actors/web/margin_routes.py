@@ -218,11 +218,10 @@ ROUTES: Final = (
         description=(
             "Sums over the requests of whole hours, from Postgres, at most seconds old. Each charge and each cost counts in "
             "its own hour. What a charge changes in the price of usage before it (`volume`, shared tiers) is the account's "
-            "alone: under no model, feature or run. By `run` there are only requests that belong to one, and only as far back as the setting "
-            "`cost.run_rows_days` keeps them. What is not known is null, and so is every "
-            "sum with it. `gpus` says where the price of all GPUs "
-            "went in these hours: of `direct`, requests cost it. Customers must not see costs: a key that is bound to one "
-            "account is refused."
+            "alone: under no model, feature or run. By `run` there are only requests that belong to one, and only as far back "
+            "as the setting `cost.run_rows_days` keeps them. What is not known is null, and so is every sum with it. `gpus` "
+            "says where the price of all GPUs went in these hours: of `direct`, requests cost it. Customers must not see "
+            "costs: a key that is bound to one account is refused."
         ),
         tags=("margin",),
         query=(

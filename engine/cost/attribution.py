@@ -233,7 +233,7 @@ class Attribution:
         for name in gone:
             del self._replicas[name]
         for gpu, holders in list(self._holders.items()) if gone else ():
-            holders -= gone
+            holders.difference_update(gone)
             if not holders:
                 del self._holders[gpu]
 

@@ -121,8 +121,8 @@ def test_the_unit_that_a_log_says_once_is_that_of_all_that_it_says_later() -> No
     later = read_log(["[metric][batch=2]: time/remaining_estimate: 60"], RUN, first).progress
     assert (first.remaining_us, later.remaining_us) == (3 * HOUR_US // 2, HOUR_US)
     assert msgspec.json.decode(msgspec.json.encode(later), type=Progress) == later
-    again = read_log(["time/remaining_estimate_unit: hours", "[metric][batch=3]: time/remaining_estimate: 2"], RUN, later)
-    assert again.progress.remaining_us == 2 * HOUR_US
+    lines = ["time/remaining_estimate_unit: hours", "[metric][batch=3]: time/remaining_estimate: 2"]
+    assert read_log(lines, RUN, later).progress.remaining_us == 2 * HOUR_US
 
 
 def test_times_are_in_the_unit_of_the_run() -> None:
