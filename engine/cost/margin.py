@@ -391,7 +391,8 @@ class MarginFold:
         """A line of the topic `rated`. The lines of an offset are those of its highest epoch, as a set."""
         try:
             line = _rated.decode(text)
-            amount, repricing = parse_amount(line.amount), parse_amount(line.repricing or "0")
+            amount = parse_amount(line.amount)
+            repricing = parse_amount(line.repricing) if line.repricing else 0
         except (msgspec.MsgspecError, NotADecimal):
             self.unreadable += 1
             return
