@@ -27,7 +27,7 @@ from engine.credit import UNBOUNDED, Lot, LotChange, Place, posting_order
 from engine.derived import Derived
 from engine.guard import Guard, Payment, Tallied
 from engine.holds import Drawn, Hold
-from engine.in_advance import owed_in_advance
+from engine.in_advance import LOOK_AHEAD_US, owed_in_advance
 from engine.in_advance import wakes_us as wakes_ahead_us
 from engine.leases import LeaseBook
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice, own_count
@@ -271,6 +271,11 @@ class Account:
         """Whether any event was rated that a meter counts: then `newest_event_us` says something."""
         return bool(self.table or self.adjusted)
 
+    @property
+    def _behind_us(self) -> int:
+        """The first instant behind all usage."""
+        return self.newest_event_us + 1 if self.has_usage else 0
+
     def has_lot(self, lot: str) -> bool:
         """Whether the id is taken: by a lot, or by what may become one."""
         if lot in self.lots or is_of(lot, self.recurring):
@@ -341,14 +346,14 @@ class Account:
         now = Moment(self.caps, self.tallies, self.lots, self.zone, woken_us)
         for name, rule in self.rules.items():
             pending += wakes_us(name, rule, now, self.standings)
-        pending += grants_us(self.recurring, self.contract)
+        pending += grants_us(self.recurring, self.contract, self._behind_us)
         top_up_us = self.top_up.wakes_us(woken_us)
         if top_up_us is not None:
             pending.append(top_up_us)
         return min(pending, default=None)
 
     def _bills_us(self) -> int | None:
-        """When the next period closes that may owe more than its usage."""
+        """When the next period closes that may owe more than its usage, or is so far that it is looked for anew then."""
         if self._book.bills or self.contract.bills:
             last_us = max(self._book.last_start, self.contract.last_start, self.contract.opened_us)
             for closes_us, start in self._closing.closings(self.woken_us):
@@ -356,6 +361,8 @@ class Account:
                     return closes_us
                 if start >= last_us:
                     break
+                if start > self.woken_us + LOOK_AHEAD_US:
+                    return closes_us
         return None
 
     def period_terms(self, start: int) -> PeriodTerms | None:
@@ -893,8 +900,7 @@ class Account:
         lots = self.lots if lots is None else lots
         recurring = self.recurring if recurring is None else recurring
         if recurring:
-            behind_us = self.newest_event_us + 1 if self.has_usage else 0
-            recurring, lots = due(recurring, self.contract, lots, woken_us, behind_us)
+            recurring, lots = due(recurring, self.contract, lots, woken_us, self._behind_us)
         caps = self.caps if caps is None else caps
         rules = self.rules if rules is None else rules
         tallies = self.tallies if tallies is None else tallies

@@ -5,10 +5,14 @@ on, whenever it was said. What is posted is the difference to what was posted fo
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from engine.catalog import PriceBook
 from engine.contract import Contract
 from engine.period_lines import Due, PeriodTerms, period_terms
+
+# How far it is looked for a period that owes something: what is sold may change for the last time in a thousand years.
+LOOK_AHEAD_US: Final = 366 * 86_400_000_000
 
 
 def owed_in_advance(
@@ -23,7 +27,7 @@ def owed_in_advance(
 
 def wakes_us(contract: Contract, book: PriceBook, woken_us: int) -> int | None:
     """When something may next be owed in advance, or no longer: a period, a pause or other seats
-    begin, or a pause ends."""
+    begin, or a pause ends; or when it is to be looked for that anew."""
     _, start = contract.period_around(woken_us)
     turns = contract.turns_behind(woken_us)
     last_us = max(book.last_start, contract.last_start, contract.opened_us)
@@ -33,4 +37,6 @@ def wakes_us(contract: Contract, book: PriceBook, woken_us: int) -> int | None:
             return min([start, *turns])
         if start >= last_us:
             return min(turns, default=None)
+        if start > woken_us + LOOK_AHEAD_US:
+            return min([start, *turns])
         _, start = contract.period_around(start)

@@ -86,7 +86,7 @@ def due(
     instant behind all usage."""
     after, all_lots = dict(recurring), dict(lots)
     for name, each in recurring.items():
-        begins_us = contract.unpaused_from(max(each.next_us, behind_us))
+        begins_us = _begins_us(each, contract, behind_us)
         while begins_us is not None and begins_us - AHEAD_US <= now_us:
             period = each.around(contract, begins_us)
             made = {lot.lot: lot for lot in each.lots(contract.zone, period, begins_us)}
@@ -98,7 +98,12 @@ def due(
     return after, all_lots
 
 
-def wakes_us(recurring: Mapping[str, Recurring], contract: Contract) -> list[int]:
-    """When the next lots come into being, as far as that is known."""
-    begin = (contract.unpaused_from(each.next_us) for each in recurring.values())
+def wakes_us(recurring: Mapping[str, Recurring], contract: Contract, behind_us: int) -> list[int]:
+    """When the next lots come into being, as far as that is known: by what `due` asks, so behind what it has looked at."""
+    begin = (_begins_us(each, contract, behind_us) for each in recurring.values())
     return [begins_us - AHEAD_US for begins_us in begin if begins_us is not None]
+
+
+def _begins_us(each: Recurring, contract: Contract, behind_us: int) -> int | None:
+    """When the next lot of a grant begins; None: nobody has said when the pause ends."""
+    return contract.unpaused_from(max(each.next_us, behind_us))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from engine.catalog import FeeDefinition, PriceBook, compile_catalogue
 from engine.contract import Contract, Pause, Phase
-from engine.in_advance import owed_in_advance, wakes_us
+from engine.in_advance import LOOK_AHEAD_US, owed_in_advance, wakes_us
 from engine.period_lines import Due, period_terms
 from tests.engine.bench import DAY, DOLLAR, us
 from tests.laws.test_r6_fees import with_fees
@@ -39,3 +39,11 @@ def test_an_account_wakes_for_periods_of_a_plan_with_such_a_fee_and_for_pauses()
     assert [wakes_us(SOLD, book(), now) for now in (APRIL, OFF, ON)] == [OFF, ON, None]
     back = SOLD.with_phase(Phase(MAY + DAY, "plan"))
     assert [wakes_us(back, book(), now) for now in (ON, MAY, MAY + DAY)] == [MAY + DAY, MAY + DAY, MAY + 31 * DAY]
+
+
+def test_what_is_sold_in_a_thousand_years_is_looked_for_from_year_to_year() -> None:
+    """Nothing is due in advance until then, nor does anybody count the months."""
+    far = SOLD.with_phase(Phase(us("3000-01-01T00:00:00+00:00"), "plan"))
+    woken = MAY + DAY
+    due = wakes_us(far, book(), woken)
+    assert due is not None and woken + LOOK_AHEAD_US < due < woken + LOOK_AHEAD_US + 32 * DAY

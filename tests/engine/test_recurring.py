@@ -17,7 +17,7 @@ def test_a_lot_is_due_five_minutes_before_its_period_and_not_a_microsecond_earli
     (lot,) = lots.values()
     assert (lot.lot, lot.effective_us, lot.expires_us, lot.scope) == ("m@2026-04-01", APRIL, MAY, ("x",))
     assert (lot.kind, lot.settles, after["m"].next_us) == ("promo", False, MAY)
-    assert wakes_us(after, SOLD) == [MAY - AHEAD_US]
+    assert wakes_us(after, SOLD, 0) == [MAY - AHEAD_US]
 
 
 def test_all_that_was_missed_is_made_up_for() -> None:
@@ -59,13 +59,23 @@ def test_nothing_begins_in_a_pause() -> None:
     paused = SOLD.with_pause(Pause(MARCH, paused=True))
     grants = {"m": MONTHLY}
     assert due(grants, paused, {}, MAY, 0) == (grants, {})
-    assert wakes_us(grants, paused) == []
+    assert wakes_us(grants, paused, 0) == []
     resumed = paused.with_pause(Pause(APRIL + 9 * DAY, paused=False))
-    assert wakes_us(grants, resumed) == [APRIL + 9 * DAY - AHEAD_US]
+    assert wakes_us(grants, resumed, 0) == [APRIL + 9 * DAY - AHEAD_US]
     (lot,) = due(grants, resumed, {}, APRIL + 9 * DAY - AHEAD_US, 0)[1].values()
     assert (lot.lot, lot.effective_us, lot.expires_us) == ("m@2026-04-01", APRIL + 9 * DAY, MAY)
     at_a_start = paused.with_pause(Pause(MAY, paused=False))
     assert list(due(grants, at_a_start, {}, MAY, 0)[1]) == ["m@2026-05-01"]
+
+
+def test_what_is_not_due_yet_is_waited_for_by_the_same_reckoning() -> None:
+    """Behind usage as far ahead as it may be, or in another pause: an instant that has passed would be waited for in vain."""
+    resumed = SOLD.with_pause(Pause(MARCH, paused=True)).with_pause(Pause(APRIL + DAY, paused=False))
+    again = resumed.with_pause(Pause(APRIL + DAY + 1, paused=True))
+    grants, now, behind = {"m": MONTHLY}, APRIL + DAY, APRIL + DAY + AHEAD_US + 1
+    for sold, wakes in ((resumed, [now + 1]), (again, []), (again.with_pause(Pause(MAY, paused=False)), [MAY - AHEAD_US])):
+        assert due(grants, sold, {}, now, behind) == (grants, {})
+        assert wakes_us(grants, sold, behind) == wakes
 
 
 def test_how_many_lots_a_year() -> None:

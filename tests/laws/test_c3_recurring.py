@@ -210,3 +210,26 @@ def test_r6_a_lot_that_came_into_being_stays_when_the_account_is_paused_then() -
     bench.tick(april + 40 * DAY)
     assert list(lots(bench)) == ["m@2026-03-01", "m@2026-04-01"]
     assert bench.partition.next_wake_us() is None
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_r6_resumed_with_usage_ahead_the_account_sleeps_until_its_lot_may_begin(again: bool) -> None:
+    """Usage five minutes ahead of the end of the pause, or that lies in the next pause: the lot begins behind it, and until
+    then there is nothing to wake for."""
+    bench = opened()
+    bench.recurring("m", "10")
+    april = us("2026-04-01T00:00:00+00:00")
+    bench.pause(april - DAY)
+    bench.tick(april + DAY)
+    bench.use(1, at=bench.now + 5 * MINUTE)
+    if again:
+        bench.pause(bench.now + MINUTE)
+        bench.pause(bench.now + DAY, paused=False)
+    used = bench.account().newest_event_us
+    begins = bench.now + DAY if again else used + 1
+    bench.pause(paused=False)
+    due = bench.partition.next_wake_us()
+    assert due is not None and due == begins - 5 * MINUTE > bench.now
+    bench.tick(begins)
+    assert lots(bench)["m@2026-04-01"] == (begins, us("2026-05-01T00:00:00+00:00"))
+    assert bench.replay().state_bytes() == bench.partition.state_bytes()

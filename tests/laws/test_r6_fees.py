@@ -107,3 +107,28 @@ def test_what_is_no_fee_is_refused_at_publication(fees: dict[str, Any], path: tu
     with pytest.raises(BadCatalogue) as refused:
         compile_catalogue(1, with_fees(**fees))
     assert [fault.path for fault in refused.value.faults] == [("plans", "plan", "fees", *path)]
+
+
+@pytest.mark.parametrize("how", ["plan", "price", "version"])
+def test_what_begins_in_a_thousand_years_is_no_months_to_count(how: str) -> None:
+    """An account of a plan without fees, of which something changes so late, or by a version that is in force beyond every
+    calendar, looks again in a year. From the day on which it has a fee, it is due all the same."""
+    bench = Bench(with_fees(base=FeeDefinition("30")), with_fees(base=FeeDefinition("31")))
+    bench.now = APRIL
+    bench.open(plan="pro")
+    late = us("3000-01-01T00:00:00+00:00")
+    if how == "plan":
+        assert bench.sell("plan", from_us=late) == "applied"
+    elif how == "price":
+        assert bench.agree("x", {"model": "per_unit", "amount": "1"}, from_us=late) == "applied"
+    else:
+        assert bench.publish(2, 1 << 62) == "catalogue"
+    bench.use(1)
+    bench.command("set_scope", scope="team")
+    for _ in range(2):
+        wakes = bench.partition.next_wake_us()
+        assert wakes is not None and bench.now + 300 * DAY < wakes < bench.now + 500 * DAY
+        bench.tick(wakes)
+    assert bench.sell("plan") == "applied"
+    bench.tick(bench.now + 70 * DAY)
+    assert "30" in [amount for _, amount, _ in due(bench)]
