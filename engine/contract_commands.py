@@ -24,6 +24,7 @@ from engine.contract import (
 from engine.events import SetPause, SetPlan, SetPrice, SetSeats
 from engine.meters import Meter
 from engine.outcomes import Refusal
+from engine.periods import CALENDAR_US
 from engine.prices.price import Price
 
 COUNT_MAX: Final = 1_000_000  # seats of one name
@@ -108,7 +109,7 @@ def _start(account: Account, from_us: int | None, log_time_us: int) -> int:
     earliest_us = _earliest(account, log_time_us)
     if from_us is None:
         return earliest_us
-    if not earliest_us <= from_us <= INSTANT_LIMIT_US:
+    if not earliest_us <= from_us <= CALENDAR_US:
         raise Refused(Refusal.BAD_START)
     return from_us
 

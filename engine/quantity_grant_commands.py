@@ -8,9 +8,10 @@ from msgspec.structs import replace
 from engine.account import Account
 from engine.alerts import Crossing
 from engine.catalog import PriceBook
-from engine.commands import INSTANT_LIMIT_US, Refused, begins_us, quantity_of
+from engine.commands import Refused, begins_us, quantity_of
 from engine.events import GrantQuantity, VoidQuantityGrant
 from engine.outcomes import Refusal
+from engine.periods import CALENDAR_US
 from engine.quantity_grants import QuantityGrant
 
 QUANTITY_GRANTS_MAX: Final = 1_000  # of one account: each is a boundary that derivation looks at
@@ -19,7 +20,7 @@ QUANTITY_GRANTS_MAX: Final = 1_000  # of one account: each is a boundary that de
 def grant_quantity(account: Account, command: GrantQuantity, book: PriceBook, log_time_us: int) -> list[Crossing]:
     """Grant units of a price. Raises Refused."""
     quantity = quantity_of(command.quantity)
-    if any(abs(instant) > INSTANT_LIMIT_US for instant in (command.effective_us or 0, command.expires_us or 0)):
+    if any(abs(instant) > CALENDAR_US for instant in (command.effective_us or 0, command.expires_us or 0)):
         raise Refused(Refusal.BAD_QUANTITY_GRANT)
     if command.grant in account.quantity_grants:
         raise Refused(Refusal.LOT_EXISTS)

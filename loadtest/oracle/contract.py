@@ -17,6 +17,7 @@ PHASES_MAX = 100
 PAUSES_MAX = 100
 SEATS_MAX, SEAT_COUNT_MAX = 1_000, 1_000_000
 INSTANT_MAX_US = 2**60
+MONTH_MAX_US = 2**55  # of what has a billing period
 VersionAt = Callable[[int], Version | None]
 
 
@@ -123,7 +124,7 @@ def earliest(state: Partition, account: Account, requested: int | None) -> int:
 
 def read_start(state: Partition, account: Account, requested: int | None) -> int:
     start = earliest(state, account, requested)
-    if not earliest(state, account, None) <= start <= INSTANT_MAX_US:
+    if not earliest(state, account, None) <= start <= MONTH_MAX_US:
         raise RefusedError("bad_start")
     return start
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from loadtest.oracle.accounts import Account, Partition, QuantityGrant
-from loadtest.oracle.commands import LOT_INSTANT_MAX_US, known_account
-from loadtest.oracle.contract import View, earliest
+from loadtest.oracle.commands import known_account
+from loadtest.oracle.contract import MONTH_MAX_US, View, earliest
 from loadtest.oracle.records import Fields, RefusedError, fixed_point
 
 QUANTITY_GRANTS_MAX = 1_000
@@ -47,7 +47,7 @@ def grant_quantity(state: Partition, fields: Fields, view: View) -> Callable[[],
         account = known_account(state, name)
         if units is None or units <= 0:
             raise RefusedError("bad_amount")
-        if any(abs(instant or 0) > LOT_INSTANT_MAX_US for instant in (begins, expires)):
+        if any(abs(instant or 0) > MONTH_MAX_US for instant in (begins, expires)):
             raise RefusedError("bad_quantity_grant")
         if grant in account.quantity_grants:
             raise RefusedError("lot_exists")

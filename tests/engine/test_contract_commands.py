@@ -70,7 +70,19 @@ def test_it_begins_behind_the_newest_usage_when_nothing_else_is_said(bench: Benc
     (agreed,) = bench.account().contract.agreed
     assert agreed.from_us == bench.account().newest_event_us + 1
     assert bench.agree("x", CHEAP, from_us=agreed.from_us - 1) == "refused.bad_start"
-    assert bench.agree("x", CHEAP, from_us=(1 << 60) + 1) == "refused.bad_start"
+    assert bench.agree("x", CHEAP, from_us=(1 << 55) + 1) == "refused.bad_start"
+
+
+def test_nothing_is_sold_from_where_no_calendar_reaches(bench: Bench) -> None:
+    """The end of the year 9999 has no month behind it."""
+    for from_us in (us("9999-12-31T00:00:00+00:00"), 1 << 60):
+        assert bench.agree("x", CHEAP, from_us=from_us) == "refused.bad_start"
+        assert bench.sell("pro", from_us=from_us) == "refused.bad_start"
+        assert bench.grant_units("g", "x", "1", effective_us=from_us) == "refused.bad_quantity_grant"
+    assert bench.grant_units("g", "x", "1", effective_us=-(1 << 55) - 1) == "refused.bad_quantity_grant"
+    assert bench.agree("x", CHEAP, from_us=1 << 55) == "applied"
+    assert bench.sell("pro", from_us=1 << 55) == "applied"
+    assert bench.grant_units("g", "x", "1", effective_us=1 << 55) == "applied"
 
 
 def test_before_any_usage_it_begins_at_once() -> None:

@@ -74,3 +74,10 @@ def test_one_that_has_not_begun_is_voided_from_its_beginning(bench: Bench) -> No
 def test_a_field_that_is_missing_or_unknown_is_a_bad_control(bench: Bench, kind: str) -> None:
     assert bench.command(kind) == "dead_lettered.bad_control"
     assert bench.command(kind, **BASE, surprise=1) == "dead_lettered.bad_control"
+
+
+def test_before_any_usage_one_may_begin_as_far_back_as_a_month_is_looked_up() -> None:
+    bench = Bench()
+    bench.open()
+    assert bench.grant_units("g", "x", "1", effective_us=-(1 << 55) - 1) == "refused.bad_quantity_grant"
+    assert bench.grant_units("g", "x", "1", effective_us=-(1 << 55)) == "refused.expires_too_soon"
