@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from engine.periods import day_around, hour_around, month_around, week_around
+from engine.periods import HOUR_US, day_around, hour_around, month_around, week_around
 
 FIRST_USE: Final = "first_use"
 ROLLING: Final = "rolling"
@@ -103,7 +103,9 @@ class Window(Struct, frozen=True):
             return False
         if self.kind == BUCKET:
             return place + (AVERAGED + 2) * self.length_us <= now_us
-        return _CALENDAR[self.kind](zone, place)[1] + GRACE_US <= now_us
+        # A clock that is set by half an hour makes an hour whose start was no full one by the clock of before.
+        ends_us = place + HOUR_US if self.kind == "hour" else _CALENDAR[self.kind](zone, place)[1]
+        return ends_us + GRACE_US <= now_us
 
     # ------------------------------------------------------------------------------------------------------- reading
 

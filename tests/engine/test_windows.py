@@ -107,3 +107,18 @@ def test_when_so_much_of_a_rolling_window_is_gone() -> None:
     assert HOURLY.fits_us("UTC", counts, now, 4) == START + HOUR + 11 * MINUTE
     assert HOURLY.fits_us("UTC", counts, now, 8) is None
     assert Window("day").fits_us("UTC", {}, now, 8) == us("2026-03-11T00:00:00+00:00")
+
+
+@pytest.mark.parametrize("change", ["2026-04-04T15:00:00+00:00", "2026-10-03T15:30:00+00:00"])
+def test_an_hour_in_which_the_clock_is_set_by_half_an_hour_is_kept_a_day_behind_its_end(change: str) -> None:
+    """On Lord Howe Island two o'clock becomes half past one, or half past two: the hour goes on for half an hour from
+    there, and late usage of it counts for a day."""
+    zone, hour, counts = "Australia/Lord_Howe", Window("hour"), Counts()
+    later = us(change) + 5 * MINUTE
+    counts = hour.count(zone, counts, later, 3, later)
+    ends = hour.ends_us(zone, counts, later)
+    assert ends == us(change) + 30 * MINUTE
+    counts = hour.count(zone, counts, later, 4, ends + DAY - 1)
+    assert hour.counted(zone, counts, later) == 7
+    assert hour.count(zone, counts, later, 5, ends + DAY) == counts
+    assert [is_named_gone(zone, name, ends + DAY - 1) for name, _ in hour.named(zone, counts, later)] == [False]
