@@ -218,8 +218,7 @@ def pieces(
     rounded once, half-even."""
     old_end = 0 if before is None else before.end_us
     old, new = [] if before is None else before.steps(from_us), after.steps(from_us)
-    while old and new and old[0] == new[0]:
-        old, new = old[1:], new[1:]
+    old, new = _apart(old, new)
     if not old and not new:
         return
     begin, until = min(steps[0].from_us for steps in (old, new) if steps), max(after.end_us, old_end)
@@ -234,6 +233,15 @@ def pieces(
                 goes_to = until if quantity < 0 else after.end_us
                 yield Piece(max(min(end, goes_to) for start, end in here if start < goes_to) - 1, cell, quantity)
         low = end
+
+
+def _apart(old: list[Step], new: list[Step]) -> tuple[list[Step], list[Step]]:
+    """Both without the steps that they begin, and end, with alike."""
+    most = min(len(old), len(new))
+    first = next((place for place in range(most) if old[place] != new[place]), most)
+    most -= first
+    last = next((place for place in range(most) if old[-1 - place] != new[-1 - place]), most)
+    return old[first : len(old) - last], new[first : len(new) - last]
 
 
 def _unlike(old: list[Step], new: list[Step]) -> Span:

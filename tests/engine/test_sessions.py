@@ -4,6 +4,7 @@ import pytest
 
 from engine import sessions
 from engine.catalog import TOO_OLD_US
+from engine.gauges import Gauge, Point
 from engine.meters import Heard
 from engine.meters.sessions import State
 from engine.money import NANO
@@ -170,3 +171,19 @@ def test_open_sessions_want_looking_at_each_minute_and_others_once_in_35_days() 
     later = kept.wake_us()
     assert later is not None and due < later <= due + RESTING_US and last_accrual("acme", later, FORGET_US) == later
     assert len({last_accrual(f"cus_{number}", START) for number in range(500)}) == 60
+
+
+def test_a_late_level_is_worked_out_where_it_makes_a_difference_and_nowhere_else() -> None:
+    """Of a thousand levels, one a second through a hundred segments, another is told late: one segment is looked at, and
+    none of those that come behind."""
+    kept = Gauge((), "", 1, tuple(Point(at * SECOND, "s", str(at), NANO) for at in range(1_000))).at(1_000 * SECOND, 0)
+    late = kept.with_point(Point(15 * SECOND + SECOND // 2, "s", "late", 3 * NANO)).at(1_000 * SECOND, 0)
+    looked: list[int] = []
+
+    def tens(time_us: int) -> Span:
+        looked.append(time_us)
+        return time_us - time_us % (10 * SECOND), time_us - time_us % (10 * SECOND) + 10 * SECOND
+
+    made = list(pieces(kept, late, 15 * SECOND + SECOND // 2, tens, lambda cell, start, end: [(start, end, cell)]))
+    assert [(each.time_us + 1, each.quantity) for each in made] == [(20 * SECOND, NANO)]
+    assert len(looked) == 1
