@@ -8,7 +8,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
@@ -101,6 +100,12 @@ class Contract:
         self.pauses = tuple(sorted(pauses, key=lambda each: each.from_us))
         self.opened_us = opened_us
         self.seats = tuple(sorted(seats, key=lambda each: (each.from_us, each.seat)))
+        self._turns = [each.from_us for each in self.pauses]
+        self._paused_by: list[int] = []  # at each of these turns: how long it was paused before
+        for place, turn in enumerate(self._turns):
+            before = self.pauses[place - 1] if place else None
+            more_us = turn - before.from_us if before is not None and before.paused else 0
+            self._paused_by.append(more_us + (self._paused_by[-1] if place else 0))
         self._plans = [plan, *(each.plan for each in self.phases)]
         self._cuts = [each.from_us for each in self.phases]
         self._prices = [
@@ -190,7 +195,7 @@ class Contract:
 
     def paused_at(self, time_us: int) -> bool:
         """Whether the account is paused at an instant."""
-        place = bisect_right(self.pauses, time_us, key=lambda each: each.from_us)
+        place = bisect_right(self._turns, time_us)
         return place > 0 and self.pauses[place - 1].paused
 
     def turns_us(self, time_us: int) -> int | None:
@@ -200,8 +205,15 @@ class Contract:
 
     def paused_us(self, start: int, end: int) -> int:
         """How long the account is paused in [start, end), as far as anybody has said."""
-        turns = [start, *(each.from_us for each in self.pauses if start < each.from_us < end), end]
-        return sum(until - since for since, until in pairwise(turns) if self.paused_at(since))
+        return self._paused_until(end) - self._paused_until(start)
+
+    def _paused_until(self, time_us: int) -> int:
+        """How long it is in all, before an instant."""
+        place = bisect_right(self._turns, time_us) - 1
+        if place < 0:
+            return 0
+        turn = self.pauses[place]
+        return self._paused_by[place] + (time_us - turn.from_us if turn.paused else 0)
 
     def unpaused_from(self, time_us: int) -> int | None:
         """The first instant from this one on at which the account is not paused; None: nobody has said."""

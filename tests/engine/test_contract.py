@@ -1,10 +1,14 @@
 """Which price an account pays at an instant: its plan's, or one that was agreed with it."""
 
+from itertools import pairwise
+
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.catalog import BadCatalogue, Catalogue, Plan, PriceBook, compile_catalogue
-from engine.contract import Agreement, Contract, Phase, read_terms
+from engine.contract import Agreement, Contract, Pause, Phase, read_terms
 from engine.prices.price import Price
 from tests.engine.bench import document, graduated, per_unit, us
 
@@ -160,3 +164,12 @@ def test_what_is_agreed_belongs_to_its_plan() -> None:
     plan = contract.plan_at(book(), LATE)
     assert plan is not None and plan.prices["x"].agreed_us is None
     assert owed(contract, LATE - 1) == 7
+
+
+@given(st.dictionaries(st.integers(0, 20), st.booleans(), max_size=8), st.integers(0, 20), st.integers(0, 20))
+def test_it_is_paused_for_as_long_as_its_stretches_are(turns: dict[int, bool], one: int, other: int) -> None:
+    contract = Contract("UTC", 1, "plan", pauses=[Pause(at, paused) for at, paused in turns.items()])
+    low, high = sorted((one, other))
+    assert contract.paused_us(low, high) == sum(contract.paused_at(instant) for instant in range(low, high))
+    for before, after in pairwise(sorted(turns)):
+        assert contract.paused_us(before, after) == (after - before if turns[before] else 0)
