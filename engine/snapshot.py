@@ -599,7 +599,7 @@ def _words(measure: Struct) -> str:
 
 _PLAIN: Final = (
     *("version", "account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated"),
-    *("sequence", "overdraft", "first_plan", "opened_us", "postpaid", "billed_us"),
+    *("sequence", "overdraft", "first_plan", "opened_us", "postpaid", "billed_us", "sessions_us", "streams_us"),
 )
 _OF_SESSION: Final = ("cell", "weight", "scope", "since", "begin_us", "seen_us", "stop_us", "is_open", "charged")
 _OF_GAUGE: Final = ("cell", "scope", "since", "end_us", "is_cut")
