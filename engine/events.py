@@ -22,6 +22,7 @@ VALUE_BYTES_MAX: Final = 65_536  # a usage event is a few hundred bytes; ten tim
 KEY_BYTES_MAX: Final = 256
 TEXT_MAX: Final = 256
 DATA_FIELDS_MAX: Final = 64
+WHOLE_DIGITS_READ_MAX: Final = 4_300  # of a whole number in JSON: Python reads no longer one
 SCOPE_PARTS_MAX: Final = 8
 SEQ_MAX: Final = 1_000_000_000
 TOKEN_TEXT_MAX: Final = 4096  # characters of a hold's token
@@ -178,7 +179,7 @@ def _canonical(value: Any) -> Any:
         exponent += len(text) - len(stripped)
         if not stripped:
             return 0
-        if 0 <= exponent <= 40:
+        if 0 <= exponent <= WHOLE_DIGITS_READ_MAX - len(stripped):  # else nobody can have written it as a whole number
             return int(stripped) * 10**exponent * (-1 if sign else 1)
         return f"{'-' if sign else ''}{stripped}e{exponent}"
     if type(value) is dict:

@@ -198,6 +198,14 @@ def test_the_way_of_writing_does_not_change_a_fingerprint(same: str) -> None:
     assert print_of(with_data(same)) == print_of(with_data('{"a": 5, "b": "x"}'))
 
 
+@pytest.mark.parametrize("digits", [42, 4300])
+def test_nor_does_it_where_a_whole_number_is_as_long_as_can_be_read(digits: int) -> None:
+    written = ("9" * digits, "9" * digits + ".0", "9" * digits + "e0", "9." + "9" * (digits - 1) + f"e{digits - 1}")
+    assert len({print_of(with_data(f'{{"a": {number}}}')) for number in written}) == 1
+    longer = (f'{{"a": {digit * 4301}.0}}' for digit in "89")
+    assert len({print_of(with_data(data)) for data in longer}) == 2
+
+
 @pytest.mark.parametrize(
     "changed",
     [

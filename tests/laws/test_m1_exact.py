@@ -110,6 +110,8 @@ def test_an_event_is_billed_for_the_number_as_it_was_written(tokens: bytes, amou
         (b"0.0000000001", "bad_quantity"),
         (b"1000000000000000000", "bad_quantity"),
         (b"9" * 5000, "malformed"),
+        (b"9" * 5000 + b".0", "bad_quantity"),
+        (b"9" * 4300 + b"e40", "bad_quantity"),
     ],
 )
 def test_an_event_with_another_number_is_not_billed(tokens: bytes, outcome: str) -> None:
