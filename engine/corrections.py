@@ -8,10 +8,10 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
 
+from engine.events import AMEND as AMEND
+from engine.events import CANCEL as CANCEL
 from engine.events import Malformed, UsageEvent, fingerprint, nested_usage, parse_usage
 
-CANCEL: Final = "tallygate.cancel"
-AMEND: Final = "tallygate.amend"
 FORMS: Final = {CANCEL: ("original",), AMEND: ("original", "amended")}  # event type -> the events in its data
 REVISIONS_MAX: Final = 1_000_000_000
 PARKED_BYTES_MAX: Final = 262_144  # of all records that wait in an account

@@ -23,6 +23,11 @@ KEY_BYTES_MAX: Final = 256
 TEXT_MAX: Final = 256
 DATA_FIELDS_MAX: Final = 64
 WHOLE_DIGITS_READ_MAX: Final = 4_300  # of a whole number in JSON: Python reads no longer one
+# Objects and lists inside one another in a record. How many Python reads depends on who calls, which is no word of the log.
+NESTED_MAX: Final = 64
+CANCEL: Final = "tallygate.cancel"
+AMEND: Final = "tallygate.amend"
+_CARRIED: Final = 2  # so much deeper may these be: in their data stand events, whole
 SCOPE_PARTS_MAX: Final = 8
 SEQ_MAX: Final = 1_000_000_000
 TOKEN_TEXT_MAX: Final = 4096  # characters of a hold's token
@@ -133,12 +138,36 @@ def is_scope(text: str) -> bool:
     return len(parts) <= SCOPE_PARTS_MAX and all(map(_SCOPE_PART.fullmatch, parts))
 
 
+_TEXTS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACKETS: Final = re.compile(rb"[{}\[\]]")
+
+
+def _nested(body: bytes) -> int:
+    """How many objects and lists stand inside one another in JSON; 0: no more than may anyway."""
+    if body.count(b"{") + body.count(b"[") <= NESTED_MAX:
+        return 0
+    depth = deepest = 0
+    for bracket in _BRACKETS.findall(_TEXTS.sub(b"", body)):
+        depth += 1 if bracket in b"{[" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _too_nested() -> Malformed:
+    return Malformed(f"more than {NESTED_MAX} objects and lists stand inside one another")
+
+
 def parse_usage(value: bytes) -> UsageEvent:
     """The event in a record's value. Raises Malformed, naming the field."""
+    nested = _nested(value)
+    if nested > NESTED_MAX + _CARRIED:
+        raise _too_nested()
     try:
         event = _decoder.decode(value)
-    except (msgspec.MsgspecError, ValueError, RecursionError, ArithmeticError) as error:
+    except (msgspec.MsgspecError, ValueError, ArithmeticError) as error:
         raise Malformed(str(error)[:200]) from error
+    if nested > NESTED_MAX and event.type not in (CANCEL, AMEND):
+        raise _too_nested()
     return _checked(event, may_hold_nul=b"\\" in value)  # JSON writes it with a backslash only
 
 
@@ -146,7 +175,7 @@ def nested_usage(value: object) -> UsageEvent:
     """The event that stands as a value in another one's data. Raises Malformed, naming the field."""
     try:
         event = msgspec.convert(value, _CloudEvent)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except msgspec.MsgspecError as error:
         raise Malformed(str(error)[:200]) from error
     return _checked(event, may_hold_nul=True)
 
@@ -672,9 +701,11 @@ def unseal(control_key: bytes, topic: str, partition: int, value: bytes) -> byte
 
 def parse_control(body: bytes) -> Control:
     """The control record in a body. Raises Malformed, naming the field."""
+    if _nested(body) > NESTED_MAX:
+        raise _too_nested()
     try:
         control: Control = _control_decoder.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise Malformed(str(error)[:200]) from error
     if isinstance(control, Command):
         names = [control.account, control.command_key]

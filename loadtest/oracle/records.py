@@ -17,6 +17,8 @@ TOKEN_CHARACTERS_MAX = 4096
 TOKEN_MAC_BYTES = 16
 CONTROL_PREFIX = b"TGC1"
 MAC_BYTES = 32
+NESTED_MAX, CARRIED = 64, 2  # objects and lists inside one another; and around an event that stands in another's data
+CARRYING = ("tallygate.cancel", "tallygate.amend")
 SCOPE = re.compile(r"[A-Za-z0-9._:@-]{1,64}(/[A-Za-z0-9._:@-]{1,64}){0,7}", re.ASCII)
 
 
@@ -87,18 +89,35 @@ def whole_number(text: str) -> Number:
 JSON = json.JSONDecoder(parse_int=whole_number, parse_float=Number, parse_constant=refuse_constant)
 
 
-def read_json(data: bytes) -> object:
+def read_json(data: bytes, nested_max: int = NESTED_MAX) -> object:
     """A JSON document with its numbers as written. ValueError when it is not JSON, or holds what is no text."""
 
     text = data.decode("utf-8")
-    try:
-        document = JSON.decode(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    if nesting(text) > nested_max:
+        raise ValueError("nested too deeply")
+    document = JSON.decode(text)
     if "\\ud" in text or "\\uD" in text:
         # An escaped half of a surrogate pair is no character: encoding the strings finds it.
         json.dumps(document, ensure_ascii=False).encode("utf-8")
     return document
+
+
+def nesting(text: str) -> int:
+    """How many objects and lists stand inside one another, where it may be more than are allowed."""
+    if text.count("{") + text.count("[") <= NESTED_MAX:
+        return 0
+    depth, deepest, is_quoted, is_escaped = 0, 0, False, False
+    for sign in text:
+        if is_quoted:
+            is_quoted, is_escaped = is_escaped or sign != '"', sign == "\\" and not is_escaped
+        elif sign == '"':
+            is_quoted = True
+        elif sign in "{[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif sign in "}]":
+            depth -= 1
+    return deepest
 
 
 def canonical(value: object) -> object:
@@ -161,10 +180,13 @@ def read_key(key: bytes) -> str:
 def read_event(value: bytes) -> dict[str, Any]:
     """The CloudEvent's id, source, type, data, subject, `time_us` (None: it has no time) and billing fields."""
     try:
-        document = read_json(value)
+        document = read_json(value, NESTED_MAX + CARRIED)
     except ValueError as error:
         raise DeadLetterError("malformed") from error
-    return event_of(document)
+    event = event_of(document)
+    if event["type"] not in CARRYING and nesting(value.decode("utf-8")) > NESTED_MAX:
+        raise DeadLetterError("malformed")
+    return event
 
 
 def event_of(document: object) -> dict[str, Any]:
@@ -196,10 +218,7 @@ def event_of(document: object) -> dict[str, Any]:
         raise DeadLetterError("malformed")
     if hold is not None and not (is_text(hold) and 1 <= len(hold) <= TOKEN_CHARACTERS_MAX and "\0" not in hold):
         raise DeadLetterError("malformed")
-    try:
-        billing = (document["type"], time_us, canonical(data), scope, hold, final or hold is None, seq)
-    except RecursionError as error:
-        raise DeadLetterError("malformed") from error
+    billing = (document["type"], time_us, canonical(data), scope, hold, final or hold is None, seq)
     event = {name: document[name] for name in ("id", "source", "type", "data")}
     event |= {"subject": subject, "time_us": time_us, "billing": billing, "scope": scope}
     return event | {"hold": hold, "final": final or hold is None, "seq": None if seq is None else int(seq)}

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.corrections import CANCEL
 from engine.events import (
     DATA_FIELDS_MAX,
     LINGER_US_MAX,
+    NESTED_MAX,
     SLICES_MAX,
     TOKEN_TEXT_MAX,
     BadMac,
@@ -110,6 +112,26 @@ def test_any_bytes_are_an_event_or_malformed(junk: bytes) -> None:
 def test_bottomless_nesting_is_malformed() -> None:
     with pytest.raises(Malformed):
         parse_usage(with_data('{"a":' + "[" * 20_000 + "]" * 20_000 + "}"))
+
+
+def nested(depth: int, **attributes: Any) -> bytes:
+    """An event in which so many objects and lists stand inside one another: itself, its data, and lists."""
+    body = value(data={"a": "deepest", "b": "[{" * 99 + '"'}, **attributes)
+    return body.replace(b'"deepest"', b"[" * (depth - 2) + b"1" + b"]" * (depth - 2))
+
+
+def test_so_many_objects_and_lists_may_stand_inside_one_another() -> None:
+    """Those that a text names are none. A correction may have two more, as its events stand in its data."""
+    assert parse_usage(nested(NESTED_MAX)).id
+    with pytest.raises(Malformed, match="more than 64 objects and lists"):
+        parse_usage(nested(NESTED_MAX + 1))
+    assert parse_usage(nested(NESTED_MAX + 2, type=CANCEL)).id
+    with pytest.raises(Malformed):
+        parse_usage(nested(NESTED_MAX + 3, type=CANCEL))
+    many = value(data={"a": [[1]] * 1_000})
+    assert parse_usage(many).data["a"] == [[1]] * 1_000
+    with pytest.raises(Malformed, match="more than 64"):
+        parse_control(b'{"kind":"tick","epoch":' + b"[" * NESTED_MAX + b"]" * NESTED_MAX + b"}")
 
 
 @pytest.mark.parametrize("written", ["0.0000001", "0.10", "3", "-0.5", "0.000000001", "12345678901234567.123456789"])

@@ -175,3 +175,25 @@ def test_the_recorded_log_holds_something_to_notice() -> None:
     assert any(account and account.top_up.ordinal for account in accounts)
     assert any(account and account.contract.pauses for account in accounts)
     assert any(account and account.streams.by_type for account in accounts)
+
+
+def test_what_a_record_is_does_not_depend_on_who_reads_it() -> None:
+    """However many calls stand around the fold: how deep JSON may be is said by the law, not by the stack that is left."""
+    bench = Bench()
+    bench.open()
+    sent = []
+    for depth in (64, 65, 66, 67, 300, 480, 520, 940):
+        nested = b"[" * (depth - 2) + b"]" * (depth - 2)
+        event, other = (bench.event(data={"model": "x", "units": 1, "more": "deepest"}) for _ in range(2))
+        sent.append(event.replace(b'"deepest"', nested))
+        bench.record(b"acme", sent[-1])
+        bench.record(b"acme", bench.correction(other).replace(b'"deepest"', nested))
+    assert bench.partition.counts["rated"] == 1
+    assert bench.partition.counts["parked"] == 1
+    assert bench.partition.counts["dead_lettered.malformed"] == 14
+    assert bench.correct(sent[0]) == "cancelled"
+
+    def further(calls: int) -> Partition:
+        return further(calls - 1) if calls else bench.replay()
+
+    assert further(500).state_bytes() == bench.partition.state_bytes()

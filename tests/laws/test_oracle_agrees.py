@@ -218,3 +218,21 @@ def test_the_random_logs_reach_every_outcome_that_can_be_reached() -> None:
         "unknown_meter", "bad_cap", "bad_rule", "cap_in_use", "unknown_rule", "would_reprice", "unknown_plan",
         "bad_top_up", "no_top_up", "not_asked", "bad_recurring", "unknown_recurring", "bad_quantity_grant",
     }  # fmt: skip
+
+
+def test_they_read_numbers_and_nesting_alike_to_the_last_digit_and_level() -> None:
+    """Numbers of thousands of digits, however written, and JSON that is too deep by one."""
+    bench = Bench()
+    bench.open()
+    for number in ("9" * 4300, "9" * 4301, "9" * 5000 + ".0", "9" * 4300 + "e40", "1e-5000", "0e5"):
+        sent = bench.event(data={"model": "x", "units": 1, "note": "here"}).replace(b'"here"', number.encode())
+        bench.record(b"acme", sent)
+        bench.record(b"acme", sent.replace(number.encode(), number.encode() + b"e0"))
+        bench.record(b"acme", bench.event("here").replace(b'"here"', number.encode()))
+    for depth in (62, 63, 64, 65, 500):
+        nested = b"[" * depth + b"]" * depth
+        sent = bench.event(data={"model": "x", "units": 1, "more": "here"}).replace(b'"here"', nested)
+        bench.record(b"acme", sent)
+        bench.record(b"acme", bench.correction(sent) if depth < 400 else sent)
+        bench.control(b'{"kind":"tick","epoch":0,"more":' + nested + b"}")
+    assert_the_same(bench, oracle_of(bench), "hostile JSON")
