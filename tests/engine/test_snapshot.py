@@ -23,13 +23,20 @@ from engine.alerts import (
     Standing,
     Wallet,
 )
+from engine.bases import BASES
 from engine.catalog import PriceBook, compile_catalogue
 from engine.contract import Agreement, Contract, Pause, Phase, Seats
+from engine.corrections import Parked
 from engine.credit import Carry, Lot, LotChange
-from engine.holds import Drawn
+from engine.gauges import Gauge, Point
+from engine.holds import Bound, Drawn, Hold
+from engine.leases import Lease
 from engine.limits import ROOT, Cap, RateLimit, Scope, Slice
+from engine.manual_lines import ManualLine, Rerating
+from engine.meters.aggregates import Average, Ranked, Unique
 from engine.quantity_grants import QuantityGrant
 from engine.recurring import Every, Recurring
+from engine.sessions import Session, Sessions
 from engine.snapshot import (
     VERSION,
     UnknownSnapshot,
@@ -40,7 +47,9 @@ from engine.snapshot import (
     encode_partition,
     plan_of,
 )
+from engine.streams import Name, Part, Stream
 from engine.top_up import Terms, TopUp
+from engine.waivers import Waiver
 from engine.windows import Window
 from tests.engine.bench import START, document
 
@@ -50,6 +59,22 @@ TEXT = st.text(min_size=1, max_size=8)
 BIG = st.integers(-(10**40), 10**40)
 INSTANT = st.integers(-(1 << 60), 1 << 60)
 EVENT_TIME = st.integers(0, 2 * START)
+MARK = st.binary(min_size=12, max_size=12)
+FOLLOWS = {
+    *("_book", "_closed", "_closing", "_derived", "_draw_ends", "_guard", "_posted", "_terms", "_terms_wake"),
+}  # what an account finds out from the rest
+STORED = {  # and what it does not: all of it is drawn below
+    *("account", "adjusted", "aggregates", "anchor_day", "billed_us", "caps", "contract", "currency", "draws", "late"),
+    *("leases", "lines", "lots", "newest_event_us", "overdraft", "parked", "postpaid", "quantity_grants", "rate_limits"),
+    *("rated", "recurring", "rules", "scopes", "sequence", "sessions", "slices", "standings", "streams", "table"),
+    *("tallies", "top_up", "waivers", "woken_us", "zone"),
+}
+OF_THEIR_OWN = {  # what has no equality
+    "contract": ("plan", "phases", "agreed", "pauses", "seats", "opened_us"),
+    "sessions": ("by_key", "as_of_us"),
+    "streams": ("by_type", "as_of_us"),
+    "leases": ("of",),
+}
 
 
 @st.composite
@@ -86,7 +111,9 @@ def accounts(draw: st.DrawFn) -> Account:
             account.lots[name] = replace(lot, carry=replace(lot.carry, source=source))
     windows = st.builds(Window, st.sampled_from(["month", "day", "rolling", "request"]), st.integers(0, 1 << 40))
     unit = st.none() | TEXT
-    caps = st.builds(Cap, TEXT, BIG, TEXT, st.booleans(), windows, unit, unit, st.integers(0, 1 << 62)).map(
+    basis = st.sampled_from(BASES)
+    since = st.integers(0, 1 << 62)
+    caps = st.builds(Cap, TEXT, BIG, TEXT, st.booleans(), windows, unit, unit, since, basis, st.booleans()).map(
         lambda cap: msgspec.structs.replace(cap, since=-1) if cap.is_plain else cap
     )
     account.caps = {cap.cap: cap for cap in draw(st.lists(caps, max_size=3))}
@@ -101,7 +128,8 @@ def accounts(draw: st.DrawFn) -> Account:
     account.rules = draw(st.dictionaries(TEXT, rules, max_size=4))
     standings = st.builds(Standing, st.integers(0, 1 << 62), st.booleans())
     account.standings = draw(st.dictionaries(st.tuples(TEXT, TEXT), standings, max_size=3))
-    scopes = st.builds(Scope, st.sampled_from(["active", "suspended"]), st.dictionaries(EVENT_TIME, BIG, max_size=2))
+    standing, spend = st.sampled_from(["active", "suspended"]), st.dictionaries(EVENT_TIME, BIG, max_size=2)
+    scopes = st.builds(Scope, standing, spend, st.just(-1) | since)
     account.scopes |= draw(st.dictionaries(st.just(ROOT) | TEXT, scopes, max_size=3))
     account.overdraft = draw(st.none() | BIG)
     for each in account.scopes.values():
@@ -137,26 +165,79 @@ def accounts(draw: st.DrawFn) -> Account:
     return account
 
 
-@given(accounts())
+@st.composite
+def later_ones(draw: st.DrawFn) -> Account:
+    """What few accounts have: late usage, sessions, streams, leases and the like."""
+    account = Account("acme", "plan", "USD", "UTC", 1, draw(EVENT_TIME), BOOK)
+    names, amount = st.sampled_from(["x", "y", "third"]), st.integers(1, 10**40)
+    count = since = st.integers(0, 1 << 40)
+    cells, scope = st.tuples(names, st.lists(TEXT, max_size=2).map(tuple)), st.lists(names, max_size=2).map(tuple)
+    ranks = st.lists(st.tuples(BIG), min_size=1, max_size=3).map(tuple)
+    latest = st.lists(st.tuples(EVENT_TIME, TEXT, TEXT, BIG), min_size=1, max_size=2).map(tuple)
+    aggregates = st.one_of(
+        st.builds(Ranked, st.sampled_from(["max", "min"]), ranks, count),
+        st.builds(Ranked, st.just("max"), ranks, count, st.integers(1, 9), st.tuples(BIG)),
+        st.builds(Ranked, st.just("latest"), latest, count),
+        st.builds(Average, amount, st.integers(1, 1 << 40)),
+        st.builds(Unique, st.dictionaries(MARK, st.integers(1, 9), min_size=1, max_size=3), count),
+    )
+    row = st.dictionaries(cells, aggregates, min_size=1, max_size=2)
+    account.aggregates = draw(st.dictionaries(EVENT_TIME, row, max_size=2))
+    account.late = draw(st.dictionaries(EVENT_TIME, st.dictionaries(cells, BIG, min_size=1, max_size=2), max_size=2))
+    places = st.tuples(EVENT_TIME, EVENT_TIME)
+    account.adjusted = draw(st.dictionaries(places, st.dictionaries(names, BIG, min_size=1, max_size=2), max_size=2))
+    rerated = st.none() | st.builds(Rerating, count, INSTANT, INSTANT)
+    lines = st.builds(ManualLine, INSTANT, INSTANT, INSTANT, TEXT, BIG, TEXT, TEXT, rerated)
+    account.lines = draw(st.dictionaries(TEXT, lines, max_size=2))
+    marks = st.binary(min_size=20, max_size=20)
+    account.parked = draw(st.dictionaries(marks, st.builds(Parked, INSTANT, st.binary(max_size=9)), max_size=2))
+    cell = st.lists(TEXT, max_size=2).map(tuple)
+    ends = st.none() | INSTANT
+    sessions = st.builds(
+        Session, cell, amount, TEXT, since, ends, INSTANT, ends, is_open=st.booleans(), charged=st.tuples(INSTANT, INSTANT)
+    )
+    points = st.lists(st.builds(Point, INSTANT, TEXT, TEXT, amount), min_size=1, max_size=2).map(tuple)
+    gauges = st.builds(Gauge, cell, TEXT, since, points, INSTANT, st.booleans())
+    timed = draw(st.dictionaries(st.tuples(TEXT, TEXT), sessions | gauges, max_size=3))
+    account.sessions = Sessions(account.account, timed, draw(INSTANT) if timed else 0)
+    parts = st.lists(st.builds(Part, TEXT, cell, amount), max_size=2).map(tuple)
+    tags = st.none() | st.dictionaries(TEXT, TEXT, max_size=2)
+    scope_names = st.lists(TEXT, max_size=2).map(tuple)
+    streams = st.builds(
+        *(Stream, count, count, marks, INSTANT, INSTANT, since, scope_names, parts, st.none() | TEXT, st.booleans(), tags)
+    )
+    for name, stream in draw(st.dictionaries(st.builds(Name, TEXT, TEXT, TEXT), streams, max_size=3)).items():
+        account.streams.by_type.setdefault(name.event_type, {})[name] = stream
+    account.streams.as_of_us = draw(INSTANT) if account.streams.by_type else 0
+    bounds = st.lists(st.builds(Bound, amount, scope, scope), max_size=2).map(tuple)
+    holds = st.builds(
+        *(Hold, TEXT, TEXT, count, count, count, INSTANT, count, INSTANT, INSTANT, INSTANT, bounds, count, st.booleans())
+    )
+    left = st.lists(st.integers(0, 10**40), max_size=2).map(tuple)
+    account.leases.of = draw(st.dictionaries(TEXT, st.builds(Lease, holds, left, count, st.none() | count), max_size=2))
+    account.waivers = draw(st.lists(st.builds(Waiver, INSTANT, TEXT, st.none() | amount), max_size=2).map(tuple))
+    account.postpaid, account.billed_us = draw(st.booleans()), draw(INSTANT)
+    return account
+
+
+def test_no_slot_of_an_account_is_forgotten() -> None:
+    """Whoever adds one says here whether it is stored."""
+    assert set(Account.__slots__) == STORED | FOLLOWS
+
+
+@given(accounts() | later_ones())
 def test_an_account_comes_back_as_it_was(account: Account) -> None:
     blob = encode_account(account)
     found = decode_account(blob, BOOK)
     assert encode_account(found) == blob
-    stored = ["account", "plan", "currency", "zone", "anchor_day", "woken_us", "newest_event_us", "rated", "sequence"]
-    kept = [
-        "tallies",
-        "scopes",
-        "overdraft",
-        "rate_limits",
-        "slices",
-        "draws",
-        "top_up",
-        "recurring",
-        "quantity_grants",
-    ]
     assert found.contract.is_like(account.contract)
-    for name in [*stored, "table", "lots", "caps", "rules", "standings", *kept]:
+    assert (found.plan, found.contract.opened_us) == (account.plan, account.contract.opened_us)
+    assert list(found.lines) == list(account.lines), "in the order in which they were posted"
+    for name in STORED - OF_THEIR_OWN.keys():
         assert getattr(found, name) == getattr(account, name), name
+    for name, parts in OF_THEIR_OWN.items():
+        for part in parts:
+            assert getattr(getattr(found, name), part) == getattr(getattr(account, name), part), (name, part)
     assert encode_account(account) == blob
 
 
@@ -247,6 +328,13 @@ def test_every_stored_value_has_a_name_for_people(account: Account) -> None:
     assert not [leaf for leaf in leaves if repr(leaf)[1:-1] not in shown and str(leaf) not in told]
     with pytest.raises(UnknownSnapshot):
         account_fields(blob[:-1])
+
+
+@given(later_ones())
+def test_when_sessions_and_streams_were_looked_at_last_has_one_too(account: Account) -> None:
+    fields = account_fields(encode_account(account))
+    assert fields["sessions_us"] == str(account.sessions.as_of_us)
+    assert fields["streams_us"] == str(account.streams.as_of_us)
 
 
 def _leaves(stored: Any) -> Iterator[str]:
