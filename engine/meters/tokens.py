@@ -43,6 +43,7 @@ PART_OF: Final = {
 }  # parts before the whole they may be part of: innermost last
 BUCKETS: Final = (*dict.fromkeys(PART_OF.values()), *PART_OF)
 SIDES: Final = ("input", "output")  # the whole of each side, stated or summed up
+_PATHS: Final = {name: f"{TOKENS}.{name}" for name in (*BUCKETS, *SIDES)}
 
 
 class _Shape(Struct, frozen=True):
@@ -101,8 +102,10 @@ class TokenUsage(Struct, frozen=True):
     split: frozenset[str]
 
     def normalised(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The event's data with its buckets under `tokens`. Raises BadUsage."""
-        return {**data, TOKENS: self._buckets(self._shape(data), self._usage(data))}
+        """The event's data with its buckets under `tokens`, and each by its path, so that no field of that name is read in
+        its place. Raises BadUsage."""
+        buckets = self._buckets(self._shape(data), self._usage(data))
+        return {**data, **{_PATHS[name]: tokens for name, tokens in buckets.items()}, TOKENS: buckets}
 
     def _shape(self, data: Mapping[str, Any]) -> _Shape:
         stated = value_at(data, DECLARED_BY)

@@ -10,7 +10,8 @@ SHAPES = ("openai_chat", "openai_responses", "anthropic", "vllm")
 
 
 def with_tokens(data: Mapping[str, Any], body: Mapping[str, Any], read: set[str]) -> dict[str, Any]:
-    """The data with its buckets under `tokens`, as numbers. `read`: the buckets that some meter reads."""
+    """The data with its buckets by their paths, as numbers, whatever it says itself there. `read`: the buckets that some
+    meter reads."""
     stated = field_of(data, "usage_shape")
     shape = body.get("shape", stated)
     if not isinstance(shape, str) or shape not in SHAPES or stated not in (None, shape):
@@ -22,7 +23,8 @@ def with_tokens(data: Mapping[str, Any], body: Mapping[str, Any], read: set[str]
     if not isinstance(usage, dict):
         raise DeadLetterError("bad_usage")
     buckets = _buckets(shape, usage, read)
-    return {**data, "tokens": {name: Number(f"{nano // 10**9}.{nano % 10**9:09d}") for name, nano in buckets.items()}}
+    numbers = {name: Number(f"{nano // 10**9}.{nano % 10**9:09d}") for name, nano in buckets.items()}
+    return {**data, **{f"tokens.{name}": number for name, number in numbers.items()}}
 
 
 def _buckets(shape: str, usage: Mapping[str, Any], read: set[str]) -> dict[str, int]:

@@ -188,6 +188,18 @@ def test_ten_thousand_fresh_and_ninety_thousand_cached_cost_the_same_in_every_sh
     assert sum(bench.charges()) == 57 * DOLLAR // 1000
 
 
+@pytest.mark.parametrize(("shape", "usage"), GOLDEN)
+def test_what_the_data_calls_a_bucket_is_none(shape: str, usage: dict[str, Any]) -> None:
+    """What is priced comes of the usage object, whose numbers were held against each other, and of nothing beside it."""
+    bench = Bench(document({"any": TokenShapeDefinition(shape)}))  # type: ignore[arg-type]
+    bench.open()
+    names = [*PRICED, "input", "output"]
+    beside = {f"tokens.{name}": 0 for name in names} | {"tokens": {name: 7 for name in names}}
+    assert bench.use(type="any", data={"usage": usage} | beside) == "rated"
+    assert sum(bench.charges()) == 57 * DOLLAR // 1000
+    assert_the_same(bench, oracle_of(bench), "beside")
+
+
 def test_an_estimate_is_priced_like_any_other_and_told_as_one() -> None:
     """Measured is not said; estimated is, on every line. Free tags go along."""
     bench = Bench(document(STATED))
