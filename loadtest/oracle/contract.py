@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from loadtest.oracle.accounts import Account, Agreed, Partition
 from loadtest.oracle.catalogue import Version
+from loadtest.oracle.meters import OF_SESSIONS, Meter
 from loadtest.oracle.periods import period_of
 from loadtest.oracle.prices import Price, in_force, read_price
 from loadtest.oracle.records import Fields, RefusedError, is_text
@@ -98,6 +99,9 @@ def set_price(state: Partition, fields: Fields, view: View) -> Callable[[], None
         published = version.plans[plan].prices[price]
         start = read_start(state, account, requested)
         terms = None if said is None else read_terms(price, published, said)
+        (meter,) = [each for each in version.meters if each.name == published.meter]
+        if terms is not None and not may_be_of(terms, meter):
+            raise RefusedError("bad_price")
         covered = any(price in (prices or [price]) for _, _, prices in version.plans[plan].commitments.values())
         if covered and terms is not None and terms.floor is not None:
             raise RefusedError("bad_price")
@@ -211,6 +215,12 @@ def begins(account: Account, version_at: VersionAt, starts: Iterable[int], agree
     except LookupError:  # it was not sold
         return True
     return new is None or (old.marginal and new.marginal)
+
+
+def may_be_of(terms: Price, meter: Meter) -> bool:
+    """Whether the price can count what the meter says: one of each event's amount, events that have one."""
+    of_events = meter.adds_up and meter.aggregation not in OF_SESSIONS
+    return (of_events or terms.model not in ("percentage", "dynamic")) and (terms.estimate is None or meter.field is not None)
 
 
 def read_terms(name: str, published: Price, said: dict[str, Any]) -> Price:

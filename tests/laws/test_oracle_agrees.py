@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from engine.catalog import document_json
 from loadtest.oracle.accounts import Rated
@@ -22,6 +23,7 @@ from tests.engine.bench import (
     RandomLog,
     pico_of,
     told,
+    us,
     versions,
 )
 
@@ -236,3 +238,19 @@ def test_they_read_numbers_and_nesting_alike_to_the_last_digit_and_level() -> No
         bench.record(b"acme", bench.correction(sent) if depth < 400 else sent)
         bench.control(b'{"kind":"tick","epoch":0,"more":' + nested + b"}")
     assert_the_same(bench, oracle_of(bench), "hostile JSON")
+
+
+@pytest.mark.parametrize("aggregation", ["sum", "max", "duration"])
+def test_they_refuse_terms_that_the_meter_has_nothing_for(aggregation: str) -> None:
+    """A share of each event's amount, agreed on from a period's start on: of a sum of a field, and of nothing else."""
+    body = versions()[0]
+    session = "session" if aggregation == "duration" else None
+    meters = body.meters | {"units": replace(body.meters["units"], aggregation=aggregation, session=session)}
+    bench = Bench(replace(body, meters=meters, streams={}))
+    bench.open()
+    may_be = "applied" if aggregation == "sum" else "refused.bad_price"
+    for terms in ({"model": "percentage", "percent": "2"}, {"model": "dynamic", "factor": "2", "estimate": "7"}):
+        assert bench.agree("x", terms, from_us=us("2026-04-01T00:00:00+00:00")) == may_be
+    assert bench.agree("calls", {"model": "dynamic", "factor": "2", "estimate": "7"}) == "refused.bad_price"
+    assert bench.agree("calls", {"model": "dynamic", "factor": "2"}) == "applied"
+    assert_the_same(bench, oracle_of(bench), aggregation)
