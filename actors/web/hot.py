@@ -530,6 +530,8 @@ async def capture(call: Call) -> Reply:
 
 def held_event(hold: Hold, token: str, sent: CapturedEvent, *, final: bool, seq: int | None = None) -> bytes:
     """The usage event of a hold. Raises Problem, naming what no such event may have."""
+    if sent.type in FORMS:  # whoever may settle a hold may not take back what was rated for that
+        raise invalid("event.type", "A correction is no usage of a hold.", "Send it to POST /v1/events.")
     admitted = (_EPOCH + timedelta(microseconds=hold.admitted_us)).isoformat()
     event = _CloudEvent(
         "1.0",

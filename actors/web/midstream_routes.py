@@ -24,7 +24,7 @@ from actors.web.hot import (
     hold_in,
     put,
 )
-from actors.web.wire import Call, Example, KeyScope, Reply, Route, invalid, unavailable
+from actors.web.wire import Call, Example, KeyScope, Problem, Reply, Route, invalid, unavailable
 
 
 class MeterRequest(Struct, forbid_unknown_fields=True):
@@ -62,6 +62,15 @@ async def meter(call: Call) -> Reply:
     """POST /v1/holds/meter."""
     asked: MeterRequest = call.body
     hold = hold_in(call, asked.token)
+    if asked.seq is not None and call.account is not None:
+        raise Problem(
+            403,
+            "key-bound",
+            "Key is bound to an account",
+            "With `seq` an event takes the place of the one before it, and a key of one account may not replace its usage.",
+            next_step="Leave `seq` out, or use a key that is not bound to an account.",
+            field="seq",
+        )
     value = held_event(hold, asked.token, asked.event, final=asked.final, seq=asked.seq)
     answer = MeterAnswer("settled", [])
     if not asked.final:
@@ -97,8 +106,9 @@ def _routes() -> Iterator[Route]:
             "asked for anew, and its time is extended: `continue`, with the new token in `check.hold`. Where the account "
             "cannot bear it: `cheaper`, with the first of the alternatives that it could bear so much of, else `stop`; "
             "`covered` says how much may still be used before the end. With `seq` the event also goes into the log (of a "
-            "type that the catalogue has as streams), so that a gateway that dies has been paid up to there; with `final` "
-            "it settles the hold, exactly. 503: the owner is not ready; what the last answer covered may be used all the "
+            "type that the catalogue has as streams), so that a gateway that dies has been paid up to there; a key that is "
+            "bound to one account may not send it, as it may not replace its usage. With `final` it settles the hold, exactly. "
+            "503: the owner is not ready; what the last answer covered may be used all the "
             "same, until the hold is no longer valid."
         ),
         tags=("holds",),

@@ -151,6 +151,19 @@ async def test_who_pays_may_not_correct_what_is_to_be_paid(stage: Stage, bound: 
         assert (refused["reason"], refused["field"], stage.appender.records) == ("not_allowed", field, [])
 
 
+@pytest.mark.parametrize("kind", ["tallygate.cancel", "tallygate.amend"])
+@pytest.mark.parametrize("path", ["capture", "meter"])
+async def test_a_hold_is_settled_by_usage_and_takes_none_back(
+    stage: Stage, bound: Client, client: Client, path: str, kind: str
+) -> None:
+    """Else whoever may check could cancel what he is to pay, by the hold that he used it on."""
+    original = event(id="u1", hold=token("acme"))
+    sent = {"id": "fix", "type": kind, "data": {"original": original}}
+    for caller in (bound, client):
+        answer = await caller.post(f"/v1/holds/{path}", {"token": token("acme"), "event": sent, "final": True})
+        assert (answer.status, answer.json()["field"], stage.appender.records) == (400, "event.type", [])
+
+
 async def test_nothing_is_acknowledged_that_is_not_durable(stage: Stage, client: Client) -> None:
     stage.appender.away = True
     answer = await client.post("/v1/events", EVENT)

@@ -94,3 +94,13 @@ async def test_a_foreign_hold_is_absent(stage: Stage, bound: Client) -> None:
     answer = await bound.post("/v1/holds/meter", {"token": token("globex"), "event": EVENT})
     assert answer.status == 404
     assert not stage.doors.asked
+
+
+async def test_who_pays_may_not_replace_what_is_to_be_paid(stage: Stage, bound: Client) -> None:
+    stage.doors.answers[CarryOn] = GOES_ON
+    asked = {"token": token("acme"), "event": EVENT}
+    refused = await bound.post("/v1/holds/meter", asked | {"seq": 1_000_000_000, "final": True})
+    assert (refused.status, refused.json()["type"], refused.json()["field"]) == (403, "/problems/key-bound", "seq")
+    assert not stage.doors.asked and not stage.appender.records
+    assert (await bound.post("/v1/holds/meter", asked)).json()["action"] == "continue"
+    assert (await bound.post("/v1/holds/meter", asked | {"final": True})).json()["action"] == "settled"
