@@ -29,6 +29,7 @@ CANCEL: Final = "tallygate.cancel"
 AMEND: Final = "tallygate.amend"
 _CARRIED: Final = 2  # so much deeper may these be: in their data stand events, whole
 SCOPE_PARTS_MAX: Final = 8
+SCOPE_TEXT_MAX: Final = SCOPE_PARTS_MAX * 65 - 1
 SEQ_MAX: Final = 1_000_000_000
 TOKEN_TEXT_MAX: Final = 4096  # characters of a hold's token
 SLICES_MAX: Final = 1_000  # accounts in one record
@@ -61,7 +62,7 @@ class _CloudEvent(Struct, gc=False):
     data: Annotated[dict[str, Any], msgspec.Meta(max_length=DATA_FIELDS_MAX)]
     time: str | None = None
     subject: str | None = None
-    scope: str = ""
+    scope: Annotated[str, msgspec.Meta(max_length=SCOPE_TEXT_MAX)] = ""  # `is_scope` remembers what it was asked
     hold: Annotated[str, msgspec.Meta(min_length=1, max_length=TOKEN_TEXT_MAX)] | None = None
     holdfinal: bool = True
     seq: Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)] | None = None

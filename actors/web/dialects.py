@@ -196,7 +196,7 @@ def _time_of(stamp: Raw) -> str:
         seconds = Decimal(text)
     except InvalidOperation:
         return text
-    if not 0 <= seconds <= _MILLIS_MAX // 1000:
+    if not seconds.is_finite() or not 0 <= seconds <= _MILLIS_MAX // 1000:
         raise BadDialect("Expected seconds since 1970 - at `$.timestamp`")
     return (_EPOCH + timedelta(microseconds=int(seconds * 1_000_000))).isoformat()
 

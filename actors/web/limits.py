@@ -19,7 +19,8 @@ JSON_STRING_MAX: Final = 8_192
 JSON_NUMBER_MAX: Final = 64  # characters; 18 digits before the point and 12 behind it are all that any field takes
 JSON_EXPONENT_MAX: Final = 18
 
-_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# One that does not end is taken to the end of the body: looked for again from each quote in it, it would take the square.
+_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _OPEN: Final = frozenset(b"[{")
 _CLOSE: Final = frozenset(b"]}")
 
@@ -29,17 +30,18 @@ class JsonRefused(ValueError):
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(pairs) > JSON_KEYS_MAX:
+        raise JsonRefused(f"an object has {len(pairs)} keys; {JSON_KEYS_MAX} is the limit")
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise JsonRefused(f"the key {twice[:64]!r} stands twice in one object")
-    if len(found) > JSON_KEYS_MAX:
-        raise JsonRefused(f"an object has {len(found)} keys; {JSON_KEYS_MAX} is the limit")
     return found
 
 
-def _number(text: str) -> None:
+def check_number(text: str) -> None:
+    """Raises JsonRefused for one that no field could take, before anybody works out what it comes to."""
     if len(text) > JSON_NUMBER_MAX:
         raise JsonRefused(f"a number has {len(text)} characters; {JSON_NUMBER_MAX} is the limit")
     exponent = text.lower().partition("e")[2]
@@ -47,12 +49,13 @@ def _number(text: str) -> None:
         raise JsonRefused(f"a number has an exponent beyond {JSON_EXPONENT_MAX}: write it out")
 
 
-def _constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
+    """Raises JsonRefused."""
     raise JsonRefused(f"{name} is no JSON number")
 
 
 _decoder: Final = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_number, parse_float=_number, parse_constant=_constant
+    object_pairs_hook=_object, parse_int=check_number, parse_float=check_number, parse_constant=refuse_constant
 )
 
 

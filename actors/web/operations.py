@@ -13,7 +13,7 @@ from actors.publication import publish
 from actors.records import BadCursor, CatalogueRow, CommandRecord, DeadLetterRecord
 from actors.web.acts import ACT_DEADLINE_S, ACT_REFUSALS, ACT_TEXT, Entry, administered
 from actors.web.customers import bad_cursor
-from actors.web.limits import JsonRefused, clean
+from actors.web.limits import JsonRefused, check_number, clean, refuse_constant
 from actors.web.problems import MEDIA_TYPE, ProblemBody, refused_text
 from actors.web.times import instant, instant_or_none, read_instant
 from actors.web.wire import (
@@ -252,7 +252,13 @@ def telling_faults(handler: Handler) -> Handler:
 def read_document_body(body: bytes) -> CatalogueDocument:
     """A catalogue may hold more keys than other bodies, so it is read here; but no key twice, and no other surprise."""
     try:
-        json.loads(body.decode(), object_pairs_hook=_no_key_twice)
+        json.loads(
+            body.decode(),
+            object_pairs_hook=_no_key_twice,
+            parse_int=check_number,
+            parse_float=check_number,
+            parse_constant=refuse_constant,
+        )
         return _document_decoder.decode(body)
     except (JsonRefused, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise invalid("body", f"It is no JSON of a catalogue: {str(error)[:200]}") from None

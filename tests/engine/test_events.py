@@ -15,6 +15,7 @@ from engine.events import (
     DATA_FIELDS_MAX,
     LINGER_US_MAX,
     NESTED_MAX,
+    SCOPE_TEXT_MAX,
     SLICES_MAX,
     TOKEN_TEXT_MAX,
     BadMac,
@@ -378,6 +379,16 @@ def test_scope_and_hold_are_read_as_they_were_sent() -> None:
     assert (event.scope, event.hold, event.hold_final) == ("team:a/ann", "h" * TOKEN_TEXT_MAX, False)
     plain = parse_usage(value())
     assert (plain.scope, plain.hold, plain.hold_final) == ("", None, True)
+
+
+def test_the_longest_scope_is_read_and_a_longer_one_is_not_even_remembered() -> None:
+    """What is asked of a scope is kept; megabytes that anybody sends are not."""
+    longest = "/".join(["n" * 64] * 8)
+    assert len(longest) == SCOPE_TEXT_MAX and parse_usage(value(scope=longest)).scope == longest
+    kept = is_scope.cache_info().currsize
+    with pytest.raises(Malformed, match="scope"):
+        parse_usage(value(scope=longest + "n"))
+    assert is_scope.cache_info().currsize == kept
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,10 @@ def test_an_event_of_stripe(stamp: object) -> None:
             {"transaction_id": "t", "code": "c", "external_subscription_id": "s", "timestamp": 1e13},
             "timestamp",
         ),
+        *(
+            (stripe, {"event_name": "a", "identifier": "i", "timestamp": stamp, "payload": {"stripe_customer_id": "c"}}, "time")
+            for stamp in ("nan", "sNaN", "Infinity", "-inf", "1e99")
+        ),
         (stripe, {"event_name": "a", "identifier": "i", "timestamp": 1, "payload": {}}, "stripe_customer_id"),
         (stripe, {"event_name": "a", "timestamp": 1, "payload": {"stripe_customer_id": "c"}}, "identifier"),
         (stripe, [], "object"),

@@ -1,6 +1,7 @@
 import pytest
 
 from actors.web.limits import (
+    _STRINGS,
     JSON_DEPTH_MAX,
     JSON_KEYS_MAX,
     JSON_NUMBER_MAX,
@@ -69,6 +70,21 @@ def test_what_is_beyond_them_is_refused(body: bytes) -> None:
 def test_a_million_digits_are_refused_without_being_computed() -> None:
     with pytest.raises(JsonRefused, match="characters"):
         check_json(b"1" * 1_000_000)
+
+
+@pytest.mark.parametrize("text", [rb'"\"\"\"', rb'"ab\\', b'"', b'"a', rb'"\"a\" b'])
+def test_a_string_that_does_not_end_is_looked_through_once(text: bytes) -> None:
+    """Not again from each quote in it: 64 KiB of them would hold the replica for half a minute."""
+    (found,) = _STRINGS.finditer(text)
+    assert found.span() == (0, len(text))
+
+
+def test_too_many_keys_are_not_compared_with_each_other() -> None:
+    keys = [b'"k%d":1' % number for number in range(JSON_KEYS_MAX)]
+    with pytest.raises(JsonRefused, match="has 65 keys; 64 is the limit"):
+        check_json(b"{" + b",".join([*keys, keys[0]]) + b"}")
+    with pytest.raises(JsonRefused, match="'k0' stands twice"):
+        check_json(b"{" + b",".join([*keys[:-1], keys[0]]) + b"}")
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ async def test_every_fault_of_a_catalogue_is_listed_with_its_path(house: House) 
         (b'{"meters":{},"meters":{},"plans":{}}', "", "body"),
         (b'{"meters":{}}', "", "plans"),
         (b'{"meters":{},"plans":{},"taxes":{}}', "", "taxes"),
+        (b'{"meters":{},"plans":{},"version":' + b"9" * 5_000 + b"}", "", "body"),
+        (b'{"meters":{},"plans":{},"version":NaN}', "", "body"),
         (document_json(document("0.7")), "?effective=soon", "effective"),
     ],
 )
