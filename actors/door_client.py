@@ -21,12 +21,14 @@ from actors.door_wire import (
     Applied,
     Asked,
     BadFrame,
+    CarriedOn,
     CarryOn,
     Check,
     Extend,
     ExtendLease,
     Frames,
     Hello,
+    LeaseAnswered,
     Question,
     Recovering,
     Release,
@@ -199,7 +201,8 @@ class Doors:
 
     def _is_stale(self, partition: int, answer: Answer) -> bool:
         """Whether it comes from an owner below one that has spoken."""
-        as_of = getattr(answer, "as_of", None)
+        decided = answer.checked if isinstance(answer, LeaseAnswered | CarriedOn) else answer
+        as_of = getattr(decided, "as_of", None)
         if as_of is None:
             return False
         seen = self._epochs.get(partition, 0)

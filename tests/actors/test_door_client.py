@@ -14,10 +14,13 @@ from actors.door_wire import (
     AsOf,
     Balance,
     BalanceView,
+    CarriedOn,
     CarryOn,
     Check,
+    Checked,
     Extend,
     ExtendLease,
+    LeaseAnswered,
     NotFound,
     Question,
     Recovering,
@@ -260,6 +263,22 @@ async def test_an_owner_below_one_that_has_spoken_is_not_believed(world: World) 
     assert await world.doors.ask_partition(0, Check("acme"), WITHIN_S) == view(6)
     shard.answers = [view(5), view(5), view(7)]
     assert await world.doors.ask_partition(0, Check("acme"), WITHIN_S) == view(7)
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        lambda epoch: CarriedOn("continue", (), Checked(True, as_of(epoch))),
+        lambda epoch: LeaseAnswered(Checked(True, as_of(epoch))),
+    ],
+)
+async def test_nor_is_it_where_the_decision_stands_inside_the_answer(
+    world: World, answered: Callable[[int], Answer]
+) -> None:
+    shard = await world.shard(view(5), answered(4), answered(6))
+    await world.start(shard.owns({0: 5}))
+    assert await world.doors.ask_partition(0, Balance("acme"), WITHIN_S) == view(5)
+    assert await world.doors.ask_partition(0, CarryOn("token", b"{}", 1), WITHIN_S) == answered(6)
 
 
 async def test_the_deadline_says_that_only_a_replaced_owner_answered(world: World) -> None:
