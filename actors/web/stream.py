@@ -4,7 +4,9 @@ Each stream asks the account's owner four times a second, over the same door as 
 it was away it reads from the lists; a stream begins with the present.
 """
 
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -46,7 +48,8 @@ class Streams:
     """The open streams of a replica, counted."""
 
     def __init__(self, poll_s: float = POLL_S, streams_max: int = STREAMS_MAX, key_streams_max: int = KEY_STREAMS_MAX):
-        self.open: dict[str, int] = {}  # by key
+        self.open: Counter[str] = Counter()  # by key
+        self._opening: Counter[str] = Counter()  # those whose account's owner has not answered yet
         self._poll_s = poll_s
         self._streams_max = streams_max
         self._key_streams_max = key_streams_max
@@ -54,27 +57,22 @@ class Streams:
     async def stream(self, call: Call) -> Stream:
         """GET /v1/customers/{account}/stream."""
         assert call.key is not None
-        own = self.open.get(call.key.public_id, 0)
-        if own >= self._key_streams_max or sum(self.open.values()) >= self._streams_max:
+        public_id, account = call.key.public_id, call.params["account"]
+        own = self.open[public_id] + self._opening[public_id]
+        if own >= self._key_streams_max or self.open.total() + self._opening.total() >= self._streams_max:
             raise unavailable(f"As many streams are open as are taken ({own} of this key).", retry_after_s=5)
-        account = call.params["account"]
-        first = await put(call.services, account, Balance(account))
-        if isinstance(first, NotFound):
-            raise absent("account")
-        alerts = await put(call.services, account, RecentAlerts(account, 0))
+        with _counted_in(self._opening, public_id):
+            first = await put(call.services, account, Balance(account))
+            if isinstance(first, NotFound):
+                raise absent("account")
+            alerts = await put(call.services, account, RecentAlerts(account, 0))
         return Stream(self._counted(call, first, _newest(alerts, 0)))
 
     async def _counted(self, call: Call, first: Answer, sequence: int) -> AsyncGenerator[bytes, None]:
         assert call.key is not None
-        public_id = call.key.public_id
-        self.open[public_id] = self.open.get(public_id, 0) + 1
-        try:
+        with _counted_in(self.open, call.key.public_id):
             async for event in self._events(call, first, sequence):
                 yield event
-        finally:
-            self.open[public_id] -= 1
-            if not self.open[public_id]:
-                del self.open[public_id]
 
     async def _events(self, call: Call, answer: Answer | None, sequence: int) -> AsyncGenerator[bytes, None]:
         account, clock = call.params["account"], call.services.clock
@@ -100,6 +98,17 @@ class Streams:
                 yield b": still here\n\n"
             await clock.sleep(self._poll_s)
             answer = await _asked(call, Balance(account))
+
+
+@contextmanager
+def _counted_in(counts: Counter[str], public_id: str) -> Iterator[None]:
+    counts[public_id] += 1
+    try:
+        yield
+    finally:
+        counts[public_id] -= 1
+        if not counts[public_id]:
+            del counts[public_id]
 
 
 async def _still_allowed(call: Call) -> bool:

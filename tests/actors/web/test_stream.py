@@ -1,9 +1,12 @@
 import asyncio
+from collections import Counter
+from typing import Any
 
 import orjson
+import pytest
 
 from actors.door_client import DoorUnavailable
-from actors.door_wire import AlertsView, Balance, BalanceView, RecentAlerts, WalletView
+from actors.door_wire import AlertsView, Answer, Balance, BalanceView, RecentAlerts, WalletView
 from actors.web.stream import AWAY_MAX_S, HEARTBEAT_S, KEY_STREAMS_MAX
 from tests.actors.web.asgi_client import Client
 from tests.actors.web.fakes import AS_OF, WALLET, Stage
@@ -75,6 +78,26 @@ async def test_an_owner_that_is_away_is_waited_for_but_not_for_ever(stage: Stage
         while await next_piece(pieces) is not None:
             pass
         assert stage.clock.now_s - began_s > AWAY_MAX_S - 1
+
+
+async def test_streams_that_are_opened_at_once_are_counted_too(
+    stage: Stage, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering = asyncio.Event()
+    usual = stage.doors.ask
+
+    async def ask(*asked: Any) -> Answer:
+        await answering.wait()
+        return await usual(*asked)
+
+    monkeypatch.setattr(stage.doors, "ask", ask)
+    opening = [asyncio.create_task(client.get("/v1/customers/acme/stream")) for _ in range(KEY_STREAMS_MAX + 5)]
+    for _ in range(50):
+        await asyncio.sleep(0)
+    answering.set()
+    statuses = Counter([(await each).status for each in opening])
+    assert statuses == {200: KEY_STREAMS_MAX, 503: 5}
+    assert (await client.get("/v1/customers/acme/stream")).status == 200, "and they have their places back"
 
 
 async def test_one_key_has_so_many_streams_and_gets_them_back(stage: Stage, client: Client) -> None:
