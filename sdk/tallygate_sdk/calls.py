@@ -21,7 +21,7 @@ from tallygate_sdk.answers import (
     Running,
 )
 from tallygate_sdk.errors import BadKey, NotFound, Refused, Unavailable
-from tallygate_sdk.questions import Bound, Check, Usage
+from tallygate_sdk.questions import Bound, Check, Usage, plain_numbers, quantity_text
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ def _body(document: Any) -> bytes:
 
 
 def _bounds(bounds: Sequence[Bound]) -> list[dict[str, Any]]:
-    return [{"fields": bound.fields, "up_to": str(bound.up_to)} for bound in bounds]
+    return [{"fields": bound.fields, "up_to": quantity_text(bound.up_to)} for bound in bounds]
 
 
 def _check(check: Check) -> dict[str, Any]:
@@ -149,7 +149,8 @@ def capture_call(usage: Usage) -> Call[Captured]:
 
 
 def _event(usage: Usage) -> dict[str, Any]:
-    return {"id": usage.id, "source": usage.source, "type": usage.type, "time": usage.time, "data": usage.data}
+    data = plain_numbers(usage.data)
+    return {"id": usage.id, "source": usage.source, "type": usage.type, "time": usage.time, "data": data}
 
 
 def carry_on_call(

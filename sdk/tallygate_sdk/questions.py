@@ -17,6 +17,26 @@ HOLD_S: Final = 60.0
 Quantity = int | str | Decimal  # never a float: what is billed is exact
 
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
+_reader: Final = msgspec.json.Decoder(msgspec.Raw)
+_DIGITS_MAX: Final = 64  # beyond it a number is none that the service takes, however it is written
+
+
+def quantity_text(quantity: Quantity) -> str:
+    """Plain digits: Python writes Decimal("0.0000001") with an exponent, which is no quantity to the service."""
+    if isinstance(quantity, Decimal) and quantity.is_finite() and abs(quantity.adjusted()) < _DIGITS_MAX:
+        return f"{quantity:f}"
+    return str(quantity)
+
+
+def plain_numbers(value: Any) -> Any:
+    """The same JSON, with each Decimal in it in plain digits."""
+    if isinstance(value, Decimal):
+        return msgspec.Raw(quantity_text(value).encode())
+    if isinstance(value, Mapping):
+        return {name: plain_numbers(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_numbers(each) for each in value]
+    return value
 
 
 class Bound(Struct, frozen=True):
@@ -77,7 +97,6 @@ class Usage(Struct, frozen=True, kw_only=True):
             "type": self.type,
             "subject": self.account,
             "time": self.time.astimezone(UTC).isoformat().replace("+00:00", "Z"),
-            "data": self.data,
         }
         if self.scope:
             event["scope"] = self.scope
@@ -87,8 +106,10 @@ class Usage(Struct, frozen=True, kw_only=True):
         if self.seq is not None:
             event["seq"] = self.seq
         try:
+            event["data"] = plain_numbers(self.data)
             encoded = _encoder.encode(event)
-        except (TypeError, ValueError) as error:
+            _reader.decode(encoded)  # a Decimal may be no number, which would spoil every batch that it is sent in
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise BadEvent(f"data of event {self.id!r} is no JSON: {error}") from None
         if len(encoded) > EVENT_BYTES_MAX:
             raise BadEvent(f"event {self.id!r} has {len(encoded)} bytes; {EVENT_BYTES_MAX} is the limit")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, Self
 
 import msgspec
+from msgspec import structs
 from tenacity import Retrying, retry_if_exception_type, stop_when_event_set, wait_exponential_jitter
 from tenacity.nap import sleep_using_event
 
@@ -22,10 +23,14 @@ _log = logging.getLogger(__name__)
 LINGER_S: Final = 0.05
 BATCH_EVENTS: Final = 500
 BATCH_BYTES: Final = EVENTS_BYTES_MAX // 2
+BATCH_BYTES_MAX: Final = EVENTS_BYTES_MAX - EVENTS_MAX - 1  # beside the commas between events, and the brackets
 ATTEMPT_S: Final = 10.0
 PAUSE_MAX_S: Final = 15.0
 SAID_EVERY: Final = 20  # attempts
 SET_ASIDE: Final = "refused.ndjson"
+
+# What is said of a whole request whose body cannot be taken, and the field that is named.
+_UNREADABLE: Final = frozenset({("/problems/invalid-request", "body"), ("/problems/body-too-large", None)})
 
 
 class Sink(Protocol):
@@ -39,14 +44,27 @@ class Sink(Protocol):
 
 
 class HttpSink:
-    """`POST /v1/events`. The key needs the scope `ingest`."""
+    """`POST /v1/events`. The key needs the scope `ingest`.
+
+    A batch that the service cannot read as a whole is sent in halves: one event in it that is no JSON (a spool may be older
+    than this release) is refused, and keeps no other from being taken."""
 
     def __init__(self, client: Client, attempt_s: float = ATTEMPT_S) -> None:
         self._client = client
         self._attempt_s = attempt_s
 
     def send(self, events: Sequence[bytes]) -> Sequence[RefusedEvent]:
-        return self._client.report_encoded(events, deadline_s=self._attempt_s).refused
+        try:
+            return self._client.report_encoded(events, deadline_s=self._attempt_s).refused
+        except Refused as error:
+            if (error.type, error.field) not in _UNREADABLE:  # whatever else it is, it is no fault of an event
+                raise
+            if len(events) == 1:
+                return (RefusedEvent(0, None, "malformed", error.field or "", error.detail),)
+        half = len(events) // 2
+        refused = list(self.send(events[:half]))
+        refused += [structs.replace(each, index=each.index + half) for each in self.send(events[half:])]
+        return refused
 
     def close(self) -> None:
         self._client.close()
@@ -72,8 +90,8 @@ class Reporter:
         on_refused: Callable[[bytes, RefusedEvent], None] | None = None,
     ) -> None:
         """`linger_s`: how long an event may wait for others to go with. `on_refused` is called in the thread."""
-        if not 0 < batch_events <= EVENTS_MAX or not 0 < batch_bytes <= EVENTS_BYTES_MAX:
-            raise ValueError(f"batch_events is 1 to {EVENTS_MAX}, batch_bytes 1 to {EVENTS_BYTES_MAX}")
+        if not 0 < batch_events <= EVENTS_MAX or not 0 < batch_bytes <= BATCH_BYTES_MAX:
+            raise ValueError(f"batch_events is 1 to {EVENTS_MAX}, batch_bytes 1 to {BATCH_BYTES_MAX}")
         self.sent = 0  # events taken by the service
         self.refused = 0  # events set aside
         self._sink = sink

@@ -29,7 +29,7 @@ from tallygate_sdk.door_wire import (
 from tallygate_sdk.doors import DoorAway, Doors
 from tallygate_sdk.errors import Refused
 from tallygate_sdk.policy import FailurePolicy
-from tallygate_sdk.questions import HOLD_S, Bound, Check
+from tallygate_sdk.questions import HOLD_S, Bound, Check, quantity_text
 
 DOOR_S: Final = 0.5  # what a door may take of a call's deadline; the rest is for HTTP
 TABLE_S: Final = 0.3
@@ -131,7 +131,7 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _limits(bounds: Sequence[Bound]) -> tuple[FieldLimit, ...]:
-    return tuple(FieldLimit(bound.fields, str(bound.up_to)) for bound in bounds)
+    return tuple(FieldLimit(bound.fields, quantity_text(bound.up_to)) for bound in bounds)
 
 
 def _decision(answer: Answer) -> Decision:

@@ -2,10 +2,13 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.events import parse_usage
-from tallygate_sdk import BadEvent, Usage
+from engine.money import parse_quantity
+from tallygate_sdk import BadEvent, Bound, Check, Usage
+from tallygate_sdk.calls import capture_call, check_call
 
 AT = datetime(2026, 11, 22, 12, 0, 0, 123456, timezone(timedelta(hours=2)))
 
@@ -50,9 +53,38 @@ def test_an_event_has_an_id_and_a_time_of_its_own_that_stay() -> None:
         ({"account": ""}, "account '' must have 1 to 256"),
         ({"source": "x" * 257}, "source 'xxx"),
         ({"data": {"a": object()}}, "is no JSON"),
+        ({"data": {"a": Decimal("NaN")}}, "is no JSON"),
+        ({"data": {"a": [{"b": Decimal("-Infinity")}]}}, "is no JSON"),
+        ({"data": {"a": msgspec.Raw(b"{")}}, "is no JSON"),
         ({"data": {"a": "x" * 70_000}}, "65536 is the limit"),
     ],
 )
 def test_what_could_never_be_taken_is_refused_here(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(BadEvent, match=said):
         made(**fields).cloud_event()
+
+
+@pytest.mark.parametrize(
+    ("quantity", "written"),
+    [
+        ("0.0000001", b"0.0000001"),
+        ("1E-9", b"0.000000001"),
+        ("1E+5", b"100000"),
+        ("1.50", b"1.50"),
+        ("-0.000002", b"-0.000002"),
+        ("1E+999999999", b"1E+999999999"),
+    ],
+)
+def test_a_quantity_is_written_in_plain_digits(quantity: str, written: bytes) -> None:
+    """Python shows a small Decimal with an exponent, and such a number is none that is billed."""
+    event = made(data={"q": Decimal(quantity), "in": {"deep": [Decimal(quantity)]}}).cloud_event()
+    assert b'"data":{"q":%b,"in":{"deep":[%b]}}' % (written, written) in event
+    check = check_call(Check("acme", bounds=(Bound(("q",), Decimal(quantity)),)))
+    assert b'"up_to":"%b"' % written in (check.body or b"")
+    captured = capture_call(made(data={"q": Decimal(quantity)}, hold="token"))
+    assert b'"data":{"q":%b}' % written in (captured.body or b"")
+
+
+def test_the_engine_counts_the_smallest_quantity() -> None:
+    event = parse_usage(made(data={"q": Decimal("0.000000001")}).cloud_event())
+    assert parse_quantity(event.data["q"]) == 1

@@ -15,6 +15,8 @@ import orjson
 import pytest
 
 from tallygate_sdk import Client, HttpSink, RefusedEvent, Reporter, Spool, SpoolFull, Unavailable, Usage
+from tallygate_sdk.calls import EVENTS_MAX
+from tallygate_sdk.reporter import BATCH_BYTES_MAX
 from tests.actors.web.fakes import Stage
 from tests.sdk.serving import Served, served
 
@@ -144,6 +146,35 @@ def test_an_event_that_the_service_refuses_is_set_aside_and_told(at: Served, tmp
     aside = orjson.loads((tmp_path / "refused.ndjson").read_bytes())
     assert aside["event"]["id"] == "1" and aside["refused"]["field"] == refused.field
     assert [orjson.loads(event)["id"] for event in logged(at.stage)] == ["0", "2"]
+
+
+def test_an_event_that_is_no_json_keeps_no_other_from_being_taken(at: Served, tmp_path: Path) -> None:
+    """As an older release could write it: the service cannot read any batch that it stands in."""
+    spool = Spool(tmp_path)
+    for number in range(10):
+        event = usage(number).cloud_event()
+        spool.append(event.replace(b'{"q":%d}' % number, b'{"q":NaN}') if number in (3, 8) else event)
+    with Reporter(HttpSink(Client(at.url, at.key)), spool, pause_max_s=0.05) as reporter:
+        assert reporter.flush(10)
+        assert (reporter.sent, reporter.refused, spool.unsent) == (8, 2, 0)
+    taken = dict.fromkeys(orjson.loads(event)["id"] for event in logged(at.stage))
+    assert list(taken) == ["0", "1", "2", "4", "5", "6", "7", "9"], "in order"
+    aside = (tmp_path / "refused.ndjson").read_bytes().splitlines()
+    assert [b'"id":"3"' in aside[0], b'"id":"8"' in aside[1], len(aside)] == [True, True, 2]
+
+
+def test_a_batch_of_the_most_bytes_is_no_more_than_the_service_takes(at: Served, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch_bytes"):
+        Reporter(HttpSink(Client(at.url, at.key)), Spool(tmp_path), batch_bytes=BATCH_BYTES_MAX + 1)
+    spool = Spool(tmp_path / "in use")
+    one = len(usage(1_000_000, data={"q": ""}).cloud_event())
+    size = BATCH_BYTES_MAX // EVENTS_MAX
+    for number in range(EVENTS_MAX):
+        spool.append(usage(1_000_000 + number, data={"q": "x" * (size - one)}).cloud_event())
+    sink = HttpSink(Client(at.url, at.key))
+    with Reporter(sink, spool, batch_events=EVENTS_MAX, batch_bytes=BATCH_BYTES_MAX, pause_max_s=0.05) as reporter:
+        assert reporter.flush(30) and (reporter.sent, reporter.refused) == (EVENTS_MAX, 0)
+    assert at.paths == ["/v1/events"], "all of it at once"
 
 
 def test_a_caller_that_fails_on_a_refusal_stops_nothing(at: Served, tmp_path: Path) -> None:
