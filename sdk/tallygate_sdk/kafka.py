@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +13,7 @@ from tallygate_sdk.answers import RefusedEvent
 from tallygate_sdk.errors import Unavailable
 
 ATTEMPT_S: Final = 10.0
+STOP_S: Final = 2.0  # a producer waits for what it has not sent, and a broker may be away
 
 
 class _Subject(msgspec.Struct):
@@ -39,6 +41,8 @@ class KafkaSink:
         try:
             self._runner.run(self._send(events))
         except (KafkaError, OSError, TimeoutError) as error:
+            # An idempotent producer that has met a gap in what it sent takes nothing ever again: the next attempt has a new one.
+            self.close()
             raise Unavailable(f"the topic {self._topic} took no usage in time: {type(error).__name__}") from error
         return ()
 
@@ -58,10 +62,15 @@ class KafkaSink:
             ]
             await asyncio.gather(*sent)
 
+    async def _stop(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with suppress(KafkaError, OSError, TimeoutError):
+                await asyncio.wait_for(producer.stop(), STOP_S)
+
     def close(self) -> None:
         if self._runner is None:
             return
-        if self._producer is not None:
-            self._runner.run(self._producer.stop())
-        self._runner.close()
-        self._runner = self._producer = None
+        self._runner.run(self._stop())
+        self._runner.close()  # with all that a producer that could not be stopped has left running
+        self._runner = None

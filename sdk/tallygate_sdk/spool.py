@@ -67,8 +67,16 @@ class Spool:
         self._segment_bytes_max = max(1, bytes_max // SEGMENTS)
         self._lock = threading.Lock()  # never held while the disk is waited for, but by fsync="each"
         self._syncing = threading.Lock()
+        self._process = os.getpid()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._owned = _own(self.folder)
+        try:
+            self._open()
+        except BaseException:
+            os.close(self._owned)
+            raise
+
+    def _open(self) -> None:
         self._sizes = {int(path.stem): path.stat().st_size for path in self.folder.glob("*.segment")}
         self._sent = self._read_sent()
         self._counts: dict[int, int] = {}  # records of each segment that wait
@@ -84,14 +92,18 @@ class Spool:
     # ------------------------------------------------------------------------------------------------------- the writer
 
     def append(self, record: bytes) -> bool:
-        """Keep it. False when it was dropped. Raises SpoolFull."""
+        """Keep it. False when it was dropped. Raises SpoolFull; SpoolBusy in another process than that which made it."""
         framed = len(record).to_bytes(4, "big") + zlib.crc32(record).to_bytes(4, "big") + record
+        if os.getpid() != self._process:  # it would write between the records that the other one counts
+            raise SpoolBusy(f"the spool {self.folder} was made before a fork: make one, with a folder of its own, behind it")
         with self._lock:
+            if self._writing < 0:
+                raise SpoolFull(f"the spool {self.folder} is closed")
             if not self._make_room(len(framed)):
                 self.dropped += 1
                 return False
             if self._sizes[self._active] and self._sizes[self._active] + len(framed) > self._segment_bytes_max:
-                self._begin_segment()
+                self._begin_next_segment()
             self._write(framed)
             if self._fsync == "each":
                 os.fdatasync(self._writing)
@@ -139,15 +151,22 @@ class Spool:
         self._sizes[self._active] = start + written
         self._counts[self._active] += 1
 
+    def _begin_next_segment(self) -> None:
+        try:
+            self._begin_segment()
+        except OSError as error:
+            raise SpoolFull(f"the spool {self.folder} cannot be written: {error}") from error
+
     def _begin_segment(self) -> None:
+        number = max([*self._sizes, self._active, self._sent.segment]) + 1
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        begun = os.open(self._path(number), flags, 0o600)  # before anything changes: a full disk takes no file either
         if self._fsync == "batch" and self._writing >= 0:
             self._ended.append(self._writing)
         elif self._writing >= 0:
             os.close(self._writing)
-        self._active = max([*self._sizes, self._active, self._sent.segment]) + 1
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-        self._writing = os.open(self._path(self._active), flags, 0o600)
-        self._sizes[self._active] = self._counts[self._active] = 0
+        self._active, self._writing = number, begun
+        self._sizes[number] = self._counts[number] = 0
         if self._fsync == "each":
             _sync_folder(self.folder)
 

@@ -4,9 +4,12 @@ import asyncio
 import secrets
 import threading
 from pathlib import Path
+from typing import Any, ClassVar
 
+import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import OutOfOrderSequenceNumber
 
 from config.stack.ports import free_ports
 from engine.events import parse_usage
@@ -72,3 +75,41 @@ def test_a_broker_that_is_away_is_tried_again() -> None:
     thread.start()
     thread.join(60)
     assert len(said) == 2 and all(each.startswith("the topic usage took no usage in time") for each in said)
+
+
+class Producer:
+    """One that meets an error which aiokafka calls fatal: whatever it is given later, it says the same."""
+
+    made: ClassVar[list["Producer"]] = []
+
+    def __init__(self, **options: Any) -> None:
+        self.breaks = not self.made
+        self.sent: list[bytes] = []
+        self.stopped = False
+        self.made.append(self)
+
+    async def start(self) -> None: ...
+
+    async def send(self, topic: str, value: bytes, key: bytes) -> "asyncio.Future[None]":
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.breaks:
+            done.set_exception(OutOfOrderSequenceNumber())
+        else:
+            self.sent.append(value)
+            done.set_result(None)
+        return done
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+def test_a_producer_that_is_broken_for_good_is_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Producer, "made", [])
+    monkeypatch.setattr("tallygate_sdk.kafka.AIOKafkaProducer", Producer)
+    with Reporter(KafkaSink("nowhere:9092"), Spool(tmp_path), linger_s=0.0, pause_max_s=0.05) as reporter:
+        for number in range(3):
+            reporter.report(usage(number))
+        assert reporter.flush(10)
+    broken, second = Producer.made
+    assert broken.stopped and second.stopped
+    assert second.sent == [usage(number).cloud_event() for number in range(3)]

@@ -163,6 +163,78 @@ def test_a_disk_that_refuses_is_a_full_spool(tmp_path: Path, monkeypatch: pytest
     spool.close()
 
 
+def test_a_disk_that_takes_no_further_file_is_a_full_spool_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It loses nothing that it kept, and goes on once there is room."""
+    spool = Spool(tmp_path, bytes_max=1_600)
+    first = b"x" * 90
+    assert spool.append(first)
+
+    def refuse(*arguments: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "open", refuse)
+    for _ in range(3):
+        with pytest.raises(SpoolFull, match="No space left"):
+            spool.append(b"y" * 90)
+    monkeypatch.undo()
+    assert spool.append(b"z" * 90)
+    spool.sync()
+    assert taken(spool) == [first, b"z" * 90] and (spool.damaged_bytes, spool.dropped, spool.unsent) == (0, 0, 0)
+    spool.close()
+
+
+def test_a_spool_that_could_not_begin_leaves_the_folder_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Spool, "_begin_segment", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        Spool(tmp_path)
+    monkeypatch.undo()
+    Spool(tmp_path).close()
+
+
+def test_a_closed_spool_takes_nothing_into_a_folder_that_is_no_longer_its_own(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, bytes_max=1_600)
+    spool.append(b"x" * 90)
+    spool.close()
+    after = Spool(tmp_path, bytes_max=1_600)
+    with pytest.raises(SpoolFull, match="is closed"):
+        spool.append(b"y" * 90)
+    assert taken(after) == [b"x" * 90]
+    after.close()
+
+
+FORKED = """
+import os, sys
+from tallygate_sdk import SpoolBusy
+from tallygate_sdk.spool import Spool
+spool = Spool(sys.argv[1])
+spool.append(b"before")
+child = os.fork()
+if child == 0:
+    try:
+        spool.append(b"from the child")
+    except SpoolBusy:
+        os._exit(7)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+spool.append(b"behind")
+batch = spool.peek(10, 1000)
+print(os.waitstatus_to_exitcode(status), batch.records, spool.damaged_bytes)
+"""
+
+
+def test_a_process_that_was_forked_does_not_write_into_its_parents_spool(tmp_path: Path) -> None:
+    """Between the records that the parent counts, it would cost the parent's."""
+    said = subprocess.run([sys.executable, "-c", FORKED, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "7 [b'before', b'behind'] 0"
+
+
 # ------------------------------------------------------------------------------------------------------- crashes
 
 
