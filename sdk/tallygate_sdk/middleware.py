@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from tallygate_sdk.answers import Decision, Hold, Running
 from tallygate_sdk.async_client import AsyncClient
-from tallygate_sdk.errors import Refused, SpoolFull, TallygateError, Unavailable
+from tallygate_sdk.errors import Refused, SpoolBusy, SpoolFull, TallygateError, Unavailable
 from tallygate_sdk.openai_protocol import (
     BadRequest,
     EventReader,
@@ -210,7 +210,7 @@ class TallygateMiddleware:
     def report(self, usage: Usage) -> None:
         try:
             self._reporter.report(usage)
-        except SpoolFull as error:
+        except (SpoolFull, SpoolBusy) as error:
             _log.error("%s; usage %s goes to the service directly", error, usage.id)
             self._later(self._report_now(usage))
 
@@ -319,7 +319,8 @@ class _Running:
                 return
 
     def watched(self, send: Send, gone: asyncio.Event) -> Send:
-        """Looks at what is sent. An answer that is not streamed is let come to its end, which says what it has used."""
+        """Looks at what is sent. An answer that is not streamed is let come to its end, which says what it has used: also
+        where the server fails for a caller who hung up."""
 
         async def watch(message: Message) -> None:
             if self._over or (gone.is_set() and self._events is not None):
@@ -333,7 +334,12 @@ class _Running:
                     message = {**message, "headers": kept}
             elif message["type"] == "http.response.body":
                 message = self._seen(message)
-            await send(message)
+            try:
+                await send(message)
+            except OSError as error:
+                gone.set()
+                if self._events is not None:
+                    raise CallerGone("the caller hung up") from error
             streams_on = self._events is not None and message.get("more_body", False)
             if streams_on and not self._ends and not await self._may_go_on():
                 used = None if self._request.hides_usage else self._observed.used()
@@ -346,9 +352,9 @@ class _Running:
 
     async def _may_go_on(self) -> bool:
         """Asks ahead, when half of a step is left, and waits for the answer where nothing is."""
-        used = self._observed.used()
-        if not used.estimated or self._hold is None:  # it has come to its end; nobody was asked in the first place
+        if self._observed.ended or self._hold is None:  # nothing more comes; nobody was asked in the first place
             return True
+        used = self._observed.used()
         left = self._covered - used.output
         if left <= self._owner.step // 2 and self._asking is None:
             self._asking = asyncio.create_task(self._carry_on(used.output))

@@ -15,6 +15,11 @@ BYTES_OF_A_TOKEN: Final = 4  # of an estimate: English text has about so many
 EVENT_BYTES_MAX: Final = 1 << 20  # of one server-sent event
 
 _PROMPTS: Final = ("messages", "prompt", "input", "functions", "response_format")
+# What is never part of a prompt, or is counted by itself.
+_NO_PROMPT: Final = frozenset(
+    ("model", "tools", "tool_choice", "stop", "logit_bias", "stream_options", "modalities", "audio")
+    + ("user", "safety_identifier", "prompt_cache_key", "metadata", "service_tier", "reasoning_effort", "verbosity")
+)
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -104,6 +109,7 @@ class Request(Struct):
     input_max: int
     output_max: int
     input_likely: int  # for an estimate
+    choices: int = 1  # how many answers are written: some may end before others
 
 
 def read_request(
@@ -123,6 +129,8 @@ def read_request(
     model = whole.get("model")
     if not isinstance(model, str) or not 0 < len(model) <= 256:
         raise BadRequest("model", "model must be a text of 1 to 256 characters")
+    if not isinstance(whole.get("stream"), bool | None):  # an endpoint may take 1 for true, and would not be asked for usage
+        raise BadRequest("stream", "stream must be true or false")
     stream = answers and whole.get("stream") is True
     options = whole.get("stream_options") or {}
     if not isinstance(options, dict):
@@ -130,15 +138,16 @@ def read_request(
     changed: dict[str, Any] = {}
     if stream and options.get("include_usage") is not True:
         changed["stream_options"] = options | {"include_usage": True}
-    output_max = 0
+    output_max, choices = 0, 1
     if answers:
         limits = [
             _count(whole, name) for name in ("max_completion_tokens", "max_tokens") if whole.get(name) is not None
         ]
         if not limits:
             changed["max_tokens"] = output_default
-        choices = max(_count(whole, "n", 1), _count(whole, "best_of", 1))
-        output_max = max(limits, default=output_default) * choices * _prompts(whole)
+        asked, prompts = _count(whole, "n", 1), _prompts(whole)
+        choices = asked * prompts
+        output_max = max(limits, default=output_default) * max(asked, _count(whole, "best_of", 1)) * prompts
     if changed:
         body = msgspec.json.encode(raw | changed)
     likely = sum(len(raw[name]) for name in (*_PROMPTS, "tools") if name in raw) // BYTES_OF_A_TOKEN
@@ -146,7 +155,8 @@ def read_request(
         input_max = likely = count_prompt(whole)
     else:
         input_max = _prompt_max(whole, raw)
-    return Request(body, model, stream, "stream_options" in changed, input_max, output_max, min(likely, input_max))
+    hides = "stream_options" in changed
+    return Request(body, model, stream, hides, input_max, output_max, min(likely, input_max), choices)
 
 
 def _count(whole: Mapping[str, Any], name: str, default: int = 0) -> int:
@@ -165,7 +175,8 @@ def _prompts(whole: Mapping[str, Any]) -> int:
 
 
 def _prompt_max(whole: Mapping[str, Any], raw: Mapping[str, Raw]) -> int:
-    """No token is shorter than a byte of what it stands for, and a text in JSON is no shorter than in UTF-8."""
+    """No token is shorter than a byte of what it stands for, and a text in JSON is no shorter than in UTF-8. A field that is
+    not known here (a suffix, documents, a chat template) may end up in the prompt."""
     messages = whole.get("messages")
     messages = messages if isinstance(messages, list) else []
     for place, message in enumerate(messages):
@@ -174,9 +185,13 @@ def _prompt_max(whole: Mapping[str, Any], raw: Mapping[str, Raw]) -> int:
             kind = part.get("type") if isinstance(part, dict) else None
             if kind not in ("text", "refusal"):
                 raise BadRequest(f"messages[{place}].content", f"a part of type {kind!r} has no bound known here")
-    text = sum(len(raw[name]) for name in _PROMPTS if name in raw)
+    text = sum(len(value) for name, value in raw.items() if name not in _NO_PROMPT and _may_hold_text(value))
     tools = TOOLS_WIDER * len(raw["tools"]) if "tools" in raw else 0
     return text + tools + MESSAGE_TOKENS * len(messages) + TEMPLATE_TOKENS
+
+
+def _may_hold_text(value: Raw) -> bool:
+    return bytes(memoryview(value)[:1]) in (b'"', b"[", b"{")
 
 
 # ------------------------------------------------------------------------------------------------------------- answers
@@ -192,6 +207,8 @@ class _Choice(Struct):
     delta: _Message | None = None
     message: _Message | None = None
     text: str | None = None
+    index: Any = 0
+    finish_reason: Any = None
 
 
 class _Answer(Struct):
@@ -211,7 +228,14 @@ class Observed:
         self._usage: dict[str, Any] | None = None
         self._pieces = 0
         self._bytes = 0
+        self._summed_up = False
+        self._finished: set[str] = set()  # choices that have a finish reason
         self.last = b"{}"  # the last piece
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more is written. That some usage is stated says nothing of it: an endpoint may do so in every piece."""
+        return self._summed_up or len(self._finished) >= self._request.choices
 
     def note(self, document: bytes) -> bool:
         """One JSON object of the answer; whether it holds nothing but the usage. What cannot be read counts as text."""
@@ -229,7 +253,11 @@ class Observed:
             self._pieces += size > 0
             self._bytes += size
             self.last = document
-        return not answer.choices and answer.usage is not None
+            if choice.finish_reason:
+                self._finished.add(str(choice.index))
+        only_usage = not answer.choices and answer.usage is not None
+        self._summed_up |= only_usage
+        return only_usage
 
     def used(self) -> Used:
         """By now. An estimate never exceeds what the request could use."""

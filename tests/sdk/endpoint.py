@@ -10,8 +10,7 @@ Message = MutableMapping[str, Any]
 
 
 class Endpoint:
-    """It obeys `max_tokens`, `stream` and `stream_options.include_usage`; a word is a token, and so is each byte of the
-    prompt. `breaks_after` words it fails; `pause_s` lies between two words; `cut` bytes go out at a time."""
+    """It obeys `max_tokens`, `stream` and `stream_options`; a word is a token, and so is each byte of the prompt. `breaks_after` words it fails; `pause_s` lies between two words; `cut` bytes go out at a time."""
 
     def __init__(self, words: int = 5) -> None:
         self.words = words
@@ -91,14 +90,16 @@ class Endpoint:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
 
         written = 0
+        options = asked.get("stream_options") or {}
         for number in range(self._length(asked)):
             if self.breaks_after == number:
                 raise RuntimeError("the model broke")
-            await say({"id": "c", "choices": [{"index": 0, "delta": {"content": f"word{number} "}}], "usage": None})
             written += 1
+            usage = self._usage(asked, written) if options.get("continuous_usage_stats") else None
+            await say({"id": "c", "choices": [{"index": 0, "delta": {"content": f"word{number} "}}], "usage": usage})
             self.begun.set()
             await asyncio.sleep(self.pause_s)
-        if (asked.get("stream_options") or {}).get("include_usage") and self.states_usage:
+        if options.get("include_usage") and self.states_usage:
             await say({"id": "c", "choices": [], "usage": self._usage(asked, written)})
         await say(b"[DONE]")
         await send({"type": "http.response.body", "body": b""})

@@ -325,6 +325,52 @@ async def test_a_stream_that_the_account_cannot_bear_any_more_is_ended(gateway: 
     assert usage is None or usage["completion_tokens"] == event["data"]["output_tokens"]
 
 
+async def test_a_stream_whose_every_piece_states_the_usage_is_ended_as_well(gateway: Gateway) -> None:
+    """A caller may ask for that, and an endpoint be told to do so: that a usage is stated is no sign of the end."""
+    stating = STREAM | {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    gateway.endpoint.words, gateway.endpoint.pause_s = 90, 0.01
+    gateway.at.stage.doors.answers[CarryOn] = carried(4)
+    *pieces, end, usage, done = texts(await gateway.post(stating, output_step=4))
+    assert done == "[DONE]" and end["choices"][0]["finish_reason"] == "length"
+    assert 4 < len(pieces) < 15
+    gateway.at.stage.doors.answers[CarryOn] = carried(*[10] * 20)
+    gateway.endpoint.words = 25
+    assert len(texts(await gateway.post(stating, output_step=10))) == 27, "to its own end, where it can be paid"
+    cut, whole = await gateway.settled()
+    assert cut["data"] == {"model": "small", "input_tokens": 5, "output_tokens": len(pieces)}, "as stated, no estimate"
+    assert usage["usage"]["completion_tokens"] == len(pieces)
+    assert whole["data"]["output_tokens"] == 25
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_server_that_fails_for_a_caller_who_hung_up_spoils_no_settlement(
+    gateway: Gateway, stream: bool
+) -> None:
+    waiting: list[dict[str, Any]] = [
+        {"type": "http.request", "body": msgspec.json.encode(STREAM if stream else CHAT), "more_body": False}
+    ]
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        if waiting:
+            return waiting.pop()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        raise OSError("the caller hung up")
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [(b"x-account", b"acme")]}
+    await gateway.app()(scope, receive, send)
+    (event,) = await gateway.settled()
+    if stream:
+        assert len(sent) == 1 and event["data"]["output_tokens"] == 0, "it is stopped"
+    else:
+        assert len(sent) == 2, "it comes to its end"
+        assert event["data"] == {"model": "small", "input_tokens": 5, "output_tokens": 5}
+
+
 async def test_a_stream_goes_on_unseen_only_where_the_policy_says_so(gateway: Gateway) -> None:
     gateway.at.stage.doors.answers[CarryOn] = DoorUnavailable("away", 0)
     gateway.endpoint.words = 12

@@ -80,6 +80,16 @@ def test_tools_count_wider_than_they_are_sent() -> None:
     assert read(CHAT | {"tools": tools}).input_max - read(CHAT).input_max == 4 * len(msgspec.json.encode(tools))
 
 
+@pytest.mark.parametrize("name", ["suffix", "documents", "chat_template", "prediction", "something_new"])
+def test_text_that_may_end_up_in_the_prompt_counts_whatever_it_is_called(name: str) -> None:
+    for text in ("x" * 500, ["x" * 500], {"content": "x" * 500}):
+        asked = read(CHAT | {name: text})
+        assert asked.input_max >= read(CHAT).input_max + 500
+        assert asked.input_likely == read(CHAT).input_likely
+    beside = {"user": "x" * 500, "metadata": {"k": "x" * 500}, "temperature": 0.5, "seed": 10**15}
+    assert read(CHAT | beside).input_max == read(CHAT).input_max
+
+
 def test_an_embedding_writes_nothing() -> None:
     asked = read({"model": "small", "input": "hello"}, answers=False)
     assert asked.output_max == 0 and asked.input_max >= 5 and "max_tokens" not in msgspec.json.decode(asked.body)
@@ -112,6 +122,8 @@ def test_images_need_somebody_who_can_count_them() -> None:
         (CHAT | {"n": 0}, "n"),
         (CHAT | {"n": True}, "n"),
         (CHAT | {"stream": True, "stream_options": 5}, "stream_options"),
+        (CHAT | {"stream": 1}, "stream"),
+        (CHAT | {"stream": "true"}, "stream"),
     ],
 )
 def test_what_cannot_be_bounded_is_refused(document: Any, param: str) -> None:
@@ -140,6 +152,20 @@ def test_the_last_stated_usage_counts() -> None:
     for written in (1, 2, 3):
         assert not observed.note(chunk("a", {"prompt_tokens": 5, "completion_tokens": written}))
     assert observed.used().output == 3
+
+
+def test_an_answer_has_ended_when_it_is_summed_up_or_each_of_its_choices_has_a_reason() -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 1}
+    observed = Observed(read(CHAT))
+    observed.note(chunk("a", usage))
+    assert not observed.ended, "an endpoint may state it in every piece"
+    observed.note(chunk(usage=usage, choices=0))
+    assert observed.ended
+    observed = Observed(read(CHAT | {"n": 2}))
+    for index, reason, ended in ((0, "stop", False), (0, "stop", False), (1, None, False), (1, "", False), (1, "length", True)):
+        piece = {"choices": [{"index": index, "delta": {"content": "a"}, "finish_reason": reason}]}
+        observed.note(msgspec.json.encode(piece))
+        assert observed.ended is ended
 
 
 @pytest.mark.parametrize(
