@@ -27,8 +27,15 @@ NANO: Final = 10**9  # quantities are whole nano-units
 RENEW_BELOW: Final = 0.5  # of a lease's requests, or of its time: then another one is taken ahead
 ASK_AGAIN_S: Final = 1.0  # for a lease, where the service does not say when
 DRAIN_S: Final = 60.0
+_BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 
 _ALLOWED: Final = Decision(True)
+
+
+def _boot_s() -> float:
+    """Seconds by a clock that cannot be set, and that runs on while the machine is suspended, where there is one: the service
+    does not wait for whoever sleeps, and a lease that looks young to him may be long over."""
+    return time.clock_gettime(_BOOT_CLOCK) if _BOOT_CLOCK is not None else time.monotonic()
 
 
 class Admission:
@@ -151,7 +158,7 @@ class LeaseHolder:
         source: str,
         on_away: FailurePolicy | None = None,
         drain_s: float = DRAIN_S,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = _boot_s,
     ) -> None:
         """`requests` are wanted in each lease, fewer than `least` are of no use. `check.reach` names the values that
         `data` of a request may have beside `check.data`. `source` is that of the usage events. `drain_s`: how long
@@ -360,5 +367,5 @@ def _used(fields: tuple[str, ...], data: Mapping[str, Any], promised: int) -> in
         return promised
     try:
         return sum(_nano(Decimal(str(data[name]))) for name in fields)
-    except ArithmeticError:  # no number: nothing is given back for it
+    except (ArithmeticError, ValueError):  # no number, or NaN: nothing is given back for it
         return promised

@@ -1,6 +1,7 @@
 """The holder of leases against a service that answers as docs/leases.md says, on a clock that the test moves."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -151,6 +152,26 @@ async def test_what_was_not_used_may_be_promised_again_but_a_request_is_counted(
         again = await holder.admit(data=SMALL)
         assert not again.by_lease and service.checked, "a lease that was spent does not come back"
     assert service.closed == []
+
+
+@pytest.mark.parametrize("told", ["NaN", "sNaN", "Infinity", "many", None, True])
+async def test_what_is_no_number_gives_nothing_back(service: Service, told: object) -> None:
+    service.most = 2
+    async with service.holder(requests=2) as holder:
+        admission = await holder.admit(data=SMALL)
+        usage = holder.settle(admission, {"input_tokens": told, "output_tokens": 1})
+        assert usage.hold == "lease-1", "and the event is made all the same"
+        held = admission._under
+        assert held is not None and held.slots == 1
+
+
+def test_a_lease_also_runs_out_in_a_machine_that_slept(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service does not wait for it: what it holds for the lease is free again some time behind its end."""
+    holder = LeaseHolder(service.client, ONE, requests=10, source="g")
+    before_s = holder._clock()
+    slept = time.clock_gettime
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: slept(clock) + 3_600 * (clock == time.CLOCK_BOOTTIME))
+    assert holder._clock() >= before_s + 3_600
 
 
 async def test_a_bound_of_all_is_kept_when_one_uses_more(service: Service) -> None:
