@@ -193,6 +193,15 @@ def test_an_old_vllm_and_one_that_has_changed_are_told_once_and_stop_nothing(
     assert caplog.text.count("has another shape than is known") == 1
 
 
+def test_whatever_a_request_brings_in_the_engine_goes_on(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    endless = CompletedTiming(0, float("inf"), 0.2, 0.3)
+    fine = TimedStats(FinishReason.STOP, "b", 1.0, 5, 5, timing=CompletedTiming(0, 0.1, 0.2, 0.3))
+    here = logger()
+    here.record(None, step(TimedStats(FinishReason.STOP, "a", 1.0, 5, 5, timing=endless), fine))
+    assert [record.request for record in kept.records if isinstance(record, service.Served)] == ["b"]
+    assert "OverflowError" in caplog.text
+
+
 def test_the_replica_says_when_it_is_ready_and_when_it_ends(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     at_exit: list[Any] = []
     monkeypatch.setattr(atexit, "register", at_exit.append)

@@ -1,5 +1,7 @@
 """Marks go through an inference engine as the ids of requests."""
 
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +22,11 @@ def test_whatever_vllm_puts_around_it(wrapped: str) -> None:
 def test_every_mark_comes_back(who: Who) -> None:
     assert unmark(f"cmpl-{mark(who)}-0") == unmark(mark(who)) == who
     assert set(mark(who)) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
+
+
+def test_a_mark_that_is_nested_too_deep_to_be_read_is_an_id_like_any_other() -> None:
+    deep = "tg1." + base64.urlsafe_b64encode(b"[" * 20_000).decode()
+    assert unmark(deep) == Who(deep)
 
 
 @pytest.mark.parametrize("text", ["chatcmpl-4f3a", "tg1.", "tg1.!!", "tg1.W10"])

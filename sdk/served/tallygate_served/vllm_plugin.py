@@ -72,8 +72,9 @@ class TallygateStatLogger(StatLoggerBase):  # type: ignore[misc,unused-ignore] #
                 record = self._served(finished, iteration_stats.iteration_timestamp)
                 if record is not None:
                     self._sink.put(*record.encoded())
-            except (AttributeError, TypeError, ValueError) as error:
-                self._tell_once(f"a finished request has another shape than is known: {error}")
+            except Exception as error:
+                # Whatever it is: what a request id holds was sent by somebody, and the engine answers others.
+                self._tell_once(f"a finished request has another shape than is known: {type(error).__name__}: {error}")
 
     def _served(self, finished: Any, timestamp_s: float) -> Served | None:
         request_id = getattr(finished, "request_id", None)

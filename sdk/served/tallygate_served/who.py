@@ -45,7 +45,7 @@ def unmark(request_id: str) -> Who:
             parts = json.loads(base64.urlsafe_b64decode(text[:end] + "=" * (-end % 4)))
             request, account, scope, feature, *rest = parts
             (run,) = rest or (None,)
-        except (ValueError, TypeError, binascii.Error):
+        except (ValueError, TypeError, RecursionError, binascii.Error):
             continue
         if isinstance(request, str) and request:
             return Who(request, account, scope, feature, run)
