@@ -55,6 +55,7 @@ LINES: Final = "application/x-ndjson"
 EITHER: Final = "application/json"
 
 _YIELD_EVERY: Final = 50  # events; so many take about a millisecond, and checks wait for no longer
+_YIELD_EVERY_BYTES: Final = 16_384  # of events: a large one takes as long as many
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _list_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _encoder: Final = msgspec.json.Encoder()
@@ -112,12 +113,15 @@ async def take(call: Call, events: list[bytes], record: Callable[[bytes, Key | N
     """Put each event into the log, as `record` makes it. That raises Unacceptable for one that cannot be taken."""
     records: list[Outgoing] = []
     refused: list[RefusedEvent] = []
+    number = size = 0  # since others had their turn
     for index, raw in enumerate(events):
         try:
             records.append(record(raw, call.key))
         except Unacceptable as error:
             refused.append(RefusedEvent(index, error.event_id, error.reason, error.field, error.detail))
-        if index % _YIELD_EVERY == _YIELD_EVERY - 1:
+        number, size = number + 1, size + len(raw)
+        if number >= _YIELD_EVERY or size >= _YIELD_EVERY_BYTES:
+            number = size = 0
             await asyncio.sleep(0)
     if not records:
         return _none_accepted(refused, call.request_id)

@@ -1,6 +1,8 @@
 """The sink: nobody waits for Kafka, and nothing is lost that had room."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -52,6 +54,44 @@ def test_what_is_left_is_sent_at_the_end() -> None:
     sink.close(30)
     assert [int(value) for _, value in producer.sent] == list(range(2_500))
     assert (sink.sent, sink.lost) == (2_500, 0)
+
+
+ENDING = """
+import asyncio, atexit, os
+from tallygate_served import KafkaSink
+
+class Producer:
+    async def start(self): ...
+    async def stop(self): ...
+    async def send(self, topic, value, key):
+        os.write(1, value + b"\\n")
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+sink = KafkaSink("b", producer=lambda bootstrap: Producer())
+
+def gone():
+    sink.put(b"k", b"gone")
+    sink.close()
+
+atexit.register(gone)
+sink.put(b"k", b"first")
+"""
+
+
+def test_what_is_said_when_the_process_ends_is_sent() -> None:
+    """A replica says there that it holds its GPUs no more: unsaid, it would cost for ever."""
+    ended = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, check=True, timeout=60)
+    assert (ended.stdout.split(), ended.stderr) == (["first", "gone"], "")
+
+
+def test_what_was_not_sent_at_the_end_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    sink = KafkaSink("b", producer=lambda bootstrap: Producer(failures=1_000))
+    for number in range(3):
+        sink.put(b"k", b"%d" % number)
+    sink.close(30)
+    assert "3 served records were not sent before the end" in caplog.text
 
 
 def test_a_failure_is_tried_again() -> None:

@@ -41,7 +41,8 @@ class KafkaSink:
         self._pending_max = pending_max
         self._pending: list[tuple[bytes, bytes]] = []
         self._lock = threading.Lock()
-        self._wake = threading.Event()
+        self._wake = asyncio.Event()  # of the thread's loop
+        self._loop: asyncio.AbstractEventLoop | None = None  # once it runs
         self._closing = False
         self.lost = 0
         self.sent = 0
@@ -59,24 +60,34 @@ class KafkaSink:
                 first = False
         if first:
             _log.error("served records are being lost: Kafka at %s takes none, or not enough", self._bootstrap)
-        self._wake.set()
+        self._rouse()
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Sends what is left, for as long as that."""
         self._closing = True
-        self._wake.set()
+        self._rouse()
         self._thread.join(timeout_s)
-        if self._thread.is_alive():
+        if self._pending:
             _log.error("%d served records were not sent before the end", len(self._pending))
+
+    def _rouse(self) -> None:
+        """There is something to do. Before the loop runs nobody need be told: it begins by looking."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._wake.set)
 
     def _run(self) -> None:
         asyncio.run(self._work())
 
     async def _work(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._wake.set()
         producer: Any = None
         wait_s = 0.1
         while True:
-            await asyncio.to_thread(self._wake.wait, 1.0)
+            # On the loop, and on no other thread: where a process ends, Python gives out none any more, and the last records
+            # are written just then.
+            await self._wake.wait()
             self._wake.clear()
             with self._lock:
                 batch = self._pending[:_BATCH]
@@ -105,7 +116,7 @@ class KafkaSink:
             with self._lock:
                 del self._pending[: len(batch)]
                 self.sent += len(batch)
-                if self._pending:
+                if self._pending or self._closing:
                     self._wake.set()
         await _stopped(producer)
 

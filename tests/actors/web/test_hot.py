@@ -1,3 +1,5 @@
+import asyncio
+
 import orjson
 import pytest
 
@@ -178,6 +180,22 @@ async def test_a_log_that_hangs_is_not_waited_for(
     monkeypatch.setattr(hot, "APPEND_S", 0.01)
     stage.appender.hanging = True
     assert (await client.post("/v1/events", EVENT)).status == 503
+
+
+async def test_others_have_their_turn_between_large_events(stage: Stage, client: Client) -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    large = [event(id=f"e{number}", data={"q": ["x" * 6_000] * 10}) for number in range(16)]
+    assert (await client.post("/v1/events", large)).json() == {"accepted": 16, "refused": []}
+    beside.cancel()
+    assert turns >= 16
 
 
 async def test_a_bound_key_sends_its_own_usage_only(stage: Stage, bound: Client) -> None:
