@@ -53,7 +53,7 @@ def run(settings: Settings, run_dir: Path, say: Say) -> None:
         if prepared.ray_address is None:
             start_ray(supervisor, num_cpus=max(2, os.cpu_count() or 2, prepared.shard.shards), serve=True)
         else:
-            join_ray(prepared.ray_address)
+            join_ray(prepared.ray_address, guarded=prepared.profile == "production")
         asyncio.run(_serve(supervisor, _with_shadows(prepared), say))
 
 

@@ -19,10 +19,14 @@ def run_up(run_dir: RunDir = UP_DIR) -> None:
     from actors.deployment import NotReady
     from config.stack.kafka import KafkaUnavailable
     from config.stack.postgres import PostgresUnavailable
+    from config.stack.ray_local import RayOpen
     from config.stack.supervisor import RunFolderInUse
 
     with expected_errors(), outside_errors():
         try:
             up.run(load_settings(), run_dir, lambda line: typer.echo(line))
-        except (ApiAway, ApiRefused, KafkaUnavailable, NotReady, PostgresUnavailable, RunFolderInUse) as error:
+        except (
+            *(ApiAway, ApiRefused, KafkaUnavailable, NotReady),
+            *(PostgresUnavailable, RayOpen, RunFolderInUse),
+        ) as error:
             fail(str(error), FAILED)

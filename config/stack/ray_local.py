@@ -281,8 +281,20 @@ def run_ray_node() -> None:
         time.sleep(_NODE_POLL_S)
 
 
-def join_ray(address: str, namespace: str = "tallygate") -> None:
-    """Connects this process as a driver to a Ray that runs already; it is left as it is when the driver ends."""
+class RayOpen(RuntimeError):
+    """The Ray asks nobody for a token; the message says what to do."""
+
+
+def join_ray(address: str, namespace: str = "tallygate", *, guarded: bool = False) -> None:
+    """Connects this process as a driver to a Ray that runs already; it is left as it is when the driver ends.
+
+    `guarded`: it must ask for a token, as anyone who reaches an open one can run what he likes in it, where the control key
+    is. Raises RayOpen."""
+    if guarded and os.environ.get("RAY_AUTH_MODE") != "token":  # Ray refuses whoever has another mode than it
+        raise RayOpen(
+            "ray_address: production joins no Ray that asks nobody for a token; start its nodes with RAY_AUTH_MODE=token "
+            "(ray_cluster.yaml does), and set that, and RAY_AUTH_TOKEN_PATH, here as well"
+        )
     import ray
 
     ray.init(address=address, namespace=namespace, log_to_driver=False)

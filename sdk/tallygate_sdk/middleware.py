@@ -125,7 +125,7 @@ class TallygateMiddleware:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
+        path = scope.get("path", "").rstrip("/")  # as lenient as whoever may answer it
         answers = path.endswith(_ANSWERING)
         if scope["type"] != "http" or scope["method"] != "POST" or not (answers or path.endswith(_SILENT)):
             await self._app(scope, receive, send)

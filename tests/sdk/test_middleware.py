@@ -396,6 +396,14 @@ async def test_embeddings_use_their_input_only(gateway: Gateway) -> None:
     assert event["data"] == {"model": "small", "input_tokens": 5, "output_tokens": 0}
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions/", "/v1/completions//", "/v1/embeddings/"])
+async def test_a_slash_behind_the_path_is_no_way_around(gateway: Gateway, path: str) -> None:
+    gateway.at.stage.doors.answers[Asked] = Checked(False, AS_OF, reason="credit_depleted")
+    asked = {"model": "small", "input": "hello"} if "embeddings" in path else CHAT
+    assert (await gateway.post(asked, path)).status_code == 402
+    assert gateway.endpoint.seen == []
+
+
 async def test_all_else_passes_untouched(gateway: Gateway) -> None:
     seen: list[Any] = []
 

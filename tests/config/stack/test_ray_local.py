@@ -198,3 +198,13 @@ def test_a_head_that_was_too_slow_is_started_once_more(
             with pytest.raises(Exception, match=reason):
                 ray_local._started(supervisor, 3, "tallygate", tmp_path, silent)
     assert begun == [3] * starts
+
+
+@pytest.mark.parametrize("mode", [None, "", "disabled"])
+def test_production_joins_no_ray_that_asks_nobody_for_a_token(monkeypatch: pytest.MonkeyPatch, mode: str | None) -> None:
+    if mode is None:
+        monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    else:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with pytest.raises(ray_local.RayOpen, match="RAY_AUTH_MODE=token"):
+        ray_local.join_ray("127.0.0.1:1", guarded=True)
