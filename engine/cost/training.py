@@ -205,7 +205,9 @@ def _value(text: str) -> Decimal | None:
     except InvalidOperation:
         return None
     # A number of a thousand digits would be multiplied out.
-    return value if (value.is_finite() and 0 <= value <= FLOPS_MAX and value.adjusted() > -30) or value == 0 else None
+    if not value.is_finite():  # a signalling NaN is compared with nothing
+        return None
+    return value if (0 <= value <= FLOPS_MAX and value.adjusted() > -30) or value == 0 else None
 
 
 def _times(value: tuple[int, Decimal] | None, factor: int, before: int | None) -> int | None:

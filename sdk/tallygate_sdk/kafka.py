@@ -13,7 +13,7 @@ from tallygate_sdk.answers import RefusedEvent
 from tallygate_sdk.errors import Unavailable
 
 ATTEMPT_S: Final = 10.0
-STOP_S: Final = 2.0  # a producer waits for what it has not sent, and a broker may be away
+STOP_S: Final = 0.5  # a producer waits for what it has not sent, and a broker may be away
 
 
 class _Subject(msgspec.Struct):

@@ -137,7 +137,7 @@ class Reporter:
         done = self.flush(within_s)
         self._stopping.set()
         self._waiting.set()
-        self._thread.join(ATTEMPT_S + 1)
+        self._thread.join(ATTEMPT_S + 2)
         self._sink.close()
         self._spool.close()
         return done

@@ -136,10 +136,11 @@ def test_what_cannot_be_is_told_and_changes_nothing() -> None:
         "time/total: -1",
         "time/remaining_estimate_unit: fortnights",
         "time/total: 1e999999",
+        "time/total: snan",
         "{not",
     ]
     read = read_log(lines, RUN)
-    assert (read.progress, read.read, len(read.faults)) == (Progress(), 0, 4)
+    assert (read.progress, read.read, len(read.faults)) == (Progress(), 0, 5)
     assert "line 2: time/total is '-1'" in read.faults[1] and "fortnights" in read.faults[2]
 
 
