@@ -409,7 +409,7 @@ class _Running:
                 self._owner.release(self._hold)
             return
         if self._events is None:
-            self._observed.note(bytes(self._body))
+            self._observed.note(bytes(self._body), whole=True)
         data = self._owner.data(self._request.model, self._observed)
         self._owner.report(self._owner.usage(self.event, self.payer, data, self._hold))
 

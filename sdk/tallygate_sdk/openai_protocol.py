@@ -237,15 +237,17 @@ class Observed:
         """Whether no more is written. That some usage is stated says nothing of it: an endpoint may do so in every piece."""
         return self._summed_up or len(self._finished) >= self._request.choices
 
-    def note(self, document: bytes) -> bool:
-        """One JSON object of the answer; whether it holds nothing but the usage. What cannot be read counts as text."""
+    def note(self, document: bytes, *, whole: bool = False) -> bool:
+        """One JSON object of the answer, or the `whole` of it; whether it holds nothing but the usage. What cannot be read
+        counts as text. The usage in a piece of one choice tells of that one only: of several it is none of the answer's."""
         try:
             answer = _answer.decode(document)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             self._pieces += 1
             self._bytes += len(document)
             return False
-        if answer.usage is not None and isinstance(answer.usage.get("prompt_tokens"), int):
+        of_all = whole or not answer.choices or self._request.choices == 1
+        if of_all and answer.usage is not None and isinstance(answer.usage.get("prompt_tokens"), int):
             self._usage = answer.usage
         for choice in answer.choices or ():
             said = choice.delta or choice.message or _Message()

@@ -10,7 +10,8 @@ Message = MutableMapping[str, Any]
 
 
 class Endpoint:
-    """It obeys `max_tokens`, `stream` and `stream_options`; a word is a token, and so is each byte of the prompt. `breaks_after` words it fails; `pause_s` lies between two words; `cut` bytes go out at a time."""
+    """It obeys `max_tokens`, `stream` and `stream_options`; a word is a token, and so is each byte of the prompt.
+    `breaks_after` words it fails; `pause_s` lies between two words; `cut` bytes go out at a time."""
 
     def __init__(self, words: int = 5) -> None:
         self.words = words

@@ -165,7 +165,7 @@ async def test_what_is_no_number_gives_nothing_back(service: Service, told: obje
         assert held is not None and held.slots == 1
 
 
-def test_a_lease_also_runs_out_in_a_machine_that_slept(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lease_also_runs_out_in_a_machine_that_slept(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """The service does not wait for it: what it holds for the lease is free again some time behind its end."""
     holder = LeaseHolder(service.client, ONE, requests=10, source="g")
     before_s = holder._clock()

@@ -154,6 +154,21 @@ def test_the_last_stated_usage_counts() -> None:
     assert observed.used().output == 3
 
 
+def test_the_usage_in_a_piece_of_one_choice_of_several_is_not_that_of_the_answer() -> None:
+    """vLLM counts each choice by itself in them: who hung up before the sum would pay for one of eight."""
+    observed = Observed(read(CHAT | {"n": 8}))
+    for number in range(1, 5):
+        for index in range(8):
+            piece = {"choices": [{"index": index, "delta": {"content": "a"}}]}
+            observed.note(msgspec.json.encode(piece | {"usage": {"prompt_tokens": 5, "completion_tokens": number}}))
+    assert observed.used().output == 32 and observed.used().estimated
+    observed.note(chunk(usage={"prompt_tokens": 5, "completion_tokens": 33}, choices=0))
+    assert observed.used().output == 33 and not observed.used().estimated
+    at_once = Observed(read(CHAT | {"n": 8}))
+    at_once.note(chunk("a", {"prompt_tokens": 5, "completion_tokens": 7}, choices=3), whole=True)
+    assert at_once.used().output == 7, "what came whole says all of it, however many choices there are"
+
+
 def test_an_answer_has_ended_when_it_is_summed_up_or_each_of_its_choices_has_a_reason() -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 1}
     observed = Observed(read(CHAT))
