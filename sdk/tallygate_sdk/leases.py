@@ -39,9 +39,10 @@ def _boot_s() -> float:
 
 
 class Admission:
-    """A request that was decided. If it is `allowed`: settle it with what it has used, or release it."""
+    """A request that was decided. If it is `allowed`: settle it with what it has used, or release it. Once it is settled, to
+    release it as well (in a `finally`, say) changes nothing."""
 
-    __slots__ = ("_under", "data", "decision", "scope")
+    __slots__ = ("_ended", "_under", "data", "decision", "scope")
 
     def __init__(
         self, decision: Decision, under: "_Held | None", data: Mapping[str, str] | None, scope: str | None
@@ -50,6 +51,12 @@ class Admission:
         self.data = data
         self.scope = scope
         self._under = under
+        self._ended = False
+
+    def _end(self) -> bool:
+        """Whether it runs no more only now."""
+        ended, self._ended = self._ended, True
+        return not ended
 
     @property
     def allowed(self) -> bool:
@@ -93,10 +100,11 @@ class _Held:
         self.slots = self._slots()  # how many more requests may be promised all that one may use
         self.low_at = int(self.slots * RENEW_BELOW)
 
-    def settle(self, data: Mapping[str, Any] | None) -> None:
-        """A running request has ended. What it used takes the place of what it was promised; `data` None: nothing. A bound
-        of what the event does not name by itself (an expression, a bucket of tokens) stays taken whole."""
-        self.running -= 1
+    def settle(self, data: Mapping[str, Any] | None, *, ended: bool = True) -> None:
+        """A running request has ended, or one that has ended has used more. What it used takes the place of what it was
+        promised; `data` None: nothing. A bound of what the event does not name by itself (an expression, a bucket of tokens)
+        stays taken whole."""
+        self.running -= ended
         if data is not None:
             self.events += 1
             unused = self._unused
@@ -246,10 +254,11 @@ class LeaseHolder:
         """The usage event of an admitted request, to be given to the reporter. `more`: other fields of Usage."""
         held = admission._under
         if held is not None:
-            held.settle(data)
+            held.settle(data, ended=admission._end())
             token: str | None = held.lease.token
             self._look_at(held)
         else:
+            admission._end()
             token = None if admission.hold is None else admission.hold.token
         return Usage(
             account=self._check.account,
@@ -262,8 +271,10 @@ class LeaseHolder:
         )
 
     async def release(self, admission: Admission) -> None:
-        """Nothing was used."""
+        """Nothing was used. What was settled, or released before, stays as it is."""
         held = admission._under
+        if not admission._end():
+            return
         if held is not None:
             held.settle(None)
             self._look_at(held)

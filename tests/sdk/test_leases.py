@@ -154,6 +154,29 @@ async def test_what_was_not_used_may_be_promised_again_but_a_request_is_counted(
     assert service.closed == []
 
 
+async def test_what_is_settled_and_released_as_well_has_ended_once(service: Service) -> None:
+    """Else each such request would make room for one more than the lease is of."""
+    service.most = 4
+    async with service.holder(requests=4) as holder:
+        first = await holder.admit(data=SMALL)
+        held = first._under
+        assert held is not None
+        service.reason = "strict"
+        others = [holder.try_admit(data=SMALL) for _ in range(2)]
+        for admission in (first, *others):
+            assert admission is not None
+            holder.settle(admission, {"input_tokens": 40, "output_tokens": 10})
+            await holder.release(admission)
+            await holder.release(admission)
+        assert (held.running, held.slots, held.events) == (0, 1, 3)
+        holder.settle(first, {"input_tokens": 40, "output_tokens": 10})
+        assert (held.running, held.slots, held.events) == (0, 0, 4), "more of it is usage all the same, and counts"
+        asked = await holder.admit(data={"model": "huge"})
+        holder.settle(asked, {"input_tokens": 1})
+        await holder.release(asked)
+        assert not asked.by_lease and service.released == [], "its usage settles the hold"
+
+
 @pytest.mark.parametrize("told", ["NaN", "sNaN", "Infinity", "many", None, True])
 async def test_what_is_no_number_gives_nothing_back(service: Service, told: object) -> None:
     service.most = 2
