@@ -68,7 +68,7 @@ class Spool:
         self._lock = threading.Lock()  # never held while the disk is waited for, but by fsync="each"
         self._syncing = threading.Lock()
         self._process = os.getpid()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(0o700, parents=True, exist_ok=True)  # what is set aside in it is as private as the segments
         self._owned = _own(self.folder)
         try:
             self._open()

@@ -79,6 +79,15 @@ def test_a_folder_has_one_owner(tmp_path: Path) -> None:
     Spool(tmp_path).close()
 
 
+def test_nobody_else_on_the_machine_reads_it(tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "here"
+    spool = Spool(folder)
+    spool.append(b"one")
+    (segment,) = folder.glob("*.segment")
+    assert (folder.stat().st_mode & 0o777, segment.stat().st_mode & 0o777) == (0o700, 0o600)
+    spool.close()
+
+
 def test_what_was_sent_leaves_the_disk(tmp_path: Path) -> None:
     spool = Spool(tmp_path, bytes_max=16_000)
     for _ in range(50):
