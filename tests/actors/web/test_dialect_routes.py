@@ -1,6 +1,7 @@
 import orjson
 import pytest
 
+from actors.web import dialect_routes
 from actors.web.dialect_routes import ROUTES
 from actors.web.hot import EVENTS_MAX
 from engine.events import parse_usage
@@ -80,3 +81,14 @@ async def test_an_event_that_is_too_large_is_refused_before_it_is_read(stage: St
     refused = told["refused"]
     assert isinstance(refused, list)
     assert [each["reason"] for each in refused] == ["too_large"]
+
+
+async def test_more_events_than_are_taken_are_not_looked_into(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte holds half a million of them, and each would be opened to see whether others lie in it."""
+
+    def opened(raw: bytes) -> list[bytes]:
+        raise AssertionError("looked into")
+
+    monkeypatch.setattr(dialect_routes, "unwrapped", opened)
+    status, told = await send(client, "stripe", b"[" + b"1," * EVENTS_MAX + b"1]")
+    assert (status, told["field"]) == (400, "body") and f"has {EVENTS_MAX + 1} events" in str(told["detail"])
