@@ -161,7 +161,10 @@ class Reporter:
 
     def _send_all(self) -> None:
         while not self._stopping.is_set():
-            self._spool.sync()
+            try:
+                self._spool.sync()
+            except OSError as error:  # where it goes now it is safer than here
+                _log.warning("usage in %s may not outlive the machine: %s", self._spool.folder, error)
             batch = self._spool.peek(self._batch_events, self._batch_bytes)
             if batch is None:
                 break

@@ -110,18 +110,25 @@ class Spool:
             return True
 
     def sync(self) -> None:
-        """With `fsync="batch"`: put on the disk what was appended before this call. Appending goes on meanwhile."""
+        """With `fsync="batch"`: put on the disk what was appended before this call. Appending goes on meanwhile. Raises
+        OSError: some of it may not be there."""
         if self._fsync != "batch":
             return
         with self._syncing:
             with self._lock:
                 ended, self._ended = self._ended, []
                 writing = self._writing
+            failed: OSError | None = None
+            for file in (*ended, writing):
+                try:
+                    if file >= 0:
+                        os.fdatasync(file)
+                except OSError as error:
+                    failed = error
             for file in ended:
-                os.fdatasync(file)
                 os.close(file)
-            if writing >= 0:
-                os.fdatasync(writing)
+            if failed is not None:
+                raise failed
             if ended:
                 _sync_folder(self.folder)
 
@@ -300,8 +307,11 @@ class Spool:
 
     def _write_sent(self) -> None:
         made = self.folder / f"{_SENT}.new"
-        made.write_text(f"{self._sent.segment} {self._sent.offset}\n")
-        made.replace(self.folder / _SENT)
+        try:
+            made.write_text(f"{self._sent.segment} {self._sent.offset}\n")
+            made.replace(self.folder / _SENT)
+        except OSError as error:  # nothing waits for it: what goes makes room
+            _log.warning("how far %s is sent cannot be noted; after a crash some comes again: %s", self.folder, error)
 
 
 def _own(folder: Path) -> int:

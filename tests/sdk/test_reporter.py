@@ -99,6 +99,22 @@ def test_what_nobody_takes_waits_and_then_goes_in_order(tmp_path: Path) -> None:
     assert sink.ids == list(range(20))
 
 
+def test_a_disk_that_does_not_sync_keeps_nothing_from_being_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    sink = Recorded()
+    reporter = Reporter(sink, Spool(tmp_path), linger_s=0.0, pause_max_s=0.05)
+    for number in range(3):
+        reporter.report(usage(number))
+    assert reporter.flush(10) and sink.ids == [0, 1, 2]
+    monkeypatch.undo()
+    reporter.close()
+
+
 def test_what_was_not_sent_before_the_end_is_sent_by_the_next_process(tmp_path: Path) -> None:
     sink = Recorded()
     sink.away = True

@@ -194,6 +194,25 @@ def test_a_disk_that_takes_no_further_file_is_a_full_spool_and_no_more(
     spool.close()
 
 
+def test_a_full_disk_keeps_nothing_from_being_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How far it is sent cannot be noted then: whatever comes again after a restart counts once."""
+    spool = Spool(tmp_path, bytes_max=16_000)
+    records = [b"%02d" % number + b"x" * 400 for number in range(10)]
+    for record in records:
+        spool.append(record)
+
+    def refuse(*arguments: Any, **named: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert taken(spool) == records and spool.unsent == 0
+    monkeypatch.undo()
+    spool.close()
+    spool = Spool(tmp_path)
+    assert taken(spool) == records[-2:], "of the last segment; those before it are gone"
+    spool.close()
+
+
 def test_a_spool_that_could_not_begin_leaves_the_folder_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
