@@ -67,7 +67,9 @@ class TierCharge(Struct, frozen=True):
     """What one tier adds to a line: `quantity` of the units above `start`, at `amount` for `per` of them; `flat` is due
     on entering it."""
 
-    number: int  # from 1; 0: what the price includes, -1: beyond its maximum, -2: a quantity grant's, -3: an allowance's
+    number: (
+        int  # from 1; 0: what the price includes, -1: beyond its maximum, -2: a quantity grant's, -3: an allowance's
+    )
     start: str
     end: str | None  # None: the last tier has none
     amount: str

@@ -141,7 +141,8 @@ async def _access(settings: Settings, path: Path) -> dict[str, str]:
 def _environment(settings: Settings, access: dict[str, str]) -> bytes:
     """For a shell that reads it with `.`: the servers, and the control key."""
     dsn, control_key = settings.postgres.dsn, settings.control_key
-    assert dsn is not None and control_key is not None
+    assert dsn is not None
+    assert control_key is not None
     values = {
         "DATABASE_URL": dsn.get_secret_value(),
         "KAFKA_BOOTSTRAP_SERVERS": access["kafka"],
@@ -150,7 +151,9 @@ def _environment(settings: Settings, access: dict[str, str]) -> bytes:
         "TALLYGATE_KEY": access["key"],
     }
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
-    note = "# For commands beside `tallygate up`, in a shell of their own: `up` itself must not be given its own servers."
+    note = (
+        "# For commands beside `tallygate up`, in a shell of their own: `up` itself must not be given its own servers."
+    )
     return "\n".join([note, *lines, ""]).encode()
 
 

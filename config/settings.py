@@ -35,7 +35,9 @@ from pydantic_settings import SettingsError as UnreadableVariable
 PREFIX: Final = "TALLYGATE_"
 DELIMITER: Final = "__"
 FILE_VARIABLE: Final = "TALLYGATE_SETTINGS"
-PLUGIN_PREFIX: Final = "TALLYGATE_SERVED_"  # of the plug-in in inference servers, which may share an environment with us
+PLUGIN_PREFIX: Final = (
+    "TALLYGATE_SERVED_"  # of the plug-in in inference servers, which may share an environment with us
+)
 FILE_NAME: Final = "tallygate.toml"
 FILE_BYTES_MAX: Final = 1 << 20
 CONTROL_KEY_BYTES_MIN: Final = 32
@@ -580,7 +582,12 @@ class Settings(_Group):
     def control_key_bytes(self) -> bytes:
         """The key that seals control records. Raises SettingsError when none is set."""
         if self.control_key is None:
-            raise SettingsError([f"control_key: is not set; set {PREFIX}CONTROL_KEY to the deployment's own (of a new one: 32 random bytes in hex)"])
+            raise SettingsError(
+                [
+                    f"control_key: is not set; set {PREFIX}CONTROL_KEY to the deployment's own "
+                    "(of a new one: 32 random bytes in hex)"
+                ]
+            )
         return _key_bytes(self.control_key)
 
     def reveal(self) -> dict[str, Any]:

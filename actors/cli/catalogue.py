@@ -91,7 +91,11 @@ def publish_catalogue(
         settings = load_settings()
         with Console(stderr=True).status("Publishing"):
             published = asyncio.run(_publish(settings, document, effective_us))
-    when = f"for event times from {instant(published.effective_us)} on" if published.effective_us else "for all event times"
+    when = (
+        f"for event times from {instant(published.effective_us)} on"
+        if published.effective_us
+        else "for all event times"
+    )
     typer.echo(f"{file}: version {published.version}, in force {when}")
 
 

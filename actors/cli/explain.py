@@ -10,7 +10,6 @@ from rich.table import Table
 from actors.cli.over_http import ApiKey, Url, get, path_to
 from actors.cli.terminal import AsJson, console, new_table
 
-
 # Numbers of tiers that no price has: what lies in them owes nothing.
 _WITHOUT_RATES = {-1: "beyond the maximum", -2: "a quantity grant", -3: "an allowance"}
 

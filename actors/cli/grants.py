@@ -20,7 +20,9 @@ def add_grant(
     kind: Annotated[
         str, typer.Option(help="promo, commit, refund, or paid: a payment, which settles debt first.")
     ] = "promo",
-    lot: Annotated[str | None, typer.Option(help="A name for the lot, such as the payment's; default: one is made.")] = None,
+    lot: Annotated[
+        str | None, typer.Option(help="A name for the lot, such as the payment's; default: one is made.")
+    ] = None,
     since: Annotated[str | None, typer.Option("--from", help="RFC 3339: when it begins; default: at once.")] = None,
     expires: Annotated[str | None, typer.Option(help="RFC 3339; default: never.")] = None,
     price: Annotated[list[str] | None, typer.Option(help="It pays for this price only; may be repeated.")] = None,

@@ -303,7 +303,6 @@ class _Request:
                 found[key].provisional = 1
         return found
 
-
     def repriced(self) -> dict[Key, Margin]:
         """What it changed in the price of usage rated before. By law R9 that is the account's alone: of no model and feature,
         of no run, and not the request's."""

@@ -41,7 +41,7 @@ class KafkaSink:
         try:
             self._runner.run(self._send(events))
         except (KafkaError, OSError, TimeoutError) as error:
-            # An idempotent producer that has met a gap in what it sent takes nothing ever again: the next attempt has a new one.
+            # An idempotent producer that has met a gap in what it sent takes nothing any more: the next attempt has a new one.
             self.close()
             raise Unavailable(f"the topic {self._topic} took no usage in time: {type(error).__name__}") from error
         return ()

@@ -17,8 +17,10 @@ EVENT_BYTES_MAX: Final = 1 << 20  # of one server-sent event
 _PROMPTS: Final = ("messages", "prompt", "input", "functions", "response_format")
 # What is never part of a prompt, or is counted by itself.
 _NO_PROMPT: Final = frozenset(
-    ("model", "tools", "tool_choice", "stop", "logit_bias", "stream_options", "modalities", "audio")
-    + ("user", "safety_identifier", "prompt_cache_key", "metadata", "service_tier", "reasoning_effort", "verbosity")
+    (
+        *("model", "tools", "tool_choice", "stop", "logit_bias", "stream_options", "modalities", "audio"),
+        *("user", "safety_identifier", "prompt_cache_key", "metadata", "service_tier", "reasoning_effort", "verbosity"),
+    )
 )
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
 
@@ -129,7 +131,9 @@ def read_request(
     model = whole.get("model")
     if not isinstance(model, str) or not 0 < len(model) <= 256:
         raise BadRequest("model", "model must be a text of 1 to 256 characters")
-    if not isinstance(whole.get("stream"), bool | None):  # an endpoint may take 1 for true, and would not be asked for usage
+    if not isinstance(
+        whole.get("stream"), bool | None
+    ):  # an endpoint may take 1 for true, and would not be asked for usage
         raise BadRequest("stream", "stream must be true or false")
     stream = answers and whole.get("stream") is True
     options = whole.get("stream_options") or {}

@@ -95,7 +95,9 @@ class Spool:
         """Keep it. False when it was dropped. Raises SpoolFull; SpoolBusy in another process than that which made it."""
         framed = len(record).to_bytes(4, "big") + zlib.crc32(record).to_bytes(4, "big") + record
         if os.getpid() != self._process:  # it would write between the records that the other one counts
-            raise SpoolBusy(f"the spool {self.folder} was made before a fork: make one, with a folder of its own, behind it")
+            raise SpoolBusy(
+                f"the spool {self.folder} was made before a fork: make one, with a folder of its own, behind it"
+            )
         with self._lock:
             if self._writing < 0:
                 raise SpoolFull(f"the spool {self.folder} is closed")

@@ -92,7 +92,7 @@ async def test_our_costs_in_another_currency_are_not_known_in_that_of_the_bill(
     stretch = {"begin_us": H + 7 * HOUR_US, "end_us": H + 8 * HOUR_US}
     usage = replace(USAGE, record="r-eur", sku="SERVING_EU", **stretch)
     await billed.take_in([usage], [replace(PRICE, sku="SERVING_EU", currency="EUR")])
-    found = await billed.reconciled(*stretch.values(), "EUR", {"large": "atlas"})
+    found = await billed.reconciled(H + 7 * HOUR_US, H + 8 * HOUR_US, "EUR", {"large": "atlas"})
     assert [(each.endpoint, each.billed, each.ours, each.delta) for each in found.hours] == [
         ("large", 7 * PICO, None, None)
     ]

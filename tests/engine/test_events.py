@@ -35,6 +35,7 @@ from engine.events import (
     Tick,
     command_digest,
     fingerprint,
+    is_scope,
     parse_control,
     parse_time,
     parse_usage,

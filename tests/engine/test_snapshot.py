@@ -65,7 +65,17 @@ FOLLOWS = {
 }  # what an account finds out from the rest
 STORED = {  # and what it does not: all of it is drawn below
     *("account", "adjusted", "aggregates", "anchor_day", "billed_us", "caps", "contract", "currency", "draws", "late"),
-    *("leases", "lines", "lots", "newest_event_us", "overdraft", "parked", "postpaid", "quantity_grants", "rate_limits"),
+    *(
+        "leases",
+        "lines",
+        "lots",
+        "newest_event_us",
+        "overdraft",
+        "parked",
+        "postpaid",
+        "quantity_grants",
+        "rate_limits",
+    ),
     *("rated", "recurring", "rules", "scopes", "sequence", "sessions", "slices", "standings", "streams", "table"),
     *("tallies", "top_up", "waivers", "woken_us", "zone"),
 }
@@ -194,7 +204,16 @@ def later_ones(draw: st.DrawFn) -> Account:
     cell = st.lists(TEXT, max_size=2).map(tuple)
     ends = st.none() | INSTANT
     sessions = st.builds(
-        Session, cell, amount, TEXT, since, ends, INSTANT, ends, is_open=st.booleans(), charged=st.tuples(INSTANT, INSTANT)
+        Session,
+        cell,
+        amount,
+        TEXT,
+        since,
+        ends,
+        INSTANT,
+        ends,
+        is_open=st.booleans(),
+        charged=st.tuples(INSTANT, INSTANT),
     )
     points = st.lists(st.builds(Point, INSTANT, TEXT, TEXT, amount), min_size=1, max_size=2).map(tuple)
     gauges = st.builds(Gauge, cell, TEXT, since, points, INSTANT, st.booleans())
@@ -204,14 +223,42 @@ def later_ones(draw: st.DrawFn) -> Account:
     tags = st.none() | st.dictionaries(TEXT, TEXT, max_size=2)
     scope_names = st.lists(TEXT, max_size=2).map(tuple)
     streams = st.builds(
-        *(Stream, count, count, marks, INSTANT, INSTANT, since, scope_names, parts, st.none() | TEXT, st.booleans(), tags)
+        *(
+            Stream,
+            count,
+            count,
+            marks,
+            INSTANT,
+            INSTANT,
+            since,
+            scope_names,
+            parts,
+            st.none() | TEXT,
+            st.booleans(),
+            tags,
+        )
     )
     for name, stream in draw(st.dictionaries(st.builds(Name, TEXT, TEXT, TEXT), streams, max_size=3)).items():
         account.streams.by_type.setdefault(name.event_type, {})[name] = stream
     account.streams.as_of_us = draw(INSTANT) if account.streams.by_type else 0
     bounds = st.lists(st.builds(Bound, amount, scope, scope), max_size=2).map(tuple)
     holds = st.builds(
-        *(Hold, TEXT, TEXT, count, count, count, INSTANT, count, INSTANT, INSTANT, INSTANT, bounds, count, st.booleans())
+        *(
+            Hold,
+            TEXT,
+            TEXT,
+            count,
+            count,
+            count,
+            INSTANT,
+            count,
+            INSTANT,
+            INSTANT,
+            INSTANT,
+            bounds,
+            count,
+            st.booleans(),
+        )
     )
     left = st.lists(st.integers(0, 10**40), max_size=2).map(tuple)
     account.leases.of = draw(st.dictionaries(TEXT, st.builds(Lease, holds, left, count, st.none() | count), max_size=2))

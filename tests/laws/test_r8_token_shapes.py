@@ -194,7 +194,7 @@ def test_what_the_data_calls_a_bucket_is_none(shape: str, usage: dict[str, Any])
     bench = Bench(document({"any": TokenShapeDefinition(shape)}))  # type: ignore[arg-type]
     bench.open()
     names = [*PRICED, "input", "output"]
-    beside = {f"tokens.{name}": 0 for name in names} | {"tokens": {name: 7 for name in names}}
+    beside = {f"tokens.{name}": 0 for name in names} | {"tokens": dict.fromkeys(names, 7)}
     assert bench.use(type="any", data={"usage": usage} | beside) == "rated"
     assert sum(bench.charges()) == 57 * DOLLAR // 1000
     assert_the_same(bench, oracle_of(bench), "beside")

@@ -177,7 +177,13 @@ def test_an_answer_has_ended_when_it_is_summed_up_or_each_of_its_choices_has_a_r
     observed.note(chunk(usage=usage, choices=0))
     assert observed.ended
     observed = Observed(read(CHAT | {"n": 2}))
-    for index, reason, ended in ((0, "stop", False), (0, "stop", False), (1, None, False), (1, "", False), (1, "length", True)):
+    for index, reason, ended in (
+        (0, "stop", False),
+        (0, "stop", False),
+        (1, None, False),
+        (1, "", False),
+        (1, "length", True),
+    ):
         piece = {"choices": [{"index": index, "delta": {"content": "a"}, "finish_reason": reason}]}
         observed.note(msgspec.json.encode(piece))
         assert observed.ended is ended

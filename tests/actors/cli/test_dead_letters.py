@@ -36,9 +36,7 @@ def test_one_is_sent_again_over_the_api(api: FakeApi, monkeypatch: pytest.Monkey
     path = "/v1/dead-letters/3/18244/redrive"
     sent = {"account": "acme", "partition": 3, "offset": 18_260, "corrected": False}
     monkeypatch.setitem(ANSWERS, ("POST", path), (202, sent))
-    asks_once(
-        api, ("dead-letters", "redrive", "3", "18244"), ("POST", path, {}), "acme: sent again (log 3/18260)"
-    )
+    asks_once(api, ("dead-letters", "redrive", "3", "18244"), ("POST", path, {}), "acme: sent again (log 3/18260)")
 
 
 def test_there_are_none_in_new_tables(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,10 @@ ASKS = [
         "acme: monthly is granted no more (log 3/18)",
     ),
     (
-        ("grants", "add", "acme", "25", "--kind", "paid", "--lot", "card", "--from", "2026-12-01T00:00:00Z")
-        + ("--price", "output", "--price", "input", "--priority", "5"),
+        (
+            *("grants", "add", "acme", "25", "--kind", "paid", "--lot", "card", "--from", "2026-12-01T00:00:00Z"),
+            *("--price", "output", "--price", "input", "--priority", "5"),
+        ),
         (
             "POST",
             "/v1/customers/acme/grants",

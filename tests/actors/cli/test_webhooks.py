@@ -68,7 +68,9 @@ def test_each_change_is_one_request_and_one_line(
     asks_once(api, ("webhooks", *arguments), asked, told)
 
 
-@pytest.mark.parametrize(("error", "status", "why"), [("connection refused", None, "refused"), ("", 500, "answered 500")])
+@pytest.mark.parametrize(
+    ("error", "status", "why"), [("connection refused", None, "refused"), ("", 500, "answered 500")]
+)
 def test_a_message_that_is_not_taken_is_an_exit_status(
     error: str, status: int | None, why: str, api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:

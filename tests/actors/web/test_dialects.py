@@ -141,7 +141,11 @@ def test_an_event_of_stripe(stamp: object) -> None:
             "timestamp",
         ),
         *(
-            (stripe, {"event_name": "a", "identifier": "i", "timestamp": stamp, "payload": {"stripe_customer_id": "c"}}, "time")
+            (
+                stripe,
+                {"event_name": "a", "identifier": "i", "timestamp": stamp, "payload": {"stripe_customer_id": "c"}},
+                "time",
+            )
             for stamp in ("nan", "sNaN", "Infinity", "-inf", "1e99")
         ),
         (stripe, {"event_name": "a", "identifier": "i", "timestamp": 1, "payload": {}}, "stripe_customer_id"),

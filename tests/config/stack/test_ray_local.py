@@ -201,7 +201,9 @@ def test_a_head_that_was_too_slow_is_started_once_more(
 
 
 @pytest.mark.parametrize("mode", [None, "", "disabled"])
-def test_production_joins_no_ray_that_asks_nobody_for_a_token(monkeypatch: pytest.MonkeyPatch, mode: str | None) -> None:
+def test_production_joins_no_ray_that_asks_nobody_for_a_token(
+    monkeypatch: pytest.MonkeyPatch, mode: str | None
+) -> None:
     if mode is None:
         monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     else:

@@ -215,6 +215,4 @@ def test_what_replaces_an_execution_says_nothing_of_an_hour_that_has_closed() ->
     made.forget(closed_us, HOUR_US)
     made.note_served(served("a", 3_590, 3_607, seq=1), closed_us)
     _, requests = made.work(BEGIN + 2 * HOUR_US, BEGIN + HOUR_US + 100 * S, closed_us, live=True)
-    assert [(cost.hour_us - BEGIN, cost.amount, cost.change) for cost in requests] == [
-        (HOUR_US, 7 * MILLI, 2 * MILLI)
-    ]
+    assert [(cost.hour_us - BEGIN, cost.amount, cost.change) for cost in requests] == [(HOUR_US, 7 * MILLI, 2 * MILLI)]
