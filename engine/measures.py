@@ -112,7 +112,7 @@ def readings(name: str, rule: Rule, view: View) -> list[Reading]:
             return [_read(rule, period, *each) for period, each in found if each is not None]
         case LotShare(lot=lot):
             paid = view.derived.allocation
-            left = paid.remaining[lot] + paid.expired.get(lot, 0)
+            left = paid.remaining[lot] + paid.expired.get(lot, 0) + paid.carried.get(lot, 0)
             return [_read(rule, WALLET_WINDOW, left, paid.granted[lot])]
         case Expiring(within_us=within_us):
             remaining = view.derived.allocation.remaining

@@ -89,7 +89,7 @@ def _values(
         held = sum(paid().left[lot.lot] for lot in counted(account.lots, account.woken))
         yield "-", held - paid().debt, None
     elif rule.measure == "lot_percent":
-        yield "-", paid().left[rule.of], paid().granted[rule.of]
+        yield "-", paid().left[rule.of] + paid().carried.get(rule.of, 0), paid().granted[rule.of]
     else:
         for lot in sorted(account.lots, key=lambda lot: lot.lot):
             if lot.expires is not None:

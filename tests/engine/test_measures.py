@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -138,13 +139,16 @@ def test_a_lot_is_no_calendar_window_whatever_it_is_called() -> None:
     assert bench.told() == told
 
 
-def test_what_expires_is_no_use_of_a_lot() -> None:
+@pytest.mark.parametrize("rollover", [None, {"percent": 50, "days": 30}, {"percent": 100, "days": 30}])
+def test_what_expires_or_is_carried_is_no_use_of_a_lot(rollover: dict[str, int] | None) -> None:
     bench = opened()
-    bench.grant("l", "10", expires_us=START + DAY)
+    bench.grant("l", "10", expires_us=START + DAY, rollover=rollover)
     bench.rule("r", "lot_percent", lot="l", percent=50)
     bench.use(4)
     bench.tick(START + DAY)
     assert not phases(bench)
+    bench.use(6)
+    assert not phases(bench), "the other lot pays"
     bench.use(1, at=START)
     assert phases(bench) == ["crossed"]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine.credit import Place
 from engine.manual_lines import Rerating
 from engine.partition import Partition
 from engine.periods import month_around
@@ -24,7 +25,7 @@ BEGINNINGS = (  # the last hour of a month, and days on which clocks are set
     us("2026-10-24T22:00:00+00:00"),
 )
 STEPS = 160
-SEEDS = 5  # of a block
+SEEDS = 4  # of a block
 
 
 class Edges:
@@ -171,16 +172,20 @@ class Edges:
         return ""
 
 
-def frozen_and_thawed(bench: Bench) -> Partition:
-    """The log, where every account is bytes between any two records."""
+def frozen_and_thawed(bench: Bench) -> tuple[Partition, dict[str, dict[Place, int]]]:
+    """The log, where every account is bytes between any two records; and what its checkpoints have posted, by account."""
     partition = bench.fresh()
+    ledgers: dict[str, dict[Place, int]] = {account: {} for account in ACCOUNTS}
     for record in bench.log:
         partition.apply(*record)
         cut = partition.begin_cut()
         assert cut.encode(len(ACCOUNTS))
         partition.end_cut()
         partition.freeze_idle(0, len(ACCOUNTS))
-    return partition
+        for row in cut.postings:
+            place = row.lot, row.kind, row.usage_period_us
+            ledgers[row.account][place] = ledgers[row.account].get(place, 0) + row.amount
+    return partition, ledgers
 
 
 @pytest.mark.parametrize("block", range(4))
@@ -197,9 +202,15 @@ def test_engine_and_oracle_agree_where_everything_begins_or_ends_at_once(block: 
             assert wakes is None or wakes > bench.partition.log_time_us, f"seed {seed}, record {len(bench.log)}"
         assert "dead_lettered.engine_error" not in bench.partition.counts, f"seed {seed}: {bench.letter().detail}"
         assert_the_same(bench, oracle_of(bench), f"seed {seed}")
-        thawed = frozen_and_thawed(bench)
+        thawed, ledgers = frozen_and_thawed(bench)
         assert thawed.state_bytes() == bench.partition.state_bytes(), f"seed {seed}"
         assert thawed.outputs.lines == bench.partition.outputs.lines, f"seed {seed}"
         assert thawed.outputs.alerts == bench.partition.outputs.alerts, f"seed {seed}"
+        for name, ledger in ledgers.items():
+            account = bench.account(name)
+            owed = account.derive().allocation.postings(account.billed_us)
+            assert {place: pico for place, pico in ledger.items() if pico} == {
+                place: pico for place, pico in owed.items() if pico
+            }, f"seed {seed}: the ledger of {name}"
         rated += bench.partition.counts.get("rated", 0)
     assert rated > SEEDS * STEPS // 5

@@ -657,6 +657,15 @@ def test_a_lot_that_will_expire_is_told_of_while_there_is_enough_on_it(fold: Fol
     assert fold.told()[1:] == [("half", "-", 1, "crossed"), ("soon", "lot:a", 1, "recovered")]
 
 
+def test_what_another_lot_gets_of_one_was_not_used(fold: Fold) -> None:
+    fold.grant("a", "10", expires_us=START + HOUR, rollover={"percent": 100, "days": 1})
+    fold.rule("half", "lot_percent", lot="a", percent=50)
+    fold.tick(START + HOUR)
+    assert fold.told() == []
+    fold.use(9, 0, "x")
+    assert fold.told() == []
+
+
 def test_what_a_removed_rule_had_active_is_told_as_over_and_its_ordinals_go_on(fold: Fold) -> None:
     for threshold in ("1", "2"):
         fold.rule("low", "balance", threshold=threshold)
