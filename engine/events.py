@@ -139,7 +139,8 @@ def is_scope(text: str) -> bool:
     return len(parts) <= SCOPE_PARTS_MAX and all(map(_SCOPE_PART.fullmatch, parts))
 
 
-_TEXTS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# One that does not end goes to the end: else each quotation mark in it would be looked through again.
+_TEXTS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _BRACKETS: Final = re.compile(rb"[{}\[\]]")
 
 

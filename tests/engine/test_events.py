@@ -130,6 +130,8 @@ def test_so_many_objects_and_lists_may_stand_inside_one_another() -> None:
     assert parse_usage(nested(NESTED_MAX + 2, type=CANCEL)).id
     with pytest.raises(Malformed):
         parse_usage(nested(NESTED_MAX + 3, type=CANCEL))
+    with pytest.raises(Malformed, match="more than 64"):  # a text without end is gone through once
+        parse_usage(b"[" * (NESTED_MAX + 3) + b'"' + b'\\"' * 500_000)
     many = value(data={"a": [[1]] * 1_000})
     assert parse_usage(many).data["a"] == [[1]] * 1_000
     with pytest.raises(Malformed, match="more than 64"):
