@@ -203,18 +203,8 @@ def later_ones(draw: st.DrawFn) -> Account:
     account.parked = draw(st.dictionaries(marks, st.builds(Parked, INSTANT, st.binary(max_size=9)), max_size=2))
     cell = st.lists(TEXT, max_size=2).map(tuple)
     ends = st.none() | INSTANT
-    sessions = st.builds(
-        Session,
-        cell,
-        amount,
-        TEXT,
-        since,
-        ends,
-        INSTANT,
-        ends,
-        is_open=st.booleans(),
-        charged=st.tuples(INSTANT, INSTANT),
-    )
+    span = st.tuples(INSTANT, INSTANT)
+    sessions = st.builds(Session, cell, amount, TEXT, since, ends, INSTANT, ends, st.booleans(), span)
     points = st.lists(st.builds(Point, INSTANT, TEXT, TEXT, amount), min_size=1, max_size=2).map(tuple)
     gauges = st.builds(Gauge, cell, TEXT, since, points, INSTANT, st.booleans())
     timed = draw(st.dictionaries(st.tuples(TEXT, TEXT), sessions | gauges, max_size=3))
@@ -222,44 +212,14 @@ def later_ones(draw: st.DrawFn) -> Account:
     parts = st.lists(st.builds(Part, TEXT, cell, amount), max_size=2).map(tuple)
     tags = st.none() | st.dictionaries(TEXT, TEXT, max_size=2)
     scope_names = st.lists(TEXT, max_size=2).map(tuple)
-    streams = st.builds(
-        *(
-            Stream,
-            count,
-            count,
-            marks,
-            INSTANT,
-            INSTANT,
-            since,
-            scope_names,
-            parts,
-            st.none() | TEXT,
-            st.booleans(),
-            tags,
-        )
-    )
+    stood = count, count, marks, INSTANT, INSTANT, since, scope_names, parts
+    streams = st.builds(Stream, *stood, st.none() | TEXT, st.booleans(), tags)
     for name, stream in draw(st.dictionaries(st.builds(Name, TEXT, TEXT, TEXT), streams, max_size=3)).items():
         account.streams.by_type.setdefault(name.event_type, {})[name] = stream
     account.streams.as_of_us = draw(INSTANT) if account.streams.by_type else 0
     bounds = st.lists(st.builds(Bound, amount, scope, scope), max_size=2).map(tuple)
-    holds = st.builds(
-        *(
-            Hold,
-            TEXT,
-            TEXT,
-            count,
-            count,
-            count,
-            INSTANT,
-            count,
-            INSTANT,
-            INSTANT,
-            INSTANT,
-            bounds,
-            count,
-            st.booleans(),
-        )
-    )
+    times = INSTANT, count, INSTANT, INSTANT, INSTANT
+    holds = st.builds(Hold, TEXT, TEXT, count, count, count, *times, bounds, count, st.booleans())
     left = st.lists(st.integers(0, 10**40), max_size=2).map(tuple)
     account.leases.of = draw(st.dictionaries(TEXT, st.builds(Lease, holds, left, count, st.none() | count), max_size=2))
     account.waivers = draw(st.lists(st.builds(Waiver, INSTANT, TEXT, st.none() | amount), max_size=2).map(tuple))

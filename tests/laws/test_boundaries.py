@@ -41,8 +41,8 @@ class Edges:
         self.sent: list[tuple[bytes, bytes]] = []
         self.versions = 1
         for account in ACCOUNTS:
-            of = {"zone": self.source.choice(ZONES), "anchor_day": self.source.choice((1, 15, 31))}
-            self.bench.open(account, plan=self.source.choice((PLAN, OTHER)), **of)
+            zone, anchor_day = self.source.choice(ZONES), self.source.choice((1, 15, 31))
+            self.bench.open(account, plan=self.source.choice((PLAN, OTHER)), zone=zone, anchor_day=anchor_day)
 
     def edges(self) -> list[int]:
         """Instants at which something begins or ends, not too far from now."""
@@ -52,7 +52,8 @@ class Edges:
             found |= {instant for lot in [*account.lots.values()][-8:] for instant in lot.boundaries}
             found |= {instant for grant in account.quantity_grants.values() for instant in grant.boundaries}
             sold = account.contract
-            found |= {each.from_us for of in (sold.phases, sold.pauses, sold.agreed, sold.seats) for each in of}
+            found |= {each.from_us for each in sold.phases} | {each.from_us for each in sold.pauses}
+            found |= {each.from_us for each in sold.agreed} | {each.from_us for each in sold.seats}
             for instant in (bench.now, bench.now - 30 * DAY):
                 for start, end in (account.period_around(instant), month_around(account.zone, 1, instant)):
                     found |= {start, end, start + DAY, end + DAY}
@@ -123,8 +124,9 @@ class Edges:
         match source.randrange(18):
             case 0 | 1:
                 scope, kind = source.choice(([], [], [price])), source.choice(("paid", "promo"))
-                of = {"effective_us": said(), "expires_us": said(), "priority": source.randrange(3), "scope": scope}
-                return bench.grant(f"lot-{source.randrange(30)}", some, kind, account, rollover=rollover, **of)
+                lives: dict[str, Any] = {"effective_us": said(), "expires_us": said(), "rollover": rollover}
+                name, priority = f"lot-{source.randrange(30)}", source.randrange(3)
+                return bench.grant(name, some, kind, account, priority=priority, scope=scope, **lives)
             case 2:
                 return bench.void(lot, source.choice((None, some)), account)
             case 3:
@@ -150,8 +152,8 @@ class Edges:
                 return bench.recurring(source.choice("ab"), some, account, pays_debt=pays, rollover=rollover, **every)
             case 14:
                 expires_us = source.choice((None, said()))
-                units = {"effective_us": said(), "expires_us": expires_us}
-                return bench.grant_units(f"units-{source.randrange(20)}", price, "11.5", account, **units)
+                units = f"units-{source.randrange(20)}"
+                return bench.grant_units(units, price, "11.5", account, effective_us=said(), expires_us=expires_us)
             case 15:
                 return bench.command("void_quantity_grant", account, grant=f"units-{source.randrange(20)}")
             case 16:
