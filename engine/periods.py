@@ -12,9 +12,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-CALENDAR_US: Final = (
-    1 << 55
-)  # how far from 1970 a month is looked up (the years 828 to 3111): the calendar ends in 9999
+CALENDAR_US: Final = 1 << 55  # how far from 1970 months are looked up, to the year 3111: the calendar ends in 9999
 STRETCH_US: Final = 14 * 86_400 * 1_000_000  # shorter than any month: at most one begins within it
 MICROSECOND: Final = timedelta(microseconds=1)
 HOUR_US: Final = 3_600_000_000

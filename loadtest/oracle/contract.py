@@ -220,9 +220,9 @@ def begins(account: Account, version_at: VersionAt, starts: Iterable[int], agree
 def may_be_of(terms: Price, meter: Meter) -> bool:
     """Whether the price can count what the meter says: one of each event's amount, events that have one."""
     of_events = meter.adds_up and meter.aggregation not in OF_SESSIONS
-    return (of_events or terms.model not in ("percentage", "dynamic")) and (
-        terms.estimate is None or meter.field is not None
-    )
+    if terms.model in ("percentage", "dynamic") and not of_events:
+        return False
+    return terms.estimate is None or meter.field is not None
 
 
 def read_terms(name: str, published: Price, said: dict[str, Any]) -> Price:

@@ -73,11 +73,8 @@ def test_what_is_not_due_yet_is_waited_for_by_the_same_reckoning() -> None:
     resumed = SOLD.with_pause(Pause(MARCH, paused=True)).with_pause(Pause(APRIL + DAY, paused=False))
     again = resumed.with_pause(Pause(APRIL + DAY + 1, paused=True))
     grants, now, behind = {"m": MONTHLY}, APRIL + DAY, APRIL + DAY + AHEAD_US + 1
-    for sold, wakes in (
-        (resumed, [now + 1]),
-        (again, []),
-        (again.with_pause(Pause(MAY, paused=False)), [MAY - AHEAD_US]),
-    ):
+    later = again.with_pause(Pause(MAY, paused=False))
+    for sold, wakes in ((resumed, [now + 1]), (again, []), (later, [MAY - AHEAD_US])):
         assert due(grants, sold, {}, now, behind) == (grants, {})
         assert wakes_us(grants, sold, behind) == wakes
 
