@@ -37,6 +37,6 @@ def test_of_several_it_is_the_one_in_the_network(network: str, address: str, mon
 
 def test_a_machine_outside_it_is_told_what_it_has() -> None:
     with pytest.raises(
-        NoAddressThere, match=r"shard\.door_network: .* no address in 192\.0\.2\.0/24, but .*127\.0\.0\.1"
+        NoAddressThere, match=r"shard\.door_network: .* no address in 203\.0\.113\.0/24, but .*127\.0\.0\.1"
     ):
-        address_in("192.0.2.0/24")
+        address_in("203.0.113.0/24")

@@ -68,9 +68,9 @@ def test_without_a_control_key_no_door_is_opened() -> None:
 
 
 def test_a_shard_whose_door_nobody_could_reach_is_not_wired(tmp_path: Path) -> None:
-    elsewhere = ShardSettings(door_network="192.0.2.0/24")
+    elsewhere = ShardSettings(door_network="203.0.113.0/24")
     settings = Settings(kafka=KAFKA, postgres=POSTGRES, control_key=CONTROL_KEY, shard=elsewhere)
-    with pytest.raises(NoAddressThere, match=r"no address in 192\.0\.2\.0/24"):
+    with pytest.raises(NoAddressThere, match=r"no address in 203\.0\.113\.0/24"):
         ShardProcess("shard-0", settings, tmp_path)
 
 
