@@ -39,11 +39,14 @@ class ApiRefused(Exception):
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         self.status = status
-        reason = problem.get("detail") or problem.get("title") or f"the API answered with status {status}"
-        parts = [f"{field}:" if (field := problem.get("field")) else "", reason, problem.get("next_step") or ""]
+        reason = str(problem.get("detail") or problem.get("title") or f"the API answered with status {status}")
+        next_step = str(problem.get("next_step") or "")
+        if next_step and reason[-1] not in ".!?":
+            reason += "."
+        parts = [f"{field}:" if (field := problem.get("field")) else "", reason, next_step]
         if instance := problem.get("instance"):
             parts.append(f"(request {instance})")
-        super().__init__(" ".join(str(part) for part in parts if part))
+        super().__init__(" ".join(part for part in parts if part))
 
 
 class StreamEvent(Struct, frozen=True):

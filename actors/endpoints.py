@@ -58,6 +58,7 @@ class EndpointRefused(ValueError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
         self.field = field
+        self.message = message
 
 
 class EndpointUnknown(LookupError):

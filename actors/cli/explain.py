@@ -31,7 +31,7 @@ def explain_event(
         return
     typer.echo(f"{rating['id']} from {rating['source']}: {rating['amount']} {rating['currency']}, paid by {account}")
     for name, text in _rating_facts(rating):
-        typer.echo(f"{name + ':':10}{text}")
+        typer.echo(f"{name + ':':9} {text}")
     console().print(_rating_table(rating["lines"], "Lines"))
     for correction in rating["corrections"]:
         late = f", an adjustment of the closed period from {correction['adjusts']}" if correction["adjusts"] else ""

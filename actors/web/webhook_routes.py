@@ -199,7 +199,7 @@ def _item(endpoint: Endpoint) -> EndpointItem:
 
 
 def _refused(error: EndpointRefused) -> Problem:
-    return invalid(error.field, str(error))
+    return invalid(error.field, error.message)
 
 
 # ---------------------------------------------------------------------------------------------------------- deliveries

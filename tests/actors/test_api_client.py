@@ -83,6 +83,19 @@ async def test_a_refusal_names_field_reason_next_step_and_request(serve: Callabl
     assert refused.value.status == 422
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"detail": "the name did not resolve", "next_step": "Check it."}, "the name did not resolve. Check it."),
+        ({"title": "Not found", "next_step": "Look."}, "Not found. Look."),
+        ({"detail": "Why not?", "next_step": "Look."}, "Why not? Look."),
+        ({}, "the API answered with status 400"),
+    ],
+)
+def test_reason_and_next_step_are_two_sentences(said: dict[str, str], told: str) -> None:
+    assert str(ApiRefused(400, said)) == told
+
+
 async def test_whoever_is_away_for_too_long_is_named(serve: Callable[[Api], Any]) -> None:
     api = Api(*[lambda: problem(503)] * 50)
     url = await serve(api)

@@ -25,7 +25,7 @@ def test_a_charge_is_explained_tier_by_tier(api: FakeApi) -> None:
         "all (1950000 used before)",
         "0.240000000000",
         "paid by:  lot welcome (promo) 19.740000000000 of usage from 2026-11-01T00:00:00Z to 2026-12-01T00:00:00Z, all",
-        "counts in:cap monthly (hard): 19.740000000000 of 500 spent in its month",
+        "counts in: cap monthly (hard): 19.740000000000 of 500 spent in its month",
         'alert.crossed {"account":"acme","rule":"low"',
     ):
         assert text in result.stdout

@@ -104,6 +104,7 @@ async def test_an_endpoint_that_cannot_be_is_refused_by_field_and_the_key_is_fre
     once = {"idempotency-key": "e-1"}
     answer = await house.client.post(ENDPOINTS, body, once)
     assert (answer.status, answer.json()["field"]) == (400, field)
+    assert not answer.json()["detail"].startswith(f"{field}:"), "it is named once"
     assert (await house.client.post(ENDPOINTS, {"url": URL}, once)).status == 201
 
 
