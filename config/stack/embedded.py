@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from config.settings import Settings
 from config.stack.kafka import start_kafka
-from config.stack.postgres import kept_data_dir, start_postgres
+from config.stack.postgres import PostgresUnavailable, kept_data_dir, start_postgres
 from config.stack.supervisor import Supervisor
 
 _KEY_FILE: Final = "control-key"
@@ -28,14 +28,24 @@ def fresh_stack(supervisor: Supervisor, settings: Settings) -> Settings:
 
 
 def kept_stack(supervisor: Supervisor, settings: Settings) -> Settings:
-    """As `fresh_stack`, but with data and control key of the run folder: the next run finds everything again."""
-    dsn = settings.postgres.dsn
+    """As `fresh_stack`, but with data and control key of the run folder: the next run finds everything again.
+
+    Raises PostgresUnavailable where there is a database and no key: a run folder was removed, and as root its Postgres lies
+    elsewhere. Checkpoints of a log that is gone, sealed by a key that is gone, are of no use."""
+    dsn, key_file = settings.postgres.dsn, supervisor.run_dir / _KEY_FILE
+    data_dir = kept_data_dir(supervisor) if dsn is None else None
+    if data_dir is not None and data_dir.exists() and not key_file.exists():
+        raise PostgresUnavailable(
+            f"{data_dir.parent} is the Postgres of a run whose folder, {supervisor.run_dir}, was removed with its log and key: "
+            "remove it as well to begin anew"
+        )
+    control_key = SecretStr(_kept_key(key_file))
     if dsn is None:
-        dsn = SecretStr(start_postgres(supervisor, kept_data_dir(supervisor)).superuser_dsn)
+        dsn = SecretStr(start_postgres(supervisor, data_dir).superuser_dsn)
     bootstrap = settings.kafka.bootstrap_servers
     if bootstrap is None:
         bootstrap = _kept_kafka(supervisor)
-    return _completed(settings, dsn, bootstrap, SecretStr(_kept_key(supervisor.run_dir / _KEY_FILE)))
+    return _completed(settings, dsn, bootstrap, control_key)
 
 
 def _completed(settings: Settings, dsn: SecretStr, bootstrap: str, control_key: SecretStr) -> Settings:

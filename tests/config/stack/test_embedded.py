@@ -61,6 +61,19 @@ def test_what_the_operator_gave_is_kept_and_the_key_is_new(tmp_path: Path) -> No
     assert complete.control_key_bytes() != other.control_key_bytes()
 
 
+def test_a_database_whose_run_folder_was_removed_is_named_and_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "_KEPT_AS_ROOT", tmp_path)
+    with Supervisor(tmp_path / "up") as supervisor:
+        data_dir = kept_data_dir(supervisor)
+        data_dir.mkdir()
+        with pytest.raises(PostgresUnavailable, match=f"{data_dir.parent} is the Postgres of a run .* to begin anew"):
+            kept_stack(supervisor, Settings())
+        assert not supervisor.children
+        assert not (tmp_path / "up" / "control-key").exists(), "asked again, it is told again"
+
+
 def test_a_kept_folder_of_someone_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres, "_KEPT_AS_ROOT", tmp_path)
     with Supervisor(tmp_path / "up") as supervisor:
