@@ -91,9 +91,11 @@ def path_of(*parts: str) -> str:
 class ApiClient:
     """Calls one API with one key. Use it as an async context manager."""
 
-    def __init__(self, url: str, key: str, *, give_up_s: float = GIVE_UP_S) -> None:
-        """`url` has passed `checked_url`. `give_up_s` bounds how long an answer is tried for."""
+    def __init__(self, url: str, key: str, *, reason: str | None = None, give_up_s: float = GIVE_UP_S) -> None:
+        """`url` has passed `checked_url`. `reason` goes into the audit trail with every change. `give_up_s` bounds how long
+        an answer is tried for."""
         self._url = url
+        self._reason = reason
         self._give_up_s = give_up_s
         self._headers = {"authorization": f"Bearer {key}"}
         self._session: aiohttp.ClientSession | None = None
@@ -149,6 +151,8 @@ class ApiClient:
         idempotency_key: str | None = None,
     ) -> Any:
         headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
+        if idempotency_key is not None and self._reason is not None:
+            headers["x-reason"] = self._reason
         if body is not None:
             headers["content-type"] = "application/json"
         async for attempt in AsyncRetrying(

@@ -50,6 +50,7 @@ WELL_KNOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "TRACE": ("trace",),
     "TALLYGATE_URL": ("client", "url"),
     "TALLYGATE_KEY": ("client", "key"),
+    "TALLYGATE_REASON": ("client", "reason"),
 }
 
 _SECRETS: Final = frozenset({"dsn", "secret", "control_key", "key"})
@@ -531,6 +532,11 @@ class ClientSettings(_Group):
         pattern=r"^https?://[^\s]{1,2000}$",
     )
     key: SecretStr | None = _setting(None, "the API key that the command line shows there")
+    reason: str | None = _setting(
+        None,
+        "why the command line changes something: stands in the audit trail with each change that it asks for",
+        pattern=r"^[^\x00-\x1f\x7f]{1,500}$",
+    )
     plain_http: bool = _setting(
         False, "lets the key cross a network in the clear, where something else (a mesh, a tunnel) encrypts"
     )

@@ -46,7 +46,7 @@ def _client(url: str | None, key: str | None) -> "ApiClient":
         missing = "TALLYGATE_KEY (or --key)" if url else "TALLYGATE_URL and TALLYGATE_KEY (or --url and --key)"
         fail(f"no API to ask: set {missing}, or run `tallygate up` in this folder first", WRONG_INPUT)
     try:
-        return ApiClient(checked_url(url, plain_http=client.plain_http), key)
+        return ApiClient(checked_url(url, plain_http=client.plain_http), key, reason=client.reason)
     except BadAddress as error:
         fail(str(error), WRONG_INPUT)
 

@@ -160,6 +160,7 @@ class FakeApi(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.asked: list[tuple[str, str, dict[str, Any], str]] = []
         self.queries: list[str] = []
+        self.reasons: list[str | None] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -171,6 +172,7 @@ class _Answer(BaseHTTPRequestHandler):
         key = (self.headers["authorization"] or "").removeprefix("Bearer ")
         path, _, query = self.path.partition("?")
         self.server.queries.append(query)
+        self.server.reasons.append(self.headers["x-reason"])
         self.server.asked.append((self.command, path, orjson.loads(body or b"{}"), key))
         status, answer = ANSWERS[self.command, path]
         text = b"" if answer is None else orjson.dumps(answer)

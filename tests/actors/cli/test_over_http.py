@@ -29,6 +29,15 @@ def test_options_go_before_the_environment_and_that_before_up(api: FakeApi, monk
     assert [asked[3] for asked in api.asked] == ["tg_live_env", "tg_live_option"]
 
 
+def test_a_reason_goes_with_every_change_and_with_nothing_else(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside_up(api.url)
+    call("caps", "remove", "acme", "a/b")
+    monkeypatch.setenv("TALLYGATE_REASON", "ticket 81")
+    call("caps", "remove", "acme", "a/b")
+    call("balance", "acme")
+    assert api.reasons == [None, "ticket 81", None]
+
+
 def test_the_key_of_up_goes_to_no_other_address(api: FakeApi) -> None:
     beside_up("http://127.0.0.1:1")
     result = call("balance", "acme", "--url", api.url)
