@@ -730,7 +730,8 @@ def _told(details: Mapping[str, Any]) -> Iterator[str]:
         messages = [details["msg"]]
     for message in messages:
         where = f"{'.'.join(keys)}: " if keys else ""
-        yield f"{where}{message}" + (f" (file, or {_variables(keys)})" if _is_setting(keys) else "")
+        named = keys or message.partition(":")[0].split(".")  # what production refuses begins with the setting's name
+        yield f"{where}{message}" + (f" (file, or {_variables(named)})" if _is_setting(named) else "")
 
 
 def _is_setting(keys: list[str]) -> bool:

@@ -188,6 +188,7 @@ def test_production_refuses_one_unsafe_setting(
     setenv(monkeypatch, {**SAFE, variable: value})
     (fault,) = faults()
     assert told in fault
+    assert variable in fault, "so that it can be set"
     assert "hunter2" not in fault
 
 
