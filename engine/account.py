@@ -679,6 +679,11 @@ class Account:
         self._terms = {}
         self._closing.look_again()
 
+    def look_on(self, log_time_us: int) -> None:
+        """It was not woken for what it waits for from now on: that lies ahead. No lot has begun or ended since it was."""
+        self.woken_us = max(self.woken_us, log_time_us)
+        self._derived, self._terms_wake = None, None
+
     # ------------------------------------------------------------------------------------------------------ holds
 
     def draw(self, hold: Hold, used: Mapping[str, int], *, final: bool, log_time_us: int) -> Settled:

@@ -856,7 +856,9 @@ class Partition:
             account.reprice()
         anew = latest.closing_anew(before)
         for account_id in sorted({*self._bound, *(self._sold(anew) if anew else ())}):
-            self._watch(self._touch(account_id))
+            account = self._touch(account_id)
+            account.look_on(self.log_time_us)
+            self._watch(account)
         return "catalogue"
 
     def _sold(self, plans: Collection[str]) -> list[str]:

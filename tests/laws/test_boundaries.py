@@ -82,6 +82,12 @@ class Edges:
             bench.now = min(source.choice(ahead) for _ in range(3)) // 1000 * 1000
         elif roll < 0.3:
             bench.now += source.randrange(1, 6 * HOUR) // 1000 * 1000
+        elif roll < 0.35:  # as a sandbox does: append times stay behind log time, which stands still
+            log_time = bench.partition.log_time_us
+            ahead = [edge for edge in self.edges() if log_time < edge < log_time + 35 * DAY] or [log_time + DAY]
+            bench.control({"kind": "advance", "until_us": source.choice(ahead) + source.choice((0, 0, 1, -1))})
+        elif roll < 0.6:
+            bench.now = max(bench.now, bench.partition.log_time_us // 1000 * 1000)
         account = source.choice(ACCOUNTS)
         kinds = ["event"] * 40 + ["command"] * 40 + ["correct"] * 13 + ["again", "again", "rerate", "rerate", "version"]
         kind = source.choice(kinds)

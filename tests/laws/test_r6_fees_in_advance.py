@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.catalog import FeeDefinition
 from engine.money import parse_amount
-from tests.engine.bench import DAY, DOLLAR, HOUR, Bench, us
+from tests.engine.bench import DAY, DOLLAR, HOUR, MINUTE, Bench, document, us
 from tests.laws.test_r5_minimum import agrees
 from tests.laws.test_r6_fees import due, with_fees
 
@@ -97,4 +97,27 @@ def test_it_comes_to_what_the_same_fee_in_arrears_does(seed: int) -> None:
         sums[name][start] = sums[name].get(start, 0) + parse_amount(amount)
     closed = {start: pico for start, pico in sums["ahead"].items() if start < JUNE and pico}
     assert closed == sums["behind"]
+    agrees(bench)
+
+
+def test_a_version_with_such_a_fee_wakes_for_no_pause_that_is_past() -> None:
+    """Nobody had to wake for a pause until then. Looked at as of that pause, an hour's window would have had what was used
+    since as well."""
+    bench = Bench(document(), with_fees(base=FeeDefinition("30", in_advance=True)))
+    bench.now = APRIL
+    bench.open()
+    bench.rule("r", "spend", threshold="10", window="rolling", length_s=3_600)
+    bench.pause(APRIL + 2 * HOUR)
+    bench.pause(APRIL + 2 * HOUR + MINUTE, paused=False)
+    for at in (APRIL + 100 * MINUTE, APRIL + 3 * HOUR):
+        bench.now = at
+        bench.use(6)
+    bench.publish(2, bench.now + HOUR)
+    wakes = bench.partition.next_wake_us()
+    assert wakes is not None and wakes > bench.now
+    bench.tick(bench.now + MINUTE)
+    assert bench.told() == []
+    bench.tick(us("2026-05-01T00:00:00+00:00"))
+    assert due(bench) == [("base", "30", bench.now)]
+    assert bench.replay().state_bytes() == bench.partition.state_bytes()
     agrees(bench)
