@@ -44,6 +44,11 @@ class ExtensionMissing(Exception):
     """The Kafka client runs in pure Python, many times slower, for want of its C extension."""
 
 
+class ReadingBroke(Exception):
+    """What reads in the Kafka client has ended by a fault of its own. Nothing would ever arrive again, without a word: only a
+    new client reads on."""
+
+
 def require_extension() -> None:
     """Raise `ExtensionMissing` unless batches are decoded by the C extension of aiokafka."""
     if not default_records.DefaultRecordBatch.__module__.startswith("aiokafka.record._crecords"):
@@ -136,6 +141,9 @@ class KafkaLog:
         if not self._positions:
             await asyncio.sleep(timeout_s)
             return {}
+        reading = consumer._fetcher.error_future  # nobody else looks at it
+        if reading.done():
+            raise ReadingBroke("the Kafka client reads no more: start the process anew") from reading.exception()
         alone = self._alone.pop() if self._alone else None
         asked = [] if alone is None else [self._usage(alone)]
         try:

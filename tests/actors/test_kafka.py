@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from actors.kafka import (
     ExtensionMissing,
     KafkaAppender,
     KafkaLog,
+    ReadingBroke,
     TopicReader,
     TopicsDiffer,
     TopicSettings,
@@ -245,6 +247,7 @@ class Passing:
     def __init__(self, held: Mapping[int, list[bytes]]) -> None:
         self.held = held
         self.unreadable: dict[int, int] = {}  # partition -> how often
+        self._fetcher = SimpleNamespace(error_future=asyncio.get_running_loop().create_future())
         self._positions: dict[TopicPartition, int] = {}
 
     def assign(self, places: list[TopicPartition]) -> None:
@@ -309,6 +312,31 @@ async def test_a_batch_that_can_never_be_read_damages_its_partition_and_the_othe
     log.assign({0: 1, 2: 1})
     consumer.held = {0: [b"a", b"d"], 2: [b"c"]}
     assert await fetched(log, 1) == ({0: [b"d"]}, [])
+
+
+async def test_a_client_that_reads_no_more_is_seen_to(kafka: str) -> None:
+    """As of a connection that is reset in the very moment in which it is written to: uvloop calls that a fault of ours."""
+    settings = settings_for()
+    await create_topics(kafka, settings)
+    log = KafkaLog(kafka, names(settings))
+    await log.start()
+    try:
+        await log.append([Outgoing("usage", b"a", partition=0)])
+        log.assign({0: 0})
+        assert log._consumer is not None
+
+        async def broken(*_: object) -> None:
+            raise RuntimeError("the handler is closed")
+
+        log._consumer._fetcher._client.send = broken
+        with pytest.raises(ReadingBroke):
+            async with asyncio.timeout(10):
+                while True:
+                    await log.fetch(10, 0.05)
+    finally:
+        assert log._consumer is not None
+        await log._consumer._client.close()  # which its own end leaves open behind such a fault
+        await log.stop()
 
 
 async def test_what_the_client_had_taken_beside_a_batch_that_cannot_be_read_is_taken_again(
