@@ -256,6 +256,7 @@ class CostActor(Turns):
             part.read_us = read_us
         bounds = await self._reader.bounds_of(self._kafka.topic_served, [part.number for part in parts])
         ends = {number: end for number, (_, end) in bounds.items()}
+        parts = [part for part in parts if await self._guarded([part.number], self._reach(part, ends[part.number]))]
         try:
             await self._read_served(parts, ends)
         except LogDamaged:  # each by itself, to know whose it is
@@ -265,6 +266,12 @@ class CostActor(Turns):
         for part in read:
             part.went_on = True
             await self._guarded([part.number], self._publish_of(part))
+
+    async def _reach(self, part: _Owned, end: int) -> None:
+        """A topic that was cut, and has grown again behind our back, would be read on from the middle."""
+        if end < part.next_offset:
+            where = f"topic {self._kafka.topic_served} partition {part.number}"
+            raise LogDamaged(f"{where}: it ends at {end}, and was read to {part.next_offset}: it was cut", part.number)
 
     async def _wanted(self, part: _Owned, end: int) -> None:
         """Where it has come to, and with that which samples it needs."""

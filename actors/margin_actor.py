@@ -205,6 +205,7 @@ class MarginActor(Turns):
         topic, owned = self._kafka.topic_rated, self._owned
         bounds = await self._reader.bounds_of(topic, list(owned))
         places = {number: (owned[number].offset, end) for number, (_, end) in bounds.items()}
+        _require_whole(topic, places)
         async with aclosing(self._records(topic, places)) as records:
             async for number, record in records:
                 part = owned[number]
@@ -216,6 +217,7 @@ class MarginActor(Turns):
         topic = self._kafka.topic_costs
         bounds = await self._reader.bounds_of(topic, list(self._costs))
         places = {each: (self._costs[each], end) for each, (_, end) in bounds.items()}
+        _require_whole(topic, places)
         async with aclosing(self._records(topic, places)) as records:
             async for each, record in records:
                 for text in (record.value or b"").splitlines():
@@ -276,3 +278,12 @@ class MarginActor(Turns):
         return MarginCheckpoint(
             part.number, part.epoch, part.ckpt_seq + 1, part.offset, costs, closed_us, told_us, runs_from_us, rows
         )
+
+
+def _require_whole(topic: str, places: Mapping[int, tuple[int, int]]) -> None:
+    """Raise `LogDamaged` where a partition ends before what was read of it. Grown again behind our back, it would be read on
+    from the middle."""
+    for number, (offset, end) in places.items():
+        if end < offset:
+            where = f"topic {topic} partition {number}"
+            raise LogDamaged(f"{where}: it ends at {end}, and was read to {offset}: it was cut", number)

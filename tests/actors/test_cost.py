@@ -238,6 +238,20 @@ async def test_a_topic_that_was_replaced_halts_the_partition() -> None:
     assert "the checkpoint ends at" in view.halted
 
 
+async def test_a_topic_that_is_cut_while_it_is_read_halts_the_partition() -> None:
+    """It would grow again, and be read on from the middle."""
+    topics, arrivals = topics_of(7)
+    topics.arrive(arrivals, LAST_US)
+    made = actor(topics, Stored(), Clock(SETTLED_US))
+    await made.turn()
+    (view,) = made.views()
+    assert view.caught_up and not view.halted
+    del topics.records[KAFKA.topic_served, PARTITION][-1]
+    await made.turn()
+    (view,) = made.views()
+    assert "it was cut" in view.halted
+
+
 BAD = PARTITION + 1
 
 

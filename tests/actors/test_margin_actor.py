@@ -319,6 +319,18 @@ async def test_costs_that_are_fewer_than_the_checkpoint_knew_halt_it() -> None:
     assert rig.store.found() == before
 
 
+@pytest.mark.parametrize("topic", [KAFKA.topic_rated, KAFKA.topic_costs])
+async def test_a_log_that_is_cut_while_it_is_read_halts_it(topic: str) -> None:
+    """It would grow again, and be read on from the middle."""
+    rig = Rig()
+    rig.put(rated(0, "a", 5), cost("a", 2))
+    await turn(rig.actor)
+    (cut,) = [where for where, kept in rig.topics.records.items() if kept and where[0] == topic]
+    rig.topics.records[cut].clear()
+    await turn(rig.actor)
+    assert f"{topic} partition {cut[1]}: it ends at 0, and was read to 1" in rig.actor.halted
+
+
 async def test_a_line_of_costs_that_is_none_halts_it() -> None:
     rig = Rig()
     rig.topics.records[KAFKA.topic_costs, 0].append(Kept(0, 0, None, b"{}"))
