@@ -39,6 +39,7 @@ READ_MAX: Final = 20_000  # records of a turn: about a second's work
 YIELD_EVERY: Final = 500
 BLOCK_BYTES_MAX: Final = 512 * 1024
 LETTERS_MAX: Final = 10_000  # of a checkpoint; beyond it they are counted only
+SAY_EVERY_US: Final = 30_000_000  # where nothing comes, up to where all has settled
 MEND_S: Final = 10.0  # between two attempts at what only a person can mend
 
 
@@ -106,7 +107,6 @@ class _Owned:
         self.next_offset = 0
         self.last = claim.last
         self.settled_us = claim.settled_us
-        self.closed_us = fold.closed_us  # as the last checkpoint had it
         self.read_us = 0  # what is appended before this instant was there when its last turn began
         self.samples: dict[int, int] = {}  # next offset by partition of `gpu-telemetry`
         self.samples_from_us: int | None = None  # samples are wanted again from then on, and were not found yet
@@ -365,16 +365,16 @@ class CostActor(Turns):
         fold = part.fold
         now_us = self._clock.wall_us() if part.caught_up else fold.log_us
         if part.caught_up and fold.log_us:
-            # Hours close where nothing comes, too: those of the margin wait for every partition's.
+            # Hours close where nothing comes, too: those of the margin wait for every partition's, and floors for what settles.
             fold.reach(part.read_us)
         # The first time all is worked out: or what an earlier owner told, and we have not looked at, would be taken back.
         published = fold.publish(now_us, live=part.caught_up or not part.compared)
         part.compared = True
-        told = bool(published.rows or published.windows or published.requests or part.letters)
-        told = told or fold.closed_us > part.closed_us
-        if not told and part.next_offset <= part.committed_offset:
-            return None
         settled_us = max(part.settled_us, max(now_us, fold.log_us) - self._horizons.settle_us)
+        told = published.rows or published.windows or published.requests or part.letters
+        is_due = part.ckpt_seq and settled_us >= part.settled_us + SAY_EVERY_US
+        if not told and not is_due and part.next_offset <= part.committed_offset:
+            return None
         checkpoint = CostCheckpoint(
             partition=part.number,
             epoch=part.epoch,
@@ -438,4 +438,3 @@ class CostActor(Turns):
             part.ckpt_seq = checkpoint.ckpt_seq
             part.committed_offset = checkpoint.next_offset
             part.settled_us = checkpoint.settled_us
-            part.closed_us = checkpoint.closed_us

@@ -30,6 +30,8 @@ class Floors(Protocol):
 
     async def told_us(self, partitions: int) -> int | None: ...
 
+    async def costs_settled_us(self) -> int | None: ...
+
     async def hour(self, hour_us: int, of: Of, subject: str) -> list[tuple[str, Margin]]: ...
 
     async def write(self, looked: Looked, epoch: int) -> AlertRow | None: ...
@@ -64,7 +66,7 @@ class FloorWatch:
         close_us: int,
     ) -> None:
         """`epoch`: of the margin's first partition; None while it is not ours. An hour is looked at `settle_us` behind its
-        end, once no cost of it is provisional, or at the latest when it has closed."""
+        end, once every cost actor has come so far and no cost of it is provisional, or at the latest when it has closed."""
         self._clock = clock
         self._floors = floors
         self._budgets = budgets
@@ -96,9 +98,10 @@ class FloorWatch:
             if self._resumed_at != epoch:
                 self._outbox.resume(ALERTS_PARTITION, await self._alerts.waiting_alerts(ALERTS_PARTITION))
                 self._resumed_at = epoch
+            settled_us = await self._floors.costs_settled_us()
             told_us = await self._floors.told_us(self._partitions)
             for kept in await self._floors.all() if told_us is not None else ():
-                await self._look_at(kept, told_us or 0, epoch)
+                await self._look_at(kept, told_us or 0, settled_us, epoch)
             for row in await self._budgets.judge(epoch):
                 self._tell(row)
             await self._outbox.flush()
@@ -110,14 +113,16 @@ class FloorWatch:
             self._outbox.forget(ALERTS_PARTITION)
             self._resumed_at = None
 
-    async def _look_at(self, kept: KeptFloor, told_us: int, epoch: int) -> None:
+    async def _look_at(self, kept: KeptFloor, told_us: int, settled_us: int | None, epoch: int) -> None:
         floor = kept.floor
         behind_us = told_us - AHEAD_US - self._settle_us
         hour_us = max(floor.next_us, (behind_us // HOUR_US - HOURS_MAX) * HOUR_US)
         if hour_us + HOUR_US > behind_us:
             return
-        sums = await self._floors.hour(hour_us, floor.of, floor.subject)
         closed = hour_us + HOUR_US + self._close_us <= told_us
+        if settled_us is not None and hour_us + HOUR_US > settled_us - AHEAD_US and not closed:
+            return  # a cost actor is behind: what it will tell is not unknown
+        sums = await self._floors.hour(hour_us, floor.of, floor.subject)
         if any(each.provisional for _, each in sums) and not closed:
             return
         row = await self._floors.write(Looked(kept, hour_us, look(floor, hour_us, sums)), epoch)

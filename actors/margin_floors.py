@@ -79,6 +79,15 @@ class PostgresFloors(OnSession):
 
         return await self._session.repeatable(work)
 
+    async def costs_settled_us(self) -> int | None:
+        """Windows that end by this instant have settled in every partition of costs; None: nobody attributes any."""
+
+        async def work(connection: Any) -> int | None:
+            found: int | None = await connection.fetchval(_QUERIES["costs_settled"])
+            return found
+
+        return await self._session.repeatable(work)
+
     async def hour(self, hour_us: int, of: Of, subject: str) -> list[tuple[str, Margin]]:
         """What the hour came to, by currency."""
 

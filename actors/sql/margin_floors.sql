@@ -27,6 +27,10 @@ FROM margin_floor WHERE NOT removed ORDER BY floor
 -- Since when every partition's rows hold all that was appended; null until every one has a checkpoint.
 SELECT CASE WHEN count(*) >= $1 THEN min(told_us) END FROM margin_partition WHERE partition < $1
 
+-- name: costs_settled
+-- Up to where all costs have been told as they settled; null where nobody attributes any.
+SELECT min(settled_us) FROM cost_partition WHERE ckpt_seq > 0
+
 -- name: hour_sums
 -- What an hour came to of one model, plan or account, by currency.
 SELECT currency, sum(revenue) AS revenue, sum(known_cost) AS known_cost, sum(requests)::bigint AS requests,

@@ -126,6 +126,9 @@ async def test_hours_close_where_nothing_comes_any_more() -> None:
     await actor(topics, store, Clock(START_US + 20 * HOUR_US), turns=5, owner="b").run()
     assert store.last.closed_us == begun_us + 19 * HOUR_US, "five minutes behind: no clock differs by more"
     assert store.commits == 2
+    await actor(topics, store, Clock(START_US + 21 * HOUR_US), turns=95, owner="c").run()
+    assert store.commits == 2 + 4, "every half a minute it says that all has settled"
+    assert store.last.settled_us == START_US + 21 * HOUR_US + 90 * S - HORIZONS.settle_us
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -29,6 +29,7 @@ class Kept:
         self.floors = {"large-20": KeptFloor(Floor("large-20", Of.MODEL, "large", 200, 250, "warning", next_us=H), 1)}
         self.hours: dict[int, list[tuple[str, Margin]]] = {H: [("USD", Margin(100, 90, 1))]}
         self.told: int | None = READY_US
+        self.settled: int | None = None  # nobody attributes cost
         self.epoch = 1
         self.outbox: list[AlertRow] = []
         self.delivered: list[str] = []
@@ -41,6 +42,9 @@ class Kept:
 
     async def told_us(self, partitions: int) -> int | None:
         return self.told
+
+    async def costs_settled_us(self) -> int | None:
+        return self.settled
 
     async def hour(self, hour_us: int, of: Of, subject: str) -> list[tuple[str, Margin]]:
         return self.hours.get(hour_us, [])
@@ -122,6 +126,22 @@ async def test_an_hour_is_looked_at_once_its_costs_have_settled() -> None:
     assert len(await rig.looks()) == 1
     assert rig.kept.delivered == rig.kept.posted
     assert rig.kept.floors["large-20"].floor.next_us == H + HOUR_US
+
+
+async def test_an_hour_waits_for_a_cost_actor_that_is_behind_and_no_longer_than_until_it_closes() -> None:
+    """What it has not told yet is not unknown: the hour would say nothing, and nobody would look at it again."""
+    rig = Rig()
+    rig.kept.hours[H] = [("USD", Margin(100, 0, 1, without_cost=1))]
+    rig.kept.settled = H + HOUR_US + AHEAD_US - 1
+    assert await rig.looks() == []
+    assert rig.kept.floors["large-20"].floor.next_us == H
+    rig.kept.hours[H] = [("USD", Margin(100, 90, 1))]
+    rig.kept.settled += 1
+    assert len(await rig.looks()) == 1
+    late = Rig()
+    late.kept.settled = H
+    late.kept.told = H + HOUR_US + CLOSE_US
+    assert len(await late.looks()) == 1
 
 
 async def test_an_hour_that_has_closed_is_looked_at_as_it_is() -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
+from actors.cost_store import CostStore
 from actors.margin_floors import KeptFloor, Looked, PostgresFloors, TooManyFloors
 from actors.margin_store import MarginCheckpoint, MarginStore
 from actors.migrations import migrate
@@ -16,6 +17,7 @@ from engine.cost.floors import FLOORS_MAX, Floor, FloorAlert, Of, Sight
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.margin import Key, Margin, RowChange
 from loadtest.deployment import ENGINE_PASSWORD, engine_dsn
+from tests.actors.test_cost_store import checkpoint
 
 SCHEMA = "margin_floors"
 H = 490_000 * HOUR_US
@@ -105,6 +107,20 @@ async def test_an_hour_is_summed_for_what_the_floor_is_of(floors: PostgresFloors
     assert await floors.hour(H, Of.PLAN, "growth") == [("USD", Margin(20, 8, 2, 0, 0, 2))]
     assert await floors.hour(H, Of.ACCOUNT, "zen") == [("USD", Margin(10, 4, 1, 0, 0, 1))]
     assert await floors.hour(H, Of.ACCOUNT, "large") == []
+
+
+async def test_costs_have_settled_where_every_partition_that_has_any_says_so(
+    database: str, floors: PostgresFloors
+) -> None:
+    assert await floors.costs_settled_us() is None
+    costs = CostStore(engine_dsn(database), SCHEMA, 1.2, 5.0)
+    await costs.start()
+    for partition, settled_us in ((0, 9 * HOUR_US), (1, 7 * HOUR_US)):
+        cut = checkpoint(await costs.claim(partition, "a"), partition)
+        await costs.commit([replace(cut, settled_us=settled_us)])
+    await costs.claim(2, "a")  # there has nothing come ever
+    await costs.stop()
+    assert await floors.costs_settled_us() == 7 * HOUR_US
 
 
 async def test_there_are_only_so_many(floors: PostgresFloors, monkeypatch: pytest.MonkeyPatch) -> None:

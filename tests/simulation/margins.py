@@ -200,6 +200,10 @@ class Ways:
 
         return await self._through("told_us", asked)
 
+    async def costs_settled_us(self) -> int | None:
+        """Costs come as they are drawn, and from nobody who could be behind."""
+        return None
+
     async def hour(self, hour_us: int, of: Of, subject: str) -> list[tuple[str, Margin]]:
         async def asked() -> list[tuple[str, Margin]]:
             return self._world.hour(hour_us, of, subject)
