@@ -314,6 +314,11 @@ async def test_a_batch_that_can_never_be_read_damages_its_partition_and_the_othe
     assert await fetched(log, 1) == ({0: [b"d"]}, [])
 
 
+async def _fetch_for_ever(log: KafkaLog) -> None:
+    while True:
+        await log.fetch(10, 0.05)
+
+
 async def test_a_client_that_reads_no_more_is_seen_to(kafka: str) -> None:
     """As of a connection that is reset in the very moment in which it is written to: uvloop calls that a fault of ours."""
     settings = settings_for()
@@ -330,9 +335,7 @@ async def test_a_client_that_reads_no_more_is_seen_to(kafka: str) -> None:
 
         log._consumer._fetcher._client.send = broken
         with pytest.raises(ReadingBroke):
-            async with asyncio.timeout(10):
-                while True:
-                    await log.fetch(10, 0.05)
+            await asyncio.wait_for(_fetch_for_ever(log), 10)
     finally:
         assert log._consumer is not None
         await log._consumer._client.close()  # which its own end leaves open behind such a fault
