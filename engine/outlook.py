@@ -207,8 +207,10 @@ class Ledger:
                 start, _ = self._account.segment_around(start - 1)
 
     def _serves(self, segment: int) -> bool:
+        """Whether grants may serve anything in the segment's period: in which terms a price then is depends on how much they
+        take, also of what lies where they do not serve."""
         period = self._calendar(segment)[0]
-        return any(each.covers(segment, period) for each in self._grants.values())
+        return any(self._account.period_of(each.effective_us) == period for each in self._grants.values())
 
     # --------------------------------------------------------------------------------------------------- the wallet
 

@@ -2,7 +2,7 @@
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.catalog import compile_catalogue
@@ -23,6 +23,7 @@ def faced(bench: DeskBench) -> Ledger:
 
 
 @settings(max_examples=60)
+@example(27_211)  # a grant that serves another part of the period
 @given(st.integers(0, 10**9))
 def test_weighing_only_the_newest_segment_gives_what_weighing_everything_gives(seed: int) -> None:
     life = HeldLife(seed)
