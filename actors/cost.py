@@ -26,7 +26,7 @@ from actors.ports import (
     StoreUnavailable,
     record_digest,
 )
-from actors.turns import Turns
+from actors.turns import Turns, require_whole
 from config.settings import KafkaSettings
 from engine.cost.attribution import AHEAD_US, Attribution, Horizons, Published, SetAside
 from engine.cost.lines import request_line, window_line
@@ -268,10 +268,7 @@ class CostActor(Turns):
             await self._guarded([part.number], self._publish_of(part))
 
     async def _reach(self, part: _Owned, end: int) -> None:
-        """A topic that was cut, and has grown again behind our back, would be read on from the middle."""
-        if end < part.next_offset:
-            where = f"topic {self._kafka.topic_served} partition {part.number}"
-            raise LogDamaged(f"{where}: it ends at {end}, and was read to {part.next_offset}: it was cut", part.number)
+        require_whole(self._kafka.topic_served, part.number, end, part.next_offset)
 
     async def _wanted(self, part: _Owned, end: int) -> None:
         """Where it has come to, and with that which samples it needs."""

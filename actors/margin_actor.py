@@ -24,7 +24,7 @@ from actors.ports import (
     StoreRefused,
     StoreUnavailable,
 )
-from actors.turns import Turns
+from actors.turns import Turns, require_whole
 from config.settings import KafkaSettings
 from engine.cost.attribution import AHEAD_US
 from engine.cost.gpu_rates import HOUR_US
@@ -166,19 +166,14 @@ class MarginActor(Turns):
         owned: dict[int, _Owned] = {}
         for number, claim in claims.items():
             first, end = await self._reader.bounds(rated, number)
-            if end < claim.rated_offset:
-                where = f"topic {rated} partition {number}"
-                raise LogDamaged(f"{where}: it ends at {end}, the checkpoint at {claim.rated_offset}", number)
+            require_whole(rated, number, end, claim.rated_offset, "the checkpoint at")
             offset = max(first, await self._offset_from(rated, number, claim.closed_us))
             owned[number] = _Owned(number, claim, MarginFold(self._close_us), offset)
         from_us = min(claim.closed_us for claim in claims.values())
         for each in range(await self._reader.partitions(costs)):
             first, end = await self._reader.bounds(costs, each)
             known = (offset for claim in claims.values() for offset in claim.costs_offsets[each : each + 1])
-            seen = max(known, default=0)
-            if end < seen:  # what is missing would be taken back, and nobody tells it again
-                where = f"topic {costs} partition {each}"
-                raise LogDamaged(f"{where}: it ends at {end}, the checkpoint at {seen}", each)
+            require_whole(costs, each, end, max(known, default=0), "the checkpoint at")
             self._costs[each] = max(first, await self._offset_from(costs, each, from_us))
         self._owned = owned
         try:
@@ -205,7 +200,8 @@ class MarginActor(Turns):
         topic, owned = self._kafka.topic_rated, self._owned
         bounds = await self._reader.bounds_of(topic, list(owned))
         places = {number: (owned[number].offset, end) for number, (_, end) in bounds.items()}
-        _require_whole(topic, places)
+        for each, (offset, end) in places.items():
+            require_whole(topic, each, end, offset)
         async with aclosing(self._records(topic, places)) as records:
             async for number, record in records:
                 part = owned[number]
@@ -217,7 +213,8 @@ class MarginActor(Turns):
         topic = self._kafka.topic_costs
         bounds = await self._reader.bounds_of(topic, list(self._costs))
         places = {each: (self._costs[each], end) for each, (_, end) in bounds.items()}
-        _require_whole(topic, places)
+        for each, (offset, end) in places.items():
+            require_whole(topic, each, end, offset)
         async with aclosing(self._records(topic, places)) as records:
             async for each, record in records:
                 for text in (record.value or b"").splitlines():
@@ -278,12 +275,3 @@ class MarginActor(Turns):
         return MarginCheckpoint(
             part.number, part.epoch, part.ckpt_seq + 1, part.offset, costs, closed_us, told_us, runs_from_us, rows
         )
-
-
-def _require_whole(topic: str, places: Mapping[int, tuple[int, int]]) -> None:
-    """Raise `LogDamaged` where a partition ends before what was read of it. Grown again behind our back, it would be read on
-    from the middle."""
-    for number, (offset, end) in places.items():
-        if end < offset:
-            where = f"topic {topic} partition {number}"
-            raise LogDamaged(f"{where}: it ends at {end}, and was read to {offset}: it was cut", number)

@@ -5,7 +5,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from actors.ports import Clock, Fenced
+from actors.ports import Clock, Fenced, LogDamaged
 
 
 class OwnedCut(Protocol):
@@ -28,6 +28,15 @@ def require_ownership(what: str, cuts: Iterable[OwnedCut], kept: Iterable[Mappin
         if cut.partition not in ours:
             where = f"epoch {cut.epoch}, checkpoint {cut.ckpt_seq - 1}"
             raise Fenced(f"{what} of partition {cut.partition}: no longer at {where}")
+
+
+def require_whole(topic: str, partition: int, end: int, offset: int, known: str = "and was read to") -> None:
+    """Raise `LogDamaged` where a partition ends before an offset from which it is read on. Grown again behind our back,
+    it would be read on from the middle, and nobody tells again what is missing. `known`: how the offset is known."""
+    if end < offset:
+        raise LogDamaged(
+            f"topic {topic} partition {partition}: it ends at {end}, {known} {offset}: it was cut", partition
+        )
 
 
 class Turns:
