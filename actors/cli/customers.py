@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Accounts and their scopes, over the HTTP API.", no_args_is_help=True)
 
+_TERMS_FROM = "RFC 3339; left out: at once. Six minutes ahead or more makes nothing dearer that was approved."
 _ALERT = ("created", "type", "rule", "window", "level", "value", "attempts", "delivered", "given_up", "error", "id")
 
 
@@ -73,7 +74,7 @@ def show_customer(account: Account, url: Url = None, key: ApiKey = None) -> None
 def set_plan(
     account: Account,
     plan: Annotated[str, typer.Argument(help="A plan of the catalogue, of the account's currency.")],
-    since: Annotated[str | None, typer.Option("--from", help="RFC 3339; left out: at once.")] = None,
+    since: Annotated[str | None, typer.Option("--from", help=_TERMS_FROM)] = None,
     url: Url = None,
     key: ApiKey = None,
 ) -> None:
@@ -219,7 +220,7 @@ def agree(
     terms: Annotated[
         str | None, typer.Argument(help="JSON, as a price stands in a catalogue; left out: the plan's own again.")
     ] = None,
-    since: Annotated[str | None, typer.Option("--from", help="RFC 3339; left out: at once.")] = None,
+    since: Annotated[str | None, typer.Option("--from", help=_TERMS_FROM)] = None,
     currency: Annotated[str, typer.Option(help="ISO 4217, the account's.")] = "USD",
     url: Url = None,
     key: ApiKey = None,

@@ -17,6 +17,11 @@ from engine.outcomes import Refusal
 
 Time = Annotated[str, Meta(max_length=64)]
 
+_AHEAD_TEXT: Final = (
+    "State `from` six minutes ahead or more where a wallet must not fall below zero by it: nothing that was approved gets "
+    "dearer then. Sooner, or at once, what an owner approves before it has read of the change is charged as changed."
+)
+
 
 class PriceRequest(Struct, forbid_unknown_fields=True):
     """Other terms of a price of the account's plan, from an instant on."""
@@ -159,7 +164,9 @@ ROUTES: Final = (
         description=(
             "From an instant on the account has this plan: its next phase. Inside a billing period that ends the period, and "
             "begins another: what prices include is shared by the seconds of both (not with `prorate: false`); tiers begin "
-            "anew, caps keep their calendar. A trial is a first plan, and the phase behind it." + COMMAND_TEXT
+            "anew, caps keep their calendar. A trial is a first plan, and the phase behind it. "
+            + _AHEAD_TEXT
+            + COMMAND_TEXT
         ),
         example=Example(
             params=ACCOUNT,
@@ -252,7 +259,9 @@ ROUTES: Final = (
         description=(
             "From an instant on the account pays this instead of what its plan says under that name; `terms` of null bring "
             "the plan's own price back. Usage of before keeps its price, also when it comes late. What is no sum of its "
-            "units (a package, volume, a step, a maximum) can only begin where a billing period does." + COMMAND_TEXT
+            "units (a package, volume, a step, a maximum) can only begin where a billing period does. "
+            + _AHEAD_TEXT
+            + COMMAND_TEXT
         ),
         example=Example(
             params={"account": "acme", "price": "output"},

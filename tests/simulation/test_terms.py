@@ -5,9 +5,10 @@ from random import Random
 import orjson
 import pytest
 
-from engine.events import parse_control
+from engine.events import SetPrice, parse_control, unseal
 from tests.simulation.catalogues import DRAWN, oracle_library
 from tests.simulation.terms import Body, Terms
+from tests.simulation.traffic import CONTROL_KEY, MARKER_AHEAD_US, TOPIC, Traffic
 
 MEASURES = {"balance", "spend", "quantity", "included_percent", "lot_percent", "expiring", "spike", "cap_percent"}
 
@@ -42,3 +43,13 @@ def test_every_kind_measure_and_window_is_drawn(drawn: list[Body]) -> None:
 def test_nothing_is_set_that_lets_the_wallet_of_an_asking_account_fall_below_zero(drawn: list[Body]) -> None:
     kinds = {body["kind"] for body in drawn if body["account"] == "asking"}
     assert kinds and not kinds & {"adjust", "set_overdraft"}
+
+
+def test_a_price_is_agreed_ahead_with_an_account_that_asks() -> None:
+    ahead = []
+    for seed in range(40):
+        traffic = Traffic(Random(seed), partitions=1, events=5, accounts=2, seconds=4.0, pace=1.0, asking=["asking"])
+        sealed = [write.make(0) for write in traffic.writes if write.key == b"asking"]
+        terms = [parse_control(unseal(CONTROL_KEY, TOPIC, 0, value)) for value in sealed]
+        ahead += [body.from_us for body in terms if isinstance(body, SetPrice)]
+    assert ahead and all(from_us == MARKER_AHEAD_US for from_us in ahead)

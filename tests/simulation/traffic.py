@@ -185,7 +185,7 @@ class Traffic:
         everybody = [*self._work.customers, *self._shops]
         terms = Terms(setting, everybody, asking, version)
         self._terms = [
-            self._term(number, setting.uniform(0, seconds), terms.command())
+            self._term(number, setting.uniform(0, seconds), terms.command(), asking)
             for number in range(skewed(setting, 4, 24) if setting.random() < TERMS_SHARE * (1 + bool(asking)) else 0)
         ]
         currencies = dict.fromkeys(self._studios, CREDITS)
@@ -390,8 +390,17 @@ class Traffic:
             writes.append(self._write(draw.uniform(0, self.seconds), body, ends_s, None, []))
         return writes
 
-    def _term(self, number: int, at_s: float, body: dict[str, Any]) -> Write:
-        return self._write(at_s, body | {"command_key": f"term-{number}"}, 0.0, None, [])
+    def _term(self, number: int, at_s: float, body: dict[str, Any], asking: Sequence[str]) -> Write:
+        """With an account that asks, a price is agreed ahead: one that begins at once may make dearer what an owner approves
+        that has not read of it (engine/README.md, "Agreed prices"), and its wallet may not fall below zero."""
+        home = self._home(body["account"])
+        body = body | {"command_key": f"term-{number}"}
+        ahead = body["kind"] == "set_price" and body["account"] in asking
+
+        def make(now_us: int) -> bytes:
+            return self._sealed(home, body | ({"from_us": now_us + self._unread_us()} if ahead else {}))
+
+        return Write(at_s, body["account"].encode(), home, make)
 
     def _deal(self, number: int, at_s: float, body: dict[str, Any], ahead: Ahead) -> Write:
         home = self._home(body["account"])
@@ -451,11 +460,15 @@ class Traffic:
 
         return Write(at_s, body["account"].encode(), home, make)
 
+    def _unread_us(self) -> int:
+        """How long ahead what makes a price dearer has to be told: no owner that still approves has not read it by then."""
+        return max(MARKER_AHEAD_US, int(0.2 * self.seconds * self.pace * SECOND_US))
+
     def _versions(self) -> list[Write]:
         if self._random.random() < 0.3:
             return []
         at_s = self._random.uniform(0, self.seconds)
-        ahead_us = max(MARKER_AHEAD_US, int(0.2 * self.seconds * self.pace * SECOND_US))
+        ahead_us = self._unread_us()
 
         def write(partition: int) -> Write:
             def make(now_us: int) -> bytes:
