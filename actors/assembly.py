@@ -5,6 +5,7 @@ Tests and the simulator wire `Shard` and `Controller` with other doors; nothing 
 
 import asyncio
 import gc
+import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +25,7 @@ from actors.endpoints import PostgresEndpoints
 from actors.floor_watch import FloorWatch
 from actors.gateways import PostgresGateways
 from actors.incarnation import Incarnation, LockDeaths, give_back_large_blocks, process_load
-from actors.kafka import KafkaAppender, KafkaLog, TopicAppender, TopicReader, TopicSettings
+from actors.kafka import Brokers, KafkaAppender, KafkaLog, TopicAppender, TopicReader, TopicSettings
 from actors.keys import REFRESH_EVERY_S, Keys, KeyScope
 from actors.lease import Heartbeat, HeartbeatThread, Lease
 from actors.local_runs import LocalFolder
@@ -44,7 +45,7 @@ from actors.training_runs import PostgresTraining
 from actors.turns import OneBehindTheOther
 from actors.webhooks import WebhookCaller
 from actors.whatif import WhatIf
-from config.settings import Settings
+from config.settings import KafkaSettings, Settings
 from engine.cost.attribution import Horizons
 
 # Nothing is answered during a pass. One over fifty thousand young objects took up to 37 ms of a busy shard: many short
@@ -75,11 +76,37 @@ def database_dsn(settings: Settings) -> str:
     return settings.postgres.dsn.get_secret_value()
 
 
-def brokers(settings: Settings) -> str:
-    """Those to ask first, as host:port,host:port. Raises NotConfigured."""
-    if settings.kafka.bootstrap_servers is None:
+def brokers(settings: Settings) -> Brokers:
+    """Those to ask first, and how they let us in. Raises NotConfigured."""
+    kafka = settings.kafka
+    if kafka.bootstrap_servers is None:
         raise NotConfigured(f"kafka.bootstrap_servers is not set; set KAFKA_BOOTSTRAP_SERVERS {_BESIDE_UP}")
-    return settings.kafka.bootstrap_servers
+    sasl = None
+    if kafka.sasl_mechanism is not None and kafka.sasl_username is not None and kafka.sasl_password is not None:
+        sasl = (kafka.sasl_mechanism, kafka.sasl_username, kafka.sasl_password.get_secret_value())
+    return Brokers(kafka.bootstrap_servers, _tls(kafka) if kafka.tls else None, sasl)
+
+
+def _tls(kafka: KafkaSettings) -> ssl.SSLContext:
+    """Versions below 1.2 are refused, and names are compared: that is Python's default. Raises NotConfigured."""
+    try:
+        context = ssl.create_default_context(cafile=kafka.tls_ca_file)
+    except OSError as error:
+        raise NotConfigured(f"kafka.tls_ca_file: {kafka.tls_ca_file}: {error.strerror or error}") from error
+    if kafka.tls_cert_file is not None:
+        try:
+            context.load_cert_chain(kafka.tls_cert_file, kafka.tls_key_file, password=_no_password)
+        except OSError as error:
+            raise NotConfigured(
+                f"kafka.tls_cert_file: {kafka.tls_cert_file}, with the key in {kafka.tls_key_file or 'it'}: "
+                f"{error.strerror or error}"
+            ) from error
+    return context
+
+
+def _no_password() -> str:
+    """Without this, a process would wait for somebody to type one."""
+    raise NotConfigured("kafka.tls_key_file: the key has a password: store it without one")
 
 
 def kafka_log(settings: Settings) -> KafkaLog:

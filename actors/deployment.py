@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from actors.api import serve_api, stop_api
-from actors.assembly import database_dsn, topic_settings
+from actors.assembly import brokers, database_dsn, topic_settings
 from actors.clock import SystemClock
 from actors.cluster import Cluster
 from actors.kafka import create_topics
@@ -37,8 +37,7 @@ async def lay_ground(settings: Settings) -> Settings:
     password = secrets.token_urlsafe(24)
     owner = database_dsn(settings)
     await migrate(owner, settings.postgres.schema_name, password)
-    assert settings.kafka.bootstrap_servers is not None
-    await create_topics(settings.kafka.bootstrap_servers, topic_settings(settings))
+    await create_topics(brokers(settings), topic_settings(settings))
     engine = SecretStr(_with_user(owner, ENGINE_ROLE, password))
     return settings.model_copy(update={"postgres": settings.postgres.model_copy(update={"dsn": engine})})
 

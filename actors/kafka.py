@@ -5,8 +5,10 @@ again after an aborted transaction carries the same id and is a duplicate.
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiokafka
@@ -71,6 +73,31 @@ def _translation(doing: str) -> Iterator[None]:
         raise LogUnavailable(f"Kafka, {doing}: {type(error).__name__}: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Brokers:
+    """Those of a cluster to ask first, and how they let us in.
+
+    `tls` vouches for them, and shows them our certificate if it has one; None: nothing is encrypted. `sasl` is a mechanism
+    (PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512), a name and a password."""
+
+    servers: str  # host:port,host:port
+    tls: ssl.SSLContext | None = None
+    sasl: tuple[str, str, str] | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return self.servers
+
+    def options(self) -> dict[str, Any]:
+        """What every client of aiokafka is given."""
+        kind = "SSL" if self.tls is not None else "PLAINTEXT"
+        found: dict[str, Any] = {"bootstrap_servers": self.servers, "ssl_context": self.tls, "security_protocol": kind}
+        if self.sasl is not None:
+            mechanism, name, password = self.sasl
+            found |= {"security_protocol": f"SASL_{kind}", "sasl_mechanism": mechanism}
+            found |= {"sasl_plain_username": name, "sasl_plain_password": password}
+        return found
+
+
 class KafkaLog:
     """The `Log` port on aiokafka. `topics` maps the roles "usage", "rated" and "dead-letters" to topic names."""
 
@@ -78,14 +105,14 @@ class KafkaLog:
 
     def __init__(
         self,
-        bootstrap: str,
+        brokers: Brokers,
         topics: Mapping[str, str],
         timeout_s: float = 10.0,
         fetch_wait_ms: int = 30,
         linger_ms: int = 5,
     ) -> None:
-        self._appender = KafkaAppender(bootstrap, topics, timeout_s, linger_ms)
-        self._bootstrap = bootstrap
+        self._appender = KafkaAppender(brokers, topics, timeout_s, linger_ms)
+        self._brokers = brokers
         self._topics = dict(topics)
         self._timeout_s = timeout_s
         self._fetch_wait_ms = fetch_wait_ms
@@ -101,10 +128,10 @@ class KafkaLog:
             await self._appender.start()
             self.partitions = self._appender.partitions
             # Room for a usage record of the largest size that a broker accepts by default.
-            self._consumer = _consumer(self._bootstrap, self._timeout_s, self._fetch_wait_ms, 1024 * 1024)
+            self._consumer = _consumer(self._brokers, self._timeout_s, self._fetch_wait_ms, 1024 * 1024)
             with _translation("connecting"):
                 await self._consumer.start()
-            self._reader = TopicReader(self._bootstrap, self._timeout_s)
+            self._reader = TopicReader(self._brokers, self._timeout_s)
             await self._reader.start()
         except BaseException:
             await self.stop()
@@ -204,8 +231,10 @@ class KafkaLog:
 class TopicAppender:
     """One idempotent producer, opened anew after a refusal. `topics` maps roles to topic names."""
 
-    def __init__(self, bootstrap: str, topics: Mapping[str, str], timeout_s: float = 10.0, linger_ms: int = 5) -> None:
-        self._bootstrap = bootstrap
+    def __init__(
+        self, brokers: Brokers, topics: Mapping[str, str], timeout_s: float = 10.0, linger_ms: int = 5
+    ) -> None:
+        self._brokers = brokers
         self._topics = dict(topics)
         self._timeout_s = timeout_s
         self._linger_ms = linger_ms
@@ -226,7 +255,7 @@ class TopicAppender:
             await _stopped(producer.stop(), self._timeout_s)
 
     async def _check_topics(self) -> None:
-        async with _Admin(self._bootstrap, self._timeout_s) as admin:
+        async with _Admin(self._brokers, self._timeout_s) as admin:
             await self._counts(admin)
 
     async def _counts(self, admin: "_Admin") -> dict[str, int]:
@@ -282,7 +311,7 @@ class TopicAppender:
         async with self._producer_lock:
             if self._producer is None:
                 producer: aiokafka.AIOKafkaProducer = aiokafka.AIOKafkaProducer(
-                    bootstrap_servers=self._bootstrap,
+                    **self._brokers.options(),
                     acks="all",
                     enable_idempotence=True,
                     compression_type="zstd",
@@ -319,11 +348,13 @@ class TopicAppender:
 class KafkaAppender(TopicAppender):
     """The `Appender` port. `topics` as for `KafkaLog`."""
 
-    def __init__(self, bootstrap: str, topics: Mapping[str, str], timeout_s: float = 10.0, linger_ms: int = 5) -> None:
+    def __init__(
+        self, brokers: Brokers, topics: Mapping[str, str], timeout_s: float = 10.0, linger_ms: int = 5
+    ) -> None:
         missing = [role for role in ROLES if role not in topics]
         if missing:
             raise ValueError(f"topics: no name for {', '.join(missing)}")
-        super().__init__(bootstrap, topics, timeout_s, linger_ms)
+        super().__init__(brokers, topics, timeout_s, linger_ms)
         self.partitions = 0
 
     async def start(self) -> None:
@@ -332,7 +363,7 @@ class KafkaAppender(TopicAppender):
 
     async def _check_topics(self) -> None:
         usage = self._topics["usage"]
-        async with _Admin(self._bootstrap, self._timeout_s) as admin:
+        async with _Admin(self._brokers, self._timeout_s) as admin:
             counts = await self._counts(admin)
             kind = (await admin.timestamp_types([usage]))[usage]
         if kind != _APPEND_TIME:
@@ -351,8 +382,8 @@ class KafkaAppender(TopicAppender):
 class TopicReader:
     """Reads any topic at any place, beside the consumer that shards rate from: at takeover, and to check results."""
 
-    def __init__(self, bootstrap: str, timeout_s: float = 10.0) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, brokers: Brokers, timeout_s: float = 10.0) -> None:
+        self._brokers = brokers
         self._timeout_s = timeout_s
         self._consumer: aiokafka.AIOKafkaConsumer | None = None
         self._lock: asyncio.Lock | None = None
@@ -360,7 +391,7 @@ class TopicReader:
     async def start(self) -> None:
         """Connect. Raises `LogUnavailable`."""
         self._lock = asyncio.Lock()
-        self._consumer = _consumer(self._bootstrap, self._timeout_s, 20, RECORD_BYTES_MAX)
+        self._consumer = _consumer(self._brokers, self._timeout_s, 20, RECORD_BYTES_MAX)
         with _translation("connecting"):
             await self._consumer.start()
 
@@ -412,7 +443,7 @@ class TopicReader:
 
     async def partitions(self, topic: str) -> int:
         """The number of partitions of a topic. Raises `LogUnavailable` when there is no such topic."""
-        async with _Admin(self._bootstrap, self._timeout_s) as admin:
+        async with _Admin(self._brokers, self._timeout_s) as admin:
             count = (await admin.partition_counts([topic]))[topic]
         if count is None:
             raise LogUnavailable(f"Kafka: no topic {topic}")
@@ -479,7 +510,7 @@ class TopicSettings(Struct, frozen=True):
     measured: tuple[str, ...] = ()  # of what machines say; as long as it may change what a billing period has cost
 
 
-async def create_topics(bootstrap: str, settings: TopicSettings, timeout_s: float = 30.0) -> list[str]:
+async def create_topics(brokers: Brokers, settings: TopicSettings, timeout_s: float = 30.0) -> list[str]:
     """Create the topics that are missing; returns their names. Raises `TopicsDiffer`, `LogUnavailable`.
 
     An existing topic is never changed: with more partitions, accounts would move away from their state."""
@@ -499,7 +530,7 @@ async def create_topics(bootstrap: str, settings: TopicSettings, timeout_s: floa
         settings.dead_letters: shared | large | rated_retention,
         **dict.fromkeys(settings.measured, shared | rated_retention),
     }
-    async with _Admin(bootstrap, timeout_s) as admin:
+    async with _Admin(brokers, timeout_s) as admin:
         counts = await admin.partition_counts(list(wanted))
         missing = [topic for topic, count in counts.items() if count is None]
         created = [
@@ -532,14 +563,12 @@ async def _check_topics(admin: "_Admin", settings: TopicSettings, topics: list[s
 class _Admin:
     """The few questions put to the cluster, with answers as plain values."""
 
-    def __init__(self, bootstrap: str, timeout_s: float) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, brokers: Brokers, timeout_s: float) -> None:
+        self._brokers = brokers
         self._timeout_s = timeout_s
 
     async def __aenter__(self) -> "_Admin":
-        self._client = AIOKafkaAdminClient(
-            bootstrap_servers=self._bootstrap, request_timeout_ms=int(self._timeout_s * 1000)
-        )
+        self._client = AIOKafkaAdminClient(**self._brokers.options(), request_timeout_ms=int(self._timeout_s * 1000))
         with _translation("connecting"):
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -594,10 +623,10 @@ class _Admin:
 
 
 def _consumer(
-    bootstrap: str, timeout_s: float, fetch_wait_ms: int, partition_bytes_max: int
+    brokers: Brokers, timeout_s: float, fetch_wait_ms: int, partition_bytes_max: int
 ) -> aiokafka.AIOKafkaConsumer:
     return aiokafka.AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
+        **brokers.options(),
         group_id=None,
         enable_auto_commit=False,
         # Never skip what was lost on its own: that would be revenue gone without a word.
@@ -625,13 +654,13 @@ async def _stopped(stopping: Awaitable[None], timeout_s: float) -> bool:
     return False
 
 
-async def tail(bootstrap: str, topic: str) -> AsyncIterator[bytes]:
+async def tail(brokers: Brokers, topic: str) -> AsyncIterator[bytes]:
     """The lines of a topic's records from now on, without end. Raises `LogUnavailable`."""
-    consumer = aiokafka.AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="latest")
+    consumer = aiokafka.AIOKafkaConsumer(topic, **brokers.options(), auto_offset_reset="latest")
     try:
         await consumer.start()
     except KafkaError as error:
-        raise LogUnavailable(f"Kafka at {bootstrap}: {type(error).__name__}") from error
+        raise LogUnavailable(f"Kafka at {brokers}: {type(error).__name__}") from error
     try:
         async for record in consumer:
             for line in (record.value or b"").splitlines():

@@ -53,7 +53,7 @@ WELL_KNOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "TALLYGATE_REASON": ("client", "reason"),
 }
 
-_SECRETS: Final = frozenset({"dsn", "secret", "control_key", "key"})
+_SECRETS: Final = frozenset({"dsn", "secret", "control_key", "key", "sasl_password"})
 _TOPIC_PATTERN: Final = r"^[A-Za-z0-9._-]{1,249}$"  # what Kafka accepts as a topic name
 _SCHEMA_PATTERN: Final = r"^[a-z][a-z0-9_]{0,62}$"  # an identifier that needs no quotes in SQL
 
@@ -137,6 +137,21 @@ class KafkaSettings(_Group):
         "host:port list",
         pattern=r"^[^\s,]+:[0-9]{1,5}(,[^\s,]+:[0-9]{1,5})*$",
     )
+    tls: bool = _setting(
+        False, "speaks TLS to the brokers, and checks their certificates and names; production refuses to go without"
+    )
+    tls_ca_file: Path | None = _setting(
+        None, "the authorities that vouch for the brokers, as PEM; without it those that this machine trusts", "file"
+    )
+    tls_cert_file: Path | None = _setting(
+        None, "what shows the brokers who we are, as PEM; it may hold the key too", "file"
+    )
+    tls_key_file: Path | None = _setting(None, "the key of that certificate, as PEM without a password", "file")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = _setting(
+        None, "how we say to the brokers who we are, where they want a name and a password"
+    )
+    sasl_username: str | None = _setting(None, "the name", pattern=r"^.{1,256}$")
+    sasl_password: SecretStr | None = _setting(None, "the password")
     topic_usage: str = _setting("usage", "the log: usage events and control records", pattern=_TOPIC_PATTERN)
     topic_rated: str = _setting("rated", "blocks of charges, for a warehouse", pattern=_TOPIC_PATTERN)
     topic_dead_letters: str = _setting(
@@ -199,6 +214,21 @@ class KafkaSettings(_Group):
         topics = [getattr(self, name) for name in type(self).model_fields if name.startswith("topic_")]
         if len(set(topics)) < len(topics):
             raise ValueError("two of the topics have one name: each must be a topic of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _the_way_in_is_whole(self) -> Self:
+        sasl = (self.sasl_mechanism, self.sasl_username, self.sasl_password)
+        if None in sasl and sasl != (None, None, None):
+            raise ValueError("sasl_mechanism, sasl_username and sasl_password belong together")
+        if not self.tls and (self.tls_ca_file or self.tls_cert_file or self.tls_key_file):
+            raise ValueError("tls is off, and so its files would be of no use")
+        if self.tls_key_file is not None and self.tls_cert_file is None:
+            raise ValueError("tls_key_file is the key of tls_cert_file, which is not set")
+        if self.sasl_mechanism == "PLAIN" and not self.tls:
+            raise ValueError(
+                "sasl_mechanism PLAIN would show the password to the network: set tls, or take SCRAM-SHA-512"
+            )
         return self
 
 
@@ -638,6 +668,10 @@ def _breaches(settings: Settings) -> Iterator[str]:
             yield "postgres.dsn: must end in ?sslmode=verify-full, or the connection can be read and redirected"
     if settings.kafka.bootstrap_servers is None:
         yield "kafka.bootstrap_servers: is missing"
+    if not settings.kafka.tls:
+        yield "kafka.tls: must be on, or usage can be read, and made up, on its way"
+    if settings.kafka.sasl_mechanism is None and settings.kafka.tls_cert_file is None:
+        yield "kafka.sasl_mechanism: brokers cannot tell who writes usage; set it, or kafka.tls_cert_file"
     if settings.kafka.replication_factor < 3:
         yield "kafka.replication_factor: must be 3 or more, or the loss of a broker may lose the log"
     if settings.kafka.min_insync_replicas < 2:

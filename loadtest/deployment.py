@@ -12,7 +12,7 @@ import msgspec
 import orjson
 from pydantic import SecretStr
 
-from actors.assembly import kafka_log, postgres_store
+from actors.assembly import brokers, kafka_log, postgres_store
 from actors.clock import SystemClock
 from actors.kafka import KafkaLog, TopicSettings, create_topics
 from actors.migrations import ENGINE_ROLE, migrate
@@ -136,7 +136,7 @@ async def deployment(database: str, bootstrap: str) -> AsyncIterator[Deployment]
         await migrate(database, settings.postgres.schema_name, ENGINE_PASSWORD)
         kafka = settings.kafka
         await create_topics(
-            bootstrap,
+            brokers(settings),
             TopicSettings(kafka.topic_usage, kafka.topic_rated, kafka.topic_dead_letters, PARTITIONS, 1, 1),
         )
         log, store = kafka_log(settings), postgres_store(settings)

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from msgspec import Struct
 
+from actors.assembly import brokers
 from actors.kafka import TopicReader
 from actors.ports import Record
 from actors.postgres import PostgresStore
@@ -86,8 +87,7 @@ async def verify(
     `journal` is what callers of checks were told, if there were any: every answer is held against the log, too."""
     journal = journal or Journal()
     kafka = settings.kafka
-    assert kafka.bootstrap_servers is not None
-    reader = TopicReader(kafka.bootstrap_servers)
+    reader = TopicReader(brokers(settings))
     await reader.start()
     try:
         log = await read_log(reader, kafka.topic_usage, kafka.partitions)

@@ -1,7 +1,7 @@
 """`tallygate tail`: rated lines as they are made."""
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
@@ -9,6 +9,9 @@ import typer
 from actors.cli.over_http import up_access
 from actors.cli.terminal import expected_errors, outside_errors, until_ctrl_c
 from config.settings import load_settings
+
+if TYPE_CHECKING:
+    from actors.kafka import Brokers
 
 
 def tail_rated(
@@ -22,15 +25,18 @@ def tail_rated(
 
     with expected_errors(), outside_errors(), until_ctrl_c():
         settings = load_settings()
-        bootstrap = settings.kafka.bootstrap_servers or up_access().get("kafka") or brokers(settings)
-        asyncio.run(_tail(bootstrap, settings.kafka.topic_rated, account, as_json))
+        beside = up_access().get("kafka")
+        if settings.kafka.bootstrap_servers is None and beside:
+            kafka = settings.kafka.model_copy(update={"bootstrap_servers": beside})
+            settings = settings.model_copy(update={"kafka": kafka})
+        asyncio.run(_tail(brokers(settings), settings.kafka.topic_rated, account, as_json))
 
 
-async def _tail(bootstrap: str, topic: str, account: str | None, as_json: bool) -> None:
+async def _tail(brokers: "Brokers", topic: str, account: str | None, as_json: bool) -> None:
     from actors.kafka import tail
     from actors.web.times import instant
 
-    async for line in tail(bootstrap, topic):
+    async for line in tail(brokers, topic):
         rated = orjson.loads(line)
         if account is not None and rated["account"] != account:
             continue

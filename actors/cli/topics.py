@@ -19,9 +19,9 @@ def create_topics() -> None:
 
     with expected_errors(), outside_errors():
         settings = load_settings()
-        bootstrap = brokers(settings)
-        with Console(stderr=True).status(f"Asking Kafka at {bootstrap}"):
-            created = asyncio.run(kafka.create_topics(bootstrap, topic_settings(settings)))
+        asked = brokers(settings)
+        with Console(stderr=True).status(f"Asking Kafka at {asked}"):
+            created = asyncio.run(kafka.create_topics(asked, topic_settings(settings)))
     typer.echo(f"created {', '.join(created)}" if created else "all topics exist")
 
 
@@ -32,8 +32,7 @@ def check_topics() -> None:
 
     with expected_errors(), outside_errors():
         settings = load_settings()
-        bootstrap = brokers(settings)
-        with Console(stderr=True).status(f"Asking Kafka at {bootstrap}"):
+        with Console(stderr=True).status(f"Asking Kafka at {brokers(settings)}"):
             partitions = asyncio.run(_partitions(settings))
     if partitions != settings.kafka.partitions:
         fail(

@@ -15,9 +15,10 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from config.stack.ports import free_ports
 from config.stack.supervisor import Say, Supervisor
@@ -73,12 +74,15 @@ class Listener:
     """One more way into a broker: it listens on `port`, and sends whoever asks there on to `advertised_port`.
 
     A client follows what is advertised, whatever it connected to first: so each proxy in front of a broker needs a
-    listener of its own. `host` is the loopback address of both ports."""
+    listener of its own. `host` is the loopback address of both ports. Where the protocol is another one, `settings` are the
+    broker's for this listener alone."""
 
     name: str  # upper-case letters
     port: int
     advertised_port: int
     host: str = "127.0.0.1"
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +329,6 @@ def _two_free_ports() -> tuple[int, int]:
 def _server_properties(dir: Path, ports: tuple[int, int], listeners: Sequence[Listener]) -> str:
     broker, controller = ports
     clients = [Listener("PLAINTEXT", broker, broker), *listeners]
-    names = [each.name for each in clients]
     bound = [f"{each.name}://{each.host}:{each.port}" for each in clients]
     settings: dict[str, object] = {
         "process.roles": "broker,controller",
@@ -334,7 +337,9 @@ def _server_properties(dir: Path, ports: tuple[int, int], listeners: Sequence[Li
         "listeners": ",".join([*bound, f"CONTROLLER://127.0.0.1:{controller}"]),
         "advertised.listeners": ",".join(f"{each.name}://{each.host}:{each.advertised_port}" for each in clients),
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in ["CONTROLLER", *names]),
+        "listener.security.protocol.map": ",".join(
+            ["CONTROLLER:PLAINTEXT", *(f"{each.name}:{each.protocol}" for each in clients)]
+        ),
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": dir / "data",
         # A misspelt topic is an error, not a new topic.
@@ -361,6 +366,8 @@ def _server_properties(dir: Path, ports: tuple[int, int], listeners: Sequence[Li
         "num.io.threads": 4,
         "num.recovery.threads.per.data.dir": 2,
     }
+    for each in listeners:
+        settings |= {f"listener.name.{each.name.lower()}.{name}": value for name, value in each.settings.items()}
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 

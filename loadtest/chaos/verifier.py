@@ -20,7 +20,7 @@ import orjson
 from msgspec import Struct
 
 from actors.checkpoints import Checkpoints, StoredCheckpoint
-from actors.kafka import TopicReader
+from actors.kafka import Brokers, TopicReader
 from actors.ports import AccountRow, Head
 from config.stack.supervisor import Say
 from loadtest.backing import Row, back
@@ -159,7 +159,7 @@ class _Judge:
     async def judge(self) -> Finding:
         stored = await _read_stored(self._case, self._partition)
         self.found.checkpoints = stored.head.ckpt_seq
-        reader = TopicReader(self._case.bootstrap)
+        reader = TopicReader(Brokers(self._case.bootstrap))
         await reader.start()
         try:
             await self._log(reader, stored.head)

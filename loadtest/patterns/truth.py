@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from actors.assembly import brokers
 from actors.kafka import TopicReader
 from config.settings import Settings
 from loadtest.oracle.fold import Oracle
@@ -15,8 +16,7 @@ VERSION: Final = 1
 async def spent(settings: Settings, catalogue: Mapping[str, Any], customers: Sequence[Customer]) -> dict[str, int]:
     """Pico by account: what it was granted less what the oracle has left of it."""
     kafka = settings.kafka
-    assert kafka.bootstrap_servers is not None
-    reader = TopicReader(kafka.bootstrap_servers)
+    reader = TopicReader(brokers(settings))
     await reader.start()
     try:
         log = await read_log(reader, kafka.topic_usage, kafka.partitions)

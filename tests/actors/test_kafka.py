@@ -17,6 +17,7 @@ from aiokafka.structs import TopicPartition
 
 from actors.kafka import (
     RECORD_BYTES_MAX,
+    Brokers,
     ExtensionMissing,
     KafkaAppender,
     KafkaLog,
@@ -44,9 +45,9 @@ def names(settings: TopicSettings) -> dict[str, str]:
 
 async def test_topics_are_made_once(kafka: str) -> None:
     settings = settings_for()
-    assert await create_topics(kafka, settings) == [settings.usage, settings.rated, settings.dead_letters]
-    assert await create_topics(kafka, settings) == []
-    reader = TopicReader(kafka)
+    assert await create_topics(Brokers(kafka), settings) == [settings.usage, settings.rated, settings.dead_letters]
+    assert await create_topics(Brokers(kafka), settings) == []
+    reader = TopicReader(Brokers(kafka))
     await reader.start()
     assert [await reader.partitions(topic) for topic in names(settings).values()] == [3, 3, 3]
     await reader.stop()
@@ -54,10 +55,10 @@ async def test_topics_are_made_once(kafka: str) -> None:
 
 async def test_another_number_of_partitions_is_refused(kafka: str) -> None:
     settings = settings_for()
-    await create_topics(kafka, settings)
+    await create_topics(Brokers(kafka), settings)
     more = msgspec.structs.replace(settings, partitions=6)
     with pytest.raises(TopicsDiffer, match=r"has 3 partitions.*set 3"):
-        await create_topics(kafka, more)
+        await create_topics(Brokers(kafka), more)
 
 
 async def test_producer_timestamps_are_refused(kafka: str) -> None:
@@ -67,8 +68,8 @@ async def test_producer_timestamps_are_refused(kafka: str) -> None:
     await admin.create_topics([NewTopic(settings.usage, 3, 1, topic_configs={"message.timestamp.type": "CreateTime"})])
     await admin.close()
     with pytest.raises(TopicsDiffer, match="CreateTime"):
-        await create_topics(kafka, settings)
-    log = KafkaLog(kafka, names(settings))
+        await create_topics(Brokers(kafka), settings)
+    log = KafkaLog(Brokers(kafka), names(settings))
     with pytest.raises(LogDamaged, match="CreateTime"):
         await log.start()
 
@@ -76,27 +77,27 @@ async def test_producer_timestamps_are_refused(kafka: str) -> None:
 async def test_a_broker_without_enough_replicas_says_so(kafka: str) -> None:
     settings = msgspec.structs.replace(settings_for(), replication_factor=3)
     with pytest.raises(LogUnavailable, match=settings.usage):
-        await create_topics(kafka, settings)
+        await create_topics(Brokers(kafka), settings)
 
 
 @pytest.mark.parametrize("partitions", [0, 1025])
 async def test_the_number_of_partitions_has_limits(partitions: int) -> None:
     with pytest.raises(ValueError, match="partitions"):
-        await create_topics(NOBODY, settings_for(partitions))
+        await create_topics(Brokers(NOBODY), settings_for(partitions))
 
 
 async def test_missing_topics_are_named(kafka: str) -> None:
     settings = settings_for()
     with pytest.raises(LogUnavailable, match=settings.usage):
-        await KafkaLog(kafka, names(settings)).start()
+        await KafkaLog(Brokers(kafka), names(settings)).start()
 
 
 async def test_a_cluster_that_is_away_is_unavailable() -> None:
-    log = KafkaLog(NOBODY, names(settings_for()), timeout_s=1.0)
+    log = KafkaLog(Brokers(NOBODY), names(settings_for()), timeout_s=1.0)
     with pytest.raises(LogUnavailable):
         await log.start()
     with pytest.raises(LogUnavailable):
-        await create_topics(NOBODY, settings_for(), timeout_s=1.0)
+        await create_topics(Brokers(NOBODY), settings_for(), timeout_s=1.0)
     with pytest.raises(LogUnavailable):
         await log.append([Outgoing("usage", b"a", b"key")])
     with pytest.raises(LogUnavailable):
@@ -106,13 +107,13 @@ async def test_a_cluster_that_is_away_is_unavailable() -> None:
 
 def test_every_role_needs_a_topic() -> None:
     with pytest.raises(ValueError, match="rated, dead-letters"):
-        KafkaLog(NOBODY, {"usage": "usage"})
+        KafkaLog(Brokers(NOBODY), {"usage": "usage"})
 
 
 async def test_a_record_too_large_is_refused_before_it_is_sent(kafka: str) -> None:
     settings = settings_for()
-    await create_topics(kafka, settings)
-    log = KafkaLog(kafka, names(settings))
+    await create_topics(Brokers(kafka), settings)
+    log = KafkaLog(Brokers(kafka), names(settings))
     await log.start()
     try:
         with pytest.raises(ValueError, match="usage"):
@@ -124,8 +125,8 @@ async def test_a_record_too_large_is_refused_before_it_is_sent(kafka: str) -> No
 
 async def test_after_a_refusal_the_next_append_goes_through(kafka: str) -> None:
     settings = settings_for()
-    await create_topics(kafka, settings)
-    log = KafkaLog(kafka, names(settings))
+    await create_topics(Brokers(kafka), settings)
+    log = KafkaLog(Brokers(kafka), names(settings))
     await log.start()
     try:
         # Incompressible and over what the broker takes for `usage`, so the broker refuses what the client let pass.
@@ -143,8 +144,8 @@ async def test_a_producer_that_was_replaced_ends_whatever_it_still_holds(
 ) -> None:
     """It holds what has no leader: it would go on for ever, one more every ten seconds."""
     settings = settings_for()
-    await create_topics(kafka, settings)
-    log = KafkaLog(kafka, names(settings))
+    await create_topics(Brokers(kafka), settings)
+    log = KafkaLog(Brokers(kafka), names(settings))
     await log.start()
 
     async def never() -> None:
@@ -164,8 +165,8 @@ async def test_a_producer_that_was_replaced_ends_whatever_it_still_holds(
 
 async def test_a_process_that_only_writes_places_keys_where_the_engine_does(kafka: str) -> None:
     settings = settings_for(4)
-    await create_topics(kafka, settings)
-    appender = KafkaAppender(kafka, names(settings))
+    await create_topics(Brokers(kafka), settings)
+    appender = KafkaAppender(Brokers(kafka), names(settings))
     with pytest.raises(LogUnavailable, match="not started"):
         await appender.append([Outgoing("usage", b"a", b"acme")])
     await appender.start()
@@ -174,7 +175,7 @@ async def test_a_process_that_only_writes_places_keys_where_the_engine_does(kafk
     await appender.stop()
     with pytest.raises(LogUnavailable, match="stopped"):
         await appender.append([Outgoing("usage", b"c", b"acme")])
-    reader = TopicReader(kafka)
+    reader = TopicReader(Brokers(kafka))
     await reader.start()
     held = await reader.read_all(settings.usage, partition_for(b"acme", 4))
     await reader.stop()
@@ -183,14 +184,14 @@ async def test_a_process_that_only_writes_places_keys_where_the_engine_does(kafk
 
 async def test_a_place_is_found_by_its_time(kafka: str) -> None:
     settings = settings_for()
-    await create_topics(kafka, settings)
-    appender = KafkaAppender(kafka, names(settings))
+    await create_topics(Brokers(kafka), settings)
+    appender = KafkaAppender(Brokers(kafka), names(settings))
     await appender.start()
     for value in (b"a", b"b"):
         await appender.append([Outgoing("rated", value, partition=1)])
         await asyncio.sleep(0.01)
     await appender.stop()
-    reader = TopicReader(kafka)
+    reader = TopicReader(Brokers(kafka))
     await reader.start()
     first, second = await reader.read_all(settings.rated, 1)
     assert first.timestamp < second.timestamp
@@ -201,12 +202,12 @@ async def test_a_place_is_found_by_its_time(kafka: str) -> None:
 
 async def test_a_reader_that_breaks_off_can_read_on_and_asks_for_nothing_meanwhile(kafka: str) -> None:
     settings = settings_for()
-    await create_topics(kafka, settings)
-    appender = KafkaAppender(kafka, names(settings))
+    await create_topics(Brokers(kafka), settings)
+    appender = KafkaAppender(Brokers(kafka), names(settings))
     await appender.start()
     await appender.append([Outgoing("rated", value, partition=1) for value in (b"a", b"b", b"c")])
     await appender.stop()
-    reader = TopicReader(kafka)
+    reader = TopicReader(Brokers(kafka))
     await reader.start()
     async with aclosing(reader.read(settings.rated, 1, 0, 3)) as records:
         assert (await anext(records)).value == b"a"
@@ -220,14 +221,14 @@ async def test_a_reader_that_breaks_off_can_read_on_and_asks_for_nothing_meanwhi
 
 async def test_several_partitions_are_read_together_each_from_its_place_to_its_end(kafka: str) -> None:
     settings = settings_for()
-    await create_topics(kafka, settings)
-    appender = KafkaAppender(kafka, names(settings))
+    await create_topics(Brokers(kafka), settings)
+    appender = KafkaAppender(Brokers(kafka), names(settings))
     await appender.start()
     for number in range(settings.partitions):
         values = [b"%d-%d" % (number, each) for each in range(5)]
         await appender.append([Outgoing("rated", value, partition=number) for value in values])
     await appender.stop()
-    reader = TopicReader(kafka)
+    reader = TopicReader(Brokers(kafka))
     await reader.start()
     places = {number: (number, 4) for number in range(settings.partitions)} | {0: (3, 3)}
     found: dict[int, list[bytes | None]] = {}
@@ -272,7 +273,7 @@ class Passing:
 
 
 def passing_log(held: Mapping[int, list[bytes]]) -> tuple[KafkaLog, Passing]:
-    log = KafkaLog(NOBODY, names(settings_for()))
+    log = KafkaLog(Brokers(NOBODY), names(settings_for()))
     consumer = Passing(held)
     log._consumer = consumer
     log.assign(dict.fromkeys(held, 0))
@@ -322,8 +323,8 @@ async def _fetch_for_ever(log: KafkaLog) -> None:
 async def test_a_client_that_reads_no_more_is_seen_to(kafka: str) -> None:
     """As of a connection that is reset in the very moment in which it is written to: uvloop calls that a fault of ours."""
     settings = settings_for()
-    await create_topics(kafka, settings)
-    log = KafkaLog(kafka, names(settings))
+    await create_topics(Brokers(kafka), settings)
+    log = KafkaLog(Brokers(kafka), names(settings))
     await log.start()
     try:
         await log.append([Outgoing("usage", b"a", partition=0)])
@@ -346,8 +347,8 @@ async def test_what_the_client_had_taken_beside_a_batch_that_cannot_be_read_is_t
     kafka: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_for()
-    await create_topics(kafka, settings)
-    log = KafkaLog(kafka, names(settings))
+    await create_topics(Brokers(kafka), settings)
+    log = KafkaLog(Brokers(kafka), names(settings))
     unpack = PartitionRecords._unpack_records
 
     def spoilt(self: Any) -> Iterator[Any]:

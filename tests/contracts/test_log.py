@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
-from actors.kafka import KafkaLog, TopicReader, TopicSettings, create_topics
+from actors.kafka import Brokers, KafkaLog, TopicReader, TopicSettings, create_topics
 from actors.ports import Log, LogDamaged, Outgoing, Record
 from engine.placement import partition_for
 from tests.simulation.hand_clock import HandClock
@@ -64,7 +64,7 @@ class RealLogBench:
     def __init__(self, bootstrap: str, settings: TopicSettings) -> None:
         self._bootstrap = bootstrap
         self._names = {"usage": settings.usage, "rated": settings.rated, "dead-letters": settings.dead_letters}
-        self.log: Log = KafkaLog(bootstrap, self._names)
+        self.log: Log = KafkaLog(Brokers(bootstrap), self._names)
 
     async def transaction(self, partition: int, value: bytes) -> None:
         name = f"test-{secrets.token_hex(4)}"
@@ -91,7 +91,7 @@ class RealLogBench:
             await admin.close()
 
     async def held(self, role: str, partition: int) -> list[Record]:
-        reader = TopicReader(self._bootstrap)
+        reader = TopicReader(Brokers(self._bootstrap))
         await reader.start()
         try:
             return await reader.read_all(self._names[role], partition)
@@ -119,7 +119,7 @@ async def bench(bootstrap: str | None) -> AsyncIterator[LogBench]:
     if bootstrap is not None:
         run = secrets.token_hex(4)
         settings = TopicSettings(f"usage-{run}", f"rated-{run}", f"dead-{run}", PARTITIONS, 1, 1)
-        await create_topics(bootstrap, settings)
+        await create_topics(Brokers(bootstrap), settings)
         unstarted = RealLogBench(bootstrap, settings)
     async with started(unstarted) as opened:
         yield opened

@@ -17,7 +17,7 @@ from actors.clock import SystemClock
 from actors.cluster import Cluster
 from actors.cost_store import CostStore
 from actors.deployment import until
-from actors.kafka import TopicAppender, create_topics
+from actors.kafka import Brokers, TopicAppender, create_topics
 from actors.migrations import migrate
 from actors.ports import Outgoing
 from actors.records import Records
@@ -135,10 +135,10 @@ async def everything_read(store: CostStore, ends: Sequence[int]) -> bool:
 async def test_an_owner_dies_and_every_pico_is_still_somewhere_once(database: str, kafka: str) -> None:
     settings = settings_of(engine_dsn(database), kafka)
     await migrate(database, settings.postgres.schema_name, ENGINE_PASSWORD)
-    await create_topics(kafka, topic_settings(settings))
+    await create_topics(Brokers(kafka), topic_settings(settings))
     names = settings.kafka
     topics = {"served": names.topic_served, "gpu-telemetry": names.topic_gpu_telemetry, "rated": names.topic_rated}
-    appender = TopicAppender(kafka, topics)
+    appender = TopicAppender(Brokers(kafka), topics)
     store, margins = cost_store(settings), margin_store(settings)
     await appender.start()
     await store.start()
@@ -233,9 +233,9 @@ async def test_an_outcome_is_reversed_and_the_cost_of_its_run_is_left(database: 
     """Two conversations of an agent, served by a GPU and charged by their outcome; one of them is reopened."""
     settings = settings_of(engine_dsn(database), kafka)
     await migrate(database, settings.postgres.schema_name, ENGINE_PASSWORD)
-    await create_topics(kafka, topic_settings(settings))
+    await create_topics(Brokers(kafka), topic_settings(settings))
     names = settings.kafka
-    appender = TopicAppender(kafka, {"served": names.topic_served, "rated": names.topic_rated})
+    appender = TopicAppender(Brokers(kafka), {"served": names.topic_served, "rated": names.topic_rated})
     await appender.start()
     margins = margin_store(settings)
     await margins.start()
@@ -312,9 +312,9 @@ async def test_a_cost_actor_of_the_cluster_comes_back_by_itself(
 ) -> None:
     settings = settings_of(engine_dsn(database), kafka)
     await migrate(database, settings.postgres.schema_name, ENGINE_PASSWORD)
-    await create_topics(kafka, topic_settings(settings))
+    await create_topics(Brokers(kafka), topic_settings(settings))
     names = settings.kafka
-    appender = TopicAppender(kafka, {"served": names.topic_served, "gpu-telemetry": names.topic_gpu_telemetry})
+    appender = TopicAppender(Brokers(kafka), {"served": names.topic_served, "gpu-telemetry": names.topic_gpu_telemetry})
     store = cost_store(settings)
     await appender.start()
     await store.start()

@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 import pytest
 
+from actors.assembly import brokers
 from actors.deployment import until
 from actors.kafka import TopicReader
 from actors.keys import KeyScope
@@ -312,8 +313,7 @@ async def test_thousands_of_damaged_requests_find_no_fault_and_lose_no_event(
 async def _ids_of(api: Front) -> AsyncIterator[list[str]]:
     """The ids of the good events: in the log, and as they were rated, each once for each rated event."""
     kafka = api.at.settings.kafka
-    assert kafka.bootstrap_servers is not None
-    reader = TopicReader(kafka.bootstrap_servers)
+    reader = TopicReader(brokers(api.at.settings))
     await reader.start()
     try:
         usage = await read_log(reader, kafka.topic_usage, kafka.partitions)

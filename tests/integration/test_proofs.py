@@ -19,10 +19,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import tallygate
+from actors.assembly import brokers
 from actors.cli import proving
 from actors.cli.terminal import FAILED, WRONG_INPUT
 from actors.cli.whatif import charged_under
-from actors.kafka import TopicReader
+from actors.kafka import Brokers, TopicReader
 from actors.ports import Outgoing
 from loadtest.deployment import Deployment
 from tests.integration.test_shard_process import Run, running
@@ -108,7 +109,7 @@ async def exports(cli: Cli, kafka: str, at: Deployment, tmp_path: Path) -> None:
     out = tmp_path / "focus.csv"
     told = await cli.fine("export", "focus", "--out", str(out), "--provider", "Example AI")
     newest: dict[tuple[int, int], tuple[int, dict[int, Decimal]]] = {}
-    reader = TopicReader(kafka)
+    reader = TopicReader(Brokers(kafka))
     await reader.start()
     try:
         for number in range(at.settings.kafka.partitions):
@@ -288,7 +289,7 @@ class Spoiled:
 
     async def rated_lines(self, at: Deployment) -> list[str]:
         """A changed, a missing and an invented line in partition 0, under an epoch above all; what must be named."""
-        reader = TopicReader(at.settings.kafka.bootstrap_servers or "")
+        reader = TopicReader(brokers(at.settings))
         await reader.start()
         blocks = await reader.read_all(at.settings.kafka.topic_rated, 0)
         await reader.stop()

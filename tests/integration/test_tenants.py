@@ -21,6 +21,7 @@ import orjson
 import pytest
 from standardwebhooks import Webhook
 
+from actors.assembly import brokers
 from actors.deployment import until
 from actors.kafka import TopicReader
 from actors.web.api import all_routes
@@ -507,8 +508,7 @@ async def _whole_trail(operator: Caller) -> bytes:
 async def _usage(front: Front) -> bytes:
     """Every record of the log."""
     kafka = front.at.settings.kafka
-    assert kafka.bootstrap_servers is not None
-    reader = TopicReader(kafka.bootstrap_servers)
+    reader = TopicReader(brokers(front.at.settings))
     await reader.start()
     try:
         topics = [await reader.read_all(kafka.topic_usage, number) for number in range(kafka.partitions)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.kafka import TopicReader, TopicSettings, create_topics
+from actors.kafka import Brokers, TopicReader, TopicSettings, create_topics
 from engine.cost.served import parse_served
 from tallygate_served import KafkaSink, Served
 
@@ -120,12 +120,12 @@ def test_what_has_no_room_is_lost_and_counted(gate: threading.Event, caplog: pyt
 
 async def test_records_arrive_on_a_real_broker(kafka: str) -> None:
     settings = TopicSettings("s-usage", "s-rated", "s-dead", 1, 1, 1, measured=("s-served",))
-    await create_topics(kafka, settings)
+    await create_topics(Brokers(kafka), settings)
     record = Served("evt-1", "llama-0", "m", 10, 20, 30, 100)
     sink = KafkaSink(kafka, "s-served")
     sink.put(*record.encoded())
     await asyncio.to_thread(sink.close, 60)
-    reader = TopicReader(kafka)
+    reader = TopicReader(Brokers(kafka))
     await reader.start()
     try:
         (arrived,) = await reader.read_all("s-served", 0)

@@ -225,6 +225,12 @@ def test_the_replica_says_when_it_is_ready_and_when_it_ends(kept: Kept, monkeypa
     [
         ({}, "TALLYGATE_SERVED_BOOTSTRAP is not set"),
         ({"BOOTSTRAP": "b:1", "PENDING": "0"}, "TALLYGATE_SERVED_PENDING"),
+        ({"BOOTSTRAP": "b:1", "TLS": "yes"}, "TALLYGATE_SERVED_TLS is neither true nor false"),
+        ({"BOOTSTRAP": "b:1", "TLS_CA_FILE": "ca.pem"}, "TALLYGATE_SERVED_TLS is not true"),
+        ({"BOOTSTRAP": "b:1", "TLS": "true", "TLS_CA_FILE": "none.pem"}, "TALLYGATE_SERVED_TLS and its files"),
+        ({"BOOTSTRAP": "b:1", "SASL_MECHANISM": "GSSAPI"}, "TALLYGATE_SERVED_SASL_MECHANISM is none of PLAIN"),
+        ({"BOOTSTRAP": "b:1", "SASL_MECHANISM": "PLAIN"}, "PLAIN would show the password"),
+        ({"BOOTSTRAP": "b:1", "TLS": "true", "SASL_MECHANISM": "PLAIN"}, "TALLYGATE_SERVED_SASL_PASSWORD must be set"),
     ],
 )
 def test_without_its_settings_it_does_nothing_and_says_so(

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -33,9 +33,11 @@ class KafkaSink:
         topic: str = "served",
         pending_max: int = PENDING_MAX,
         producer: Callable[[str], Any] | None = None,
+        security: Mapping[str, Any] | None = None,
     ) -> None:
-        """`producer` makes the client; None: aiokafka, which the extra `kafka` installs. Raises ImportError without it."""
-        self._make = producer or _aiokafka(bootstrap)
+        """`producer` makes the client; None: aiokafka, which the extra `kafka` installs. Raises ImportError without it.
+        `security` are its options by which brokers let it in (`security_protocol`, `ssl_context`, `sasl_mechanism` ...)."""
+        self._make = producer or _aiokafka(security or {})
         self._bootstrap = bootstrap
         self._topic = topic
         self._pending_max = pending_max
@@ -127,10 +129,10 @@ async def _stopped(producer: Any) -> None:
             await asyncio.wait_for(producer.stop(), 5.0)
 
 
-def _aiokafka(bootstrap: str) -> Callable[[str], Any]:
+def _aiokafka(security: Mapping[str, Any]) -> Callable[[str], Any]:
     from aiokafka import AIOKafkaProducer
 
     def make(servers: str) -> Any:
-        return AIOKafkaProducer(bootstrap_servers=servers, acks="all", enable_idempotence=True)
+        return AIOKafkaProducer(bootstrap_servers=servers, acks="all", enable_idempotence=True, **security)
 
     return make

@@ -9,6 +9,7 @@ import atexit
 import logging
 import os
 import socket
+import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from tallygate_served.sink import PENDING_MAX, KafkaSink, Sink
 from tallygate_served.who import Who, unmark
 
 _REMEMBERED = 10_000
+_SECURITY = ("TLS", "TLS_CA_FILE", "TLS_CERT_FILE", "TLS_KEY_FILE", "SASL_MECHANISM", "SASL_USERNAME", "SASL_PASSWORD")
+_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _log = logging.getLogger("vllm.tallygate_served")
 
 
@@ -176,7 +179,39 @@ def _sink(environment: Mapping[str, str]) -> Sink:
     pending = environment.get("TALLYGATE_SERVED_PENDING", str(PENDING_MAX))
     if not pending.isdecimal() or not 1 <= int(pending) <= 10_000_000:
         raise BadSetting(f"TALLYGATE_SERVED_PENDING: {pending[:20]!r} is no number of records from 1 to 10,000,000")
-    return KafkaSink(bootstrap, environment.get("TALLYGATE_SERVED_TOPIC", "served"), int(pending))
+    topic = environment.get("TALLYGATE_SERVED_TOPIC", "served")
+    return KafkaSink(bootstrap, topic, int(pending), security=_security(environment))
+
+
+def _security(environment: Mapping[str, str]) -> dict[str, Any]:
+    """How the brokers let us in, as options of aiokafka. Raises BadSetting."""
+    said = {name: environment.get(f"TALLYGATE_SERVED_{name}") or None for name in _SECURITY}
+    tls, ca_file, cert_file, key_file, mechanism, username, password = said.values()
+    if tls not in (None, "true", "false"):
+        raise BadSetting("TALLYGATE_SERVED_TLS is neither true nor false")
+    if tls != "true" and (ca_file or cert_file or key_file):
+        raise BadSetting("TALLYGATE_SERVED_TLS is not true, and so its files would be of no use")
+    found: dict[str, Any] = {}
+    if tls == "true":
+        try:
+            context = ssl.create_default_context(cafile=ca_file)
+            if cert_file:
+                context.load_cert_chain(cert_file, key_file, password="")  # or somebody would be asked to type one
+        except OSError as error:
+            raise BadSetting(f"TALLYGATE_SERVED_TLS and its files: {error.strerror or error}") from error
+        found = {"security_protocol": "SSL", "ssl_context": context}
+    if mechanism is not None:
+        if mechanism not in _MECHANISMS:
+            raise BadSetting(f"TALLYGATE_SERVED_SASL_MECHANISM is none of {', '.join(_MECHANISMS)}")
+        if mechanism == "PLAIN" and not found:
+            raise BadSetting(
+                "TALLYGATE_SERVED_SASL_MECHANISM PLAIN would show the password: set TALLYGATE_SERVED_TLS too"
+            )
+        if username is None or password is None:
+            raise BadSetting("TALLYGATE_SERVED_SASL_USERNAME and TALLYGATE_SERVED_SASL_PASSWORD must be set too")
+        found["security_protocol"] = "SASL_SSL" if found else "SASL_PLAINTEXT"
+        found |= {"sasl_mechanism": mechanism, "sasl_plain_username": username, "sasl_plain_password": password}
+    return found
 
 
 def _model(vllm_config: Any) -> str:

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from actors.cli.terminal import FAILED, WRONG_INPUT
-from actors.kafka import TopicAppender
+from actors.kafka import Brokers, TopicAppender
 from actors.ports import Outgoing
 from tests.actors.cli.calling import call, without_settings
 from tests.actors.focus.focus_lines import LINES
@@ -98,7 +98,7 @@ def test_costs_of_a_deployment_are_those_of_its_topic(
     assert call("topics", "create").exit_code == 0
 
     async def fill() -> None:
-        appender = TopicAppender(kafka, {"costs": "focus-COSTS"})
+        appender = TopicAppender(Brokers(kafka), {"costs": "focus-COSTS"})
         await appender.start()
         blocks = [b"\n".join(map(msgspec.json.encode, some)) for some in (COST_LINES[:2], [*COST_LINES[2:], "none"])]
         await appender.append([Outgoing("costs", block, b"llama-0") for block in blocks])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from actors.cli.terminal import FAILED, WRONG_INPUT
-from actors.kafka import TopicReader
+from actors.kafka import Brokers, TopicReader
 from engine.cost.attribution import Attribution, Horizons
 from tests.actors.cli.calling import call
 
@@ -50,7 +50,7 @@ def test_every_partition_has_what_was_published(kafka: str, monkeypatch: pytest.
     assert (result.exit_code, result.stdout) == (0, "version 1 is in the log of all 2 partitions\n")
 
     async def currencies() -> list[str | None]:
-        reader = TopicReader(kafka)
+        reader = TopicReader(Brokers(kafka))
         await reader.start()
         found = []
         for number in range(2):

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from actors.cli.terminal import FAILED, WRONG_INPUT
-from actors.kafka import TopicAppender
+from actors.kafka import Brokers, TopicAppender
 from actors.margin_store import MarginCheckpoint, MarginStore
 from actors.migrations import migrate
 from actors.ports import Outgoing
@@ -77,7 +77,7 @@ def test_revenue_and_cost_stand_side_by_side(
     assert call("topics", "create").exit_code == 0
 
     async def fill() -> None:
-        appender = TopicAppender(kafka, {"rated": "margin-RATED", "costs": "margin-COSTS"})
+        appender = TopicAppender(Brokers(kafka), {"rated": "margin-RATED", "costs": "margin-COSTS"})
         await appender.start()
         lines = [request("a", 10**12, 1), window(4 * 10**12, 10**12, 1), request("b", 10**12 // 2, 1, "talk-1")]
         outcome = rated(2, "done", "9", tags={"run": "talk-1"})

@@ -15,8 +15,8 @@ def test_a_tail_shows_one_accounts_lines_from_the_kafka_of_up(monkeypatch: pytes
     line = {"account": "acme", "time_us": 0, "price": "p", "cell": {"model": "m"}, "quantity": "3", "amount": "0.1"}
     lines = [orjson.dumps({**line, "currency": "USD"}), orjson.dumps({**line, "account": "other"})]
 
-    async def tail(bootstrap: str, topic: str) -> AsyncIterator[bytes]:
-        asked.append((bootstrap, topic))
+    async def tail(brokers: kafka.Brokers, topic: str) -> AsyncIterator[bytes]:
+        asked.append((brokers.servers, topic))
         for each in lines:
             yield each
 

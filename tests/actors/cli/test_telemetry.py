@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from actors.cli.terminal import FAILED, WRONG_INPUT
-from actors.kafka import TopicReader
+from actors.kafka import Brokers, TopicReader
 from engine.cost.telemetry import parse_sample
 from tests.actors.cli.calling import call, without_settings
 
@@ -68,7 +68,7 @@ async def test_samples_arrive_on_a_real_broker(kafka: str, exporter: str, monkey
     assert "no topic scraped-GPU_TELEMETRY: create the topics first" in early.stderr
     assert (await asyncio.to_thread(call, "topics", "create")).exit_code == 0
     assert (await asyncio.to_thread(call, *scrape)).exit_code == 0
-    reader = TopicReader(kafka)
+    reader = TopicReader(Brokers(kafka))
     await reader.start()
     try:
         partitions = await reader.partitions("scraped-GPU_TELEMETRY")

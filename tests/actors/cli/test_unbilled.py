@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from actors.cli.terminal import FAILED, WRONG_INPUT
-from actors.kafka import TopicAppender
+from actors.kafka import Brokers, TopicAppender
 from actors.ports import Outgoing
 from engine.cost.served import Served, encode_served
 from engine.cost.telemetry import Metric, Sample, SourceKind, encode_sample
@@ -32,7 +32,7 @@ async def test_a_request_without_its_event_is_found(kafka: str, monkeypatch: pyt
         monkeypatch.setenv(f"TALLYGATE_KAFKA__TOPIC_{role}", f"unbilled-{role}")
     assert (await asyncio.to_thread(call, "topics", "create")).exit_code == 0
     names = {role: f"unbilled-{role}" for role in ("SERVED", "GPU_TELEMETRY", "RATED")}
-    appender = TopicAppender(kafka, names)
+    appender = TopicAppender(Brokers(kafka), names)
     await appender.start()
     begin = AT_US + 10_000_000
     served = [

@@ -11,7 +11,7 @@ from actors.assembly import cost_store
 from actors.cli.terminal import FAILED, WRONG_INPUT
 from actors.clock import SystemClock
 from actors.cost_store import CostCheckpoint
-from actors.kafka import TopicAppender
+from actors.kafka import Brokers, TopicAppender
 from actors.migrations import migrate
 from actors.ports import Outgoing
 from actors.web.times import instant
@@ -91,7 +91,7 @@ async def fill(kafka: str, now_us: int) -> None:
     ran = Served("a", "r", "llama", now_us - 40 * S, now_us - 39 * S, now_us - 30 * S, 900, 0, 50, account="acme")
     line = rated(1, "a", "4", time_us=now_us - 30 * S, cell={"model": "llama"})
     topics = {"served": "whatif-SERVED", "rated": "whatif-RATED"}
-    appender = TopicAppender(kafka, topics)
+    appender = TopicAppender(Brokers(kafka), topics)
     await appender.start()
     records = [Outgoing("served", value, key) for key, value in (encode_served(up), encode_served(ran))]
     await appender.append([*records, Outgoing("rated", line, b"acme")])

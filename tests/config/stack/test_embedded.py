@@ -6,7 +6,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from actors.kafka import TopicSettings, create_topics
+from actors.kafka import Brokers, TopicSettings, create_topics
 from config.settings import Settings
 from config.stack import postgres
 from config.stack.embedded import fresh_stack, kept_stack
@@ -36,13 +36,17 @@ async def test_a_kept_stack_is_found_again(tmp_path: Path) -> None:
             first = kept_stack(supervisor, Settings())
             await execute(first, "CREATE TABLE kept AS SELECT 7 AS value")
             assert first.kafka.bootstrap_servers is not None
-            assert await create_topics(first.kafka.bootstrap_servers, topics) == ["usage", "rated", "dead-letters"]
+            assert await create_topics(Brokers(first.kafka.bootstrap_servers), topics) == [
+                "usage",
+                "rated",
+                "dead-letters",
+            ]
         assert (tmp_path / "up" / "control-key").stat().st_mode & 0o777 == 0o600
         with Supervisor(tmp_path / "up") as supervisor:
             second = kept_stack(supervisor, Settings())
             assert await execute(second, "SELECT value FROM kept") == 7
             assert second.kafka.bootstrap_servers is not None
-            assert await create_topics(second.kafka.bootstrap_servers, topics) == []
+            assert await create_topics(Brokers(second.kafka.bootstrap_servers), topics) == []
             assert second.control_key_bytes() == first.control_key_bytes()
     finally:
         if data_dir is not None:
