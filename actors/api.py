@@ -29,6 +29,7 @@ from actors.assembly import (
     kafka_appender,
     key_ring,
     margin_floors,
+    margin_rates,
     postgres_store,
     reported_costs,
     settle_garbage_collection,
@@ -88,7 +89,7 @@ class ApiProcess:
         self._caller = webhook_caller(settings, clock)
         catalogues, drafts, shadowed = PostgresCatalogues(dsn, schema), Drafts(dsn, schema), shadows(settings)
         floors = margin_floors(settings)
-        advisor = Advisor(floors, clock)
+        advisor, rates = Advisor(floors, clock), margin_rates(settings)
         commands = CommandDesk(appender, owners, control_key, settings.kafka.topic_usage, partitions)
         topics, margin_topics = topic_reader(settings), topic_reader(settings)  # who reads long keeps nobody waiting
         whatif = WhatIfProcess(settings)
@@ -118,6 +119,7 @@ class ApiProcess:
             shadowed,
             floors,
             advisor,
+            rates,
             whatif,
             training,
             billed,
@@ -142,6 +144,7 @@ class ApiProcess:
             drafts=drafts,
             shadows=shadowed,
             floors=floors,
+            rates=rates,
             advisor=advisor,
             training=training,
             billed=billed,

@@ -31,6 +31,7 @@ from actors.lease import Heartbeat, HeartbeatThread, Lease
 from actors.local_runs import LocalFolder
 from actors.margin_actor import MarginActor
 from actors.margin_floors import PostgresFloors
+from actors.margin_rates import PostgresRates
 from actors.margin_store import MarginStore
 from actors.membership import PostgresDirectory, PostgresMembership, PostgresRoster
 from actors.outbox import Outbox, OutboxSettings
@@ -206,6 +207,12 @@ def margin_floors(settings: Settings) -> PostgresFloors:
     """The floors of the margin, not yet started."""
     timeout_s = settings.postgres.statement_timeout_ms / 1000
     return PostgresFloors(database_dsn(settings), settings.postgres.schema_name, settings.lease.lease_s, timeout_s)
+
+
+def margin_rates(settings: Settings) -> PostgresRates:
+    """The rates between currencies, not yet started."""
+    timeout_s = settings.postgres.statement_timeout_ms / 1000
+    return PostgresRates(database_dsn(settings), settings.postgres.schema_name, settings.lease.lease_s, timeout_s)
 
 
 def training_runs(settings: Settings, costs: CostStore) -> PostgresTraining:

@@ -95,9 +95,9 @@ async def find_margin_of(
     request: str,
     stretch: tuple[int, int],
     records_max: int,
-) -> tuple[Key, Margin] | None:
-    """Of one request, from what was appended to `rated` (the account's partition of it) and `costs` in [from, until). None:
-    neither says anything of it. Raises TooMuch, LogUnavailable."""
+) -> list[tuple[Key, Margin]]:
+    """Of one request, by hour and currency, from what was appended to `rated` (the account's partition of it) and `costs` in
+    [from, until). Empty: neither says anything of it. Raises TooMuch, LogUnavailable."""
     rated, costs = topics
     fold, needle, left = MarginFold(), msgspec.json.encode(request), records_max
     places = [(rated, partition), *((costs, each) for each in range(await reader.partitions(costs)))]
@@ -117,9 +117,8 @@ async def find_margin_of(
                     fold.apply_rated(number, text, record.timestamp * 1_000)
                 elif isinstance(told := parse_line(text), RequestLine):
                     fold.apply_cost(told)
-    rows = fold.sums([By.ACCOUNT, By.MODEL, By.FEATURE, By.REQUEST, By.RUN])
-    ours = [(key, sums) for key, sums in rows if (key.account, key.request) == (account, request)]
-    return max(ours, key=lambda row: row[1].requests) if ours else None
+    rows = fold.sums([By.ACCOUNT, By.MODEL, By.FEATURE, By.HOUR, By.REQUEST, By.RUN])
+    return [(key, sums) for key, sums in rows if (key.account, key.request) == (account, request)]
 
 
 def _keep_newest(windows: dict[tuple[str, int], WindowLine], told: WindowLine) -> None:
@@ -147,8 +146,8 @@ class RequestMargins:
         self._partitions = partitions
         self._asking = asyncio.Lock()
 
-    async def of(self, account: str, request: str, at_us: int) -> tuple[Key, Margin] | None:
-        """What was told of it around this instant. Raises TooMuch, LogUnavailable."""
+    async def of(self, account: str, request: str, at_us: int) -> list[tuple[Key, Margin]]:
+        """What was told of it around this instant, by hour and currency. Raises TooMuch, LogUnavailable."""
         partition = partition_for(account.encode(), self._partitions)
         stretch = at_us - AROUND_US, at_us + AROUND_US
         async with self._asking:

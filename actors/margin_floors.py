@@ -129,4 +129,4 @@ def _kept(row: Any) -> KeptFloor:
 
 def _margin(row: Any) -> Margin:
     counts = (row["requests"], row["without_cost"], row["without_revenue"], row["provisional"])
-    return Margin(pico_of(row["revenue"]), pico_of(row["known_cost"]), *counts)
+    return Margin(pico_of(row["revenue"]), pico_of(row["known_cost"]), *counts, foreign_cost=row["foreign_cost"])

@@ -13,6 +13,8 @@ from msgspec.structs import replace
 from actors.postgres import OnSession, Session, pico_of, session_settings, storable, units_of
 from actors.queries import read_queries
 from actors.turns import require_ownership
+from engine.cost.exchange import DAY_US
+from engine.cost.gpu_rates import HOUR_US
 from engine.cost.margin import RUN_KEPT_US, By, Key, Margin, RowChange
 
 _QUERIES: Final = read_queries((Path(__file__).parent / "sql" / "margin.sql").read_text(encoding="utf-8"))
@@ -117,23 +119,32 @@ class MarginStore(OnSession):
         return await self._session.repeatable(work)
 
     async def sums(
-        self, from_us: int, until_us: int, by: Sequence[By], account: str | None = None, limit: int = _ALL
+        self, from_us: int, until_us: int, by: Sequence[By], limit: int = _ALL, *, by_day: bool = False
     ) -> list[tuple[Key, Margin]]:
-        """Of hours that begin in [from_us, until_us), by anything but the request; in order, `limit` at most."""
+        """Of hours that begin in [from_us, until_us), by anything but the request; in order, `limit` at most. `by_day`: told
+        apart by the days of UTC too, which `hour_us` begins."""
 
         async def work(connection: Any) -> list[tuple[Key, Margin]]:
-            return await margin_sums(connection, from_us, until_us, by, account, limit)
+            return await margin_sums(connection, from_us, until_us, by, None, limit, by_day=by_day)
 
         return await self._session.repeatable(work)
 
 
 async def margin_sums(
-    connection: Any, from_us: int, until_us: int, by: Sequence[By], account: str | None, limit: int
+    connection: Any,
+    from_us: int,
+    until_us: int,
+    by: Sequence[By],
+    account: str | None,
+    limit: int,
+    *,
+    by_day: bool = False,
 ) -> list[tuple[Key, Margin]]:
-    """See `MarginStore.sums`."""
-    asked = [name in by for name in (By.HOUR, By.ACCOUNT, By.MODEL, By.FEATURE, By.PLAN)]
+    """See `MarginStore.sums`. `by_day`: told apart by the days of UTC too, which `hour_us` begins."""
+    step_us = HOUR_US if By.HOUR in by else DAY_US if by_day else 0
+    asked = [name in by for name in (By.ACCOUNT, By.MODEL, By.FEATURE, By.PLAN)]
     query = _QUERIES["run_sums" if By.RUN in by else "sums"]
-    return [_row(row) for row in await connection.fetch(query, from_us, until_us, *asked, account, limit)]
+    return [_row(row) for row in await connection.fetch(query, from_us, until_us, step_us, *asked, account, limit)]
 
 
 async def margin_of_run(connection: Any, account: str, run: str) -> list[tuple[Key, Margin]]:
@@ -176,6 +187,7 @@ def _columns(partition: int, rows: Sequence[RowChange]) -> list[Any]:
         *([units_of(each.revenue) for each in sums], [units_of(each.known_cost) for each in sums]),
         *([each.requests for each in sums], [each.without_cost for each in sums]),
         *([each.without_revenue for each in sums], [each.provisional for each in sums]),
+        [each.foreign_cost for each in sums],
     ]
     if keys[0].run:
         columns += [[storable(key.run) for key in keys], [each.charges for each in sums]]
@@ -186,7 +198,7 @@ def _columns(partition: int, rows: Sequence[RowChange]) -> list[Any]:
 def _row(row: Any) -> tuple[Key, Margin]:
     key = Key(*(row[name] for name in ("hour_us", "account", "model", "feature", "plan", "currency")))
     counts = (row["requests"], row["without_cost"], row["without_revenue"], row["provisional"])
-    sums = Margin(pico_of(row["revenue"]), pico_of(row["known_cost"]), *counts)
+    sums = Margin(pico_of(row["revenue"]), pico_of(row["known_cost"]), *counts, foreign_cost=row["foreign_cost"])
     if "run" in row:
         key = replace(key, run=row["run"])
         if "charges" in row:

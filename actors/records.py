@@ -296,10 +296,19 @@ class Records:
     # ---------------------------------------------------------------------------------------------------------- margin
 
     async def margins(
-        self, from_us: int, until_us: int, by: Sequence[By], account: str | None, limit: int
+        self,
+        from_us: int,
+        until_us: int,
+        by: Sequence[By],
+        account: str | None,
+        limit: int,
+        *,
+        by_day: bool = False,
     ) -> list[tuple[Key, Margin]]:
         """What requests earned beside what they cost, of hours that begin in [from_us, until_us)."""
-        return await self._read(lambda connection: margin_sums(connection, from_us, until_us, by, account, limit))
+        return await self._read(
+            lambda connection: margin_sums(connection, from_us, until_us, by, account, limit, by_day=by_day)
+        )
 
     async def margin_of_run(self, account: str, run: str) -> list[tuple[Key, Margin]]:
         """What a run of the account was charged and cost, in all hours, by currency. Empty: nobody has told of it."""

@@ -210,7 +210,7 @@ def _finish(folds: Sequence[Refold], now_us: int) -> None:
 
 def _takings(margins: Margins, currency: str) -> list[Takings]:
     return [
-        Takings(key.model, key.account, sums.revenue, sums.without_cost)
+        Takings(key.model, key.account, sums.revenue, sums.without_cost + sums.foreign_cost)
         for key, sums in margins.rows
         if key.currency == currency
     ]

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
-from actors.cli import floors
+from actors.cli import floors, margin_rates
 from actors.cli.terminal import (
     FAILED,
     WRONG_INPUT,
@@ -21,6 +22,7 @@ from actors.cli.terminal import (
     print_rows,
 )
 from config.settings import Settings, load_settings
+from engine.cost.exchange import DAY_US, NoRate, Rates, Used, date_of, in_currency
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.margin import By, Key, Margin
 from engine.money import amount_text
@@ -29,12 +31,12 @@ if TYPE_CHECKING:
     from actors.cost_store import CostSum
     from actors.margin import Answer
 
-_DAY_US = 86_400_000_000
 _NUMBERS = ("requests", "revenue", "cost", "margin", "percent", "without cost", "without revenue")
 
 
 app = typer.Typer(invoke_without_command=True)
 app.add_typer(floors.app, name="floors")
+app.add_typer(margin_rates.app, name="rates")
 
 
 @app.callback()
@@ -52,6 +54,9 @@ def show_margin(
     live: Annotated[
         bool, typer.Option("--live", help="From Postgres, where sums are kept, instead of reading all lines.")
     ] = False,
+    currency: Annotated[
+        str | None, typer.Option(help="All of it in this one, at the rates recorded by day. Default: each in its own.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Hold rated lines of whole hours against the GPU cost of their requests, and show where the rest of that cost went.
@@ -65,15 +70,24 @@ def show_margin(
     with expected_errors(), outside_errors():
         settings = load_settings()
         until_us = SystemClock().wall_us() if until is None else instant_of("--to", until)
-        from_us = until_us - _DAY_US if since is None else instant_of("--from", since)
+        from_us = until_us - DAY_US if since is None else instant_of("--from", since)
         if from_us >= until_us:
             fail("--to is not behind --from", WRONG_INPUT)
         # Costs are told by the hour: with half of its charges an hour would have all of its costs.
         from_us, until_us = from_us // HOUR_US * HOUR_US, -(-until_us // HOUR_US) * HOUR_US
         if live and By.REQUEST in asked:
             fail("--live keeps sums by hour: leave it out to tell single requests apart", WRONG_INPUT)
-        answer = asyncio.run((_ask_live if live else _ask)(settings, from_us, until_us, asked))
-    _tell(answer, asked, as_json)
+        apart = asked if currency is None or By.HOUR in asked else [*asked, By.HOUR]
+        answer = asyncio.run((_ask_live if live else _ask)(settings, from_us, until_us, apart))
+        used: list[Used] = []
+        if currency is not None:
+            rates = asyncio.run(_rates(settings, currency, from_us, until_us))
+            try:
+                rows, used = in_currency(answer.rows, currency, rates, asked)
+            except NoRate as error:
+                fail(f"{date_of(error.day)}: {error}; record it with `tallygate margin rates set`", WRONG_INPUT)
+            answer = msgspec.structs.replace(answer, rows=rows)
+    _tell(answer, used, asked, as_json)
 
 
 @app.command("report")
@@ -89,7 +103,7 @@ def write_report(
     from actors.whatif import whole_hours
 
     until_us = SystemClock().wall_us() // HOUR_US * HOUR_US if until is None else instant_of("--to", until)
-    begin_us = until_us - 7 * _DAY_US if since is None else instant_of("--from", since)
+    begin_us = until_us - 7 * DAY_US if since is None else instant_of("--from", since)
     from_us, until_us = whole_hours(begin_us, until_us)
     if from_us >= until_us:
         fail("no hour begins between --from and --to", WRONG_INPUT)
@@ -117,6 +131,17 @@ async def _hours(settings: Settings, from_us: int, until_us: int) -> "list[CostS
     await store.start()
     try:
         return await store.sums(from_us, until_us, by=["hour"])
+    finally:
+        await store.stop()
+
+
+async def _rates(settings: Settings, target: str, from_us: int, until_us: int) -> Rates:
+    from actors.assembly import margin_rates
+
+    store = margin_rates(settings)
+    await store.start()
+    try:
+        return await store.into(target, from_us // DAY_US, until_us // DAY_US)
     finally:
         await store.stop()
 
@@ -153,17 +178,28 @@ async def _ask_live(settings: Settings, from_us: int, until_us: int, by: list[By
     return Answer(rows, known, sum(each.unknown for each in buckets), 0)
 
 
-def _tell(answer: "Answer", by: list[By], as_json: bool) -> None:
+def _tell(answer: "Answer", used: list[Used], by: list[By], as_json: bool) -> None:
     rows = [_row(key, sums) for key, sums in answer.rows]
     rest = [
         {"currency": currency, "bucket": bucket.value, "cost": amount_text(amount)}
         for (currency, bucket), amount in sorted(answer.buckets.items())
     ]
+    converted = [
+        {"day": str(date_of(each.day)), "source": each.rate.source, "target": each.rate.target}
+        | {"rate": amount_text(each.rate.pico), "of": str(date_of(each.rate.day))}
+        for each in used
+    ]
     if as_json:
-        print_json_rows([*rows, {"gpus": rest, "windows_without_cost": answer.windows_without_cost}])
+        said = {"rates": converted} if used else {}
+        print_json_rows([*rows, {"gpus": rest, "windows_without_cost": answer.windows_without_cost} | said])
     else:
         print_rows("Margin of direct cost", rows, [*(each.value for each in by), "currency", *_NUMBERS], right=_NUMBERS)
         print_rows("GPUs", rest, ("currency", "bucket", "cost"), right=("cost",))
+        if used:
+            print_rows("Converted at", converted, ("day", "source", "target", "rate", "of"), right=("rate",))
+    foreign = sum(sums.foreign_cost for _, sums in answer.rows)
+    if foreign and not as_json:
+        typer.echo(f"of {foreign} requests the cost is in another currency: --currency has it beside", err=True)
     if answer.windows_without_cost and not as_json:
         typer.echo(
             f"of {answer.windows_without_cost} windows the cost is not known: publish rates of their GPUs", err=True
@@ -190,6 +226,7 @@ def _row(key: Key, sums: Margin) -> Mapping[str, Any]:
         "margin": None if sums.margin is None else amount_text(sums.margin),
         "percent": None if permille is None else f"{permille / 10:.1f}",
         "without cost": sums.without_cost,
+        "foreign cost": sums.foreign_cost,
         "without revenue": sums.without_revenue,
         "provisional": sums.provisional,
     }

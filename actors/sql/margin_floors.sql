@@ -35,7 +35,7 @@ SELECT min(settled_us) FROM cost_partition WHERE ckpt_seq > 0
 -- What an hour came to of one model, plan or account, by currency.
 SELECT currency, sum(revenue) AS revenue, sum(known_cost) AS known_cost, sum(requests)::bigint AS requests,
     sum(without_cost)::bigint AS without_cost, sum(without_revenue)::bigint AS without_revenue,
-    sum(provisional)::bigint AS provisional
+    sum(provisional)::bigint AS provisional, sum(foreign_cost)::bigint AS foreign_cost
 FROM margin_row WHERE hour_us = $1 AND CASE $2 WHEN 'model' THEN model WHEN 'plan' THEN plan ELSE account END = $3
 GROUP BY currency ORDER BY currency
 

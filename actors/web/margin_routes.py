@@ -1,11 +1,13 @@
 """What requests earned beside what they cost, over HTTP: for the seller, never for a key that is bound to one account."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct, structs
 
 from actors.margin import AROUND_US, TooMuch
 from actors.ports import LogUnavailable
+from actors.web.margin_rate_routes import CURRENCY
 from actors.web.times import hours_asked, instant, read_instant
 from actors.web.wire import (
     Call,
@@ -19,13 +21,16 @@ from actors.web.wire import (
     invalid,
     unavailable,
 )
+from engine.cost.exchange import DAY_US, KEPT_DAYS, NoRate, Used, date_of, in_currency
 from engine.cost.floors import percent_text
-from engine.cost.margin import By, Key, Margin
+from engine.cost.margin import By, Key, Margin, summed
 from engine.money import amount_text
 
 ROWS_MAX: Final = 2_000
 DAYS_MAX: Final = 366
 EVENT_DEADLINE_S: Final = 10.0
+CONVERTED_MAX: Final = 20_000  # rows by day that one answer is made of
+OF_EVENT: Final = (By.ACCOUNT, By.MODEL, By.FEATURE, By.RUN)
 _BY: Final = tuple(each for each in By if each is not By.REQUEST)
 
 
@@ -46,14 +51,26 @@ class MarginItem(Struct):
     percent: str | None  # of the revenue, rounded down
     known_cost: str  # of the requests whose cost is known
     without_cost: int  # requests of which some cost is not known
+    foreign_cost: int  # requests whose cost is known in another currency: state `currency` to have it here
     without_revenue: int  # served, and nothing is charged for them
     provisional: int  # their cost may still change without a correction
+
+
+class UsedRate(Struct):
+    """What was of this day was converted so: 1 `source` is `rate` of `target`, as recorded for `of`."""
+
+    day: str
+    source: str
+    target: str
+    rate: str
+    of: str
 
 
 class EventMarginItem(MarginItem):
     """A request, and the sums of all requests of the run that it belongs to, or bills; null: of none, or not told yet."""
 
     of_run: MarginItem | None = None
+    rates: list[UsedRate] = []
 
 
 class BucketItem(Struct):
@@ -66,17 +83,23 @@ class BucketItem(Struct):
 
 class MarginAnswer(Struct):
     items: list[MarginItem]
-    gpus: list[BucketItem]
+    gpus: list[BucketItem]  # each in its own currency
     begin: str
     end: str
+    rates: list[UsedRate]  # at which items were converted; none where nothing was
 
 
 async def show_margin(call: Call) -> Reply:
     """GET /v1/margin."""
     by = _by(call.query["by"])
     begin_us, end_us = hours_asked(call, DAYS_MAX)
-    records = call.services.records
-    rows = await records.margins(begin_us, end_us, by, call.query["account"], ROWS_MAX + 1)
+    records, target = call.services.records, _target(call)
+    account, used = call.query["account"], list[Used]()
+    if target is None:
+        rows = await records.margins(begin_us, end_us, by, account, ROWS_MAX + 1)
+    else:
+        apart = await records.margins(begin_us, end_us, by, account, CONVERTED_MAX + 1, by_day=True)
+        rows, used = await _converted(call, apart, target, by) if len(apart) <= CONVERTED_MAX else (apart, used)
     if len(rows) > ROWS_MAX:
         raise Problem(
             422,
@@ -91,7 +114,9 @@ async def show_margin(call: Call) -> Reply:
         for each in await records.gpu_buckets(begin_us, end_us)
     ]
     return Reply(
-        MarginAnswer([_item(key, sums, by) for key, sums in rows], buckets, instant(begin_us), instant(end_us))
+        MarginAnswer(
+            [_item(key, sums, by) for key, sums in rows], buckets, instant(begin_us), instant(end_us), _told(used)
+        )
     )
 
 
@@ -114,17 +139,58 @@ async def show_event_margin(call: Call) -> Reply:
         ) from None
     except LogUnavailable:
         raise unavailable("The topics cannot be read.") from None
-    if found is None:
+    if not found:
         raise absent("event")
-    key, sums = found
-    item = EventMarginItem(**structs.asdict(_item(key, sums, [By.ACCOUNT, By.MODEL, By.FEATURE, By.RUN])))
+    target, used = _target(call), list[Used]()
+    if target is None:
+        rows = summed(found, OF_EVENT)
+    else:
+        rows, used = await _converted(call, found, target, OF_EVENT)
+    key, sums = max(rows, key=lambda row: row[1].requests)
+    item = EventMarginItem(**structs.asdict(_item(key, sums, OF_EVENT)), rates=_told(used))
     if key.run:
-        rows = await call.services.records.margin_of_run(account, key.run)
-        ours = [row for row in rows if row[0].currency == key.currency] or rows
+        runs = await call.services.records.margin_of_run(account, key.run)
+        ours = [row for row in runs if row[0].currency == key.currency] or runs
         if ours:
             of_run, run_sums = ours[0]
             item.of_run = _item(of_run, run_sums, [By.ACCOUNT, By.RUN])
     return Reply(item)
+
+
+def _target(call: Call) -> str | None:
+    target: str | None = call.query["currency"]
+    if target is not None and CURRENCY.fullmatch(target) is None:
+        raise invalid("currency", f"{target[:20]!r} is no currency, nor a unit of the catalogue")
+    return target
+
+
+async def _converted(
+    call: Call, rows: list[tuple[Key, Margin]], target: str, by: Sequence[By]
+) -> tuple[list[tuple[Key, Margin]], list[Used]]:
+    days = [key.hour_us // DAY_US for key, _ in rows]
+    rates = await call.services.rates.into(target, min(days, default=0), max(days, default=0))
+    try:
+        return in_currency(rows, target, rates, by)
+    except NoRate as error:
+        day = date_of(error.day)
+        raise Problem(
+            422,
+            "no-currency-rate",
+            "No rate is recorded",
+            f"No rate from {error.source} to {error.target} is recorded for {day}, nor for the {KEPT_DAYS} days before it.",
+            next_step=f"Record it: PUT /v1/margin/rates/{day}/{error.source}/{error.target}.",
+            field="currency",
+        ) from None
+
+
+def _told(used: Sequence[Used]) -> list[UsedRate]:
+    return [
+        UsedRate(
+            date_of(each.day).isoformat(),
+            *(each.rate.source, each.rate.target, amount_text(each.rate.pico), date_of(each.rate.day).isoformat()),
+        )
+        for each in used
+    ]
 
 
 def _by(text: str) -> list[By]:
@@ -136,7 +202,7 @@ def _by(text: str) -> list[By]:
     return [known[name] for name in names]
 
 
-def _item(key: Key, sums: Margin, by: list[By]) -> MarginItem:
+def _item(key: Key, sums: Margin, by: Sequence[By]) -> MarginItem:
     permille = sums.permille
     return MarginItem(
         account=key.account if By.ACCOUNT in by else None,
@@ -153,6 +219,7 @@ def _item(key: Key, sums: Margin, by: list[By]) -> MarginItem:
         percent=None if permille is None else percent_text(permille),
         known_cost=amount_text(sums.known_cost),
         without_cost=sums.without_cost,
+        foreign_cost=sums.foreign_cost,
         without_revenue=sums.without_revenue,
         provisional=sums.provisional,
     )
@@ -173,9 +240,14 @@ _ITEM: Final = {
     "percent": "66.6",
     "known_cost": "0.3",
     "without_cost": 0,
+    "foreign_cost": 0,
     "without_revenue": 0,
     "provisional": 1,
 }
+
+_CURRENCY: Final = QueryParameter(
+    "currency", "text", "have all of it in this currency, at the rates recorded by day; default: each in its own"
+)
 
 ROUTES: Final = (
     Route(
@@ -188,8 +260,8 @@ ROUTES: Final = (
             "From the lines of the topics `rated` and `costs` that were appended within half an hour of `at`: whatever is "
             "charged under the id, and every execution of it. `cost` is null while some of it is not known, and "
             "`provisional` 1 until it has settled. A request of a run, or an event that bills one (an outcome, with the run in "
-            "`tags.run`), has in `of_run` what the whole run was charged and cost, whenever that was. A key that is bound to "
-            "one account is refused."
+            "`tags.run`), has in `of_run` what the whole run was charged and cost, whenever that was (never converted). A key "
+            "that is bound to one account is refused."
         ),
         tags=("margin",),
         query=(
@@ -197,16 +269,20 @@ ROUTES: Final = (
             QueryParameter(
                 "at", "text", "RFC 3339: when it was served, to half an hour; default: within the last hour"
             ),
+            _CURRENCY,
         ),
         response=EventMarginItem,
         deadline_s=EVENT_DEADLINE_S,
-        also={404: "Neither topic says anything of it in this time.", 422: "Too much was appended in this time."},
+        also={
+            404: "Neither topic says anything of it in this time.",
+            422: "Too much was appended in this time, or a day has no rate.",
+        },
         example=Example(
             params={"id": "req-8812"},
             query={"account": "acme", "at": "2026-11-22T10:00:00Z"},
             response=_ITEM
             | {"feature": "chat", "run": "talk-3", "requests": 1}
-            | {"of_run": _ITEM | {"model": None, "run": "talk-3", "requests": 4}},
+            | {"of_run": _ITEM | {"model": None, "run": "talk-3", "requests": 4}, "rates": []},
         ),
     ),
     Route(
@@ -220,8 +296,10 @@ ROUTES: Final = (
             "its own hour. What a charge changes in the price of usage before it (`volume`, shared tiers) is the account's "
             "alone: under no model, feature or run. By `run` there are only requests that belong to one, and only as far back "
             "as the setting `cost.run_rows_days` keeps them. What is not known is null, and so is every sum with it. `gpus` "
-            "says where the price of all GPUs went in these hours: of `direct`, requests cost it. Customers must not see "
-            "costs: a key that is bound to one account is refused."
+            "says where the price of all GPUs went in these hours: of `direct`, requests cost it. With `currency` what was "
+            "charged, or cost, in another one is converted at its day's rate, and `rates` says which were used; without, a "
+            "request that cost in another currency than it was charged in stands in two items, and is counted in "
+            "`foreign_cost` of the one. Customers must not see costs: a key that is bound to one account is refused."
         ),
         tags=("margin",),
         query=(
@@ -236,9 +314,10 @@ ROUTES: Final = (
                 "from", "text", "RFC 3339; the hour that it lies in is the first; default: a day before `to`"
             ),
             QueryParameter("to", "text", "RFC 3339; the hour that it lies in is the last; default: now"),
+            _CURRENCY,
         ),
         response=MarginAnswer,
-        also={422: "More rows than one answer has; `field` says which to change."},
+        also={422: "More rows than one answer has, or a day without a rate; `field` says which to change."},
         example=Example(
             query={"by": "account,model", "from": "2026-11-22T10:00:00Z", "to": "2026-11-22T11:00:00Z"},
             response={
@@ -249,6 +328,7 @@ ROUTES: Final = (
                 ],
                 "begin": "2026-11-22T10:00:00Z",
                 "end": "2026-11-22T11:00:00Z",
+                "rates": [],
             },
         ),
     ),

@@ -246,6 +246,7 @@ class Services:
     drafts: Any = None  # actors/drafts.py
     shadows: Any = None  # actors/shadow_store.py
     floors: Any = None  # actors/margin_floors.py
+    rates: Any = None  # actors/margin_rates.py
     advisor: Any = None  # actors/advice.py
     training: Any = None  # actors/training_runs.py
     billed: Any = None  # actors/billed_usage.py

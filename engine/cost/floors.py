@@ -88,7 +88,7 @@ def look(floor: Floor, hour_us: int, sums: Iterable[tuple[str, Margin]]) -> Sigh
     """How the floor stands behind this hour, whose sums are by currency: the least margin of them counts."""
     known: list[tuple[int, str, Margin]] = []
     for currency, each in sums:
-        if each.without_cost:
+        if each.cost is None:
             return Sight(floor.standing)
         if each.permille is not None:
             known.append((each.permille, currency, each))

@@ -59,11 +59,12 @@ class Margin(Struct):
     provisional: int = 0  # their cost may still change without a correction
     charges: int = 0  # of a run's row: charges in it that bill the run
     costs: int = 0  # of a run's row: costs in it whose currency is known
+    foreign_cost: int = 0  # requests charged in it whose cost is known in another currency alone
 
     @property
     def cost(self) -> int | None:
-        """None while that of any request is not known."""
-        return None if self.without_cost else self.known_cost
+        """None while that of any request is not known, or is in another currency."""
+        return None if self.without_cost or self.foreign_cost else self.known_cost
 
     @property
     def margin(self) -> int | None:
@@ -86,6 +87,7 @@ class Margin(Struct):
         self.provisional += sign * other.provisional
         self.charges += sign * other.charges
         self.costs += sign * other.costs
+        self.foreign_cost += sign * other.foreign_cost
 
 
 _NOTHING: Final = Margin()
@@ -272,17 +274,18 @@ class _Request:
             return key, sums
 
         paid_in = {cost.currency for cost in self.costs.values()}
+        ever_paid_in = paid_in - {""} or known.paid_in
         for charge in self.charges.values():
             key, sums = row(charge.hour_us, charge.plan, charge.currency)
             sums.revenue += charge.own
             sums.charges += bool(charge.run)
-            # Nothing is converted here; and what was not known of a closed hour was counted there.
+            # What was not known of a closed hour was counted there.
             if (
                 charge.currency not in paid_in
                 and not charge.again
                 and not (charge.run and charge.currency in known.paid_in)
             ):
-                counted.add((key, "unknown"))
+                counted.add((key, "foreign" if ever_paid_in else "unknown"))
         for (hour_us, _, _), cost in self.costs.items():
             key, sums = row(hour_us, plan, cost.currency or currency)
             sums.costs += bool(cost.currency) and self.run is not None
@@ -299,6 +302,8 @@ class _Request:
         for key, what in counted:
             if what == "unknown":
                 found[key].without_cost = 1
+            elif what == "foreign":
+                found[key].foreign_cost = 1
             else:
                 found[key].provisional = 1
         return found
@@ -644,6 +649,14 @@ def told_apart(key: Key, by: Sequence[By], request: str = "") -> Key:
         request if By.REQUEST in by else "",
         key.run if By.RUN in by else "",
     )
+
+
+def summed(rows: Iterable[tuple[Key, Margin]], by: Sequence[By]) -> list[tuple[Key, Margin]]:
+    """Rows as sums by less, in order."""
+    found: dict[Key, Margin] = {}
+    for key, sums in rows:
+        found.setdefault(told_apart(key, by, key.request), Margin()).add(sums)
+    return sorted(found.items(), key=lambda each: each[0])
 
 
 def closed_at(log_us: int, close_us: int) -> int:

@@ -112,12 +112,11 @@ async def test_one_request_is_found_among_all_others() -> None:
         costs=[request("a", 10**12, 1) + b"\n" + window(3, 1, 1), request("ab", 7, 1), request("a", 2 * 10**12, 2)],
     )
     margins = RequestMargins(topics, "rated", "costs", 1)
-    found = await margins.of("acme", "a", H)
-    assert found is not None
-    assert (found[0].feature, found[1].revenue, found[1].cost) == ("chat", 4 * 10**12, 2 * 10**12)
-    assert await margins.of("zen", "a", H) is None
-    assert await margins.of("acme", "b", H) is None
-    assert await margins.of("acme", "a", H - 2 * HOUR_US) is None, "nothing was appended at that time"
+    ((key, sums),) = await margins.of("acme", "a", H)
+    assert (key.feature, key.hour_us, sums.revenue, sums.cost) == ("chat", H, 4 * 10**12, 2 * 10**12)
+    assert await margins.of("zen", "a", H) == []
+    assert await margins.of("acme", "b", H) == []
+    assert await margins.of("acme", "a", H - 2 * HOUR_US) == [], "nothing was appended at that time"
 
 
 async def test_more_than_one_question_may_cost_is_not_read() -> None:

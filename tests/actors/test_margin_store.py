@@ -40,7 +40,7 @@ def checkpoint(
 async def test_a_checkpoint_is_found_again_by_the_next_owner(store: MarginStore) -> None:
     first = await store.claim(1, "a")
     assert first == MarginClaim(1, 0, 0, (), 0)
-    rows = {ACME: Margin(BIG, -BIG, 1, 2, 3, 4), ZEN: Margin(7, requests=1), LATER: Margin(1)}
+    rows = {ACME: Margin(BIG, -BIG, 1, 2, 3, 4, foreign_cost=5), ZEN: Margin(7, requests=1), LATER: Margin(1)}
     await store.commit([checkpoint(first, 1, rows)])
     second = await store.claim(1, "b")
     assert second == MarginClaim(2, 1, 7, (3, 4), HOUR_US)
@@ -56,7 +56,11 @@ async def test_rows_of_runs_are_kept_beside_the_others(store: MarginStore) -> No
     claim = await store.claim(5, "a")
     long_ago, late = 5 * HOUR_US + RUN_KEPT_US, 900_000 * HOUR_US
     of_run, other = replace(ACME, run="talk-1"), replace(ACME, run="talk-2", hour_us=late)
-    rows = {ACME: Margin(5, 3, 1), of_run: Margin(5, 3, 1, charges=1, costs=2), other: Margin(2, requests=1)}
+    rows = {
+        ACME: Margin(5, 3, 1),
+        of_run: Margin(5, 3, 1, charges=1, costs=2, foreign_cost=6),
+        other: Margin(2, requests=1),
+    }
     await store.commit([checkpoint(claim, 5, rows)])
     assert dict(await store.rows(5, 0)) == rows
     assert dict(await store.rows(5, long_ago)) == {of_run: rows[of_run], other: rows[other]}
@@ -109,6 +113,9 @@ async def test_sums_are_told_apart_by_what_is_asked(store: MarginStore, database
         (Key(0, "", "", "", "growth", "USD"), Margin(BIG, 1, 1, 1))
     ]
     assert len(await store.sums(900 * HOUR_US, 902 * HOUR_US, [By.HOUR], limit=1)) == 1
+    # 37 days and 12 hours are 900 hours.
+    (day,) = await store.sums(900 * HOUR_US, 902 * HOUR_US, (), by_day=True)
+    assert day == (Key(37 * 24 * HOUR_US, "", "", "", "", "USD"), Margin(BIG + 10, 5, 2, 1))
     records = Records(engine_dsn(database), SCHEMA, 4)
     await records.start()
     try:

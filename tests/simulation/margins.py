@@ -282,7 +282,15 @@ class MarginWorld(World):
             if key.run or key.hour_us != hour_us or getattr(key, of.value) != subject:
                 continue
             into = found.setdefault(key.currency, Margin())
-            for name in ("revenue", "known_cost", "requests", "without_cost", "without_revenue", "provisional"):
+            for name in (
+                "revenue",
+                "known_cost",
+                "requests",
+                "without_cost",
+                "without_revenue",
+                "provisional",
+                "foreign_cost",
+            ):
                 setattr(into, name, getattr(into, name) + getattr(sums, name))
         return sorted(found.items())
 

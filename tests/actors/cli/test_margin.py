@@ -1,6 +1,7 @@
 """`tallygate margin`: what it says of the topics, and of what is missing."""
 
 import asyncio
+from datetime import date
 from pathlib import Path
 
 import orjson
@@ -9,9 +10,11 @@ from msgspec.structs import replace
 
 from actors.cli.terminal import FAILED, WRONG_INPUT
 from actors.kafka import Brokers, TopicAppender
+from actors.margin_rates import PostgresRates
 from actors.margin_store import MarginCheckpoint, MarginStore
 from actors.migrations import migrate
 from actors.ports import Outgoing
+from engine.cost.exchange import Rate, day_of
 from engine.cost.margin import Key, Margin, RowChange
 from loadtest.deployment import ENGINE_PASSWORD, engine_dsn
 from tests.actors.cli.calling import call
@@ -52,6 +55,21 @@ def test_live_margin_is_read_from_postgres(database: str, monkeypatch: pytest.Mo
         orjson.loads(line) for line in call("margin", "--live", "--json", "--by", "run", *HOUR).stdout.splitlines()
     ]
     assert (run["run"], run["revenue"], run["cost"], run["requests"]) == ("talk-1", "3", "1", 1)
+    missing = call("margin", "--live", "--currency", "EUR", *HOUR)
+    assert missing.exit_code == WRONG_INPUT and "2025-11-24: no rate from USD to EUR is recorded" in missing.stderr
+
+    async def record() -> None:
+        rates = PostgresRates(dsn, schema, 1.2, 5.0)
+        await rates.start()
+        await rates.put(Rate(day_of(date(2025, 11, 21)), "USD", "EUR", 9 * 10**11))
+        await rates.stop()
+
+    asyncio.run(record())
+    euros = call("margin", "--live", "--json", "--currency", "EUR", "--by", "plan", *HOUR)
+    row, said = [orjson.loads(line) for line in euros.stdout.splitlines()]
+    assert (row["currency"], row["revenue"], row["cost"]) == ("EUR", "3.600000000000", "0.900000000000")
+    assert [(each["day"], each["of"]) for each in said["rates"]] == [("2025-11-24", "2025-11-21")]
+    assert "Converted at" in call("margin", "--live", "--currency", "EUR", *HOUR).stdout
     refused = call("margin", "--live", "--by", "request", *HOUR)
     assert refused.exit_code == WRONG_INPUT and "single requests" in refused.stderr
 

@@ -36,6 +36,7 @@ from actors.gateways import PostgresGateways
 from actors.idempotency import Idempotency
 from actors.keys import KeyScope
 from actors.margin_floors import PostgresFloors
+from actors.margin_rates import PostgresRates
 from actors.ports import Checkpoint, Claim, LastRecord, LogUnavailable, Outgoing, record_digest
 from actors.postgres import PostgresStore
 from actors.records import Records
@@ -198,8 +199,9 @@ class House:
         self.drafts = Drafts(bench.dsn, bench.schema)
         self.shadows = Shadows(bench.dsn, bench.schema)
         self.floors = PostgresFloors(bench.dsn, bench.schema, 1.2, 5.0)
-        self.rates: dict[int, bytes] = {}  # checkpoints of cost actors, by partition
-        self.training = PostgresTraining(bench.dsn, bench.schema, 1.2, 5.0, _Checkpoints(self.rates))
+        self.rates = PostgresRates(bench.dsn, bench.schema, 1.2, 5.0)
+        self.gpu_rates: dict[int, bytes] = {}  # checkpoints of cost actors, by partition
+        self.training = PostgresTraining(bench.dsn, bench.schema, 1.2, 5.0, _Checkpoints(self.gpu_rates))
         self.costs = CostStore(bench.dsn, bench.schema, 1.2, 5.0)
         self.billed = BilledUsages(bench.dsn, bench.schema, 1.2, 5.0, self.costs)
         self.gateways = PostgresGateways(bench.dsn, bench.schema, 1.2, 5.0, KEY)
@@ -218,6 +220,7 @@ class House:
             drafts=self.drafts,
             shadows=self.shadows,
             floors=self.floors,
+            rates=self.rates,
             training=self.training,
             billed=self.billed,
             gateways=self.gateways,
@@ -230,7 +233,7 @@ class House:
 
     async def open(self) -> None:
         stores = (self.records, self.audit, self.idempotency, self.catalogues, self.drafts, self.floors, self.training)
-        for part in (*stores, self.shadows, self.costs, self.billed, self.gateways, self.reported):
+        for part in (*stores, self.shadows, self.rates, self.costs, self.billed, self.gateways, self.reported):
             await self.bench.started(part)
         await self.catalogues.publish_catalogue(1, document_json(document()))
         marker = msgspec.json.encode(CatalogueMarker(1, START_US))

@@ -55,9 +55,11 @@ async def test_revenue_and_cost_stand_side_by_side(house: House) -> None:
         "percent": "66.6",
         "known_cost": "3.333333333333",
         "without_cost": 0,
+        "foreign_cost": 0,
         "without_revenue": 0,
         "provisional": 1,
     }
+    assert answer["rates"] == []
     assert (zen["revenue"], zen["known_cost"], zen["without_cost"]) == ("5", "1", 1)
     assert (zen["cost"], zen["margin"], zen["percent"]) == (None, None, None)
     by = (await house.client.get(f"/v1/margin?{HOURS}&by=model,feature,plan,hour&account=acme")).json()["items"]
@@ -114,10 +116,10 @@ async def test_a_single_request_is_shown_with_what_is_known_of_it(house: House) 
 
         def __init__(self) -> None:
             self.asked: list[tuple[str, str, int]] = []
-            self.found: tuple[Key, Margin] | None = key("acme", 0), Margin(3 * DOLLAR, DOLLAR, 1)
+            self.found = [(key("acme"), Margin(3 * DOLLAR, DOLLAR, 1))]
             self.trouble: Exception | None = None
 
-        async def of(self, account: str, request: str, at_us: int) -> tuple[Key, Margin] | None:
+        async def of(self, account: str, request: str, at_us: int) -> list[tuple[Key, Margin]]:
             self.asked.append((account, request, at_us))
             if self.trouble is not None:
                 raise self.trouble
@@ -130,7 +132,7 @@ async def test_a_single_request_is_shown_with_what_is_known_of_it(house: House) 
     assert (shown["revenue"], shown["cost"], shown["margin"], shown["percent"]) == ("3", "1", "2", "66.6")
     assert says.asked == [("acme", "req-1", START_US)]
     assert (shown["run"], shown["of_run"]) == ("", None)
-    says.found = None
+    says.found = []
     assert (await house.client.get(path)).status == 404
     assert says.asked[-1][2] == START_US - HOUR_US // 2
     says.trouble = TooMuch("more than 5 records were appended in this time")
@@ -157,8 +159,8 @@ async def test_an_event_that_bills_a_run_is_shown_with_all_that_the_run_cost(hou
     )
 
     class Says:
-        async def of(self, account: str, request: str, at_us: int) -> tuple[Key, Margin]:
-            return of_run(account, 0, "talk-9" if request == "later" else "talk-1"), Margin(9 * DOLLAR, 0, 1, 1)
+        async def of(self, account: str, request: str, at_us: int) -> list[tuple[Key, Margin]]:
+            return [(of_run(account, 0, "talk-9" if request == "later" else "talk-1"), Margin(9 * DOLLAR, 0, 1, 1))]
 
     house.services.request_margins = Says()
     shown = (await house.client.get("/v1/events/outcome-1/margin?account=acme")).json()

@@ -36,7 +36,7 @@ def with_rates(house: House, version: int = 1, amount: str = "2.10") -> None:
     fold = Attribution(0, KEY, Horizons())
     document = RateDocument(version, "USD", (GpuRate("h100-sxm", 0, amount),))
     fold.apply(seal(KEY, "served", 0, msgspec.json.encode(document)), b"rates", 1)
-    house.rates[version % 2] = fold.blob()
+    house.gpu_rates[version % 2] = fold.blob()
 
 
 async def test_a_run_is_declared_moved_on_and_removed(house: House) -> None:

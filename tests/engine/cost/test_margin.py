@@ -99,10 +99,16 @@ def test_the_same_id_of_another_account_is_another_request() -> None:
 
 def test_cost_in_another_currency_is_not_converted() -> None:
     rows = fold_of(rated(1, "a", 10, currency="EUR"), cost("a", 1)).sums([])
-    assert [(key.currency, sums.revenue, sums.cost, sums.known_cost) for key, sums in rows] == [
-        ("EUR", 10, None, 0),
-        ("USD", 0, 1, 1),
+    found = [
+        (key.currency, sums.revenue, sums.cost, sums.known_cost, sums.without_cost, sums.foreign_cost)
+        for key, sums in rows
     ]
+    assert found == [("EUR", 10, None, 0, 0, 1), ("USD", 0, 1, 1, 0, 0)]
+
+
+def test_cost_that_is_not_known_is_in_no_other_currency_either() -> None:
+    ((_, sums),) = fold_of(rated(1, "a", 10, currency="EUR"), cost("a", None, currency=None)).sums([])
+    assert (sums.cost, sums.without_cost, sums.foreign_cost) == (None, 1, 0)
 
 
 def test_what_may_still_change_is_counted() -> None:
@@ -194,7 +200,7 @@ def test_what_is_not_known_of_a_run_is_not_known_of_its_outcome() -> None:
     euro = {
         key.currency: sums for key, sums in a_run(rated(1, "o", 9, currency="EUR", **RUN)).sums([By.RUN]) if key.run
     }
-    assert euro["EUR"].cost is None, "nothing is converted"
+    assert (euro["EUR"].cost, euro["EUR"].without_cost, euro["EUR"].foreign_cost) == (None, 0, 1)
 
 
 def test_a_run_of_several_models_leaves_each_its_cost() -> None:
