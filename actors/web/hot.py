@@ -5,10 +5,10 @@ by the owner of the account; this file only translates.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from math import ceil
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -57,6 +57,7 @@ EITHER: Final = "application/json"
 _YIELD_EVERY: Final = 50  # events; so many take about a millisecond, and checks wait for no longer
 _YIELD_EVERY_BYTES: Final = 16_384  # of events: a large one takes as long as many
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+Sent = TypeVar("Sent")
 _list_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _encoder: Final = msgspec.json.Encoder()
 _ATTRIBUTES: Final = frozenset(
@@ -111,22 +112,30 @@ async def ingest(call: Call) -> Reply:
 
 async def take(call: Call, events: list[bytes], record: Callable[[bytes, Key | None], Outgoing]) -> Reply:
     """Put each event into the log, as `record` makes it. That raises Unacceptable for one that cannot be taken."""
-    records: list[Outgoing] = []
-    refused: list[RefusedEvent] = []
-    number = size = 0  # since others had their turn
-    for index, raw in enumerate(events):
-        try:
-            records.append(record(raw, call.key))
-        except Unacceptable as error:
-            refused.append(RefusedEvent(index, error.event_id, error.reason, error.field, error.detail))
-        number, size = number + 1, size + len(raw)
-        if number >= _YIELD_EVERY or size >= _YIELD_EVERY_BYTES:
-            number = size = 0
-            await asyncio.sleep(0)
+    records, refused = await translated(events, record, call.key)
     if not records:
         return _none_accepted(refused, call.request_id)
     await append(call.services, records)
     return Reply(EventsAnswer(len(records), refused))
+
+
+async def translated(
+    events: Sequence[Sent], record: Callable[[Sent, Key | None], Outgoing], key: Key | None
+) -> tuple[list[Outgoing], list[RefusedEvent]]:
+    """What goes into the log, and what is not taken. Others have their turn meanwhile."""
+    records: list[Outgoing] = []
+    refused: list[RefusedEvent] = []
+    number = size = 0  # since others had their turn
+    for index, sent in enumerate(events):
+        try:
+            records.append(record(sent, key))
+        except Unacceptable as error:
+            refused.append(RefusedEvent(index, error.event_id, error.reason, error.field, error.detail))
+        number, size = number + 1, size + (len(sent) if isinstance(sent, bytes) else 0)
+        if number >= _YIELD_EVERY or size >= _YIELD_EVERY_BYTES:
+            number = size = 0
+            await asyncio.sleep(0)
+    return records, refused
 
 
 async def append(services: Services, records: list[Outgoing]) -> None:

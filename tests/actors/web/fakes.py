@@ -47,7 +47,7 @@ from actors.door_wire import (
 from actors.idempotency import KeptAnswer, KeyReused
 from actors.keys import Key, KeyRecord, KeyScope, KeysUnavailable, KeyUnknown, new_key_text
 from actors.ports import LogUnavailable, Outgoing, StoreUnavailable
-from actors.web import batch_checks, dialect_routes, hot, key_routes, lease_routes, midstream_routes
+from actors.web import batch_checks, dialect_routes, hot, key_routes, lease_routes, midstream_routes, otlp_routes
 from actors.web.api import all_routes
 from actors.web.app import App
 from actors.web.health import Health, health_routes
@@ -284,6 +284,7 @@ OWN_PATHS = frozenset(
         *lease_routes.ROUTES,
         *midstream_routes.ROUTES,
         *dialect_routes.ROUTES,
+        *otlp_routes.ROUTES,
         *key_routes.ROUTES,
         *health_routes(Health("own")),
         stream_route(Streams().stream),

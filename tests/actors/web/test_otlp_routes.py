@@ -1,0 +1,164 @@
+"""Spans of OpenTelemetry as usage events: old names and new ones, and nothing counted twice."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from actors.keys import KeyScope
+from actors.web import otlp_routes
+from actors.web.hot import INGEST_BYTES_MAX
+from engine.events import UsageEvent, parse_usage
+from engine.meters.tokens import TokenUsage
+from tests.actors.web.asgi_client import Client
+from tests.actors.web.fakes import Stage
+
+TRACES = "/v1/otlp/traces"
+TRACE, SPAN = "5b8efff798038103d269b633813fc60c", "eee19b7ec3c1b174"
+END = "1795341600000000999"
+# As vLLM and SGLang write them, and as the conventions have it since 1.41.
+OLD: dict[str, Any] = {
+    "gen_ai.response.model": "m",
+    "gen_ai.usage.prompt_tokens": 100,
+    "gen_ai.usage.completion_tokens": 20,
+}
+NEW: dict[str, Any] = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "m"}
+NEW |= {"gen_ai.usage.input_tokens": 100, "gen_ai.usage.output_tokens": 20}
+PARTS = {"gen_ai.usage.cache_read.input_tokens": 60, "gen_ai.usage.cache_creation.input_tokens": 10}
+PARTS |= {"gen_ai.usage.reasoning.output_tokens": 5}
+
+
+def attributes(said: dict[str, Any]) -> list[dict[str, Any]]:
+    kinds = {str: "stringValue", int: "intValue", float: "doubleValue", list: "arrayValue"}
+    return [
+        {"key": key, "value": {kinds[type(value)]: str(value) if isinstance(value, int) else value}}
+        for key, value in said.items()
+    ]
+
+
+def span(said: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return (
+        {"traceId": TRACE, "spanId": SPAN, "name": "llm_request", "endTimeUnixNano": END}
+        | fields
+        | {
+            "attributes": attributes(said),
+            "events": [{"name": "x"}],
+        }
+    )
+
+
+def traces(*spans: dict[str, Any], resource: dict[str, Any] | None = None) -> bytes:
+    common = {"tallygate.account": "acme", "service.name": "edge"} if resource is None else resource
+    said = {"resource": {"attributes": attributes(common)}, "scopeSpans": [{"scope": {}, "spans": list(spans)}]}
+    return orjson.dumps({"resourceSpans": [said]})
+
+
+async def send(client: Client, body: bytes) -> tuple[int, Any]:
+    answer = await client.send("POST", TRACES, body, headers={"content-type": "application/json"})
+    return answer.status, answer.json()
+
+
+def events(stage: Stage) -> list[UsageEvent]:
+    return [parse_usage(record.value or b"") for record in stage.appender.records]
+
+
+def buckets(event: UsageEvent) -> dict[str, Any]:
+    """Those that are not empty, as meters read them."""
+    split = frozenset({"input_cached", "input_cache_write", "output_reasoning"})
+    found: dict[str, Any] = TokenUsage(None, "usage", split).normalised(event.data)["tokens"]
+    return {name: number for name, number in found.items() if number}
+
+
+@pytest.mark.parametrize("said", [OLD, NEW, OLD | NEW], ids=["old names", "new names", "both"])
+async def test_a_span_of_a_call_is_a_usage_event(said: dict[str, Any], stage: Stage, client: Client) -> None:
+    assert await send(client, traces(span(said))) == (200, {})
+    (event,) = events(stage)
+    assert (event.id, event.source, event.type, event.subject) == (f"{TRACE}/{SPAN}", "otlp", "llm.usage", "acme")
+    assert (event.time_us, event.data["model"], event.data["service"]) == (1795341600_000_000, "m", "edge")
+    assert buckets(event) == {"input_text": 100, "input": 100, "output_text": 20, "output": 20}
+
+
+async def test_parts_of_input_and_output_are_told_apart(stage: Stage, client: Client) -> None:
+    await send(client, traces(span(NEW | PARTS), span(OLD | {"gen_ai.usage.cached_tokens": 60}, spanId="2")))
+    new, old = (buckets(event) for event in events(stage))
+    assert (new["input_text"], new["input_cached"], new["input_cache_write"], new["input"]) == (30, 60, 10, 100)
+    assert (new["output_text"], new["output_reasoning"], new["output"]) == (15, 5, 20)
+    assert (old["input_text"], old["input_cached"]) == (40, 60)
+
+
+async def test_who_pays_is_said_by_the_span_else_by_its_resource(stage: Stage, client: Client) -> None:
+    own = {"tallygate.account": "zen", "tallygate.scope": "team:red"}
+    number = NEW | {"tallygate.account": 4711}
+    await send(client, traces(span(NEW | own), span(NEW, spanId="2"), span(number, spanId="3")))
+    found = [(event.subject, event.scope) for event in events(stage)]
+    assert found == [("zen", "team:red"), ("acme", ""), ("4711", "")]
+
+
+async def test_a_key_of_one_account_need_not_say_it_and_cannot_say_another(stage: Stage, bound: Client) -> None:
+    assert await send(bound, traces(span(NEW), resource={})) == (200, {})
+    assert [event.subject for event in events(stage)] == ["acme"]
+    _, told = await send(bound, traces(span(NEW | {"tallygate.account": "globex"}, spanId="2")))
+    assert told["partialSuccess"]["rejectedSpans"] == "1"
+    assert len(stage.appender.records) == 1
+
+
+async def test_what_is_no_call_to_a_model_is_passed_over(stage: Stage, client: Client) -> None:
+    """What an agent's span says of usage is the sum of the calls inside it."""
+    others = [NEW | {"gen_ai.operation.name": name} for name in ("invoke_agent", "execute_tool", "invoke_workflow")]
+    others += [{"http.request.method": "GET"}, {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}, {}]
+    assert await send(client, traces(*(span(said, spanId=str(number)) for number, said in enumerate(others)))) == (
+        200,
+        {},
+    )
+    assert await send(client, b"{}") == (200, {})
+    assert stage.appender.records == []
+
+
+async def test_embeddings_have_no_output(stage: Stage, client: Client) -> None:
+    said = {"gen_ai.operation.name": "embeddings", "gen_ai.request.model": "e", "gen_ai.usage.input_tokens": 7}
+    assert await send(client, traces(span(said))) == (200, {})
+    assert buckets(events(stage)[0])["input"] == 7
+
+
+@pytest.mark.parametrize(
+    ("said", "fields", "field"),
+    [
+        ({"gen_ai.usage.input_tokens": 1}, {}, "gen_ai.response.model"),
+        ({"gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 1}, {}, "gen_ai.usage.output_tokens"),
+        (NEW | {"gen_ai.usage.prompt_tokens": 99}, {}, "gen_ai.usage.prompt_tokens"),
+        (NEW | {"gen_ai.usage.input_tokens": -1}, {}, "gen_ai.usage.input_tokens"),
+        (NEW | {"gen_ai.usage.input_tokens": 1.5}, {}, "gen_ai.usage.input_tokens"),
+        (NEW | {"gen_ai.usage.input_tokens": "many"}, {}, "gen_ai.usage.input_tokens"),
+        (NEW, {"spanId": ""}, "spanId"),
+        (NEW, {"endTimeUnixNano": "0"}, "endTimeUnixNano"),
+        (NEW, {"endTimeUnixNano": "soon"}, "endTimeUnixNano"),
+        (NEW, {"endTimeUnixNano": str(10**20 + 1)}, "endTimeUnixNano"),
+        (NEW | {"tallygate.account": ""}, {}, "subject"),
+        (NEW | {"tallygate.scope": "a b"}, {}, "scope"),
+    ],
+)
+async def test_a_span_that_cannot_be_taken_is_told_and_the_others_are_taken(
+    said: dict[str, Any], fields: dict[str, Any], field: str, stage: Stage, client: Client
+) -> None:
+    status, told = await send(client, traces(span(said, **fields), span(NEW, spanId="2")))
+    assert (status, told["partialSuccess"]["rejectedSpans"]) == (200, "1")
+    assert field in told["partialSuccess"]["errorMessage"]
+    assert len(stage.appender.records) == 1
+
+
+async def test_what_is_no_request_of_otlp_is_refused(stage: Stage, client: Client) -> None:
+    for body in (b"[]", b"{", b'{"resourceSpans": 1}', b'{"resourceSpans": [{"scopeSpans": [{"spans": [1]}]}]}'):
+        status, told = await send(client, body)
+        assert (status, told["field"]) == (400, "body"), body
+    protobuf = await client.send("POST", TRACES, b"\x0a", headers={"content-type": "application/x-protobuf"})
+    assert protobuf.status == 415
+    assert (await send(client, b" " * (INGEST_BYTES_MAX + 1)))[0] == 413
+
+
+async def test_a_log_that_is_away_lets_the_collector_try_again(stage: Stage, client: Client) -> None:
+    stage.appender.away = True
+    assert (await send(client, traces(span(NEW))))[0] == 503
+
+
+def test_it_asks_for_the_scope_of_whoever_reports() -> None:
+    assert otlp_routes.ROUTES[0].scope is KeyScope.INGEST
