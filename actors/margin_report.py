@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from actors.cost_store import CostSum
 from actors.web.times import instant
+from engine.cost.exchange import Used, date_of
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.margin import Key, Margin
 from engine.cost.window import Bucket
@@ -33,16 +34,20 @@ class PlotlyAbsent(Exception):
     """plotly is not installed."""
 
 
-def page(margins: Sequence[Row], costs: Sequence[CostSum], from_us: int, until_us: int) -> str:
+def page(
+    margins: Sequence[Row], costs: Sequence[CostSum], from_us: int, until_us: int, used: Sequence[Used] = ()
+) -> str:
     """`margins` by account, model and hour; `costs` by hour: of hours that begin in [from_us, until_us), both of which begin
-    one. A currency has its own plots. Raises PlotlyAbsent."""
+    one. A currency has its own plots; `used` are the rates at which margins were converted. Raises PlotlyAbsent."""
     hours = range(from_us, until_us, HOUR_US)
     stretch = f"{instant(from_us)} to {instant(until_us)}"
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>tallygate margin</title>",
         f"<style>{_STYLE}</style></head><body><h1>Margin of direct cost</h1><p>{stretch}, by the hour.",
         "Revenue is what was charged for requests, cost what they took of the GPUs; what no request took stands in the last",
-        "plot. Where the cost of a request is not known there is no margin, and a line has a gap.</p>",
+        "plot. Where the cost of a request is not known, or is in another currency, there is no margin, and a line has a",
+        "gap.</p>",
+        *(f"<p>{_rate(each)}</p>" for each in used),
     ]
     currencies = sorted({key.currency for key, _ in margins} | {row.currency for row in costs})
     plots = _Plots()
@@ -60,6 +65,12 @@ def page(margins: Sequence[Row], costs: Sequence[CostSum], from_us: int, until_u
         buckets = {bucket.value: _of_bucket(costs, currency, bucket, hours) for bucket in Bucket}
         parts.append(plots.bars("Where the GPUs' cost went", hours, buckets, currency))
     return "\n".join([*parts, "" if currencies else "<p>Nothing was charged or served.</p>", "</body></html>"])
+
+
+def _rate(used: Used) -> str:
+    rate = used.rate
+    said = f"{date_of(used.day)}: 1 {rate.source} is {amount_text(rate.pico)} {rate.target}, recorded for {date_of(rate.day)}"
+    return html.escape(said)
 
 
 def _customers(rows: Iterable[Row]) -> Callable[[Key], str]:
@@ -106,7 +117,7 @@ def _table(title: str, groups: Mapping[str, list[Row]]) -> str:
         figures = [
             str(sum(sums.requests for _, sums in rows)),
             *("not known" if amount is None else amount_text(amount) for amount in amounts),
-            str(sum(sums.without_cost for _, sums in rows)),
+            str(sum(sums.without_cost + sums.foreign_cost for _, sums in rows)),
         ]
         cells = "".join(f"<td class='figure'>{figure}</td>" for figure in figures)
         body += f"<tr><td>{html.escape(name)}</td>{cells}</tr>"

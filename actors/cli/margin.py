@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from actors.cost_store import CostSum
     from actors.margin import Answer
 
+Rows = list[tuple[Key, Margin]]
+_Currency = Annotated[
+    str | None, typer.Option(help="All of it in this one, at the rates recorded by day. Default: each in its own.")
+]
 _NUMBERS = ("requests", "revenue", "cost", "margin", "percent", "without cost", "without revenue")
 
 
@@ -54,9 +58,7 @@ def show_margin(
     live: Annotated[
         bool, typer.Option("--live", help="From Postgres, where sums are kept, instead of reading all lines.")
     ] = False,
-    currency: Annotated[
-        str | None, typer.Option(help="All of it in this one, at the rates recorded by day. Default: each in its own.")
-    ] = None,
+    currency: _Currency = None,
     as_json: AsJson = False,
 ) -> None:
     """Hold rated lines of whole hours against the GPU cost of their requests, and show where the rest of that cost went.
@@ -79,15 +81,8 @@ def show_margin(
             fail("--live keeps sums by hour: leave it out to tell single requests apart", WRONG_INPUT)
         apart = asked if currency is None or By.HOUR in asked else [*asked, By.HOUR]
         answer = asyncio.run((_ask_live if live else _ask)(settings, from_us, until_us, apart))
-        used: list[Used] = []
-        if currency is not None:
-            rates = asyncio.run(_rates(settings, currency, from_us, until_us))
-            try:
-                rows, used = in_currency(answer.rows, currency, rates, asked)
-            except NoRate as error:
-                fail(f"{date_of(error.day)}: {error}; record it with `tallygate margin rates set`", WRONG_INPUT)
-            answer = msgspec.structs.replace(answer, rows=rows)
-    _tell(answer, used, asked, as_json)
+        rows, used = _converted(settings, answer.rows, currency, from_us, until_us, asked)
+    _tell(msgspec.structs.replace(answer, rows=rows), used, asked, as_json)
 
 
 @app.command("report")
@@ -95,6 +90,7 @@ def write_report(
     out: Annotated[Path, typer.Option(help="The HTML file; one that is there is not touched.")],
     since: Annotated[str | None, typer.Option("--from", help="RFC 3339; default: a week before --to.")] = None,
     until: Annotated[str | None, typer.Option("--to", help="RFC 3339; default: the last full hour.")] = None,
+    currency: _Currency = None,
 ) -> None:
     """Draw revenue, cost and margin by model and customer, hour by hour, and where the GPUs' cost went: one HTML file that
     asks no other machine for anything. Needs the extra `report`."""
@@ -111,10 +107,12 @@ def write_report(
         fail(f"{out} is there already: choose another name", WRONG_INPUT)
     with expected_errors(), outside_errors():
         settings = load_settings()
-        answer = asyncio.run(_ask(settings, from_us, until_us, [By.ACCOUNT, By.MODEL, By.HOUR]))
+        by = [By.ACCOUNT, By.MODEL, By.HOUR]
+        answer = asyncio.run(_ask(settings, from_us, until_us, by))
+        rows, used = _converted(settings, answer.rows, currency, from_us, until_us, by)
         costs = asyncio.run(_hours(settings, from_us, until_us))
     try:
-        text = page(answer.rows, costs, from_us, until_us)
+        text = page(rows, costs, from_us, until_us, used)
         with out.open("x", encoding="utf-8") as file:
             file.write(text)
     except PlotlyAbsent as error:
@@ -133,6 +131,18 @@ async def _hours(settings: Settings, from_us: int, until_us: int) -> "list[CostS
         return await store.sums(from_us, until_us, by=["hour"])
     finally:
         await store.stop()
+
+
+def _converted(
+    settings: Settings, rows: Rows, currency: str | None, from_us: int, until_us: int, by: list[By]
+) -> tuple[Rows, list[Used]]:
+    if currency is None:
+        return rows, []
+    rates = asyncio.run(_rates(settings, currency, from_us, until_us))
+    try:
+        return in_currency(rows, currency, rates, by)
+    except NoRate as error:
+        fail(f"{date_of(error.day)}: {error}; record it with `tallygate margin rates set`", WRONG_INPUT)
 
 
 async def _rates(settings: Settings, target: str, from_us: int, until_us: int) -> Rates:

@@ -128,3 +128,16 @@ def test_revenue_and_cost_stand_side_by_side(
     drawn = call("margin", "report", "--out", str(out), *HOUR)
     assert (drawn.exit_code, drawn.stdout) == (0, f"{out}: 1 hours\n"), drawn.stderr
     assert "<td>acme</td>" in out.read_text()
+    euros = ("margin", "report", "--out", str(tmp_path / "euros.html"), "--currency", "EUR", *HOUR)
+    assert "no rate from USD to EUR" in call(*euros).stderr
+
+    async def record() -> None:
+        rates = PostgresRates(engine_dsn(database), "margin", 1.2, 5.0)
+        await rates.start()
+        await rates.put(Rate(day_of(date(2025, 11, 24)), "USD", "EUR", 9 * 10**11))
+        await rates.stop()
+
+    asyncio.run(record())
+    assert call(*euros).exit_code == 0
+    text = (tmp_path / "euros.html").read_text()
+    assert "2025-11-24: 1 USD is 0.900000000000 EUR, recorded for 2025-11-24" in text and "<h2>EUR</h2>" in text
