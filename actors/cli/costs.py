@@ -151,10 +151,13 @@ def show_gaps(
     """Show how far recorded costs are apart from computed ones, by provider, model and day."""
     items = get(url, key, path_to("reported-costs"), **{"from": since, "to": until})["items"]
     numbers = ("requests", "computed", "reported", "gap", "differing", "without_computed", "without_reported")
-    if as_json:
-        print_json_rows(items)
-    else:
-        print_rows("Reported and computed", items, ("day", "provider", "model", "currency", *numbers), right=numbers)
+    print_rows(
+        "Reported and computed",
+        items,
+        ("day", "provider", "model", "currency", *numbers),
+        right=numbers,
+        as_json=as_json,
+    )
 
 
 def _reported(value: object, number: int) -> int | None:

@@ -140,11 +140,8 @@ def list_usage(
     """Show what an account used by billing period, price and cell, and what each price owes for the period: the amount is on
     the first cell of a price, so that amounts add up."""
     found = get(url, key, path_to("customers", account, "usage"), since=since)
-    if as_json:
-        print_json_rows(found["items"])
-    else:
-        columns = ("period", "price", "cell", "quantity", "amount")
-        print_rows(f"Usage, {found['currency']}", found["items"], columns, right=("quantity", "amount"))
+    columns = ("period", "price", "cell", "quantity", "amount")
+    print_rows(f"Usage, {found['currency']}", found["items"], columns, right=("quantity", "amount"), as_json=as_json)
 
 
 @app.command("ledger")
@@ -158,11 +155,8 @@ def list_postings(
 ) -> None:
     """Show the postings of an account, the newest first: every change of a lot or of debt."""
     page = get(url, key, path_to("customers", account, "ledger"), limit=limit, cursor=cursor)
-    if as_json:
-        print_json_rows(page["items"])
-    else:
-        columns = ("id", "posting_period", "kind", "lot", "lot_kind", "amount", "usage_period")
-        print_rows("Postings", page["items"], columns, right=("amount",))
+    columns = ("id", "posting_period", "kind", "lot", "lot_kind", "amount", "usage_period")
+    print_rows("Postings", page["items"], columns, right=("amount",), as_json=as_json)
     if page["next_cursor"]:
         typer.echo(f"more: --cursor {page['next_cursor']}", err=True)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from actors.cli.over_http import ApiKey, Url, change, get, path_to
-from actors.cli.terminal import AsJson, print_json_rows, print_rows
+from actors.cli.terminal import AsJson, print_rows
 from engine.cost.floors import Of
 
 app = typer.Typer(help="Margin floors, over the HTTP API.", no_args_is_help=True)
@@ -44,7 +44,4 @@ def remove_floor(floor: _Floor, url: Url = None, key: ApiKey = None) -> None:
 def list_floors(as_json: AsJson = False, url: Url = None, key: ApiKey = None) -> None:
     """List the margin floors, and how each stands."""
     items = get(url, key, path_to("margin", "floors"))["items"]
-    if as_json:
-        print_json_rows(items)
-    else:
-        print_rows("Margin floors", items, _COLUMNS, right=("percent", "clear_percent", "ordinal"))
+    print_rows("Margin floors", items, _COLUMNS, right=("percent", "clear_percent", "ordinal"), as_json=as_json)

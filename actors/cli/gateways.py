@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from actors.cli.over_http import Account, ApiKey, InScope, Url, change, get, path_to
-from actors.cli.terminal import AsJson, print_json_rows, print_rows
+from actors.cli.terminal import AsJson, print_rows
 
 app = typer.Typer(
     help="Gateways that are told when a customer may spend no more, over the HTTP API.", no_args_is_help=True
@@ -52,10 +52,7 @@ def remove_gateway(gateway: _Gateway, url: Url = None, key: ApiKey = None) -> No
 def list_gateways(as_json: AsJson = False, url: Url = None, key: ApiKey = None) -> None:
     """List the gateways."""
     items = get(url, key, path_to("gateways"))["items"]
-    if as_json:
-        print_json_rows(items)
-    else:
-        print_rows("Gateways", items, ("gateway", "kind", "url"))
+    print_rows("Gateways", items, ("gateway", "kind", "url"), as_json=as_json)
 
 
 @key_app.command("set")
@@ -85,7 +82,6 @@ def remove_key(gateway: _Gateway, gateway_key: _Key, url: Url = None, key: ApiKe
 def list_keys(gateway: _Gateway, as_json: AsJson = False, url: Url = None, key: ApiKey = None) -> None:
     """List a gateway's keys: how each stands, why, and whether the gateway knows."""
     items = get(url, key, path_to("gateways", gateway, "keys"))["items"]
-    if as_json:
-        print_json_rows(items)
-    else:
-        print_rows("Keys", items, ("key", "account", "scope", "budget", "blocked", "reason", "told", "error"))
+    print_rows(
+        "Keys", items, ("key", "account", "scope", "budget", "blocked", "reason", "told", "error"), as_json=as_json
+    )

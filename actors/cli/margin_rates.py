@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from actors.cli.over_http import ApiKey, Url, change, get, path_to
-from actors.cli.terminal import AsJson, print_json_rows, print_rows
+from actors.cli.terminal import AsJson, print_rows
 
 app = typer.Typer(help="Rates between currencies, by day, over the HTTP API.", no_args_is_help=True)
 
@@ -48,7 +48,4 @@ def list_rates(
     """List recorded rates, the latest day first."""
     asked = {"from": since, "to": until, "target": target}
     items = get(url, key, path_to("margin", "rates"), **asked)["items"]
-    if as_json:
-        print_json_rows(items)
-    else:
-        print_rows("Rates", items, _COLUMNS, right=("rate",))
+    print_rows("Rates", items, _COLUMNS, right=("rate",), as_json=as_json)

@@ -96,8 +96,17 @@ def print_json_rows(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_rows(
-    title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], right: tuple[str, ...] = ()
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    right: tuple[str, ...] = (),
+    *,
+    as_json: bool = False,
 ) -> None:
+    """These columns as a table, or all of each row as JSON."""
+    if as_json:
+        print_json_rows(rows)
+        return
     if not rows:
         typer.echo(f"{title}: none")
         return

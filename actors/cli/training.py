@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from actors.cli.over_http import ApiKey, Url, change, get, path_to
-from actors.cli.terminal import FAILED, WRONG_INPUT, AsJson, fail, instant_of, print_json_rows, print_rows
+from actors.cli.terminal import FAILED, WRONG_INPUT, AsJson, fail, instant_of, print_rows
 from engine.cost.gpu_rates import GpuRate, GpuRates, RateDocument, parse_rates
 from engine.cost.training import Projection, TrainingRun, Unit, checked_run, project, read_log
 from engine.events import Malformed
@@ -73,12 +73,13 @@ def show_cost(
         typer.echo(f"{log}: {fault}", err=True)
     found = project(run, read.progress, priced)
     rows = [_row(run, found, priced.currency)]
-    if as_json:
-        print_json_rows(rows)
-    else:
-        print_rows(
-            f"Training run, {priced.currency}", rows, [name for name in _COLUMNS if name != "over_budget"], _RIGHT
-        )
+    print_rows(
+        f"Training run, {priced.currency}",
+        rows,
+        [name for name in _COLUMNS if name != "over_budget"],
+        _RIGHT,
+        as_json=as_json,
+    )
     if found.mfu_agrees is False:
         typer.echo("its own MFU is another: check --gpu, --precision and --gpus, or give --peak-flops", err=True)
     if run.budget is not None and found.projected is None:
@@ -181,7 +182,4 @@ def remove_run(run: _Run, url: Url = None, key: ApiKey = None) -> None:
 def list_runs(as_json: AsJson = False, url: Url = None, key: ApiKey = None) -> None:
     """List the runs, what each has cost, and will have cost."""
     items = get(url, key, path_to("training-runs"))["items"]
-    if as_json:
-        print_json_rows(items)
-    else:
-        print_rows("Training runs", items, _COLUMNS, right=_RIGHT)
+    print_rows("Training runs", items, _COLUMNS, right=_RIGHT, as_json=as_json)

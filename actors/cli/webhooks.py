@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from actors.cli.over_http import ApiKey, Url, change, get, path_to
-from actors.cli.terminal import FAILED, AsJson, fail, print_json_rows, print_rows
+from actors.cli.terminal import FAILED, AsJson, fail, print_rows
 
 app = typer.Typer(help="Webhook endpoints, over the HTTP API.", no_args_is_help=True)
 
@@ -42,10 +42,9 @@ def list_endpoints(
 ) -> None:
     """List endpoints, disabled ones too, without their secrets."""
     items = get(url, key, path_to("webhook-endpoints"), account=account, limit=newest)["items"]
-    if as_json:
-        print_json_rows(items)
-    else:
-        print_rows("Webhook endpoints", items, ("id", "url", "account", "rules", "enabled", "disabled_reason"))
+    print_rows(
+        "Webhook endpoints", items, ("id", "url", "account", "rules", "enabled", "disabled_reason"), as_json=as_json
+    )
 
 
 @app.command("disable")
@@ -88,11 +87,8 @@ def list_deliveries(
     """Show what was tried at an endpoint in the last 30 days, and what came of it."""
     path = path_to("webhook-endpoints", endpoint, "deliveries")
     items = get(url, key, path, alert=alert, limit=newest)["items"]
-    if as_json:
-        print_json_rows(items)
-    else:
-        columns = ("id", "alert_id", "cause", "attempt", "at", "delivered", "status", "error", "duration_ms")
-        print_rows("Deliveries", items, columns, right=("attempt", "status", "duration_ms"))
+    columns = ("id", "alert_id", "cause", "attempt", "at", "delivered", "status", "error", "duration_ms")
+    print_rows("Deliveries", items, columns, right=("attempt", "status", "duration_ms"), as_json=as_json)
 
 
 @app.command("resend")
