@@ -891,7 +891,10 @@ class Desk:
                 return _Verdict(Reason.WITHHELD, binding, wallet, price, wait_us, None)
         reason, cap = refusal
         if cap is None:
-            left = None if account.overdraft is None else max(0, before.balance + account.overdraft)
+            left = None
+            if account.overdraft is not None:
+                # What is owed already, beside lots that need not settle it, leaves nothing for anybody.
+                left = max(0, before.balance + account.overdraft) if before.debt <= account.overdraft else 0
             return _Verdict(reason, Binding("wallet", "", "", left, None), wallet, price, None, None)
         free = _left_of(account, ledger, cap, before, ledger.month, now_us, withheld=True, asked=None)[0]
         short, rounding = _left_of(account, ledger, cap, after, ledger.month, now_us, withheld=True, asked=asked)

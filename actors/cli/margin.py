@@ -22,7 +22,7 @@ from actors.cli.terminal import (
     print_rows,
 )
 from config.settings import Settings, load_settings
-from engine.cost.exchange import DAY_US, NoRate, Rates, Used, date_of, in_currency
+from engine.cost.exchange import CURRENCY, DAY_US, NoRate, Rates, Used, date_of, in_currency
 from engine.cost.gpu_rates import HOUR_US
 from engine.cost.margin import By, Key, Margin
 from engine.money import amount_text
@@ -138,6 +138,8 @@ def _converted(
 ) -> tuple[Rows, list[Used]]:
     if currency is None:
         return rows, []
+    if CURRENCY.fullmatch(currency) is None:
+        fail(f"--currency: {currency!r} is no currency, nor a unit of the catalogue", WRONG_INPUT)
     rates = asyncio.run(_rates(settings, currency, from_us, until_us))
     try:
         return in_currency(rows, currency, rates, by)
@@ -151,7 +153,7 @@ async def _rates(settings: Settings, target: str, from_us: int, until_us: int) -
     store = margin_rates(settings)
     await store.start()
     try:
-        return await store.into(target, from_us // DAY_US, until_us // DAY_US)
+        return await store.into(target, max(0, from_us) // DAY_US, max(0, until_us) // DAY_US)
     finally:
         await store.stop()
 

@@ -128,10 +128,14 @@ async def translated(
     number = size = 0  # since others had their turn
     for index, sent in enumerate(events):
         try:
-            records.append(record(sent, key))
+            made = record(sent, key)
         except Unacceptable as error:
             refused.append(RefusedEvent(index, error.event_id, error.reason, error.field, error.detail))
-        number, size = number + 1, size + (len(sent) if isinstance(sent, bytes) else 0)
+            size += _YIELD_EVERY_BYTES // 8  # whatever there was to look at
+        else:
+            records.append(made)
+            size += len(made.value or b"")
+        number += 1
         if number >= _YIELD_EVERY or size >= _YIELD_EVERY_BYTES:
             number = size = 0
             await asyncio.sleep(0)

@@ -10,12 +10,11 @@ from actors.margin_rates import RecordedRate
 from actors.web.acts import ACT_DEADLINE_S, ACT_REFUSALS, ACT_TEXT, Entry, administered
 from actors.web.times import instant
 from actors.web.wire import Call, Example, KeyScope, QueryParameter, Reply, Route, absent, invalid
-from engine.cost.exchange import DAY_US, KEPT_DAYS, Rate, date_of, day_of
+from engine.cost.exchange import CURRENCY, DAY_US, KEPT_DAYS, Rate, date_of, day_of
 from engine.money import NotADecimal, amount_text, parse_amount
 
 LIST_MAX: Final = 1_000
 RATE_MAX_PICO: Final = 10**12 * 10**12
-CURRENCY: Final = re.compile(r"[A-Z][A-Z0-9]{2,11}")
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 

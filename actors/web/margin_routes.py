@@ -1,5 +1,6 @@
 """What requests earned beside what they cost, over HTTP: for the seller, never for a key that is bound to one account."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -7,7 +8,6 @@ from msgspec import Struct, structs
 
 from actors.margin import AROUND_US, TooMuch
 from actors.ports import LogUnavailable
-from actors.web.margin_rate_routes import CURRENCY
 from actors.web.times import hours_asked, instant, read_instant
 from actors.web.wire import (
     Call,
@@ -21,7 +21,7 @@ from actors.web.wire import (
     invalid,
     unavailable,
 )
-from engine.cost.exchange import DAY_US, KEPT_DAYS, NoRate, Used, date_of, in_currency
+from engine.cost.exchange import CURRENCY, DAY_US, KEPT_DAYS, NoRate, Used, date_of, in_currency
 from engine.cost.floors import percent_text
 from engine.cost.margin import By, Key, Margin, summed
 from engine.money import amount_text
@@ -51,7 +51,7 @@ class MarginItem(Struct):
     percent: str | None  # of the revenue, rounded down
     known_cost: str  # of the requests whose cost is known
     without_cost: int  # requests of which some cost is not known
-    foreign_cost: int  # requests whose cost is known in another currency: state `currency` to have it here
+    foreign_cost: int  # requests some of whose cost is in another currency: state `currency` to have it here
     without_revenue: int  # served, and nothing is charged for them
     provisional: int  # their cost may still change without a correction
 
@@ -99,16 +99,11 @@ async def show_margin(call: Call) -> Reply:
         rows = await records.margins(begin_us, end_us, by, account, ROWS_MAX + 1)
     else:
         apart = await records.margins(begin_us, end_us, by, account, CONVERTED_MAX + 1, by_day=True)
-        rows, used = await _converted(call, apart, target, by) if len(apart) <= CONVERTED_MAX else (apart, used)
+        if len(apart) > CONVERTED_MAX:
+            raise _too_many(f"More than {CONVERTED_MAX:,} sums, a day each, would have to be converted.")
+        rows, used = await _converted(call, apart, target, by)
     if len(rows) > ROWS_MAX:
-        raise Problem(
-            422,
-            "too-many-rows",
-            "Too many rows",
-            f"More than {ROWS_MAX:,} sums are asked for.",
-            next_step="Ask for fewer hours, for one `account`, or tell apart by less.",
-            field="by",
-        )
+        raise _too_many(f"More than {ROWS_MAX:,} sums are asked for.")
     buckets = [
         BucketItem(each.bucket, each.currency, None if each.unknown else amount_text(each.amount))
         for each in await records.gpu_buckets(begin_us, end_us)
@@ -147,14 +142,26 @@ async def show_event_margin(call: Call) -> Reply:
     else:
         rows, used = await _converted(call, found, target, OF_EVENT)
     key, sums = max(rows, key=lambda row: row[1].requests)
+    charged_in = max(found, key=lambda row: row[1].requests)[0].currency  # before it was converted
     item = EventMarginItem(**structs.asdict(_item(key, sums, OF_EVENT)), rates=_told(used))
     if key.run:
         runs = await call.services.records.margin_of_run(account, key.run)
-        ours = [row for row in runs if row[0].currency == key.currency] or runs
+        ours = [row for row in runs if row[0].currency == charged_in] or runs
         if ours:
             of_run, run_sums = ours[0]
             item.of_run = _item(of_run, run_sums, [By.ACCOUNT, By.RUN])
     return Reply(item)
+
+
+def _too_many(detail: str) -> Problem:
+    return Problem(
+        422,
+        "too-many-rows",
+        "Too many rows",
+        detail,
+        next_step="Ask for fewer hours, for one `account`, or tell apart by less.",
+        field="by",
+    )
 
 
 def _target(call: Call) -> str | None:
@@ -170,7 +177,7 @@ async def _converted(
     days = [key.hour_us // DAY_US for key, _ in rows]
     rates = await call.services.rates.into(target, min(days, default=0), max(days, default=0))
     try:
-        return in_currency(rows, target, rates, by)
+        return await asyncio.to_thread(in_currency, rows, target, rates, by)  # of so many, beside checks
     except NoRate as error:
         day = date_of(error.day)
         raise Problem(
@@ -299,7 +306,8 @@ ROUTES: Final = (
             "says where the price of all GPUs went in these hours: of `direct`, requests cost it. With `currency` what was "
             "charged, or cost, in another one is converted at its day's rate, and `rates` says which were used; without, a "
             "request that cost in another currency than it was charged in stands in two items, and is counted in "
-            "`foreign_cost` of the one. Customers must not see costs: a key that is bound to one account is refused."
+            "`foreign_cost` of the one (of hours that had closed before the migration 0022, in `without_cost`). Customers must "
+            "not see costs: a key that is bound to one account is refused."
         ),
         tags=("margin",),
         query=(

@@ -2,15 +2,19 @@
 
 Read are the semantic conventions for GenAI as they were and as they are: `gen_ai.usage.prompt_tokens` (up to 1.26, and in
 vLLM and SGLang today) and `gen_ai.usage.input_tokens`; what lies in the cache is part of the input, and reasoning part of the
-output, as in the usage object of OpenAI's chat API. A span's identity is its trace's id and its own.
+output, as in the usage object of OpenAI's chat API. What a span says wrongly, or not at all, goes into the log as it is: the
+engine makes a dead letter of it, with the reason, which can be counted and sent again.
 """
 
-from collections.abc import Iterator, Mapping
+import asyncio
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from actors.web.dialects import BadDialect
 
@@ -18,155 +22,241 @@ SOURCE: Final = "otlp"
 EVENT_TYPE: Final = "llm.usage"
 ACCOUNT: Final = "tallygate.account"
 SCOPE: Final = "tallygate.scope"
-# What other spans say of usage is the sum of the calls inside them.
-CALLS: Final = frozenset({"", "chat", "completion", "text_completion", "generate_content", "embeddings"})
+# What these say of usage is the sum of the calls inside them.
+SUMS: Final = frozenset({"invoke_agent", "create_agent", "execute_tool", "invoke_workflow"})
 
 _USAGE: Final = "gen_ai.usage."
+_USAGE_BYTES: Final = _USAGE.encode()
 # Field of the usage object: the attributes that say it, the newest name first.
-_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+_WHOLE: Final[Mapping[str, tuple[str, ...]]] = {
     "prompt_tokens": ("input_tokens", "prompt_tokens"),
     "completion_tokens": ("output_tokens", "completion_tokens"),
+    "total_tokens": ("total_tokens",),
 }
-_PROMPT: Final[Mapping[str, tuple[str, ...]]] = {
-    "cached_tokens": ("cache_read.input_tokens", "cached_tokens"),
-    "cache_write_tokens": ("cache_creation.input_tokens",),
+_PARTS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "prompt_tokens_details": {
+        "cached_tokens": ("cache_read.input_tokens", "cache_read_input_tokens", "cached_tokens"),
+        "cache_write_tokens": (
+            "cache_write.input_tokens",
+            "cache_creation.input_tokens",
+            "cache_creation_input_tokens",
+        ),
+    },
+    "completion_tokens_details": {"reasoning_tokens": ("reasoning.output_tokens", "reasoning_tokens")},
 }
-_COMPLETION: Final[Mapping[str, tuple[str, ...]]] = {"reasoning_tokens": ("reasoning.output_tokens",)}
+SPANS_MAX: Final = 20_000  # of a request, of whatever kind
+_TEXT_MAX: Final = 256
+_YIELD_EVERY: Final = 200  # spans; so many take about half a millisecond
+_TRACE: Final = re.compile(r"[0-9a-fA-F]{32}")
+_SPAN: Final = re.compile(r"[0-9a-fA-F]{16}")
+_INTEGER: Final = re.compile(r"-?[0-9]{1,21}", re.ASCII)
+_EXACT: Final = 1 << 53  # below it a double is the whole number that it says
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NANOS_MAX: Final = 10**20  # the year 5138
 _encode: Final = msgspec.json.Encoder().encode
 
-Attributes = dict[str, Any]  # texts and integers; what is neither is None
+Attributes = dict[str, Any]  # texts and numbers; None: what is neither
+
+
+class Identity(StrEnum):
+    """What makes a usage event's id."""
+
+    SPAN = "span"  # its trace's id and its own
+    REQUEST = "request"  # the request's, as the inference server knows it: so its cost is found
 
 
 class BadTraces(ValueError):
     """The request is no OTLP request."""
 
 
-class _Value(Struct, frozen=True):
-    stringValue: str | None = None
-    intValue: str | int | None = None
+class _Span(Struct):
+    """What says where it stands."""
+
+    traceId: str | None = None
+    spanId: str | None = None
+    parentSpanId: str | None = None
 
 
-class _Attribute(Struct, frozen=True):
-    key: str
-    value: _Value = _Value()
+class _ScopeSpans(Struct):
+    spans: list[Raw] | None = None
 
 
-class _Span(Struct, frozen=True):
-    traceId: str = ""
-    spanId: str = ""
-    endTimeUnixNano: str | int = 0
-    attributes: list[_Attribute] = []
+class _ResourceSpans(Struct):
+    resource: Raw = Raw(b"null")
+    scopeSpans: list[_ScopeSpans] | None = None
 
 
-class _ScopeSpans(Struct, frozen=True):
-    spans: list[_Span] = []
+class _Traces(Struct):
+    resourceSpans: list[_ResourceSpans] | None = None
 
 
-class _Resource(Struct, frozen=True):
-    attributes: list[_Attribute] = []
+_traces: Final = msgspec.json.Decoder(_Traces)
+_span: Final = msgspec.json.Decoder(_Span)
 
-
-class _ResourceSpans(Struct, frozen=True):
-    resource: _Resource = _Resource()
-    scopeSpans: list[_ScopeSpans] = []
-
-
-class _Traces(Struct, frozen=True):
-    resourceSpans: list[_ResourceSpans] = []
-
-
-_decoder: Final = msgspec.json.Decoder(_Traces)
+Place = tuple[str, str]  # trace, span
 
 
 class Spent(Struct, frozen=True):
-    """A span of one call to a model that says what it used, with what its resource says too."""
+    """A span that says what was used, and what its resource says."""
 
-    trace: str
-    span: str
-    end_ns: str | int
+    place: Place
+    span: dict[str, Any]
     attributes: Attributes
+    resource: Attributes
 
 
-def spent_in(body: bytes) -> Iterator[Spent]:
-    """The spans that say what one call used; all others are of no interest here. Raises BadTraces."""
+async def spent_in(body: bytes) -> list[Spent]:
+    """The spans that say what was used. One around another that says so too is left out, and so is what agents and tools say:
+    what is used inside would be counted twice. Others have their turn meanwhile. Raises BadTraces."""
     try:
-        traces = _decoder.decode(body)
+        traces = _traces.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadTraces(str(error)) from None
-    for of_resource in traces.resourceSpans:
-        common = _read(of_resource.resource.attributes)
-        for scope in of_resource.scopeSpans:
-            for span in scope.spans:
-                own = _read(span.attributes)
-                uses = any(name.startswith(_USAGE) for name in own)
-                if uses and own.get("gen_ai.operation.name", "") in CALLS:
-                    yield Spent(span.traceId, span.spanId, span.endTimeUnixNano, common | own)
+    spans = [
+        (of_resource.resource, raw)
+        for of_resource in traces.resourceSpans or ()
+        for scope in of_resource.scopeSpans or ()
+        for raw in scope.spans or ()
+    ]
+    if len(spans) > SPANS_MAX:
+        raise BadTraces(f"it has {len(spans)} spans, and {SPANS_MAX} are taken: send smaller batches")
+    found: list[Spent] = []
+    parents: dict[Place, Place] = {}
+    of_resource, said = Raw(b"null"), Attributes()
+    for number, (resource, raw) in enumerate(spans, start=1):
+        if number % _YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+        where = _where(raw)
+        if where is None:
+            continue
+        place, parent = where
+        if parent:
+            parents[place] = place[0], parent
+        if _USAGE_BYTES not in memoryview(raw).tobytes():
+            continue
+        span = _object(raw)
+        attributes = _attributes(span)
+        if any(name.startswith(_USAGE) for name in attributes):
+            if resource is not of_resource:
+                of_resource, said = resource, _attributes(_object(resource))
+            found.append(Spent(place, span, attributes, said))
+    around = _around([each.place for each in found], parents)
+    return [
+        each for each in found if each.place not in around and each.attributes.get("gen_ai.operation.name") not in SUMS
+    ]
 
 
-def cloud_event(spent: Spent, account: str | None) -> bytes:
-    """As it goes into the log. `account`: who pays where the span does not say. Raises BadDialect."""
+def _where(raw: Raw) -> tuple[Place, str] | None:
+    """Its place, and the id of the span around it. None: it is no span at all."""
+    try:
+        span = _span.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return ((span.traceId or "").lower(), (span.spanId or "").lower()), (span.parentSpanId or "").lower()
+
+
+def _around(places: list[Place], parents: Mapping[Place, Place]) -> set[Place]:
+    """All that lie around one of these, however far."""
+    around: set[Place] = set()
+    for place in places:
+        outer = parents.get(place)
+        while outer is not None and outer not in around:
+            around.add(outer)
+            outer = parents.get(outer)
+    return around
+
+
+def cloud_event(spent: Spent, account: str | None, identity: Identity) -> bytes:
+    """As it goes into the log. `account`: who pays where neither the span nor its resource says so. Raises BadDialect for what
+    cannot be told apart from others, or has no time."""
     says = spent.attributes
-    if not spent.trace or not spent.span:
-        raise BadDialect("a span needs its trace's id and its own - at `$.spanId`")
-    model = says.get("gen_ai.response.model") or says.get("gen_ai.request.model")
-    if not isinstance(model, str):
-        raise BadDialect("it names no model - at `$.gen_ai.response.model`")
-    embeds = says.get("gen_ai.operation.name") == "embeddings"
-    usage: dict[str, Any] = {}
-    for field, names in _FIELDS.items():
-        tokens = _tokens(says, names)
-        if tokens is None and not (embeds and field == "completion_tokens"):
-            raise BadDialect(f"it is missing - at `$.{_USAGE}{names[0]}`")
-        usage[field] = tokens or 0
-    for part, fields in (("prompt_tokens_details", _PROMPT), ("completion_tokens_details", _COMPLETION)):
-        details = {field: _tokens(says, names) for field, names in fields.items()}
-        usage |= {part: {field: tokens for field, tokens in details.items() if tokens is not None}}
-    data: dict[str, Any] = {"model": model, "usage": usage, "usage_shape": "openai_chat"}
-    for field, names in (
-        ("provider", ("gen_ai.provider.name", "gen_ai.system")),
-        ("operation", ("gen_ai.operation.name",)),
-        ("service", ("service.name",)),
-    ):
-        said = next((says[name] for name in names if isinstance(says.get(name), str)), None)
-        if said is not None:
-            data[field] = said
-    event: dict[str, Any] = {"specversion": "1.0", "id": f"{spent.trace}/{spent.span}", "source": SOURCE}
-    event |= {"type": EVENT_TYPE, "time": _time(spent.end_ns), "data": data}
-    for field, said in (("subject", says.get(ACCOUNT, account)), ("scope", says.get(SCOPE))):
-        if said is not None:
-            event[field] = str(said)
+    named = {
+        "model": _text(says, "gen_ai.response.model", "gen_ai.request.model"),
+        "provider": _text(says, "gen_ai.provider.name", "gen_ai.system"),
+        "operation": _text(says, "gen_ai.operation.name"),
+        "service": _text(says, "service.name") or _text(spent.resource, "service.name"),
+    }
+    data: dict[str, Any] = {field: text for field, text in named.items() if text is not None}
+    data |= {"usage": _usage(says), "usage_shape": "openai_chat"}
+    event: dict[str, Any] = {"specversion": "1.0", "id": _id(spent, identity), "source": SOURCE, "type": EVENT_TYPE}
+    event |= {"time": _time(spent.span.get("endTimeUnixNano")), "data": data}
+    for field, name, otherwise in (("subject", ACCOUNT, account), ("scope", SCOPE, None)):
+        found = says.get(name, spent.resource.get(name, otherwise))
+        if found is not None:
+            event[field] = str(found)
     return _encode(event)
 
 
-def _read(attributes: list[_Attribute]) -> Attributes:
-    found: Attributes = {}
-    for each in attributes:
-        value = each.value
-        found[each.key] = value.stringValue if value.stringValue is not None else value.intValue
+def _id(spent: Spent, identity: Identity) -> str:
+    if identity is Identity.REQUEST:
+        found = _text(spent.attributes, "gen_ai.request.id", "gen_ai.response.id")
+        if found is None:
+            raise BadDialect("it names no request - at `$.gen_ai.request.id`")
+        return found
+    trace, span = spent.place
+    if _TRACE.fullmatch(trace) is None or _SPAN.fullmatch(span) is None:
+        raise BadDialect("a span is known by 32 digits of its trace and 16 of its own - at `$.spanId`")
+    return f"{trace}/{span}"
+
+
+def _usage(says: Attributes) -> dict[str, Any]:
+    usage = {field: _number(says, names) for field, names in _WHOLE.items()}
+    if usage["completion_tokens"] is None and says.get("gen_ai.operation.name") == "embeddings":
+        usage["completion_tokens"] = 0
+    found: dict[str, Any] = {field: said for field, said in usage.items() if said is not None}
+    for part, fields in _PARTS.items():
+        details = {field: _number(says, names) for field, names in fields.items()}
+        found |= {part: {field: said for field, said in details.items() if said is not None}}
     return found
 
 
-def _tokens(says: Attributes, names: tuple[str, ...]) -> int | None:
-    """What all of these names say, if any is there. Raises BadDialect."""
-    found: int | None = None
-    for name in names:
-        place = f"{_USAGE}{name}"
-        if place not in says:
-            continue
-        said = says[place]
-        text = str(said)
-        if said is None or not text.isascii() or not text.isdigit() or len(text) > 18:
-            raise BadDialect(f"it is no number of tokens - at `$.{place}`")
-        if found is not None and found != int(text):
-            raise BadDialect(f"two names of one number differ - at `$.{place}`")
-        found = int(text)
-    return found
+def _number(says: Attributes, names: tuple[str, ...]) -> int | str | None:
+    """What all of these names say, if any is there. A text where they differ, or say no number: the engine refuses that."""
+    found = [says[f"{_USAGE}{name}"] for name in names if f"{_USAGE}{name}" in says]
+    if not found:
+        return None
+    if all(isinstance(each, int) for each in found) and len(set(found)) == 1:
+        number: int = found[0]
+        return number
+    return " and ".join(str(each)[:40] for each in found)
 
 
-def _time(end_ns: str | int) -> str:
+def _text(says: Attributes, *names: str) -> str | None:
+    found = (says.get(name) for name in names)
+    return next((each[:_TEXT_MAX] for each in found if isinstance(each, str) and each), None)
+
+
+def _object(raw: Raw) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _attributes(of: Mapping[str, Any]) -> Attributes:
+    """As protobuf's mapping to JSON has them, which knows several ways to write a number, and leaves out what is empty."""
+    said = of.get("attributes")
+    pairs = [each for each in said if isinstance(each, dict)] if isinstance(said, list) else []
+    return {str(each.get("key", "")): _value(each.get("value")) for each in pairs}
+
+
+def _value(value: Any) -> str | int | float | None:
+    if not isinstance(value, dict):
+        return None
+    if isinstance(value.get("stringValue"), str):
+        text: str = value["stringValue"]
+        return text
+    number = value.get("intValue", value.get("doubleValue"))
+    if isinstance(number, str):
+        return int(number) if _INTEGER.fullmatch(number) else number
+    if isinstance(number, float):
+        return int(number) if number.is_integer() and abs(number) < _EXACT else number
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
+
+
+def _time(end_ns: Any) -> str:
     text = str(end_ns)
-    if not text.isascii() or not text.isdigit() or not 0 < len(text) <= 20 or not 0 < int(text) <= _NANOS_MAX:
+    if isinstance(end_ns, bool) or _INTEGER.fullmatch(text) is None or not 0 < int(text) <= _NANOS_MAX:
         raise BadDialect("it is no instant in nanoseconds since 1970 - at `$.endTimeUnixNano`")
     return (_EPOCH + timedelta(microseconds=int(text) // 1_000)).isoformat()

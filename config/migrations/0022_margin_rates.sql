@@ -13,6 +13,6 @@ COMMENT ON TABLE margin_rate IS 'One unit of source is so much of target on that
 
 ALTER TABLE margin_row ADD COLUMN foreign_cost bigint NOT NULL DEFAULT 0;
 ALTER TABLE margin_run ADD COLUMN foreign_cost bigint NOT NULL DEFAULT 0;
-COMMENT ON COLUMN margin_row.foreign_cost IS 'Requests whose cost is known in another currency than they were charged in, and so stands in another row. While there are any, the cost of this row is not known unless both are converted.';
+COMMENT ON COLUMN margin_row.foreign_cost IS 'Requests some of whose cost is in another currency than they were charged in, and so stands in another row. While there are any, the cost of this row is not known unless both are converted. Of hours that had closed before this column was there, they are among without_cost.';
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON margin_rate TO tallygate_engine;

@@ -1,9 +1,9 @@
 """Margin in one currency: what was charged, or cost, in another is converted at the rate that was recorded for its day (law
 M3). Nothing is converted where nobody asks for it, and nothing at a rate that nobody has recorded."""
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
-from fractions import Fraction
 from typing import Final
 
 from msgspec import Struct
@@ -13,6 +13,7 @@ from engine.cost.margin import By, Key, Margin, told_apart
 from engine.money import PICO, round_half_even
 
 DAY_US: Final = 86_400_000_000
+CURRENCY: Final = re.compile(r"[A-Z][A-Z0-9]{2,11}")  # or a unit of the catalogue
 _FIRST: Final = date(1970, 1, 1)
 KEPT_DAYS: Final = 7  # so long the rate of a day holds for days without one of their own: a weekend, holidays
 
@@ -71,21 +72,23 @@ class Rates:
 
 
 class _Sum:
-    """Exact until it is told: rounded once."""
+    """Exact until it is told: rounded once. What has one rate is added up first, as whole numbers."""
 
     def __init__(self) -> None:
-        self.revenue = Fraction(0)
-        self.known_cost = Fraction(0)
-        self.counts = Margin()
+        self.by_rate: dict[int, Margin] = {}  # pico
 
-    def add(self, sums: Margin, rate: Fraction) -> None:
-        self.revenue += sums.revenue * rate
-        self.known_cost += sums.known_cost * rate
-        self.counts.add(replace(sums, revenue=0, known_cost=0, foreign_cost=0))
+    def add(self, sums: Margin, rate: int) -> None:
+        self.by_rate.setdefault(rate, Margin()).add(sums)
 
     def told(self) -> Margin:
-        revenue, cost = (round_half_even(*each.as_integer_ratio()) for each in (self.revenue, self.known_cost))
-        return replace(self.counts, revenue=revenue, known_cost=cost)
+        whole = Margin()
+        for sums in self.by_rate.values():
+            whole.add(sums)
+        revenue, cost = (
+            round_half_even(sum(getattr(sums, name) * rate for rate, sums in self.by_rate.items()), PICO)
+            for name in ("revenue", "known_cost")
+        )
+        return replace(whole, revenue=revenue, known_cost=cost, foreign_cost=0)
 
 
 def in_currency(
@@ -97,11 +100,11 @@ def in_currency(
     found: dict[Key, _Sum] = {}
     used: set[Used] = set()
     for key, sums in rows:
-        ratio = Fraction(1)
+        pico = PICO
         if key.currency != target and (sums.revenue or sums.known_cost):
             day = key.hour_us // DAY_US
             rate = rates.of(day, key.currency, target)
             used.add(Used(day, rate))
-            ratio = Fraction(rate.pico, PICO)
-        found.setdefault(replace(told_apart(key, by, key.request), currency=target), _Sum()).add(sums, ratio)
+            pico = rate.pico
+        found.setdefault(replace(told_apart(key, by, key.request), currency=target), _Sum()).add(sums, pico)
     return [(key, found[key].told()) for key in sorted(found)], sorted(used)

@@ -59,7 +59,7 @@ class Margin(Struct):
     provisional: int = 0  # their cost may still change without a correction
     charges: int = 0  # of a run's row: charges in it that bill the run
     costs: int = 0  # of a run's row: costs in it whose currency is known
-    foreign_cost: int = 0  # requests charged in it whose cost is known in another currency alone
+    foreign_cost: int = 0  # requests charged in it some of whose cost is in another currency
 
     @property
     def cost(self) -> int | None:
@@ -273,19 +273,17 @@ class _Request:
                 sums = found[key] = Margin()
             return key, sums
 
-        paid_in = {cost.currency for cost in self.costs.values()}
-        ever_paid_in = paid_in - {""} or known.paid_in
+        paid_in = {cost.currency for cost in self.costs.values() if cost.currency}
         for charge in self.charges.values():
             key, sums = row(charge.hour_us, charge.plan, charge.currency)
             sums.revenue += charge.own
             sums.charges += bool(charge.run)
-            # What was not known of a closed hour was counted there.
-            if (
-                charge.currency not in paid_in
-                and not charge.again
-                and not (charge.run and charge.currency in known.paid_in)
-            ):
-                counted.add((key, "foreign" if ever_paid_in else "unknown"))
+            if charge.again:
+                continue  # what was not known of a closed hour was counted there
+            if (all_paid_in := paid_in | known.paid_in if charge.run else paid_in) - {charge.currency}:
+                counted.add((key, "foreign"))
+            elif not all_paid_in:
+                counted.add((key, "unknown"))
         for (hour_us, _, _), cost in self.costs.items():
             key, sums = row(hour_us, plan, cost.currency or currency)
             sums.costs += bool(cost.currency) and self.run is not None
@@ -296,7 +294,7 @@ class _Request:
             if not cost.settled:
                 counted.add((key, "provisional"))
         if self.costs or not all(charge.again for charge in self.charges.values()):
-            _, sums = row(home_us, plan, currency or max(paid_in))
+            _, sums = row(home_us, plan, currency or max(paid_in, default=""))
             sums.requests = 1
             sums.without_revenue = int(not self.charges and not known.charged)
         for key, what in counted:

@@ -339,3 +339,16 @@ def test_a_quantity_that_no_slice_can_say_is_refused() -> None:
     bench.open()
     assert bench.check(str(10**18 - 1)).reason is None
     assert bench.check(str(10**18 - 1)).reason is Reason.TOO_MANY_HOLDS
+
+
+def test_beside_what_a_later_lot_need_not_settle_nothing_remains() -> None:
+    """Usage that nobody held has taken from the lot that open holds stand on; a gift that came since pays none of that debt."""
+    bench = opened("10")
+    bench.hold_for("10")
+    bench.use(5)
+    bench.wait()
+    bench.grant("gift", "6", kind="promo", effective_us=bench.now)
+    bench.wait()
+    denied = bench.check("1")
+    assert denied.reason is Reason.CREDIT_DEPLETED
+    assert denied.binding is not None and denied.binding.remaining == 0

@@ -408,10 +408,18 @@ def _inconsistent(given: Given, fold: Partition) -> Iterator[str]:
         if given.available is not None and given.available < 0:
             yield f"{where} approved with {given.available} left"
     left = None if given.available is None else given.available - ROUNDING_PICO
-    if given.reason == Reason.CREDIT_DEPLETED and left is not None and given.price <= left:
+    owes = left is not None and balance - left > _paying_at_first(account)  # a later lot need not settle debt (law C4)
+    if given.reason == Reason.CREDIT_DEPLETED and left is not None and given.price <= left and not owes:
         yield f"{where} denies {given.price} with {given.available} available"
     if given.reason == Reason.WITHHELD and not any(each.closed_us is not None for each in account.slices.values()):
         yield f"{where} withholds, though no slice is closed"
+
+
+def _paying_at_first(account: Account) -> int:
+    """What is left in the lots that were there from the first one's beginning on."""
+    first_us = min((lot.effective_us for lot in account.lots.values()), default=0)
+    remaining = account.derive().allocation.remaining
+    return sum(remaining.get(name, 0) for name, lot in account.lots.items() if lot.effective_us == first_us)
 
 
 def _balance(account: Account, fold: Partition, now_us: int) -> int:

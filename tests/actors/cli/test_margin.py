@@ -55,6 +55,8 @@ def test_live_margin_is_read_from_postgres(database: str, monkeypatch: pytest.Mo
         orjson.loads(line) for line in call("margin", "--live", "--json", "--by", "run", *HOUR).stdout.splitlines()
     ]
     assert (run["run"], run["revenue"], run["cost"], run["requests"]) == ("talk-1", "3", "1", 1)
+    wrong = call("margin", "--live", "--currency", "eur", *HOUR)
+    assert wrong.exit_code == WRONG_INPUT and "'eur' is no currency" in wrong.stderr
     missing = call("margin", "--live", "--currency", "EUR", *HOUR)
     assert missing.exit_code == WRONG_INPUT and "2025-11-24: no rate from USD to EUR is recorded" in missing.stderr
 

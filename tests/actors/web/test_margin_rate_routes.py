@@ -1,9 +1,11 @@
 """Rates between currencies, and margin in one of them, over HTTP."""
 
 import orjson
+import pytest
 from msgspec.structs import replace
 
 from actors.keys import KeyScope
+from actors.web import margin_routes
 from engine.cost.margin import Key, Margin
 from tests.actors.web.asgi_client import Response
 from tests.actors.web.house import House
@@ -108,6 +110,27 @@ async def test_a_request_is_shown_in_one_currency_too(house: House) -> None:
     shown = (await house.client.get(f"{path}&currency=EUR")).json()
     assert (shown["cost"], shown["margin"], shown["foreign_cost"]) == ("4.600000000000", "4.400000000000", 0)
     assert [each["of"] for each in shown["rates"]] == ["2026-11-22"]
+
+
+async def test_the_run_of_a_request_is_shown_in_the_currency_that_it_is_charged_in(house: House) -> None:
+    class Says:
+        async def of(self, account: str, request: str, at_us: int) -> list[tuple[Key, Margin]]:
+            return [(replace(key(account), run="talk"), Margin(9 * DOLLAR, DOLLAR, 1))]
+
+    house.services.request_margins = Says()
+    dollars = replace(key("acme"), run="talk")
+    await told(house, {dollars: Margin(9 * DOLLAR, DOLLAR, 1), replace(dollars, currency="EUR"): Margin(0, DOLLAR)})
+    await put(house)
+    shown = (await house.client.get("/v1/events/req-1/margin?account=acme&currency=EUR")).json()
+    assert (shown["currency"], shown["of_run"]["currency"], shown["of_run"]["revenue"]) == ("EUR", "USD", "9")
+
+
+async def test_more_than_can_be_converted_at_once_is_refused(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(margin_routes, "CONVERTED_MAX", 1)
+    await told(house, {key("acme"): Margin(DOLLAR), key("zen"): Margin(DOLLAR)})
+    refused = await house.client.get(EUROS)
+    assert (refused.status, refused.json()["field"]) == (422, "by")
+    assert "a day each" in refused.json()["detail"]
 
 
 async def test_rates_are_the_sellers(house: House) -> None:

@@ -7,9 +7,10 @@ import pytest
 
 from actors.keys import KeyScope
 from actors.web import otlp_routes
-from actors.web.hot import INGEST_BYTES_MAX
+from actors.web.otlp import SPANS_MAX
+from actors.web.otlp_routes import BYTES_MAX
 from engine.events import UsageEvent, parse_usage
-from engine.meters.tokens import TokenUsage
+from engine.meters.tokens import BadUsage, TokenUsage
 from tests.actors.web.asgi_client import Client
 from tests.actors.web.fakes import Stage
 
@@ -79,7 +80,7 @@ async def test_a_span_of_a_call_is_a_usage_event(said: dict[str, Any], stage: St
 
 
 async def test_parts_of_input_and_output_are_told_apart(stage: Stage, client: Client) -> None:
-    await send(client, traces(span(NEW | PARTS), span(OLD | {"gen_ai.usage.cached_tokens": 60}, spanId="2")))
+    await send(client, traces(span(NEW | PARTS), span(OLD | {"gen_ai.usage.cached_tokens": 60}, spanId="2" * 16)))
     new, old = (buckets(event) for event in events(stage))
     assert (new["input_text"], new["input_cached"], new["input_cache_write"], new["input"]) == (30, 60, 10, 100)
     assert (new["output_text"], new["output_reasoning"], new["output"]) == (15, 5, 20)
@@ -89,7 +90,7 @@ async def test_parts_of_input_and_output_are_told_apart(stage: Stage, client: Cl
 async def test_who_pays_is_said_by_the_span_else_by_its_resource(stage: Stage, client: Client) -> None:
     own = {"tallygate.account": "zen", "tallygate.scope": "team:red"}
     number = NEW | {"tallygate.account": 4711}
-    await send(client, traces(span(NEW | own), span(NEW, spanId="2"), span(number, spanId="3")))
+    await send(client, traces(span(NEW | own), span(NEW, spanId="2" * 16), span(number, spanId="3" * 16)))
     found = [(event.subject, event.scope) for event in events(stage)]
     assert found == [("zen", "team:red"), ("acme", ""), ("4711", "")]
 
@@ -97,21 +98,63 @@ async def test_who_pays_is_said_by_the_span_else_by_its_resource(stage: Stage, c
 async def test_a_key_of_one_account_need_not_say_it_and_cannot_say_another(stage: Stage, bound: Client) -> None:
     assert await send(bound, traces(span(NEW), resource={})) == (200, {})
     assert [event.subject for event in events(stage)] == ["acme"]
-    _, told = await send(bound, traces(span(NEW | {"tallygate.account": "globex"}, spanId="2")))
+    _, told = await send(bound, traces(span(NEW | {"tallygate.account": "globex"}, spanId="2" * 16)))
     assert told["partialSuccess"]["rejectedSpans"] == "1"
     assert len(stage.appender.records) == 1
 
 
-async def test_what_is_no_call_to_a_model_is_passed_over(stage: Stage, client: Client) -> None:
-    """What an agent's span says of usage is the sum of the calls inside it."""
+async def test_what_was_used_inside_is_counted_once(stage: Stage, client: Client) -> None:
+    """What agents and tools say is the sum of the calls inside them; and so is a span around another one."""
     others = [NEW | {"gen_ai.operation.name": name} for name in ("invoke_agent", "execute_tool", "invoke_workflow")]
     others += [{"http.request.method": "GET"}, {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}, {}]
-    assert await send(client, traces(*(span(said, spanId=str(number)) for number, said in enumerate(others)))) == (
-        200,
-        {},
-    )
-    assert await send(client, b"{}") == (200, {})
+    ids = [f"{number:016x}" for number in range(9)]
+    spans = [span(said, spanId=each) for each, said in zip(ids, others, strict=False)]
+    framework, hop = span(NEW, spanId=ids[6]), span({}, spanId=ids[7], parentSpanId=ids[6])
+    server = span(OLD, spanId=ids[8].upper(), parentSpanId=ids[7])
+    loop = span({}, spanId=ids[0], parentSpanId=ids[0])
+    assert await send(client, traces(server, *spans, framework, hop, loop)) == (200, {})
+    assert [event.id for event in events(stage)] == [f"{TRACE}/{ids[8]}"]
+
+
+async def test_any_other_call_that_used_something_counts(stage: Stage, client: Client) -> None:
+    said = [NEW | {"gen_ai.operation.name": name} for name in ("responses", "rerank", "text_completion")]
+    spans = [span(each, spanId=f"{number:016x}") for number, each in enumerate(said)]
+    assert await send(client, traces(*spans)) == (200, {})
+    assert [event.data["operation"] for event in events(stage)] == ["responses", "rerank", "text_completion"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"resourceSpans": null}',
+        b'{"resourceSpans": [{"resource": null, "scopeSpans": [{"spans": null}, {}]}, {"scopeSpans": null}]}',
+        b'{"resourceSpans": [{"scopeSpans": [{"spans": [1, null, "gen_ai.usage.x", {"attributes": 1}]}]}]}',
+        b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"attributes": [{}, {"value": null}, {"key": null}]}]}]}]}',
+    ],
+)
+async def test_what_has_no_usage_is_passed_over(body: bytes, stage: Stage, client: Client) -> None:
+    assert await send(client, body) == (200, {})
     assert stage.appender.records == []
+
+
+async def test_numbers_are_read_however_json_may_write_them(stage: Stage, client: Client) -> None:
+    written = [
+        {"intValue": "100"},
+        {"intValue": 100},
+        {"intValue": 1e2},
+        {"doubleValue": 100.0},
+        {"doubleValue": 100, "x": []},
+    ]
+    spans = []
+    for number, value in enumerate(written):
+        made = span(NEW, spanId=f"{number:016x}")
+        made["attributes"] = [each for each in made["attributes"] if "input" not in each["key"]]
+        made["attributes"] += [{"key": "gen_ai.usage.input_tokens", "value": value}]
+        made["attributes"] += [{"key": "list", "value": {"arrayValue": {"values": [{"boolValue": True}]}}}]
+        spans.append(made)
+    assert await send(client, traces(*spans)) == (200, {})
+    assert [event.data["usage"]["prompt_tokens"] for event in events(stage)] == [100] * 5
 
 
 async def test_embeddings_have_no_output(stage: Stage, client: Client) -> None:
@@ -121,16 +164,37 @@ async def test_embeddings_have_no_output(stage: Stage, client: Client) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"gen_ai.usage.input_tokens": 1}, "completion_tokens is missing"),
+        (NEW | {"gen_ai.usage.prompt_tokens": 99}, "prompt_tokens"),
+        (NEW | {"gen_ai.usage.input_tokens": -1}, "prompt_tokens"),
+        (NEW | {"gen_ai.usage.input_tokens": "many"}, "prompt_tokens"),
+        (NEW | {"gen_ai.usage.total_tokens": 121}, "total_tokens"),
+        (NEW | {"gen_ai.usage.cache_read_input_tokens": 101}, "more than the 100"),
+    ],
+)
+async def test_a_wrong_number_becomes_a_dead_letter_that_can_be_counted(
+    said: dict[str, Any], told: str, stage: Stage, client: Client
+) -> None:
+    assert await send(client, traces(span(said))) == (200, {})
+    (event,) = events(stage)
+    with pytest.raises(BadUsage, match=told):
+        buckets(event)
+
+
+async def test_a_span_without_a_model_names_none(stage: Stage, client: Client) -> None:
+    await send(client, traces(span(NEW | {"gen_ai.request.model": ""})))
+    assert "model" not in events(stage)[0].data
+
+
+@pytest.mark.parametrize(
     ("said", "fields", "field"),
     [
-        ({"gen_ai.usage.input_tokens": 1}, {}, "gen_ai.response.model"),
-        ({"gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 1}, {}, "gen_ai.usage.output_tokens"),
-        (NEW | {"gen_ai.usage.prompt_tokens": 99}, {}, "gen_ai.usage.prompt_tokens"),
-        (NEW | {"gen_ai.usage.input_tokens": -1}, {}, "gen_ai.usage.input_tokens"),
-        (NEW | {"gen_ai.usage.input_tokens": 1.5}, {}, "gen_ai.usage.input_tokens"),
-        (NEW | {"gen_ai.usage.input_tokens": "many"}, {}, "gen_ai.usage.input_tokens"),
         (NEW, {"spanId": ""}, "spanId"),
+        (NEW, {"traceId": "5b8e"}, "spanId"),
         (NEW, {"endTimeUnixNano": "0"}, "endTimeUnixNano"),
+        (NEW, {"endTimeUnixNano": None}, "endTimeUnixNano"),
         (NEW, {"endTimeUnixNano": "soon"}, "endTimeUnixNano"),
         (NEW, {"endTimeUnixNano": str(10**20 + 1)}, "endTimeUnixNano"),
         (NEW | {"tallygate.account": ""}, {}, "subject"),
@@ -140,19 +204,40 @@ async def test_embeddings_have_no_output(stage: Stage, client: Client) -> None:
 async def test_a_span_that_cannot_be_taken_is_told_and_the_others_are_taken(
     said: dict[str, Any], fields: dict[str, Any], field: str, stage: Stage, client: Client
 ) -> None:
-    status, told = await send(client, traces(span(said, **fields), span(NEW, spanId="2")))
+    status, told = await send(client, traces(span(said, **fields), span(NEW, spanId="2" * 16)))
     assert (status, told["partialSuccess"]["rejectedSpans"]) == (200, "1")
     assert field in told["partialSuccess"]["errorMessage"]
     assert len(stage.appender.records) == 1
 
 
+async def test_a_request_may_be_known_as_its_server_knows_it(stage: Stage, client: Client) -> None:
+    async def asked(said: dict[str, Any]) -> Any:
+        path = f"{TRACES}?identity=request"
+        answer = await client.send("POST", path, traces(span(said)), headers={"content-type": "application/json"})
+        return answer.json()
+
+    assert await asked(OLD | {"gen_ai.request.id": "req-1"}) == {}
+    assert await asked(OLD | {"gen_ai.response.id": "chatcmpl-2"}) == {}
+    assert "gen_ai.request.id" in (await asked(OLD))["partialSuccess"]["errorMessage"]
+    assert [event.id for event in events(stage)] == ["req-1", "chatcmpl-2"]
+
+
 async def test_what_is_no_request_of_otlp_is_refused(stage: Stage, client: Client) -> None:
-    for body in (b"[]", b"{", b'{"resourceSpans": 1}', b'{"resourceSpans": [{"scopeSpans": [{"spans": [1]}]}]}'):
+    many = b'{"resourceSpans": [{"scopeSpans": [{"spans": [%b]}]}]}' % b",".join([b"{}"] * (SPANS_MAX + 1))
+    for body in (b"[]", b"{", b'{"resourceSpans": 1}', many):
         status, told = await send(client, body)
-        assert (status, told["field"]) == (400, "body"), body
+        assert (status, told["field"]) == (400, "body"), body[:40]
     protobuf = await client.send("POST", TRACES, b"\x0a", headers={"content-type": "application/x-protobuf"})
     assert protobuf.status == 415
-    assert (await send(client, b" " * (INGEST_BYTES_MAX + 1)))[0] == 413
+    assert (await send(client, b" " * (BYTES_MAX + 1)))[0] == 413
+
+
+async def test_what_a_resource_says_at_length_is_not_said_again_in_every_event(stage: Stage, client: Client) -> None:
+    resource = {"tallygate.account": "acme", "service.name": "s" * 60_000, "other": "o" * 60_000}
+    spans = [span(NEW, spanId=f"{number:016x}") for number in range(1, 1_501)]
+    assert await send(client, traces(*spans, resource=resource)) == (200, {})
+    assert len(stage.appender.records) == 1_500
+    assert max(len(record.value or b"") for record in stage.appender.records) < 1_000
 
 
 async def test_a_log_that_is_away_lets_the_collector_try_again(stage: Stage, client: Client) -> None:

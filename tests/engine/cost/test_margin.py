@@ -106,6 +106,22 @@ def test_cost_in_another_currency_is_not_converted() -> None:
     assert found == [("EUR", 10, None, 0, 0, 1), ("USD", 0, 1, 1, 0, 0)]
 
 
+def test_cost_in_two_currencies_is_known_in_neither() -> None:
+    """Else what cost little in the one would hide what cost much in the other."""
+    rows = dict(
+        fold_of(rated(1, "a", 100, currency="EUR"), cost("a", 5, currency="EUR"), cost("a", 50, replica="s")).sums([])
+    )
+    euro, dollar = (next(sums for key, sums in rows.items() if key.currency == each) for each in ("EUR", "USD"))
+    assert (euro.known_cost, euro.cost, euro.foreign_cost, euro.without_cost) == (5, None, 1, 0)
+    assert (dollar.cost, dollar.foreign_cost) == (50, 0)
+
+
+def test_what_others_of_a_run_cost_says_nothing_of_a_charge_that_does_not_bill_the_run() -> None:
+    fold = a_run(rated(1, "d", 9, currency="EUR"), cost("d", None, run="talk-1", currency=None))
+    sums = next(sums for key, sums in fold.sums([By.REQUEST]) if key.request == "d" and key.currency == "EUR")
+    assert (sums.without_cost, sums.foreign_cost) == (1, 0)
+
+
 def test_cost_that_is_not_known_is_in_no_other_currency_either() -> None:
     ((_, sums),) = fold_of(rated(1, "a", 10, currency="EUR"), cost("a", None, currency=None)).sums([])
     assert (sums.cost, sums.without_cost, sums.foreign_cost) == (None, 1, 0)
