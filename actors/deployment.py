@@ -1,7 +1,7 @@
 """One deployment on a Ray that this process has joined: tables, topics, shards, controller, API; up in order, down in order."""
 
 import asyncio
-import secrets
+import hmac
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -33,13 +33,19 @@ class NotReady(Exception):
 async def lay_ground(settings: Settings) -> Settings:
     """Bring tables and topics up to date, as the owner that the settings name; the settings of the running engine.
 
-    The engine gets a role of its own, which can neither drop nor truncate, with a new password."""
-    password = secrets.token_urlsafe(24)
+    The engine gets a role of its own, which can neither drop nor truncate. Its password follows from the control key: what an
+    `up` that was killed has left running in a Ray goes on when the next one comes."""
+    password = engine_password(settings.control_key_bytes())
     owner = database_dsn(settings)
     await migrate(owner, settings.postgres.schema_name, password)
     await create_topics(brokers(settings), topic_settings(settings))
     engine = SecretStr(_with_user(owner, ENGINE_ROLE, password))
     return settings.model_copy(update={"postgres": settings.postgres.model_copy(update={"dsn": engine})})
+
+
+def engine_password(control_key: bytes) -> str:
+    """Of the engine's role. It cannot be turned back into the key."""
+    return hmac.digest(control_key, b"tallygate engine role\0", "sha256").hex()
 
 
 @asynccontextmanager

@@ -60,7 +60,7 @@ def require_extension() -> None:
 
 
 @contextmanager
-def _translation(doing: str) -> Iterator[None]:
+def _translation(doing: str, hint: str = "") -> Iterator[None]:
     """Errors of aiokafka leave this block as errors of the port."""
     try:
         yield
@@ -70,7 +70,7 @@ def _translation(doing: str) -> Iterator[None]:
             f"{where.topic} partition {where.partition}: offset {offset} is outside the log", where.partition
         ) from error
     except (KafkaError, OSError) as error:
-        raise LogUnavailable(f"Kafka, {doing}: {type(error).__name__}: {error}") from error
+        raise LogUnavailable(f"Kafka, {doing}: {type(error).__name__}: {error}{hint and f' ({hint})'}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,13 @@ class Brokers:
 
     def __str__(self) -> str:
         return self.servers
+
+    @property
+    def tried(self) -> str:
+        """How they are asked, for whoever is told that they did not let us in."""
+        how = "without TLS" if self.tls is None else "over TLS"
+        who = "" if self.sasl is None else f" as {self.sasl[1]} by {self.sasl[0]}"
+        return f"tried {how}{who}: kafka.tls, its files and kafka.sasl_mechanism must fit what the brokers want"
 
     def options(self) -> dict[str, Any]:
         """What every client of aiokafka is given."""
@@ -129,7 +136,7 @@ class KafkaLog:
             self.partitions = self._appender.partitions
             # Room for a usage record of the largest size that a broker accepts by default.
             self._consumer = _consumer(self._brokers, self._timeout_s, self._fetch_wait_ms, 1024 * 1024)
-            with _translation("connecting"):
+            with _translation("connecting", self._brokers.tried):
                 await self._consumer.start()
             self._reader = TopicReader(self._brokers, self._timeout_s)
             await self._reader.start()
@@ -320,7 +327,7 @@ class TopicAppender:
                     request_timeout_ms=int(self._timeout_s * 1000),
                 )
                 try:
-                    with _translation("connecting"):
+                    with _translation("connecting", self._brokers.tried):
                         async with asyncio.timeout(self._timeout_s):
                             await producer.start()
                 except BaseException:
@@ -392,7 +399,7 @@ class TopicReader:
         """Connect. Raises `LogUnavailable`."""
         self._lock = asyncio.Lock()
         self._consumer = _consumer(self._brokers, self._timeout_s, 20, RECORD_BYTES_MAX)
-        with _translation("connecting"):
+        with _translation("connecting", self._brokers.tried):
             await self._consumer.start()
 
     async def stop(self) -> None:
@@ -569,7 +576,7 @@ class _Admin:
 
     async def __aenter__(self) -> "_Admin":
         self._client = AIOKafkaAdminClient(**self._brokers.options(), request_timeout_ms=int(self._timeout_s * 1000))
-        with _translation("connecting"):
+        with _translation("connecting", self._brokers.tried):
             try:
                 async with asyncio.timeout(self._timeout_s):
                     await self._client.start()
@@ -660,7 +667,7 @@ async def tail(brokers: Brokers, topic: str) -> AsyncIterator[bytes]:
     try:
         await consumer.start()
     except KafkaError as error:
-        raise LogUnavailable(f"Kafka at {brokers}: {type(error).__name__}") from error
+        raise LogUnavailable(f"Kafka at {brokers}: {type(error).__name__} ({brokers.tried})") from error
     try:
         async for record in consumer:
             for line in (record.value or b"").splitlines():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import orjson
+from pydantic import SecretStr
 
 from actors.api_client import ApiClient, ApiRefused, path_of
 from actors.assembly import issue_key, kafka_log, postgres_store
@@ -45,7 +46,8 @@ Say = Callable[[str], None]
 def run(settings: Settings, run_dir: Path, say: Say) -> None:
     """Until Ctrl-C or SIGTERM. Raises what keeps it from coming up; what was started is stopped, however it ends."""
     with Supervisor(run_dir, say=say) as supervisor:
-        if not is_free(settings.api.port, settings.api.host):
+        # In a Ray that goes on without us the port is Serve's, also when nothing of ours runs in it.
+        if settings.ray_address is None and not is_free(settings.api.port, settings.api.host):
             raise NotReady(
                 f"port {settings.api.port} of {settings.api.host} is taken: set TALLYGATE_API__PORT to another"
             )
@@ -150,6 +152,11 @@ def _environment(settings: Settings, access: dict[str, str]) -> bytes:
         "TALLYGATE_URL": access["url"],
         "TALLYGATE_KEY": access["key"],
     }
+    for group, beside in (("postgres", settings.postgres), ("kafka", settings.kafka)):
+        for name, value in beside.model_dump(exclude_defaults=True).items():
+            if name not in ("dsn", "bootstrap_servers"):
+                told = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+                values[f"TALLYGATE_{group.upper()}__{name.upper()}"] = told
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
     note = (
         "# For commands beside `tallygate up`, in a shell of their own: `up` itself must not be given its own servers."

@@ -54,6 +54,7 @@ WELL_KNOWN: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 _SECRETS: Final = frozenset({"dsn", "secret", "control_key", "key", "sasl_password"})
+_SHARED_NETWORK: Final = ipaddress.IPv4Network("100.64.0.0/10")  # of carriers, clouds and overlay networks; not routed
 _TOPIC_PATTERN: Final = r"^[A-Za-z0-9._-]{1,249}$"  # what Kafka accepts as a topic name
 _SCHEMA_PATTERN: Final = r"^[a-z][a-z0-9_]{0,62}$"  # an identifier that needs no quotes in SQL
 
@@ -216,8 +217,18 @@ class KafkaSettings(_Group):
             raise ValueError("two of the topics have one name: each must be a topic of its own")
         return self
 
+    @field_validator("tls_ca_file", "tls_cert_file", "tls_key_file")
+    @classmethod
+    def _is_found_from_anywhere(cls, path: Path | None) -> Path | None:
+        """Shards and replicas do not start in the folder that this process was started in."""
+        if path == Path():
+            raise ValueError("names no file")
+        return None if path is None else path.absolute()
+
     @model_validator(mode="after")
     def _the_way_in_is_whole(self) -> Self:
+        if self.sasl_password is not None and not self.sasl_password.get_secret_value():
+            raise ValueError("sasl_password is empty")
         sasl = (self.sasl_mechanism, self.sasl_username, self.sasl_password)
         if None in sasl and sasl != (None, None, None):
             raise ValueError("sasl_mechanism, sasl_username and sasl_password belong together")
@@ -676,7 +687,9 @@ def _breaches(settings: Settings) -> Iterator[str]:
         yield "kafka.replication_factor: must be 3 or more, or the loss of a broker may lose the log"
     if settings.kafka.min_insync_replicas < 2:
         yield "kafka.min_insync_replicas: must be 2 or more, or a record may be acknowledged and lost"
-    if not ipaddress.ip_network(settings.shard.door_network).is_private:
+    network = ipaddress.ip_network(settings.shard.door_network)
+    shared = isinstance(network, ipaddress.IPv4Network) and network.subnet_of(_SHARED_NETWORK)
+    if not network.is_private and not shared:
         yield "shard.door_network: must be a private network: a door speaks no TLS, and opens every account"
     if settings.webhooks.allow_loopback:
         yield "webhooks.allow_loopback: must be off, or alerts can be aimed at this machine's own services"

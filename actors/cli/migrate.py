@@ -31,4 +31,5 @@ def migrate_tables(
             fail(str(error), FAILED)
     for name in applied:
         typer.echo(f"applied {name}")
-    typer.echo(f"schema {settings.postgres.schema_name} is up to date; run the engine as {ENGINE_ROLE}")
+    schema = settings.postgres.schema_name
+    typer.echo(f"schema {schema} is up to date; `tallygate up` takes the owner, and runs the engine as {ENGINE_ROLE}")

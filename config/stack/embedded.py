@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from config.settings import Settings
-from config.stack.kafka import start_kafka
+from config.stack.kafka import KafkaUnavailable, start_kafka
 from config.stack.postgres import PostgresUnavailable, kept_data_dir, start_postgres
 from config.stack.supervisor import Supervisor
 
@@ -23,6 +23,7 @@ def fresh_stack(supervisor: Supervisor, settings: Settings) -> Settings:
     folder = supervisor.run_dir / "kafka"  # its logs stay after the run, for whoever asks what happened
     shutil.rmtree(folder, ignore_errors=True)
     dsn = settings.postgres.dsn or SecretStr(start_postgres(supervisor).superuser_dsn)
+    _refuse_tls(settings)
     bootstrap = settings.kafka.bootstrap_servers or start_kafka(supervisor, dir=folder).bootstrap_servers
     return _completed(settings, dsn, bootstrap, SecretStr(secrets.token_hex(32)))
 
@@ -32,6 +33,7 @@ def kept_stack(supervisor: Supervisor, settings: Settings) -> Settings:
 
     Raises PostgresUnavailable where there is a database and no key: a run folder was removed, and as root its Postgres lies
     elsewhere. Checkpoints of a log that is gone, sealed by a key that is gone, are of no use."""
+    _refuse_tls(settings)
     dsn, key_file = settings.postgres.dsn, supervisor.run_dir / _KEY_FILE
     data_dir = kept_data_dir(supervisor) if dsn is None else None
     if data_dir is not None and data_dir.exists() and not key_file.exists():
@@ -46,6 +48,15 @@ def kept_stack(supervisor: Supervisor, settings: Settings) -> Settings:
     if bootstrap is None:
         bootstrap = _kept_kafka(supervisor)
     return _completed(settings, dsn, bootstrap, control_key)
+
+
+def _refuse_tls(settings: Settings) -> None:
+    kafka = settings.kafka
+    if kafka.bootstrap_servers is None and (kafka.tls or kafka.sasl_mechanism is not None):
+        raise KafkaUnavailable(
+            "kafka.tls and kafka.sasl_mechanism are for brokers of your own, and kafka.bootstrap_servers names none: the "
+            "one that is started here speaks neither"
+        )
 
 
 def _completed(settings: Settings, dsn: SecretStr, bootstrap: str, control_key: SecretStr) -> Settings:

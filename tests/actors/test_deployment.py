@@ -22,6 +22,12 @@ def test_the_engine_gets_its_own_role_in_the_same_database(dsn: str, expected: s
     assert deployment._with_user(dsn, "engine", "word") == expected
 
 
+def test_the_engines_password_is_that_of_its_control_key() -> None:
+    """So an `up` that comes back does not lock out what an earlier one has left in its Ray."""
+    assert deployment.engine_password(b"k" * 32) == deployment.engine_password(b"k" * 32)
+    assert deployment.engine_password(b"k" * 32) != deployment.engine_password(b"l" * 32)
+
+
 async def test_what_does_not_come_is_named() -> None:
     async def never() -> bool:
         return False

@@ -156,7 +156,10 @@ async def test_nobody_else_comes_in_and_no_password_is_told(door: Door, way: str
     settings = door.settings(way, **stated)
     with pytest.raises(LogUnavailable) as refused:
         await create_topics(brokers(settings), topic_settings(settings), timeout_s=5.0)
-    assert PASSWORD not in str(refused.value) and "wrong" not in str(refused.value)
+    told = str(refused.value)
+    assert PASSWORD not in told and "wrong" not in told
+    assert ("over TLS" if settings.kafka.tls else "without TLS") in told
+    assert ("as engine by" in told) == (settings.kafka.sasl_username is not None)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,24 @@ def test_production_says_where_its_key_is_and_not_the_key() -> None:
     assert any(ACCESS["key"] in line for line in up._welcome(ACCESS, True, Path("/run"))), "who tries it pastes it"
 
 
+def test_a_shell_beside_it_is_told_how_kafka_lets_one_in() -> None:
+    kafka = {"bootstrap_servers": "b:9092", "tls": True, "tls_ca_file": "/etc/ca.pem", "topic_usage": "events"}
+    kafka |= {"sasl_mechanism": "SCRAM-SHA-512", "sasl_username": "me", "sasl_password": "it's"}
+    postgres = {"dsn": "postgresql://o@h/d", "schema_name": "mine"}
+    settings = Settings.model_validate({"control_key": "5a" * 32, "kafka": kafka, "postgres": postgres})
+    lines = up._environment(settings, ACCESS).decode().splitlines()
+    for line in (
+        "export TALLYGATE_KAFKA__TLS=True",
+        "export TALLYGATE_KAFKA__TLS_CA_FILE=/etc/ca.pem",
+        "export TALLYGATE_KAFKA__SASL_USERNAME=me",
+        """export TALLYGATE_KAFKA__SASL_PASSWORD='it'"'"'s'""",
+        "export TALLYGATE_KAFKA__TOPIC_USAGE=events",
+        "export TALLYGATE_POSTGRES__SCHEMA_NAME=mine",
+    ):
+        assert line in lines
+    assert not any("BOOTSTRAP_SERVERS" in line and "TALLYGATE_" in line for line in lines)
+
+
 def test_only_who_tries_it_gets_a_shadow_unasked() -> None:
     assert up._with_shadows(PRODUCTION).shadow.actors == 0
     assert up._with_shadows(Settings()).shadow.actors == 1

@@ -134,6 +134,7 @@ def test_every_fault_is_told_at_once_with_the_variable_that_mends_it(monkeypatch
         ),
         ("TALLYGATE_KAFKA__SASL_MECHANISM", "hunter2", "kafka.sasl_mechanism"),
         ("TALLYGATE_KAFKA__TLS_CA_FILE", "ca.pem", "tls is off"),
+        ("TALLYGATE_KAFKA__TLS_CERT_FILE", ".", "names no file"),
         ("TALLYGATE_LEASE__RENEW_EVERY_S", "0.7", "at most half of lease_s"),
         ("TALLYGATE_WEBHOOKS__URL", "https://h.example.com", "url and secret belong together"),
         ("TALLYGATE_WEBHOOKS__BACKOFF_MAX_S", "2", "backoff_base_s is above backoff_max_s"),
@@ -153,6 +154,18 @@ def test_an_unusable_value_is_named_and_never_shown(
 def test_production_accepts_safe_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     setenv(monkeypatch, SAFE)
     assert load_settings().control_key_bytes() == bytes.fromhex(KEY)
+
+
+def test_a_file_is_found_from_wherever_a_process_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    setenv(monkeypatch, {**SAFE, "TALLYGATE_KAFKA__TLS_CA_FILE": "ca.pem"})
+    assert load_settings().kafka.tls_ca_file == tmp_path / "ca.pem"
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/16", "100.64.0.0/10", "100.100.1.0/24", "fd00::/8"])
+def test_production_takes_a_network_that_is_not_routed(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    setenv(monkeypatch, {**SAFE, "TALLYGATE_SHARD__DOOR_NETWORK": network})
+    assert load_settings().shard.door_network == network
 
 
 def test_production_listens_openly_where_tls_is_in_front(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from config.stack.ports import free_ports
 from config.stack.postgres import kept_data_dir
+from config.stack.ray_local import RayLocal
 from config.stack.supervisor import Supervisor, reap
 
 TALLYGATE = Path(sys.executable).with_name("tallygate")
@@ -27,7 +29,7 @@ UP = "Ctrl-C stops everything in order"
 class Up:
     """One run of `tallygate up` in `folder`/build/up."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, more: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self._log = folder / "up.log"
         # The deployment is its own: nothing of the session's Ray, and none of its servers.
@@ -39,6 +41,7 @@ class Up:
         }
         for name in ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"):
             self.environment.pop(name, None)
+        self.environment |= more or {}
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 [TALLYGATE, "up"], cwd=folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT
@@ -139,3 +142,26 @@ def test_up_is_tried_crashes_and_is_found_again(tmp_path: Path) -> None:
         stopped = reap(run_dir)
         shutil.rmtree(kept_data_dir(Supervisor(run_dir)).parent)
     assert stopped == [], "Ctrl-C stops everything"
+
+
+@pytest.mark.timeout(900)
+def test_up_comes_back_to_a_ray_that_goes_on_without_it(
+    tmp_path: Path, ray_local: RayLocal, kafka: str, database: str
+) -> None:
+    """Behind an end in order Serve's proxy is left there, behind a kill shards and controller too: none keeps it out."""
+    names = ("usage", "rated", "dead_letters", "served", "gpu_telemetry", "costs")
+    settings = {f"TALLYGATE_KAFKA__TOPIC_{name.upper()}": f"up-{name}" for name in names}
+    settings |= {"RAY_ADDRESS": ray_local.address, **ray_local.environment}
+    settings |= {"DATABASE_URL": database, "KAFKA_BOOTSTRAP_SERVERS": kafka, "TALLYGATE_CONTROL_KEY": "5b" * 32}
+    port = free_ports(1)[0]
+    for number, end in enumerate((signal.SIGINT, signal.SIGKILL, signal.SIGINT)):
+        up = Up(tmp_path, port, settings)
+        try:
+            up.wait_until_up()
+            up.wait_until_booked("25")
+            up.process.send_signal(end)
+            assert up.process.wait(STOP_TIMEOUT_S) == (0 if end is signal.SIGINT else -end), (number, up.said())
+        finally:
+            up.process.kill()
+            up.process.wait()
+    reap(tmp_path / "build" / "up")

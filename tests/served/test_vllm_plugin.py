@@ -227,7 +227,19 @@ def test_the_replica_says_when_it_is_ready_and_when_it_ends(kept: Kept, monkeypa
         ({"BOOTSTRAP": "b:1", "PENDING": "0"}, "TALLYGATE_SERVED_PENDING"),
         ({"BOOTSTRAP": "b:1", "TLS": "yes"}, "TALLYGATE_SERVED_TLS is neither true nor false"),
         ({"BOOTSTRAP": "b:1", "TLS_CA_FILE": "ca.pem"}, "TALLYGATE_SERVED_TLS is not true"),
-        ({"BOOTSTRAP": "b:1", "TLS": "true", "TLS_CA_FILE": "none.pem"}, "TALLYGATE_SERVED_TLS and its files"),
+        (
+            {"BOOTSTRAP": "b:1", "TLS": "true", "TLS_CA_FILE": "none.pem"},
+            "SERVED_TLS_CA_FILE: none.pem: No such file",
+        ),
+        (
+            {"BOOTSTRAP": "b:1", "TLS": "true", "TLS_CERT_FILE": "none.pem"},
+            "none.pem, with the key in it: No such file",
+        ),
+        (
+            {"BOOTSTRAP": "b:1", "TLS": "true", "TLS_KEY_FILE": "key.pem"},
+            "TALLYGATE_SERVED_TLS_CERT_FILE, which is not set",
+        ),
+        ({"BOOTSTRAP": "b:1", "SASL_PASSWORD": "p"}, "TALLYGATE_SERVED_SASL_MECHANISM must be set"),
         ({"BOOTSTRAP": "b:1", "SASL_MECHANISM": "GSSAPI"}, "TALLYGATE_SERVED_SASL_MECHANISM is none of PLAIN"),
         ({"BOOTSTRAP": "b:1", "SASL_MECHANISM": "PLAIN"}, "PLAIN would show the password"),
         ({"BOOTSTRAP": "b:1", "TLS": "true", "SASL_MECHANISM": "PLAIN"}, "TALLYGATE_SERVED_SASL_PASSWORD must be set"),

@@ -191,15 +191,13 @@ def _security(environment: Mapping[str, str]) -> dict[str, Any]:
         raise BadSetting("TALLYGATE_SERVED_TLS is neither true nor false")
     if tls != "true" and (ca_file or cert_file or key_file):
         raise BadSetting("TALLYGATE_SERVED_TLS is not true, and so its files would be of no use")
+    if key_file and not cert_file:
+        raise BadSetting("TALLYGATE_SERVED_TLS_KEY_FILE is the key of TALLYGATE_SERVED_TLS_CERT_FILE, which is not set")
     found: dict[str, Any] = {}
     if tls == "true":
-        try:
-            context = ssl.create_default_context(cafile=ca_file)
-            if cert_file:
-                context.load_cert_chain(cert_file, key_file, password="")  # or somebody would be asked to type one
-        except OSError as error:
-            raise BadSetting(f"TALLYGATE_SERVED_TLS and its files: {error.strerror or error}") from error
-        found = {"security_protocol": "SSL", "ssl_context": context}
+        found = {"security_protocol": "SSL", "ssl_context": _tls(ca_file, cert_file, key_file)}
+    if mechanism is None and (username or password):
+        raise BadSetting("TALLYGATE_SERVED_SASL_MECHANISM must be set beside the name and the password")
     if mechanism is not None:
         if mechanism not in _MECHANISMS:
             raise BadSetting(f"TALLYGATE_SERVED_SASL_MECHANISM is none of {', '.join(_MECHANISMS)}")
@@ -212,6 +210,23 @@ def _security(environment: Mapping[str, str]) -> dict[str, Any]:
         found["security_protocol"] = "SASL_SSL" if found else "SASL_PLAINTEXT"
         found |= {"sasl_mechanism": mechanism, "sasl_plain_username": username, "sasl_plain_password": password}
     return found
+
+
+def _tls(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
+    name, files = "TLS_CA_FILE", str(ca_file)
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        if cert_file:
+            name, files = "TLS_CERT_FILE", f"{cert_file}, with the key in {key_file or 'it'}"
+            context.load_cert_chain(cert_file, key_file, password=_no_password)
+    except OSError as error:
+        raise BadSetting(f"TALLYGATE_SERVED_{name}: {files}: {error.strerror or error}") from error
+    return context
+
+
+def _no_password() -> str:
+    """Without this, the server would wait for somebody to type one."""
+    raise BadSetting("TALLYGATE_SERVED_TLS_KEY_FILE: the key has a password: store it without one")
 
 
 def _model(vllm_config: Any) -> str:

@@ -10,6 +10,7 @@ from actors.kafka import Brokers, TopicSettings, create_topics
 from config.settings import Settings
 from config.stack import postgres
 from config.stack.embedded import fresh_stack, kept_stack
+from config.stack.kafka import KafkaUnavailable
 from config.stack.postgres import PostgresUnavailable, kept_data_dir
 from config.stack.supervisor import Supervisor
 
@@ -25,6 +26,14 @@ async def execute(settings: Settings, statement: str) -> object:
         return await connection.fetchval(statement)
     finally:
         await connection.close()
+
+
+def test_tls_without_brokers_of_ones_own_is_refused(tmp_path: Path) -> None:
+    given = Settings.model_validate({"kafka": {"tls": True}})
+    with Supervisor(tmp_path) as supervisor:
+        for stack in (fresh_stack, kept_stack):
+            with pytest.raises(KafkaUnavailable, match="are for brokers of your own"):
+                stack(supervisor, given)
 
 
 async def test_a_kept_stack_is_found_again(tmp_path: Path) -> None:
