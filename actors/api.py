@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.context import _get_global_client
 from ray.serve.schema import LoggingConfig
 
 from actors.advice import Advisor
@@ -212,9 +213,13 @@ class _Replica:
                 return
 
 
+class ServeElsewhere(Exception):
+    """Serve runs in this Ray already, and listens elsewhere than the settings say: it never moves."""
+
+
 def serve_api(settings: Settings) -> None:
     """Start the API on the Ray that this process has joined; returns once it answers. Replicas that run already with these
-    settings go on. Blocks: call it in a thread."""
+    settings go on. Raises ServeElsewhere. Blocks: call it in a thread."""
     revealed = settings.reveal()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the driver says itself what it starts
 
@@ -234,6 +239,14 @@ def serve_api(settings: Settings) -> None:
 
     proxies = ProxyLocation.HeadOnly if settings.api.proxies == "head" else ProxyLocation.EveryNode
     serve.start(proxies, HTTPOptions(host=settings.api.host, port=settings.api.port))
+    client = _get_global_client()
+    assert client is not None, "it was started"
+    running = client.http_config  # what Serve was started with, by whomever
+    if (running.host, running.port) != (settings.api.host, settings.api.port):
+        raise ServeElsewhere(
+            f"Serve runs in this Ray already, at {running.host}:{running.port}, and the API is to be at {settings.api.host}:"
+            f"{settings.api.port}: set TALLYGATE_API__HOST and TALLYGATE_API__PORT to the former, or run `serve shutdown`"
+        )
     deployment: Any = Api
     # Without a version of our own Serve takes every deployment for a new one, and replaces its replicas one by one: a
     # driver that comes back would halve the API for as long as replicas take to start.

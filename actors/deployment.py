@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from actors.api import serve_api, stop_api
+from actors.api import ServeElsewhere, serve_api, stop_api
 from actors.assembly import brokers, database_dsn, topic_settings
 from actors.clock import SystemClock
 from actors.cluster import Cluster
@@ -59,7 +59,10 @@ async def deployed(settings: Settings, lock_dir: Path, say: Say) -> AsyncIterato
     try:
         await until(lambda: all_ready(cluster, settings.kafka.partitions), "every partition to be ready")
         say(f"serve: starting {settings.api.replicas} replicas of the API")
-        await asyncio.to_thread(serve_api, settings)
+        try:
+            await asyncio.to_thread(serve_api, settings)
+        except ServeElsewhere as error:
+            raise NotReady(str(error)) from None
         try:
             yield cluster
         finally:

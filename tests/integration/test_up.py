@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,18 @@ def test_up_is_tried_crashes_and_is_found_again(tmp_path: Path) -> None:
     assert stopped == [], "Ctrl-C stops everything"
 
 
+@pytest.fixture
+def _serve_is_nobodys(ray_local: RayLocal) -> Iterator[None]:
+    """Where it listens is settled by whoever starts it first in a Ray: it ends, before us and behind us."""
+    from ray import serve
+
+    serve.shutdown()  # type: ignore[no-untyped-call]
+    yield
+    serve.shutdown()  # type: ignore[no-untyped-call]
+
+
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("_serve_is_nobodys")
 def test_up_comes_back_to_a_ray_that_goes_on_without_it(
     tmp_path: Path, ray_local: RayLocal, kafka: str, database: str
 ) -> None:
@@ -153,7 +164,7 @@ def test_up_comes_back_to_a_ray_that_goes_on_without_it(
     settings = {f"TALLYGATE_KAFKA__TOPIC_{name.upper()}": f"up-{name}" for name in names}
     settings |= {"RAY_ADDRESS": ray_local.address, **ray_local.environment}
     settings |= {"DATABASE_URL": database, "KAFKA_BOOTSTRAP_SERVERS": kafka, "TALLYGATE_CONTROL_KEY": "5b" * 32}
-    port = free_ports(1)[0]
+    port, other = free_ports(2)
     for number, end in enumerate((signal.SIGINT, signal.SIGKILL, signal.SIGINT)):
         up = Up(tmp_path, port, settings)
         try:
@@ -164,4 +175,11 @@ def test_up_comes_back_to_a_ray_that_goes_on_without_it(
         finally:
             up.process.kill()
             up.process.wait()
+    up = Up(tmp_path, other, settings)
+    try:
+        assert up.process.wait(START_TIMEOUT_S) == 1
+        assert f"Serve runs in this Ray already, at 127.0.0.1:{port}" in up.said().replace("\n", " ")
+    finally:
+        up.process.kill()
+        up.process.wait()
     reap(tmp_path / "build" / "up")
