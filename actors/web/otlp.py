@@ -136,14 +136,13 @@ async def spent_in(body: bytes) -> list[Spent]:
             continue
         span = _object(raw)
         attributes = _attributes(span)
-        if any(name.startswith(_USAGE) for name in attributes):
+        uses = any(name.startswith(_USAGE) for name in attributes)
+        if uses and attributes.get("gen_ai.operation.name") not in SUMS:
             if resource is not of_resource:
                 of_resource, said = resource, _attributes(_object(resource))
             found.append(Spent(place, span, attributes, said))
     around = _around([each.place for each in found], parents)
-    return [
-        each for each in found if each.place not in around and each.attributes.get("gen_ai.operation.name") not in SUMS
-    ]
+    return [each for each in found if each.place not in around]
 
 
 def _where(raw: Raw) -> tuple[Place, str] | None:

@@ -32,6 +32,12 @@ async def test_only_the_innermost_of_spans_around_one_another_counts() -> None:
     assert [int(each.place[1], 16) for each in await spent_in(body(*spans))] == [3, 4, 5, 7]
 
 
+async def test_a_tool_inside_a_call_does_not_take_its_place() -> None:
+    tool = used(2, 1)
+    tool["attributes"] += [{"key": "gen_ai.operation.name", "value": {"stringValue": "execute_tool"}}]
+    assert [int(each.place[1], 16) for each in await spent_in(body(used(1), tool))] == [1]
+
+
 async def test_a_circle_of_spans_ends() -> None:
     assert [int(each.place[1], 16) for each in await spent_in(body(used(1, 2), span(2, 1)))] == []
 
