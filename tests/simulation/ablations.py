@@ -31,6 +31,7 @@ from engine.alerts import Crossing, Phase, Standing, step
 from engine.cut import Cut
 from engine.dedup import Dedup, identity
 from engine.events import Leases, Malformed, Rerate, Slices, fingerprint, parse_usage
+from engine.guard import Guard
 from engine.holds import Hold
 from engine.leases import LeaseBook
 from engine.leasing import Leased
@@ -249,6 +250,19 @@ def _without_the_open_request(*stored: Any) -> TopUp:
     return TopUp(terms, ordinal, failed, since_us, None, low)
 
 
+def _lost_of_what_is_assigned(self: Lease, partition: int, claimed_s: float) -> bool:
+    return partition in self.partitions and _lost(self, partition, claimed_s)
+
+
+def _guarded_by_who_pays_by_now(self: Account, time_us: int, now_us: int) -> Guard | None:
+    guard = _guarded(self, time_us, now_us)
+    if guard is not None and guard.start not in self.table:
+        derived = self.derive()
+        guard.payment = self._payment(guard, derived)
+        guard.ledger = derived.allocation.postings(self.billed_us)
+    return guard
+
+
 def _post_what_is_stated(account: Account, command: Rerate, _book: object, log_time_us: int) -> list[Crossing]:
     segment_us, _ = account.segment_around(log_time_us)
     asked = Rerating(command.version, command.from_us, command.to_us)
@@ -273,6 +287,7 @@ _append, _fetch = SimBroker.append, SimLog.fetch
 _apply, _dead_letter, _slice = Partition.apply, Partition._dead_letter, Partition._slice
 _lease, _close_slices = Partition._lease, Partition._close_slices
 _put, _close = LeaseBook.put, LeaseBook.close
+_lost, _guarded = Lease.lost, Account._guarded
 
 Patch = Callable[[], Any]
 
@@ -328,6 +343,10 @@ ABLATIONS: Final = (
     ),
     Ablation(
         "a lease that had lapsed brings back what another has claimed", (_method(Lease, "lost", lambda *_: False),)
+    ),
+    Ablation(
+        "a lease that had lapsed brings back what another has claimed and is to keep",
+        (_method(Lease, "lost", _lost_of_what_is_assigned),),
     ),
     Ablation("deliveries are not written back", (_method(Shard, "_write_back_if_due", lambda *_: None),)),
     Ablation("a hold is approved before its slice is in the log", (_method(_Till, "usable", lambda *_: 1 << 80),)),
@@ -402,6 +421,10 @@ RARE: Final = (
         "who gives a partition back speaks until it hears that it is given",
         (_method(Owned, "fall_silent", lambda _: None),),
     ),
+    Ablation(
+        "who pays for the first usage of a segment is told ahead",
+        (_method(Account, "_guarded", _guarded_by_who_pays_by_now),),
+    ),
 )
 
 # The first seed that noticed, when all were last searched for from 0 on; seed 0 notices what is not named.
@@ -418,6 +441,7 @@ NOTICED_BY: Final = {
     "a successor waits neither for the hand-over nor for the old lease": 275,
     "a lease counts from the answer, not from the question": 362,
     "a lease that had lapsed brings back what another has claimed": 154,
+    "a lease that had lapsed brings back what another has claimed and is to keep": 830,
     "a hold is approved before its slice is in the log": 1,
     "what earlier owners approved is not withheld": 557,
     "a hold is reclaimed by the owner's clock alone": 388,
@@ -458,6 +482,14 @@ REGRESSIONS: Final = {
     "a lease that had lapsed brings back what another has claimed": (
         5_016_169,
         "a shard whose partition another had claimed answered beside it when it was assigned back and its lease was renewed",
+    ),
+    "a lease that had lapsed brings back what another has claimed and is to keep": (
+        830,
+        "a shard that woke and renewed its lease answered for what another had claimed, until its loop had looked",
+    ),
+    "who pays for the first usage of a segment is told ahead": (
+        10_052_574,
+        "what a lot carries over, for usage ahead of log time, was not posted",
     ),
     "records handed out again are folded again": (
         19,
