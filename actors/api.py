@@ -23,6 +23,7 @@ from ray.serve.schema import LoggingConfig
 from actors.advice import Advisor
 from actors.assembly import (
     WhatIfProcess,
+    audit_trail,
     billed_usages,
     database_dsn,
     doors,
@@ -40,7 +41,6 @@ from actors.assembly import (
     webhook_caller,
     webhook_endpoints,
 )
-from actors.audit import Audit
 from actors.catalogues import PostgresCatalogues
 from actors.clock import SystemClock
 from actors.commands import CommandDesk
@@ -84,7 +84,7 @@ class ApiProcess:
         appender, owners, clock = kafka_appender(settings), doors(settings), SystemClock()
         keys = key_ring(settings, clock)
         records = Records(dsn, schema, partitions)
-        audit = Audit(dsn, schema)
+        audit = audit_trail(settings)
         idempotency = Idempotency(dsn, schema, control_key)
         endpoints = webhook_endpoints(settings)
         self._caller = webhook_caller(settings, clock)

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, Protocol
 
 from actors.addresses import address_in
+from actors.audit import Audit
 from actors.billed_usage import BilledUsages
 from actors.checkpoints import Checkpoints
 from actors.clock import SystemClock
@@ -305,6 +306,11 @@ def topic_reader(settings: Settings) -> TopicReader:
 def member_roster(settings: Settings) -> PostgresRoster:
     """The door to the members, as a controller or an operator uses it. Raises NotConfigured."""
     return PostgresRoster(database_dsn(settings), settings.postgres.schema_name)
+
+
+def audit_trail(settings: Settings) -> Audit:
+    """Who did what, not yet started. Raises NotConfigured."""
+    return Audit(database_dsn(settings), settings.postgres.schema_name)
 
 
 def key_ring(settings: Settings, clock: Clock) -> Keys:

@@ -30,6 +30,7 @@ from config.catalogue_diff import as_json as diff_json
 from config.settings import Settings, load_settings
 from engine.catalog import (
     AllowanceDefinition,
+    BadCatalogue,
     CatalogueDocument,
     MeterDefinition,
     Plan,
@@ -101,23 +102,32 @@ def publish_catalogue(
 
 async def _publish(settings: Settings, document: CatalogueDocument, effective_us: int | None) -> "Published":
     from actors.assembly import kafka_log, postgres_store
+    from actors.cli.trail import trailed
     from actors.clock import SystemClock
+    from actors.ports import CatalogueTaken
     from actors.publication import publish
+    from actors.web.acts import Entry
+    from actors.web.operations import PublishedAnswer
+    from actors.web.times import instant
 
-    store, log = postgres_store(settings), kafka_log(settings)
+    store, log, entry = postgres_store(settings), kafka_log(settings), Entry("catalogue.publish")
     await store.start()
     try:
         await log.start()
         try:
-            return await publish(
-                document,
-                store=store,
-                log=log,
-                clock=SystemClock(),
-                topic=settings.kafka.topic_usage,
-                control_key=settings.control_key_bytes(),
-                effective_us=effective_us,
-            )
+            async with trailed(settings, entry, BadCatalogue, CatalogueTaken):
+                published = await publish(
+                    document,
+                    store=store,
+                    log=log,
+                    clock=SystemClock(),
+                    topic=settings.kafka.topic_usage,
+                    control_key=settings.control_key_bytes(),
+                    effective_us=effective_us,
+                )
+                entry.subject = str(published.version)
+                entry.after = PublishedAnswer(published.version, instant(published.effective_us))
+            return published
         finally:
             await log.stop()
     finally:

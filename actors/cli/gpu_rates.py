@@ -31,7 +31,7 @@ def publish(document: _Document) -> None:
     rates = _read(document)
     with expected_errors(), outside_errors():
         settings = load_settings()
-        asyncio.run(_publish(settings, document.read_bytes()))
+        asyncio.run(_publish(settings, rates, document.read_bytes()))
     typer.echo(f"version {rates.version} is in the log of all {settings.kafka.partitions} partitions")
 
 
@@ -42,9 +42,11 @@ def _read(document: Path) -> GpuRates:
         fail(f"{document}: {error}", WRONG_INPUT)
 
 
-async def _publish(settings: Settings, body: bytes) -> None:
+async def _publish(settings: Settings, rates: GpuRates, body: bytes) -> None:
     from actors.assembly import served_appender
+    from actors.cli.trail import trailed
     from actors.ports import Outgoing
+    from actors.web.acts import Entry
     from engine.cost.attribution import TOPIC
 
     key, partitions = settings.control_key_bytes(), settings.kafka.partitions
@@ -52,6 +54,8 @@ async def _publish(settings: Settings, body: bytes) -> None:
     await appender.start()
     try:
         sealed = [Outgoing("served", seal(key, TOPIC, number, body), b"rates", number) for number in range(partitions)]
-        await appender.append(sealed)
+        entry = Entry("gpu_rates.publish", subject=str(rates.version), after=rates.document)
+        async with trailed(settings, entry):
+            await appender.append(sealed)
     finally:
         await appender.stop()

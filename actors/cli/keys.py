@@ -11,7 +11,7 @@ from actors.cli.terminal import WRONG_INPUT, expected_errors, fail, instant_of, 
 from config.settings import load_settings
 
 if TYPE_CHECKING:
-    from actors.keys import KeyRecord, Keys
+    from actors.keys import KeyRecord, Keys, KeyScope
 
 app = typer.Typer(
     help="API keys: in Postgres where DATABASE_URL names one, else over the HTTP API.", no_args_is_help=True
@@ -46,12 +46,28 @@ def create_key(
             body = {field: value for field, value in asked.items() if value is not None}
             typer.echo(change(url, key, "POST", "/v1/keys", body)["key"])
             return
-        wanted = [KeyScope(text) for text in scope]
         try:
-            made = _with_keys(lambda ring: ring.create(name, wanted, account, expires_us, created_by="tallygate keys"))
+            made = _with_keys(lambda ring: _create(ring, name, [KeyScope(text) for text in scope], account, expires_us))
         except KeyRefused as error:
             fail(str(error), WRONG_INPUT)
-        typer.echo(made[1])
+        typer.echo(made)
+
+
+async def _create(
+    ring: "Keys", name: str, scopes: "list[KeyScope]", account: str | None, expires_us: int | None
+) -> str:
+    from actors.cli.trail import actor, trailed
+    from actors.keys import KeyRefused
+    from actors.web.acts import Entry
+    from actors.web.key_routes import KeyRequest
+    from actors.web.times import instant_or_none
+
+    entry = Entry("create_key", account)
+    entry.after = KeyRequest(name, tuple(scopes), account, instant_or_none(expires_us))
+    async with trailed(load_settings(), entry, KeyRefused):
+        key, text = await ring.create(name, scopes, account, expires_us, created_by=actor())
+        entry.subject = key.public_id
+    return text
 
 
 @app.command("list")
@@ -97,10 +113,19 @@ def revoke_key(
             change(url, key, "DELETE", path_to("keys", public_id))
         else:
             try:
-                _with_keys(lambda ring: ring.revoke(public_id))
+                _with_keys(lambda ring: _revoke(ring, public_id))
             except KeyUnknown:
                 fail(f"there is no key {public_id}: see `tallygate keys list`", WRONG_INPUT)
     typer.echo(f"{public_id} is revoked")
+
+
+async def _revoke(ring: "Keys", public_id: str) -> None:
+    from actors.cli.trail import trailed
+    from actors.keys import KeyUnknown
+    from actors.web.acts import Entry
+
+    async with trailed(load_settings(), Entry("revoke_key", subject=public_id), KeyUnknown):
+        await ring.revoke(public_id)
 
 
 @app.command("door")

@@ -1,5 +1,6 @@
 """Commands called as a terminal calls them, beside an API that answers from a table."""
 
+import asyncio
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import tallygate
+from actors.audit import Audit, AuditEntry
 from actors.web import explain, quantity_grant_routes, recurring_routes, top_up_routes
 from config.settings import WELL_KNOWN
 
@@ -26,6 +28,19 @@ def without_settings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 def call(*arguments: str) -> Result:
     return CliRunner().invoke(tallygate.app, arguments)
+
+
+def trail_of(dsn: str, schema: str = "tallygate") -> list[AuditEntry]:
+    """What stands in the audit trail, the oldest first."""
+
+    async def look() -> list[AuditEntry]:
+        audit = Audit(dsn, schema)
+        await audit.start()
+        found, _ = await audit.page(100)
+        await audit.stop()
+        return [row.entry for row in reversed(found)]
+
+    return asyncio.run(look())
 
 
 BALANCE = {"booked": "25", "held": "0.5", "available": "24.5", "overdraft": "0", "currency": "USD"}

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from actors.cli.terminal import FAILED, WRONG_INPUT
-from tests.actors.cli.calling import EXAMPLE, call
+from tests.actors.cli.calling import EXAMPLE, call, trail_of
 
 
 def test_check_counts_what_a_good_catalogue_holds() -> None:
@@ -77,6 +77,13 @@ def test_a_catalogue_is_published_to_a_real_database_and_broker(
     soon = call("catalogue", "publish", str(EXAMPLE), "--effective", "2026-01-01T00:00:00Z")
     assert soon.exit_code == WRONG_INPUT
     assert "effective: must be 20" in soon.stderr and "6 minutes" in soon.stderr
+
+    act = "catalogue.publish"
+    assert [(row.act, row.stage, row.subject) for row in trail_of(database)] == [
+        *((act, "asked", ""), (act, "done", "1")),
+        *((act, "asked", ""), (act, "done", "2")),
+        *((act, "asked", ""), (act, "refused", "")),
+    ]
 
     letters = call("dead-letters")
     assert (letters.exit_code, "Dead letters" in letters.stdout) == (0, True)

@@ -8,7 +8,7 @@ import pytest
 from actors.cli.terminal import FAILED, WRONG_INPUT
 from actors.kafka import Brokers, TopicReader
 from engine.cost.attribution import Attribution, Horizons
-from tests.actors.cli.calling import call
+from tests.actors.cli.calling import call, trail_of
 
 EXAMPLE = Path(__file__).parents[3] / "config" / "gpu-rates.example.json"
 KEY = "ab" * 32
@@ -36,8 +36,11 @@ def test_without_brokers_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch) ->
     assert "KAFKA_BOOTSTRAP_SERVERS" in result.stderr
 
 
-def test_every_partition_has_what_was_published(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_partition_has_what_was_published(kafka: str, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka)
+    monkeypatch.setenv("DATABASE_URL", database)
+    monkeypatch.setenv("TALLYGATE_POSTGRES__SCHEMA_NAME", "cli_gpu_rates")
+    assert call("migrate").exit_code == 0
     monkeypatch.setenv("TALLYGATE_CONTROL_KEY", KEY)
     monkeypatch.setenv("TALLYGATE_KAFKA__PARTITIONS", "2")
     for role in ("USAGE", "RATED", "DEAD_LETTERS", "SERVED", "GPU_TELEMETRY", "COSTS"):
@@ -62,3 +65,10 @@ def test_every_partition_has_what_was_published(kafka: str, monkeypatch: pytest.
         return found
 
     assert asyncio.run(currencies()) == ["USD", "USD"]
+
+    trail = [
+        (row.act, row.stage, row.subject, b"h100-sxm" in (row.after or b""))
+        for row in trail_of(database, "cli_gpu_rates")
+    ]
+    published = [("gpu_rates.publish", stage, "1", True) for stage in ("asked", "done")]
+    assert trail == published, "and nothing was asked for while there was no topic"
