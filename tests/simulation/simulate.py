@@ -170,7 +170,7 @@ def play(
     office: BackOffice | None = None,
 ) -> None:
     """Run the world to its verdict."""
-    with short_limits(world.plan), _quiet_logs():
+    with short_limits(world), _quiet_logs():
         try:
             run_virtually(loop, _run(world, traffic, gateways, strikes, seconds, office))
         except (NobodyWaits, TimeStandsStill) as error:
