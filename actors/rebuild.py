@@ -216,20 +216,15 @@ class Fold:
     def drifts(self, check: str, account: str | None = None) -> list[Drift]:
         """Where the checkpoint differs from the fold, byte for byte; of one account, or of everything."""
         stored, number = self.stored_partition(), self.number
+
+        def anew(name: str) -> tuple[bytes | None, bytes | None]:
+            return self._bytes_of(self.partition, name), self._bytes_of(stored, name)
+
         if account is None:
-            found = list(state_drifts(check, number, self.partition.state_bytes(), stored.state_bytes()))
-        else:
-            blobs = {row.account: row.blob for row in self._stored.accounts}
-            found = list(
-                account_drifts(check, number, account, self._bytes_of(self.partition, account), blobs.get(account))
-            )
-        # An idle account keeps the bytes of the version that wrote them: it counts as this version would write it.
-        older = {drift.account for drift in found if drift.account and drift.what == "version"}
-        found = [drift for drift in found if drift.account not in older]
-        for name in sorted(older):
-            rewritten = self._bytes_of(self.partition, name), self._bytes_of(stored, name)
-            found += account_drifts(check, number, name, *rewritten)
-        return found
+            return list(state_drifts(check, number, self.partition.state_bytes(), stored.state_bytes(), anew))
+        blobs = {row.account: row.blob for row in self._stored.accounts}
+        alone = self._bytes_of(self.partition, account), blobs.get(account)
+        return list(account_drifts(check, number, account, *alone, anew))
 
     @staticmethod
     def _bytes_of(partition: Partition, name: str) -> bytes | None:

@@ -1,6 +1,6 @@
 """R-ledger: the sums of an account's postings are what its lots and its debt say, lot by lot and period by period (C1)."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from actors.checkpoints import Posted
 from actors.drift import ABSENT, Drift
@@ -10,6 +10,7 @@ from engine.money import amount_text
 
 CHECK = "ledger"
 Place = tuple[str, str, int | None]  # lot ("" for debt), kind, usage period
+Sums = dict[Place, int]  # pico
 GIVES = ("grant", "refund")  # what a lot has more by these, it has less by every other kind
 
 
@@ -17,34 +18,45 @@ def ledger_drifts(
     partition: int, accounts: Mapping[str, Account], rows: Mapping[str, AccountRow], postings: Iterable[Posted]
 ) -> Iterator[Drift]:
     """`accounts` as their snapshots say; `rows` what stands beside the snapshots, for people."""
-    posted: dict[str, dict[Place, Posted]] = {}
+    posted: dict[str, list[Posted]] = {}
     for line in postings:
-        posted.setdefault(line.account, {})[line.lot, line.kind, line.usage_period_us] = line
+        posted.setdefault(line.account, []).append(line)
     for name in sorted(accounts.keys() | posted.keys()):
         account = accounts.get(name)
         if account is None:
             if name not in rows:  # else its snapshot cannot be read, which is told elsewhere
                 yield Drift(CHECK, partition, name, "postings", "no postings, since it is not open", "postings")
             continue
-        yield from _of_account(partition, account, posted.get(name, {}))
+        yield from _of_account(partition, account, posted.get(name, []))
         yield from _beside(partition, account, rows[name])
 
 
-def _of_account(partition: int, account: Account, posted: Mapping[Place, Posted]) -> Iterator[Drift]:
+def sums_of(postings: Iterable[Posted]) -> Sums:
+    """What the postings of one account come to, place by place."""
+    sums: Sums = {}
+    for line in postings:
+        place = line.lot, line.kind, line.usage_period_us
+        sums[place] = sums.get(place, 0) + line.amount
+    return sums
+
+
+def _of_account(partition: int, account: Account, postings: Sequence[Posted]) -> Iterator[Drift]:
     allocation = account.derive().allocation
-    expected = allocation.postings(account.billed_us)
+    expected, posted = allocation.postings(account.billed_us), sums_of(postings)
     for place in sorted(expected.keys() | posted.keys(), key=lambda place: (place[0], place[1], place[2] or 0)):
         lot, kind, period = place
-        line = posted.get(place)
         what = (
             kind + (f" of lot {lot}" if lot else "") + (f" in the period from {period}" if period is not None else "")
         )
-        yield from _money(partition, account.account, what, expected.get(place, 0), line.amount if line else 0)
-        known = account.lots.get(lot)
-        if line is not None and known is not None and line.lot_kind != known.kind:
-            yield Drift(CHECK, partition, account.account, f"kind of lot {lot}", known.kind, line.lot_kind)
+        yield from _money(partition, account.account, what, expected.get(place, 0), posted.get(place, 0))
+    kinds = {"": ""} | {name: lot.kind for name, lot in account.lots.items()}
+    for lot, said in sorted({(line.lot, line.lot_kind) for line in postings}):
+        known = kinds.get(lot, said)  # of a lot that the account does not have, the sums are told above
+        if said != known:
+            what = f"kind of lot {lot}" if lot else "kind of lot of debt"
+            yield Drift(CHECK, partition, account.account, what, known or ABSENT, said or ABSENT)
     for name in sorted(account.lots):
-        lines = [(kind, line.amount) for (of, kind, _), line in posted.items() if of == name]
+        lines = [(kind, amount) for (of, kind, _), amount in posted.items() if of == name]
         kept = sum(amount if kind in GIVES else -amount for kind, amount in lines)
         yield from _money(partition, account.account, f"remaining of lot {name}", allocation.remaining[name], kept)
 

@@ -10,7 +10,7 @@ from actors.checkpoints import Posted, StoredCheckpoint
 from actors.drift import Drift, digit
 from actors.ports import AlertRow, CommandRow, DeadLetterRow
 from actors.rebuild import Fold, Stored, read_stored, settle
-from actors.reconcile.ledger import ledger_drifts
+from actors.reconcile.ledger import ledger_drifts, sums_of
 from actors.reconcile.offsets import Stretch, beyond_drifts, counted_in, end_drifts, stretch_drifts
 from actors.reconcile.outbox import outbox_drifts, told_drifts
 from actors.reconcile.rated import RatedTopic
@@ -240,11 +240,7 @@ class Reconciler:
             for used_us, amount in amounts:
                 used_us = row.log_time_us if used_us is None else used_us
                 rerated.manual(row.log_time_us, used_us, said.get("price") or "", amount)
-        posted = {
-            (line.lot, line.kind, line.usage_period_us): line.amount
-            for line in self._facts.postings
-            if line.account == name
-        }
+        posted = sums_of(line for line in self._facts.postings if line.account == name)
         balance, took = self._rows[name].balance, account.derive().taken
         for finding in rerated.finish(_table(account), account.adjusted, posted, balance, took):
             yield Drift(RERATE, self._number, name, *finding)

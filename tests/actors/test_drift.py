@@ -1,8 +1,13 @@
 """Drifts: each difference is told with its place, and the digit is the first that differs."""
 
+from typing import Any
+
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from actors.drift import Drift, digit, state_drifts
+from engine.snapshot import PartitionState
 from tests.engine.bench import MINUTE, random_bench
 
 
@@ -47,3 +52,34 @@ def test_equal_states_have_no_drift_and_every_part_is_compared() -> None:
     assert {"log_time_us", "count of rated", "memory of rated events", "caps another: amount"} <= named
     assert any(name.startswith("answer to command key-") for name in named)
     assert {drift.account for drift in found} & set(log.accounts)
+
+
+HEADER = PartitionState(3, 5, 1, [(1, 0)], [("rated", 2)], ["acme"], ["acme"], ["acme"])
+
+
+def header_drifts(**other: Any) -> list[tuple[str, str, str]]:
+    def state(header: PartitionState) -> bytes:
+        return msgspec.msgpack.encode([msgspec.msgpack.encode(header), [], b"", []])
+
+    found = state_drifts("x", 0, state(HEADER), state(replace(HEADER, **other)))
+    return [(drift.what, drift.expected, drift.found) for drift in found]
+
+
+def test_every_field_of_a_partition_is_compared() -> None:
+    """Each alone, and one that is new here, too: nothing may be called equal to the last byte that is not."""
+    assert header_drifts() == []
+    for name in PartitionState.__struct_fields__:
+        value = getattr(HEADER, name)
+        (named,) = header_drifts(**{name: value - 1 if isinstance(value, int) else []})
+        assert named[0] != "header bytes"
+    assert header_drifts(bound=["acme", "globex"]) == [
+        ("accounts bound by an agreed price", "acme", "acme, globex"),
+    ]
+    assert header_drifts(leased=[]) == [("accounts with leases", "acme", "")]
+
+
+def test_headers_that_read_alike_and_are_not_are_told_by_their_bytes() -> None:
+    twice = [("rated", 2), ("rated", 2)]
+    ((what, expected, found),) = header_drifts(counts=twice)
+    assert (what, expected) == ("header bytes", msgspec.msgpack.encode(HEADER).hex())
+    assert found == msgspec.msgpack.encode(replace(HEADER, counts=twice)).hex()

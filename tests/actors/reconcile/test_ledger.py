@@ -62,6 +62,20 @@ def test_each_place_is_compared_and_conservation_too() -> None:
     assert "expire of lot second: expected 0, found 0.000000000007" in strange
 
 
+def test_two_kinds_in_one_place_are_both_counted() -> None:
+    """Of what is posted nothing stays unread, whichever order the database gives it in."""
+    grant, burn, debt = POSTED
+    strange = msgspec.structs.replace(burn, lot_kind="promo", amount=5 * DOLLAR)
+    for postings in ((grant, strange, burn, debt), (grant, burn, debt, strange)):
+        found = told(*postings)
+        assert any("burn of lot first in the period" in line and "expected 10, found 15" in line for line in found)
+        assert any("kind of lot first: expected paid, found promo" in line for line in found)
+    halves = [msgspec.structs.replace(burn, amount=5 * DOLLAR), msgspec.structs.replace(strange, lot_kind="paid")]
+    assert told(grant, *halves, debt) == [], "the sum counts, however many rows it has"
+    owed = told(grant, burn, msgspec.structs.replace(debt, lot_kind="paid"))
+    assert owed == ["ledger: partition 0, account acme: kind of lot of debt: expected nothing, found paid"]
+
+
 def test_what_is_shown_to_people_is_compared() -> None:
     assert any("balance shown" in line for line in told(*POSTED, balance=0))
     assert any("spend shown" in line for line in told(*POSTED, spend=0))
