@@ -29,6 +29,10 @@ class NoSuchPartition(ValueError):
     """It was never claimed; the message names those that were."""
 
 
+class PartitionsMissing(Exception):
+    """What is stored is not of all partitions of the topic, or of more: nothing can be said of the whole."""
+
+
 async def seal(
     settings: Settings, folder: Path, partition: int | None, say: Say
 ) -> AsyncIterator[tuple[Path, BaseHead]]:
@@ -36,7 +40,7 @@ async def seal(
     control_key = settings.control_key_bytes()
     async with AsyncExitStack() as doors:
         checkpoints = await _checkpoints(settings, doors)
-        for number in await _chosen(checkpoints, partition):
+        for number in await _chosen(settings, checkpoints, partition):
             say(f"Partition {number}: sealing")
             head = await checkpoints.read(
                 number,
@@ -56,7 +60,7 @@ async def rebuild(settings: Settings, bases: Path | None, partition: int | None,
     async with AsyncExitStack() as doors:
         checkpoints = await _checkpoints(settings, doors)
         reader = await _reader(settings, doors)
-        for number in await _chosen(checkpoints, partition):
+        for number in await _chosen(settings, checkpoints, partition):
             say(f"Partition {number}: reading its checkpoint")
             stored = await checkpoints.read(number, read_stored)
             base = find_base(bases, number, settings.control_key_bytes())
@@ -72,7 +76,7 @@ async def reconcile(
     async with AsyncExitStack() as doors:
         checkpoints = await _checkpoints(settings, doors)
         reader = await _reader(settings, doors)
-        for number in await _chosen(checkpoints, partition):
+        for number in await _chosen(settings, checkpoints, partition):
             say(f"Partition {number}: reading its checkpoint")
             base = find_base(bases, number, settings.control_key_bytes())
             stored, facts = await checkpoints.read(
@@ -90,7 +94,7 @@ async def committed_lines(settings: Settings, from_ms: int, say: Say) -> AsyncIt
     async with AsyncExitStack() as doors:
         checkpoints = await _checkpoints(settings, doors)
         reader = await _reader(settings, doors)
-        for number in await _chosen(checkpoints, None):
+        for number in await _chosen(settings, checkpoints, None):
             say(f"Partition {number}: reading its checkpoint")
             stored = await checkpoints.read(number, read_stored)
             fold = _fold(settings, checkpoints, reader, stored, None)
@@ -123,7 +127,7 @@ async def dry_run(
         published = None if newest is None else await checkpoints.catalogue(newest)
         if published is not None:
             check_succession(read_document(published), draft.document)
-        for number in await _chosen(checkpoints, partition):
+        for number in await _chosen(settings, checkpoints, partition):
             say(f"Partition {number}: reading its checkpoint")
             stored = await checkpoints.read(number, read_stored)
             base = find_base(bases, number, settings.control_key_bytes())
@@ -173,13 +177,33 @@ async def _reader(settings: Settings, doors: AsyncExitStack) -> TopicReader:
     return reader
 
 
-async def _chosen(checkpoints: Checkpoints, partition: int | None) -> list[int]:
-    """All partitions that were ever claimed, or the one asked for. Raises NoSuchPartition."""
+async def _chosen(settings: Settings, checkpoints: Checkpoints, partition: int | None) -> list[int]:
+    """All partitions of the topic, or the one asked for. Raises NoSuchPartition and PartitionsMissing: what is stored does
+    not say by itself how much of it there must be."""
     known = await checkpoints.partitions()
     if partition is None:
-        return known
+        return _complete(settings, known)
     if partition not in known:
-        raise NoSuchPartition(
-            f"partition {partition} was never claimed; there are {', '.join(map(str, known)) or 'none'}"
-        )
+        raise NoSuchPartition(f"partition {partition} was never claimed; there are {_listed(known) or 'none'}")
     return [partition]
+
+
+def _complete(settings: Settings, known: list[int]) -> list[int]:
+    """Every partition has its row from the moment on at which the deployment first owned it."""
+    wanted = list(range(settings.kafka.partitions))
+    if known == wanted:
+        return wanted
+    missing, foreign = (sorted(set(one) - set(other)) for one, other in ((wanted, known), (known, wanted)))
+    faults = []
+    if missing:
+        faults.append(f"nothing is stored of partition {_listed(missing)} of topic {settings.kafka.topic_usage}")
+    if foreign:
+        faults.append(f"partition {_listed(foreign)} is stored, but kafka.partitions is {len(wanted)}")
+    raise PartitionsMissing(
+        f"{'; '.join(faults)} (schema {settings.postgres.schema_name}): see that the settings name the deployment's own "
+        "database, schema and partitions, and that it has been up; else restore what is missing. --partition looks at one"
+    )
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))

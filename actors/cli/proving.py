@@ -30,7 +30,7 @@ BaseFolder = Annotated[
 def proving(doing: str) -> Iterator[tuple[Settings, Callable[[str], None]]]:
     """The settings, and how to tell where the work stands; what may go wrong is told as one line."""
     from actors.dryrun import TooLate
-    from actors.proofs import NoSuchPartition
+    from actors.proofs import NoSuchPartition, PartitionsMissing
     from actors.rebuild import LogTooShort
     from actors.sealed_base import BadBase
     from actors.takeover import CatalogueLost
@@ -41,7 +41,7 @@ def proving(doing: str) -> Iterator[tuple[Settings, Callable[[str], None]]]:
             yield load_settings(), lambda line: status.update(line)
         except (NoSuchPartition, TooLate) as error:
             fail(str(error), WRONG_INPUT)
-        except (BadBase, CatalogueLost, HalfApplied, LogTooShort) as error:
+        except (BadBase, CatalogueLost, HalfApplied, LogTooShort, PartitionsMissing) as error:
             fail(str(error), FAILED)
 
 

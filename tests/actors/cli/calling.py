@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import tallygate
+from actors import proofs
 from actors.audit import Audit, AuditEntry
 from actors.web import explain, quantity_grant_routes, recurring_routes, top_up_routes
 from config.settings import WELL_KNOWN
@@ -28,6 +29,38 @@ def without_settings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 def call(*arguments: str) -> Result:
     return CliRunner().invoke(tallygate.app, arguments)
+
+
+class Doors:
+    """Postgres and Kafka of a deployment of which these partitions are stored; whoever reads more is told."""
+
+    def __init__(self, *stored: int) -> None:
+        self.stored = list(stored)
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def partitions(self) -> list[int]:
+        return self.stored
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"asked for {name}")
+
+
+INCOMPLETE = [  # what is stored of a deployment of three partitions, and what is told of it
+    ((), "nothing is stored of partition 0, 1, 2 of topic usage"),
+    ((0, 2), "nothing is stored of partition 1 of topic usage"),
+    ((0, 1, 2, 3), "partition 3 is stored, but kafka.partitions is 3"),
+]
+
+
+def beside_stored(monkeypatch: pytest.MonkeyPatch, partitions: int, *stored: int) -> None:
+    """As if a deployment of so many partitions had these in its database."""
+    monkeypatch.setenv("TALLYGATE_CONTROL_KEY", "5a" * 32)
+    monkeypatch.setenv("TALLYGATE_KAFKA__PARTITIONS", str(partitions))
+    monkeypatch.setattr(proofs, "stored_checkpoints", lambda settings: Doors(*stored))
+    monkeypatch.setattr(proofs, "topic_reader", lambda settings: Doors())
 
 
 def trail_of(dsn: str, schema: str = "tallygate") -> list[AuditEntry]:

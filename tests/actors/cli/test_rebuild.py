@@ -2,8 +2,8 @@
 
 import pytest
 
-from actors.cli.terminal import WRONG_INPUT
-from tests.actors.cli.calling import call
+from actors.cli.terminal import FAILED, WRONG_INPUT
+from tests.actors.cli.calling import INCOMPLETE, beside_stored, call
 
 
 def test_rebuilding_needs_servers_and_the_account_s_own_partition(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,3 +15,15 @@ def test_rebuilding_needs_servers_and_the_account_s_own_partition(monkeypatch: p
     assert result.exit_code == WRONG_INPUT
     assert "account acme lives in partition " in result.stderr
     assert call("base", "seal").exit_code == WRONG_INPUT
+
+
+@pytest.mark.parametrize(("stored", "told"), INCOMPLETE)
+def test_a_partition_that_is_missing_is_no_proof(
+    stored: tuple[int, ...], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a wrong schema, or a row that is gone, nothing could be found to differ."""
+    beside_stored(monkeypatch, 3, *stored)
+    for command in (("rebuild",), ("rebuild", "--verify")):
+        result = call(*command)
+        assert (result.exit_code, result.stdout) == (FAILED, "")
+        assert told in " ".join(result.stderr.split())
