@@ -29,9 +29,12 @@ LEASE_S: Final = 15.0  # a look that takes longer loses it to another replica
 ASK_WITHIN_S: Final = 1.0
 ASKED_AT_ONCE: Final = 16
 TURN_MAX: Final = 100  # keys of a look: the next one goes on behind them, so that shards are asked little
+CALLS_AT_ONCE: Final = 8  # of one gateway: one that hangs has no more of us, and no other waits for it
 OUTBOX: Final = OutboxSettings(
     attempts_max=1_000_000,  # a key that goes on spending is never given up
-    account_pending_max=1_024,
+    concurrent_max=16_384,  # the receivers bound what each gateway is asked at once
+    pending_max=16_384,
+    account_pending_max=256,  # an account is a gateway here
     back_off_factor=2.0,
     back_off_max_s=60.0,
 )
@@ -69,12 +72,14 @@ class GatewayReceivers:
         self._caller = caller
         self._epoch = epoch
         self._orders: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._calls: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def post(self, alert: AlertRow) -> Attempt:
         """Carries the act out, unless a later one of its key has taken its place."""
         act = msgspec.json.decode(alert.body, type=Act).data
+        calls = self._calls.setdefault(act.gateway, asyncio.Semaphore(CALLS_AT_ONCE))
         # One call of a key at a time: an earlier one that is under way must not arrive behind a later one.
-        async with self._orders.setdefault((act.gateway, act.key), asyncio.Lock()):
+        async with self._orders.setdefault((act.gateway, act.key), asyncio.Lock()), calls:
             epoch = self._epoch()
             if epoch is None:
                 return Attempt(delivered=False, error="another replica looks after the keys")
@@ -139,7 +144,8 @@ class GatewayWatch:
                 self._give_up()
                 return
             if self._resumed_at != self._epoch:
-                self._outbox.resume(ACTS_PARTITION, await self._alerts.waiting_alerts(ACTS_PARTITION))
+                waiting = await self._alerts.waiting_alerts(ACTS_PARTITION)
+                self._outbox.resume(ACTS_PARTITION, [_of_its_gateway(row) for row in waiting])
                 self._resumed_at = self._epoch
             await self._look_at(await self._keys.keys(), self._epoch)
             await self._outbox.flush()
@@ -170,7 +176,7 @@ class GatewayWatch:
                 continue
             row = await self._keys.decide(key, reason, epoch)
             if row is not None:
-                self._outbox.offer(ACTS_PARTITION, row)
+                self._outbox.offer(ACTS_PARTITION, _of_its_gateway(row))
                 self._outbox.checkpointed(ACTS_PARTITION, row.offset + 1)
 
     async def _describe(self, accounts: list[str]) -> dict[str, AccountView]:
@@ -185,3 +191,8 @@ class GatewayWatch:
 
         answers = await asyncio.gather(*(ask(account) for account in accounts))
         return {account: answer for account, answer in answers if isinstance(answer, AccountView)}
+
+
+def _of_its_gateway(row: AlertRow) -> AlertRow:
+    """Told as if its gateway were the account: what is told to one gateway waits behind nothing that is told to another."""
+    return msgspec.structs.replace(row, account=msgspec.json.decode(row.body, type=Act).data.gateway)

@@ -3,6 +3,7 @@ told twice that was taken."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 from pydantic import SecretStr
 
+from actors import gateway_watch
 from actors.clock import SystemClock
 from actors.door_client import DoorUnavailable
 from actors.door_wire import AccountView, Answer, Describe, NotFound, Question, WalletView
@@ -17,7 +19,6 @@ from actors.gateway_calls import GatewayKind
 from actors.gateway_watch import GatewayWatch
 from actors.gateways import Gateway, GatewayKey, PostgresGateways
 from actors.migrations import migrate
-from actors.outbox import OutboxSettings
 from actors.postgres import PostgresStore
 from actors.webhooks import WebhookCaller
 from loadtest.deployment import ENGINE_PASSWORD, engine_dsn
@@ -79,9 +80,8 @@ class World:
 
 @pytest.fixture
 async def world(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(
-        "actors.gateway_watch.OUTBOX", OutboxSettings(attempts_max=100, back_off_s=0.02, back_off_max_s=0.05)
-    )
+    quick = replace(gateway_watch.OUTBOX, attempts_max=100, back_off_s=0.02, back_off_max_s=0.05)
+    monkeypatch.setattr(gateway_watch, "OUTBOX", quick)
     monkeypatch.setattr("actors.gateway_watch.LEASE_S", 0.0)  # whoever looks next takes over
     schema = f"gateway_watch_{next(_numbers)}"  # keys keep how they stand
     await migrate(database, schema, ENGINE_PASSWORD)
@@ -220,3 +220,34 @@ async def test_many_keys_are_looked_at_in_turns(world: World, monkeypatch: pytes
     assert world.owners.asked == 1
     await world.until(watch, lambda: world.server.blocked == {"hash-1", "hash-2"})
     await watch.stop()
+
+
+async def test_a_gateway_that_hangs_delays_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes calls and answers none; more of its keys than calls at once, or acts begun, are to be blocked first."""
+    monkeypatch.setattr(gateway_watch, "OUTBOX", replace(gateway_watch.OUTBOX, account_pending_max=20))
+    calls = most = 0
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls, most
+        calls += 1
+        most = max(most, calls)
+        with suppress(asyncio.CancelledError, ConnectionError):
+            await reader.read()
+        calls -= 1
+        writer.close()
+
+    hanging = await asyncio.start_server(hang, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{hanging.sockets[0].getsockname()[1]}"
+    await world.keys.put(Gateway("hangs", GatewayKind.LITELLM_BLOCK, url), SecretStr(TOKEN))
+    for number in range(40):
+        await world.keys.put_key(GatewayKey("hangs", f"key-{number}", "dry", "", None))
+    await world.bind(GatewayKind.LITELLM_BLOCK, ("hash-1", "later", None))
+    world.owners.credit("dry", "0")
+    world.owners.credit("later", "5")
+    watch = world.watch("one")
+    await world.until(watch, lambda: calls >= gateway_watch.CALLS_AT_ONCE)
+    world.owners.credit("later", "0")
+    await world.until(watch, lambda: bool(world.server.calls))
+    await watch.stop()
+    assert most == gateway_watch.CALLS_AT_ONCE, "and it has no more of us than that"
+    hanging.close()
