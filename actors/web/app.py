@@ -53,6 +53,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 KEY_IN_FLIGHT_MAX: Final = 64  # of one key in one replica: its own callers wait, not everybody's
 IN_FLIGHT_MAX: Final = 1_000
+STRANGERS_MAX: Final = 100  # without a key, who ask whether a replica lives and is ready
 BODY_DEADLINE_S: Final = 5.0
 JSON_TYPE: Final = b"application/json"
 _IDEMPOTENCY_KEY: Final = re.compile(rf"[!-~]{{1,{IDEMPOTENCY_KEY_MAX}}}\Z")
@@ -103,7 +104,8 @@ class App:
         self._body_deadline_s = body_deadline_s
         self._exact: dict[str, dict[str, _Compiled]] = {}
         self._templates: dict[int, list[tuple[list[str], dict[str, _Compiled]]]] = {}
-        self._in_flight = 0
+        self._in_flight = 0  # of those who have a key
+        self._strangers = 0
         self._by_key: dict[str, int] = {}
         self._deadlines = Deadlines()
         self._run = secrets.token_hex(6)
@@ -239,6 +241,8 @@ class App:
             with deadline:
                 if reading:
                     raw = await self._body(compiled, headers, receive)
+                    if key is not None:
+                        await self._still_usable(key)  # it may have been revoked while the body was under way
                     reading = False
                     deadline.begin_anew(route.deadline_s)
                     body = raw if route.raw_body else _decoded(compiled, raw)
@@ -258,36 +262,44 @@ class App:
             if scheme.lower() == b"bearer":
                 key = await self.services.keys.verify(text.strip().decode("latin-1"))
         except KeysUnavailable:
-            raise unavailable("The key could not be verified: the database is away.") from None
+            raise _unverified() from None
         if key is None:
-            raise Problem(
-                401,
-                "unauthenticated",
-                "No valid key",
-                "The request carries no valid API key.",
-                next_step="Send the header `Authorization: Bearer tg_...` with a key that is neither expired nor revoked.",
-                headers={"WWW-Authenticate": 'Bearer realm="tallygate"'},
-            )
+            raise _unauthenticated()
         return key
 
+    async def _still_usable(self, key: Key) -> None:
+        try:
+            usable = await self.services.keys.usable(key.public_id)
+        except KeysUnavailable:
+            raise _unverified() from None
+        if not usable:
+            raise _unauthenticated()
+
     def _enter(self, key: Key | None) -> None:
+        """Strangers have places of their own: they take none from those who have a key."""
+        if key is None:
+            if self._strangers >= STRANGERS_MAX:
+                raise unavailable("This replica has as many requests without a key in flight as it takes.")
+            self._strangers += 1
+            return
         if self._in_flight >= self._in_flight_max:
             raise unavailable("This replica has as many requests in flight as it takes.")
-        if key is not None:
-            own = self._by_key.get(key.public_id, 0)
-            if own >= self._key_in_flight_max:
-                raise unavailable(f"This key has {own} requests in flight, as many as one key may have here.")
-            self._by_key[key.public_id] = own + 1
+        own = self._by_key.get(key.public_id, 0)
+        if own >= self._key_in_flight_max:
+            raise unavailable(f"This key has {own} requests in flight, as many as one key may have here.")
+        self._by_key[key.public_id] = own + 1
         self._in_flight += 1
 
     def _leave(self, key: Key | None) -> None:
+        if key is None:
+            self._strangers -= 1
+            return
         self._in_flight -= 1
-        if key is not None:
-            own = self._by_key[key.public_id] - 1
-            if own:
-                self._by_key[key.public_id] = own
-            else:
-                del self._by_key[key.public_id]
+        own = self._by_key[key.public_id] - 1
+        if own:
+            self._by_key[key.public_id] = own
+        else:
+            del self._by_key[key.public_id]
 
     async def _body(self, compiled: _Compiled, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         media, _, parameters = headers.get(b"content-type", b"").partition(b";")
@@ -484,6 +496,21 @@ async def _read(receive: Receive, limit: int) -> bytes:
     if len(body) > limit:
         raise _too_large(limit)
     return body
+
+
+def _unverified() -> Problem:
+    return unavailable("The key could not be verified: the database is away.")
+
+
+def _unauthenticated() -> Problem:
+    return Problem(
+        401,
+        "unauthenticated",
+        "No valid key",
+        "The request carries no valid API key.",
+        next_step="Send the header `Authorization: Bearer tg_...` with a key that is neither expired nor revoked.",
+        headers={"WWW-Authenticate": 'Bearer realm="tallygate"'},
+    )
 
 
 def _slow_body(deadline_s: float) -> Problem:

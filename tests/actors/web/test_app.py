@@ -6,6 +6,7 @@ import pytest
 from msgspec import Struct
 
 from actors.keys import KeyScope
+from actors.web import app as app_module
 from actors.web.app import App
 from actors.web.wire import Call, Example, Problem, QueryParameter, Reply, Route, invalid
 from tests.actors.web.asgi_client import Client
@@ -212,6 +213,31 @@ async def test_a_charset_that_says_utf_8_is_taken(stage: Stage) -> None:
     assert (await client.send("POST", "/v1/things", b'{"account":"a"}', headers=headers)).status == 200
 
 
+async def test_a_key_that_is_revoked_while_its_body_arrives_does_nothing(stage: Stage) -> None:
+    done = False
+
+    async def act(call: Call) -> Reply:
+        nonlocal done
+        done = True
+        return Reply()
+
+    client = app(stage, route("POST", request=Body, handler=act))
+    assert client.key is not None
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        stage.keys.by_text.clear()  # behind the check of the headers
+        return {"type": "http.request", "body": b'{"account":"a"}'}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"authorization", f"Bearer {client.key}".encode()), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/things", "query_string": b"", "headers": headers}
+    await client.app(scope, receive, send)
+    assert (sent[0]["status"], done) == (401, False)
+
+
 async def test_a_slow_body_is_not_waited_for(stage: Stage) -> None:
     client = app(stage, route("POST", request=Body), body_deadline_s=0.01)
     sent: list[Any] = []
@@ -340,6 +366,26 @@ async def test_one_key_does_not_take_every_place_of_a_replica(stage: Stage) -> N
     gate.set()
     assert [answer.status for answer in await asyncio.gather(*first, third)] == [200, 200, 200]
     assert (await client.get("/v1/things")).status == 200, "places are given back"
+
+
+async def test_strangers_take_no_place_from_a_key(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = asyncio.Event()
+
+    async def wait(call: Call) -> Reply:
+        await gate.wait()
+        return Reply()
+
+    monkeypatch.setattr(app_module, "STRANGERS_MAX", 2)
+    open_to_all = route(path="/livez", handler=wait, scope=None)
+    client = app(stage, route(), open_to_all, in_flight_max=1)
+    stranger = Client(client.app)
+    waiting = [asyncio.ensure_future(stranger.get("/livez")) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert (await stranger.get("/livez")).status == 503
+    assert (await client.get("/v1/things")).status == 200
+    gate.set()
+    assert [answer.status for answer in await asyncio.gather(*waiting)] == [200, 200]
+    assert (await stranger.get("/livez")).status == 200, "places are given back"
 
 
 async def test_a_handler_that_takes_too_long_is_left(stage: Stage) -> None:

@@ -1,4 +1,6 @@
+import asyncio
 import re
+from typing import Any
 
 import pytest
 
@@ -73,3 +75,22 @@ async def test_the_routing_table_names_a_door_for_each_partition(client: Client,
     told = (await client.get("/v1/routes")).json()
     assert told["partitions"] == 4
     assert told["routes"][partition] == {"partition": partition, "host": "10.0.0.7", "port": 7411, "epoch": 7}
+
+
+async def test_whoever_asks_while_somebody_looks_has_the_last_answer(
+    stage: Stage, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await client.get("/readyz")).status == 200
+    gate, asked = asyncio.Event(), stage.doors.ask_every_shard
+
+    async def ask_when_told(*question: Any) -> Any:
+        await gate.wait()
+        return await asked(*question)
+
+    monkeypatch.setattr(stage.doors, "ask_every_shard", ask_when_told)
+    stage.clock.now_s += 0.5
+    looks = asyncio.ensure_future(client.get("/readyz"))
+    await asyncio.sleep(0)
+    assert (await asyncio.wait_for(client.get("/readyz"), 5)).status == 200
+    gate.set()
+    assert (await looks).status == 200

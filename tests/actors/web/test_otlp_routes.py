@@ -210,6 +210,15 @@ async def test_a_span_that_cannot_be_taken_is_told_and_the_others_are_taken(
     assert len(stage.appender.records) == 1
 
 
+async def test_a_refused_span_writes_no_line_of_its_own_into_our_log(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    status, _ = await send(client, traces(span(NEW, traceId="x\n2026-01-01 CRITICAL forged")))
+    assert status == 200
+    (record,) = [each for each in caplog.records if each.name.endswith("otlp_routes")]
+    assert "forged" not in record.getMessage() and "malformed" in record.getMessage()
+
+
 async def test_a_request_may_be_known_as_its_server_knows_it(stage: Stage, client: Client) -> None:
     async def asked(said: dict[str, Any]) -> Any:
         path = f"{TRACES}?identity=request"
