@@ -4,8 +4,11 @@ Plain SQL files `NNNN_name.sql` in order, each in a transaction of its own, reco
 back: a mistake is mended by the next file.
 """
 
+import base64
 import hashlib
+import hmac
 import re
+import secrets
 from pathlib import Path
 
 import asyncpg
@@ -19,6 +22,7 @@ FOLDER = Path(__file__).parent.parent / "config" / "migrations"
 _ADVISORY_LOCK = 0x7A11_6A7E
 _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql\Z")
 _LOCK_TIMEOUT_S = 60
+SCRAM_ROUNDS = 4096  # the server's own default; what follows from a control key is not guessed
 
 _RECORD_TABLE = """
 CREATE TABLE IF NOT EXISTS schema_migration (
@@ -58,16 +62,28 @@ def read_migrations(folder: Path = FOLDER) -> list[Migration]:
     return migrations
 
 
+def scram_verifier(password: str, salt: bytes) -> str:
+    """What the server keeps of a password under SCRAM-SHA-256, made here (RFC 5803, as Postgres writes it): a password in a
+    statement may stand in the server's logs and statistics."""
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, SCRAM_ROUNDS)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    parts = (base64.b64encode(part).decode() for part in (salt, stored, hmac.digest(salted, b"Server Key", "sha256")))
+    return "SCRAM-SHA-256${}:{}${}:{}".format(SCRAM_ROUNDS, *parts)
+
+
 async def migrate(
     dsn: str, schema: str = "tallygate", engine_password: str | None = None, folder: Path = FOLDER
 ) -> list[str]:
     """Apply what is missing, as the owner of the schema; returns the names of the files applied now.
 
-    Creates the engine's role if there is none; a given `engine_password` becomes its password (at most 128 characters).
+    Creates the engine's role if there is none; a given `engine_password` becomes its password (1 to 128 characters that ASCII
+    can print).
     Raises `MigrationRefused`, `StoreUnavailable`, `StoreRefused`."""
     checked_schema(schema)
-    if engine_password is not None and not 0 < len(engine_password) <= 128:
-        raise ValueError("engine_password: use 1 to 128 characters")
+    if engine_password is not None and not (
+        0 < len(engine_password) <= 128 and engine_password.isascii() and engine_password.isprintable()
+    ):
+        raise ValueError("engine_password: use 1 to 128 printable characters of ASCII")
     migrations = read_migrations(folder)
     with translation():
         connection = await asyncpg.connect(
@@ -94,8 +110,8 @@ async def _prepare(connection: asyncpg.Connection, schema: str, engine_password:
         if await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", ENGINE_ROLE) is None:
             await connection.execute(f"CREATE ROLE {ENGINE_ROLE} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE")
         if engine_password is not None:
-            literal = await connection.fetchval("SELECT quote_literal($1::text)", engine_password)
-            await connection.execute(f"ALTER ROLE {ENGINE_ROLE} LOGIN PASSWORD {literal}")
+            verifier = scram_verifier(engine_password, secrets.token_bytes(16))
+            await connection.execute(f"ALTER ROLE {ENGINE_ROLE} LOGIN PASSWORD '{verifier}'")
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         await connection.execute(f"GRANT USAGE ON SCHEMA {schema} TO {ENGINE_ROLE}")
         await connection.execute(_RECORD_TABLE)

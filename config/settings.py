@@ -97,7 +97,8 @@ class PostgresSettings(_Group):
     )
     schema_name: str = _setting(
         "tallygate",
-        "keeps the tables apart from others in the same database, and lets two deployments share one",
+        "keeps the tables apart from others in the same database; the engine's role is one for all of a server, so two "
+        "deployments need two servers",
         pattern=_SCHEMA_PATTERN,
     )
     statement_timeout_ms: int = _setting(

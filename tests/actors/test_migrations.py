@@ -1,12 +1,14 @@
 """The schema: applied once, in order, never changed behind our back; and what the engine's role may not do."""
 
+import base64
 import secrets
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
-from actors.migrations import ENGINE_ROLE, FOLDER, MigrationRefused, migrate, read_migrations
+from actors.migrations import ENGINE_ROLE, FOLDER, MigrationRefused, migrate, read_migrations, scram_verifier
 from actors.ports import StoreRefused, StoreUnavailable
 from actors.queries import QUERIES
 from loadtest.deployment import ENGINE_PASSWORD, engine_dsn
@@ -140,6 +142,35 @@ async def test_the_engines_role_cannot(database: str, statement: str) -> None:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute(statement)
     finally:
+        await connection.close()
+
+
+async def test_the_engines_password_is_in_no_statement(
+    database: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[object] = []
+    for name in ("execute", "fetchval", "fetch"):
+        asks = getattr(asyncpg.Connection, name)
+
+        async def ask(self: asyncpg.Connection, *words: object, asks: Any = asks, **more: object) -> Any:
+            said.extend(words)
+            return await asks(self, *words, **more)
+
+        monkeypatch.setattr(asyncpg.Connection, name, ask)
+    await migrate(database, schema, ENGINE_PASSWORD)
+    assert any("PASSWORD 'SCRAM-SHA-256$4096:" in str(words) for words in said)
+    assert not any(ENGINE_PASSWORD in str(words) for words in said)
+
+
+async def test_the_verifier_of_a_password_is_the_servers(database: str) -> None:
+    role = f"verified_{secrets.token_hex(4)}"
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute(f"CREATE ROLE {role} PASSWORD 'a password'")
+        kept = await connection.fetchval("SELECT rolpassword FROM pg_authid WHERE rolname = $1", role)
+        assert scram_verifier("a password", base64.b64decode(kept.split("$")[1].split(":")[1])) == kept
+    finally:
+        await connection.execute(f"DROP ROLE {role}")
         await connection.close()
 
 
