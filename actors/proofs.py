@@ -15,6 +15,7 @@ from actors.checkpoints import Checkpoints
 from actors.dryrun import Comparison, Draft, DryRun, Shadow
 from actors.kafka import TopicReader
 from actors.rebuild import Fold, Stored, find_base, read_stored
+from actors.reconcile.forwards import Forwards
 from actors.reconcile.rated import CLOCKS_APART_MS, RatedTopic, sets_of
 from actors.reconcile.run import Reconciler, Report, read_facts
 from actors.sealed_base import Base, BaseHead, base_path, seal_base
@@ -72,7 +73,8 @@ async def rebuild(settings: Settings, bases: Path | None, partition: int | None,
 async def reconcile(
     settings: Settings, bases: Path | None, partition: int | None, *, share: float, seed: int, say: Say
 ) -> AsyncIterator[Report]:
-    """How each partition stands."""
+    """How each partition stands, once all are folded: what one has forwarded must be in the log of another."""
+    forwards, reports = Forwards(), dict[int, Report]()
     async with AsyncExitStack() as doors:
         checkpoints = await _checkpoints(settings, doors)
         reader = await _reader(settings, doors)
@@ -84,7 +86,13 @@ async def reconcile(
             )
             fold = _fold(settings, checkpoints, reader, stored, base)
             rated = RatedTopic(reader, settings.kafka.topic_rated, number)
-            yield await Reconciler(fold, stored, facts, rated, share=share, seed=seed).run(_progress(fold, say))
+            one = Reconciler(fold, stored, facts, rated, forwards, share=share, seed=seed)
+            reports[number] = await one.run(_progress(fold, say))
+        say("Looking for what was forwarded")
+        async for drift in forwards.lost(reader, settings.kafka.topic_usage):
+            reports[drift.partition].take([drift])
+    for report in reports.values():
+        yield report
 
 
 async def committed_lines(settings: Settings, from_ms: int, say: Say) -> AsyncIterator[tuple[Partition, list[bytes]]]:

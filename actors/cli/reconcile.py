@@ -67,6 +67,6 @@ def _tell_report(report: "Report") -> None:
         typer.echo(f"partition {report.partition}: {report.note}: that may be why")
     typer.echo(
         f"partition {report.partition}: offsets {report.start} to {report.end}: {report.records:,} records, "
-        f"{report.rated_lines:,} rated lines, {report.accounts:,} accounts, {len(report.sampled):,} of them rated again: "
-        f"drift {report.drift}"
+        f"{report.forwarded:,} of them forwarded, {report.rated_lines:,} rated lines, {report.accounts:,} accounts, "
+        f"{len(report.sampled):,} of them rated again: drift {report.drift}"
     )

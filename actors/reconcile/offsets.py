@@ -1,7 +1,8 @@
 """R-offsets: every offset of the log has left exactly one outcome, and what the outcome writes is there, and no more.
 
 A rated event leaves its lines, a record that was not rated its dead letter, a command its row; ticks, owners, slices,
-markers, duplicates, repeated commands and what was forwarded leave nothing. The outcome is the engine's, folding anew."""
+markers, duplicates, repeated commands and what was forwarded leave nothing here (what was forwarded must be in another
+partition: `forwards.py`). The outcome is the engine's, folding anew."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping

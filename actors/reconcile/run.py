@@ -10,6 +10,7 @@ from actors.checkpoints import Posted, StoredCheckpoint
 from actors.drift import Drift, digit
 from actors.ports import AlertRow, CommandRow, DeadLetterRow
 from actors.rebuild import Fold, Stored, read_stored, settle
+from actors.reconcile.forwards import Forwards
 from actors.reconcile.ledger import ledger_drifts, sums_of
 from actors.reconcile.offsets import Stretch, beyond_drifts, counted_in, end_drifts, stretch_drifts
 from actors.reconcile.outbox import outbox_drifts, told_drifts
@@ -22,6 +23,7 @@ from engine.partition import Partition
 from engine.snapshot import UnknownSnapshot, decode_partition
 
 STRETCH: Final = 20_000  # offsets compared at a time: what bounds the memory
+FORWARDED: Final = "forwarded"  # the outcome
 KEPT_MAX: Final = 100  # drifts of one check that are kept whole; the rest are counted
 
 Row = TypeVar("Row")
@@ -44,6 +46,7 @@ class Report(Struct):
     end: int
     records: int = 0
     rated_lines: int = 0
+    forwarded: int = 0  # records that belong to other partitions
     accounts: int = 0
     sampled: list[str] = field(default_factory=list)
     found: dict[str, int] = field(default_factory=dict)  # drifts by check
@@ -82,12 +85,24 @@ async def read_facts(checkpoint: StoredCheckpoint, start: int) -> tuple[Stored, 
 class Reconciler:
     """See the module's docstring."""
 
-    def __init__(self, fold: Fold, stored: Stored, facts: Facts, rated: RatedTopic, *, share: float, seed: int) -> None:
-        """`share` of the accounts are re-rated, those that `seed` picks."""
+    def __init__(
+        self,
+        fold: Fold,
+        stored: Stored,
+        facts: Facts,
+        rated: RatedTopic,
+        forwards: Forwards,
+        *,
+        share: float,
+        seed: int,
+    ) -> None:
+        """`share` of the accounts are re-rated, those that `seed` picks. `forwards` is told what the partition has sent on
+        to others; whether it is there is for its caller to ask, once all are folded."""
         self._fold = fold
         self._stored = stored
         self._facts = facts
         self._rated = rated
+        self._forwards = forwards
         self._number = fold.number
         self._letters = {row.offset: row for row in facts.letters}
         self._commands = {row.offset: row for row in facts.commands}
@@ -142,8 +157,14 @@ class Reconciler:
     async def _stretch(self, start: int, end: int) -> None:
         fold, report = self._fold, self.report
         outcomes: dict[int, str] = {}
+        appended_ms: dict[int, int] = {}  # of what was forwarded
         async for record, outcome in fold.records(start, end):
             outcomes[record.offset] = outcome
+            if outcome == FORWARDED:
+                appended_ms[record.offset] = record.timestamp
+        for forward in fold.partition.outputs.forwards:
+            self._forwards.add(self._number, forward, appended_ms[forward.offset])
+        report.forwarded += len(appended_ms)
         lines: dict[int, list[bytes]] = {}
         for offset, line in fold.partition.outputs.lines:
             lines.setdefault(offset, []).append(line)

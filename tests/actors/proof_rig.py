@@ -24,25 +24,34 @@ RATED = "rated"
 
 
 class BenchReader:
-    """The topics, as lists."""
+    """The topics, as lists: of the bench's own partition, and of others what was forwarded there."""
 
     def __init__(self) -> None:
         self.records: dict[str, list[SimRecord]] = {TOPIC: [], RATED: []}
+        self.elsewhere: dict[int, list[SimRecord]] = {}
         self.first = 0  # what retention has left of the log
+        self.first_elsewhere = 0
+
+    def _held(self, topic: str, partition: int) -> list[SimRecord]:
+        if topic == TOPIC and partition in self.elsewhere:
+            return self.elsewhere[partition][self.first_elsewhere :]
+        return self.records[topic]
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        held = self.records[topic]
+        held = self._held(topic, partition)
+        if topic == TOPIC and partition in self.elsewhere:
+            return self.first_elsewhere, len(self.elsewhere[partition])
         return (self.first if topic == TOPIC else 0), held[-1].offset + 1 if held else 0
 
     async def offset_from(self, topic: str, partition: int, append_ms: int) -> int:
-        held = self.records[topic]
+        held = self._held(topic, partition)
         return next((record.offset for record in held if record.timestamp >= append_ms), len(held))
 
     async def read_one(self, topic: str, partition: int, offset: int) -> Record | None:
-        return next((record for record in self.records[topic] if record.offset == offset), None)
+        return next((record for record in self._held(topic, partition) if record.offset == offset), None)
 
     async def read(self, topic: str, partition: int, offset: int, end: int) -> AsyncGenerator[Record, None]:
-        for record in self.records[topic]:
+        for record in self._held(topic, partition):
             if offset <= record.offset < end:
                 yield record
 
@@ -111,6 +120,7 @@ class ProofRig:
         if lines:
             self.send_lines([line for _, line in lines])
         lines.clear()
+        self.forward()
         self.store.checkpoint(self.bench.partition)
         log = self.reader.records[TOPIC]
         for row in self.bench.log[len(log) :]:
@@ -118,6 +128,14 @@ class ProofRig:
         self.ckpt_seq += 1
         self.next_offset = len(log)
         self.last = LastRecord(log[-1].offset, log[-1].timestamp, record_digest(log[-1].key, log[-1].value))
+
+    def forward(self) -> None:
+        """To the logs of the partitions that it belongs to."""
+        forwards = self.bench.partition.outputs.forwards
+        for each in forwards:
+            held = self.reader.elsewhere.setdefault(each.partition, [])
+            held.append(SimRecord(len(held), self.bench.now // 1000, each.key, each.value))
+        forwards.clear()
 
     def send_lines(self, lines: list[bytes]) -> None:
         held = self.reader.records[RATED]

@@ -12,6 +12,7 @@ import pytest
 from actors.ports import AlertRow, DeadLetterRow
 from actors.rebuild import LogTooShort
 from actors.reconcile import run
+from actors.reconcile.forwards import Forwards
 from actors.reconcile.rated import RatedTopic
 from actors.reconcile.run import Reconciler, Report, read_facts
 from actors.sealed_base import Base
@@ -20,7 +21,7 @@ from engine.money import amount_text, parse_amount
 from engine.snapshot import decode_account, encode_account
 from tests.actors.proof_rig import RATED, ProofRig
 from tests.actors.test_rebuild import rigged, sealed
-from tests.engine.bench import HOUR, MINUTE, Bench, RandomLog, us, versions
+from tests.engine.bench import HOUR, MINUTE, TOPIC, Bench, RandomLog, us, versions
 from tests.laws.test_r1_shared_allowances import lived as with_allowances
 from tests.laws.test_r1_shared_tiers import lived as with_tiers
 from tests.laws.test_r3_durations import document as sessions
@@ -30,7 +31,11 @@ async def reconciled(rig: ProofRig, base: Base | None = None, share: float = 1.0
     stored, facts = await read_facts(rig.stored(), base.head.next_offset if base else 0)
     fold = await rig.fold(base)
     rated = RatedTopic(rig.reader, RATED, rig.bench.number)
-    return await Reconciler(fold, stored, facts, rated, share=share, seed=seed).run(lambda _: None)
+    forwards = Forwards()
+    report = await Reconciler(fold, stored, facts, rated, forwards, share=share, seed=seed).run(lambda _: None)
+    async for drift in forwards.lost(rig.reader, TOPIC):
+        report.take([drift])
+    return report
 
 
 async def told(rig: ProofRig, base: Base | None = None) -> str:
@@ -347,6 +352,16 @@ def the_last_record_is_another(rig: ProofRig) -> str:
     return "offsets: partition 0: last record: digest: expected "
 
 
+def a_forwarded_event_never_arrived(rig: ProofRig) -> str:
+    ((home, held),) = rig.reader.elsewhere.items()
+    lost = held.pop(len(held) // 2)
+    assert held, "others were forwarded, and are there"
+    offset = next(each.offset for each in rig.reader.records[TOPIC] if (each.key, each.value) == (lost.key, lost.value))
+    account = (lost.key or b"").decode()
+    where = f"usage of offset {offset}, forwarded to partition {home}"
+    return f"forwards: partition 0, account {account}: {where}: expected its record in the log there, found nothing"
+
+
 def a_record_counted_twice(rig: ProofRig) -> str:
     fields = msgspec.msgpack.decode(rig.store.blob or b"")
     fields[4] = [[name, count + (name == "rated")] for name, count in fields[4]]
@@ -384,6 +399,7 @@ SPOILS = [
     the_next_offset_is_one_too_low,
     the_next_offset_is_one_too_high,
     the_last_record_is_another,
+    a_forwarded_event_never_arrived,
     a_record_counted_twice,
     a_lost_identity,
 ]
