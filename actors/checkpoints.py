@@ -35,14 +35,17 @@ Result = TypeVar("Result")
 
 
 class Posted(Struct, frozen=True):
-    """The sum of all postings of one place in the ledger; pico."""
+    """The sum of all postings of one place in the ledger that were made in one period; pico."""
 
     account: str
     lot: str  # "" for debt
     lot_kind: str
     kind: str
     usage_period_us: int | None
+    posting_period_us: int
     amount: int
+    first_seq: int  # of the checkpoints that made them
+    last_seq: int
 
 
 class StoredCheckpoint:
@@ -91,10 +94,17 @@ class StoredCheckpoint:
                 row["lot_kind"],
                 row["kind"],
                 row["usage_period_us"],
+                row["posting_period_us"],
                 pico_of(row["amount"]),
+                row["first_seq"],
+                row["last_seq"],
             )
             for row in await self._rows(_QUERIES["postings"])
         ]
+
+    async def plan_changes(self) -> list[tuple[str, int]]:
+        """(account, log time) of each change of plan that was applied."""
+        return [(row["account"], row["log_time_us"]) for row in await self._rows(_QUERIES["plan_changes"])]
 
     async def alerts(self) -> list[AlertRow]:
         """Every alert, told or not."""

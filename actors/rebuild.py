@@ -106,6 +106,7 @@ class Fold:
         self.partition = self._new()
         self.partition.skips = frozenset(stored.engine_errors)
         self.start = 0
+        self.folded = 0  # records, by `run`
         self.last: LastRecord | None = None
         self.note = ""
         if base is not None:
@@ -127,6 +128,12 @@ class Fold:
     @property
     def end(self) -> int:
         return self._stored.head.next_offset
+
+    @property
+    def skipped(self) -> int:
+        """How many records are passed over because the store says that they broke the engine. Nothing of them is billed;
+        that it was right to pass them over is believed, not proven."""
+        return sum(self.start <= offset < self.end for offset in self.partition.skips)
 
     async def check_log(self, *, further: bool = False) -> int:
         """The log must reach back to the start, if anything is to be folded: up to the end, or `further` than that. Where the
@@ -184,12 +191,11 @@ class Fold:
             raise LogDamaged(
                 f"partition {self.number}: the log ends at {log_end}, the checkpoint at {self.end}", self.number
             )
-        folded = 0
         async for record, outcome in self.records(self.start, self.end):
-            folded += 1
+            self.folded += 1
             if seen is not None:
                 seen(record, outcome)
-            if folded % SETTLE_EVERY == 0:
+            if self.folded % SETTLE_EVERY == 0:
                 settle(self.partition)
                 say(record.offset)
         settle(self.partition)

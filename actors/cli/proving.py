@@ -45,6 +45,20 @@ def proving(doing: str) -> Iterator[tuple[Settings, Callable[[str], None]]]:
             fail(str(error), FAILED)
 
 
+def tell_limits(partition: int, folded: int, skipped: int, end: int) -> None:
+    """What finding nothing does not prove."""
+    if not folded:
+        typer.echo(
+            f"partition {partition}: no record lies between the start and the checkpoint's end at offset {end}: nothing was "
+            "folded, and this proves nothing; give --base with an older base, or none"
+        )
+    if skipped:
+        typer.echo(
+            f"partition {partition}: {skipped:,} of these records are stored as engine errors and were skipped, as their "
+            "owner does: nothing of them is billed, and it is not tried whether it could be (tallygate dead-letters)"
+        )
+
+
 def tell_drifts(drifts: "Sequence[Drift]", where: str, count: int) -> None:
     for drift in drifts[:DRIFTS_SHOWN]:
         typer.echo(str(drift))

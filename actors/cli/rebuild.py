@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from actors.cli.proving import BaseFolder, OnePartition, proving, tell_drifts
+from actors.cli.proving import BaseFolder, OnePartition, proving, tell_drifts, tell_limits
 from actors.cli.terminal import FAILED, WRONG_INPUT, AsJson, console, fail, new_table
 from config.settings import Settings
 from engine.placement import partition_for
@@ -60,7 +60,8 @@ def _tell_comparison(fold: "Fold", account: str | None) -> bool:
     tell_drifts(drifts, f"rebuild: partition {fold.number}", len(drifts))
     if fold.note and drifts:
         typer.echo(f"rebuild: partition {fold.number}: {fold.note}: that may be why")
-    if not drifts:
+    tell_limits(fold.number, fold.folded, fold.skipped, fold.end)
+    if not drifts and fold.folded:
         what = f"{fold.partition.accounts} accounts" if account is None else f"account {account}"
         typer.echo(
             f"partition {fold.number}: offsets {fold.start} to {fold.end} rebuilt; {what} equal to the last byte"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
-from actors.cli.proving import BaseFolder, OnePartition, proving, tell_drifts
+from actors.cli.proving import BaseFolder, OnePartition, proving, tell_drifts, tell_limits
 from actors.cli.terminal import FAILED, AsJson
 from config.settings import Settings
 
@@ -65,6 +65,7 @@ def _tell_report(report: "Report") -> None:
         tell_drifts(drifts, f"{check}: partition {report.partition}", count)
     if report.note and report.drift:
         typer.echo(f"partition {report.partition}: {report.note}: that may be why")
+    tell_limits(report.partition, report.records, report.skipped, report.end)
     typer.echo(
         f"partition {report.partition}: offsets {report.start} to {report.end}: {report.records:,} records, "
         f"{report.forwarded:,} of them forwarded, {report.rated_lines:,} rated lines, {report.accounts:,} accounts, "

@@ -1,4 +1,9 @@
-"""R-ledger: the sums of an account's postings are what its lots and its debt say, lot by lot and period by period (C1)."""
+"""R-ledger: the sums of an account's postings are what its lots and its debt say, lot by lot and period by period (C1),
+and each names a period that it can have been made in.
+
+In which period something is posted is the one choice that the log does not make: it is that of the log time at which the
+checkpoint was cut. So it is held against what must be so of any cut: it is a period of the account, begun by log time, none
+before that of the usage (but for usage ahead of log time), and none before that of an earlier checkpoint."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -6,6 +11,7 @@ from actors.checkpoints import Posted
 from actors.drift import ABSENT, Drift
 from actors.ports import AccountRow
 from engine.account import Account
+from engine.catalog import SKEW_US
 from engine.money import amount_text
 
 CHECK = "ledger"
@@ -15,9 +21,18 @@ GIVES = ("grant", "refund")  # what a lot has more by these, it has less by ever
 
 
 def ledger_drifts(
-    partition: int, accounts: Mapping[str, Account], rows: Mapping[str, AccountRow], postings: Iterable[Posted]
+    partition: int,
+    accounts: Mapping[str, Account],
+    rows: Mapping[str, AccountRow],
+    postings: Iterable[Posted],
+    log_time_us: int,
+    plan_changes: Iterable[tuple[str, int]] = (),
 ) -> Iterator[Drift]:
-    """`accounts` as their snapshots say; `rows` what stands beside the snapshots, for people."""
+    """`accounts` as their snapshots say; `rows` what stands beside the snapshots, for people. `log_time_us` is the
+    partition's, `plan_changes` (account, log time) of each."""
+    changed: dict[str, set[int]] = {}
+    for name, at_us in plan_changes:
+        changed.setdefault(name, set()).add(at_us)
     posted: dict[str, list[Posted]] = {}
     for line in postings:
         posted.setdefault(line.account, []).append(line)
@@ -28,6 +43,7 @@ def ledger_drifts(
                 yield Drift(CHECK, partition, name, "postings", "no postings, since it is not open", "postings")
             continue
         yield from _of_account(partition, account, posted.get(name, []))
+        yield from _periods(partition, account, posted.get(name, []), log_time_us, changed.get(name, set()))
         yield from _beside(partition, account, rows[name])
 
 
@@ -59,6 +75,33 @@ def _of_account(partition: int, account: Account, postings: Sequence[Posted]) ->
         lines = [(kind, amount) for (of, kind, _), amount in posted.items() if of == name]
         kept = sum(amount if kind in GIVES else -amount for kind, amount in lines)
         yield from _money(partition, account.account, f"remaining of lot {name}", allocation.remaining[name], kept)
+
+
+def _periods(
+    partition: int, account: Account, postings: Sequence[Posted], log_time_us: int, changed: set[int]
+) -> Iterator[Drift]:
+    """`changed`: a period that began with a plan, and that another plan has replaced at the very same log time, is none of
+    the account's any more."""
+    spans: dict[int, tuple[int, int]] = {}  # of each period: the first and the last checkpoint that posted in it
+    for line in postings:
+        said, of = line.posting_period_us, line.usage_period_us
+        what = f"posting period of {line.kind}" + (f" of lot {line.lot}" if line.lot else "")
+        if not 0 <= said <= log_time_us:
+            yield Drift(CHECK, partition, account.account, what, f"one begun by {log_time_us}", str(said))
+            continue
+        period = account.period_of(said)
+        if said != period and said not in changed:
+            yield Drift(CHECK, partition, account.account, what, str(period), str(said))
+        first, last = spans.get(period, (line.first_seq, line.last_seq))
+        spans[period] = min(first, line.first_seq), max(last, line.last_seq)
+        if of is not None and of <= log_time_us + SKEW_US and period < (least := account.period_of(of - SKEW_US)):
+            yield Drift(CHECK, partition, account.account, f"{what} in the period from {of}", str(least), str(said))
+    newest = -1
+    for period, (first, last) in sorted(spans.items()):
+        if first <= newest:
+            what = f"first checkpoint that posts in the period from {period}"
+            yield Drift(CHECK, partition, account.account, what, f"one behind {newest}", str(first))
+        newest = max(newest, last)
 
 
 def _beside(partition: int, account: Account, row: AccountRow) -> Iterator[Drift]:

@@ -33,6 +33,7 @@ class Facts(Struct):
     """What else a checkpoint's snapshot holds."""
 
     postings: list[Posted]
+    plan_changes: list[tuple[str, int]]
     alerts: list[AlertRow]
     letters: list[DeadLetterRow]
     commands: list[CommandRow]  # from the fold's start on
@@ -47,6 +48,7 @@ class Report(Struct):
     records: int = 0
     rated_lines: int = 0
     forwarded: int = 0  # records that belong to other partitions
+    skipped: int = 0  # records that are stored as engine errors: not billed, and not tried
     accounts: int = 0
     sampled: list[str] = field(default_factory=list)
     found: dict[str, int] = field(default_factory=dict)  # drifts by check
@@ -76,6 +78,7 @@ async def read_facts(checkpoint: StoredCheckpoint, start: int) -> tuple[Stored, 
     stored = await read_stored(checkpoint)
     return stored, Facts(
         await checkpoint.postings(),
+        await checkpoint.plan_changes(),
         await checkpoint.alerts(),
         await checkpoint.dead_letters(),
         await checkpoint.commands(start),
@@ -117,6 +120,7 @@ class Reconciler:
         self._checkpoint = fold.stored_partition()
         self._accounts = dict(_readable(self._checkpoint))
         self.report = Report(fold.number, fold.start, fold.end, accounts=len(self._rows), note=fold.note)
+        self.report.skipped = fold.skipped
         self.report.sampled = sample_of(self._accounts, share, seed)
         versions = decode_partition(stored.head.blob).catalogues if stored.head.blob else []
         documents = {version: msgspec.json.decode(body) for version, body in stored.catalogues.items()}
@@ -134,9 +138,11 @@ class Reconciler:
         report.take(end_drifts(self._stored.head, report.records, self._fold.last, log_end, counted_in(self._before)))
         report.take(beyond_drifts(self._number, end, self._facts.letters, self._facts.commands))
         report.take(self._fold.drifts("state"))
-        report.take(ledger_drifts(self._number, self._accounts, self._rows, self._facts.postings))
+        log_time_us, facts = self._checkpoint.log_time_us, self._facts
+        ledger = self._accounts, self._rows, facts.postings, log_time_us, facts.plan_changes
+        report.take(ledger_drifts(self._number, *ledger))
         unreadable = self._rows.keys() - self._accounts.keys()
-        made, log_time_us = self._made.values(), self._checkpoint.log_time_us
+        made = self._made.values()
         report.take(told_drifts(self._number, made, self._alerts, self._fold.start))
         report.take(
             outbox_drifts(

@@ -9,9 +9,12 @@ SELECT partition FROM partition ORDER BY partition
 SELECT epoch, ckpt_seq, next_offset, last_offset, last_append_ms, last_digest, blob FROM partition WHERE partition = $1
 
 -- name: postings
--- The ledger of a partition, summed by all that a posting says of its place.
-SELECT account, lot, lot_kind, kind, usage_period_us, sum(amount) AS amount FROM posting WHERE partition = $1
-GROUP BY account, lot, lot_kind, kind, usage_period_us ORDER BY account, lot, kind, usage_period_us
+-- The ledger of a partition, summed by all that a posting says of its place and of the period that it was made in.
+SELECT account, lot, lot_kind, kind, usage_period_us, posting_period_us, sum(amount) AS amount,
+       min(ckpt_seq) AS first_seq, max(ckpt_seq) AS last_seq
+FROM posting WHERE partition = $1
+GROUP BY account, lot, lot_kind, kind, usage_period_us, posting_period_us
+ORDER BY account, lot, kind, usage_period_us, posting_period_us, lot_kind
 
 -- name: alerts
 -- Every alert of a partition, told or not.
@@ -25,6 +28,10 @@ SELECT log_offset, log_time_us, reason, detail, key, value FROM dead_letter WHER
 -- Every command from an offset on.
 SELECT log_offset, log_time_us, account, command_key, digest, kind, body, answer
 FROM command WHERE partition = $1 AND log_offset >= $2 ORDER BY log_offset
+
+-- name: plan_changes
+-- When accounts were sold other plans: the log time of each such command.
+SELECT account, log_time_us FROM command WHERE partition = $1 AND kind = 'set_plan' AND answer = 'applied'
 
 -- name: run_entries
 -- The rows of a sealed run.

@@ -1,6 +1,7 @@
 """A deployment of one partition without servers: a log, its checkpoints and its rated lines, as the proofs read them."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from actors.checkpoints import Posted, StoredCheckpoint
 from actors.ports import (
@@ -59,8 +60,10 @@ class BenchReader:
 class BenchCheckpoint(StoredCheckpoint):
     """What the cuts of a bench left in its store."""
 
-    def __init__(self, head: Head, store: Store, catalogues: dict[int, bytes]) -> None:
+    def __init__(self, head: Head, store: Store, catalogues: dict[int, bytes], posted: Sequence[int] = ()) -> None:
+        """`posted`: how many postings there were behind each checkpoint."""
         super().__init__(None, head)
+        self._posted = posted
         self._store = store
         self._catalogues = catalogues
 
@@ -82,11 +85,18 @@ class BenchCheckpoint(StoredCheckpoint):
         return self._catalogues.get(version)
 
     async def postings(self) -> list[Posted]:
-        sums: dict[tuple[str, str, str, str, int | None], int] = {}
-        for row in self._store.postings:
-            place = row.account, row.lot, row.lot_kind, row.kind, row.usage_period_us
-            sums[place] = sums.get(place, 0) + row.amount
-        return [Posted(*place, amount) for place, amount in sums.items()]
+        sums: dict[tuple[str, str, str, str, int | None, int], list[int]] = {}
+        for number, row in enumerate(self._store.postings):
+            place = row.account, row.lot, row.lot_kind, row.kind, row.usage_period_us, row.posting_period_us
+            seq = min(bisect_right(self._posted, number) + 1, len(self._posted))
+            known = sums.setdefault(place, [0, seq, seq])
+            known[0] += row.amount
+            known[2] = seq
+        return [Posted(*place, *known) for place, known in sums.items()]
+
+    async def plan_changes(self) -> list[tuple[str, int]]:
+        applied = [row for row in self._store.commands if (row.kind, row.answer) == ("set_plan", "applied")]
+        return [(row.account, row.log_time_us) for row in applied]
 
     async def alerts(self) -> list[AlertRow]:
         first: dict[str, AlertRow] = {}
@@ -111,6 +121,7 @@ class ProofRig:
         self.catalogues = {version: document_json(body) for version, body in bench.documents.items()}
         self.epoch = 1
         self.ckpt_seq = 0
+        self.posted: list[int] = []  # how many postings there were behind each checkpoint
         self.next_offset = 0
         self.last: LastRecord | None = None
 
@@ -126,6 +137,7 @@ class ProofRig:
         for row in self.bench.log[len(log) :]:
             log.append(SimRecord(row.offset, row.append_ms, row.key, row.value))
         self.ckpt_seq += 1
+        self.posted.append(len(self.store.postings))
         self.next_offset = len(log)
         self.last = LastRecord(log[-1].offset, log[-1].timestamp, record_digest(log[-1].key, log[-1].value))
 
@@ -143,7 +155,7 @@ class ProofRig:
 
     def stored(self) -> BenchCheckpoint:
         head = Head(self.bench.number, self.epoch, self.ckpt_seq, self.next_offset, self.last, self.store.blob)
-        return BenchCheckpoint(head, self.store, self.catalogues)
+        return BenchCheckpoint(head, self.store, self.catalogues, tuple(self.posted))
 
     async def fold(self, base: Base | None = None) -> Fold:
         """Ready to run."""

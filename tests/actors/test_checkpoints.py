@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from actors import checkpoints as module
 from actors.checkpoints import Checkpoints, Posted, StoredCheckpoint
@@ -46,7 +47,12 @@ async def test_all_of_a_checkpoint_is_read_in_pieces(
             claim,
             accounts=rows,
             dedup=[segment(2, 20), segment(3, 30, 31)],
-            commands=[command(5, "k5", 500), command(6, "k6", 600)],
+            commands=[
+                command(5, "k5", 500),
+                command(6, "k6", 600),
+                replace(command(7, "k7", 700), kind="set_plan"),
+                replace(command(8, "k8", 800), kind="set_plan", answer="bad_start"),
+            ],
             postings=[posting(-1), posting(-2), posting(7, "lot-2")],
             alerts=[alert("alert_b", 2), alert("alert_a", 1)],
             dead_letters=[dead_letter(7), dead_letter(8, "engine_error")],
@@ -60,13 +66,18 @@ async def test_all_of_a_checkpoint_is_read_in_pieces(
         assert [len(piece) for piece in pieces] == [2, 2, 1]
         assert [row for piece in pieces for row in piece] == rows
         assert [found async for found in stored.dedup()] == [segment(2, 20), segment(3, 30, 31)]
-        assert [row.offset for piece in [p async for p in stored.remembered_commands(600)] for row in piece] == [6]
-        assert [row.offset for row in await stored.commands(5)] == [5, 6]
+        assert [row.offset for piece in [p async for p in stored.remembered_commands(600)] for row in piece] == [
+            6,
+            7,
+            8,
+        ]
+        assert [row.offset for row in await stored.commands(5)] == [5, 6, 7, 8]
         assert await stored.engine_errors() == [8]
         assert await stored.postings() == [
-            Posted("acme", "lot-1", "paid", "burn", 1, -3),
-            Posted("acme", "lot-2", "paid", "burn", 1, 7),
+            Posted("acme", "lot-1", "paid", "burn", 1, 2, -3, 1, 1),
+            Posted("acme", "lot-2", "paid", "burn", 1, 2, 7, 1, 1),
         ]
+        assert await stored.plan_changes() == [("acme", 700)]
         assert [row.alert_id for row in await stored.alerts()] == ["alert_a", "alert_b"]
         assert [(row.offset, row.reason) for row in await stored.dead_letters()] == [
             (7, "malformed"),

@@ -198,6 +198,24 @@ def a_posting_of_nobody(rig: ProofRig) -> str:
     return "ledger: partition 0, account nobody: postings: "
 
 
+def a_posting_in_a_period_that_was_over(rig: ProofRig) -> str:
+    place, row = next((place, row) for place, row in enumerate(rig.store.postings) if row.kind == "burn")
+    account = decode_account(rig.store.accounts[row.account].blob, rig.bench.partition._book)
+    earlier = account.period_of(row.posting_period_us - 1)
+    rig.store.postings[place] = msgspec.structs.replace(row, posting_period_us=earlier)
+    where = f"first checkpoint that posts in the period from {row.posting_period_us}"
+    return f"ledger: partition 0, account {row.account}: {where}: expected one behind 1, found 1"
+
+
+def a_posting_in_no_period(rig: ProofRig) -> str:
+    place, row = next((place, row) for place, row in enumerate(rig.store.postings) if row.kind == "burn")
+    rig.store.postings[place] = msgspec.structs.replace(row, posting_period_us=row.posting_period_us + 1)
+    where = (
+        f"posting period of burn of lot {row.lot}: expected {row.posting_period_us}, found {row.posting_period_us + 1}"
+    )
+    return f"ledger: partition 0, account {row.account}: {where}"
+
+
 def the_balance_shown(rig: ProofRig) -> str:
     name, row = sorted(rig.store.accounts.items())[0]
     rig.store.accounts[name] = msgspec.structs.replace(row, balance=row.balance + 1)
@@ -381,6 +399,8 @@ SPOILS = [
     a_pico_in_a_posting,
     a_pico_in_a_debt,
     a_posting_of_nobody,
+    a_posting_in_a_period_that_was_over,
+    a_posting_in_no_period,
     the_balance_shown,
     an_alert_is_gone,
     an_alert_of_a_forgotten_hour_is_gone,
@@ -412,6 +432,57 @@ async def test_one_wrong_unit_is_named(spoil: Spoil) -> None:
     named = spoil(rig)
     found = await told(rig)
     assert named in found, found
+
+
+async def test_usage_ahead_of_log_time_is_posted_in_the_period_of_its_checkpoint(tmp_path: Path) -> None:
+    """It may be that before the usage; and what was used before midnight may be posted behind it."""
+    bench = Bench()
+    bench.now = us("2026-03-31T23:57:00+00:00")
+    bench.open()
+    bench.grant("l", "1")
+    rig = ProofRig(bench)
+    assert bench.use(3, at=us("2026-04-01T00:01:00+00:00")) == "rated"
+    rig.checkpoint()
+    assert bench.use(2, at=us("2026-03-31T23:59:59+00:00")) == "rated"
+    bench.tick(us("2026-04-01T00:00:01+00:00"))
+    rig.checkpoint()
+    march, april = us("2026-03-01T00:00:00+00:00"), us("2026-04-01T00:00:00+00:00")
+    said = {(row.usage_period_us, row.posting_period_us) for row in rig.store.postings if row.usage_period_us}
+    assert said >= {(april, march), (march, april)}
+    assert (await told(rig)) == ""
+
+
+async def test_a_plan_that_another_of_the_same_instant_replaced_leaves_its_postings_in_its_period() -> None:
+    """Where log time stands, as it does in a sandbox, a checkpoint may come in between."""
+    bench = Bench(*versions())
+    bench.open()
+    rig = ProofRig(bench)
+    bench.now += HOUR
+    assert bench.command("set_plan", plan="pro") == "applied"
+    bench.grant("l", "1")
+    rig.checkpoint()
+    assert bench.command("set_plan", plan="plan") == "applied"
+    bench.grant("m", "1")
+    rig.checkpoint()
+    assert len({row.posting_period_us for row in rig.store.postings}) == 2
+    assert (await told(rig)) == ""
+
+
+async def test_skipped_records_are_told_beside_drift_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the store calls an engine error is passed over unread: that it was one, nothing here proves."""
+    bench = Bench()
+    bench.open()
+    rig = ProofRig(bench)
+    with monkeypatch.context() as broken:
+        broken.setattr("engine.account.Account.rate", lambda *_: 1 // 0)
+        assert bench.use(5) == "dead_lettered.engine_error"
+    rig.checkpoint()
+    base = await sealed(rig, tmp_path)
+    bench.use(2)
+    rig.checkpoint()
+    report = await reconciled(rig)
+    assert (report.drift, report.skipped, report.as_json()["skipped"]) == (0, 1, 1)
+    assert (await reconciled(rig, base)).skipped == 0, "it lies before the base"
 
 
 async def test_what_is_kept_is_bounded_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
