@@ -164,7 +164,10 @@ def send_log(run: _Run, log: _Log, url: Url = None, key: ApiKey = None) -> None:
         answer = change(url, key, "POST", path_to("training-runs", run, "log"), body)
         for fault in answer["faults"]:
             typer.echo(f"{log}: {fault}", err=True)
-    print_rows("Training run", [answer["run"]], _COLUMNS, right=_RIGHT)
+    if answer["run"] is None:
+        typer.echo(f"{run}: {len(lines)} lines sent; how it stands is told to a key with the scope admin")
+    else:
+        print_rows("Training run", [answer["run"]], _COLUMNS, right=_RIGHT)
 
 
 def _said(line: str) -> bool:

@@ -71,7 +71,7 @@ class TrainingRunList(Struct):
 class TrainingLogRead(Struct):
     """What came of the lines."""
 
-    run: TrainingRunItem
+    run: TrainingRunItem | None  # how it stands then, for who may see money: a key with `admin`
     read: int  # lines that say something of it
     faults: list[str]  # lines whose value cannot be: the first of them
 
@@ -121,8 +121,11 @@ async def read_run_log(call: Call) -> Reply:
     if moved is None:
         raise absent("training run")
     kept, read = moved
-    found, currency = await call.services.training.projected([kept])
-    return Reply(TrainingLogRead(_item(kept, found[0], currency), read.read, list(read.faults[:_FAULTS_SHOWN])))
+    item = None
+    if call.key is not None and KeyScope.ADMIN in call.key.scopes:
+        found, currency = await call.services.training.projected([kept])
+        item = _item(kept, found[0], currency)
+    return Reply(TrainingLogRead(item, read.read, list(read.faults[:_FAULTS_SHOWN])))
 
 
 async def list_runs(call: Call) -> Reply:

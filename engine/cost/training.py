@@ -21,6 +21,7 @@ from engine.money import amount_text, round_half_even
 
 TRAINING_GPUS_MAX: Final = GPUS_MAX * 100
 LINE_CHARACTERS_MAX: Final = 4_096
+BATCH_MAX: Final = 10**12
 FLOPS_MAX: Final = 10**24
 MFU_GAP_PPM: Final = PPM // 100  # further apart, the run and we do not mean the same GPU or precision
 
@@ -162,6 +163,9 @@ def read_log(lines: Iterable[str], run: TrainingRun, before: Progress = Progress
             if name is None:
                 continue
             at = batch if at is None else at
+            if at > BATCH_MAX:  # nothing that comes later would count beside it
+                faults.append(f"line {number}: batch {str(at)[:40]} is more than {BATCH_MAX:,}")
+                continue
             if at < before.batch:
                 continue  # of a stretch that was read before
             if name == "unit":

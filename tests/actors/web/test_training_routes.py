@@ -102,4 +102,6 @@ async def test_runs_are_the_seller_s_and_an_ingest_key_may_only_send_logs(house:
     assert (await house.caller(*KeyScope, account="acme").get(RUNS)).status == 403
     ingest = house.caller(KeyScope.INGEST)
     assert (await ingest.get(RUNS)).status == 403
-    assert (await ingest.post(f"{RUNS}/pretrain/log", {"lines": LOG})).status == 200
+    sent = await ingest.post(f"{RUNS}/pretrain/log", {"lines": LOG})
+    assert (sent.status, sent.json()["run"]) == (200, None), "and is told no cost"
+    assert sent.json()["read"] > 0

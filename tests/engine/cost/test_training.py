@@ -198,3 +198,13 @@ def test_a_projection_beyond_the_budget_is_told_once_and_when_it_fits_again() ->
 def test_a_run_that_makes_no_sense_is_refused_by_its_field(change: dict[str, int], told: str) -> None:
     with pytest.raises(Malformed, match=f"^{told}: "):
         checked_run(replace(RUN, **change))
+
+
+@pytest.mark.parametrize(
+    "line", ["[metric][batch=999999999999999999]: time/total: 0", '{"step": 10000000000000, "time/total": 0}']
+)
+def test_a_batch_beyond_reason_is_a_fault_and_freezes_nothing(line: str) -> None:
+    read = read_log([line], RUN)
+    assert read.progress == Progress()
+    assert len(read.faults) == 1 and "is more than" in read.faults[0]
+    assert read_log(LOG, RUN, read.progress).progress == read_log(LOG, RUN).progress
