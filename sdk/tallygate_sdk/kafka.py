@@ -35,18 +35,30 @@ class KafkaSink:
         self._producer: AIOKafkaProducer | None = None
 
     def send(self, events: Sequence[bytes]) -> Sequence[RefusedEvent]:
-        """Nothing is refused here: what cannot be rated becomes a dead letter of the service."""
+        """Refused is only what has no account that could be read, as a spool may have it that is older than this release:
+        no partition is its own. Whatever else cannot be rated becomes a dead letter of the service."""
+        keyed: list[tuple[bytes, bytes]] = []
+        refused: list[RefusedEvent] = []
+        for index, event in enumerate(events):
+            try:
+                keyed.append((_subject.decode(event).subject.encode(), event))
+            except (msgspec.MsgspecError, UnicodeError) as error:
+                refused.append(RefusedEvent(index, None, "malformed", "", f"no account can be read in it: {error}"))
+        if keyed:
+            self._send_all(keyed)
+        return refused
+
+    def _send_all(self, keyed: Sequence[tuple[bytes, bytes]]) -> None:
         if self._runner is None:
             self._runner = asyncio.Runner()
         try:
-            self._runner.run(self._send(events))
+            self._runner.run(self._send(keyed))
         except (KafkaError, OSError, TimeoutError) as error:
             # An idempotent producer that has met a gap in what it sent takes nothing any more: the next attempt has a new one.
             self.close()
             raise Unavailable(f"the topic {self._topic} took no usage in time: {type(error).__name__}") from error
-        return ()
 
-    async def _send(self, events: Sequence[bytes]) -> None:
+    async def _send(self, keyed: Sequence[tuple[bytes, bytes]]) -> None:
         async with asyncio.timeout(ATTEMPT_S):
             if self._producer is None:
                 producer = AIOKafkaProducer(**self._options)
@@ -56,10 +68,7 @@ class KafkaSink:
                     await producer.stop()
                     raise
                 self._producer = producer
-            sent = [
-                await self._producer.send(self._topic, event, key=_subject.decode(event).subject.encode())
-                for event in events
-            ]
+            sent = [await self._producer.send(self._topic, event, key=account) for account, event in keyed]
             await asyncio.gather(*sent)
 
     async def _stop(self) -> None:

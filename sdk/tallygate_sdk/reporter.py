@@ -1,15 +1,17 @@
 """Usage, reported without waiting: kept in a spool, and sent in batches by a thread of its own, in order, until it is taken."""
 
+import errno
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final, Protocol, Self
 
 import msgspec
 from msgspec import structs
 from tenacity import Retrying, retry_if_exception_type, stop_when_event_set, wait_exponential_jitter
-from tenacity.nap import sleep_using_event
 
 from tallygate_sdk.answers import RefusedEvent
 from tallygate_sdk.calls import EVENTS_BYTES_MAX, EVENTS_MAX
@@ -26,6 +28,7 @@ BATCH_BYTES: Final = EVENTS_BYTES_MAX // 2
 BATCH_BYTES_MAX: Final = EVENTS_BYTES_MAX - EVENTS_MAX - 1  # beside the commas between events, and the brackets
 ATTEMPT_S: Final = 10.0
 PAUSE_MAX_S: Final = 15.0
+SYNC_S: Final = 1.0  # while nobody takes anything, what is reported is put on the disk so often
 SAID_EVERY: Final = 20  # attempts
 SET_ASIDE: Final = "refused.ndjson"
 
@@ -156,15 +159,11 @@ class Reporter:
                 self._send_all()
             except Exception:
                 _log.exception("usage could not be sent from %s; it stays there", self._spool.folder)
-                self._stopping.wait(self._pause_max_s)
+                self._pause(self._pause_max_s)
                 self._waiting.set()
 
     def _send_all(self) -> None:
         while not self._stopping.is_set():
-            try:
-                self._spool.sync()
-            except OSError as error:  # where it goes now it is safer than here
-                _log.warning("usage in %s may not outlive the machine: %s", self._spool.folder, error)
             batch = self._spool.peek(self._batch_events, self._batch_bytes)
             if batch is None:
                 break
@@ -186,10 +185,11 @@ class Reporter:
             retry=retry_if_exception_type((Unavailable, Refused)),
             wait=wait_exponential_jitter(multiplier=0.1, max=self._pause_max_s, jitter=0.1),
             stop=stop_when_event_set(self._stopping),
-            sleep=sleep_using_event(self._stopping),
+            sleep=self._pause,
             reraise=True,
         ):
             with attempt:
+                self._keep_safe()
                 try:
                     return self._sink.send(events)
                 except (Unavailable, Refused) as error:
@@ -198,17 +198,44 @@ class Reporter:
                     raise
         raise AssertionError("the loop ends by an answer or an error")
 
+    def _pause(self, seconds: float) -> None:
+        """Others go on reporting meanwhile: that is put on the disk too."""
+        until_s = time.monotonic() + seconds
+        while (left_s := until_s - time.monotonic()) > 0 and not self._stopping.wait(min(left_s, SYNC_S)):
+            self._keep_safe()
+
+    def _keep_safe(self) -> None:
+        try:
+            self._spool.sync()
+        except OSError as error:  # where it goes it is safer than here
+            _log.warning("usage in %s may not outlive the machine: %s", self._spool.folder, error)
+
     def _set_aside(self, event: bytes, refused: RefusedEvent) -> None:
         self.refused += 1
         _log.error("the service refused the usage event %r: %s %s", refused.id, refused.reason, refused.detail)
         path = self._spool.folder / SET_ASIDE
         line = msgspec.json.encode({"refused": refused, "event": msgspec.Raw(event)}) + b"\n"
-        if (path.stat().st_size if path.exists() else 0) + len(line) <= self._spool.bytes_max:
-            with path.open("ab") as file:
-                file.write(line)
+        try:
+            _append(path, line, self._spool.bytes_max)
+        except OSError as error:  # no reason to keep the events behind it waiting: `on_refused` has it still
+            _log.error("the usage event %r is not in %s: %s", refused.id, path, error)
         if self._on_refused is None:
             return
         try:
             self._on_refused(event, refused)
         except Exception:  # the caller's own, and no reason to send the batch again
             _log.exception("on_refused failed")
+
+
+def _append(path: Path, line: bytes, bytes_max: int) -> None:
+    """All of the line or nothing, and nothing where the file would exceed `bytes_max`. Raises OSError."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        size = os.fstat(file).st_size
+        if size + len(line) > bytes_max:
+            return
+        if os.write(file, line) < len(line):
+            os.ftruncate(file, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(file)

@@ -113,3 +113,20 @@ def test_a_producer_that_is_broken_for_good_is_replaced(monkeypatch: pytest.Monk
     broken, second = Producer.made
     assert broken.stopped and second.stopped
     assert second.sent == [usage(number).cloud_event() for number in range(3)]
+
+
+def test_an_event_that_is_no_json_keeps_no_other_from_being_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As an older release could write it."""
+    monkeypatch.setattr(Producer, "made", [Producer()])
+    monkeypatch.setattr("tallygate_sdk.kafka.AIOKafkaProducer", Producer)
+    good = [usage(number).cloud_event() for number in range(4)]
+    spool = Spool(tmp_path)
+    for event in (good[0], good[1].replace(b'{"q":1}', b'{"q":NaN}'), good[2], good[3].replace(b"subject", b"nobody")):
+        spool.append(event)
+    with Reporter(KafkaSink("nowhere:9092"), spool, linger_s=0.0, pause_max_s=0.05) as reporter:
+        assert reporter.flush(10)
+        assert (reporter.sent, reporter.refused, spool.unsent) == (2, 2, 0)
+    assert Producer.made[-1].sent == [good[0], good[2]]
+    assert [b'"id":"1"' in line for line in (tmp_path / "refused.ndjson").read_bytes().splitlines()] == [True, False]

@@ -115,6 +115,81 @@ def test_a_disk_that_does_not_sync_keeps_nothing_from_being_sent(
     reporter.close()
 
 
+def test_what_is_reported_while_nobody_takes_it_is_put_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whatever segment it stands. Looked at without a spool of its own, as a power cut would find the folder."""
+    on_disk: dict[int, int] = {}  # of each file, by its number, so many bytes
+    synced = threading.Condition()
+    really = os.fdatasync
+
+    def sync(file: int) -> None:
+        size = os.fstat(file).st_size
+        really(file)
+        with synced:
+            on_disk[os.fstat(file).st_ino] = size
+            synced.notify_all()
+
+    def all_of_it() -> bool:
+        found = [path.stat() for path in tmp_path.glob("*.segment")]
+        return len(found) > 2 and all(on_disk.get(each.st_ino, 0) == each.st_size for each in found)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    sink = Recorded()
+    sink.away = True
+    with Reporter(sink, Spool(tmp_path, bytes_max=16 * 600), linger_s=0.0, pause_max_s=0.05) as reporter:
+        reporter.report(usage(0))
+        assert sink.tried.wait(10)
+        for number in range(1, 15):
+            reporter.report(usage(number))
+        with synced:
+            assert synced.wait_for(all_of_it, 20)
+        assert reporter.sent == 0
+        sink.away = False
+
+
+def test_between_two_attempts_it_is_put_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries, syncs = 0, 0
+    often = threading.Event()
+
+    class Away(Recorded):
+        def send(self, events: Sequence[bytes]) -> Sequence[RefusedEvent]:
+            nonlocal tries
+            tries += 1
+            raise Unavailable("away")
+
+    def sync(file: int) -> None:
+        nonlocal syncs
+        syncs += 1
+        if syncs > 3 * tries > 0:
+            often.set()
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    monkeypatch.setattr("tallygate_sdk.reporter.SYNC_S", 0.001)
+    with Reporter(Away(), Spool(tmp_path), linger_s=0.0) as reporter:
+        reporter.report(usage(0))
+        assert often.wait(20)
+        reporter.close(within_s=0.0)
+
+
+def test_a_disk_that_takes_no_refused_event_keeps_no_other_from_being_sent(tmp_path: Path) -> None:
+    class Refusing(Recorded):
+        def send(self, events: Sequence[bytes]) -> Sequence[RefusedEvent]:
+            super().send(events)
+            return [RefusedEvent(0, "0", "malformed", "scope", "no")] if len(self.batches) == 1 else ()
+
+    (tmp_path / "refused.ndjson").symlink_to("/dev/full")
+    told: list[bytes] = []
+    sink = Refusing()
+    spool = Spool(tmp_path)
+    for number in range(3):
+        spool.append(usage(number).cloud_event())
+    with Reporter(sink, spool, linger_s=0.0, on_refused=lambda event, refused: told.append(event)) as reporter:
+        assert reporter.flush(10)
+        assert (reporter.sent, reporter.refused, spool.unsent) == (2, 1, 0)
+    assert told == [usage(0).cloud_event()] and sink.ids == [0, 1, 2], "once"
+
+
 def test_what_was_not_sent_before_the_end_is_sent_by_the_next_process(tmp_path: Path) -> None:
     sink = Recorded()
     sink.away = True
