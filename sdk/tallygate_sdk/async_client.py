@@ -111,8 +111,7 @@ class AsyncClient:
             call = calls.carry_on_call(usage, ahead, cheaper, hold_s)
             return await self._call(call, self._check_deadline(deadline_s))
         except Unavailable:
-            check = Check(usage.account, usage.scope, usage.type, bounds=tuple(ahead))
-            return carried_on_by(self._on_away if on_away is None else on_away, check)
+            return carried_on_by(self._on_away if on_away is None else on_away, usage, ahead)
 
     async def capture(self, usage: Usage, *, deadline_s: float | None = None) -> Captured:
         """Settle the hold that the usage names. Returns once it is durable."""

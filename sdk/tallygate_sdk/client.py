@@ -1,7 +1,7 @@
 """The client for code that waits by blocking. It may be shared by threads."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -97,8 +97,7 @@ class Client:
         try:
             return self._call(calls.carry_on_call(usage, ahead, cheaper, hold_s), self._check_deadline(deadline_s))
         except Unavailable:
-            check = Check(usage.account, usage.scope, usage.type, bounds=tuple(ahead))
-            return carried_on_by(self._on_away if on_away is None else on_away, check)
+            return carried_on_by(self._on_away if on_away is None else on_away, usage, ahead)
 
     def capture(self, usage: Usage, *, deadline_s: float | None = None) -> Captured:
         """Settle the hold that the usage names. Returns once it is durable."""
@@ -130,20 +129,47 @@ class Client:
         until_s = time.monotonic() + deadline_s
         for attempt in Retrying(**until(deadline_s)):
             with attempt:
-                answer = self._once(call, max(SHORTEST_TRY_S, until_s - time.monotonic()))
+                answer = self._once(call, until_s)
                 if settles and isinstance(answer, Decision):
                     settled(answer)
                 return answer
         raise AssertionError("the loop ends by an answer or an error")
 
-    def _once(self, call: Call[T], within_s: float) -> T:
+    def _once(self, call: Call[T], until_s: float) -> T:
+        left = _Left(until_s)
+        body = bytearray()
         try:
-            answer = self._http.request(
-                call.method, call.path, content=call.body, headers=call.headers, timeout=within_s
-            )
+            with self._http.stream(
+                call.method, call.path, content=call.body, headers=call.headers, extensions={"timeout": left}
+            ) as answer:
+                for piece in answer.iter_bytes():
+                    body += piece
+                    if left.is_nothing:
+                        raise httpx2.ReadTimeout("the answer did not end in time")
         except httpx2.TransportError as error:
             raise Unavailable(f"{self._http.base_url}: nobody answered ({type(error).__name__})") from error
-        return call.read(answer.status_code, answer.headers, answer.content)
+        return call.read(answer.status_code, answer.headers, bytes(body))
+
+
+class _Left(Mapping[str, float]):
+    """How long each phase of a request (to wait for a connection, to make it, to write, to read) may take at most: what is
+    left until the deadline when it begins."""
+
+    def __init__(self, until_s: float) -> None:
+        self._until_s = until_s
+
+    @property
+    def is_nothing(self) -> bool:
+        return time.monotonic() >= self._until_s
+
+    def __getitem__(self, phase: str) -> float:
+        return max(SHORTEST_TRY_S, self._until_s - time.monotonic())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("pool", "connect", "write", "read"))
+
+    def __len__(self) -> int:
+        return 4
 
 
 def _token(hold: Hold | str) -> str:

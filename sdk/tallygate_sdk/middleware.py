@@ -19,6 +19,7 @@ from tallygate_sdk.errors import Refused, SpoolBusy, SpoolFull, TallygateError, 
 from tallygate_sdk.openai_protocol import (
     BadRequest,
     EventReader,
+    LimitName,
     Meaning,
     Observed,
     Request,
@@ -42,8 +43,12 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 OUTPUT_DEFAULT: Final = 4_096
 BODY_BYTES_MAX: Final = 8 << 20  # of a request
 ANSWER_BYTES_MAX: Final = 16 << 20  # of an answer that is not streamed, looked at for its usage
-_ANSWERING: Final = ("/chat/completions", "/completions")
+_CHAT: Final = "/chat/completions"
+_ANSWERING: Final = (_CHAT, "/completions")
 _SILENT: Final = ("/embeddings",)
+
+SOON_S: Final = 1.0  # what keeps a hold from being extended is looked at again after this, or an eighth of its time
+_FOR_GOOD: Final = ("hold_not_open", "boundary_passed")  # why no later extension is granted either
 
 # What a caller is told, by the reason of a denial: OpenAI's clients try 429 again, unless they are told not to.
 _STATUS: Final = {
@@ -101,12 +106,14 @@ class TallygateMiddleware:
         meaning: Meaning | None = None,
         count_prompt: Callable[[Mapping[str, Any]], int] | None = None,
         output_default: int = OUTPUT_DEFAULT,
+        chat_limit: LimitName = "max_tokens",
         output_step: int | None = None,
         hold_s: float = HOLD_S,
         on_away: FailurePolicy | None = None,
     ) -> None:
         """`count_prompt`: the most tokens that a request's prompt can come to; without it, its bytes, and requests with
-        images or audio are refused. `output_step`: a stream's hold is of so many output tokens at first, and is extended as
+        images or audio are refused. `chat_limit`: the name under which the endpoint reads the limit of a chat; it is
+        forwarded under that one. `output_step`: a stream's hold is of so many output tokens at first, and is extended as
         they are written; where that is refused, the stream ends with the finish reason `length`. `on_away`: see
         `AsyncClient.check`; None is the client's."""
         if output_step is not None and output_step < 1:
@@ -119,6 +126,7 @@ class TallygateMiddleware:
         self._meaning: Meaning = meaning or TokenFields()
         self._count_prompt = count_prompt
         self._output_default = output_default
+        self._chat_limit: LimitName = chat_limit
         self._output_step = output_step
         self._hold_s = hold_s
         self._on_away = on_away
@@ -145,7 +153,11 @@ class TallygateMiddleware:
             return
         try:
             request = read_request(
-                body, answers=answers, output_default=self._output_default, count_prompt=self._count_prompt
+                body,
+                answers=answers,
+                output_default=self._output_default,
+                limit=self._chat_limit if path.endswith(_CHAT) else "max_tokens",
+                count_prompt=self._count_prompt,
             )
         except BadRequest as error:
             await _refuse(send, 400, "invalid_request_error", "invalid_value", str(error), param=error.param)
@@ -304,19 +316,34 @@ class _Running:
         self._body = bytearray()  # of one that is not
 
     async def keep_open(self) -> None:
-        """Extend the hold for as long as the request runs. What comes after it has expired is charged all the same."""
+        """Extend the hold for as long as the request runs. Whatever keeps it from being extended may pass: it is tried again
+        while the hold's time lasts. What comes after it has expired is charged all the same."""
+        half_s = self._owner.hold_s / 2
+        soon_s = min(SOON_S, half_s / 4)
+        pause_s, left_s, told = half_s, self._owner.hold_s, False
         while self._hold is not None:
-            await asyncio.sleep(self._owner.hold_s / 2)
+            await asyncio.sleep(pause_s)
+            left_s -= pause_s
+            decision: Decision | None = None
             try:
                 async with self._turn:
                     decision = await self._owner.extended(self._hold)
                     self._hold = decision.hold or self._hold
             except (Unavailable, Refused) as error:
-                _log.warning("a hold of %s could not be extended: %s", self.payer.account, error)
+                why, pause_s = str(error), soon_s
+            else:
+                why = str(decision.reason)
+                pause_s = max(soon_s if decision.transient else half_s / 4, decision.retry_after_s or 0.0)
+            if decision is not None and decision.hold is not None:
+                pause_s, left_s, told = half_s, self._owner.hold_s, False
                 continue
-            if decision.hold is None:
-                _log.warning("a hold of %s is not extended: %s", self.payer.account, decision.reason)
+            if not told:
+                _log.warning("a hold of %s is not extended: %s", self.payer.account, why)
+                told = True
+            if decision is not None and decision.reason in _FOR_GOOD:
                 return
+            if left_s <= 0:  # it is over, unless the stream's next step has extended it
+                pause_s = half_s
 
     def watched(self, send: Send, gone: asyncio.Event) -> Send:
         """Looks at what is sent. An answer that is not streamed is let come to its end, which says what it has used: also

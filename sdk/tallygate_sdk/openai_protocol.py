@@ -1,7 +1,7 @@
 """What an OpenAI-compatible endpoint says about tokens: the most a request can use, and what an answer has used."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol, TypeGuard
 
 import msgspec
 from msgspec import Raw, Struct
@@ -22,6 +22,24 @@ _NO_PROMPT: Final = frozenset(
         *("user", "safety_identifier", "prompt_cache_key", "metadata", "service_tier", "reasoning_effort", "verbosity"),
     )
 )
+LimitName = Literal["max_tokens", "max_completion_tokens"]
+_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+# What the bound rests on, and what it is asked for.
+_READ: Final = (*_LIMITS, "n", "best_of", "model", "stream", "stream_options", *_PROMPTS, "prompt_embeds", "tools")
+# What one server or another reads in place of those, and llama.cpp before them.
+_LIMITS_ELSEWHERE: Final = (
+    *("n_predict", "num_predict", "max_new_tokens", "max_output_tokens", "max_length", "max_gen_len", "max_gen_toks"),
+    *("max_tokens_to_sample", "max_decode_tokens", "max_total_tokens", "max_seq_len", "tokens_to_generate"),
+    *("maxTokens", "maxNewTokens", "maxOutputTokens"),
+)
+_N_ELSEWHERE: Final = (
+    "n_cmpl",
+    "num_return_sequences",
+    "num_generations",
+    "num_completions",
+    "candidate_count",
+    "num_beams",
+)
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -34,7 +52,8 @@ class BadRequest(ValueError):
 
 
 class Used(Struct, frozen=True):
-    """What a request has used. `usage` is the object that the endpoint stated; None: `estimated` from what was sent."""
+    """What a request has used. `usage` is the object that the endpoint stated last; None: it stated none. Where that does not
+    say what was written, or more came behind it, `output` is `estimated` from what was sent."""
 
     input: int
     output: int
@@ -42,7 +61,7 @@ class Used(Struct, frozen=True):
 
     @property
     def estimated(self) -> bool:
-        return self.usage is None
+        return self.usage is None or (self.usage.get("completion_tokens") or 0) != self.output
 
 
 class Meaning(Protocol):
@@ -91,8 +110,12 @@ class UsageObject:
         )
 
     def data(self, used: Used) -> dict[str, Any]:
-        stated = {"prompt_tokens": used.input, "completion_tokens": used.output}
-        told: dict[str, Any] = {"usage": stated if used.usage is None else used.usage}
+        usage = dict(used.usage or {"prompt_tokens": used.input})
+        if used.estimated:
+            usage["completion_tokens"] = used.output
+            if "total_tokens" in usage:
+                usage["total_tokens"] = used.input + used.output
+        told: dict[str, Any] = {"usage": usage}
         if self._shape is not None:
             told["usage_shape"] = self._shape
         return told | {"usage_basis": "estimated"} if used.estimated else told
@@ -119,15 +142,18 @@ def read_request(
     *,
     answers: bool,
     output_default: int,
+    limit: LimitName = "max_tokens",
     count_prompt: Callable[[Mapping[str, Any]], int] | None = None,
 ) -> Request:
-    """`answers` false: an endpoint that writes no tokens (embeddings). A request that sets itself no limit is given
+    """`answers` false: an endpoint that writes no tokens (embeddings). `limit`: the name under which the endpoint surely reads
+    it; one that stands under the other name alone is put there, and a request that sets itself none is given
     `output_default`. `count_prompt`: the tokens of the prompt, where more is known than its bytes. Raises BadRequest."""
     try:
         raw = _fields.decode(body)
         whole: dict[str, Any] = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest("", f"the body is no JSON object: {error}") from None
+    _refuse_other_names(whole)
     model = whole.get("model")
     if not isinstance(model, str) or not 0 < len(model) <= 256:
         raise BadRequest("model", "model must be a text of 1 to 256 characters")
@@ -144,14 +170,13 @@ def read_request(
         changed["stream_options"] = options | {"include_usage": True}
     output_max, choices = 0, 1
     if answers:
-        limits = [
-            _count(whole, name) for name in ("max_completion_tokens", "max_tokens") if whole.get(name) is not None
-        ]
-        if not limits:
-            changed["max_tokens"] = output_default
+        limits = {name: _count(whole, name) for name in _LIMITS if whole.get(name) is not None}
+        if limit not in limits:  # whoever does not know the other name would write as long as he likes
+            changed[limit] = max(limits.values(), default=output_default)
+            raw = {name: value for name, value in raw.items() if name not in limits}
         asked, prompts = _count(whole, "n", 1), _prompts(whole)
         choices = asked * prompts
-        output_max = max(limits, default=output_default) * max(asked, _count(whole, "best_of", 1)) * prompts
+        output_max = max(limits.values(), default=output_default) * max(asked, _count(whole, "best_of", 1)) * prompts
     if changed:
         body = msgspec.json.encode(raw | changed)
     likely = sum(len(raw[name]) for name in (*_PROMPTS, "tools") if name in raw) // BYTES_OF_A_TOKEN
@@ -161,6 +186,25 @@ def read_request(
         input_max = _prompt_max(whole, raw)
     hides = "stream_options" in changed
     return Request(body, model, stream, hides, input_max, output_max, min(likely, input_max), choices)
+
+
+def _refuse_other_names(whole: Mapping[str, Any]) -> None:
+    """What would be forwarded as it is, and could undo the limit that the hold is for: another name of it, or another
+    spelling (servers in Go take any case), there or in an object that a proxy puts into the request (`extra_body`)."""
+    for name, value in whole.items():
+        if name not in _READ and name.casefold() in _FOLDED_NAMES:
+            raise BadRequest(name, f"{name} is not taken: say it as {_FOLDED_NAMES[name.casefold()]}")
+        for inner in value if isinstance(value, dict) and name not in _NO_PROMPT else ():
+            if (meant := _FOLDED_LIMITS.get(inner.casefold())) is not None:
+                raise BadRequest(f"{name}.{inner}", f"{inner} is not taken inside {name}: say it as {meant}, beside it")
+
+
+_FOLDED_LIMITS: Final = {
+    **{name.casefold(): "max_tokens" for name in _LIMITS_ELSEWHERE},
+    **{name.casefold(): "n" for name in _N_ELSEWHERE},
+    **{name.casefold(): name for name in (*_LIMITS, "n", "best_of")},
+}
+_FOLDED_NAMES: Final = _FOLDED_LIMITS | {name.casefold(): name for name in _READ}
 
 
 def _count(whole: Mapping[str, Any], name: str, default: int = 0) -> int:
@@ -174,8 +218,9 @@ def _count(whole: Mapping[str, Any], name: str, default: int = 0) -> int:
 
 def _prompts(whole: Mapping[str, Any]) -> int:
     """How many prompts a completion request has: a list of texts, or of lists of tokens, is many."""
-    prompt = whole.get("prompt")
-    return len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+    given = [whole[name] for name in ("prompt", "prompt_embeds") if whole.get(name) is not None]
+    lists = [isinstance(each, list) and not all(isinstance(part, int) for part in each) for each in given]
+    return max(1, sum(len(each) if many else 1 for each, many in zip(given, lists, strict=True)))
 
 
 def _prompt_max(whole: Mapping[str, Any], raw: Mapping[str, Raw]) -> int:
@@ -224,14 +269,15 @@ _answer: Final = msgspec.json.Decoder(_Answer)
 
 
 class Observed:
-    """What an answer has said so far. An endpoint that never states its usage is estimated: a token for each piece that
-    was streamed, or for each four bytes, whichever is more."""
+    """What an answer has said so far. What was written since its usage was last stated is estimated, all of it where that
+    never was: a token for each piece that was streamed, or for each four bytes, whichever is more."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self._usage: dict[str, Any] | None = None
-        self._pieces = 0
-        self._bytes = 0
+        self._stated = 0  # tokens written, by the usage stated last
+        self._pieces = 0  # written since
+        self._bytes = 0  # likewise
         self._summed_up = False
         self._finished: set[str] = set()  # choices that have a finish reason
         self.last = b"{}"  # the last piece
@@ -250,28 +296,37 @@ class Observed:
             self._pieces += 1
             self._bytes += len(document)
             return False
-        of_all = whole or not answer.choices or self._request.choices == 1
-        if of_all and answer.usage is not None and isinstance(answer.usage.get("prompt_tokens"), int):
-            self._usage = answer.usage
         for choice in answer.choices or ():
             said = choice.delta or choice.message or _Message()
             size = sum(_size(part) for part in (choice.text, said.content, said.reasoning_content, said.tool_calls))
             self._pieces += size > 0
             self._bytes += size
             self.last = document
+            if size:
+                self._summed_up = False  # it was none, as more came behind it
             if choice.finish_reason:
                 self._finished.add(str(choice.index))
+        of_all = whole or not answer.choices or self._request.choices == 1
+        if of_all and answer.usage is not None and _is_count(answer.usage.get("prompt_tokens")):
+            self._usage = answer.usage
+            written = answer.usage.get("completion_tokens")
+            if _is_count(written):
+                self._stated, self._pieces, self._bytes = written, 0, 0
         only_usage = not answer.choices and answer.usage is not None
         self._summed_up |= only_usage
         return only_usage
 
     def used(self) -> Used:
         """By now. An estimate never exceeds what the request could use."""
-        if self._usage is not None:
-            written = self._usage.get("completion_tokens")
-            return Used(self._usage["prompt_tokens"], written if isinstance(written, int) else 0, self._usage)
-        written = max(self._pieces, -(-self._bytes // BYTES_OF_A_TOKEN))
-        return Used(self._request.input_likely, min(written, self._request.output_max), None)
+        since = max(self._pieces, -(-self._bytes // BYTES_OF_A_TOKEN))
+        written = max(self._stated, min(self._stated + since, self._request.output_max))
+        if self._usage is None:
+            return Used(self._request.input_likely, written, None)
+        return Used(self._usage["prompt_tokens"], written, self._usage)
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and value >= 0
 
 
 def _size(part: Any) -> int:

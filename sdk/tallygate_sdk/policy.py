@@ -6,12 +6,17 @@ been held against no limit: report its usage as ever, and it is charged once the
 
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Final, Protocol
 
+from msgspec import Struct
+
 from tallygate_sdk.answers import Decision, Running
-from tallygate_sdk.questions import Check, Quantity
+from tallygate_sdk.questions import Bound, Check, Quantity, Usage
+
+SLICES: Final = 100  # of a budget's time: so many amounts are remembered at the most
 
 
 class FailurePolicy(Protocol):
@@ -35,9 +40,9 @@ OPEN: Final[FailurePolicy] = _Open()
 
 
 class Budget:
-    """So much in any window of `every_s` seconds; a window begins with the first that is let through after the last one.
+    """At most so much within any `every_s` seconds, whenever they begin.
 
-    Share one among all callers of a process: it is what that process may at most let through unseen, in each window.
+    Share one among all callers of a process: it is what that process may at most let through unseen, in so long a time.
     Whether it counts requests or money is for the overdraft to say that draws on it."""
 
     def __init__(self, limit: Quantity, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,22 +50,35 @@ class Budget:
         self.every_s = every_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._began_s: float | None = None
-        self._taken = Decimal(0)
+        self._taken: deque[_Taken] = deque()
+        self._sum = Decimal(0)
 
     def take(self, amount: Quantity) -> bool:
         """Whether there was room for it; then it is taken."""
         wanted = Decimal(amount)
         with self._lock:
             now_s = self._clock()
-            if self._began_s is not None and now_s >= self._began_s + self.every_s:
-                self._began_s, self._taken = None, Decimal(0)
-            if wanted < 0 or self._taken + wanted > self.limit:
+            while self._taken and now_s >= self._taken[0].last_s + self.every_s:
+                self._sum -= self._taken.popleft().amount
+            if wanted < 0 or self._sum + wanted > self.limit:
                 return False
-            if self._began_s is None:
-                self._began_s = now_s
-            self._taken += wanted
+            self._note(now_s, wanted)
             return True
+
+    def _note(self, now_s: float, amount: Decimal) -> None:
+        """What is taken within a hundredth of the time is kept as one, and comes free with the last of it."""
+        self._sum += amount
+        if self._taken and now_s < self._taken[-1].first_s + self.every_s / SLICES:
+            self._taken[-1].last_s = now_s
+            self._taken[-1].amount += amount
+        else:
+            self._taken.append(_Taken(now_s, now_s, amount))
+
+
+class _Taken(Struct):
+    first_s: float
+    last_s: float
+    amount: Decimal
 
 
 def _requests(check: Check) -> Quantity:
@@ -88,7 +106,10 @@ def decided_by(policy: FailurePolicy, check: Check, last: Decision | None) -> De
     return Decision(False, "unavailable", transient=True, decided_by="policy")
 
 
-def carried_on_by(policy: FailurePolicy, check: Check) -> Running:
-    """The same of a stream that runs; `check`: what is ahead of it. What it holds is not known to cover anything more."""
+def carried_on_by(policy: FailurePolicy, usage: Usage, ahead: Sequence[Bound]) -> Running:
+    """The same of a stream that runs: the policy is asked about what is ahead of it, with the dimensions that it has had so
+    far. What it holds is not known to cover anything more."""
+    dimensions = {name: value for name, value in usage.data.items() if isinstance(value, str)}
+    check = Check(usage.account, usage.scope, usage.type, dimensions, bounds=tuple(ahead))
     decision = decided_by(policy, check, None)
     return Running("continue" if decision.allowed else "stop", check=decision)

@@ -1,5 +1,9 @@
 """The blocking client against the real app of the API, over a real socket."""
 
+import socket
+import threading
+import time
+from contextlib import suppress
 from decimal import Decimal
 
 import orjson
@@ -7,7 +11,19 @@ import pytest
 
 from actors.door_wire import Answer, CarriedOn, CarryOn, Checked, CoveredView, Extend, FieldLimit, Recovering, Release
 from actors.door_wire import Check as Asked
-from tallygate_sdk import OPEN, BadKey, Bound, Check, Client, NotFound, Refused, Unavailable, Usage
+from tallygate_sdk import (
+    OPEN,
+    BadKey,
+    Bound,
+    Budget,
+    Check,
+    Client,
+    NotFound,
+    Overdraft,
+    Refused,
+    Unavailable,
+    Usage,
+)
 from tallygate_sdk.answers import Covered
 from tests.actors.web.fakes import AS_OF, token
 from tests.sdk.serving import Served
@@ -126,6 +142,27 @@ def test_without_an_answer_the_policy_decides_whether_a_stream_goes_on(at: Serve
     assert opened.check is not None and (opened.check.decided_by, opened.covered) == ("policy", ())
 
 
+def test_the_policy_that_decides_on_a_stream_is_told_its_model(at: Served) -> None:
+    told: list[Check] = []
+
+    def worst_case(check: Check) -> Decimal:
+        told.append(check)
+        return {"small": Decimal("0.5"), "large": Decimal(9)}[check.data["model"]]
+
+    at.script = [503] * 100
+    with Client(at.url, at.key, check_deadline_s=0.2, on_away=Overdraft(Budget(5, every_s=60), worst_case)) as client:
+        ran = {
+            model: client.carry_on(
+                usage(hold=token(), final=False, scope="team:red", data={"model": model, "q": 4, "usage": {"x": 1}}),
+                [Bound(("output_tokens",), 100)],
+            ).action
+            for model in ("small", "large")
+        }
+    assert ran == {"small": "continue", "large": "stop"}
+    asked = Check("acme", "team:red", "llm.tokens", {"model": "small"}, bounds=(Bound(("output_tokens",), 100),))
+    assert told[0] == asked
+
+
 def test_a_capture_put_again_is_the_same_event(at: Served) -> None:
     event = usage(hold=token())
     with Client(at.url, at.key) as client:
@@ -155,6 +192,32 @@ def test_the_deadline_ends_it(at: Served) -> None:
     at.script = ["silent"]
     with Client(at.url, at.key) as client, pytest.raises(Unavailable, match="nobody answered"):
         client.report([usage()], deadline_s=0.2)
+
+
+def test_a_service_that_answers_in_drops_is_left_at_the_deadline() -> None:
+    """Each of its pieces comes soon enough: who waits only so long for the next one is there to the end."""
+    whole = b'{"refused": [], "accepted": 0, "padding": "' + b"x" * 400 + b'"}'
+    listener = socket.create_server(("127.0.0.1", 0))
+    told: list[bytes] = []
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.recv(65_536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(whole))
+            for place in range(len(whole)):
+                connection.sendall(whole[place : place + 1])
+                told.append(whole[place : place + 1])
+                time.sleep(0.02)
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with Client(url, "key") as client, pytest.raises(Unavailable, match="ReadTimeout"):
+        client.report([usage()], deadline_s=0.5)
+    thread.join(30)
+    listener.close()
+    assert not thread.is_alive() and len(told) < len(whole)
 
 
 def test_without_an_answer_the_policy_decides_closed_unless_said_otherwise(at: Served) -> None:

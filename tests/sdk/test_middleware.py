@@ -23,9 +23,11 @@ from actors.door_wire import (
     Release,
 )
 from actors.door_wire import Check as Asked
-from tallygate_sdk import CLOSED, OPEN, AsyncClient, Client, HttpSink, Reporter, Spool
-from tallygate_sdk.middleware import Admitted, Payer, TallygateMiddleware
-from tallygate_sdk.openai_protocol import UsageObject
+from tallygate_sdk import CLOSED, OPEN, AsyncClient, Client, HttpSink, NotFound, Reporter, Spool, Unavailable
+from tallygate_sdk.answers import Decision, Hold
+from tallygate_sdk.errors import TallygateError
+from tallygate_sdk.middleware import Admitted, Payer, TallygateMiddleware, _Running
+from tallygate_sdk.openai_protocol import UsageObject, read_request
 from tests.actors.web.fakes import ALLOWED, AS_OF, token
 from tests.sdk.endpoint import Endpoint
 from tests.sdk.serving import Served
@@ -275,6 +277,69 @@ async def test_a_hold_that_cannot_be_extended_stops_no_answer(gateway: Gateway) 
     assert texts(await gateway.post(STREAM, hold_s=0.1))[-1] == "[DONE]"
     (event,) = await gateway.settled()
     assert event["hold"] == token() and event["data"]["output_tokens"] == 5
+
+
+class Extending:
+    """What a running request asks of its middleware, and the answers it gets, one after another."""
+
+    hold_s = 60.0
+
+    def __init__(self, *answers: Decision | TallygateError) -> None:
+        self.answers = list(answers)
+
+    async def extended(self, hold: Hold) -> Decision:
+        answer = self.answers.pop(0)
+        if isinstance(answer, TallygateError):
+            raise answer
+        return answer
+
+
+LONGER = Decision(True, hold=Hold("3.7.41", "longer", 60.0, 65.0))
+AWAY = Unavailable("nobody answered")
+OVER = Decision(False, "hold_not_open")
+
+
+async def pauses(monkeypatch: pytest.MonkeyPatch, *answers: Decision | TallygateError) -> list[float]:
+    """How long a request waits before each of its tries to extend its hold."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    owner: Any = Extending(*answers)
+    running = _Running(owner, Payer("acme"), read_request(b'{"model":"m"}', answers=True, output_default=9), LONGER, 9)
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "sleep", sleep)
+        await running.keep_open()
+    return slept
+
+
+async def test_an_extension_that_fails_is_tried_again_before_the_hold_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    recovering = Decision(False, "rate_limited", transient=True)
+    asked = Decision(False, "rate_limited", transient=True, retry_after_s=3.0)
+    denied = Decision(False, "credit_depleted")
+    refused = NotFound(404, "", "no such hold", field=None, next_step="", request_id="")
+    assert await pauses(monkeypatch, LONGER, AWAY, recovering, refused, LONGER, OVER) == [30, 30, 1, 1, 1, 30]
+    assert await pauses(monkeypatch, denied, asked, LONGER, OVER) == [30, 7.5, 3, 30], (
+        "what does not pass by itself, less often"
+    )
+    tries = await pauses(monkeypatch, *[AWAY] * 40, OVER)
+    assert tries == [30, *[1] * 30, *[30] * 10], "as long as the hold's time lasts"
+
+
+@pytest.mark.parametrize("reason", ["hold_not_open", "boundary_passed"])
+async def test_what_no_later_extension_is_granted_for_ends_it(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    assert await pauses(monkeypatch, Decision(False, reason), LONGER, OVER) == [30]
+
+
+async def test_the_limit_of_a_chat_stands_under_the_name_that_the_endpoint_reads(gateway: Gateway) -> None:
+    await gateway.post(STREAM | {"stream_options": {"include_usage": True}}, chat_limit="max_completion_tokens")
+    await gateway.post(
+        {"model": "small", "max_completion_tokens": 3}, "/v1/completions", chat_limit="max_completion_tokens"
+    )
+    chat, completion = gateway.endpoint.seen
+    assert (chat.get("max_tokens"), chat["max_completion_tokens"]) == (None, 100)
+    assert completion == {"model": "small", "max_tokens": 3}
 
 
 def carried(*steps: int) -> Any:

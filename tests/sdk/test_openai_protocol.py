@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tallygate_sdk.openai_protocol import (
     BadRequest,
     EventReader,
+    LimitName,
     Observed,
     Request,
     TokenFields,
@@ -41,6 +42,8 @@ def read(document: Any, *, answers: bool = True, **more: Any) -> Request:
         ({"prompt": ["a", "b", "c"]}, 300),
         ({"prompt": [1, 2, 3]}, 100),
         ({"prompt": [[1, 2], [3]], "best_of": 4}, 800),
+        ({"prompt": [1, [2, 3], "b"]}, 300),
+        ({"prompt": "a", "prompt_embeds": ["x", "y"]}, 300),
     ],
 )
 def test_the_most_that_can_be_written(change: dict[str, Any], output_max: int) -> None:
@@ -54,6 +57,56 @@ def test_a_request_without_a_limit_is_given_one_and_else_left_as_it_came() -> No
     assert bytes(limited["messages"]) == b'[{"role":"user","content":"h\\u00e9"}]'
     same = body.replace(b"{ ", b'{ "max_tokens":7,', 1)
     assert read(same).body == same
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_predict": 100_000},
+        {"max_new_tokens": 100_000},
+        {"maxTokens": 100_000},
+        {"n_cmpl": 8},
+        {"MAX_TOKENS": 100_000},
+        {"Max_Tokens": None},
+        {"MODEL": "large"},
+        {"Prompt": ["a", "b"]},
+        {"extra_body": {"max_tokens": 100_000}},
+        {"options": {"num_predict": 100_000}},
+        {"sampling_params": {"N": 8}},
+    ],
+)
+def test_a_limit_under_another_name_is_no_way_around(change: dict[str, Any]) -> None:
+    """It would be forwarded, and a server that reads it, or takes any case, writes more than is held."""
+    with pytest.raises(BadRequest, match="is not taken") as refused:
+        read(CHAT | {"max_tokens": 1} | change)
+    assert refused.value.param.partition(".")[0] == next(iter(change))
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit", "forwarded"),
+    [
+        ({"max_completion_tokens": 5}, "max_tokens", {"max_tokens": 5}),
+        ({"max_completion_tokens": 5, "max_tokens": None}, "max_tokens", {"max_tokens": 5}),
+        ({"max_tokens": 5}, "max_completion_tokens", {"max_completion_tokens": 5}),
+        ({}, "max_completion_tokens", {"max_completion_tokens": 4096}),
+        ({"max_completion_tokens": 5, "max_tokens": 7}, "max_tokens", {"max_completion_tokens": 5, "max_tokens": 7}),
+    ],
+)
+def test_the_limit_stands_under_the_name_that_the_endpoint_reads(
+    asked: dict[str, Any], limit: LimitName, forwarded: dict[str, Any]
+) -> None:
+    request = read({"model": "small", "prompt": "hello", "seed": 1} | asked, limit=limit)
+    assert msgspec.json.decode(request.body) == {"model": "small", "prompt": "hello", "seed": 1} | forwarded
+    assert request.output_max == max(forwarded.values())
+
+
+def test_what_is_named_like_a_limit_in_what_is_no_part_of_the_request_is_taken() -> None:
+    schema = {"type": "object", "properties": {"n": {"maxLength": 5}}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    spared: dict[str, Any] = {"metadata": {"n": "1"}, "tools": [tool]}
+    spared["response_format"] = {"type": "json_schema", "json_schema": schema}
+    spared["guided_json"] = {"type": "string", "maxLength": 5}
+    assert msgspec.json.decode(read(CHAT | spared).body) == CHAT | spared
 
 
 def test_a_stream_is_asked_for_its_usage() -> None:
@@ -152,6 +205,43 @@ def test_the_last_stated_usage_counts() -> None:
     for written in (1, 2, 3):
         assert not observed.note(chunk("a", {"prompt_tokens": 5, "completion_tokens": written}))
     assert observed.used().output == 3
+
+
+def test_usage_stated_early_does_not_hide_what_is_written_after_it() -> None:
+    """The caller hangs up, or is asked whether he may go on, between two statements."""
+    observed = Observed(read(CHAT | {"max_tokens": 30}))
+    stated = {
+        "prompt_tokens": 5,
+        "completion_tokens": 1,
+        "total_tokens": 6,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
+    observed.note(chunk("a", stated))
+    assert observed.used() == Used(5, 1, stated) and not observed.used().estimated
+    for _ in range(9):
+        observed.note(chunk("b"))
+    used = observed.used()
+    assert (used.input, used.output, used.estimated) == (5, 10, True)
+    told = UsageObject().data(used)
+    assert told["usage"] == stated | {"completion_tokens": 10, "total_tokens": 15}, (
+        "what lies in the cache is known still"
+    )
+    assert told["usage_basis"] == TokenFields().data(used)["usage_basis"] == "estimated"
+    observed.note(chunk("c", {"prompt_tokens": 5, "completion_tokens": 20}))
+    observed.note(chunk("x" * 999))
+    assert observed.used().output == 30, "never above the bound"
+    observed.note(chunk(usage={"prompt_tokens": 5, "completion_tokens": 33}, choices=0))
+    assert observed.used().output == 33 and not observed.used().estimated and observed.ended
+    observed.note(chunk("d"))
+    assert not observed.ended, "that was no sum"
+
+
+@pytest.mark.parametrize("written", [None, "7", -1, True])
+def test_usage_that_does_not_say_what_was_written_makes_it_no_nothing(written: Any) -> None:
+    observed = Observed(read(CHAT))
+    observed.note(chunk("x" * 40, {"prompt_tokens": 5, "completion_tokens": written}), whole=True)
+    assert (observed.used().input, observed.used().output, observed.used().estimated) == (5, 10, True)
+    assert UsageObject().data(observed.used())["usage"]["completion_tokens"] == 10
 
 
 def test_the_usage_in_a_piece_of_one_choice_of_several_is_not_that_of_the_answer() -> None:

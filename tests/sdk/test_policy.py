@@ -1,6 +1,8 @@
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tallygate_sdk import CLOSED, OPEN, Budget, Check, Decision, FailurePolicy, Overdraft
 from tallygate_sdk.policy import decided_by
@@ -41,16 +43,41 @@ def test_an_overdraft_of_money_is_exact() -> None:
     assert not budget.take("0.000000000001") and budget.take(0)
 
 
-def test_a_budget_begins_anew_with_the_first_request_behind_its_window() -> None:
+def test_a_budget_has_room_again_when_what_it_let_through_is_so_long_ago() -> None:
     now = Now()
     budget = Budget(1, every_s=10, clock=now)
     assert budget.take(1) and not budget.take(1)
     now.s += 9.999
-    assert not budget.take(1), "denials move no window"
+    assert not budget.take(1), "denials move nothing"
     now.s += 5
     assert budget.take(1)
     now.s += 9.999
-    assert not budget.take(1), "the window began with what was let through"
+    assert not budget.take(1)
+
+
+@given(st.lists(st.tuples(st.floats(0, 7), st.integers(0, 4)), max_size=300))
+def test_no_window_lets_through_more_than_its_budget(steps: list[tuple[float, int]]) -> None:
+    now = Now()
+    budget = Budget(10, every_s=10, clock=now)
+    let_through: list[tuple[float, int]] = []
+    for pause_s, amount in steps:
+        now.s += pause_s
+        recent = sum(each for at_s, each in let_through if at_s + 10 > now.s)
+        lately = sum(each for at_s, each in let_through if at_s + 10.2 > now.s)
+        if budget.take(amount):
+            assert recent + amount <= 10
+            let_through.append((now.s, amount))
+        else:
+            assert lately + amount > 10, "and no less, but for a hundredth of the time"
+
+
+def test_a_budget_remembers_no_more_for_many_small_amounts() -> None:
+    now = Now()
+    budget = Budget(10**6, every_s=10, clock=now)
+    for _ in range(5_000):
+        now.s += 0.01
+        assert budget.take(1)
+    assert len(budget._taken) <= 101
 
 
 def test_nothing_can_be_put_back_by_a_negative_cost() -> None:
