@@ -5,7 +5,7 @@ nothing here knows where they came from. Every difference is a sentence that nam
 expected and what was found.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -180,6 +180,24 @@ def settled_lines(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[int, int], l
     return {place: [rows[number] for number in sorted(rows)] for place, rows in settled.items()}
 
 
+def _each_told_once(lines: Iterable[Mapping[str, Any]], differences: Differences) -> Iterator[Mapping[str, Any]]:
+    """The lines. Whoever reads the topic takes one of those that bear the same epoch and number: two that are unlike would let
+    each reader have another amount."""
+    told: dict[tuple[int, int, int], tuple[int, Mapping[str, Any]]] = {}
+    for line in lines:
+        place, epoch = (int(line["partition"]), int(line["offset"]), int(line["line"])), int(line["epoch"])
+        known_epoch, known = told.get(place, (-1, line))
+        if epoch > known_epoch:
+            told[place] = (epoch, line)
+        elif epoch == known_epoch and line != known:
+            partition, offset, number = place
+            differences.add(
+                f"account {line['account']}: partition {partition}, offset {offset}, line {number} of epoch {epoch}: "
+                f"expected to be told once, found {known} and {line}"
+            )
+        yield line
+
+
 def compare_rated(
     rated: Mapping[tuple[int, int], Rated],
     corrected: Mapping[tuple[int, int], Rated],
@@ -191,7 +209,7 @@ def compare_rated(
     corrections, of stretches of sessions and of what accrued, what all of an offset come to, per price."""
     told: dict[str, dict[tuple[int, int], list[Mapping[str, Any]]]] = {kind: {} for kind in LINE_KINDS}
     accruals: dict[tuple[int, int, str], list[Mapping[str, Any]]] = {}
-    for place, rows in settled_lines(lines).items():
+    for place, rows in settled_lines(_each_told_once(lines, differences)).items():
         for row in map(_read, rows):
             if _kind(row) == "accrual":
                 accruals.setdefault((*place, str(row["account"])), []).append({**row, "id": "", "source": ""})

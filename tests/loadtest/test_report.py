@@ -147,6 +147,21 @@ def test_lines_of_the_highest_epoch_replace_an_offset_as_a_set() -> None:
     assert settled_lines([*old, line(epoch=2)]) == {(0, 7): [line(epoch=2)]}
 
 
+@pytest.mark.parametrize("fields", [{"amount": "0.000056100001"}, {"price": "out"}, {"lots": [["paid", "1"]]}])
+@pytest.mark.parametrize("is_last", [False, True])
+def test_two_unlike_lines_under_one_epoch_and_number_are_a_finding(fields: dict[str, Any], is_last: bool) -> None:
+    """Whichever comes last, and whatever it is that differs."""
+    pair = [line(**fields), line()] if is_last else [line(), line(**fields)]
+    result = judged(view() | {"lines": [*pair, *corrections()]})
+    assert not result.oracle_equal
+    assert any(
+        each.startswith("account acme: partition 0, offset 7, line 0 of epoch 1: expected to be told once, found ")
+        for each in result.differences
+    ), result.differences
+    higher = line(epoch=2)
+    assert judged(view() | {"lines": [higher, *pair, *corrections()]}).oracle_equal, "void, and read by nobody"
+
+
 def test_alerts_missing_and_extra() -> None:
     result = judged(view() | {"alerts": {"alert_2"}})
     assert (result.alerts_missing, result.alerts_extra, result.oracle_equal) == (["alert_1"], ["alert_2"], False)
