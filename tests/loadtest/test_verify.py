@@ -1,17 +1,22 @@
 """The verdict: each partition by the oracle on its own, and outcomes held against each other."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import AsyncMock
 
 import msgspec
 import orjson
+import pytest
+from pydantic import SecretStr
 
 from actors.ports import Record
+from config.settings import KafkaSettings, Settings
 from engine.catalog import load_catalogue
 from engine.events import CatalogueMarker, OpenAccount, Tick, seal
 from engine.partition import Partition
 from engine.placement import partition_for
 from loadtest.journal import Journal
-from loadtest.verify import Expected, compare_outcomes, expect, take_behind
+from loadtest.verify import Expected, Verdict, compare_outcomes, expect, take_behind, verify
 from loadtest.workload import cloud_time
 from tests.simulation.sim_log import SimRecord
 
@@ -54,6 +59,63 @@ def test_one_partition_is_expected_on_its_own_and_travels_between_processes() ->
     }  # fmt: skip
     assert {offset for _, offset in expected.rated} == {2, 4}
     assert expected.accounts["acme"].debt == 2 * 10**12
+
+
+async def test_a_forwarded_event_that_is_nowhere_else_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own partition knows nothing of it, and the one that forwarded it has done its part."""
+    settings = Settings(control_key=SecretStr(KEY.hex())).model_copy(update={"kafka": KafkaSettings(partitions=2)})
+    key, topic = settings.control_key_bytes(), settings.kafka.topic_usage
+    home = partition_for(b"acme", 2)
+    event = {"specversion": "1.0", "id": "e1", "source": "test", "type": "call", "subject": "acme", "data": {}}
+    value = orjson.dumps(event | {"time": cloud_time(START_US)})
+
+    async def verdict(misplaced: bytes | None, arrives: bool) -> Verdict:
+        """Of an event that lies in the other partition under that record key."""
+        bodies: dict[int, list[tuple[bytes | None, bytes]]] = {
+            number: [(None, seal(key, topic, number, msgspec.json.encode(CatalogueMarker(1, 0))))] for number in (0, 1)
+        }
+        bodies[home].append((b"acme", seal(key, topic, home, msgspec.json.encode(OpenAccount("acme", "o", "basic")))))
+        bodies[1 - home].append((misplaced, value))
+        if arrives:
+            bodies[home].append((b"acme", value))
+        log: dict[int, list[Record]] = {
+            number: [SimRecord(offset, START_US // 1000, *body) for offset, body in enumerate(of)]
+            for number, of in bodies.items()
+        }
+        folds = {}
+        for number, records in log.items():
+            fold = folds[number] = Partition(number, 2, topic, key, {1: load_catalogue(1, orjson.dumps(DOCUMENT))})
+            for record in records:
+                fold.apply(record.offset, record.timestamp, record.key, record.value)
+        lines = [text for _, text in folds[home].outputs.lines]
+
+        async def read_log(_reader: object, name: str, _partitions: int) -> dict[int, list[Record]]:
+            if name == topic:
+                return {number: list(records) for number, records in log.items()}
+            return {home: [SimRecord(0, 0, None, b"\n".join(lines))], 1 - home: []}
+
+        async def read_checkpoint(_store: object, number: int, *_: object) -> Partition:
+            return folds[number]
+
+        monkeypatch.setattr("loadtest.verify.ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+        monkeypatch.setattr("loadtest.verify.TopicReader", lambda _: AsyncMock())
+        monkeypatch.setattr("loadtest.verify.brokers", lambda _: None)
+        monkeypatch.setattr("loadtest.verify.read_log", read_log)
+        monkeypatch.setattr("loadtest.verify.read_checkpoint", read_checkpoint)
+        store = AsyncMock()
+        store.checkpoint.side_effect = lambda number: (b"", len(log[number]))
+        store.ledger.return_value = {("acme", "", "debt"): 10**12} if arrives else {}
+        body = orjson.dumps(DOCUMENT)
+        return await verify(settings, store, {1: body}, [], processes=1, say=lambda _: None)
+
+    for misplaced in (b"acme", None):
+        arrived = await verdict(misplaced, True)
+        assert (arrived.differences, arrived.lost, arrived.counts["forwarded"]) == ([], 0, 1)
+        never = await verdict(misplaced, False)
+        assert never.lost == 1
+        assert never.differences == [
+            f"partition {1 - home}, offset 1: expected to be forwarded, found nowhere in partition {home}"
+        ]
 
 
 def test_the_engine_names_and_counts_outcomes_as_the_oracle_does() -> None:
