@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import multiprocessing
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -24,17 +24,21 @@ from actors.kafka import Brokers, TopicReader
 from actors.ports import AccountRow, Head
 from config.stack.supervisor import Say
 from loadtest.backing import Row, back
-from loadtest.chaos.acknowledged import NO_IDENTITY, digest_of, identity_of, read_acknowledged
+from loadtest.chaos.acknowledged import DIGEST_BYTES, NO_IDENTITY, digest_of, identity_of, read_acknowledged
 from loadtest.chaos.canonical import (
+    Unreadable,
     account_of_oracle,
     account_of_snapshot,
     difference,
+    has_slices,
     partition_of_oracle,
     partition_of_snapshot,
+    unmade,
+    unmade_of_partition,
 )
+from loadtest.chaos.forwards import Fold, Forward, nowhere
 from loadtest.journal import Journal, judge_denials, judge_usage, overspend
 from loadtest.oracle.accounts import OracleAccount
-from loadtest.oracle.fold import Oracle
 from loadtest.oracle.records import CONTROL_PREFIX
 from loadtest.report import Differences, compare_ledger, compare_rated
 
@@ -79,6 +83,8 @@ class Finding(Struct):
     alerts: list[str] = []  # ids that the oracle expects
     rated: bytes = b""  # identities of all that was rated, as IDENTITY
     owed: bytes = b""  # identities of what was acknowledged here and must be rated somewhere
+    forwards: list[Forward] = []  # what belongs to other partitions
+    digests: bytes = b""  # of all that stands in the log
     sentences: list[str] = []
 
 
@@ -98,21 +104,6 @@ class Verdict(Struct):
     checkpoints: int
     outcomes: dict[str, int]
     wrong: list[str]
-
-
-class _Fold(Oracle):
-    """An oracle that notes what it turned away, by offset."""
-
-    def __init__(self, documents: Mapping[int, Any], control_key: bytes, topic: str, partitions: int) -> None:
-        super().__init__(documents, control_key, topic, partitions)
-        self.dead_letters: dict[int, str] = {}
-
-    def feed(self, partition: int, offset: int, append_ms: int, key: bytes | None, value: bytes | None) -> str:
-        outcome = super().feed(partition, offset, append_ms, key, value)
-        kind, _, reason = outcome.partition(".")
-        if kind == "dead_lettered":
-            self.dead_letters[offset] = reason
-        return outcome
 
 
 class _Stored(Struct):
@@ -153,7 +144,7 @@ class _Judge:
         self._case = case
         self._partition = partition
         self._journal = journal
-        self._oracle = _Fold(documents, case.control_key, case.usage, case.partitions)
+        self._oracle = Fold(documents, case.control_key, case.usage, case.partitions)
         self._differences = Differences()
 
     async def judge(self) -> Finding:
@@ -198,6 +189,8 @@ class _Judge:
         self.found.alerts = list(self._oracle.alerts)
         rated = [identity_of(event.account, event.source, event.id) for event in self._oracle.rated.values()]
         self.found.rated = np.array(rated, IDENTITY).tobytes()
+        self.found.forwards = self._oracle.forwards
+        self.found.digests = b"".join(digests.values())
         self._acknowledged(digests)
 
     def _acknowledged(self, digests: Mapping[int, bytes]) -> None:
@@ -222,7 +215,8 @@ class _Judge:
             for text in (block.value or b"").splitlines():
                 line = orjson.loads(text)
                 if line["offset"] < head.next_offset:
-                    lines.append({name: line.get(name) for name in LINE_FIELDS})
+                    told = {name: line.get(name) for name in LINE_FIELDS}
+                    lines.append(told | {"digest": digest_of(None, text)})  # by which all else in it differs, too
         expected = self._oracle.rated, self._oracle.corrected
         lost, double = compare_rated(*expected, lines, self._differences, self._oracle.accrued)
         self.found.lost += lost
@@ -235,14 +229,27 @@ class _Judge:
         self._accounts(stored.accounts, expected)
         for sentence in compare_ledger(stored.ledger, expected):
             self._differences.add(sentence)
-        state = self._oracle.state(self._partition)
-        want = partition_of_oracle(state)
-        have = b"{}" if stored.head.blob is None else partition_of_snapshot(stored.head.blob)
-        if want != have:
-            self._differences.add(f"partition {self._partition}: {difference(want, have)}")
+        self._header(stored)
         outbox = {alert_id: (alert["account"], alert["offset"]) for alert_id, alert in self._oracle.alerts.items()}
         self._same("alert", outbox, stored.alerts)
         self._same("dead letter at offset", self._oracle.dead_letters, stored.dead_letters)
+
+    def _header(self, stored: _Stored) -> None:
+        here, want = f"partition {self._partition}", partition_of_oracle(self._oracle.state(self._partition))
+        if stored.head.blob is None:
+            self._differences.add(f"{here}: expected a checkpoint, found none")
+            return
+        try:
+            have = partition_of_snapshot(stored.head.blob)
+            sliced = {name: has_slices(row.blob) for name, row in stored.accounts.items()}
+            found = unmade_of_partition(stored.head.blob, sliced)
+        except Unreadable as error:
+            self._differences.add(f"{here}: {error}")
+            return
+        if want != have:
+            self._differences.add(f"{here}: {difference(want, have)}")
+        for sentence in found:
+            self._differences.add(f"{here}: {sentence}")
 
     def _accounts(self, rows: Mapping[str, AccountRow], expected: Mapping[str, OracleAccount]) -> None:
         state = self._oracle.state(self._partition)
@@ -253,11 +260,7 @@ class _Judge:
                 continue
             row, standing = rows[name], expected[name]
             want = account_of_oracle(self._oracle, self._partition, state.accounts[name])
-            have = account_of_snapshot(row.blob)
-            if hashlib.sha256(want).digest() == hashlib.sha256(have).digest():
-                self.found.accounts_identical += 1
-            else:
-                self._differences.add(f"account {name}: {difference(want, have)}")
+            self._account(name, want, row.blob)
             spend = standing.spend[max(standing.spend)] if standing.spend else 0
             if (row.balance, row.spend, row.currency) != (standing.balance, spend, standing.currency):
                 self._differences.add(
@@ -266,6 +269,19 @@ class _Judge:
                 )
         held = {name: 0 for name in self._case.held_customers if name in expected}
         self.found.overspend = overspend(expected, held)
+
+    def _account(self, name: str, want: bytes, blob: bytes) -> None:
+        try:
+            have, found = account_of_snapshot(blob), unmade(blob)
+        except Unreadable as error:
+            self._differences.add(f"account {name}: {error}")
+            return
+        for sentence in found:
+            self._differences.add(f"account {name}: {sentence}")
+        if hashlib.sha256(want).digest() != hashlib.sha256(have).digest():
+            self._differences.add(f"account {name}: {difference(want, have)}")
+        elif not found:
+            self.found.accounts_identical += 1
 
     def _same(self, what: str, expected: Mapping[Any, Any], found: Mapping[Any, Any]) -> None:
         for key in sorted({*expected, *found}):
@@ -320,6 +336,8 @@ def conclude(findings: Collection[Finding], journal: Journal, received_alerts: C
     if missing := int((~np.isin(owed, rated)).sum()):
         lost += missing
         wrong.append(f"{missing} acknowledged events were rated nowhere")
+    forwards = [forward for finding in findings for forward in finding.forwards]
+    wrong += nowhere(forwards, {finding.partition: _digests(finding.digests) for finding in findings})
     expected = {alert for finding in findings for alert in finding.alerts}
     missing_alerts, extra_alerts = sorted(expected - {*received_alerts}), sorted({*received_alerts} - expected)
     wrong += [f"alert {alert}: expected at the receiver, found none" for alert in missing_alerts[:SAMPLE]]
@@ -339,6 +357,10 @@ def conclude(findings: Collection[Finding], journal: Journal, received_alerts: C
         outcomes=dict(sorted(outcomes.items())),
         wrong=wrong,
     )
+
+
+def _digests(joined: bytes) -> Iterator[bytes]:
+    return (joined[start : start + DIGEST_BYTES] for start in range(0, len(joined), DIGEST_BYTES))
 
 
 def _joined(parts: "Any") -> "np.ndarray[Any, Any]":

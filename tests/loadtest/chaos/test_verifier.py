@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from loadtest.chaos.acknowledged import identity_of
+from loadtest.chaos.acknowledged import DIGEST_BYTES, identity_of
+from loadtest.chaos.forwards import Forward
 from loadtest.chaos.verifier import IDENTITY, Finding, conclude
 from loadtest.journal import CheckAnswer, Decided, Journal
 
@@ -38,6 +39,17 @@ def test_an_event_rated_in_two_partitions_is_double() -> None:
     verdict = conclude([Finding(0, rated=identities(1)), Finding(1, rated=identities(1))], Journal(), [])
     assert verdict.double == 1
     assert verdict.wrong == ["1 events were rated at more than one place"]
+
+
+def test_what_was_forwarded_and_never_arrived_is_a_sentence() -> None:
+    arrived, gone = b"a" * DIGEST_BYTES, b"b" * DIGEST_BYTES
+    findings = [
+        Finding(0, forwards=[Forward(0, 3, 1, arrived), Forward(0, 4, 1, gone)], digests=gone),
+        Finding(1, digests=b"c" * DIGEST_BYTES + arrived),
+    ]
+    assert conclude(findings, Journal(), []).wrong == [
+        "partition 0, offset 4: expected to be forwarded, found nowhere in partition 1"
+    ]
 
 
 @pytest.mark.parametrize(("received", "missing", "extra"), [([], 1, 0), (["a", "b"], 0, 1), (["b"], 1, 1)])
