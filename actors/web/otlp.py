@@ -8,7 +8,7 @@ engine makes a dead letter of it, with the reason, which can be counted and sent
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -17,11 +17,13 @@ import msgspec
 from msgspec import Raw, Struct
 
 from actors.web.dialects import BadDialect
+from actors.web.hot import Unacceptable, record_of
 
 SOURCE: Final = "otlp"
 EVENT_TYPE: Final = "llm.usage"
 ACCOUNT: Final = "tallygate.account"
 SCOPE: Final = "tallygate.scope"
+ANYONE: Final = "a"  # an account that may be there
 # What these say of usage is the sum of the calls inside them.
 SUMS: Final = frozenset({"invoke_agent", "create_agent", "execute_tool", "invoke_workflow"})
 
@@ -103,11 +105,16 @@ class Spent(Struct, frozen=True):
     span: dict[str, Any]
     attributes: Attributes
     resource: Attributes
+    around: Attributes = {}  # account and scope by the nearest span around it, where it names no account itself
+
+    def says(self, name: str, otherwise: Any = None) -> Any:
+        """What it says, or its resource."""
+        return self.attributes.get(name, self.resource.get(name, otherwise))
 
 
 async def spent_in(body: bytes) -> list[Spent]:
-    """The spans that say what was used. One around another that says so too is left out, and so is what agents and tools say:
-    what is used inside would be counted twice. Others have their turn meanwhile. Raises BadTraces."""
+    """The spans that say what was used. One around another that says so too, and can be taken, is left out, and so is what
+    agents and tools say: what is used inside would be counted twice. Others have their turn meanwhile. Raises BadTraces."""
     try:
         traces = _traces.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -141,8 +148,7 @@ async def spent_in(body: bytes) -> list[Spent]:
             if resource is not of_resource:
                 of_resource, said = resource, _attributes(_object(resource))
             found.append(Spent(place, span, attributes, said))
-    around = _around([each.place for each in found], parents)
-    return [each for each in found if each.place not in around]
+    return await _innermost(found, parents)
 
 
 def _where(raw: Raw) -> tuple[Place, str] | None:
@@ -154,20 +160,69 @@ def _where(raw: Raw) -> tuple[Place, str] | None:
     return ((span.traceId or "").lower(), (span.spanId or "").lower()), (span.parentSpanId or "").lower()
 
 
-def _around(places: list[Place], parents: Mapping[Place, Place]) -> set[Place]:
-    """All that lie around one of these, however far."""
-    around: set[Place] = set()
+async def _innermost(found: list[Spent], parents: Mapping[Place, Place]) -> list[Spent]:
+    places = dict.fromkeys(each.place for each in found)
+    outer = _nearest(places, parents, places)
+    payers = {each.place: each for each in found if each.says(ACCOUNT) is not None}
+    paid_by = _nearest([place for place in outer if _is_placed(place)], parents, payers)
+    told: list[Spent] = []
+    counted_inside: set[Place] = set()
+    for number, each in enumerate(found, start=1):
+        if number % _YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+        if each.place in paid_by and each.says(ACCOUNT) is None:
+            payer = payers[paid_by[each.place]]
+            each = msgspec.structs.replace(each, around={name: payer.says(name) for name in (ACCOUNT, SCOPE)})
+        told.append(each)
+        around = outer.get(each.place)
+        if around is None or not _can_be_taken(each):  # then what lies around it has to tell what was used in it
+            continue
+        while around is not None and around not in counted_inside:
+            counted_inside.add(around)
+            around = outer.get(around)
+    return [each for each in told if each.place not in counted_inside]
+
+
+def _nearest(
+    places: Collection[Place], parents: Mapping[Place, Place], wanted: Collection[Place]
+) -> dict[Place, Place]:
+    """Of each place the nearest of those wanted that lies around it, if any does. No span is passed twice, however deep."""
+    known: dict[Place, Place | None] = {}  # by the span from where it is looked for, itself included
+    found: dict[Place, Place] = {}
     for place in places:
-        outer = parents.get(place)
-        while outer is not None and outer not in around:
-            around.add(outer)
-            outer = parents.get(outer)
-    return around
+        passed: list[Place] = []
+        at = parents.get(place)
+        while at is not None and at not in wanted and at not in known:
+            known[at] = None  # so that a circle ends
+            passed.append(at)
+            at = parents.get(at)
+        nearest = None if at is None else at if at in wanted else known[at]
+        known.update(dict.fromkeys(passed, nearest))
+        if nearest is not None:
+            found[place] = nearest
+    return found
+
+
+def _is_placed(place: Place) -> bool:
+    """Whether it is a place of its own: spans of different requests may share one without digits."""
+    trace, span = place
+    return _TRACE.fullmatch(trace) is not None and _SPAN.fullmatch(span) is not None
+
+
+def _can_be_taken(spent: Spent) -> bool:
+    """By somebody, with one identity or the other."""
+    for identity in Identity:
+        try:
+            record_of(cloud_event(spent, None if spent.around else ANYONE, identity), None)
+        except (BadDialect, Unacceptable):
+            continue
+        return True
+    return False
 
 
 def cloud_event(spent: Spent, account: str | None, identity: Identity) -> bytes:
-    """As it goes into the log. `account`: who pays where neither the span nor its resource says so. Raises BadDialect for what
-    cannot be told apart from others, or has no time."""
+    """As it goes into the log. `account`: who pays where neither the span nor its resource says so; without it that is whoever
+    pays for the span around. Raises BadDialect for what cannot be told apart from others, or has no time."""
     says = spent.attributes
     named = {
         "model": _text(says, "gen_ai.response.model", "gen_ai.request.model"),
@@ -179,8 +234,9 @@ def cloud_event(spent: Spent, account: str | None, identity: Identity) -> bytes:
     data |= {"usage": _usage(says), "usage_shape": "openai_chat"}
     event: dict[str, Any] = {"specversion": "1.0", "id": _id(spent, identity), "source": SOURCE, "type": EVENT_TYPE}
     event |= {"time": _time(spent.span.get("endTimeUnixNano")), "data": data}
-    for field, name, otherwise in (("subject", ACCOUNT, account), ("scope", SCOPE, None)):
-        found = says.get(name, spent.resource.get(name, otherwise))
+    around = spent.around if account is None else {ACCOUNT: account}
+    for field, name in (("subject", ACCOUNT), ("scope", SCOPE)):
+        found = spent.says(name, around.get(name))
         if found is not None:
             event[field] = str(found)
     return _encode(event)
@@ -193,7 +249,7 @@ def _id(spent: Spent, identity: Identity) -> str:
             raise BadDialect("it names no request - at `$.gen_ai.request.id`")
         return found
     trace, span = spent.place
-    if _TRACE.fullmatch(trace) is None or _SPAN.fullmatch(span) is None:
+    if not _is_placed(spent.place):
         raise BadDialect("a span is known by 32 digits of its trace and 16 of its own - at `$.spanId`")
     return f"{trace}/{span}"
 

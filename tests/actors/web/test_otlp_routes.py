@@ -219,6 +219,53 @@ async def test_a_refused_span_writes_no_line_of_its_own_into_our_log(
     assert "forged" not in record.getMessage() and "malformed" in record.getMessage()
 
 
+@pytest.mark.parametrize(
+    ("said", "fields", "field"),
+    [
+        (NEW, {"endTimeUnixNano": "0"}, "endTimeUnixNano"),
+        (NEW, {"spanId": "2"}, "spanId"),
+        (NEW | {"tallygate.account": ""}, {}, "subject"),
+        (NEW | {"tallygate.scope": "a b"}, {}, "scope"),
+    ],
+)
+async def test_a_span_that_cannot_be_taken_hides_none_around_it(
+    said: dict[str, Any], fields: dict[str, Any], field: str, stage: Stage, client: Client
+) -> None:
+    inner = span(said, **({"spanId": "2" * 16, "parentSpanId": "1" * 16} | fields))
+    outer = [span(NEW, spanId="1" * 16, parentSpanId="0" * 16), span(NEW, spanId="0" * 16)]
+    status, told = await send(client, traces(*outer, inner))
+    assert (status, told["partialSuccess"]["rejectedSpans"]) == (200, "1")
+    assert field in told["partialSuccess"]["errorMessage"]
+    assert [event.id for event in events(stage)] == [f"{TRACE}/{'1' * 16}"], "and that hides the one around itself"
+
+
+async def test_what_names_no_account_is_paid_by_the_span_around_it(stage: Stage, client: Client, bound: Client) -> None:
+    """A gateway knows who pays, and the server behind it what was used."""
+    gateway = span(NEW | {"tallygate.account": "zen", "tallygate.scope": "team:red"}, spanId="1" * 16)
+    between = span({}, spanId="2" * 16, parentSpanId="1" * 16)
+    server = [span(OLD, spanId=number * 16, parentSpanId="2" * 16) for number in "34"]
+    assert await send(client, traces(gateway, between, *server, resource={})) == (200, {})
+    assert [(event.id[-1], event.subject, event.scope) for event in events(stage)] == [
+        ("3", "zen", "team:red"),
+        ("4", "zen", "team:red"),
+    ]
+    stage.appender.records.clear()
+    assert await send(bound, traces(gateway, between, *server, resource={})) == (200, {}), (
+        "a key of one account says it"
+    )
+    assert [(event.subject, event.scope) for event in events(stage)] == [("acme", "")] * 2
+    stage.appender.records.clear()
+    _, told = await send(client, traces(span(OLD, parentSpanId="9" * 16), resource={}))
+    assert "subject" in told["partialSuccess"]["errorMessage"] and events(stage) == [], "nobody names one"
+    unplaced = [
+        each | {"traceId": None}
+        for each in (gateway, between, span(OLD | {"gen_ai.request.id": "r"}, parentSpanId="2" * 16))
+    ]
+    path, json = f"{TRACES}?identity=request", {"content-type": "application/json"}
+    told = (await client.send("POST", path, traces(*unplaced, resource={}), headers=json)).json()
+    assert "subject" in told["partialSuccess"]["errorMessage"], "of which trace, nobody knows"
+
+
 async def test_a_request_may_be_known_as_its_server_knows_it(stage: Stage, client: Client) -> None:
     async def asked(said: dict[str, Any]) -> Any:
         path = f"{TRACES}?identity=request"
@@ -229,6 +276,12 @@ async def test_a_request_may_be_known_as_its_server_knows_it(stage: Stage, clien
     assert await asked(OLD | {"gen_ai.response.id": "chatcmpl-2"}) == {}
     assert "gen_ai.request.id" in (await asked(OLD))["partialSuccess"]["errorMessage"]
     assert [event.id for event in events(stage)] == ["req-1", "chatcmpl-2"]
+    stage.appender.records.clear()
+    unplaced = [span(OLD | {"gen_ai.request.id": id}, traceId=None, spanId=None) for id in ("req-3", "req-4")]
+    answer = await client.send(
+        "POST", f"{TRACES}?identity=request", traces(*unplaced), headers={"content-type": "application/json"}
+    )
+    assert answer.json() == {} and [event.id for event in events(stage)] == ["req-3", "req-4"]
 
 
 async def test_what_is_no_request_of_otlp_is_refused(stage: Stage, client: Client) -> None:
