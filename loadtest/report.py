@@ -182,20 +182,29 @@ def settled_lines(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[int, int], l
 
 def _each_told_once(lines: Iterable[Mapping[str, Any]], differences: Differences) -> Iterator[Mapping[str, Any]]:
     """The lines. Whoever reads the topic takes one of those that bear the same epoch and number: two that are unlike would let
-    each reader have another amount."""
-    told: dict[tuple[int, int, int], tuple[int, Mapping[str, Any]]] = {}
+    each reader have another amount, unless a higher epoch has told all of their offset anew."""
+    epochs: dict[tuple[int, int], int] = {}
+    told: dict[tuple[int, int, int], Mapping[str, Any]] = {}
+    unlike: dict[tuple[int, int, int], tuple[int, str]] = {}
     for line in lines:
-        place, epoch = (int(line["partition"]), int(line["offset"]), int(line["line"])), int(line["epoch"])
-        known_epoch, known = told.get(place, (-1, line))
-        if epoch > known_epoch:
-            told[place] = (epoch, line)
-        elif epoch == known_epoch and line != known:
-            partition, offset, number = place
-            differences.add(
-                f"account {line['account']}: partition {partition}, offset {offset}, line {number} of epoch {epoch}: "
-                f"expected to be told once, found {known} and {line}"
+        partition, offset, number, epoch = (int(line[name]) for name in ("partition", "offset", "line", "epoch"))
+        place = partition, offset, number
+        epochs[partition, offset] = max(epoch, epochs.get((partition, offset), -1))
+        known = told.setdefault(place, line)
+        if epoch > int(known["epoch"]):
+            told[place] = line
+        elif epoch == int(known["epoch"]) and line != known:
+            unlike[place] = (
+                epoch,
+                (
+                    f"account {line['account']}: partition {partition}, offset {offset}, line {number} of epoch {epoch}: "
+                    f"expected to be told once, found {known} and {line}"
+                ),
             )
         yield line
+    for (partition, offset, _), (epoch, sentence) in unlike.items():
+        if epoch == epochs[partition, offset]:
+            differences.add(sentence)
 
 
 def compare_rated(

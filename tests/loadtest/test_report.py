@@ -160,6 +160,7 @@ def test_two_unlike_lines_under_one_epoch_and_number_are_a_finding(fields: dict[
     ), result.differences
     higher = line(epoch=2)
     assert judged(view() | {"lines": [higher, *pair, *corrections()]}).oracle_equal, "void, and read by nobody"
+    assert judged(view() | {"lines": [*pair, higher, *corrections()]}).oracle_equal
 
 
 def test_alerts_missing_and_extra() -> None:
