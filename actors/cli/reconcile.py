@@ -29,7 +29,7 @@ def reconcile_partitions(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold ledger, outbox, offsets and a sample of amounts against the log, beside the running deployment.
+    """Hold ledger, outbox, offsets, forwards and a sample of amounts against the log, beside the running deployment.
 
     Only reads. Exit status 1: something differs, and account and digit are named."""
     from actors import proofs

@@ -35,14 +35,14 @@ class BenchReader:
 
     def _held(self, topic: str, partition: int) -> list[SimRecord]:
         if topic == TOPIC and partition in self.elsewhere:
-            return self.elsewhere[partition][self.first_elsewhere :]
+            return [record for record in self.elsewhere[partition] if record.offset >= self.first_elsewhere]
         return self.records[topic]
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         held = self._held(topic, partition)
-        if topic == TOPIC and partition in self.elsewhere:
-            return self.first_elsewhere, len(self.elsewhere[partition])
-        return (self.first if topic == TOPIC else 0), held[-1].offset + 1 if held else 0
+        own_first = self.first if topic == TOPIC else 0
+        first = self.first_elsewhere if topic == TOPIC and partition in self.elsewhere else own_first
+        return first, held[-1].offset + 1 if held else 0
 
     async def offset_from(self, topic: str, partition: int, append_ms: int) -> int:
         held = self._held(topic, partition)
