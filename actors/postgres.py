@@ -49,6 +49,9 @@ _PICO_DIGITS = 12
 # A joined segment beyond this stays as it is: what a checkpoint rewrites delays it, and sealing takes it over anyway.
 _SEGMENT_BYTES_MAX = 2 * 1024 * 1024
 _SWEEP_PARTS = 4  # of forgotten buckets, per checkpoint
+_LETTERS_MAX = (
+    200  # dead letters in one statement: 25 MiB, should all be as long as they are kept; it takes a gigabyte at most
+)
 
 _PASSING: tuple[type[BaseException], ...] = (
     OSError,  # includes TimeoutError
@@ -568,16 +571,17 @@ class PostgresStore:
                 [row.offset for row in cut.alerts],
                 [row.body for row in cut.alerts],
             )
-        if cut.dead_letters:
+        for start in range(0, len(cut.dead_letters), _LETTERS_MAX):
+            letters = cut.dead_letters[start : start + _LETTERS_MAX]
             await connection.execute(
                 QUERIES["commit_dead_letters"],
                 cut.partition,
-                [row.offset for row in cut.dead_letters],
-                [row.log_time_us for row in cut.dead_letters],
-                [row.reason for row in cut.dead_letters],
-                [storable(row.detail) for row in cut.dead_letters],
-                [row.key for row in cut.dead_letters],
-                [row.value for row in cut.dead_letters],
+                [row.offset for row in letters],
+                [row.log_time_us for row in letters],
+                [row.reason for row in letters],
+                [storable(row.detail) for row in letters],
+                [row.key for row in letters],
+                [row.value for row in letters],
             )
 
     # ------------------------------------------------------------------------------------------------------------ seal

@@ -56,6 +56,7 @@ EXPECT_MAX: Final = 500  # records searched for together; fewer cost more each, 
 FETCH_WAIT_S: Final = 0.025  # an idle loop looks around this often; a record that arrives ends the wait
 BLOCK_LINES_MAX: Final = 1_000  # about 300 KB of rated lines in one Kafka record, before compression
 BLOCK_BYTES_MAX: Final = 512 * 1024  # lines with the longest ids and most tiers are many times larger than most
+PORTION_BYTES_MAX: Final = 8 * 1024 * 1024  # of what waits for Kafka together; a thousand dead letters may be far more
 LINES_WAIT_S: Final = 0.025  # what is made of many small fetches leaves together; nothing that is told at once waits
 SENDS_MAX: Final = 200  # records under way per partition; beyond it, its rating waits for Kafka
 WISHES_EVERY_S: Final = 1.0  # between two looks at which slices should grow or go
@@ -673,16 +674,22 @@ class Shard:
 
     async def _append(self, owned: Owned, records: list[Outgoing]) -> None:
         """Until it is durable. A repetition does no harm: lines replace lines, a forwarded event has its id."""
+        for portion in _portions(records):
+            if not await self._append_together(owned, portion):
+                return
+
+    async def _append_together(self, owned: Owned, records: Sequence[Outgoing]) -> bool:
+        """Whether it is durable; else the partition is halted."""
         while True:
             try:
                 await self._log.append(records)
-                return
+                return True
             except LogUnavailable as error:
                 _log.warning("partition %d: %d records wait for Kafka: %s", owned.number, len(records), error)
                 await self._clock.sleep(RETRY_S)
             except Exception as error:  # a checkpoint behind records that were never written would lose them for good
                 self._halt(owned, f"{len(records)} records for Kafka: {type(error).__name__}: {error}")
-                return
+                return False
 
     # ------------------------------------------------------------------------------------------------- checkpoints
 
@@ -751,6 +758,18 @@ def _blocks(lines: Sequence[tuple[int, bytes]]) -> Iterator[list[tuple[int, byte
         size += len(line) + 1
     if block:
         yield block
+
+
+def _portions(records: list[Outgoing]) -> Iterator[list[Outgoing]]:
+    """The records in their order, in portions that Kafka takes within one attempt: more might never be taken in time."""
+    size = start = 0
+    for end, record in enumerate(records):
+        length = len(record.key or b"") + len(record.value or b"")
+        if size + length > PORTION_BYTES_MAX and end > start:
+            yield records[start:end]
+            start, size = end, 0
+        size += length
+    yield records[start:] if start else records
 
 
 def _dead_letter_json(partition: int, letter: DeadLetterRow) -> bytes:

@@ -333,7 +333,8 @@ class AlertRow(Struct, frozen=True):
 
 
 class DeadLetterRow(Struct, frozen=True):
-    """A record that was not rated, kept whole so that it can be mended and sent again."""
+    """A record that was not rated, kept so that it can be mended and sent again: whole, but for what is longer than any
+    usage event (`engine/partition.py`, LETTER_KEY_BYTES_MAX, LETTER_VALUE_BYTES_MAX)."""
 
     offset: int
     log_time_us: int

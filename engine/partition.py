@@ -127,6 +127,10 @@ PERIOD: Final = "tallygate.period"  # the source of lines that a period owes bes
 COMMAND_KEY_US: Final = 30 * 86_400 * 1_000_000
 ADVANCE_MAX_US: Final = 366 * 86_400 * 1_000_000
 DETAIL_MAX: Final = 300
+# Of a record that is not rated, so much is kept. What is cut is longer than any key or usage event may be, and so is what is
+# left of it: nobody takes it for a record that could be sent again as it is. A producer can write megabytes, compressed.
+LETTER_KEY_BYTES_MAX: Final = 4 * KEY_BYTES_MAX
+LETTER_VALUE_BYTES_MAX: Final = 2 * VALUE_BYTES_MAX
 
 
 class CatalogueMissing(Exception):
@@ -721,8 +725,17 @@ class Partition:
     def _dead_letter(
         self, offset: int, key: bytes | None, value: bytes | None, reason: DeadLetterReason, detail: str
     ) -> str:
+        detail = detail.replace("\x00", "\\0")[:DETAIL_MAX]
+        for name, data, bytes_max in (("key", key, LETTER_KEY_BYTES_MAX), ("value", value, LETTER_VALUE_BYTES_MAX)):
+            if data is not None and len(data) > bytes_max:
+                detail += f"; of the {name}'s {len(data)} bytes, {bytes_max} are kept"
         row = DeadLetterRow(
-            offset, self.log_time_us, reason.value, detail.replace("\x00", "\\0")[:DETAIL_MAX], key, value
+            offset,
+            self.log_time_us,
+            reason.value,
+            detail,
+            None if key is None else key[:LETTER_KEY_BYTES_MAX],
+            None if value is None else value[:LETTER_VALUE_BYTES_MAX],
         )
         self._journal.dead_letters.append(row)
         self.outputs.dead_letters.append(row)

@@ -32,6 +32,7 @@ from actors.web.wire import (
 from engine.catalog import BadCatalogue, CatalogueDocument, MeterDefinition, PlanDefinition
 from engine.events import CONTROL_MAGIC, KEY_BYTES_MAX, VALUE_BYTES_MAX, Malformed, UsageEvent, parse_usage
 from engine.outcomes import DeadLetterReason
+from engine.partition import LETTER_VALUE_BYTES_MAX
 from engine.placement import partition_for
 
 CATALOGUE_BYTES_MAX: Final = 1 << 20
@@ -289,7 +290,7 @@ class DeadLetterItem(Struct):
     key: str | None
     value: str | None
     value_base64: str | None
-    truncated: bool  # the list shows the first 4,096 bytes; one letter alone is shown whole
+    truncated: bool  # the list shows the first 4,096 bytes; one letter alone is shown as far as it is kept
     redrivable: bool  # it is a usage event, or what was meant to be one
 
 
@@ -353,9 +354,13 @@ def _letter(row: DeadLetterRecord, bytes_max: int | None) -> DeadLetterItem:
         None if row.key is None else row.key.decode("utf-8", "replace"),
         text,
         base64.b64encode(raw).decode() if raw is not None and text is None else None,
-        raw is not None and row.value is not None and len(raw) < len(row.value),
+        raw is not None and row.value is not None and (len(raw) < len(row.value) or _is_cut(row.value)),
         _is_usage(row),
     )
+
+
+def _is_cut(value: bytes) -> bool:
+    return len(value) >= LETTER_VALUE_BYTES_MAX
 
 
 def _text(raw: bytes | None) -> str | None:

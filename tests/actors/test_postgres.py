@@ -12,6 +12,7 @@ import pytest
 from actors import postgres
 from actors.ports import Claim, CommitUnknown, Delivery, Fenced, Place, StoreRefused, StoreUnavailable
 from actors.postgres import OutboxCounts, PostgresStore, pico_of, units_of
+from actors.queries import QUERIES
 from loadtest.chaos.commits import CommitFault, PostgresProxy
 from loadtest.chaos.proxy import Weather
 from tests.contracts.benches import RealBench, owned_bench
@@ -332,6 +333,22 @@ async def test_a_run_of_many_parts_is_read_part_by_part_and_row_by_row(
     places = [Place(2, 0, row) for row in (4, 0, 3, 1, 2, 6)]
     wanted = [rows[place.row * 16 : place.row * 16 + 16] or None for place in places]
     assert await store.run_rows(PARTITION, places) == wanted
+
+
+async def test_dead_letters_are_written_some_at_a_time() -> None:
+    """A statement takes a gigabyte at most; a flood of long ones has more."""
+    written: list[list[int]] = []
+
+    class Connection:
+        async def execute(self, statement: str, partition: int, offsets: list[int], *columns: list[Any]) -> None:
+            assert statement == QUERIES["commit_dead_letters"] and {len(each) for each in columns} == {len(offsets)}
+            written.append(offsets)
+
+    letters = [dead_letter(number) for number in range(450)]
+    store: Any = PostgresStore("postgresql://nowhere")
+    await store._write_history(Connection(), cut(Claim(PARTITION, 1, 0, 0, None, None, []), dead_letters=letters))
+    assert [len(offsets) for offsets in written] == [200, 200, 50]
+    assert [offset for offsets in written for offset in offsets] == list(range(450))
 
 
 async def test_postings_are_numbered_and_exact(bench: RealBench, store: PostgresStore, claim: Claim) -> None:

@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from actors.door_wire import Balance, BalanceView, Recovering
+from actors.kafka import RECORD_BYTES_MAX
 from actors.ports import LogDamaged, LogUnavailable, Outgoing, Record
 from actors.shard import MEND_S, Shard
 from config.settings import ShardSettings
@@ -518,6 +519,51 @@ async def test_what_cannot_be_rated_stands_on_the_topic_with_its_reason(rig: Rig
     assert base64.b64decode(told["value"]) == b"not json \xff"
     assert base64.b64decode(told["key"]) == rig.account(0).encode()
     assert rig.database.partition(0).dead_letters[rig.end(0) - 1].reason == "malformed"
+
+
+@pytest.mark.parametrize(("key", "value"), [(b"", b"v" * 3_600_000), (b"k" * 3_000_000, b"")], ids=["value", "key"])
+async def test_no_record_is_so_large_that_kafka_would_not_take_its_dead_letter(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch, key: bytes, value: bytes
+) -> None:
+    """As large as a compressed batch brings it."""
+    append = both.log.append
+
+    async def as_kafka_takes_it(records: list[Outgoing]) -> list[int]:
+        for record in records:
+            assert len(record.key or b"") + len(record.value or b"") <= RECORD_BYTES_MAX - 1024, "KafkaLog refuses it"
+        return await append(records)
+
+    monkeypatch.setattr(both.log, "append", as_kafka_takes_it)
+    rig.broker.append("usage", key or rig.account(0).encode(), value, 0)
+    rig.use(rig.account(0), "behind it")
+    await rig.clock.until(lambda: both.stage(0) == "halted" or checkpointed(rig, 0)(), 10)
+    assert both.stage(0) == "ready"
+    (told,) = [orjson.loads(letter.value or b"") for number in (0, 1) for letter in rig.records(number, "dead-letters")]
+    assert (told["partition"], told["offset"]) == (0, rig.end(0) - 2), "by which the log has it whole"
+    assert "are kept" in told["detail"]
+
+
+async def test_many_dead_letters_at_once_leave_in_portions(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka has an answer within ten seconds or none, and then all of an attempt is made again."""
+    append, largest = both.log.append, 0
+
+    async def within_ten_seconds(records: list[Outgoing]) -> list[int]:
+        nonlocal largest
+        size = sum(len(record.key or b"") + len(record.value or b"") for record in records)
+        largest = max(largest, size)
+        if size > 16 * 1024 * 1024:
+            raise LogUnavailable("not within ten seconds")
+        return await append(records)
+
+    monkeypatch.setattr(both.log, "append", within_ten_seconds)
+    for number in range(250):
+        rig.broker.append("usage", rig.account(0).encode(), b"%d" % number + b" not json" * 7_000, 0)
+    await rig.clock.until(checkpointed(rig, 0), 30)
+    letters = [orjson.loads(letter.value or b"") for number in (0, 1) for letter in rig.records(number, "dead-letters")]
+    assert [letter["offset"] for letter in letters] == list(range(rig.end(0) - 250, rig.end(0))), "each once, in order"
+    assert largest > 4 * 1024 * 1024, "and together all the same"
 
 
 async def test_the_more_accounts_have_changed_the_later_is_the_next_checkpoint(

@@ -9,11 +9,17 @@ import pytest
 
 from engine.account import Account
 from engine.alerts import Crossing
-from engine.events import seal
+from engine.events import KEY_BYTES_MAX, VALUE_BYTES_MAX, seal
 from engine.holds import Bound, seal_token
 from engine.money import NANO
 from engine.outcomes import CommandRow, RatedEvent
-from engine.partition import CatalogueMissing, HalfApplied, Partition
+from engine.partition import (
+    LETTER_KEY_BYTES_MAX,
+    LETTER_VALUE_BYTES_MAX,
+    CatalogueMissing,
+    HalfApplied,
+    Partition,
+)
 from engine.placement import partition_for
 from engine.routes import Routes
 from engine.snapshot import UnknownSnapshot
@@ -111,6 +117,22 @@ def test_a_dead_letter_keeps_the_record_whole(bench: Bench) -> None:
     assert (letter.offset, letter.log_time_us, letter.reason) == (2, START, "bad_quantity")
     assert (letter.key, letter.value) == (b"acme", value)
     assert "data.units (meter units)" in letter.detail
+
+
+def test_of_what_is_longer_than_any_event_a_dead_letter_keeps_the_beginning(bench: Bench) -> None:
+    """Megabytes, compressed, come through the broker; nobody could send them again, and the log holds them."""
+    for length, kept in ((LETTER_VALUE_BYTES_MAX, LETTER_VALUE_BYTES_MAX), (3_000_000, LETTER_VALUE_BYTES_MAX)):
+        assert bench.record(b"acme", b"v" * length) == "dead_lettered.too_large"
+        assert bench.letter().value == b"v" * kept
+    assert "of the value's 3000000 bytes, 131072 are kept" in bench.letter().detail
+    assert bench.record(b"k" * 3_000_000, bench.event(1)) == "dead_lettered.malformed"
+    assert bench.letter().key == b"k" * LETTER_KEY_BYTES_MAX
+    assert "of the key's 3000000 bytes, 1024 are kept" in bench.letter().detail
+    assert bench.record(b"acme", b"TGC1" + bytes(3_000_000)) == "dead_lettered.bad_mac"
+    assert bench.letter().value == b"TGC1" + bytes(LETTER_VALUE_BYTES_MAX - 4)
+    assert LETTER_VALUE_BYTES_MAX > VALUE_BYTES_MAX and LETTER_KEY_BYTES_MAX > KEY_BYTES_MAX, (
+        "or it could be sent again"
+    )
 
 
 def test_without_a_key_the_subject_is_the_account(bench: Bench) -> None:

@@ -190,6 +190,25 @@ async def test_bytes_that_are_no_text_are_shown_in_base64_and_long_ones_cut_in_l
     assert (await redrive(house.client, short, {})).json()["field"] == "event"
 
 
+@pytest.mark.parametrize(("key", "size", "field"), [(b"acme", 3_000_000, "event"), (b"k" * 3_000, 1, "event.subject")])
+async def test_what_was_cut_when_it_was_set_aside_is_not_sent_again_as_it_was(
+    house: House, key: bytes, size: int, field: str
+) -> None:
+    """An event and many blanks: what is kept of it would read as an event."""
+    whole = orjson.dumps(orjson.loads((await letter(house))["value"]) | {"subject": "acme"})
+    await house.opened(dollars="10")
+    await house.owner.append([Outgoing("usage", whole + b" " * size, key, 0)])
+    await house.checkpoint()
+    item = (await house.client.get(LETTERS)).json()["items"][0]
+    item = (await house.client.get(f"{LETTERS}/0/{item['offset']}")).json()
+    assert (item["redrivable"], item["truncated"]) == (True, size > 1)
+    assert "are kept" in item["detail"]
+    answer = await redrive(house.client, item, {})
+    assert (answer.status, answer.json()["field"]) == (400, field)
+    corrected = await redrive(house.client, item, {"event": orjson.loads(whole)})
+    assert (corrected.status, corrected.json()["account"]) == (202, "acme")
+
+
 async def test_dead_letters_are_narrowed_and_paged_newest_first(house: House) -> None:
     for number in range(3):
         await house.owner.use("nobody", f"e{number}", 1)
