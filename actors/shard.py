@@ -428,7 +428,7 @@ class Shard:
         self._consumed = wanted
 
     def _halt(self, owned: Owned, reason: str, *, again: bool = False) -> None:
-        """`again`: a person can mend it from outside (log, clocks, catalogue); then it goes on by itself."""
+        """`again`: a person can mend it from outside (log, clocks, catalogue, Postgres); then it goes on by itself."""
         owned.halt(reason)
         owned.again_s = self._clock.boot_s() + MEND_S if again else None
         _log.critical("partition %d is halted: %s", owned.number, reason)
@@ -508,7 +508,8 @@ class Shard:
             self._set_aside(owned)
             return False
         except (RowsLost, StoreRefused) as error:
-            self._halt(owned, str(error))
+            # Not where rows are lost: what says that there were any may be lost as well, and a new load would rate twice.
+            self._halt(owned, str(error), again=isinstance(error, StoreRefused))
             return False
         return True
 
@@ -721,7 +722,12 @@ class Shard:
         except StoreUnavailable as error:
             _log.warning("partition %d: %s", owned.number, error)
         except Exception as error:  # never go on from a checkpoint that failed for an unknown reason
-            self._halt(owned, f"checkpoint {owned.ckpt_seq + 1}: {type(error).__name__}: {error}")
+            # What Postgres refused took no effect: once a person has mended it there, the last checkpoint is gone on from.
+            self._halt(
+                owned,
+                f"checkpoint {owned.ckpt_seq + 1}: {type(error).__name__}: {error}",
+                again=isinstance(error, StoreRefused),
+            )
         finally:
             owned.committing = None
 

@@ -5,9 +5,9 @@ import pytest
 
 from actors import sealing
 from actors.door_wire import FindRated, RatedAt, Recovering
-from actors.ports import PartitionImage, RunHead
+from actors.ports import PartitionImage, RunHead, StoreRefused
 from actors.sealing import RowsLost, runs_without_rows, whole_runs
-from actors.shard import RETRY_S
+from actors.shard import MEND_S, RETRY_S
 from engine import dedup as dedup_module
 from engine.dedup import Dedup
 from engine.runs import ENTRY_BYTES
@@ -146,6 +146,31 @@ async def test_rows_that_the_store_has_lost_halt_the_partition(rig: Rig) -> None
     await rig.clock.until(lambda: process.stage(0) == "halted", 20)
     view = process.view(0)
     assert view is not None and "restore dedup_rows" in view.halt_reason
+    await rig.clock.advance(3 * MEND_S)
+    assert process.stage(0) == "halted", "loaded anew without them, it would rate e0 again"
+
+
+async def test_rows_that_postgres_refuses_are_asked_for_again_until_it_is_mended(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = await sealed_by_a(rig)
+    rig.disk.copies.clear()
+    process = rig.process("b")
+    process.store.flaky = lambda: True
+    await process.join(0)
+    process.run()
+    await rig.clock.until(lambda: process.stage(0) == "ready", 20)
+    with monkeypatch.context() as patched:
+        patched.setattr(process.store, "run_rows", without_the_right)
+        rig.use(account, "e0")
+        await rig.clock.until(lambda: process.stage(0) == "halted", 20)
+    process.store.flaky = lambda: False
+    await rig.clock.until(lambda: rated(process) == (5, 1), 3 * MEND_S)
+    assert process.stage(0) == "ready"
+
+
+async def without_the_right(partition: int, places: object) -> list[bytes | None]:
+    raise StoreRefused("Postgres: InsufficientPrivilegeError: permission denied for table dedup_rows")
 
 
 async def test_rows_come_by_themselves_and_a_damaged_copy_is_fetched_again(rig: Rig) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from actors.door_wire import Balance, BalanceView, Recovering
 from actors.kafka import RECORD_BYTES_MAX
-from actors.ports import LogDamaged, LogUnavailable, Outgoing, Record
+from actors.ports import Checkpoint, CommitUnknown, LogDamaged, LogUnavailable, Outgoing, Record, StoreRefused
 from actors.shard import MEND_S, Shard
 from config.settings import ShardSettings
 from engine.cut import Cut
@@ -436,6 +436,55 @@ async def test_a_fault_of_the_database_halts_the_partition(
     monkeypatch.setattr(both.store, "commit", faulty)
     rig.use(rig.account(0), "e1")
     await assert_only_0_is_halted(rig, both, "checkpoint 2: ValueError: cannot be held")
+
+
+async def test_what_postgres_refuses_is_tried_again_until_it_is_mended(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore with a table missing, a right taken away: nobody else takes the partition, as its owner lives."""
+    commit, refusing = both.store.commit, True
+
+    async def without_a_table(cut: Checkpoint) -> None:
+        if refusing and cut.partition == 0:
+            raise StoreRefused('Postgres: UndefinedTableError: relation "posting" does not exist')
+        await commit(cut)
+
+    monkeypatch.setattr(both.store, "commit", without_a_table)
+    rig.use(rig.account(0), "e1")
+    await assert_only_0_is_halted(rig, both, 'checkpoint 2: StoreRefused: Postgres: UndefinedTableError: relation "p')
+    await rig.clock.advance(3 * MEND_S)
+    assert rig.database.partition(0).ckpt_seq == 1, "tried again, and refused again"
+    refusing = False
+    await rig.clock.until(checkpointed(rig, 0), 3 * MEND_S)
+    assert both.stage(0) == "ready"
+    assert both.counts(0)["rated"] == 2, "each of both once"
+    assert sum(posting.amount for posting in rig.database.partition(0).postings) == 2 * 10**12
+
+
+async def test_a_commit_of_unknown_outcome_that_cannot_be_settled_is_gone_on_from_as_it_stands(
+    rig: Rig, both: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took effect; then the database comes back without the right to say so."""
+    commit, settle_commit = both.store.commit, both.store.settle_commit
+
+    async def without_an_answer(cut: Checkpoint) -> None:
+        await commit(cut)
+        monkeypatch.setattr(both.store, "commit", commit)
+        raise CommitUnknown("the answer was lost")
+
+    async def refused(partition: int, epoch: int, ckpt_seq: int) -> tuple[int, bool]:
+        monkeypatch.setattr(both.store, "settle_commit", settle_commit)
+        raise StoreRefused("Postgres: InsufficientPrivilegeError: permission denied for table partition")
+
+    monkeypatch.setattr(both.store, "commit", without_an_answer)
+    monkeypatch.setattr(both.store, "settle_commit", refused)
+    rig.use(rig.account(0), "e1")
+    await rig.clock.until(lambda: both.stage(0) == "halted", 10)
+    rig.use(rig.account(0), "e2")
+    await until_ready(rig, both, 0)
+    await rig.clock.until(checkpointed(rig, 0), 10)
+    assert both.counts(0)["rated"] == 2
+    assert sum(posting.amount for posting in rig.database.partition(0).postings) == 2 * 10**12
 
 
 async def test_a_line_that_kafka_will_never_take_halts_the_partition(
