@@ -371,7 +371,7 @@ class ShardProcess:
         self._log = kafka_log(settings)
         self._store = store or postgres_store(settings)
         self._receivers = self._make_receivers()
-        self._heartbeat = HeartbeatThread(self._make_heartbeat)
+        self._heartbeat = HeartbeatThread(self._lease, self._make_heartbeat)
         self._running: asyncio.Task[None] | None = None
         self.shard = Shard(
             self.incarnation.name,

@@ -113,7 +113,9 @@ class Heartbeat:
 class HeartbeatThread:
     """Runs a heartbeat on an event loop of its own. `make` is called in that thread: its connection belongs there."""
 
-    def __init__(self, make: Callable[[], tuple[Heartbeat, Membership]]) -> None:
+    def __init__(self, lease: Lease, make: Callable[[], tuple[Heartbeat, Membership]]) -> None:
+        """`lease`: the one that the heartbeat renews."""
+        self._lease = lease
         self._make = make
         self._heartbeat: Heartbeat | None = None
         self._stopping = False
@@ -130,7 +132,12 @@ class HeartbeatThread:
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
-        asyncio.run(self._renew_until_stopped())
+        """As a heartbeat that breaks, what breaks around it ends the shard."""
+        try:
+            asyncio.run(self._renew_until_stopped())
+        except Exception:
+            _log.exception("the thread of the heartbeat broke; its shard gives up its partitions")
+            self._lease.fenced = True
 
     async def _renew_until_stopped(self) -> None:
         self._heartbeat, membership = self._make()

@@ -247,7 +247,7 @@ class ThreadedMembership(ScriptedMembership):
 
 def threaded(membership: ThreadedMembership, lease: Lease) -> HeartbeatThread:
     settings = LeaseSettings(lease_s=30, renew_every_s=0.05)
-    return HeartbeatThread(lambda: (Heartbeat(membership, SystemClock(), lease, "a.1", settings), membership))
+    return HeartbeatThread(lease, lambda: (Heartbeat(membership, SystemClock(), lease, "a.1", settings), membership))
 
 
 @pytest.mark.parametrize("failing_starts", [0, 2])
@@ -263,6 +263,34 @@ async def test_the_thread_renews_whatever_the_loop_does_and_closes_its_connectio
     assert "heartbeat" not in {running.name for running in threading.enumerate()}
 
 
+class BreakingMembership(ThreadedMembership):
+    """One that a library's fault, and no state of Postgres, keeps from starting."""
+
+    async def start(self) -> None:
+        raise AttributeError("a fault of a library")
+
+
+@pytest.mark.parametrize("where", ["loop", "make", "connect"])
+async def test_a_thread_that_breaks_before_its_heartbeat_beats_ends_its_shard(
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would never hear that it was declared dead; and as long as it lives nobody makes it anew."""
+    lease, membership = Lease(SystemClock()), BreakingMembership()
+
+    def make() -> tuple[Heartbeat, Membership]:
+        if where == "make":
+            raise AttributeError("a fault of a library")
+        return Heartbeat(membership, SystemClock(), lease, "a.1", SETTINGS), membership
+
+    thread = HeartbeatThread(lease, make)
+    if where == "loop":
+        monkeypatch.setattr(thread, "_renew_until_stopped", lambda: 1 / 0)  # as where no file may be opened any more
+    thread.start()
+    await asyncio.to_thread(thread._thread.join)  # by itself: a stop could come before it has anything to break
+    assert lease.fenced and not lease.valid()
+    assert ("division by zero" if where == "loop" else "a fault of a library") in caplog.text
+
+
 async def test_a_thread_stopped_before_it_has_begun_ends_too() -> None:
     making, may_go_on = threading.Event(), threading.Event()
     lease, membership = Lease(SystemClock()), ThreadedMembership()
@@ -272,7 +300,7 @@ async def test_a_thread_stopped_before_it_has_begun_ends_too() -> None:
         may_go_on.wait(30)
         return Heartbeat(membership, SystemClock(), lease, "a.1", SETTINGS), membership
 
-    thread = HeartbeatThread(make)
+    thread = HeartbeatThread(lease, make)
     thread.start()
     making.wait(30)
     stopping = asyncio.create_task(thread.stop())
