@@ -274,7 +274,9 @@ class Store(Protocol):
         """The rows of a sealed run from `part` × RUN_PART_ROWS on, as many as that at most; None when they are gone."""
 
     async def run_rows(self, partition: int, places: Sequence[Place]) -> list[bytes | None]:
-        """Single rows of sealed runs, 16 bytes each; None for those that are gone, with their bucket."""
+        """Single rows of sealed runs, 16 bytes each; None for those that are gone, with their bucket.
+
+        The rating loop stands still meanwhile: raises `StoreUnavailable` where that would take a large part of a lease."""
 
     async def seal(self, partition: int, epoch: int, head: RunHead, rows: bytes) -> None:
         """Put a sealed run in the place of all segments of its generation, in one transaction of its own; if it is there
@@ -297,8 +299,8 @@ class Store(Protocol):
     async def waiting_alerts(self, partition: int) -> list[AlertRow]:
         """Alerts of the partition that are neither delivered nor given up, in order of offset."""
 
-    async def catalogue(self, version: int) -> bytes | None:
-        """The catalogue's JSON (engine/catalog.py); None when there is no such version."""
+    async def catalogue(self, version: int, *, hurried: bool = False) -> bytes | None:
+        """The catalogue's JSON (engine/catalog.py); None when there is no such version. `hurried`: as `run_rows`."""
 
     async def answer(self, account: str, command_key: str) -> str | None:
         """The answer to a command, once a checkpoint holds it; the newest, should the key have been used again."""

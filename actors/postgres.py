@@ -6,7 +6,7 @@ before COMMIT was sent (nothing took effect) and one after it (nobody knows) is 
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
@@ -49,9 +49,9 @@ _PICO_DIGITS = 12
 # A joined segment beyond this stays as it is: what a checkpoint rewrites delays it, and sealing takes it over anyway.
 _SEGMENT_BYTES_MAX = 2 * 1024 * 1024
 _SWEEP_PARTS = 4  # of forgotten buckets, per checkpoint
-_LETTERS_MAX = (
-    200  # dead letters in one statement: 25 MiB, should all be as long as they are kept; it takes a gigabyte at most
-)
+_LETTERS_MAX = 200  # dead letters in one statement: 25 MiB of the longest; a statement takes a gigabyte at most
+LATE_MAX = 1024  # reads that are late; of each partition there is hardly more than one
+HURRIED_TIMEOUT_S = 5.0  # of a read that somebody asks for again and again: by then a session that was cut is noticed
 
 _PASSING: tuple[type[BaseException], ...] = (
     OSError,  # includes TimeoutError
@@ -136,9 +136,13 @@ class Session:
 
     async def start(self) -> None:
         """Connect. Raises `StoreUnavailable` or `StoreRefused`."""
-        self._lock = asyncio.Lock()
+        self.start_idle()
         async with self._exclusive():
             pass
+
+    def start_idle(self) -> None:
+        """Connect only when it is first used."""
+        self._lock = asyncio.Lock()
 
     async def stop(self) -> None:
         """Let what is under way end, then disconnect."""
@@ -173,6 +177,17 @@ class Session:
             return await self.transaction(work)
         except CommitUnknown as error:
             raise StoreUnavailable(str(error)) from error
+
+    async def read(self, work: Callable[[asyncpg.Connection], Awaitable[Result]]) -> Result:
+        """Run `work`, a single statement that changes nothing, without a transaction around it."""
+        async with self._exclusive() as connection:
+            try:
+                with translation():
+                    return await work(connection)
+            except BaseException as error:
+                if not isinstance(error, Exception) or isinstance(error.__cause__, TimeoutError):
+                    connection.terminate()  # nobody waits for the end of what was cut off
+                raise
 
     @asynccontextmanager
     async def _exclusive(self) -> AsyncIterator[asyncpg.Connection]:
@@ -220,6 +235,53 @@ class Session:
             raise
         if tag != "COMMIT":
             raise StoreUnavailable(f"Postgres answered COMMIT with {tag}: rolled back")
+
+
+class Hurried:
+    """Reads by those who must not stand still for long, as a rating loop, on whose showing life its lease depends.
+
+    What takes longer goes on, and is there when the same is asked for again: so a slow read is told apart from one that
+    never ends by whoever asks, and both hold up nobody. While one is that late, no other is waited for: one behind the other
+    they would hold up for as long as all of them together."""
+
+    def __init__(self, within_s: float) -> None:
+        self._within_s = within_s
+        self._late: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def read(self, what: Hashable, begin: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """What `begin` returns or raises. Raises `StoreUnavailable` when that takes too long."""
+        task: asyncio.Task[Result] | None = self._late.pop(what, None)
+        if task is None:
+            task = asyncio.create_task(begin())
+        waits = all(late.done() for late in self._late.values())
+        try:
+            await asyncio.wait({task}, timeout=self._within_s if waits else 0)
+        except BaseException:
+            task.cancel()
+            raise
+        if task.cancelled():
+            raise StoreUnavailable("Postgres: stopped")
+        if task.done():
+            return task.result()
+        task.add_done_callback(_look_at)
+        self._late[what] = task
+        if len(self._late) > LATE_MAX:  # of what nobody has asked for again
+            self._late.pop(next(iter(self._late))).cancel()
+        raise StoreUnavailable(f"Postgres: no answer to a read within {self._within_s:.1f} s; it goes on meanwhile")
+
+    async def stop(self) -> None:
+        """Break off what is late."""
+        late = list(self._late.values())
+        self._late.clear()
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+
+def _look_at(task: "asyncio.Task[Any]") -> None:
+    """An error of what nobody asks for again is nobody's."""
+    if not task.cancelled():
+        task.exception()
 
 
 # --------------------------------------------------------------------------------------------------------------- money
@@ -328,7 +390,9 @@ class PostgresStore:
         read_timeout_s: float = 60.0,
         connect_timeout_s: float = 5.0,
         dedup_merge_at: int = 64,
+        hurry_s: float | None = None,
     ) -> None:
+        """`hurry_s`: how long a rating loop waits for a read; unless stated a third of the lease, so that it is renewed."""
         self._dsn = dsn
         self._schema = schema
         self._lease_s = lease_s
@@ -338,6 +402,10 @@ class PostgresStore:
         settings = session_settings(schema, lease_s, statement_timeout_s, "commit")
         self._commits = Session(dsn, settings, statement_timeout_s, connect_timeout_s, self._introduce)
         self._reads: asyncpg.Pool | None = None
+        # Takeovers that load fill the pool, for as long as they take. What the rating loop asks for waits behind none.
+        settings = session_settings(schema, lease_s, HURRIED_TIMEOUT_S, "rating")
+        self._rating = Session(dsn, settings, HURRIED_TIMEOUT_S, connect_timeout_s)
+        self._hurried = Hurried(lease_s / 3 if hurry_s is None else hurry_s)
         self._owned: dict[int, _Owned] = {}
         self._backend: _Backend | None = None
 
@@ -356,8 +424,11 @@ class PostgresStore:
         except BaseException:
             await self._commits.stop()
             raise
+        self._rating.start_idle()
 
     async def stop(self) -> None:
+        await self._hurried.stop()
+        await self._rating.stop()
         reads, self._reads = self._reads, None
         if reads is not None:
             try:
@@ -630,15 +701,18 @@ class PostgresStore:
         return entries
 
     async def run_rows(self, partition: int, places: Sequence[Place]) -> list[bytes | None]:
-        rows = await self._rows(
-            "run_rows",
-            partition,
-            [place.bucket for place in places],
-            [place.generation for place in places],
-            [place.row for place in places],
-            RUN_PART_ROWS,
-        )
-        return [row["entry"] for row in rows]
+        async def fetch(connection: asyncpg.Connection) -> list[bytes | None]:
+            rows = await connection.fetch(
+                QUERIES["run_rows"],
+                partition,
+                [place.bucket for place in places],
+                [place.generation for place in places],
+                [place.row for place in places],
+                RUN_PART_ROWS,
+            )
+            return [row["entry"] for row in rows]
+
+        return await self._hurried.read(("rows", partition, *places), lambda: self._rating.read(fetch))
 
     async def waiting_alerts(self, partition: int) -> list[AlertRow]:
         return [AlertRow(*row.values()) for row in await self._rows("load_alerts", partition)]
@@ -657,9 +731,15 @@ class PostgresStore:
                 [storable(delivery.error) for delivery in latest],
             )
 
-    async def catalogue(self, version: int) -> bytes | None:
-        body: bytes | None = await self._value("catalogue", version)
-        return body
+    async def catalogue(self, version: int, *, hurried: bool = False) -> bytes | None:
+        async def fetch(connection: asyncpg.Connection) -> bytes | None:
+            body: bytes | None = await connection.fetchval(QUERIES["catalogue"], version)
+            return body
+
+        if hurried:
+            return await self._hurried.read(("catalogue", version), lambda: self._rating.read(fetch))
+        async with self._reader() as connection:
+            return await fetch(connection)
 
     async def answer(self, account: str, command_key: str) -> str | None:
         answer: str | None = await self._value("answer", account, command_key)

@@ -554,7 +554,7 @@ class Shard:
 
     async def _fetch_catalogue(self, owned: Owned, version: int) -> int:
         try:
-            await load_version(self._store, self._library, version)
+            await load_version(self._store, self._library, version, hurried=True)
         except StoreUnavailable as error:
             _log.warning("partition %d waits for catalogue version %d: %s", owned.number, version, error)
             await self._clock.sleep(RETRY_S)

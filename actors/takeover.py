@@ -40,9 +40,9 @@ class CatalogueLost(Exception):
     """A marker in the log names a catalogue version that the store does not hold."""
 
 
-async def load_version(store: Store, library: dict[int, Catalogue], version: int) -> None:
-    """Put a catalogue version into the library. Raises CatalogueLost."""
-    body = await store.catalogue(version)
+async def load_version(store: Store, library: dict[int, Catalogue], version: int, *, hurried: bool = False) -> None:
+    """Put a catalogue version into the library. Raises CatalogueLost. `hurried`: see `Store.catalogue`."""
+    body = await store.catalogue(version, hurried=hurried)
     if body is None:
         raise CatalogueLost(f"catalogue version {version} is in the log but not in the store; restore its row")
     library[version] = load_catalogue(version, body)

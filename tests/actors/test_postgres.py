@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from decimal import Decimal, Inexact
 from typing import Any
 
@@ -11,12 +11,13 @@ import pytest
 
 from actors import postgres
 from actors.ports import Claim, CommitUnknown, Delivery, Fenced, Place, StoreRefused, StoreUnavailable
-from actors.postgres import OutboxCounts, PostgresStore, pico_of, units_of
+from actors.postgres import Hurried, OutboxCounts, PostgresStore, pico_of, units_of
 from actors.queries import QUERIES
 from loadtest.chaos.commits import CommitFault, PostgresProxy
-from loadtest.chaos.proxy import Weather
+from loadtest.chaos.proxy import Direction, Weather
 from tests.contracts.benches import RealBench, owned_bench
 from tests.contracts.checkpoints import PARTITION, account, alert, command, cut, dead_letter, posting, run, segment
+from tests.simulation.hand_clock import settle
 
 LEASE_S = 0.5
 
@@ -44,7 +45,7 @@ async def proxy(bench: RealBench) -> AsyncIterator[PostgresProxy]:
 async def store(bench: RealBench, proxy: PostgresProxy) -> PostgresStore:
     """A store behind the proxy."""
     return await bench.started(
-        PostgresStore(proxy.dsn, bench.schema, LEASE_S, statement_timeout_s=1.0, connect_timeout_s=2.0)
+        PostgresStore(proxy.dsn, bench.schema, LEASE_S, statement_timeout_s=1.0, connect_timeout_s=2.0, hurry_s=30.0)
     )
 
 
@@ -230,6 +231,128 @@ async def test_a_server_that_is_away_is_passing(store: PostgresStore, proxy: Pos
     proxy.set(Weather())
     await store.commit(cut(claim))
     assert await store.catalogue(1) is None
+
+
+# --------------------------------------------------------------------------------------------- reads in a hurry
+
+
+async def test_the_rating_loop_reads_beside_takeovers_that_load(
+    bench: RealBench, store: PostgresStore, claim: Claim
+) -> None:
+    """They fill the pool for as long as they take, and the lease of all partitions depends on the loop."""
+    head, rows = run(2, 0, 1, 2, 3)
+    await store.seal(PARTITION, claim.epoch, head, rows)
+    async with AsyncExitStack() as loads:
+        for _ in range(3):
+            await loads.enter_async_context(store._reader())
+        with pytest.raises(StoreUnavailable):
+            await store.catalogue(1)
+        assert await store.run_rows(PARTITION, [Place(2, 0, 1)]) == [rows[16:32]]
+        assert await store.catalogue(1, hurried=True) is None
+
+
+async def test_the_rating_loop_waits_for_no_slow_read_and_has_its_answer_later(bench: RealBench) -> None:
+    hasty = await bench.started(PostgresStore(bench.dsn, bench.schema, lease_s=30.0, hurry_s=0.05))
+    places = [Place(2, 0, 1)]
+    async with locked(bench, "LOCK TABLE dedup_rows, catalogue IN ACCESS EXCLUSIVE MODE"):
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable, match="it goes on meanwhile"):
+                await hasty.run_rows(PARTITION, places)
+            with pytest.raises(StoreUnavailable, match="it goes on meanwhile"):
+                await hasty.catalogue(1, hurried=True)
+    found: list[object] = []
+    async with asyncio.timeout(60):
+        while len(found) < 2:
+            with suppress(StoreUnavailable):
+                found.append(await (hasty.catalogue(1, hurried=True) if found else hasty.run_rows(PARTITION, places)))
+    assert found == [[None], None]
+
+
+async def test_a_read_that_the_network_swallows_is_given_up_and_made_on_another_connection(
+    bench: RealBench, proxy: PostgresProxy
+) -> None:
+    """As when the server has ended the session in a short cut, and the client has heard nothing of it."""
+    store = await bench.started(PostgresStore(proxy.dsn, bench.schema, lease_s=30.0, hurry_s=30.0))
+    store._rating._command_timeout_s = 0.2
+    await answered(store)
+    proxy.set(Weather(cut=frozenset({Direction.DOWN})))
+    with pytest.raises(StoreUnavailable, match="TimeoutError"):
+        await store.catalogue(1, hurried=True)
+    proxy.set(Weather())
+    await answered(store)
+
+
+async def answered(store: PostgresStore) -> None:
+    """However slow the machine is."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(StoreUnavailable):
+                assert await store.catalogue(1, hurried=True) is None
+                return
+
+
+class Read:
+    """A read that goes on until it is told to end."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.begun = 0
+        self.ended = asyncio.Event()
+        self.error = error
+
+    async def __call__(self) -> int:
+        self.begun += 1
+        await self.ended.wait()
+        if self.error is not None:
+            raise self.error
+        return self.begun
+
+
+async def test_a_read_that_is_late_is_not_begun_anew_and_its_result_kept() -> None:
+    hurried, slow = Hurried(0.01), Read()
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable, match="it goes on meanwhile"):
+            await hurried.read("slow", slow)
+    slow.ended.set()
+    await settle()
+    assert await hurried.read("slow", slow) == 1
+    assert await hurried.read("slow", slow) == 2, "and what is asked for then is as new as ever"
+
+
+async def test_the_error_of_a_late_read_is_told_to_whoever_asks_again() -> None:
+    hurried, slow = Hurried(0.01), Read(StoreRefused("no right"))
+    with pytest.raises(StoreUnavailable):
+        await hurried.read("slow", slow)
+    slow.ended.set()
+    await settle()
+    with pytest.raises(StoreRefused):
+        await hurried.read("slow", slow)
+
+
+async def test_while_a_read_is_late_no_other_is_waited_for() -> None:
+    """Or each partition that asks would hold up the loop anew, and the lease would lapse by their sum."""
+    hurried, slow, other = Hurried(0.01), Read(), Read()
+    with pytest.raises(StoreUnavailable):
+        await hurried.read("slow", slow)
+    hurried._within_s = 3_600.0
+    async with asyncio.timeout(60):
+        with pytest.raises(StoreUnavailable):
+            await hurried.read("other", other)
+    for read in (slow, other):
+        read.ended.set()
+    await settle()
+    assert (await hurried.read("slow", slow), await hurried.read("other", other)) == (1, 1)
+
+
+async def test_reads_that_are_late_are_broken_off_at_the_end_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "LATE_MAX", 2)
+    hurried, reads = Hurried(0.01), [Read() for _ in range(4)]
+    for number, read in enumerate(reads):
+        with pytest.raises(StoreUnavailable):
+            await hurried.read(number, read)
+    late = list(hurried._late.values())
+    assert len(late) == 2
+    await hurried.stop()
+    assert all(task.cancelled() for task in late)
 
 
 async def test_what_postgres_cannot_hold_is_refused_for_good(store: PostgresStore, claim: Claim) -> None:

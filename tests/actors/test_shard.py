@@ -520,6 +520,27 @@ async def test_a_catalogue_is_waited_for_while_the_database_is_away(rig: Rig, bo
     assert both.counts(0)["catalogue"] == 2
 
 
+async def test_for_a_catalogue_that_rating_waits_for_the_loop_does_not_stand_still(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A takeover runs beside it, and has the time."""
+    process, heir = rig.process(), rig.process("b")
+    catalogue, asked = process.store.catalogue, []
+
+    async def noted(version: int, *, hurried: bool = False) -> bytes | None:
+        asked.append((version, hurried))
+        return await catalogue(version, hurried=hurried)
+
+    for each in (process, heir):
+        monkeypatch.setattr(each.store, "catalogue", noted)
+    rig.open(0)
+    await ready(rig, process, 0)
+    await rig.clock.until(checkpointed(rig, 0), 10)
+    await process.shard.stop()
+    await ready(rig, heir, 0)
+    assert asked == [(1, True), (1, False)]
+
+
 # ----------------------------------------------------------------------------------------------------- sending on
 
 

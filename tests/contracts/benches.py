@@ -84,7 +84,7 @@ class RealBench(_Started):
         self.schema = schema
 
     async def store(self) -> PostgresStore:
-        return await self.started(PostgresStore(self.dsn, self.schema, lease_s=0.5))
+        return await self.started(PostgresStore(self.dsn, self.schema, lease_s=0.5, hurry_s=30.0))
 
     async def membership(self, lease_s: float) -> PostgresMembership:
         return await self.started(PostgresMembership(self.dsn, self.schema, lease_s))

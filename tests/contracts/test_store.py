@@ -349,8 +349,9 @@ async def test_a_catalogue_version_never_changes(cluster: Cluster) -> None:
     await store.publish_catalogue(1, b'{"plans":[]}')
     with pytest.raises(CatalogueTaken, match="version 1"):
         await store.publish_catalogue(1, b'{"plans":[1]}')
-    assert await store.catalogue(1) == b'{"plans":[]}'
-    assert await store.catalogue(2) is None
+    for hurried in (False, True):
+        assert await store.catalogue(1, hurried=hurried) == b'{"plans":[]}'
+        assert await store.catalogue(2, hurried=hurried) is None
 
 
 # ------------------------------------------------------------------------------------------------------- sealed runs

@@ -382,7 +382,7 @@ class SimStore(_Port):
                 row.error = delivery.error
         await self._leave("record_deliveries", session)
 
-    async def catalogue(self, version: int) -> bytes | None:
+    async def catalogue(self, version: int, *, hurried: bool = False) -> bytes | None:
         session = await self._enter("catalogue", writes=False)
         body = self._database.catalogues.get(version)
         await self._leave("catalogue", session)
