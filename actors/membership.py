@@ -1,21 +1,28 @@
 """Who is alive, who should own what and where it is asked, in Postgres: the real `Membership`, `Roster`, `Directory`.
 
 Each has a connection of its own, so that a renewal never waits behind a checkpoint. All leases are set and judged by
-the server's clock; the callers keep their own deadline, taken before the call.
+the server's clock; the callers keep their own deadline, taken before the call. Where that clock is set, no lease is longer
+than it was asked for, and none ends before whoever holds it could renew it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Container
 from contextlib import suppress
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import asyncpg
 
-from actors.ports import Doorway, Fenced, Member, Renewal
+from actors.clock import SystemClock
+from actors.ports import Clock, Doorway, Fenced, Member, Renewal
 from actors.postgres import OnSession, Session, session_settings
 from actors.queries import QUERIES
 
 Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
+
+FORWARD_MIN_S: Final = 0.25  # less than the grace in which a lease that is over is not taken for a death
 
 
 class _Repeatable(OnSession):
@@ -97,13 +104,57 @@ class PostgresMembership(_Repeatable):
         await self._run(end)
 
 
+class LeaseEnds:
+    """What is left of leases that end at instants of the server's clock, as seen from look to look: that clock may be set.
+
+    Whoever lives renews several times while a lease runs. So once it was set forward, and every lease seems over, as much is
+    left of each as of one that was renewed then; and of one that ends further ahead than it is long, because the clock was set
+    back, as much as of one that was renewed when that was first seen."""
+
+    def __init__(self) -> None:
+        self._ahead_max_s = float("inf")  # by how much the server's clock was ahead of ours at the last look, at most
+        self._forward_s = float("-inf")  # boot clock: when it was last seen to have been set forward
+        self._further: dict[str, float] = {}  # incarnation -> boot clock, since when its lease ends too far ahead
+
+    def look(self, asked_s: float, answered_s: float, server_s: float) -> None:
+        """What the server's clock said between two moments of ours."""
+        forward_s = server_s - answered_s - self._ahead_max_s
+        if forward_s > FORWARD_MIN_S:
+            _log.warning(
+                "Postgres' clock was set forward by %.1f s or more: leases are taken to have been renewed then",
+                forward_s,
+            )
+            self._forward_s = asked_s
+        self._ahead_max_s = server_s - asked_s
+
+    def left_s(self, incarnation: str, lease_left_s: float, lease_s: float | None, now_s: float) -> float:
+        """Negative: run out that long ago. `lease_s`: how long that lease is, where it is known."""
+        if lease_s is None:
+            return lease_left_s
+        if lease_left_s > lease_s:
+            return lease_s - (now_s - self._further.setdefault(incarnation, now_s))
+        self._further.pop(incarnation, None)
+        return max(lease_left_s, lease_s - (now_s - self._forward_s))
+
+    def keep(self, incarnations: Container[str]) -> None:
+        """Forget all but these."""
+        self._further = {name: since_s for name, since_s in self._further.items() if name in incarnations}
+
+
 class PostgresRoster(_Repeatable):
     """The `Roster` port."""
 
     def __init__(
-        self, dsn: str, schema: str = "tallygate", lease_s: float = 1.2, connect_timeout_s: float = 1.0
+        self,
+        dsn: str,
+        schema: str = "tallygate",
+        lease_s: float = 1.2,
+        connect_timeout_s: float = 1.0,
+        clock: Clock | None = None,
     ) -> None:
         super().__init__(dsn, schema, lease_s, connect_timeout_s, "roster")
+        self._clock = clock or SystemClock()
+        self._ends = LeaseEnds()
 
     async def take_office(self, controller: str, lease_s: float) -> int | None:
         async def take(connection: asyncpg.Connection) -> int | None:
@@ -127,18 +178,24 @@ class PostgresRoster(_Repeatable):
 
     async def members(self) -> list[Member]:
         async def look(connection: asyncpg.Connection) -> list[Member]:
+            asked_s = self._clock.boot_s()
+            rows = await connection.fetch(QUERIES["list_members"])
+            now_s = self._clock.boot_s()
+            if rows:
+                self._ends.look(asked_s, now_s, rows[0]["now_s"])
+            self._ends.keep({row["incarnation"] for row in rows})
             return [
                 Member(
                     row["incarnation"],
                     row["shard"],
                     row["host"],
                     row["lock_path"],
-                    row["lease_left_s"],
+                    self._ends.left_s(row["incarnation"], row["lease_left_s"], row["lease_s"], now_s),
                     frozenset(row["partitions"]),
                     frozenset(row["owned"]),
                     row["draining"],
                 )
-                for row in await connection.fetch(QUERIES["list_members"])
+                for row in rows
             ]
 
         return await self._run(look)

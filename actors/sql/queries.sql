@@ -32,8 +32,9 @@ SELECT epoch, ckpt_seq, next_offset, last_offset, last_append_ms, last_digest, b
 FROM partition WHERE partition = $1 FOR UPDATE
 
 -- name: speaking_members
--- Which of these incarnations may still answer. The lock waits for a renewal under way and holds off the next one.
-SELECT incarnation, host, lock_path, extract(epoch FROM lease_until - clock_timestamp())::float8 AS lease_left_s
+-- Which of these incarnations may still answer. The lock waits for a renewal under way and holds off the next one: so none is
+-- left of more than a whole lease, also where our clock was set back since.
+SELECT incarnation, host, lock_path, least(extract(epoch FROM lease_until - clock_timestamp())::float8, lease_s) AS lease_left_s
 FROM member WHERE incarnation = ANY ($1::text[]) ORDER BY incarnation FOR SHARE
 
 -- name: claim_partition
@@ -257,13 +258,14 @@ FROM alert
 
 -- name: register_member
 -- A process joins with a fresh lease; no row means that this incarnation is dead.
-INSERT INTO member (incarnation, shard, host, lock_path, pid, lease_until, door_host, door_port)
-VALUES ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6), $7, $8)
-ON CONFLICT (incarnation) DO UPDATE SET lease_until = excluded.lease_until WHERE member.dead_at IS NULL RETURNING 1
+INSERT INTO member (incarnation, shard, host, lock_path, pid, lease_until, lease_s, door_host, door_port)
+VALUES ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6), $6, $7, $8)
+ON CONFLICT (incarnation) DO UPDATE SET lease_until = excluded.lease_until, lease_s = excluded.lease_s
+WHERE member.dead_at IS NULL RETURNING 1
 
 -- name: renew_member
 -- Extend a lease; no row means that this incarnation is dead or was never registered.
-UPDATE member SET lease_until = clock_timestamp() + make_interval(secs => $2)
+UPDATE member SET lease_until = clock_timestamp() + make_interval(secs => $2), lease_s = $2
 WHERE incarnation = $1 AND dead_at IS NULL RETURNING 1
 
 -- name: member_partitions
@@ -294,8 +296,8 @@ UPDATE controller SET lease_until = least(lease_until, clock_timestamp()) WHERE 
 SELECT 1 FROM controller WHERE term = $1 FOR SHARE
 
 -- name: list_members
--- All living members and what is assigned to them.
-SELECT incarnation, shard, host, lock_path, draining,
+-- All living members and what is assigned to them; and what our clock says.
+SELECT incarnation, shard, host, lock_path, draining, lease_s, extract(epoch FROM clock_timestamp())::float8 AS now_s,
        extract(epoch FROM lease_until - clock_timestamp())::float8 AS lease_left_s,
        array(SELECT partition FROM assignment WHERE assignment.incarnation = member.incarnation ORDER BY partition) AS partitions,
        array(SELECT partition FROM partition WHERE owner = incarnation ORDER BY partition) AS owned
