@@ -249,7 +249,14 @@ def _may_hold_text(value: Raw) -> bool:
 class _Message(Struct):
     content: Any = None
     reasoning_content: Any = None
+    reasoning: Any = None  # the same under vLLM's name of today; some servers say it under both
     tool_calls: Any = None
+    function_call: Any = None
+    refusal: Any = None
+
+    def parts(self) -> tuple[Any, ...]:
+        thought = self.reasoning if self.reasoning_content is None else self.reasoning_content
+        return self.content, thought, self.tool_calls, self.function_call, self.refusal
 
 
 class _Choice(Struct):
@@ -298,7 +305,7 @@ class Observed:
             return False
         for choice in answer.choices or ():
             said = choice.delta or choice.message or _Message()
-            size = sum(_size(part) for part in (choice.text, said.content, said.reasoning_content, said.tool_calls))
+            size = sum(_size(part) for part in (choice.text, *said.parts()))
             self._pieces += size > 0
             self._bytes += size
             self.last = document

@@ -299,6 +299,21 @@ def test_tools_reasoning_and_plain_text_count_as_written() -> None:
     assert observed.used().output >= 4
 
 
+@pytest.mark.parametrize(
+    ("delta", "output"),
+    [
+        ({"reasoning": "x" * 40}, 10),
+        ({"reasoning": "x" * 40, "reasoning_content": "x" * 40}, 10),
+        ({"refusal": "x" * 40}, 10),
+        ({"function_call": {"arguments": "x" * 24}}, 10),
+    ],
+)
+def test_whatever_is_written_counts_under_each_of_its_names(delta: dict[str, Any], output: int) -> None:
+    observed = Observed(read(CHAT))
+    observed.note(msgspec.json.encode({"choices": [{"delta": delta}]}))
+    assert observed.used().output == output
+
+
 def test_what_is_told_of_it() -> None:
     measured, estimated = Used(3, 4, {"prompt_tokens": 3, "completion_tokens": 4, "x": 1}), Used(3, 4, None)
     assert TokenFields().data(measured) == {"input_tokens": 3, "output_tokens": 4}
