@@ -187,6 +187,7 @@ async def test_a_run_with_a_killed_shard_reconciles_and_one_wrong_unit_is_named(
         report = orjson.loads(await cli.fine("reconcile", "--sample", "0.1", "--seed", "7", "--json"))
         assert (report["drift"], report["seed"]) == (0, 7)
         assert sum(each["accounts"] for each in report["partitions"]) > 100
+        assert sum(each["forwarded"] for each in report["partitions"]) > 0, "and each is in the log where it belongs"
         assert 10 <= sum(len(each["sampled"]) for each in report["partitions"]) <= 20
         await run.end(run.shards[1])
 
@@ -201,6 +202,10 @@ async def test_a_run_with_a_killed_shard_reconciles_and_one_wrong_unit_is_named(
                 await spoiled.change(f"UPDATE partition SET next_offset = next_offset {change} RETURNING partition")
                 told = await cli.drift("reconcile", "--partition", "1")
                 assert text in told, told
+        async with spoiled.tables("partition"):
+            await spoiled.change("DELETE FROM partition WHERE partition = 1 RETURNING partition")
+            for command in (("reconcile",), ("rebuild", "--verify"), ("base", "seal", "--to", str(folder))):
+                assert "nothing is stored of partition 1 of topic " in await cli.drift(*command)
         assert "drift 0" in await cli.fine("reconcile", "--all"), "all is mended"
         named = await spoiled.rated_lines(run.at)
         told = await cli.drift("reconcile", "--all", "--partition", "0")
