@@ -39,6 +39,7 @@ class Acknowledged:
 
     def __init__(self, folder: Path, partitions: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self.ends = dict.fromkeys(range(partitions), 0)  # one past the newest offset acknowledged
         self.events = 0  # distinct usage events are fewer: a duplicate is acknowledged, too
         self._partitions = partitions
@@ -62,6 +63,7 @@ class Acknowledged:
             self.ends[partition] = max(self.ends[partition], offset + 1)
 
     def close(self) -> None:
+        """What was written can be read from now on; may be called again."""
         for file in self._files:
             file.close()
 

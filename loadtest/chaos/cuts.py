@@ -43,21 +43,24 @@ def way(run: LinkedShards, number: int, server: Server) -> Proxy:
     return link.postgres if server is Server.POSTGRES else link.kafka
 
 
-async def cut(run: LinkedShards, number: int, server: Server, ways: frozenset[Direction], seconds: float) -> None:
-    """Swallow what is said for so long; returns when every partition has a checkpoint again."""
+async def cut(run: LinkedShards, number: int, server: Server, ways: frozenset[Direction], seconds: float) -> int:
+    """Swallow what is said for so long; how many bytes. Returns when every partition has a checkpoint again."""
     proxy = way(run, number, server)
+    before = proxy.swallowed_bytes
     proxy.set(Weather(cut=ways))
     try:
         await SystemClock().sleep(seconds)
     finally:
         proxy.set(Weather())
     await run.healed()
+    return proxy.swallowed_bytes - before
 
 
-async def reset(run: LinkedShards, number: int, server: Server) -> None:
-    """Break every connection at once; returns when every partition has a checkpoint again."""
-    way(run, number, server).reset()
+async def reset(run: LinkedShards, number: int, server: Server) -> int:
+    """Break every connection at once; how many. Returns when every partition has a checkpoint again."""
+    broken = way(run, number, server).reset()
     await run.healed()
+    return broken
 
 
 async def delay(run: LinkedShards, number: int, round_trip_s: tuple[float, float], seconds: float) -> None:

@@ -5,32 +5,42 @@ What is done to one shard's way does not touch the other shard, the controller, 
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count, takewhile
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Final, Protocol
 
+import orjson
 from msgspec import Struct
 from pydantic import SecretStr
 
 from actors.assembly import database_dsn
+from actors.clock import SystemClock
 from actors.deployment import until
 from actors.ports import StoreUnavailable
 from actors.postgres import PartitionStatus
+from actors.publication import publish
+from config.catalogue import load_file
 from config.settings import Settings
 from config.stack.kafka import Listener
-from loadtest.chaos.audit import Audit, History, judge
+from config.stack.supervisor import Say, silent
+from loadtest.chaos.acknowledged import Acknowledged
+from loadtest.chaos.audit import Audit, judge
 from loadtest.chaos.commits import PostgresProxy
+from loadtest.chaos.judgement import Judged, judge_run
 from loadtest.chaos.proxy import Proxy
-from loadtest.deployment import Deployment, deployment
+from loadtest.chaos.traffic import append_commands
+from loadtest.deployment import CATALOGUE_FILE, CUSTOMERS, SETUP_US, Deployment, deployment
+from loadtest.drive import Driver
 from loadtest.process_child import LEFT_BY_ITSELF
 from loadtest.processes import Process, ProcessFailed
-from loadtest.workload import Send, Workload
+from loadtest.workload import Workload
 
 SHARDS: Final = 2
 EVENTS_PER_S: Final = 250
-ROUND_S: Final = 20.0  # of load; the wallets are made for the first round, so every alert is crossed in it
+ROUND_S: Final = 20.0  # of load; each round's customers run dry in it, so that alerts are told until the end
 STATEMENT_TIMEOUT_MS: Final = (
     2_000  # a client that hears nothing gives up a second after that; ten would only be longer
 )
@@ -83,8 +93,10 @@ class Shards:
         self._ways = ways
         self.shards: list[Process] = []
         self.left = 0  # shards that were declared dead, and ended by themselves
-        self.driver = at.driver()
-        self.customers = self._round(1).customers
+        # A run with dropped packets finds the folder of the last one, whose journal is never written over.
+        journal = Path(mkdtemp(prefix="acknowledged-", dir=folder))
+        self.acknowledged = Acknowledged(journal, at.settings.kafka.partitions)
+        self.customers = self._round(1).customers  # who are there from the start
         self._audit = audit
         self._folder = folder
         self._controller: Process | None = None
@@ -97,8 +109,26 @@ class Shards:
         for shard in self.shards:
             await shard.joined()
         await until(self._balanced, "both shards to own partitions", WAIT_S)
-        await self.at.open_accounts(self._round(1))
+        await self._publish()
+        await self._open_accounts(self._round(1))
         await until(self.at.rated_to_the_end, "the accounts to be opened", WAIT_S)
+
+    async def _publish(self) -> None:
+        at = self.at
+        await publish(
+            load_file(CATALOGUE_FILE),
+            store=at.store,
+            log=at.log,
+            clock=SystemClock(),
+            topic=at.settings.kafka.topic_usage,
+            control_key=at.settings.control_key_bytes(),
+        )
+
+    async def _open_accounts(self, workload: Workload) -> None:
+        """In the log, and in the journal of what it has acknowledged: usage that is sent from then on lies behind them."""
+        at, clock = self.at, SystemClock()
+        commands = workload.setup(clock.wall_us() + SETUP_US)
+        await append_commands(at.log, clock, at.settings, commands, self.acknowledged)
 
     def _shard(self, number: int) -> Process:
         settings = self._ways[number].through(self.at.settings)
@@ -111,6 +141,7 @@ class Shards:
 
     def close(self) -> None:
         """However the run has gone, nothing is left."""
+        self.acknowledged.close()
         for process in (*self.shards, self._controller):
             if process is not None:
                 if process.process.poll() is None:
@@ -119,18 +150,34 @@ class Shards:
 
     # -------------------------------------------------------------------------------------------------------- the load
 
-    def _round(self, seed: int) -> Workload:
-        return self.at.workload(int(EVENTS_PER_S * ROUND_S), ROUND_S, seed)
+    def _round(self, number: int) -> Workload:
+        return Workload(
+            number,
+            int(EVENTS_PER_S * ROUND_S),
+            CUSTOMERS,
+            None,
+            ROUND_S,
+            catalogue=orjson.loads(self.at.catalogue),
+            partitions=self.at.settings.kafka.partitions,
+            prefix=f"cus_{number}",
+        )
 
-    def _rounds(self) -> Iterator[Send]:
-        for number in count():
-            for send in self._round(number + 1):
-                yield send._replace(at_s=send.at_s + number * ROUND_S)
+    async def _drive(self) -> None:
+        """Round after round, the last one as far as it is wanted."""
+        topic, control_key = self.at.settings.kafka.topic_usage, self.at.settings.control_key_bytes()
+        driver = Driver(self.at.log, SystemClock(), topic, control_key, self.acknowledged.write)
+        for number in count(1):
+            workload = self._round(number)
+            if number > 1:
+                await self._open_accounts(workload)
+            await driver.run(takewhile(lambda _: not self._enough, workload))
+            if self._enough:
+                return
 
     @asynccontextmanager
     async def load(self) -> AsyncIterator[None]:
         """For as long as the block runs; behind it everything is rated and told."""
-        driving = asyncio.create_task(self.driver.run(takewhile(lambda _: not self._enough, self._rounds())))
+        driving = asyncio.create_task(self._drive())
         try:
             yield
             self._enough = True
@@ -139,12 +186,6 @@ class Shards:
         finally:
             driving.cancel()
             await asyncio.gather(driving, return_exceptions=True)
-
-    @property
-    def usage_events(self) -> int:
-        """Usage that the load has put into the log, good and bad; what Kafka has not acknowledged is sent again."""
-        counts = self.driver.counts
-        return counts.total() - counts["top_up"] - counts["forged"]
 
     # ---------------------------------------------------------------------------------------------------------- owners
 
@@ -208,9 +249,19 @@ class Shards:
         assert self._controller is not None
         await self._controller.end()
 
-    async def history(self) -> History:
-        """What Postgres says was done to the partitions."""
-        return judge(await self._audit.updates())
+    async def judged(self, struck: int, say: Say = silent) -> Judged:
+        """Behind `end`: what the verifier makes of what is left, and Postgres of what was done to the partitions. `struck`
+        counts the faults."""
+        at = self.at
+        judged = await judge_run(at.settings, {1: at.catalogue}, self.acknowledged, at.receiver, struck, say)
+        judged.history = judge(await self._audit.updates())
+        judged.wrong += judged.history.sentences
+        if judged.history.commits != judged.verdict.checkpoints:
+            judged.wrong.append(
+                f"Postgres has written down {judged.history.commits} checkpoints, the partitions count "
+                f"{judged.verdict.checkpoints}"
+            )
+        return judged
 
 
 class LinkedShards(Shards):

@@ -28,6 +28,7 @@ from config.stack.ports import free_ports
 from config.stack.postgres import start_postgres
 from config.stack.supervisor import Supervisor, silent
 from loadtest.chaos.cuts import WAYS, Server
+from loadtest.chaos.judgement import Judged
 from loadtest.chaos.links import WAIT_S, Shards, audited_deployment, reaching
 from loadtest.chaos.proxy import Direction
 
@@ -44,15 +45,12 @@ class PacketsFailed(Exception):
 
 
 class PacketCuts(Struct, frozen=True):
-    """What came of a run. `wrong` holds sentences."""
+    """What came of a run."""
 
     cuts: dict[str, int]  # by server and way: packets dropped
     events: int
-    lost: int
-    double: int
-    stale: int
     declared_dead: int
-    wrong: list[str]
+    judged: Judged
 
 
 class _Address(Struct, frozen=True):
@@ -106,18 +104,10 @@ async def _run(folder: Path, seconds: float, ways: list[str]) -> PacketCuts:
                         for server, far_port in ((Server.POSTGRES, port), (Server.KAFKA, kafka_port)):
                             dropped[f"{server}.{name}"] += await _cut(run, far_port, WAYS[name], seconds)
                 await run.end()
-                history, verdict = await run.history(), await at.verdict()
+                judged = await run.judged(len(dropped))
             finally:
                 run.close()
-    return PacketCuts(
-        dict(dropped),
-        run.usage_events,
-        verdict.lost,
-        verdict.double,
-        history.stale,
-        run.left,
-        [*history.sentences, *verdict.differences],
-    )
+    return PacketCuts(dict(dropped), run.acknowledged.events, run.left, judged)
 
 
 async def _cut(run: Shards, port: int, ways: frozenset[Direction], seconds: float) -> int:

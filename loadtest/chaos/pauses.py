@@ -79,6 +79,11 @@ async def pause(run: LinkedShards, number: int, seconds: float, moment: Moment) 
     everyone = doors(run.at.settings)
     await everyone.start()
     try:
+
+        async def speaks() -> bool:
+            return any(route.incarnation == sleeper.incarnation for route in everyone.routes())
+
+        await until(speaks, "the shard to speak for what it has claimed", WAIT_S)  # it may have done so just now
         route = next(route for route in everyone.routes() if route.incarnation == sleeper.incarnation)
         account = next(name for name in run.customers if _home(run, name) == route.partition)
         doorway = Doorway(sleeper.incarnation, route.host, route.port, {route.partition: route.epoch})

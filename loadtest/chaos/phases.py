@@ -1,7 +1,7 @@
 """The phases of a chaos run that need no Ray: pauses, cuts, a full disk; each on a deployment of its own, under load.
 
-Every one of them ends with the same questions: what the oracle makes of the log, and what Postgres itself says was done
-to the partitions.
+Every one of them ends with the same questions (`loadtest/chaos/judgement.py`): what the verifier makes of what is left, what
+Postgres itself says was done to the partitions, and whether anything was struck at all.
 """
 
 import asyncio
@@ -35,6 +35,7 @@ from loadtest.chaos.disk import (
     postgres_with_small_log,
     why_not,
 )
+from loadtest.chaos.judgement import Judged
 from loadtest.chaos.links import LinkedShards, linked_shards
 from loadtest.chaos.packets import PacketsFailed
 from loadtest.chaos.pauses import Moment, Pause, pause
@@ -47,6 +48,7 @@ FULL_S: Final = (2.0, 6.0)
 ROUND_TRIP_S: Final = (0.1, 0.3)
 LOST_SHARE: Final = (0.05, 0.1)
 WEATHER_S: Final = 10.0
+NONE_ASKED_FOR: Final = "no fault was asked for"
 COMMIT_FAULTS: Final = (CommitFault.BEFORE, CommitFault.AFTER, CommitFault.LATE, CommitFault.SILENT)
 
 
@@ -70,6 +72,15 @@ class Counts(Struct, frozen=True):
     packets: int = 3  # ways in which packets to either server are dropped
     disks: int = 2
 
+    def of(self, phase: Phase) -> int:
+        """All faults of a phase; of packets the ways, each of which is tried on two servers."""
+        return {
+            Phase.PAUSES: self.pauses,
+            Phase.CUTS: self.commits + self.cuts + self.weather,
+            Phase.DISK: self.disks,
+            Phase.PACKETS: self.packets,
+        }[phase]
+
 
 class Servers(Struct, frozen=True):
     """A Postgres and a Kafka of the run's own."""
@@ -92,6 +103,9 @@ async def run_phases(phases: list[Phase], counts: Counts, seed: int, run_dir: Pa
             await asyncio.to_thread(lambda: start_kafka(supervisor, listeners=listeners)),
         )
         for phase in phases:
+            if not counts.of(phase):
+                report.leave_out(phase, NONE_ASKED_FOR, say)
+                continue
             say(f"{phase}: two shards on ways of their own")
             try:
                 await _PHASES[phase](servers, counts, Random(f"{seed}/{phase}"), report, say)
@@ -102,7 +116,7 @@ async def run_phases(phases: list[Phase], counts: Counts, seed: int, run_dir: Pa
 
 async def _pauses(servers: Servers, counts: Counts, random: Random, report: Report, say: Say) -> None:
     made: list[Pause] = []
-    async with _judged(servers, Phase.PAUSES, report) as run, run.load():
+    async with _judged(servers, Phase.PAUSES, report, say) as run, run.load():
         for moment in islice(cycle(Moment), counts.pauses):
             # Even over the logarithm: most are short, and some as long as a machine sleeps.
             seconds = PAUSE_S[0] * (PAUSE_S[1] / PAUSE_S[0]) ** random.random()
@@ -120,8 +134,9 @@ async def _pauses(servers: Servers, counts: Counts, random: Random, report: Repo
 
 async def _cuts(servers: Servers, counts: Counts, random: Random, report: Report, say: Say) -> None:
     outcomes: Counter[str] = Counter()
+    effects: Counter[str] = Counter()  # of faults by kind: bytes swallowed, connections broken
     broken = 0
-    async with _judged(servers, Phase.CUTS, report) as run, run.load():
+    async with _judged(servers, Phase.CUTS, report, say) as run, run.load():
         for number, fault in enumerate(islice(cycle(COMMIT_FAULTS), counts.commits), start=1):
             made = await cut_commit(run, await run.busy(), fault, random)
             outcomes[f"{fault}: {'took effect' if made.took_effect else 'did not'}"] += 1
@@ -129,7 +144,7 @@ async def _cuts(servers: Servers, counts: Counts, random: Random, report: Report
             say(f"cuts: {number} of {counts.commits} COMMITs, {fault}")
         for server, name in islice(cycle(product(Server, WAYS)), counts.cuts):
             seconds = random.uniform(*CUT_S)
-            await cut(run, await run.busy(), server, WAYS[name], seconds)
+            effects[f"cut.{server}.{name}"] += await cut(run, await run.busy(), server, WAYS[name], seconds)
             report.struck(f"cut.{server}.{name}")
             say(f"cuts: {server}, {name}, {seconds:.1f} s")
         for _ in range(counts.weather):
@@ -138,44 +153,41 @@ async def _cuts(servers: Servers, counts: Counts, random: Random, report: Report
             broken += await lose(run, await run.busy(), random.uniform(*LOST_SHARE), WEATHER_S)
             report.struck("loss")
             for server in Server:
-                await reset(run, await run.busy(), server)
+                effects[f"reset.{server}"] += await reset(run, await run.busy(), server)
                 report.struck(f"reset.{server}")
             say("cuts: delay, loss, resets")
         swallowed = sum(link.postgres.swallowed_bytes + link.kafka.swallowed_bytes for link in run.links)
         refused = sum(link.postgres.refused + link.kafka.refused for link in run.links)
+    if counts.weather:
+        effects["loss"] = broken + refused
     figures = {
         "commits": dict(sorted(outcomes.items())),
         "swallowed_bytes": swallowed,
         "connections_broken": broken,
         "connections_refused": refused,
     }
-    _add(report, Phase.CUTS, figures, [])
+    _add(report, Phase.CUTS, figures, without_effect(effects))
 
 
 async def _packets(servers: Servers, counts: Counts, random: Random, report: Report, say: Say) -> None:
     """In a namespace of its own, with servers of its own."""
     if (reason := packets.why_not()) is not None:
-        say(f"packets: SKIPPED, {reason}")
-        _add(report, Phase.PACKETS, {"skipped": reason}, [])
+        report.leave_out(Phase.PACKETS, reason, say)
         return
     folder = servers.supervisor.run_dir / "packets"
     ways = list(islice(cycle(WAYS), counts.packets))
     made = await packets.cut_packets(folder, random.uniform(*CUT_S), ways)
     for server, way in product(Server, ways):
         report.struck(f"packets.{server}.{way}")
-    report.events += made.events
-    report.lost += made.lost
-    report.double += made.double
-    report.oracle_equal = report.oracle_equal is not False and not made.wrong
-    figures = {"packets_dropped": made.cuts, "stale_commits_accepted": made.stale, "declared_dead": made.declared_dead}
-    _add(report, Phase.PACKETS, figures, made.wrong)
+    made.judged.count(report, made.events)
+    figures = _figures_of(made.judged) | {"packets_dropped": made.cuts, "declared_dead": made.declared_dead}
+    _add(report, Phase.PACKETS, figures, [*made.judged.wrong, *without_effect(made.cuts)])
     say(f"packets: dropped {made.cuts}")
 
 
 async def _disk(servers: Servers, counts: Counts, random: Random, report: Report, say: Say) -> None:
     if (reason := why_not()) is not None:
-        say(f"disk: SKIPPED, {reason}")
-        _add(report, Phase.DISK, {"skipped": reason}, [])
+        report.leave_out(Phase.DISK, reason, say)
         return
     full: list[FullDisk] = []
     for number in range(counts.disks):
@@ -183,20 +195,21 @@ async def _disk(servers: Servers, counts: Counts, random: Random, report: Report
         if number % 2 == 0:
             async with database_on_small_disk(servers.superuser_dsn) as (database, disk):
                 here = msgspec.structs.replace(servers, superuser_dsn=database)
-                async with _judged(here, Phase.DISK, report) as run, run.load():
+                async with _judged(here, Phase.DISK, report, say) as run, run.load():
                     full.append(await fill_tables(run, disk, database, seconds))
-            report.struck("disk_full.tables")
+                    report.struck("disk_full.tables")
         else:
             with (
                 Supervisor(servers.supervisor.run_dir / "small-log", say=say) as own,
                 postgres_with_small_log(own) as (server, disk),
             ):
                 here = msgspec.structs.replace(servers, superuser_dsn=server.superuser_dsn)
-                async with _judged(here, Phase.DISK, report) as run, run.load():
+                async with _judged(here, Phase.DISK, report, say) as run, run.load():
                     full.append(await fill_log(run, own, server, disk, seconds))
-            report.struck("disk_full.log")
+                    report.struck("disk_full.log")
         say(f"disk: full for {full[-1].seconds:.1f} s; {full[-1].refused}; checks: {full[-1].answers}")
-    _add(report, Phase.DISK, {"full": [msgspec.to_builtins(each) for each in full]}, [])
+    asked = {f"disk {number}: checks while it was full": len(each.answers) for number, each in enumerate(full, start=1)}
+    _add(report, Phase.DISK, {"full": [msgspec.to_builtins(each) for each in full]}, without_effect(asked))
 
 
 _PHASES: Final[dict[Phase, Callable[[Servers, Counts, Random, Report, Say], Awaitable[None]]]] = {
@@ -208,34 +221,43 @@ _PHASES: Final[dict[Phase, Callable[[Servers, Counts, Random, Report, Say], Awai
 
 
 @asynccontextmanager
-async def _judged(servers: Servers, phase: Phase, report: Report) -> AsyncIterator[LinkedShards]:
+async def _judged(servers: Servers, phase: Phase, report: Report, say: Say) -> AsyncIterator[LinkedShards]:
     """A deployment of the phase's own; behind the block everything has stopped, and stands in the report."""
     folder = Path(mkdtemp(prefix=f"{phase}-", dir=servers.supervisor.run_dir))  # the logs stay, for whoever asks
+    struck_before = sum(report.faults.values())
     async with linked_shards(
         servers.superuser_dsn, servers.broker.bootstrap_servers, servers.broker.listeners, folder
     ) as run:
         yield run
         await run.end()
-        history = await run.history()
-        verdict = await run.at.verdict()
-    report.events += run.usage_events
-    report.lost += verdict.lost
-    report.double += verdict.double
-    report.oracle_equal = report.oracle_equal is not False and not verdict.differences
-    figures = {
-        "checkpoints": history.commits,
-        "epochs": history.claims,
-        "stale_commits_accepted": history.stale,
-        "declared_dead": run.left,
-        "alerts_missing": verdict.alerts_missing,
-        "alerts_extra": verdict.alerts_extra,
-    }
-    _add(report, phase, figures, [*history.sentences, *verdict.differences])
+        judged = await run.judged(sum(report.faults.values()) - struck_before, say)
+    judged.count(report, run.acknowledged.events)
+    _add(report, phase, _figures_of(judged) | {"declared_dead": run.left}, judged.wrong)
+
+
+def _figures_of(judged: Judged) -> dict[str, Any]:
+    """Without what only gateways that ask before they spend could show: there are none here, so 0 would say nothing."""
+    figures = {name: figure for name, figure in judged.figures.items() if name not in ("overspend", "answers_backed")}
+    return figures | {"epochs": judged.history.claims, "stale_commits_accepted": judged.history.stale}
+
+
+def without_effect(effects: Mapping[str, int]) -> list[str]:
+    """The faults, by what each of them came to, that came to nothing; as sentences."""
+    return [f"{kind}: 0, so that it proves nothing" for kind, effect in sorted(effects.items()) if not effect]
 
 
 def _add(report: Report, phase: Phase, figures: Mapping[str, Any], wrong: Iterable[str]) -> None:
     """To what the phase has said before; numbers under the same name are summed."""
     known = dict(report.phases.get(phase, {}))
     for name, figure in figures.items():
-        known[name] = known[name] + figure if isinstance(known.get(name), int) else figure
+        known[name] = _sum(known[name], figure) if name in known else figure
     report.add(phase, known, wrong)
+
+
+def _sum(known: Any, figure: Any) -> Any:
+    """Of numbers, and of those of a table under the same name; of anything else the last."""
+    if isinstance(known, int):
+        return known + figure
+    if isinstance(known, dict):
+        return known | {name: _sum(known[name], count) if name in known else count for name, count in figure.items()}
+    return figure

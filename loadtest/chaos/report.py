@@ -16,6 +16,7 @@ import msgspec
 import orjson
 from msgspec import Struct
 
+from config.stack.supervisor import Say
 from loadtest.report import percentiles
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,15 @@ class Report(Struct):
         """What a phase has come to; `wrong` are sentences."""
         self.phases[phase] = figures
         self.wrong += [f"{phase}: {sentence}" for sentence in wrong]
+
+    def leave_out(self, phase: str, reason: str, say: Say) -> None:
+        """The phase is not run, and proves nothing."""
+        say(f"{phase}: SKIPPED, {reason}")
+        self.phases[phase] = {"skipped": reason}
+
+    @property
+    def left_out(self) -> list[str]:
+        return [phase for phase, figures in self.phases.items() if "skipped" in figures]
 
     @property
     def holds(self) -> bool:

@@ -1,7 +1,6 @@
 """One run from start to end: a stage, load on it, faults while the load goes on, and the verdict."""
 
 import asyncio
-import os
 import shutil
 from pathlib import Path
 from typing import Final
@@ -10,18 +9,17 @@ import orjson
 import uvloop
 from msgspec import Struct
 
-from actors.assembly import database_dsn
 from actors.publication import publish
 from config.catalogue import load_file
 from config.stack.supervisor import Say, Supervisor
 from engine.catalog import document_json
 from loadtest.chaos.acknowledged import Acknowledged
 from loadtest.chaos.faults import Kill
+from loadtest.chaos.judgement import judge_run
 from loadtest.chaos.report import Report
 from loadtest.chaos.schedule import strike_all
 from loadtest.chaos.stage import Stage, StageFailed, StageOptions, kafka_dir, open_stage
 from loadtest.chaos.traffic import Load, Traffic
-from loadtest.chaos.verifier import Case, verify
 from loadtest.deployment import CATALOGUE_FILE
 from loadtest.report import percentiles
 
@@ -75,9 +73,7 @@ async def _run(stage: Stage, options: Options, faults: list[type[Kill]], report:
         await _settle(stage)
         holds_open = await _expire(stage, options.stage)
     stage.stop_ray()  # the verifier needs the cores
-    acknowledged.close()
-    report.events = acknowledged.events
-    await _judge(stage, options, traffic, catalogue, holds_open, report)
+    await _judge(stage, acknowledged, traffic, catalogue, holds_open, report)
 
 
 async def _under_load(
@@ -152,42 +148,29 @@ async def _expire(stage: Stage, options: StageOptions) -> int:
 
 
 async def _judge(
-    stage: Stage, options: Options, traffic: Traffic, catalogue: bytes, holds_open: int, report: Report
+    stage: Stage, acknowledged: Acknowledged, traffic: Traffic, catalogue: bytes, holds_open: int, report: Report
 ) -> None:
     """The verifier's word, into the report."""
     stage.say("checking: the oracle folds the same log")
-    settings = stage.settings
-    assert settings.kafka.bootstrap_servers is not None
-    case = Case(
-        bootstrap=settings.kafka.bootstrap_servers,
-        usage=settings.kafka.topic_usage,
-        rated=settings.kafka.topic_rated,
-        partitions=settings.kafka.partitions,
-        dsn=database_dsn(settings),
-        schema=settings.postgres.schema_name,
-        control_key=settings.control_key_bytes(),
-        catalogues={CATALOGUE_VERSION: catalogue},
-        acknowledged=str(_journal_dir(options)),
+    judged = await judge_run(
+        stage.settings,
+        {CATALOGUE_VERSION: catalogue},
+        acknowledged,
+        stage.receiver,
+        sum(report.faults.values()),
+        stage.say,
+        journal=traffic.journal,
         sources=traffic.sources,
         held_customers=traffic.held_customers,
     )
-    verdict = await verify(case, traffic.journal, stage.receiver.alerts, os.cpu_count() or 1, stage.say)
-    wrong = list(verdict.wrong)
+    wrong = list(judged.wrong)
     if holds_open:
         wrong.append(f"{holds_open} holds are still open")
-    if stage.receiver.rejected:
-        wrong.append(f"{stage.receiver.rejected} alerts came with a signature that does not hold")
-    if not (stage.receiver.alerts and traffic.journal.allowed and traffic.journal.denied):
-        wrong.append("no alert was told, or no request allowed, or none denied: such a run proves nothing of them")
-    report.lost += verdict.lost
-    report.double += verdict.double
-    report.overspend += verdict.overspend
-    equal = not verdict.wrong and verdict.accounts == verdict.accounts_identical
-    report.oracle_equal = equal and report.oracle_equal is not False
-    figures = {name: getattr(verdict, name) for name in verdict.__struct_fields__ if name != "wrong"}
-    figures |= {
+    if not (traffic.journal.allowed and traffic.journal.denied):
+        wrong.append("no request was allowed, or none denied: such a run proves nothing of them")
+    judged.count(report, acknowledged.events)
+    figures = judged.figures | {
         "rounds": traffic.rounds,
-        "alerts": len(stage.receiver.alerts),
         "alert_repeats": stage.receiver.repeats,
         "holds_open_at_end": holds_open,
         "requests_allowed": traffic.journal.allowed,

@@ -135,28 +135,27 @@ class Traffic:
 
     async def _set_up(self, commands: list[dict[str, Any]]) -> None:
         """Into the log; whoever rates reads them before the usage behind them."""
-        for start in range(0, len(commands), COMMANDS_MAX):
-            await append(
-                self._appender,
-                self._clock,
-                [self._sealed(command) for command in commands[start : start + COMMANDS_MAX]],
-                self._acknowledged,
-            )
-
-    def _sealed(self, command: dict[str, Any]) -> Outgoing:
-        key = command["account"].encode()
-        home = partition_for(key, self._settings.kafka.partitions)
-        topic, control_key = self._settings.kafka.topic_usage, self._settings.control_key_bytes()
-        return Outgoing("usage", seal(control_key, topic, home, orjson.dumps(command)), key, home)
+        await append_commands(self._appender, self._clock, self._settings, commands, self._acknowledged)
 
 
-async def append(appender: Appender, clock: Clock, records: list[Outgoing], acknowledged: Acknowledged) -> None:
-    """Until it is durable."""
-    while True:
-        try:
-            offsets = await appender.append(records)
-        except LogUnavailable:
-            await clock.sleep(RETRY_S)
-        else:
-            acknowledged.write([COMMAND] * len(records), records, offsets)
-            return
+async def append_commands(
+    appender: Appender, clock: Clock, settings: Settings, commands: list[dict[str, Any]], acknowledged: Acknowledged
+) -> None:
+    """Each sealed, to the partition of its account. Returns when all are durable, and in the journal."""
+    for start in range(0, len(commands), COMMANDS_MAX):
+        records = [_sealed(settings, command) for command in commands[start : start + COMMANDS_MAX]]
+        while True:
+            try:
+                offsets = await appender.append(records)
+            except LogUnavailable:
+                await clock.sleep(RETRY_S)
+            else:
+                acknowledged.write([COMMAND] * len(records), records, offsets)
+                break
+
+
+def _sealed(settings: Settings, command: dict[str, Any]) -> Outgoing:
+    key = command["account"].encode()
+    home = partition_for(key, settings.kafka.partitions)
+    topic, control_key = settings.kafka.topic_usage, settings.control_key_bytes()
+    return Outgoing("usage", seal(control_key, topic, home, orjson.dumps(command)), key, home)

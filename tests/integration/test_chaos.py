@@ -32,6 +32,7 @@ def killed(run_dir: Path, *options: str) -> dict[str, Any]:
     assert (found["alerts_missing"], found["alerts_extra"], found["holds_open_at_end"]) == (0, 0, 0)
     assert found["requests_allowed"]
     assert found["alerts"]
+    assert found["rated"]
     assert report["takeover"]["shard"]["seconds"][0] > 0, "a shard that was killed was missed by nobody"
     left = [
         process.pid
@@ -40,6 +41,16 @@ def killed(run_dir: Path, *options: str) -> dict[str, Any]:
     ]
     assert left == [], "something that the run has started outlives it"
     return report
+
+
+def test_a_run_that_is_asked_for_no_fault_is_no_proof(tmp_path: Path) -> None:
+    report_path = tmp_path / "chaos.json"
+    command = [sys.executable, "-m", "loadtest.chaos", "--only", "kills", "--kills", "0"]
+    command += ["--report", str(report_path), "--run-dir", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "FAILED, without kills; written to" in done.stdout
+    assert json.loads(report_path.read_text())["phases"] == {"kills": {"skipped": "no fault was asked for"}}
 
 
 @pytest.mark.timeout(1_500)

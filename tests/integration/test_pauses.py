@@ -15,8 +15,8 @@ async def test_a_shard_stopped_beyond_its_lease_commits_nothing_and_answers_noth
     await linked.end()
     assert [sentence for each in pauses for sentence in each.sentences] == []
     assert linked.left == len(pauses)
-    history = await linked.history()
-    assert history.sentences == []
-    assert history.commits > 10
-    assert all(len(owners) >= 2 for owners in history.owners.values())
-    await linked.at.check()
+    judged = await linked.judged(len(pauses))
+    assert judged.wrong == []
+    assert judged.equal
+    assert judged.history.commits > 10
+    assert all(len(owners) >= 2 for owners in judged.history.owners.values())
