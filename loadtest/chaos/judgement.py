@@ -1,5 +1,5 @@
-"""How a run stands, asked in one way whatever was done to it: the verifier's word on what it left behind, and whether there
-was anything to be judged at all.
+"""How a run stands, asked in one way whatever was done to it: the verifier's word on what it left behind, the engine's own
+(`witness.py`) beside it, and whether there was anything to be judged at all.
 
 A run in which nothing was acknowledged, rated, told or struck leaves nothing that could be wrong, and proves nothing.
 """
@@ -18,6 +18,7 @@ from loadtest.chaos.acknowledged import Acknowledged
 from loadtest.chaos.audit import History
 from loadtest.chaos.report import Report
 from loadtest.chaos.verifier import Case, Verdict, verify
+from loadtest.chaos.witness import drifts
 from loadtest.journal import Journal
 from loadtest.receiver import Receiver
 
@@ -83,6 +84,7 @@ async def judge_run(
     )
     verdict = await verify(case, journal or Journal(), receiver.alerts, os.cpu_count() or 1, say)
     wrong = [*verdict.wrong, *unproven(verdict, len(receiver.alerts), struck)]
+    wrong += await drifts(settings)
     if receiver.rejected:
         wrong.append(f"{receiver.rejected} alerts came with a signature that does not hold")
     return Judged(verdict, len(receiver.alerts), wrong)

@@ -1,7 +1,7 @@
 """What the phases put into the report; what they do is tested on real servers, in tests/integration."""
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -12,6 +12,7 @@ import pytest
 
 from actors.deployment import NotReady
 from actors.ports import Outgoing
+from config.settings import Settings
 from config.stack.supervisor import silent
 from loadtest.chaos import judgement, phases
 from loadtest.chaos.acknowledged import digest_of, read_acknowledged
@@ -109,7 +110,14 @@ def a_run(folder: Path, alerts: int, commits: int) -> LinkedShards:
 
 
 async def judged_phase(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verdict: Verdict, *, alerts: int, commits: int, struck: int
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    verdict: Verdict,
+    *,
+    alerts: int,
+    commits: int,
+    struck: int,
+    witnessed: Collection[str] = (),
 ) -> tuple[Report, list[Case]]:
     """A phase in which nothing was done but to count faults; what the verifier was asked."""
     asked: list[Case] = []
@@ -122,7 +130,11 @@ async def judged_phase(
     async def linked(*_: object) -> AsyncIterator[LinkedShards]:
         yield a_run(tmp_path, alerts, commits)
 
+    async def drifts(_: Settings) -> list[str]:
+        return list(witnessed)
+
     monkeypatch.setattr(judgement, "verify", verify)
+    monkeypatch.setattr(judgement, "drifts", drifts)
     monkeypatch.setattr(phases, "linked_shards", linked)
     broker = SimpleNamespace(bootstrap_servers="", listeners=())
     servers = phases.Servers(SimpleNamespace(run_dir=tmp_path), "", broker)  # type: ignore[arg-type]
@@ -168,6 +180,14 @@ async def test_checkpoints_that_postgres_has_not_seen_being_made_are_a_sentence(
     whole = Verdict(0, 0, 0, 0, 0, 3, 3, 0, 10, 9, 4, {"rated": 9}, [])
     report, _ = await judged_phase(monkeypatch, tmp_path, whole, alerts=1, commits=3, struck=1)
     assert report.wrong == ["pauses: Postgres has written down 3 checkpoints, the partitions count 4"]
+
+
+async def test_what_the_engines_own_proof_finds_is_wrong_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Verdict(0, 0, 0, 0, 0, 3, 3, 0, 10, 9, 4, {"rated": 9}, [])
+    drift = ["reconcile: a drift"]
+    report, _ = await judged_phase(monkeypatch, tmp_path, whole, alerts=1, commits=4, struck=1, witnessed=drift)
+    assert report.wrong == ["pauses: reconcile: a drift"]
+    assert report.oracle_equal is True, "the verifier has said so, and is not asked to agree"
 
 
 def test_a_cut_by_which_nothing_was_lost_on_the_way_is_named() -> None:
