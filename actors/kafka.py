@@ -14,7 +14,9 @@ from typing import Any
 import aiokafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.consumer.fetcher import FetchError
 from aiokafka.errors import (
+    ConsumerStoppedError,
     CorruptRecordException,
     KafkaError,
     KafkaTimeoutError,
@@ -69,7 +71,7 @@ def _translation(doing: str, hint: str = "") -> Iterator[None]:
         raise LogDamaged(
             f"{where.topic} partition {where.partition}: offset {offset} is outside the log", where.partition
         ) from error
-    except (KafkaError, OSError) as error:
+    except (KafkaError, ConsumerStoppedError, OSError, RuntimeError) as error:  # the last: written to as it ends
         raise LogUnavailable(f"Kafka, {doing}: {type(error).__name__}: {error}{hint and f' ({hint})'}") from error
 
 
@@ -151,7 +153,7 @@ class KafkaLog:
         if reader is not None:
             await reader.stop()
         if consumer is not None:
-            await _stopped(consumer.stop(), self._timeout_s)
+            await _stop_consumer(consumer, self._timeout_s)
 
     # --------------------------------------------------------------------------------------------------------- reading
 
@@ -175,9 +177,10 @@ class KafkaLog:
         if not self._positions:
             await asyncio.sleep(timeout_s)
             return {}
-        reading = consumer._fetcher.error_future  # nobody else looks at it
-        if reading.done():
-            raise ReadingBroke("the Kafka client reads no more: start the process anew") from reading.exception()
+        ended = _ended(consumer._fetcher.error_future, consumer._client)
+        if ended is not None:
+            error = None if ended.cancelled() else ended.exception()
+            raise ReadingBroke("the Kafka client reads no more: start the process anew") from error
         alone = self._alone.pop() if self._alone else None
         asked = [] if alone is None else [self._usage(alone)]
         try:
@@ -199,8 +202,12 @@ class KafkaLog:
                 ) from error
             raise
         for partition in self._positions:
-            # Asked and not computed from the records: a control batch moves the position and leaves no record.
-            self._positions[partition] = await consumer.position(self._usage(partition))
+            where = self._usage(partition)
+            if not _is_refused(consumer, where):
+                # Asked and not computed from the records: a control batch moves the position and leaves no record.
+                self._positions[partition] = await consumer.position(where)
+            elif where in found:
+                self._positions[partition] = found[where][-1].offset + 1
         return {where.partition: records for where, records in found.items() if where.partition in self._positions}
 
     def _take_again(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
@@ -316,6 +323,9 @@ class TopicAppender:
         if self._producer_lock is None:
             raise LogUnavailable("Kafka: not started, or stopped")
         async with self._producer_lock:
+            if self._producer is not None and _ended(None, self._producer.client) is not None:
+                ended, self._producer = self._producer, None  # it would wait for ever to learn who leads
+                await _give_up(ended)
             if self._producer is None:
                 producer: aiokafka.AIOKafkaProducer = aiokafka.AIOKafkaProducer(
                     **self._brokers.options(),
@@ -345,11 +355,7 @@ class TopicAppender:
         if replaced or isinstance(error, TimeoutError | KafkaTimeoutError):
             return
         self._producer = None
-        if not await _stopped(producer.stop(), 1.0):
-            # What it still holds has no leader, or no answer. Left to itself it would go on trying for ever beside its
-            # successor, with its connections, and in the end write old records behind newer ones.
-            await _stopped(producer._sender.close(), 1.0)
-            await _stopped(producer.client.close(), 1.0)
+        await _give_up(producer)
 
 
 class KafkaAppender(TopicAppender):
@@ -394,18 +400,29 @@ class TopicReader:
         self._timeout_s = timeout_s
         self._consumer: aiokafka.AIOKafkaConsumer | None = None
         self._lock: asyncio.Lock | None = None
+        self._renewing = asyncio.Lock()
 
     async def start(self) -> None:
         """Connect. Raises `LogUnavailable`."""
+        self._consumer = await self._opened()
         self._lock = asyncio.Lock()
-        self._consumer = _consumer(self._brokers, self._timeout_s, 20, RECORD_BYTES_MAX)
-        with _translation("connecting", self._brokers.tried):
-            await self._consumer.start()
 
     async def stop(self) -> None:
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            await _stopped(consumer.stop(), self._timeout_s)
+        async with self._renewing:
+            self._lock = None
+            consumer, self._consumer = self._consumer, None
+            if consumer is not None:
+                await _stop_consumer(consumer, self._timeout_s)
+
+    async def _opened(self) -> aiokafka.AIOKafkaConsumer:
+        consumer = _consumer(self._brokers, self._timeout_s, 20, RECORD_BYTES_MAX)
+        try:
+            with _translation("connecting", self._brokers.tried):
+                await consumer.start()
+        except BaseException:
+            await _close(consumer._client, self._timeout_s)
+            raise
+        return consumer
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """(first offset still held, next offset to be written). Raises `LogUnavailable`."""
@@ -413,7 +430,7 @@ class TopicReader:
 
     async def bounds_of(self, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
         """`bounds` of each of them, in that order, for the price of one. Raises `LogUnavailable`."""
-        consumer, _ = self._live()
+        consumer, _ = await self._live()
         places = [TopicPartition(topic, partition) for partition in partitions]
         with _translation("asking for offsets"):
             async with asyncio.timeout(self._timeout_s):
@@ -441,7 +458,7 @@ class TopicReader:
 
     async def offset_from(self, topic: str, partition: int, append_ms: int) -> int:
         """Of the first record appended at that time or later; the end of the topic when there is none."""
-        consumer, _ = self._live()
+        consumer, _ = await self._live()
         where = TopicPartition(topic, partition)
         with _translation("asking for offsets"):
             async with asyncio.timeout(self._timeout_s):
@@ -468,7 +485,7 @@ class TopicReader:
     ) -> AsyncGenerator[tuple[int, Record], None]:
         """`read` of several partitions, each from an offset to an end, with the partition of each record: they come mixed,
         those of one partition in order. Where little has come of each, it takes as long as of one."""
-        consumer, lock = self._live()
+        consumer, lock = await self._live()
         ends = {TopicPartition(topic, number): end for number, (offset, end) in places.items() if offset < end}
         if not ends:
             return
@@ -486,7 +503,9 @@ class TopicReader:
                         for record in batch:
                             if record.offset < ends[where]:
                                 yield where.partition, record
-                    for where in [where for where in ends if await consumer.position(where) >= ends[where]]:
+                    if _ended(consumer._fetcher.error_future, consumer._client) is not None:
+                        raise LogUnavailable(f"Kafka, reading {topic}: the client reads no more; the next read has a new one")
+                    for where in [where for where in ends if await _has_passed(consumer, where, ends[where])]:
                         consumer.pause(where)  # or it would go on asking for what nobody waits for
                         del ends[where]
                     if found:
@@ -497,10 +516,17 @@ class TopicReader:
             finally:
                 consumer.pause(*ends)
 
-    def _live(self) -> tuple[aiokafka.AIOKafkaConsumer, asyncio.Lock]:
-        if self._consumer is None or self._lock is None:
-            raise LogUnavailable("Kafka: not started, or stopped")
-        return self._consumer, self._lock
+    async def _live(self) -> tuple[aiokafka.AIOKafkaConsumer, asyncio.Lock]:
+        """A client that reads, a new one where the last has ended by a fault of its own; and who reads with it."""
+        async with self._renewing:
+            if self._lock is None:
+                raise LogUnavailable("Kafka: not started, or stopped")
+            if self._consumer is not None and _ended(self._consumer._fetcher.error_future, self._consumer._client):
+                ended, self._consumer = self._consumer, None
+                await _stop_consumer(ended, self._timeout_s)
+            if self._consumer is None:
+                self._consumer = await self._opened()
+            return self._consumer, self._lock
 
 
 class TopicSettings(Struct, frozen=True):
@@ -653,9 +679,45 @@ def _look_at(future: "asyncio.Future[Any]") -> None:
         future.exception()
 
 
+def _ended(reading: "asyncio.Task[None] | None", client: Any) -> "asyncio.Task[None] | None":
+    """What a client of aiokafka does in the background and has ended by a fault: nobody else looks at it. Without the one that
+    reads nothing arrives any more, and without the one that learns who leads the others wait for it for ever."""
+    return next((task for task in (reading, client._sync_task) if task is not None and task.done()), None)
+
+
+def _is_refused(consumer: aiokafka.AIOKafkaConsumer, where: TopicPartition) -> bool:
+    """Whether the next batch of that partition could not be read, and nobody has been told so yet. The client may have moved
+    on past it already: by its position a record would be passed over without a word."""
+    return isinstance(consumer._fetcher._records.get(where), FetchError)
+
+
+async def _has_passed(consumer: aiokafka.AIOKafkaConsumer, where: TopicPartition, end: int) -> bool:
+    return not _is_refused(consumer, where) and await consumer.position(where) >= end
+
+
+async def _stop_consumer(consumer: aiokafka.AIOKafkaConsumer, timeout_s: float) -> None:
+    if not await _stopped(consumer.stop(), timeout_s):
+        await _close(consumer._client, timeout_s)
+
+
+async def _give_up(producer: aiokafka.AIOKafkaProducer) -> None:
+    if not await _stopped(producer.stop(), 1.0):
+        # What it still holds has no leader, or no answer. Left to itself it would go on trying for ever beside its
+        # successor, with its connections, and in the end write old records behind newer ones.
+        await _stopped(producer._sender.close(), 1.0)
+        await _close(producer.client, 1.0)
+
+
+async def _close(client: Any, timeout_s: float) -> None:
+    """Its connections, also where what it did in the background has ended by a fault: it would stop at that."""
+    if _ended(None, client) is not None:
+        client._sync_task = None
+    await _stopped(client.close(), timeout_s)
+
+
 async def _stopped(stopping: Awaitable[None], timeout_s: float) -> bool:
     """Wait for an orderly end, but not for ever: a broker that is away must not hold up a shutdown. Whether it came."""
-    with suppress(KafkaError, OSError):
+    with suppress(KafkaError, OSError, RuntimeError):
         await asyncio.wait_for(stopping, timeout_s)
         return True
     return False

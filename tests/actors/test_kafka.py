@@ -5,14 +5,16 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.consumer import fetcher as fetcher_module
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record import default_records
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from actors.kafka import (
@@ -248,7 +250,8 @@ class Passing:
     def __init__(self, held: Mapping[int, list[bytes]]) -> None:
         self.held = held
         self.unreadable: dict[int, int] = {}  # partition -> how often
-        self._fetcher = SimpleNamespace(error_future=asyncio.get_running_loop().create_future())
+        self._fetcher = SimpleNamespace(error_future=asyncio.get_running_loop().create_future(), _records={})
+        self._client = SimpleNamespace(_sync_task=None)
         self._positions: dict[TopicPartition, int] = {}
 
     def assign(self, places: list[TopicPartition]) -> None:
@@ -341,6 +344,153 @@ async def test_a_client_that_reads_no_more_is_seen_to(kafka: str) -> None:
         assert log._consumer is not None
         await log._consumer._client.close()  # which its own end leaves open behind such a fault
         await log.stop()
+
+
+async def _ends_by_a_fault(client: Any) -> None:
+    """What learns who leads, as above."""
+
+    async def broken(*_: object) -> bool:
+        raise RuntimeError("the handler is closed")
+
+    client._metadata_update = broken
+    client.force_metadata_update()
+    await asyncio.wait([client._sync_task])
+
+
+async def test_a_client_that_learns_no_more_who_leads_is_seen_to(kafka: str) -> None:
+    settings = settings_for()
+    await create_topics(Brokers(kafka), settings)
+    log = KafkaLog(Brokers(kafka), names(settings))
+    await log.start()
+    try:
+        log.assign({0: 0})
+        assert log._consumer is not None
+        await _ends_by_a_fault(log._consumer._client)
+        with pytest.raises(ReadingBroke):
+            await asyncio.wait_for(_fetch_for_ever(log), 10)
+    finally:
+        await log.stop()
+
+
+async def test_a_producer_that_learns_no_more_who_leads_is_followed_by_another(kafka: str) -> None:
+    settings = settings_for()
+    await create_topics(Brokers(kafka), settings)
+    appender = KafkaAppender(Brokers(kafka), names(settings), timeout_s=5.0)
+    await appender.start()
+    first = appender._producer
+    assert first is not None
+    await _ends_by_a_fault(first.client)
+    assert await appender.append([Outgoing("usage", b"a", partition=0)]) == [0]
+    assert appender._producer is not first
+    assert first._sender.sender_task.done(), "and it is at an end"
+    assert not any(connection.connected() for connection in first.client._conns.values())
+    await appender.stop()
+
+
+@pytest.mark.parametrize("what", ["reads", "learns who leads"])
+async def test_a_reader_whose_client_has_ended_by_a_fault_says_so_and_reads_on_with_another(
+    kafka: str, what: str
+) -> None:
+    settings = settings_for()
+    await create_topics(Brokers(kafka), settings)
+    appender = KafkaAppender(Brokers(kafka), names(settings))
+    await appender.start()
+    await appender.append([Outgoing("usage", b"a", partition=0)])
+    await appender.stop()
+    reader = TopicReader(Brokers(kafka), timeout_s=30.0)
+    await reader.start()
+    consumer = reader._consumer
+    assert consumer is not None
+    if what == "reads":
+
+        async def broken(*_: object) -> None:
+            raise RuntimeError("the handler is closed")
+
+        consumer._client.send = broken
+        with pytest.raises(LogUnavailable, match="reads no more"):
+            async with asyncio.timeout(10):
+                [record async for record in reader.read(settings.usage, 0, 0, 1)]
+    else:
+        await _ends_by_a_fault(consumer._client)
+    assert [record.value for record in await asyncio.wait_for(reader.read_all(settings.usage, 0), 10)] == [b"a"]
+    assert reader._consumer is not consumer
+    await reader.stop()
+
+
+class CutOff(MemoryRecords):  # type: ignore[misc]  # of a library without types
+    """A batch whose length is wrong: nothing can be cut out of it, and it is not empty. The client moves on by one record."""
+
+    times: ClassVar[int] = 0
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._is_cut = b"to be cut off" in data and CutOff.times > 0
+        CutOff.times -= self._is_cut
+
+    def has_next(self) -> bool:
+        return not self._is_cut and bool(super().has_next())
+
+
+@pytest.mark.parametrize("times", [1, 1_000_000], ids=["once", "for good"])
+async def test_a_batch_that_is_cut_off_is_not_passed_over(
+    kafka: str, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    settings = settings_for()
+    await create_topics(Brokers(kafka), settings)
+    log = KafkaLog(Brokers(kafka), names(settings))
+    monkeypatch.setattr(fetcher_module, "MemoryRecords", CutOff)
+    monkeypatch.setattr(CutOff, "times", times)
+    await log.start()
+    try:
+        await log.append([Outgoing("usage", b"a", partition=0), Outgoing("usage", b"to be cut off", partition=1)])
+        await log.append([Outgoing("usage", b"b", partition=1)])
+        log.assign({0: 0, 1: 0})
+        assert log._consumer is not None
+        prefetched = log._consumer._fetcher._records
+        async with asyncio.timeout(10):
+            while len(prefetched) < 2:
+                await asyncio.sleep(0.01)
+        prefetched.move_to_end(TopicPartition(settings.usage, 1))
+        assert (
+            log._consumer._subscription.subscription.assignment.state_value(TopicPartition(settings.usage, 1)).position
+            == 1
+        ), "that is what the client does"
+        found: dict[int, list[bytes | None]] = {0: [], 1: []}
+        damaged: LogDamaged | None = None
+        async with asyncio.timeout(20):
+            while damaged is None and found != {0: [b"a"], 1: [b"to be cut off", b"b"]}:
+                try:
+                    for partition, records in (await log.fetch(10, 0.1)).items():
+                        found[partition] += [record.value for record in records]
+                except LogDamaged as error:
+                    damaged = error
+                except LogUnavailable:
+                    continue
+                assert log.position(1) == len(found[1])
+        if times > 1:
+            assert damaged is not None and "behind offset 0 cannot be read" in str(damaged)
+            assert found[1] == []
+        else:
+            assert damaged is None
+    finally:
+        await log.stop()
+
+
+async def test_a_reader_does_not_take_what_was_cut_off_for_read(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_for()
+    await create_topics(Brokers(kafka), settings)
+    appender = KafkaAppender(Brokers(kafka), names(settings))
+    await appender.start()
+    await appender.append([Outgoing("usage", b"to be cut off", partition=0)])
+    await appender.stop()
+    monkeypatch.setattr(fetcher_module, "MemoryRecords", CutOff)
+    monkeypatch.setattr(CutOff, "times", 1)
+    reader = TopicReader(Brokers(kafka))
+    await reader.start()
+    with pytest.raises(LogUnavailable, match="RecordTooLarge"):
+        await reader.read_all(settings.usage, 0)
+    assert [record.value for record in await reader.read_all(settings.usage, 0)] == [b"to be cut off"]
+    await reader.stop()
 
 
 async def test_what_the_client_had_taken_beside_a_batch_that_cannot_be_read_is_taken_again(

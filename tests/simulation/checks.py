@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from actors.owned import Stage
+from engine.account import Account
 from engine.outcomes import DeadLetterReason
 from engine.partition import Partition
 from engine.runs import Run
@@ -61,7 +62,8 @@ def verify(world: World, folds: dict[int, Partition]) -> list[str]:
             place = number, record.offset
             outcomes[place] = _expected(oracle, number, record)
     found: dict[str, dict[str, Any]] = {}
-    differences = []
+    differences: list[str] = []
+    postings = _places(world)
     for number in range(world.plan.partitions):
         stored, folded = stored_fold(world, number), folds[number]
         state = stored.state_bytes()
@@ -74,6 +76,8 @@ def verify(world: World, folds: dict[int, Partition]) -> list[str]:
             account = stored.account(account_id)
             assert account is not None
             found[account_id] = engine_account(account)
+            differences += _compare_places(account, postings.get(account_id, {}))
+        differences += _compare_outbox(world, number, folded)
     accounts = oracle.accounts
     given_up = {name for name, row in world.database.outbox.items() if row.given_up}
     comparison = compare(
@@ -191,6 +195,46 @@ def _ledger(world: World) -> dict[tuple[str, str, str], int]:
         for posting in row.postings:
             ledger[posting.account, posting.lot, posting.kind] += posting.amount
     return dict(ledger)
+
+
+Place = tuple[str, str, int | None]  # lot ("" for debt), kind, usage period
+
+
+def _places(world: World) -> dict[str, dict[Place, int]]:
+    """What was posted, by account and place."""
+    postings: dict[str, dict[Place, int]] = {}
+    for row in world.database.partitions.values():
+        for posting in row.postings:
+            sums = postings.setdefault(posting.account, {})
+            place = posting.lot, posting.kind, posting.usage_period_us
+            sums[place] = sums.get(place, 0) + posting.amount
+    return postings
+
+
+def _compare_places(account: Account, found: dict[Place, int]) -> Iterator[str]:
+    """The sums of the postings, also by usage period: what each lot and kind comes to is held against the oracle."""
+    expected = account.derive().allocation.postings(account.billed_us)
+    for place in sorted(expected.keys() | found.keys(), key=repr):
+        if expected.get(place, 0) != found.get(place, 0):
+            yield (
+                f"account {account.account}: postings of {place}: expected {expected.get(place, 0)}, "
+                f"found {found.get(place, 0)}"
+            )
+
+
+def _compare_outbox(world: World, number: int, folded: Partition) -> Iterator[str]:
+    """The outbox holds the alerts of the log, each with its bytes, and no other."""
+    bodies: dict[str, set[bytes]] = {}
+    for alert in folded.outputs.alerts:
+        bodies.setdefault(alert.alert_id, set()).add(alert.body)
+    held = {name: row.alert for name, row in world.database.outbox.items() if row.partition == number}
+    for name in sorted(bodies.keys() | held.keys()):
+        if name not in held:
+            yield f"alert {name}: made by partition {number}, and not in the outbox"
+        elif name not in bodies:
+            yield f"alert {name}: in the outbox, and not made by partition {number}"
+        elif held[name].body not in bodies[name]:
+            yield f"alert {name}: {held[name].body!r} in the outbox, made was {bodies[name]}"
 
 
 def _compare_records(world: World, outcomes: dict[tuple[int, int], str]) -> Iterator[str]:

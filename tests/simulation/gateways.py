@@ -303,21 +303,17 @@ class Gateways:
     def verdict(self, folds: dict[int, Partition]) -> Iterator[Breach]:
         """Every breach. `folds` are fresh: the log is folded into them, and looked at on the way."""
         late: set[str] = set()
+        overspent: dict[str, str] = {}  # account -> when it was first below zero
         for number, fold in folds.items():
-            yield from self._follow(number, fold, late)
+            yield from self._follow(number, fold, late, overspent)
         for sentence in self._fates():
             yield "holds", sentence
         if not self._world.fired.keys().isdisjoint([("clock_jump", ""), ("host_jump", "")]):
             return  # clocks further apart than the margin promise nothing
         for account_id in self.accounts:
-            fold = folds[partition_of(account_id.encode(), self._world.plan.partitions)]
-            account = fold.account(account_id)
-            balance = 0 if account is None else account.derive().allocation.balance
-            if balance < 0 and account_id not in late | self._released_before_used():
-                sentence = (
-                    f"{account_id}: overspent by {-balance} pico, though all its usage was held and reported in time"
-                )
-                yield "overspend", sentence
+            if account_id in overspent and account_id not in late | self._released_before_used():
+                sentence = f"{overspent[account_id]}, though all its usage was held and reported in time"
+                yield "overspend", f"{account_id}: {sentence}"
 
     def _released_before_used(self) -> set[str]:
         """Accounts whose callers said that a hold was not used, and used it."""
@@ -338,7 +334,7 @@ class Gateways:
                 if captured is not None and captured < as_of.offset:
                     yield f"hold {hold_id} was captured at offset {captured}, and released at {as_of}"
 
-    def _follow(self, number: int, fold: Partition, late: set[str]) -> Iterator[Breach]:
+    def _follow(self, number: int, fold: Partition, late: set[str], overspent: dict[str, str]) -> Iterator[Breach]:
         answers = sorted(
             (given for given in self.given if given.as_of.partition == number), key=lambda given: given.as_of.offset
         )
@@ -361,8 +357,21 @@ class Gateways:
                 if fold.log_time_us > hold.report_until_us:
                     late.add(event["subject"])
                 used_of = hold.id if hold.is_lease else None
-                if event["holdfinal"] and not hold.is_lease and fold.counts.get("rated", 0) > rated:
+                is_rated = fold.counts.get("rated", 0) > rated
+                if event["holdfinal"] and not hold.is_lease and is_rated:
+                    if hold.id in self._captured:
+                        yield (
+                            "holds",
+                            f"hold {hold.id} was captured at offset {self._captured[hold.id]}, and at {record.offset}",
+                        )
                     self._captured.setdefault(hold.id, record.offset)
+                if is_rated and fold.log_time_us <= hold.report_until_us and hold.id in self._world.reclaimed:
+                    yield "holds", f"hold {hold.id} was used in time at offset {record.offset}, and had expired"
+                if event["subject"] not in overspent:
+                    account = fold.account(event["subject"])
+                    balance = 0 if account is None else account.derive().allocation.balance
+                    if balance < 0:  # at that moment: what is given later may cover it
+                        overspent[event["subject"]] = f"overspent by {-balance} pico at offset {record.offset}"
             for account_id in accounts:
                 yield from (("leases", sentence) for sentence in returns.follow(fold, account_id, used_of))
         for given in answers:

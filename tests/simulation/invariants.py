@@ -3,6 +3,7 @@
 | name | what holds | where it is looked at |
 |---|---|---|
 | conservation | per lot: came = remains + went; an account's balance is what its postings leave | every commit |
+| posting | what is posted is posted in the period of log time, never in one behind it | every commit |
 | outcome | a record has one outcome: nothing of it is written twice, nothing of a record outside the cut | every commit |
 | offsets | a commit goes on where the last one ended, with an outcome for each record below its offset | every commit |
 | log time | it is the running maximum of append times, and of where the clock of a sandbox is moved to | every commit |
@@ -11,8 +12,8 @@
 | speakers | at no moment do two shards speak for a partition | every fetch |
 | queues | what waits in memory (sends, questions, alerts) stays within its bounds | every fetch |
 | answers | an answer agrees with the log at its offset; none is given beyond a lease, or behind a later owner | end |
-| overspend | usage that was held and reported in time takes no wallet below zero | end |
-| holds | a hold is captured, released or expired, never two of them; none stays open beyond its time | end |
+| overspend | usage that was held and reported in time takes no wallet below zero, at no offset | end |
+| holds | a hold is captured once, released or expired, never two of them; none stays open beyond its time | end |
 | leases | a lease is given behind its record; its rest goes back once, behind its last event or when it has ended | end |
 | orphans | no task works for a partition that was let go, none for a shard that has stopped | end |
 | fold | the checkpoint is the fold of its log without faults, and what the oracle says, to the last byte | end |
@@ -51,11 +52,12 @@ class _Told(Struct, frozen=True):
 class AtCommit:
     """Follows what the store is given, commit by commit, with a ledger of its own."""
 
-    NAMES: Final = ("epoch", "offsets", "log time", "outcome", "conservation", "crossing")
+    NAMES: Final = ("epoch", "offsets", "log time", "outcome", "conservation", "posting", "crossing")
 
     def __init__(self) -> None:
         self._left: dict[str, dict[str, int]] = {}  # account -> lot -> pico neither burnt nor expired
         self._debt: dict[str, int] = {}
+        self._posted_in: dict[str, int] = {}  # account -> the newest period that something was posted in
         self._append_times: dict[
             int, tuple[int, int]
         ] = {}  # partition -> records looked at, the latest of their instants
@@ -74,6 +76,7 @@ class AtCommit:
             self._log_time(cut, header, records),
             self._outcomes(row, cut),
             self._conserved(cut),
+            self._posted_behind(cut, header),
             self._crossings(cut),
         )
         for name, sentences in zip(self.NAMES, checks, strict=True):
@@ -137,6 +140,13 @@ class AtCommit:
                 held -= sum(lots.get(lot, 0) for lot in _lots_to_come(stored))
             if held != stored.balance:
                 yield f"the postings leave {stored.account} {held} pico, its balance is {stored.balance}"
+
+    def _posted_behind(self, cut: Checkpoint, header: PartitionState) -> Iterator[str]:
+        for posting in cut.postings:
+            began_us, before_us = posting.posting_period_us, self._posted_in.get(posting.account, 0)
+            if not before_us <= began_us <= header.log_time_us:
+                yield f"{posting.account} is posted to in the period from {began_us}, and was in that from {before_us}"
+            self._posted_in[posting.account] = max(began_us, before_us)
 
     def _crossings(self, cut: Checkpoint) -> Iterator[str]:
         for alert in cut.alerts:

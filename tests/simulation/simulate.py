@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 from typing import Final
@@ -101,13 +101,13 @@ def draw_plan(random: Random) -> Plan:
     )
 
 
-def simulate(seed: int, faults: bool = True) -> Outcome:
-    """Run a seed. Everything follows from it; a finding is a sentence in `violations`."""
+def simulate(seed: int, faults: bool = True, beside: Sequence[Strike] = ()) -> Outcome:
+    """Run a seed, with faults `beside` its own. Everything follows from that; a finding is a sentence in `violations`."""
     with no_collections():
-        return _simulate(seed, faults)
+        return _simulate(seed, faults, beside)
 
 
-def _simulate(seed: int, faults: bool) -> Outcome:
+def _simulate(seed: int, faults: bool, beside: Sequence[Strike]) -> Outcome:
     random = Random(seed)
     plan = msgspec.structs.replace(draw_plan(random), seals=seed % SEALING_SEEDS == 2)
     leasing = seed % LEASING_SEEDS == 2
@@ -136,7 +136,8 @@ def _simulate(seed: int, faults: bool) -> Outcome:
     )
     strikes = draw_strikes(random, seconds, seed)
     if leasing:
-        strikes = sorted(strikes + draw_log_away(seed, seconds), key=lambda strike: strike.at_s)
+        strikes += draw_log_away(seed, seconds)
+    strikes = sorted([*strikes, *beside], key=lambda strike: strike.at_s)
     loop = VirtualLoop()
     world = World(plan, Random(random.random()), loop)
     gateways = Gateways(world, Random(random.random()), seconds, leasing=leasing) if asked else None
@@ -170,7 +171,7 @@ def play(
     office: BackOffice | None = None,
 ) -> None:
     """Run the world to its verdict."""
-    with short_limits(world.plan), _quiet_logs():
+    with short_limits(world), _quiet_logs():
         try:
             run_virtually(loop, _run(world, traffic, gateways, strikes, seconds, office))
         except (NobodyWaits, TimeStandsStill) as error:

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from tests.simulation import simulate as simulation
-from tests.simulation.ablations import ABLATIONS, NOTICED_BY, RARE, REGRESSIONS, Ablation, first_caught
+from tests.simulation.ablations import ABLATIONS, NOTICED_BY, RARE, REGRESSIONS, Ablation, first_caught, without
 from tests.simulation.chaos import DRAWN_APART, FEATURED, LOG_DAMAGES
 from tests.simulation.invariants import NAMES
 from tests.simulation.reached import REACHABLE
@@ -93,11 +93,13 @@ def test_a_safeguard_taken_away_is_noticed(ablation: Ablation) -> None:
 
 @pytest.mark.parametrize("name", REGRESSIONS)
 def test_what_a_seed_once_found_it_finds_no_more(name: str) -> None:
-    seed, found = REGRESSIONS[name]
-    outcome = simulate(seed)
-    assert not outcome.violations, f"again: {found}\n{outcome.told()}"
+    regression = REGRESSIONS[name]
+    outcome = simulate(regression.seed, beside=regression.beside)
+    assert not outcome.violations, f"again: {regression.found}\n{outcome.told()}"
     (ablation,) = [each for each in (*ABLATIONS, *RARE) if each.name == name]
-    assert first_caught(ablation, [seed]) is not None, f"seed {seed} does not notice any more that {name}: find another"
+    with without(ablation):
+        noticed = simulate(regression.seed, beside=regression.beside).violations
+    assert noticed, f"seed {regression.seed} does not notice any more that {name}: find another"
 
 
 @pytest.mark.parametrize("seed", MISJUDGED)

@@ -36,6 +36,7 @@ from config.settings import KafkaSettings, LeaseSettings, ShardSettings
 from engine import admission as admission_module
 from engine import dedup as dedup_module
 from engine import partition as partition_module
+from engine.admission import Desk
 from engine.catalog import Catalogue
 from engine.contract import Contract
 from engine.events import UsageEvent, parse_control, parse_usage
@@ -426,6 +427,7 @@ class World:
         self.crash_at: int | None = None  # the step at which whoever takes it dies
         self.crashed_at = ""  # the site of that step
         self.commits = 0
+        self.reclaimed: set[str] = set()  # holds that an owner took for expired
         self.healing = False
         self.processes: list[Process] = []
         self.clock = WorldClock(loop, plan.pace)
@@ -789,9 +791,24 @@ def mended_engine() -> AbstractContextManager[None]:
     return _patched([(Metering, "meter", staticmethod(_METER)), (partition_module, "rated_lines", _no_lines)])
 
 
-def short_limits(plan: Plan) -> AbstractContextManager[None]:
-    """The shard's own limits, so small that a few hundred events reach them; some records break the engine; and what is
-    a pure function of bytes, and slow, is worked out once for all processes: a catalogue's tables, a MAC, a command."""
+def _reclaim_and_tell(reclaimed: set[str]) -> Callable[[Desk, int, int], int]:
+    reclaim_as_ever = Desk.reclaim
+
+    def reclaim(desk: Desk, log_time_us: int, now_us: int) -> int:
+        open_before = list(desk._open.values())
+        count = reclaim_as_ever(desk, log_time_us, now_us)
+        if count:
+            reclaimed.update(found.hold.id for found in open_before if found.hold.number not in desk._open)
+        return count
+
+    return reclaim
+
+
+def short_limits(world: World) -> AbstractContextManager[None]:
+    """The shard's own limits, so small that a few hundred events reach them; some records break the engine; which holds are
+    reclaimed is told to the world; and what is a pure function of bytes, and slow, is worked out once for all processes: a
+    catalogue's tables, a MAC, a command."""
+    plan = world.plan
     gap_us = round(100_000 * plan.pace)
     patches: list[Patch] = [
         (dedup_module, "RUN_MIN", 4),
@@ -808,6 +825,7 @@ def short_limits(plan: Plan) -> AbstractContextManager[None]:
         (shard_module, "SENDS_MAX", SENDS_MAX),
         (shard_module, "FREEZE_IDLE_US", 200_000),
         (shard_module, "FREEZE_MAX", 3),
+        (Desk, "reclaim", _reclaim_and_tell(world.reclaimed)),
         (admission_module, "VALID_GAP_US", gap_us),
         (slices_module, "VALID_GAP_US", gap_us),
         (slices_module, "CLOCK_MARGIN_S", plan.skew_max_us / 1e6 + 2.0 * plan.pace),
