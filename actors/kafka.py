@@ -504,7 +504,9 @@ class TopicReader:
                             if record.offset < ends[where]:
                                 yield where.partition, record
                     if _ended(consumer._fetcher.error_future, consumer._client) is not None:
-                        raise LogUnavailable(f"Kafka, reading {topic}: the client reads no more; the next read has a new one")
+                        raise LogUnavailable(
+                            f"Kafka, reading {topic}: the client reads no more; the next read has a new one"
+                        )
                     for where in [where for where in ends if await _has_passed(consumer, where, ends[where])]:
                         consumer.pause(where)  # or it would go on asking for what nobody waits for
                         del ends[where]
