@@ -129,16 +129,18 @@ class SimBroker:
         self.expire(partition, first)
 
     def mend(self, partition: int) -> None:
-        """A person restores what was there; what was written meanwhile to offsets that were taken comes behind it."""
+        """A person restores what was there; what was written meanwhile to offsets that were taken comes behind it. The end
+        does not go back: a gap that came meanwhile was passed over, and no record may come to lie in it."""
         held = self._topics["usage"][partition]
         damage, held.damage = held.damage, None
         if damage is None:
             return
-        held.records, held.first, held.end = damage.kept, 0, damage.kept_end
+        reached, held.records, held.first, held.end = held.end, damage.kept, 0, damage.kept_end
         for record in damage.meanwhile:
             offset = max(record.offset, held.end)
             held.records.append(SimRecord(offset, record.timestamp, record.key, record.value))
             held.end = offset + 1
+        held.end = max(held.end, reached)
 
     @property
     def sound(self) -> bool:
