@@ -346,6 +346,16 @@ async def test_a_client_that_reads_no_more_is_seen_to(kafka: str) -> None:
         await log.stop()
 
 
+async def prefetched(log: KafkaLog, last: TopicPartition) -> None:
+    """Until the client holds something of two partitions; of them it hands out `last` last."""
+    assert log._consumer is not None
+    held = log._consumer._fetcher._records
+    async with asyncio.timeout(10):
+        while len(held) < 2:
+            await asyncio.sleep(0.01)
+    held.move_to_end(last)
+
+
 async def _ends_by_a_fault(client: Any) -> None:
     """What learns who leads, as above."""
 
@@ -445,12 +455,8 @@ async def test_a_batch_that_is_cut_off_is_not_passed_over(
         await log.append([Outgoing("usage", b"a", partition=0), Outgoing("usage", b"to be cut off", partition=1)])
         await log.append([Outgoing("usage", b"b", partition=1)])
         log.assign({0: 0, 1: 0})
+        await prefetched(log, last=TopicPartition(settings.usage, 1))
         assert log._consumer is not None
-        prefetched = log._consumer._fetcher._records
-        async with asyncio.timeout(10):
-            while len(prefetched) < 2:
-                await asyncio.sleep(0.01)
-        prefetched.move_to_end(TopicPartition(settings.usage, 1))
         assert (
             log._consumer._subscription.subscription.assignment.state_value(TopicPartition(settings.usage, 1)).position
             == 1
@@ -511,12 +517,7 @@ async def test_what_the_client_had_taken_beside_a_batch_that_cannot_be_read_is_t
     try:
         await log.append([Outgoing("usage", b"a", partition=0), Outgoing("usage", b"b", partition=1)])
         log.assign({0: 0, 1: 0})
-        assert log._consumer is not None
-        prefetched = log._consumer._fetcher._records
-        async with asyncio.timeout(10):
-            while len(prefetched) < 2:
-                await asyncio.sleep(0.01)
-        prefetched.move_to_end(TopicPartition(settings.usage, 1))
+        await prefetched(log, last=TopicPartition(settings.usage, 1))
         found: list[bytes | None] = []
         damaged: LogDamaged | None = None
         async with asyncio.timeout(20):

@@ -92,7 +92,7 @@ def verify(world: World, folds: dict[int, Partition]) -> list[str]:
     )
     again = _rated_again(oracle)
     differences += [sentence for sentence in comparison.differences if not any(place in sentence for place in again)]
-    differences += compare_ledger(_ledger(world), accounts)
+    differences += compare_ledger(_ledger(postings), accounts)
     differences += _compare_records(world, outcomes)
     differences += _compare_tellings(world)
     for number, fold in folds.items():
@@ -189,11 +189,12 @@ def _lines(world: World) -> Iterator[dict[str, Any]]:
                 yield orjson.loads(line)
 
 
-def _ledger(world: World) -> dict[tuple[str, str, str], int]:
+def _ledger(postings: dict[str, dict["Place", int]]) -> dict[tuple[str, str, str], int]:
+    """What all usage periods of a lot and kind come to."""
     ledger: Counter[tuple[str, str, str]] = Counter()
-    for row in world.database.partitions.values():
-        for posting in row.postings:
-            ledger[posting.account, posting.lot, posting.kind] += posting.amount
+    for account, sums in postings.items():
+        for (lot, kind, _), amount in sums.items():
+            ledger[account, lot, kind] += amount
     return dict(ledger)
 
 
