@@ -153,7 +153,7 @@ class LeaseHolder:
     `admit` answers within microseconds while there is a lease; another one is taken ahead, when half of the requests or of
     the time is gone, and one that is used up is closed when its last request has ended, with the number of its events.
     Where there is no lease to be had (near a limit, in a scope with limits of its own, when nobody answers) each request
-    is checked by itself. It belongs to one event loop."""
+    is checked by itself. It belongs to one event loop, and admits nothing once `close` was called (RuntimeError)."""
 
     def __init__(
         self,
@@ -191,6 +191,7 @@ class LeaseHolder:
         self._old: list[_Held] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()  # a request has
+        self._open = True
 
     async def __aenter__(self) -> Self:
         return self
@@ -205,6 +206,9 @@ class LeaseHolder:
     def try_admit(self, *, data: Mapping[str, str] | None = None, scope: str | None = None) -> Admission | None:
         """An admission by the lease at hand; None: it cannot be decided without waiting. `data`: dimensions that differ from
         request to request (None: any of the leased ones); `scope`: at or below the one leased, which is the default."""
+        if not self._open:
+            # A lease that is taken now would be closed by nobody, and stay reserved until it expires.
+            raise RuntimeError(f"the leases of {self._check.account} were closed: admit before close, or make another holder")
         if data is not None and not self._fits(data):
             return None
         now_s = self._clock()
@@ -354,7 +358,8 @@ class LeaseHolder:
             await self._ended.wait()
 
     async def close(self) -> bool:
-        """Give the leases back once the requests under them have ended; whether all of them have."""
+        """Admit nothing more, and give the leases back once the requests under them have ended; whether all of them have."""
+        self._open = False
         if self._taking is not None:
             await asyncio.gather(self._taking, return_exceptions=True)
         for held in (self._now, self._next):

@@ -363,6 +363,31 @@ def test_a_bound_of_nothing_that_was_used_all_the_same_ends_the_lease() -> None:
     assert held.slots == 0
 
 
+async def test_nothing_is_admitted_behind_close_also_where_somebody_waits_for_a_lease(service: Service) -> None:
+    holder = service.holder(drain_s=5.0)
+    running = await holder.admit(data=SMALL)
+    closing = asyncio.create_task(holder.close())
+    await settled()
+    with pytest.raises(RuntimeError, match="leases of acme were closed"):
+        holder.try_admit(data=SMALL)
+    with pytest.raises(RuntimeError, match="make another holder"):
+        await holder.admit(data=SMALL)
+    holder.settle(running, {"input_tokens": 1, "output_tokens": 1})
+    await closing
+
+    service.gate = asyncio.Event()
+    waited = service.holder()
+    waiting = asyncio.create_task(waited.admit(data=SMALL))
+    await settled()
+    closing = asyncio.create_task(waited.close())
+    await settled()
+    service.gate.set()
+    with pytest.raises(RuntimeError, match="were closed"):
+        await waiting
+    assert await closing
+    assert len(service.taken) == 2 and service.closed == [("lease-1", 1), ("lease-2", 0)] and service.checked == []
+
+
 async def test_who_closes_because_it_was_cancelled_is_told_what_still_runs(service: Service) -> None:
     holder = service.holder(drain_s=0)
     waiting = asyncio.Event()
