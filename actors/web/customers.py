@@ -14,7 +14,7 @@ from actors.records import BadCursor, CustomerRow
 from actors.web.acts import COMMAND_DEADLINE_S, COMMAND_EXAMPLE, COMMAND_TEXT, CommandAnswer, commanded
 from actors.web.hot import AsOfAnswer, BalanceAnswer, Name, as_of_answer, put
 from actors.web.times import instant_or_none
-from actors.web.wire import Call, Example, KeyScope, Problem, Reply, Route, absent, invalid, unavailable
+from actors.web.wire import Call, Example, KeyScope, Problem, Reply, Route, Services, absent, invalid, unavailable
 from engine.events import (
     KEY_BYTES_MAX,
     Command,
@@ -35,7 +35,12 @@ Basis = Literal["charged", "list", "due"]
 
 async def described(call: Call) -> AccountView:
     """All that its owner knows of the account in the path. Raises Problem."""
-    answer = await put(call.services, call.params["account"], Describe(call.params["account"]))
+    return await described_by_owner(call.services, call.params["account"])
+
+
+async def described_by_owner(services: Services, account: str) -> AccountView:
+    """All that the owner of an account knows of it. Raises Problem."""
+    answer = await put(services, account, Describe(account))
     if isinstance(answer, AccountView):
         return answer
     if isinstance(answer, NotFound):

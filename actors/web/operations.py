@@ -12,7 +12,7 @@ from actors.ports import CatalogueTaken, Outgoing
 from actors.publication import publish
 from actors.records import BadCursor, CatalogueRow, CommandRecord, DeadLetterRecord
 from actors.web.acts import ACT_DEADLINE_S, ACT_REFUSALS, ACT_TEXT, Entry, administered
-from actors.web.customers import bad_cursor
+from actors.web.customers import bad_cursor, described_by_owner
 from actors.web.limits import JsonRefused, check_number, clean, refuse_constant
 from actors.web.problems import MEDIA_TYPE, ProblemBody, refused_text
 from actors.web.times import instant, instant_or_none, read_instant
@@ -103,17 +103,28 @@ async def _in_force(call: Call) -> tuple[CatalogueRow, CatalogueDocument]:
     return row, _document_decoder.decode(row.body)
 
 
+async def _plans(call: Call, document: CatalogueDocument) -> dict[str, PlanDefinition]:
+    """Those that the key may see. A plan may have been made for one customer, so a bound key sees what its account was, is
+    and will be sold, and no other's."""
+    if call.account is None:
+        return document.plans
+    account = await described_by_owner(call.services, call.account)
+    sold = {account.first_plan, *(plan for _, plan in account.phases)}
+    return {name: plan for name, plan in document.plans.items() if name in sold}
+
+
 async def list_plans(call: Call) -> Reply:
     """GET /v1/plans."""
     row, document = await _in_force(call)
-    items = [PlanItem(name, plan.currency, len(plan.prices)) for name, plan in sorted(document.plans.items())]
+    plans = await _plans(call, document)
+    items = [PlanItem(name, plan.currency, len(plan.prices)) for name, plan in sorted(plans.items())]
     return Reply(PlanList(items, row.version))
 
 
 async def show_plan(call: Call) -> Reply:
     """GET /v1/plans/{plan}."""
     row, document = await _in_force(call)
-    plan = document.plans.get(call.params["plan"])
+    plan = (await _plans(call, document)).get(call.params["plan"])
     if plan is None:
         raise absent("plan")
     meters = {price.meter for price in plan.prices.values()}
@@ -573,7 +584,7 @@ ROUTES: Final = (
         path="/v1/plans",
         handler=list_plans,
         summary="List plans",
-        description="Of the catalogue in force now.",
+        description="Of the catalogue in force now. A key that is bound to an account: those that it was, is or will be sold.",
         example=Example(response={"items": [{"plan": "starter", "currency": "USD", "prices": 1}], "version": 2}),
         response=PlanList,
         confines=True,
@@ -583,7 +594,7 @@ ROUTES: Final = (
         path="/v1/plans/{plan}",
         handler=show_plan,
         summary="Show one plan",
-        description="With its prices, and the meters that they count.",
+        description="With its prices, and the meters that they count. To a bound key only what its account is sold is shown.",
         example=Example(
             params={"plan": "starter"},
             response={

@@ -50,6 +50,28 @@ async def test_a_published_version_has_a_marker_in_the_log_and_is_in_force_when_
         assert list(plan["meters"]) == ["tokens"]
 
 
+async def test_a_bound_key_sees_no_plan_that_was_made_for_another(house: House) -> None:
+    await house.checkpoint()
+    await house.opened()
+    bound = house.caller(KeyScope.READ, account="acme")
+    assert [plan["plan"] for plan in (await bound.get("/v1/plans")).json()["items"]] == ["starter"]
+    assert (await bound.get("/v1/plans/starter")).json()["definition"]["prices"]["tokens"]["amount"] == "0.5"
+    hidden, unknown = await bound.get("/v1/plans/growth"), await bound.get("/v1/plans/none")
+    assert hidden.status == unknown.status == 404
+    assert hidden.json()["type"] == unknown.json()["type"] and "growth" not in hidden.json()["detail"]
+
+    agreed = {"plan": "growth", "from": "2026-12-22T00:00:00Z"}
+    headers = {"content-type": "application/json"}
+    answer = await house.client.send("PUT", "/v1/customers/acme/plan", orjson.dumps(agreed), headers=headers)
+    assert answer.status in (200, 201), answer.body
+    assert [plan["plan"] for plan in (await bound.get("/v1/plans")).json()["items"]] == ["growth", "starter"]
+    assert (await bound.get("/v1/plans/growth")).status == 200
+
+    house.owner.silent = True
+    assert (await bound.get("/v1/plans")).status == 503
+    assert (await house.client.get("/v1/plans")).status == 200, "whoever may see all needs no owner"
+
+
 async def test_every_fault_of_a_catalogue_is_listed_with_its_path(house: House) -> None:
     bad = orjson.loads(document_json(document("-1")))
     bad["plans"]["starter"]["currency"] = "dollars"
