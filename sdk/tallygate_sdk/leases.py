@@ -208,7 +208,9 @@ class LeaseHolder:
         request to request (None: any of the leased ones); `scope`: at or below the one leased, which is the default."""
         if not self._open:
             # A lease that is taken now would be closed by nobody, and stay reserved until it expires.
-            raise RuntimeError(f"the leases of {self._check.account} were closed: admit before close, or make another holder")
+            raise RuntimeError(
+                f"the leases of {self._check.account} were closed: admit before close, or make another holder"
+            )
         if data is not None and not self._fits(data):
             return None
         now_s = self._clock()
