@@ -84,7 +84,7 @@ async def judge_run(
     )
     verdict = await verify(case, journal or Journal(), receiver.alerts, os.cpu_count() or 1, say)
     wrong = [*verdict.wrong, *unproven(verdict, len(receiver.alerts), struck)]
-    wrong += await drifts(settings)
+    wrong += await drifts(settings, say)
     if receiver.rejected:
         wrong.append(f"{receiver.rejected} alerts came with a signature that does not hold")
     return Judged(verdict, len(receiver.alerts), wrong)

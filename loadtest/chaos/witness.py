@@ -8,16 +8,21 @@ from typing import Final
 
 from actors.proofs import reconcile
 from config.settings import Settings
-from config.stack.supervisor import silent
+from config.stack.supervisor import Say
 
 EVERY_ACCOUNT: Final = 1.0
 SAMPLE: Final = 20
 
 
-async def drifts(settings: Settings) -> list[str]:
-    """What it finds to differ, as sentences; of each partition the first few. The shards must have handed over."""
+async def drifts(settings: Settings, say: Say) -> list[str]:
+    """What it finds to differ, as sentences; of each partition the first few. The shards must have handed over. It
+    takes many minutes for a million records, so it says how far it is."""
     found = []
-    async for report in reconcile(settings, None, None, share=EVERY_ACCOUNT, seed=1, say=silent):
+
+    def progress(said: str) -> None:
+        say(f"reconcile: {said}")
+
+    async for report in reconcile(settings, None, None, share=EVERY_ACCOUNT, seed=1, say=progress):
         found += [f"reconcile: {drift}" for drift in report.drifts[:SAMPLE]]
         if report.drift > SAMPLE:
             found.append(f"reconcile: partition {report.partition}: {report.drift} drifts in all")

@@ -130,7 +130,7 @@ async def judged_phase(
     async def linked(*_: object) -> AsyncIterator[LinkedShards]:
         yield a_run(tmp_path, alerts, commits)
 
-    async def drifts(_: Settings) -> list[str]:
+    async def drifts(_: Settings, _say: object) -> list[str]:
         return list(witnessed)
 
     monkeypatch.setattr(judgement, "verify", verify)
